@@ -1,0 +1,94 @@
+"""Allow or deny, and why.  Every reason there is, and the HTTP status that each one becomes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .certificate import ClientCert
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did; also the metric label's closed set of values."""
+
+    ALLOWED = "allowed"
+    PUBLIC = "public"
+    NO_CERTIFICATE = "no_certificate"
+    VERIFY_FAILED = "verify_failed"
+    MALFORMED_CERTIFICATE = "malformed_certificate"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    UNTRUSTED_ISSUER = "untrusted_issuer"
+    REVOKED = "revoked"
+    REVOCATION_UNKNOWN = "revocation_unknown"
+    HOST_MISMATCH = "host_mismatch"
+    SNI_MISMATCH = "sni_mismatch"
+    DENIED_BY_RULE = "denied_by_rule"
+    NOT_ALLOWED = "not_allowed"
+    UNKNOWN_LOCATION = "unknown_location"
+    BAD_REQUEST = "bad_request"
+
+
+GRANTS = frozenset({Reason.ALLOWED, Reason.PUBLIC})
+
+_STATUS = {
+    Reason.ALLOWED: 204,
+    Reason.PUBLIC: 204,
+    Reason.NO_CERTIFICATE: 401,
+    Reason.VERIFY_FAILED: 401,
+    Reason.MALFORMED_CERTIFICATE: 401,
+    Reason.EXPIRED: 401,
+    Reason.NOT_YET_VALID: 401,
+    Reason.BAD_REQUEST: 400,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a decision: its name, whether it let the request go on, and what it saw."""
+
+    name: str
+    passed: bool
+    saw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is answered to nginx, and why.
+
+    `reason` is what the policy says; in monitor mode a denying reason is answered with an allow
+    (`monitored` is then true).  `expires` is the first moment, in seconds since the epoch, at
+    which the same request could be decided otherwise under the same policy (`math.inf`: never).
+    """
+
+    reason: Reason
+    location: str = ""
+    rule: str = ""
+    roles: tuple[str, ...] = ()
+    subject: ClientCert | None = None
+    monitored: bool = False
+    cache_seconds: int = 0
+    expires: float = math.inf
+    forward_cert: bool = False
+    detail: str = ""
+
+    @property
+    def granted(self) -> bool:
+        """Whether the policy grants this: monitor mode not considered."""
+        return self.reason in GRANTS
+
+    @property
+    def allowed(self) -> bool:
+        """Whether nginx is told to let the request through."""
+        return self.granted or self.monitored
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the answer: 204, 401, 403 or 400."""
+        return 204 if self.allowed else _STATUS.get(self.reason, 403)
+
+    @property
+    def verdict(self) -> str:
+        """`allow` or `deny`: the metric label and the word in the log."""
+        return "allow" if self.allowed else "deny"

@@ -1,0 +1,209 @@
+"""Header pairs → `AuthzRequest`; `Decision` → status line and safe headers.
+
+What arrives is hostile until read here; what leaves can't carry CR, LF or NUL.  A control header
+that comes twice, or in a second spelling (`SSL_Client_Verify`), is never picked from: it is a
+`BadRequest`.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .certificate import ClientCert
+from .decision import Decision, Reason
+
+MAX_CERT_HEADER = 128 * 1024
+"""Longest `SSL-Client-Cert` value, in bytes (the contract's 128 KiB)."""
+
+MAX_OTHER_HEADER = 64 * 1024
+"""Longest value of every other control header, in bytes."""
+
+_PREFIX = b"/authz"
+
+CONTROL_HEADERS = {
+    b"ssl-client-verify": "verify",
+    b"ssl-client-cert": "cert",
+    b"host": "host",
+    b"ssl-server-name": "server_name",
+    b"x-original-uri": "uri",
+    b"x-original-method": "method",
+    b"x-real-ip": "client_ip",
+    b"x-request-id": "request_id",
+}
+_SPELLINGS = {name.replace(b"-", b"_"): name for name in CONTROL_HEADERS}
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}\Z")
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class BadRequest(ValueError):
+    """The request on the authorization socket is malformed; the argument says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthzRequest:
+    """What nginx asks.  Absent headers are empty.
+
+    `location` is the name asked for, `None` when the sidecar is to choose by `host` and `uri`.
+    `cert` and `uri` are the raw header values; text is Latin-1, so any byte has a character.
+    """
+
+    location: str | None
+    host: str = ""
+    verify: str = ""
+    cert: bytes = b""
+    server_name: str = ""
+    uri: bytes = b""
+    method: str = ""
+    client_ip: str = ""
+    request_id: str = ""
+
+
+def parse(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> AuthzRequest:
+    """Read one request of the authorization socket.  Raises `BadRequest`."""
+    if method not in (b"GET", b"HEAD"):
+        raise BadRequest("the method is not GET")
+    return build(parse_target(target), collect(headers))
+
+
+def parse_target(target: bytes) -> str | None:
+    """`/authz/NAME` → NAME, `/authz` → None (choose by host and URI).  Raises `BadRequest`."""
+    if target == _PREFIX:
+        return None
+    if not target.startswith(_PREFIX + b"/") or b"?" in target:
+        raise BadRequest("the target is neither /authz nor /authz/LOCATION")
+    return target[len(_PREFIX) + 1 :].decode("latin-1")
+
+
+def collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
+    """The control headers by field name of `AuthzRequest`.  Raises `BadRequest` on a repeat."""
+    found: dict[str, bytes] = {}
+    for name, value in headers:
+        lowered = name.lower()
+        field = CONTROL_HEADERS.get(lowered)
+        if field is None:
+            if lowered.replace(b"-", b"_") in _SPELLINGS:
+                raise BadRequest(f"header {lowered.decode('latin-1')!r} in a second spelling")
+        elif field in found:
+            raise BadRequest(f"header {lowered.decode('latin-1')!r} is repeated")
+        else:
+            found[field] = value
+    return found
+
+
+def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
+    """Check each control header's value and put them together.  Raises `BadRequest`."""
+    for field, value in found.items():
+        if len(value) > (MAX_CERT_HEADER if field == "cert" else MAX_OTHER_HEADER):
+            raise BadRequest(f"header for {field} is too long")
+        if _FORBIDDEN.search(value):
+            raise BadRequest(f"header for {field} carries a control character")
+    method = found.get("method", b"")
+    if method and not _TOKEN.match(method):
+        raise BadRequest("X-Original-Method is not a method")
+    return AuthzRequest(
+        location=location,
+        host=_text(found, "host"),
+        verify=_text(found, "verify"),
+        cert=found.get("cert", b""),
+        server_name=_text(found, "server_name"),
+        uri=found.get("uri", b""),
+        method=method.decode("latin-1"),
+        client_ip=_client_ip(_text(found, "client_ip")),
+        request_id=_text(found, "request_id"),
+    )
+
+
+def _text(found: dict[str, bytes], field: str) -> str:
+    return found.get(field, b"").decode("latin-1")
+
+
+def _client_ip(text: str) -> str:
+    """`$remote_addr` in one spelling; `unix:` (nginx's peer on a unix socket) is no address."""
+    if not text or text == "unix:":
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise BadRequest("X-Real-IP is not an IP address") from None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+_LINES = {
+    204: b"HTTP/1.1 204 No Content\r\n",
+    400: b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n",
+    401: b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n",
+    403: b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n",
+}
+
+_UNSAFE = re.compile(rb"[^\x20-\x24\x26-\x7e]|\A\x20|\x20\Z")
+_UNSAFE_ITEM = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|\A\x20|\x20\Z")
+
+# Reasons after which the certificate's identity is proven, though perhaps not let in.
+_PROVEN = frozenset({Reason.ALLOWED, Reason.NOT_ALLOWED, Reason.DENIED_BY_RULE})
+
+
+def _percent(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match.group()[0]
+
+
+def escape(text: str, *, item: bool = False) -> bytes:
+    """Printable ASCII for a header value: all else, `%`, and outer blanks, percent-encoded.
+
+    With `item`, `,` too, so that values can be joined by commas.
+    """
+    raw = text.encode("utf-8", "surrogateescape")
+    return (_UNSAFE_ITEM if item else _UNSAFE).sub(_percent, raw)
+
+
+def render(decision: Decision, policy_hash: str, now: float) -> bytes:
+    """The whole answer, without `Connection` and without a body; ends before the blank line."""
+    lines = [
+        _LINES[decision.status],
+        b"X-Auth-Location: %b\r\n" % escape(decision.location),
+        b"X-Auth-Rule: %b\r\n" % escape(decision.rule),
+        b"X-Auth-Reason: %b\r\n" % decision.reason.encode(),
+        b"X-Auth-Policy: %b\r\n" % policy_hash.encode(),
+        _caching(decision, now),
+    ]
+    if decision.allowed and decision.subject is not None and decision.reason in _PROVEN:
+        lines += _identity(decision, decision.subject)
+    return b"".join(lines)
+
+
+def _caching(decision: Decision, now: float) -> bytes:
+    """`X-Accel-Expires` in whole seconds, never beyond the decision's own end."""
+    if not decision.cache_seconds:
+        return b"Cache-Control: no-store\r\n"
+    seconds = max(0, int(min(decision.cache_seconds, decision.expires - now)))
+    return b"X-Accel-Expires: %d\r\n" % seconds
+
+
+def _identity(decision: Decision, cert: ClientCert) -> list[bytes]:
+    fields = [
+        (b"X-Client-DN", escape(cert.dn)),
+        (b"X-Client-Serial", cert.serial_hex.encode()),
+        (b"X-Client-Fingerprint", cert.sha256.encode()),
+    ]
+    if len(cert.cn) == 1:  # of several CNs none is the name; an application gets none to rely on
+        fields.append((b"X-Client-CN", escape(cert.cn[0])))
+    if san := san_list(cert):
+        fields.append((b"X-Client-SAN", san))
+    if decision.roles:
+        fields.append((b"X-Client-Role", b",".join(escape(r, item=True) for r in decision.roles)))
+    if decision.forward_cert:  # RFC 9440, section 2.2: a Byte Sequence (RFC 8941) of the DER
+        fields.append((b"Client-Cert", b":" + base64.b64encode(cert.der) + b":"))
+    return [b"%b: %b\r\n" % field for field in fields]
+
+
+def san_list(cert: ClientCert) -> bytes:
+    """`DNS:…,URI:…,IP:…,email:…`, each value escaped so that a comma only ever separates."""
+    items = [(b"DNS:", cert.dns), (b"URI:", cert.uri), (b"IP:", cert.ip), (b"email:", cert.email)]
+    return b",".join(tag + escape(v, item=True) for tag, values in items for v in values)

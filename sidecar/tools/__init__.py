@@ -1,0 +1,1 @@
+"""What an administrator types: each command a thin file over the core."""
