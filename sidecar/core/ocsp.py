@@ -1,0 +1,422 @@
+"""OCSP (RFC 6960), pure: the request about one certificate, and what a response proves.
+
+`verify_response` never raises.  Only a response that passes every check is GOOD or REVOKED;
+whatever is missing, late, wrongly signed or not understood is UNKNOWN, with the reason in
+`detail`.
+
+What is decided where the RFCs leave it open:
+
+- A nonce that differs from the one sent is refused (RFC 9654, section 2.1: replay).  A response
+  without a nonce is accepted, because responders produce answers ahead of time (RFC 6960,
+  section 4.4.1); how long such an answer can be replayed is bounded by `nextUpdate`.
+  `require_nonce` refuses it.
+- Without `nextUpdate`, "newer revocation information is available all the time" (RFC 6960,
+  section 4.2.2.1): such an answer is used for `DEFAULT_LIFETIME` after its `thisUpdate`.
+- Signatures by MD5 or SHA-1 are refused: who chooses the nonce chooses a part of what is signed.
+  SHA-1 inside a CertID only names the issuer and is fine.  RSASSA-PSS is not understood.
+- A delegated responder's own revocation is not asked about here.  `OcspAnswer.delegate` is its
+  certificate and `nocheck` says whether its issuer waived that check (RFC 6960, 4.2.2.2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from .revocation import Status
+
+DEFAULT_LIFETIME = 60.0
+"""Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
+
+MAX_RESPONSE = 256 * 1024
+"""Longest response that is read, in bytes."""
+
+MAX_CERTIFICATES = 8
+"""Most certificates of a response that are tried as the delegated responder."""
+
+_CERT_ID_HASHES = (
+    hashes.SHA1,
+    hashes.SHA224,
+    hashes.SHA256,
+    hashes.SHA384,
+    hashes.SHA512,
+)
+_SIGNATURE_HASHES = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
+
+# RFC 8017: the RSA PKCS #1 v1.5 and RFC 5758: the ECDSA signatures, by the key that makes them.
+_RSA_PREFIX = "1.2.840.113549.1.1."
+_RSA_PSS = "1.2.840.113549.1.1.10"
+
+# Extensions of a delegated responder's certificate that are processed here, or that add nothing
+# to who it is; any other one that is critical is refused (RFC 5280, section 4.2).
+_RESPONDER_EXTENSIONS = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.OCSP_NO_CHECK,
+    }
+)
+
+
+class OcspKey(NamedTuple):
+    """What an answer is about: one certificate as issued by one authority."""
+
+    cert_sha256: str
+    issuer_sha256: str
+
+
+def ocsp_key(cert_sha256: str, issuer_sha256: str) -> OcspKey:
+    """The key of an answer: both certificates' SHA-256 fingerprints, lower-case hex."""
+    return OcspKey(cert_sha256, issuer_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class OcspAnswer:
+    """What one response proves about one certificate.  Times are seconds since the epoch.
+
+    `until` is the moment from which the answer must not be used any more: `nextUpdate` and the
+    clock tolerance.  A new answer should be there by `next_update`.
+    """
+
+    status: Status
+    detail: str = ""
+    this_update: float = 0.0
+    next_update: float = 0.0
+    until: float = 0.0
+    delegate: x509.Certificate | None = None
+    nocheck: bool = False
+
+
+class _Refused(Exception):
+    """The response proves nothing; the argument says why."""
+
+
+def build_request(cert: x509.Certificate, issuer: x509.Certificate, nonce: bytes | None) -> bytes:
+    """The DER request about one certificate; CertID by SHA-1 as RFC 5019, 2.1.1, has it.
+
+    `nonce`: 1 to 128 octets (RFC 9654, 2.1).  Raises `ValueError` for what can't be asked.
+    """
+    if nonce is not None and not 1 <= len(nonce) <= 128:
+        raise ValueError("a nonce has 1 to 128 octets")
+    builder = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, hashes.SHA1())
+    if nonce is not None:
+        builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
+    return builder.build().public_bytes(Encoding.DER)
+
+
+def verify_response(
+    der: bytes,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    now: float,
+    tolerance: float,
+    nonce: bytes | None = None,
+    *,
+    require_nonce: bool = False,
+) -> OcspAnswer:
+    """What `der` proves about `cert` at `now`; `tolerance` is how far clocks may differ (s).
+
+    `issuer` is the authority that issued `cert`; that it did, and that it is trusted, is the
+    caller's to know.  Never raises.
+    """
+    try:
+        return _verify(der, cert, issuer, now, tolerance, nonce, require_nonce)
+    except _Refused as refused:
+        return OcspAnswer(Status.UNKNOWN, str(refused))
+    except Exception as error:  # noqa: BLE001 - parsers raise many classes on hostile bytes
+        return OcspAnswer(Status.UNKNOWN, f"not understood: {_brief(error)}")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _verify(
+    der: bytes,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    now: float,
+    tolerance: float,
+    nonce: bytes | None,
+    require_nonce: bool,
+) -> OcspAnswer:
+    """The checks of RFC 6960, section 3.2, in order.  Raises `_Refused` and parsers' errors."""
+    response = _load(der)
+    single, extensions = _single_for(response, cert, issuer)
+    delegate = _check_signer(response, issuer, now)
+    _check_extensions(response, extensions)
+    _check_nonce(response, nonce, require_nonce)
+    this_update, next_update = _check_times(response, single, now, tolerance)
+    status, detail = _status(single)
+    return OcspAnswer(
+        status,
+        detail,
+        this_update,
+        next_update,
+        next_update + tolerance,
+        delegate,
+        delegate is not None and _has(delegate, ExtensionOID.OCSP_NO_CHECK),
+    )
+
+
+def _load(der: bytes) -> ocsp.OCSPResponse:
+    if len(der) > MAX_RESPONSE:
+        raise _Refused(f"longer than {MAX_RESPONSE} bytes")
+    response = ocsp.load_der_ocsp_response(der)
+    if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        raise _Refused(f"the responder answered {response.response_status.name.lower()}")
+    return response
+
+
+# -- the single response about this certificate ------------------------------------------------
+
+
+def _single_for(
+    response: ocsp.OCSPResponse, cert: x509.Certificate, issuer: x509.Certificate
+) -> tuple[ocsp.OCSPSingleResponse, list[_Extension]]:
+    """The one single response whose CertID names `cert`, with its extensions."""
+    singles = list(response.responses)
+    found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
+    if not found:
+        raise _Refused("no answer about this certificate")
+    if len(found) > 1:
+        raise _Refused("more than one answer about this certificate")
+    return singles[found[0]], _single_extensions(response.tbs_response_bytes, found[0])
+
+
+def _is_about(
+    single: ocsp.OCSPSingleResponse, cert: x509.Certificate, issuer: x509.Certificate
+) -> bool:
+    """Whether the CertID is `cert`'s, in the hash algorithm that the response chose."""
+    if single.serial_number != cert.serial_number:
+        return False
+    try:
+        algorithm = single.hash_algorithm
+    except UnsupportedAlgorithm:
+        return False
+    if not isinstance(algorithm, _CERT_ID_HASHES):
+        return False
+    own = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, algorithm).build()
+    return (
+        single.issuer_name_hash == own.issuer_name_hash
+        and single.issuer_key_hash == own.issuer_key_hash
+    )
+
+
+def _status(single: ocsp.OCSPSingleResponse) -> tuple[Status, str]:
+    match single.certificate_status:
+        case ocsp.OCSPCertStatus.GOOD:
+            return Status.GOOD, ""
+        case ocsp.OCSPCertStatus.REVOKED:
+            at = single.revocation_time_utc
+            reason = single.revocation_reason
+            return Status.REVOKED, " ".join(
+                ["revoked"]
+                + ([at.strftime("%Y-%m-%dT%H:%M:%SZ")] if at else [])
+                + ([f"({reason.value})"] if reason else [])
+            )
+        case _:
+            return Status.UNKNOWN, "the responder does not know this certificate"
+
+
+# -- who signed --------------------------------------------------------------------------------
+
+
+def _check_signer(
+    response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float
+) -> x509.Certificate | None:
+    """The delegated responder whose signature it is; None if the issuer signed itself."""
+    if _is_responder(response, issuer):
+        _check_signature(response, issuer)
+        return None
+    why = "the signer is neither the issuer nor in the response"
+    for candidate in response.certificates[:MAX_CERTIFICATES]:
+        if _is_responder(response, candidate):
+            try:
+                _check_delegate(candidate, issuer, now)
+                _check_signature(response, candidate)
+                return candidate
+            except _Refused as refused:
+                why = str(refused)
+    raise _Refused(why)
+
+
+def _is_responder(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
+    """Whether the ResponderID, by name or by key (SHA-1, RFC 6960, 4.2.1), is the signer's."""
+    if response.responder_key_hash is not None:
+        asked = ocsp.OCSPRequestBuilder().add_certificate(signer, signer, hashes.SHA1()).build()
+        return response.responder_key_hash == asked.issuer_key_hash
+    return response.responder_name == signer.subject
+
+
+def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: float) -> None:
+    """RFC 6960, 4.2.2.2: OCSPSigning, issued directly by the authority, and valid now."""
+    if not _issued(delegate, issuer):
+        raise _Refused("the responder's certificate is not issued by the certificate's issuer")
+    if not _has_ocsp_signing(delegate):
+        raise _Refused("the responder's certificate is not for OCSPSigning")
+    if not delegate.not_valid_before_utc.timestamp() <= now <= _end(delegate):
+        raise _Refused("the responder's certificate is not valid now")
+    if not _may_sign(delegate):
+        raise _Refused("the responder's keyUsage does not allow signing")
+    if any(e.critical and e.oid not in _RESPONDER_EXTENSIONS for e in delegate.extensions):
+        raise _Refused("the responder's certificate has an unknown critical extension")
+
+
+def _end(cert: x509.Certificate) -> float:
+    return cert.not_valid_after_utc.timestamp()
+
+
+def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _has(cert: x509.Certificate, oid: x509.ObjectIdentifier) -> bool:
+    return any(extension.oid == oid for extension in cert.extensions)
+
+
+def _has_ocsp_signing(cert: x509.Certificate) -> bool:
+    """Whether the EKU names OCSPSigning itself: anyExtendedKeyUsage does not do."""
+    try:
+        usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return ExtendedKeyUsageOID.OCSP_SIGNING in usages
+
+
+def _may_sign(cert: x509.Certificate) -> bool:
+    """RFC 5280, 4.2.1.12: OCSPSigning goes with digitalSignature and nonRepudiation."""
+    try:
+        usage = cert.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage.digital_signature or usage.content_commitment
+
+
+def _check_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
+    try:
+        _verify_signature(response, signer)
+    except InvalidSignature:
+        raise _Refused("the signature is wrong") from None
+    except (UnsupportedAlgorithm, TypeError) as error:
+        raise _Refused(f"the signature is not understood: {_brief(error)}") from None
+
+
+def _verify_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
+    key, signed = signer.public_key(), response.tbs_response_bytes
+    oid = response.signature_algorithm_oid.dotted_string
+    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        if response.signature_hash_algorithm is not None:
+            raise InvalidSignature
+        key.verify(response.signature, signed)
+        return
+    algorithm = None if oid == _RSA_PSS else response.signature_hash_algorithm
+    if not isinstance(algorithm, _SIGNATURE_HASHES):
+        raise UnsupportedAlgorithm(f"signature algorithm {oid}")
+    if isinstance(key, rsa.RSAPublicKey) and oid.startswith(_RSA_PREFIX):
+        key.verify(response.signature, signed, padding.PKCS1v15(), algorithm)
+    elif isinstance(key, ec.EllipticCurvePublicKey) and not oid.startswith(_RSA_PREFIX):
+        key.verify(response.signature, signed, ec.ECDSA(algorithm))
+    else:
+        raise UnsupportedAlgorithm(f"signature algorithm {oid} by such a key")
+
+
+# -- times, nonce, extensions ------------------------------------------------------------------
+
+
+def _check_times(
+    response: ocsp.OCSPResponse,
+    single: ocsp.OCSPSingleResponse,
+    now: float,
+    tolerance: float,
+) -> tuple[float, float]:
+    """`thisUpdate`, and `nextUpdate` or what stands for it (RFC 6960, 4.2.2.1)."""
+    this_update = single.this_update_utc.timestamp()
+    if this_update > now + tolerance or response.produced_at_utc.timestamp() > now + tolerance:
+        raise _Refused("from the future")
+    given: datetime | None = single.next_update_utc
+    next_update = given.timestamp() if given else this_update + DEFAULT_LIFETIME
+    if next_update < this_update:
+        raise _Refused("nextUpdate is before thisUpdate")
+    if now >= next_update + tolerance:
+        raise _Refused("expired")
+    return this_update, next_update
+
+
+def _check_nonce(response: ocsp.OCSPResponse, nonce: bytes | None, require: bool) -> None:
+    if nonce is None:
+        return
+    try:
+        got = response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
+    except x509.ExtensionNotFound:
+        if require:
+            raise _Refused("without the nonce that was sent") from None
+        return
+    if got != nonce:
+        raise _Refused("not the nonce that was sent")
+
+
+def _check_extensions(response: ocsp.OCSPResponse, single: list[_Extension]) -> None:
+    """Of the critical ones, the nonce alone is understood (RFC 6960, section 4.1.2)."""
+    for extension in response.extensions:
+        if extension.critical and not isinstance(extension.value, x509.OCSPNonce):
+            raise _Refused(f"unknown critical extension {extension.oid.dotted_string}")
+    if any(extension.critical for extension in single):
+        raise _Refused("unknown critical extension of the single answer")
+    if len({extension.oid for extension in single}) != len(single):
+        raise _Refused("an extension of the single answer is repeated")
+
+
+class _Extension(NamedTuple):
+    oid: bytes
+    critical: bool
+
+
+def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:
+    """The extensions of single response number `index`, which `cryptography` doesn't show.
+
+    ResponseData (RFC 6960, 4.2.1): version [0] OPTIONAL, responderID [1] or [2], producedAt,
+    responses, extensions [1].  SingleResponse: certID, certStatus, thisUpdate, nextUpdate [0]
+    OPTIONAL, singleExtensions [1] OPTIONAL.
+    """
+    fields = list(_elements(next(_elements(tbs))[1]))
+    responses = next(content for tag, content in fields if tag == 0x30)
+    single = list(_elements(list(_elements(responses))[index][1]))
+    found = [content for tag, content in single[3:] if tag == 0xA1]
+    if not found:
+        return []
+    return [_extension(content) for _, content in _elements(next(_elements(found[0]))[1])]
+
+
+def _extension(content: bytes) -> _Extension:
+    (_, oid), second, *_ = _elements(content)
+    return _Extension(oid, second[0] == 0x01 and second[1] != b"\x00")
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of each element of DER that `cryptography` has parsed already."""
+    at = 0
+    while at < len(der):
+        tag, length, at = der[at], der[at + 1], at + 2
+        if length >= 0x80:
+            count = length & 0x7F
+            length, at = int.from_bytes(der[at : at + count], "big"), at + count
+        if at + length > len(der):
+            raise ValueError("an element is longer than what holds it")
+        yield tag, der[at : at + length]
+        at += length
