@@ -11,8 +11,8 @@ policy order: with A under `a b` and B under `a`, host `a` has A and B, host `b`
 name has no matching location gets None; it never falls through to a wider name or to the default
 server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the default server.
 
-Where nginx's answer can't be known, it is None: a host that only nginx before 1.31 takes, and a
-URI with control characters (`%0a`) that would have to be matched against a regular expression.
+Where nginx's answer can't be known, it is None: for a host that nginx 1.31 would not leave as it
+is, and for a URI with control characters (`%0a`) where a regular expression would have to be asked.
 
 Not seen here: `rewrite`, `try_files`, `error_page` and other internal redirects, nested
 locations, a `listen` with a single server (nginx then never looks at the name), and nginx's own
@@ -190,11 +190,14 @@ class Chooser:
         self._regexes = tuple((compile_name(source), server) for source, server in regexes.items())
 
     def choose(self, host: str, target: bytes) -> str | None:
-        """The name of the location for nginx's `$host` and raw `$request_uri`, or None: deny."""
-        name = normalize_host(host) if host else ""
-        if name is None:
+        """The name of the location for nginx's `$host` and raw `$request_uri`, or None: deny.
+
+        A host that `$host` can't be (upper case, a port) is None, and so is one with a dot at
+        its end: nginx 1.22 makes that of `Host: x.:80.`, and then knows it by no name.
+        """
+        if host and normalize_host(host) != host:
             return None
-        server = self._server(name)
+        server = self._server(host)
         uri = normalize_uri(target, merge_slashes=self._merge_slashes)
         return None if server is None or uri is None else server.choose(uri)
 

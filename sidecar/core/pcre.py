@@ -82,8 +82,8 @@ _HINTS = (
     (re.compile(r"\\[1-9]"), "back-references", "write the expression out"),
     (re.compile(r"\\\Z"), "a backslash at the end", "write \\\\ for a backslash"),
     (re.compile(r"\\"), "this escape", "write \\xHH, a class, or the character itself"),
+    (re.compile(r"([*+?]|\{[0-9,]+\})\??\+"), "possessive quantifiers", "leave the second + out"),
     (re.compile(r"\{"), "a { that is no quantifier", "write \\{ for a brace, {0,3} for {,3}"),
-    (re.compile(r"[*+?]|\{"), "possessive quantifiers", "leave the second + out"),
 )
 
 
