@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from sidecar.core.revocation import Status
 
 from sidecar.core.ocsp import (
     DEFAULT_LIFETIME,
@@ -25,6 +24,7 @@ from sidecar.core.ocsp import (
     ocsp_key,
     verify_response,
 )
+from sidecar.core.revocation import Status
 
 CA, LEAF = pki.authority(), pki.leaf()
 NONCE = bytes(range(32))
@@ -223,7 +223,9 @@ def other_singles() -> list[bytes]:
     return [
         pki.single(pki.leaf("bob").cert, CA.cert),
         pki.single(LEAF.cert, pki.authority("Other CA").cert),
-        pki.single(pki.issue("x", pki.authority("Other CA"), serial=7).cert, CA.cert),
+        pki.single(
+            pki.issue("x", pki.authority("Other CA"), serial=LEAF.cert.serial_number).cert, CA.cert
+        ),
     ]
 
 
@@ -342,11 +344,30 @@ def test_every_cut_and_garbage_is_unknown() -> None:
     samples = [der[:at] for at in range(len(der))]
     samples += [dice.randbytes(dice.randrange(200)) for _ in range(300)]
     samples += [b"\x30" + dice.randbytes(40) for _ in range(300)]
-    samples += [b"0" * (MAX_RESPONSE + 1)]
     for sample in samples:
         answer = verify(sample)
         assert answer.status is Status.UNKNOWN
         assert answer.detail
+
+
+def test_an_oversized_response_is_not_read() -> None:
+    """Beyond the bound not one byte is parsed."""
+    answer = verify(pki.craft(CA, [about()]) + bytes(MAX_RESPONSE))
+    assert "longer" in answer.detail
+
+
+def test_a_response_that_is_no_answer_says_which() -> None:
+    """A responder's refusal is named in the detail."""
+    der = (VECTORS / "ocsp" / "resp-unauthorized.der").read_bytes()
+    assert "unauthorized" in verify(der).detail
+
+
+def test_a_delegates_certificate_without_its_signature_is_nothing() -> None:
+    """Anyone can put the right certificate into a response."""
+    signer, imposter = delegated(), delegated()
+    responder = pki.key_id(signer)
+    der = pki.craft(imposter, [about()], certs=[signer], responder=responder)
+    assert verify(der).detail == "the signature is wrong"
 
 
 def test_an_endless_list_of_certificates_is_cut_off() -> None:

@@ -1,0 +1,167 @@
+"""The only outbound connections of the whole: http(s) to addresses that the policy names.
+
+- No proxy from the environment, no cookies, no decompression (an encoded body is refused).
+- A redirect is followed only within the same host: to another path, or from http to https; at
+  most `MAX_REDIRECTS` times, and never from https to http.  So a server that is broken into
+  can't point the fetcher at machines that the policy doesn't name.
+- Every answer is bounded in size, in total time and in silence between two parts.
+- https verifies the server against the system's authorities (`SSL_CERT_FILE` changes them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import aiohttp
+from yarl import URL
+
+MAX_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Failure(StrEnum):
+    """Why an address brought nothing: a metric label, so a closed set."""
+
+    NETWORK = "network_error"
+    TIMEOUT = "timeout"
+    STATUS = "http_error"
+    REDIRECT = "redirect_refused"
+    TOO_LARGE = "too_large"
+    ENCODED = "encoded"
+
+
+class FetchError(Exception):
+    """Nothing was brought.  `retry_after` is what the server asked for, in seconds, or None."""
+
+    def __init__(self, failure: Failure, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.failure = failure
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one exchange may take: bytes of body, seconds in all, seconds of silence."""
+
+    size: int = 64 * 1024 * 1024
+    total: float = 120.0
+    silence: float = 20.0
+    connect: float = 10.0
+
+    def timeout(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=self.total, sock_connect=self.connect, sock_read=self.silence
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One answer, 200 or 304; header names in lower case."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def new_session() -> aiohttp.ClientSession:
+    """A client session under the rules above."""
+    return aiohttp.ClientSession(
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        connector=aiohttp.TCPConnector(limit=64, limit_per_host=16),
+        headers={"User-Agent": "nginx-mtls-sidecar", "Accept-Encoding": "identity"},
+    )
+
+
+async def fetch(
+    session: aiohttp.ClientSession,
+    url: str,
+    limits: Limits,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> Fetched:
+    """GET `url`, or POST `body` to it.  Raises `FetchError`, nothing else but cancellation."""
+    try:
+        async with asyncio.timeout(limits.total):
+            return await _follow(session, URL(url), limits, dict(headers or {}), body)
+    except TimeoutError:
+        raise FetchError(Failure.TIMEOUT, f"no whole answer within {limits.total:g} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FetchError(Failure.NETWORK, detail) from None
+
+
+async def _follow(
+    session: aiohttp.ClientSession,
+    url: URL,
+    limits: Limits,
+    headers: dict[str, str],
+    body: bytes | None,
+) -> Fetched:
+    for _ in range(MAX_REDIRECTS + 1):
+        async with session.request(
+            "GET" if body is None else "POST",
+            url,
+            data=body,
+            headers=headers,
+            timeout=limits.timeout(),
+            allow_redirects=False,
+        ) as response:
+            if response.status not in _REDIRECTS:
+                return await _read(response, limits)
+            url = _redirected(url, response)
+    raise FetchError(Failure.REDIRECT, f"more than {MAX_REDIRECTS} redirects")
+
+
+def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
+    """Where a redirect leads, if that is still the same host.  A POST stays a POST."""
+    target = url.join(URL(response.headers.get("Location", "")))
+    upgrade = (url.scheme, url.port, target.scheme, target.port) == ("http", 80, "https", 443)
+    same = (url.scheme, url.port) == (target.scheme, target.port)
+    if target.host != url.host or not (same or upgrade) or target.user is not None:
+        raise FetchError(Failure.REDIRECT, f"redirected to {target.scheme}://{target.authority}")
+    return target
+
+
+async def _read(response: aiohttp.ClientResponse, limits: Limits) -> Fetched:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.status not in (200, 304):
+        after = _retry_after(headers) if response.status in (429, 503) else None
+        raise FetchError(Failure.STATUS, f"HTTP status {response.status}", after)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise FetchError(Failure.ENCODED, "an encoded body, which was not asked for")
+    if (response.content_length or 0) > limits.size:
+        raise _too_large(limits)
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > limits.size:
+            raise _too_large(limits)
+    return Fetched(response.status, bytes(body), headers)
+
+
+def _too_large(limits: Limits) -> FetchError:
+    return FetchError(Failure.TOO_LARGE, f"larger than {limits.size} bytes")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """RFC 9110, 10.2.3, in its seconds form; the date form is not honoured."""
+    text = headers.get("retry-after", "").strip()
+    return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
+
+
+def max_age(headers: Mapping[str, str]) -> float | None:
+    """Seconds for which the answer is fresh (RFC 9111, 4.2.1), less its `Age`; None: not said."""
+    control = headers.get("cache-control", "").lower()
+    found = re.search(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})", control)
+    if found is None:
+        return None
+    age = headers.get("age", "").strip()
+    passed = float(age) if re.fullmatch(r"[0-9]{1,9}", age) else 0.0
+    return max(0.0, float(found[1]) - passed)
