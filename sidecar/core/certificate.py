@@ -12,10 +12,11 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
@@ -217,9 +218,10 @@ def _san(san: x509.SubjectAlternativeName | None) -> _Names:
                 _subject(name.value)
             case x509.OtherName() if name.type_id == UPN:
                 found["upn"].append(_clean(_utf8_string(name.value)))
-    return _Names(**{kind: tuple(values) for kind, values in found.items()})  # type: ignore[typeddict-item]  # its keys are _Names' own
+    return cast(_Names, {kind: tuple(values) for kind, values in found.items()})
 
 
 def _utf8_string(der: bytes) -> str:
     """The text of one DER UTF8String, which is what a Microsoft user principal name is."""
-    return asn1.decode_der(str, der)
+    text: str = asn1.decode_der(str, der)
+    return text

@@ -57,8 +57,8 @@ class Step:
 class Decision:
     """What is answered to nginx, and why.
 
-    `reason` is what the policy says; in monitor mode a denying reason is answered with an allow
-    (`monitored` is then true).  `expires` is the first moment, in seconds since the epoch, at
+    `reason` is what the policy says; where the location is in monitor mode (`monitored`), a
+    denying reason is answered with an allow all the same.  `expires` is the first moment, in seconds since the epoch, at
     which the same request could be decided otherwise under the same policy (`math.inf`: never).
     """
 

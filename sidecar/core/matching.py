@@ -191,7 +191,9 @@ def parse_fingerprint(text: str) -> str:
 
 def _oid(text: str) -> Pattern:
     if not re.fullmatch(r"[0-2](\.(0|[1-9][0-9]*))+", text):
-        raise PatternError(f"{text!r} is no object identifier", "write it dotted: 1.3.6.1.5.5.7.3.2")
+        raise PatternError(
+            f"{text!r} is no object identifier", "write it dotted: 1.3.6.1.5.5.7.3.2"
+        )
     return Pattern(text, text)
 
 
@@ -202,7 +204,9 @@ def _eku(text: str) -> Pattern:
         return _oid(text)
     except PatternError:
         names = ", ".join(EKU_NAMES)
-        raise PatternError(f"{text!r} is no key usage", f"write one of {names}, or an OID") from None
+        raise PatternError(
+            f"{text!r} is no key usage", f"write one of {names}, or an OID"
+        ) from None
 
 
 def _method(text: str) -> Pattern:

@@ -115,7 +115,9 @@ class RuleSet:
 
     __slots__ = ("_entries", "_index", "_rest", "client_ip", "method", "moments")
 
-    def __init__(self, entries: Sequence[_Rule | RuleSet], uses: Iterable[str], moments: set[float]):
+    def __init__(
+        self, entries: Sequence[_Rule | RuleSet], uses: Iterable[str], moments: set[float]
+    ):
         self._entries = tuple(entries)
         self._index: dict[str, dict[str, list[int]]] = {}
         self._rest: list[int] = []
@@ -207,9 +209,7 @@ class Compiler:
             self._compiled[name, refusing] = self._members(name, self._groups[name], refusing)
         return self._compiled[name, refusing]
 
-    def _members(
-        self, name: str, specs: Sequence[RuleSpec | Located], refusing: bool
-    ) -> RuleSet:
+    def _members(self, name: str, specs: Sequence[RuleSpec | Located], refusing: bool) -> RuleSet:
         self._open.append(name)
         try:
             return self.compile(specs, name, refusing=refusing)

@@ -204,7 +204,9 @@ class Record(Generic[T]):
                 report.add(name, f"unknown key {name.text!r}", suggest(name.text, fields))
                 continue
             try:
-                found[_attribute(name.text)] = fields[name.text].metadata["kind"].read(value, report)
+                found[_attribute(name.text)] = (
+                    fields[name.text].metadata["kind"].read(value, report)
+                )
             except Invalid:
                 whole = False
         for name, spec in fields.items():
@@ -287,7 +289,9 @@ def moment(text: str, *, end: bool = False) -> float:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
             return (day + timedelta(days=1) if end else day).timestamp()
-        if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text):
+        if not re.fullmatch(
+            r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text
+        ):
             raise ValueError
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError):

@@ -238,7 +238,9 @@ class TrustSpec:
     ocsp: str = key(
         Text("off or an http(s) address", check=_ocsp), "address of the OCSP responder", default=""
     )
-    denylist: tuple[Located, ...] = key(_FILES, "files of certificates and keys to deny", default=())
+    denylist: tuple[Located, ...] = key(
+        _FILES, "files of certificates and keys to deny", default=()
+    )
     revocation: str | None = key(
         Choice(("off", "best_effort", "required")),
         "what no fresh answer means; default: required where a crl or ocsp is named, else off",
@@ -270,7 +272,9 @@ class BehaviourSpec:
         default=None,
     )
     mode: str | None = key(
-        Choice(("enforce", "monitor")), "monitor records, and allows (default: enforce)", default=None
+        Choice(("enforce", "monitor")),
+        "monitor records, and allows (default: enforce)",
+        default=None,
     )
     san_matches_host: bool | None = key(
         Flag(), "the certificate's DNS SAN must cover $host (RFC 9525)", default=None
@@ -325,7 +329,9 @@ class PolicySpec:
         MapOf(Record(TrustSpec), NAME), "named authorities", default_factory=dict
     )
     groups: dict[str, tuple[RuleSpec | Located, ...]] = key(
-        MapOf(NonEmpty(ListOf(Rule(), or_one=True)), NAME), "named lists of rules", default_factory=dict
+        MapOf(NonEmpty(ListOf(Rule(), or_one=True)), NAME),
+        "named lists of rules",
+        default_factory=dict,
     )
     defaults: BehaviourSpec = key(
         Record(BehaviourSpec), "what a location leaves out", default=BehaviourSpec()

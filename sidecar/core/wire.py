@@ -50,6 +50,8 @@ class AuthzRequest:
 
     `location` is the name asked for, `None` when the sidecar is to choose by `host` and `uri`.
     `cert` and `uri` are the raw header values; text is Latin-1, so any byte has a character.
+    A `method` or `client_ip` that can't be one is empty: not known.  `subject` is the
+    certificate of `cert` where whoever asks has read it already.
     """
 
     location: str | None
@@ -61,6 +63,7 @@ class AuthzRequest:
     method: str = ""
     client_ip: str = ""
     request_id: str = ""
+    subject: ClientCert | None = None
 
 
 def parse(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> AuthzRequest:
@@ -86,13 +89,18 @@ def collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
         lowered = name.lower()
         field = CONTROL_HEADERS.get(lowered)
         if field is None:
-            if lowered.replace(b"-", b"_") in _SPELLINGS:
+            if is_second_spelling(lowered):
                 raise BadRequest(f"header {lowered.decode('latin-1')!r} in a second spelling")
         elif field in found:
             raise BadRequest(f"header {lowered.decode('latin-1')!r} is repeated")
         else:
             found[field] = value
     return found
+
+
+def is_second_spelling(lowered: bytes) -> bool:
+    """Whether a header's name, in lower case, is a control header's with `_` for `-`."""
+    return lowered.replace(b"-", b"_") in _SPELLINGS
 
 
 def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
@@ -103,8 +111,6 @@ def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
         if _FORBIDDEN.search(value):
             raise BadRequest(f"header for {field} carries a control character")
     method = found.get("method", b"")
-    if method and not _TOKEN.match(method):
-        raise BadRequest("X-Original-Method is not a method")
     return AuthzRequest(
         location=location,
         host=_text(found, "host"),
@@ -112,7 +118,7 @@ def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
         cert=found.get("cert", b""),
         server_name=_text(found, "server_name"),
         uri=found.get("uri", b""),
-        method=method.decode("latin-1"),
+        method=method.decode("latin-1") if _TOKEN.match(method) else "",
         client_ip=_client_ip(_text(found, "client_ip")),
         request_id=_text(found, "request_id"),
     )
@@ -123,15 +129,12 @@ def _text(found: dict[str, bytes], field: str) -> str:
 
 
 def _client_ip(text: str) -> str:
-    """`$remote_addr` in one spelling; `unix:` (nginx's peer on a unix socket) is no address."""
-    if not text or text == "unix:":
-        return ""
+    """`$remote_addr` in one spelling; "" (not known) where it is none, as nginx's `unix:`."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise BadRequest("X-Real-IP is not an IP address") from None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
+        return ""
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 # -- answers ------------------------------------------------------------------------------------

@@ -1,0 +1,189 @@
+"""The command line: arguments, wiring, exit codes (0 done or allow, 1 deny or findings, 2 wrong)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .core.errors import Diagnostic, PolicyError
+from .core.policy import Policy, compile_policy
+from .core.schema import moment
+from .core.settings import Settings, parse_address, read_settings
+from .core.spec import policy_schema
+from .core.wire import BadRequest, build
+from .files import MAX_POLICY, DirectSources, read_file
+
+CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        code: int = options.run(options)
+        return code
+    except PolicyError as error:
+        for diagnostic in error.diagnostics:
+            print(diagnostic, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"mtls-sidecar: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 2
+
+
+# -- what the commands share
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """sidecar.yaml, with what the command line says instead.  The default file may be missing."""
+    path = options.config or CONFIG
+    try:
+        settings = read_settings(read_file(path, MAX_POLICY), path)
+    except FileNotFoundError:
+        if options.config:
+            raise
+        settings = Settings()
+    given = {
+        name: value
+        for name in ("policy", "listen", "admin", "state_dir", "decision_log", "log_format")
+        if (value := getattr(options, name, None)) is not None
+    }
+    return replace(settings, **given)
+
+
+def load_policy(options: argparse.Namespace) -> Policy:
+    """The policy that the command is about.  Raises `PolicyError`."""
+    settings = settings_of(options)
+    path = Path(settings.policy)
+    try:
+        data = read_file(path, MAX_POLICY)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise PolicyError([Diagnostic(str(path), 0, 0, f"can't be read: {why}")]) from None
+    return compile_policy(data, str(path), DirectSources(path.parent, Path(settings.state_dir)))
+
+
+# -- the commands
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .daemon.listen import ListenError
+    from .daemon.run import serve
+
+    try:
+        serve(settings_of(options))
+    except ListenError as error:
+        print(f"mtls-sidecar: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.file is not None:
+        options.policy = options.file
+    path = settings_of(options).policy
+    try:
+        policy = load_policy(options)
+    except PolicyError as error:
+        for diagnostic in error.diagnostics:
+            print(diagnostic, file=sys.stderr)
+        print(f"{path}: {len(error.diagnostics)} mistakes, the policy is refused", file=sys.stderr)
+        return 2
+    for warning in policy.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    count = len(policy.locations)
+    print(f"{path}: ok, {count} location{'s' * (count != 1)}, policy {policy.hash}")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .tools.explain import as_json, as_text, escaped_pem, explain
+
+    if (options.location is None) == (options.uri is None):
+        raise ValueError("say --location NAME, or --host H --uri U")
+    policy = load_policy(options)
+    cert = escaped_pem(read_file(options.cert)) if options.cert else b""
+    verify = options.verify if options.verify is not None else ("SUCCESS" if cert else "NONE")
+    fields = {
+        "host": options.host,
+        "uri": options.uri,
+        "verify": verify,
+        "server_name": options.sni,
+        "method": options.method,
+        "client_ip": options.client_ip,
+    }
+    found = {name: value.encode("utf-8") for name, value in fields.items() if value}
+    now = moment(options.now) if options.now else time.time()
+    try:
+        request = build(options.location, {**found, "cert": cert})
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
+    decision, steps = explain(policy, request, now)
+    print(as_json(decision, steps) if options.json else as_text(decision, steps))
+    return 0 if decision.allowed else 1
+
+
+def _schema(_: argparse.Namespace) -> int:
+    print(json.dumps(policy_schema(), indent=2))
+    return 0
+
+
+# -- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mtls-sidecar", description="Says who may go where.")
+    parser.add_argument("--version", action="version", version=f"mtls-sidecar {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = _command(commands, "serve", _serve, "answer nginx")
+    serve.add_argument("--listen", type=_address, help="unix:PATH or HOST:PORT")
+    serve.add_argument("--admin", type=_address, help="unix:PATH or HOST:PORT")
+    serve.add_argument("--state-dir", help="what is kept across restarts")
+    serve.add_argument("--decision-log", choices=("all", "denied", "off"))
+    serve.add_argument("--log-format", choices=("text", "json"))
+
+    check = _command(commands, "check", _check, "read a policy and say what is wrong with it")
+    check.add_argument("file", nargs="?", metavar="POLICY", help="instead of the configured one")
+
+    explain = _command(commands, "explain", _explain, "decide one request, step by step")
+    explain.add_argument("--location", help="the location's name")
+    explain.add_argument("--host", default="", help="$host")
+    explain.add_argument("--uri", help="$request_uri, to choose the location by")
+    explain.add_argument("--cert", help="the client's certificate, PEM or DER")
+    explain.add_argument("--verify", help="$ssl_client_verify (default: SUCCESS with a --cert)")
+    explain.add_argument("--sni", default="", help="$ssl_server_name")
+    explain.add_argument("--method", default="GET", help="$request_method")
+    explain.add_argument("--client-ip", default="", help="$remote_addr")
+    explain.add_argument("--now", help="the moment, RFC 3339 (default: now)")
+    explain.add_argument("--json", action="store_true", help="for programs")
+
+    schema = commands.add_parser("schema", help="print the policy's JSON Schema")
+    schema.set_defaults(run=_schema)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, doc: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=doc, description=doc)
+    parser.set_defaults(run=run)
+    parser.add_argument("--config", help=f"sidecar.yaml (default: {CONFIG})")
+    parser.add_argument("--policy", help="policy.yaml, instead of the configured one")
+    return parser
+
+
+def _address(text: str) -> Any:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("; ".join(map(str, error.args))) from None

@@ -1,0 +1,181 @@
+"""From a client certificate up to a trust anchor: who issued it, and is that one of ours?
+
+Two ways.  Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers by
+name and signature (RFC 5280, 6.1: CA flag, keyCertSign, path length, validity); it does not
+check name constraints, certificate policies or the leaf's key usage: nginx's OpenSSL has.  Where
+the sidecar verifies (`verify: sidecar`), `verified_path` asks `cryptography`'s verifier, which
+checks name constraints, critical extensions and clientAuth too.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from .certificate import ClientCert
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+MAX_DEPTH = 8
+"""Most certificates between a leaf and its anchor."""
+
+MAX_SIGNATURES = 32
+"""Most signatures checked for one certificate: a bound on what a hostile one can cost."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Authority:
+    """A certificate that may issue others: an anchor or an intermediate of a trust."""
+
+    cert: ClientCert
+    name: bytes
+    is_ca: bool
+    path_length: float
+
+    @classmethod
+    def of(cls, cert: ClientCert) -> Authority:
+        """Read what path building needs."""
+        constraints = _extension(cert.x509, x509.BasicConstraints)
+        usage = _extension(cert.x509, x509.KeyUsage)
+        # A version 1 certificate has no extensions; as an anchor it was chosen by hand.
+        is_ca = constraints.ca if constraints else cert.x509.version is x509.Version.v1
+        length = constraints.path_length if constraints else None
+        return cls(
+            cert=cert,
+            name=cert.x509.subject.public_bytes(),
+            is_ca=is_ca and (usage is None or usage.key_cert_sign),
+            path_length=math.inf if length is None else length,
+        )
+
+
+def _extension(cert: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+Path = tuple[ClientCert, ...]
+"""A leaf's issuers, nearest first, the anchor last; empty where the leaf itself is the anchor."""
+
+
+class Anchors:
+    """The authorities of one trust: anchors, and the intermediates below them."""
+
+    def __init__(self, anchors: Sequence[ClientCert], intermediates: Sequence[ClientCert]) -> None:
+        self._anchors = {a.sha256: a for a in anchors}
+        self._between = {i.sha256: i for i in intermediates if i.sha256 not in self._anchors}
+        self._all = {**self._anchors, **self._between}
+        self._by_name: dict[bytes, list[Authority]] = {}
+        for authority in map(Authority.of, self._all.values()):
+            self._by_name.setdefault(authority.name, []).append(authority)
+        self._intermediates = [i.x509 for i in self._between.values()]
+        self._store = Store([a.x509 for a in self._anchors.values()])
+        self._turns = sorted(t for c in self._all.values() for t in (c.not_before, c.not_after + 1))
+
+    @property
+    def der(self) -> tuple[bytes, ...]:
+        """Every authority's DER, anchors first: those whose signature on a CRL may count."""
+        return tuple(cert.der for cert in self._all.values())
+
+    def next_change(self, now: float) -> float:
+        """The first moment after `now` at which an authority begins or ends to be valid."""
+        position = bisect_right(self._turns, now)
+        return self._turns[position] if position < len(self._turns) else math.inf
+
+    # -- verify: nginx
+
+    def issuing_path(self, cert: ClientCert, now: float) -> Path | None:
+        """A path to an anchor by names, signatures and validity; None where there is none."""
+        if cert.sha256 in self._anchors:
+            return ()
+        return next(self._paths(cert, now, (), iter(range(MAX_SIGNATURES))), None)
+
+    def _paths(
+        self, cert: ClientCert, now: float, below: Path, budget: Iterator[int]
+    ) -> Iterator[Path]:
+        for authority in self._by_name.get(cert.issuer_name, ()):
+            issuer = authority.cert
+            if issuer in below or not _may_issue(authority, below, now):
+                continue
+            if next(budget, None) is None:
+                return
+            if not _issued(cert.x509, issuer.x509):
+                continue
+            if issuer.sha256 in self._anchors:
+                yield (*below, issuer)
+            elif len(below) < MAX_DEPTH:
+                yield from self._paths(issuer, now, (*below, issuer), budget)
+
+    # -- verify: sidecar
+
+    def verified_path(self, cert: ClientCert, now: float) -> Path | None:
+        """A path that `cryptography`'s verifier accepts for a client at `now`, or None."""
+        builder = PolicyBuilder().store(self._store).time(datetime.fromtimestamp(now, UTC))
+        builder = builder.extension_policies(ca_policy=_CA, ee_policy=_CLIENT)
+        verifier = builder.max_chain_depth(MAX_DEPTH).build_client_verifier()
+        try:
+            chain = verifier.verify(cert.x509, self._intermediates).chain
+        except (VerificationError, ValueError, UnsupportedAlgorithm):
+            return None
+        return tuple(self._all[c.fingerprint(_SHA256).hex()] for c in chain[1:])
+
+
+def valid(cert: ClientCert, now: float) -> bool:
+    """Whether `now` lies in the validity period; `notAfter`'s second is in (RFC 5280, 4.1.2.5)."""
+    return cert.not_before <= now < cert.not_after + 1
+
+
+def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
+    """Whether an authority may stand above these: a valid CA whose path length suffices."""
+    between = sum(cert.dn != cert.issuer_dn for cert in below)
+    return issuer.is_ca and valid(issuer.cert, now) and between <= issuer.path_length
+
+
+def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the issuer's key made the signature."""
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _signs_certificates(_: Policy, __: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("its keyUsage lacks keyCertSign")
+
+
+def _is_for_clients(_: Policy, __: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
+    wanted = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    if usage is not None and wanted.isdisjoint(usage):
+        raise ValueError("its extendedKeyUsage lacks clientAuth")
+
+
+_SHA256 = SHA256()
+
+_CA = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_certificates)
+)
+_CLIENT = ExtensionPolicy.permit_all().may_be_present(
+    x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_clients
+)

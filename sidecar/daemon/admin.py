@@ -1,0 +1,165 @@
+"""The admin listener: metrics, health and the status page.  It only ever reads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from ..core.policy import Policy
+from .telemetry import Counts
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:.5rem 0 1.5rem;width:100%}
+th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #ddd}
+.bad{color:#a00;font-weight:600}.good{color:#060}code,pre{font-size:.9em;white-space:pre-wrap}
+"""
+_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_HASH}'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(slots=True)
+class Status:
+    """What the page and the probes tell."""
+
+    counts: Counts
+    policy: Policy | None = None
+    loaded_at: float = 0.0
+    problems: tuple[str, ...] = ()
+    not_ready: str = "no policy is in force yet"
+
+
+def make_app(status: Status, registry: CollectorRegistry) -> web.Application:
+    """The application; every path is GET or HEAD."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, kind = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": kind})
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        if status.not_ready:
+            return web.Response(status=503, text=f"not ready: {status.not_ready}\n")
+        return web.Response(text="ok\n")
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=render_page(status), content_type="text/html")
+
+    app = web.Application(middlewares=[_harden], client_max_size=0)
+    app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez)])
+    app.add_routes([web.get("/readyz", readyz), web.get("/", page)])
+    return app
+
+
+@web.middleware
+async def _harden(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        response = web.Response(status=error.status, text=f"{error.status} {error.reason}\n")
+    response.headers.update(HEADERS)
+    return response
+
+
+async def start_admin(
+    status: Status, registry: CollectorRegistry, listeners: list[socket.socket]
+) -> web.AppRunner:
+    """Serve on these sockets until the runner is cleaned up."""
+    runner = web.AppRunner(make_app(status, registry), access_log=None, handle_signals=False)
+    await runner.setup()
+    for listener in listeners:
+        await web.SockSite(runner, listener).start()
+    return runner
+
+
+# -- the page
+
+
+def render_page(status: Status) -> str:
+    """The status page: one HTML document, nothing loaded from elsewhere."""
+    state = (
+        f'<p class="bad">Not ready: {escape(status.not_ready)}</p>'
+        if status.not_ready
+        else '<p class="good">Ready</p>'
+    )
+    parts = [f"<h1>mtls-sidecar</h1>{state}", _problems(status)]
+    if status.policy is not None:
+        parts += [_policy(status), _locations(status), _crls(status)]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>mtls-sidecar</title>'
+        f"<style>{STYLE}</style>{''.join(parts)}</html>"
+    )
+
+
+def _problems(status: Status) -> str:
+    if not status.problems:
+        return ""
+    lines = escape("\n".join(status.problems))
+    return f'<h2 class="bad">The last reload was refused</h2><pre>{lines}</pre>'
+
+
+def _policy(status: Status) -> str:
+    assert status.policy is not None
+    return (
+        f"<p>Policy <code>{escape(status.policy.hash)}</code>, in force since "
+        f"{_utc(status.loaded_at)}; {len(status.policy.locations)} locations.</p>"
+    )
+
+
+def _locations(status: Status) -> str:
+    assert status.policy is not None
+    totals: dict[str, dict[str, int]] = {}
+    for (name, verdict, _), count in list(status.counts.decisions.items()):
+        row = totals.setdefault(name, {"allow": 0, "deny": 0})
+        row[verdict] += count
+    rows = []
+    for name, location in list(status.policy.locations.items())[:1000]:
+        row = totals.get(name, {"allow": 0, "deny": 0})
+        mode = "monitor" if location.monitor else "enforce"
+        rows.append((name, mode, str(row["allow"]), str(row["deny"])))
+    return _table("Locations", ("name", "mode", "allowed", "denied"), rows)
+
+
+def _crls(status: Status) -> str:
+    assert status.policy is not None
+    rows = [
+        (trust.name, crl.source, str(crl.count), _utc(crl.next_update), crl.unusable)
+        for trust in status.policy.trusts.values()
+        for crl in trust.crl_list
+    ]
+    return _table("CRLs", ("trust", "source", "entries", "next update", ""), rows) if rows else ""
+
+
+def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>"
+
+
+def _utc(moment: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%SZ}"
+    except (OverflowError, OSError, ValueError):
+        return "never"

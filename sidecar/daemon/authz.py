@@ -1,0 +1,302 @@
+"""The authorization listener: the hot path.
+
+One `Connection` per peer, over httptools (llhttp, its leniencies off).  Requests are answered in
+the order they came; while one waits for an OCSP answer, those behind it on the same connection
+wait too, and nobody else does.  Whatever isn't a plain bodyless GET is answered 400.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import httptools
+
+from ..core.pdp import Question, refuse
+from ..core.settings import Limits
+from ..core.wire import CONTROL_HEADERS, MAX_CERT_HEADER, AuthzRequest, BadRequest
+from ..core.wire import build, is_second_spelling, parse_target, render
+from .engine import Answered, Engine
+
+MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
+"""Longest request head, in bytes."""
+
+Record = Callable[[Answered, AuthzRequest | None, float], None]
+"""Told of every decision: how it was answered, the request if it could be read, the seconds."""
+
+
+@dataclass(slots=True)
+class Service:
+    """What every connection shares."""
+
+    engine: Engine
+    record: Record
+    limits: Limits
+    ask: Callable[[list[Question], float], Awaitable[None]] | None = None
+    connections: set[Connection] = field(default_factory=set)
+    draining: bool = False
+
+    def sweep(self, now: float) -> None:
+        """Close connections that are too slow or silent; called about once a second."""
+        for connection in list(self.connections):
+            connection.check(now)
+
+    def drain(self) -> None:
+        """Answer what is under way, close the rest."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_when_idle()
+
+
+class Connection(asyncio.Protocol):
+    """One peer: bytes in, answers out."""
+
+    __slots__ = (
+        "_bad", "_busy", "_closing", "_ended", "_fields", "_head", "_keep", "_out", "_parser", "_queue",
+        "_since", "_started", "_target", "_transport", "_waiting", "service",
+    )  # fmt: skip
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._target = b""
+        self._fields: dict[str, bytes] = {}
+        self._bad = ""
+        self._head = 0
+        self._keep = True
+        self._out: list[bytes] = []
+        self._queue: deque[tuple[AuthzRequest | str, bool, bool]] = deque()
+        self._busy = False
+        self._ended = False
+        self._closing = False
+        self._started = False
+        self._waiting: asyncio.Task[None] | None = None
+        self._since = time.monotonic()
+
+    # -- the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        service = self.service
+        if len(service.connections) >= service.limits.max_connections or service.draining:
+            self._ended = self._closing = True
+            transport.abort()
+            return
+        service.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.service.connections.discard(self)
+        self._ended = self._closing = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._head += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("an upgrade")
+        except httptools.HttpParserError as error:
+            self._fail(f"not HTTP: {error}")
+        if self._head > MAX_HEAD and not self._ended:
+            self._fail("the request head is too long")
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more: it still gets the answers to what it asked."""
+        self._ended = True
+        return self._busy
+
+    def pause_writing(self) -> None:
+        """The peer doesn't read its answers: take no more requests until it does."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None and not self._busy:
+            self._transport.resume_reading()
+
+    # -- the parser's events
+
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._fields = {}
+        self._bad = ""
+        self._keep = True
+        self._started = True
+        self._since = time.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        field = CONTROL_HEADERS.get(name)
+        if field is not None:
+            if field in self._fields:
+                self._bad = f"header {name.decode('latin-1')!r} is repeated"
+            self._fields[field] = value
+        elif name == b"content-length":
+            if value != b"0":
+                self._body("Content-Length")
+        elif name == b"transfer-encoding":
+            self._body("Transfer-Encoding")
+        elif is_second_spelling(name):
+            self._bad = f"header {name.decode('latin-1')!r} in a second spelling"
+
+    def _body(self, header: str) -> None:
+        """A body may never come, or be the next request in disguise: close after the answer."""
+        self._bad = f"{header}: set proxy_pass_request_body off and Content-Length ''"
+        self._keep = False
+
+    def on_headers_complete(self) -> None:
+        if self._ended:
+            return
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._bad, self._keep = f"HTTP version {version}", False
+        elif version == "1.1" and "host" not in self._fields:
+            self._bad = "HTTP/1.1 without Host"
+        if self._parser.get_method() not in (b"GET", b"HEAD"):
+            self._bad = "the method is not GET"
+        old = version == "1.0"
+        self._keep = self._keep and self._parser.should_keep_alive()
+        self._take(self._read(), self._keep, old)
+        if not self._keep:  # nothing behind it will be read, a body least of all
+            self._ended = True
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        self._started = False
+        self._since = time.monotonic()
+
+    # -- requests and answers
+
+    def _read(self) -> AuthzRequest | str:
+        """The request, or what is wrong with it."""
+        if self._bad:
+            return self._bad
+        try:
+            return build(parse_target(self._target), self._fields)
+        except BadRequest as error:
+            return str(error)
+
+    def _take(self, request: AuthzRequest | str, keep: bool, old: bool) -> None:
+        if self._busy:
+            self._queue.append((request, keep, old))
+            return
+        start = time.perf_counter()
+        if isinstance(request, str):
+            self._refuse(request, keep, old, start)
+            return
+        service = self.service
+        questions: list[Question] = []
+        answered = service.engine.decide(request, questions)
+        if questions and service.ask is not None:
+            self._wait(request, keep, old, start, questions)
+        else:
+            self._answer(answered, request, keep, old, start)
+
+    def _answer(
+        self, answered: Answered, request: AuthzRequest, keep: bool, old: bool, start: float
+    ) -> None:
+        self._write(answered.head, keep, old)
+        self.service.record(answered, request, time.perf_counter() - start)
+
+    def _refuse(self, detail: str, keep: bool, old: bool, start: float) -> None:
+        decision = refuse(detail)
+        head = render(decision, self.service.engine.policy.hash, 0.0)
+        self._write(head, keep, old)
+        self.service.record(Answered(decision, head, 0.0), None, time.perf_counter() - start)
+
+    def _write(self, head: bytes, keep: bool, old: bool) -> None:
+        if not keep or self.service.draining:
+            self._out += (head, b"Connection: close\r\n\r\n")
+            self._closing = True
+        else:
+            self._out += (head, b"Connection: keep-alive\r\n\r\n" if old else b"\r\n")
+
+    def _flush(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._out:
+            transport.write(b"".join(self._out))
+            self._out.clear()
+        if self._closing and not self._busy:
+            transport.close()
+
+    def _fail(self, detail: str) -> None:
+        """The stream can't be read any further: answer 400 in its turn, and close."""
+        if not self._ended:
+            self._ended = True
+            self._take(detail, False, False)
+
+    # -- waiting for an OCSP answer
+
+    def _wait(
+        self,
+        request: AuthzRequest,
+        keep: bool,
+        old: bool,
+        start: float,
+        questions: list[Question],
+    ) -> None:
+        self._busy = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+        task = self._finish(request, keep, old, start, questions)
+        self._waiting = asyncio.get_running_loop().create_task(task)
+
+    async def _finish(
+        self,
+        request: AuthzRequest,
+        keep: bool,
+        old: bool,
+        start: float,
+        questions: list[Question],
+    ) -> None:
+        """Ask, decide again by what is known then, and go on with what came meanwhile."""
+        service = self.service
+        assert service.ask is not None
+        try:
+            await service.ask(questions, float(service.limits.ocsp_timeout))
+        finally:
+            self._busy, self._waiting = False, None
+        self._answer(service.engine.decide(request), request, keep, old, start)
+        while self._queue and not self._busy:
+            self._take(*self._queue.popleft())
+        self._flush()
+        transport = self._transport
+        if not self._busy and transport is not None and not transport.is_closing():
+            transport.resume_reading()
+
+    # -- deadlines and draining
+
+    def check(self, now: float) -> None:
+        """Close if a request is arriving too slowly, or nothing was asked for too long."""
+        limits = self.service.limits
+        limit = limits.header_timeout if self._started else limits.idle_timeout
+        if not self._busy and now - self._since > limit:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once, unanswered."""
+        self._ended = self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_when_idle(self) -> None:
+        """Close now, or after what is under way."""
+        if self._busy or self._started:
+            self._keep = False
+        elif self._transport is not None:
+            self._ended = self._closing = True
+            self._transport.close()

@@ -1,0 +1,141 @@
+"""The decision log: one line a decision, which no certificate and no client can break.
+
+Every value is written as a JSON string in pure ASCII, so control characters, DEL and
+bidirectional marks appear escaped.  A thread writes; a full disk or a closed pipe stops no
+decision: lines that find no room are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from json.encoder import encode_basestring_ascii as quote
+
+from ..core.decision import Decision
+from ..core.wire import AuthzRequest
+from .engine import Answered
+
+ROOM = 50_000
+"""Most lines that wait to be written."""
+
+_ABSENT = AuthzRequest(None)
+
+
+class DecisionLog:
+    """Writes decisions to a file or to stderr.  `mode`: all, denied or off; `form`: text, json."""
+
+    def __init__(self, mode: str, form: str, path: str) -> None:
+        """Raises OSError where the file can't be opened."""
+        self._mode = mode
+        self._json = form == "json"
+        self._path = "" if path == "stderr" else path
+        self._file = self._open()
+        self._lines: deque[str] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._second = 0
+        self._stamp = ""
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
+        if mode != "off":
+            self._thread.start()
+
+    def write(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
+        """Log one decision, if its kind is to be logged."""
+        decision = answered.decision
+        if self._mode != "all" and (self._mode == "off" or decision.granted):
+            return
+        if len(self._lines) >= ROOM:
+            self.dropped += 1
+            return
+        if not answered.note:
+            answered.note = self._note(decision)
+        self._lines.append(self._line(answered.note, request or _ABSENT, seconds))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def reopen(self) -> None:
+        """Open the file anew, as after it was moved away (SIGHUP).  Raises OSError."""
+        if self._path:
+            fresh, old = self._open(), self._file
+            self._file = fresh
+            os.close(old)
+
+    def close(self, patience: float = 2.0) -> None:
+        """Write what waits, for at most so many seconds."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+
+    # -- one line
+
+    def _note(self, decision: Decision) -> str:
+        """What is the same for every request that is decided so."""
+        subject = decision.subject
+        fields = [
+            ("decision", decision.verdict),
+            ("reason", str(decision.reason)),
+            ("location", decision.location),
+            ("rule", decision.rule),
+            ("subject", subject.dn if subject else ""),
+            ("serial", subject.serial_hex if subject else ""),
+            ("sha256", subject.sha256 if subject else ""),
+            ("detail", "" if decision.granted else decision.detail[:500]),
+        ]
+        return self._join(fields)
+
+    def _line(self, note: str, request: AuthzRequest, seconds: float) -> str:
+        fields = [
+            ("id", request.request_id),
+            ("method", request.method),
+            ("host", request.host),
+            ("uri", request.uri.decode("latin-1")),
+            ("client_ip", request.client_ip),
+            ("verify", request.verify),
+        ]
+        micros = int(seconds * 1e6)
+        if self._json:
+            return f'{{"time":"{self._now()}",{note},{self._join(fields)},"us":{micros}}}\n'
+        return f"{self._now()} {note} {self._join(fields)} us={micros}\n"
+
+    def _join(self, fields: list[tuple[str, str]]) -> str:
+        if self._json:
+            return ",".join([f'"{name}":{quote(value)}' for name, value in fields])
+        return " ".join([f"{name}={quote(value)}" for name, value in fields])
+
+    def _now(self) -> str:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._stamp}.{int(now * 1000) % 1000:03d}Z"
+
+    # -- the writing thread
+
+    def _open(self) -> int:
+        if not self._path:
+            return 2
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _write(self) -> None:
+        while not self._stopping or self._lines:
+            self._wake.wait()
+            self._wake.clear()
+            if not self._stopping:
+                time.sleep(0.02)  # let a few lines gather
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines and not self._put("".join(lines).encode("ascii")):
+                self.dropped += len(lines)
+
+    def _put(self, data: bytes) -> bool:
+        view = memoryview(data)
+        with contextlib.suppress(OSError):
+            while view:
+                view = view[os.write(self._file, view) :]
+            return True
+        return False

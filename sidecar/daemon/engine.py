@@ -1,0 +1,140 @@
+"""From a parsed request to the bytes of its answer, remembering what can be remembered.
+
+A decision is remembered for the policy it was made under, for what of the request it depended
+on, and until the first moment at which it could turn.  A new policy is a new `Engine`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ..core.certificate import ClientCert, MalformedCertificate, from_header
+from ..core.decision import Decision
+from ..core.ocsp import OcspAnswer, OcspKey
+from ..core.pdp import Question, evaluate
+from ..core.policy import Location, Policy
+from ..core.wire import AuthzRequest, render
+from .cache import Cache
+
+
+@dataclass(slots=True)
+class Answered:
+    """A decision and its answer: `head` ends before the blank line and has no `Connection`.
+
+    `note` is for the decision log: what it says of every request so decided.
+    """
+
+    decision: Decision
+    head: bytes
+    expires: float
+    note: str = ""
+
+
+Key = tuple[object, ...]
+
+OCSP_SECONDS = 30.0
+"""Longest a decision that OCSP had a part in is remembered, so that its answer counts as used."""
+
+
+class Engine:
+    """One policy in force, and what was decided under it.
+
+    `clock` gives seconds since the epoch.  `answers` are the OCSP answers at hand.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        entries: int,
+        answers: Mapping[OcspKey, OcspAnswer],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self._answers = answers
+        self._clock = clock
+        self._certs: Cache[bytes, ClientCert] = Cache(entries)
+        self._decisions: Cache[Key, Answered] = Cache(entries * 4)
+        self._chosen: Cache[tuple[str, bytes], str] = Cache(entries)
+
+    def decide(
+        self, request: AuthzRequest, questions: list[Question] | None = None
+    ) -> Answered:
+        """The decision about a request, remembered or new.
+
+        OCSP answers that were wanting are put into `questions`.
+        """
+        now = self._clock()
+        location = self._location(request)
+        if location is None:
+            return self._answer(request, now, questions)
+        subject = self._certs.get(request.cert) if request.cert else None
+        key = _key(location, request, subject) if subject is not None or not request.cert else None
+        if key is not None:
+            known = self._decisions.get(key)
+            if known is not None and now < known.expires:
+                if not known.decision.cache_seconds:
+                    return known
+                head = render(known.decision, self.policy.hash, now)
+                return Answered(known.decision, head, known.expires, known.note)
+        if subject is None and request.cert:
+            subject = self._read(request.cert)
+            key = _key(location, request, subject) if subject is not None else None
+        asked = replace(request, location=location.name, subject=subject)
+        answered = self._answer(asked, now, questions)
+        if any(trust.ocsp for trust in location.trusts):
+            answered.expires = min(answered.expires, now + OCSP_SECONDS)
+        if key is not None and answered.expires > now:
+            self._decisions.put(key, answered)
+        return answered
+
+    def forget(self) -> None:
+        """Forget every decision, as after a new OCSP answer."""
+        self._decisions.clear()
+
+    def location(self, decision: Decision) -> Location | None:
+        """The location that a decision is about."""
+        return self.policy.locations.get(decision.location)
+
+    def _location(self, request: AuthzRequest) -> Location | None:
+        name = request.location
+        if name is None:
+            place = (request.host, request.uri)
+            name = self._chosen.get(place)
+            if name is None:
+                name = self.policy.chooser.choose(request.host, request.uri)
+                if name is None:
+                    return None
+                self._chosen.put(place, name)
+        return self.policy.locations.get(name)
+
+    def _read(self, header: bytes) -> ClientCert | None:
+        """The certificate, remembered; None where it is malformed: then `evaluate` says so."""
+        try:
+            subject = from_header(header)
+        except MalformedCertificate:
+            return None
+        self._certs.put(header, subject)
+        return subject
+
+    def _answer(
+        self, request: AuthzRequest, now: float, questions: list[Question] | None
+    ) -> Answered:
+        decision = evaluate(self.policy, request, now, self._answers, questions=questions)
+        return Answered(decision, render(decision, self.policy.hash, now), decision.expires)
+
+
+def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> Key:
+    """All of a request that a decision at this location can depend on."""
+    if not (location.uses_host or location.uses_method or location.uses_client_ip):
+        return (location, subject, request.verify)
+    return (
+        location,
+        subject,
+        request.verify,
+        (request.host, request.server_name) if location.uses_host else None,
+        request.method if location.uses_method else None,
+        request.client_ip if location.uses_client_ip else None,
+    )

@@ -1,0 +1,90 @@
+"""The service manager: sockets that it hands over, and what it is told.
+
+The protocols of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3), which are a few
+lines each.  Without a service manager nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+from collections.abc import Mapping, MutableMapping
+
+FIRST_FD = 3
+
+
+def listen_fds(environ: MutableMapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
+    """The listening sockets handed over, by `FileDescriptorName=`; the variables are removed.
+
+    Variables meant for another process are left alone.  Raises ValueError for what can't be so.
+    """
+    if environ.get("LISTEN_PID") != str(pid):
+        return {}
+    del environ["LISTEN_PID"]
+    count = environ.pop("LISTEN_FDS", "0")
+    names = environ.pop("LISTEN_FDNAMES", "")
+    if not count.isascii() or not count.isdigit() or int(count) > 64:
+        raise ValueError(f"LISTEN_FDS is {count!r}, not a small number")
+    labels = names.split(":") if names else []
+    found: dict[str, list[socket.socket]] = {}
+    for position in range(int(count)):
+        label = labels[position] if position < len(labels) else "unknown"
+        found.setdefault(label, []).append(_listener(FIRST_FD + position, label))
+    return found
+
+
+def _listener(descriptor: int, label: str) -> socket.socket:
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise ValueError(f"descriptor {descriptor} ({label}) is not a socket")
+        os.set_inheritable(descriptor, False)
+        found = socket.socket(fileno=descriptor)
+        if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError(f"descriptor {descriptor} ({label}) does not listen")
+    except OSError as error:
+        raise ValueError(f"descriptor {descriptor} ({label}): {error}") from None
+    found.setblocking(False)
+    return found
+
+
+def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
+    """The watchdog's interval in seconds, or None where nobody watches this process."""
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    text = environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isascii() and text.isdigit() and int(text) else None
+
+
+class Notifier:
+    """Tells the service manager how it stands.  A manager that doesn't listen is no error."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        path = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+
+    def ready(self, status: str) -> None:
+        """Serving."""
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def reloading(self) -> None:
+        """Reading the policy anew; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """On the way out."""
+        self._send("STOPPING=1\nSTATUS=draining")
+
+    def alive(self) -> None:
+        """The watchdog's sign of life."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer:
+                peer.sendto(message.encode(), self._address)
+        except OSError:
+            return
