@@ -29,7 +29,8 @@ from sidecar.daemon.fetch import FetchOptions, fetch_once, main, run_fetcher
 from sidecar.daemon.fetch_crl import CrlJob
 from sidecar.daemon.fetch_http import Limits, max_age, new_session
 from sidecar.daemon.fetch_metrics import FetchMetrics, shown
-from sidecar.daemon.fetch_plan import CrlSource, crl_state_path, read_plan
+from sidecar.daemon.fetch_plan import CrlSource, PlanReader
+from sidecar.files import crl_state_path
 
 ROOT = Path(__file__).parent.parent
 CA = pki.authority()
@@ -442,21 +443,37 @@ def test_state_path_differs_by_trust_and_address(tmp_path: Path) -> None:
 def test_plan_takes_addresses_of_the_policy_only(tmp_path: Path) -> None:
     """Files, and trusts that name no address, are not the fetcher's."""
     policy = write_policy(tmp_path, crl="http://a/x, http://a/x, crl.pem", ocsp="http://o/")
-    plan = read_plan(policy)
+    reader = PlanReader(policy)
+    plan = reader.read()
     assert [(s.trust, s.url, s.authorities) for s in plan.crls] == [
         ("staff", "http://a/x", (CA.der,))
     ]
     assert plan.responders["staff"].url == "http://o/"
-    assert set(plan.files) == {policy, tmp_path / "ca.pem"}
-    assert read_plan(write_policy(tmp_path, crl="crl.pem")).crls == ()
+    assert set(reader.seen) == {policy, tmp_path / "ca.pem"}
+    write_policy(tmp_path, crl="crl.pem")
+    assert reader.changed()
+    assert reader.read().crls == ()
 
 
 def test_plan_says_what_is_wrong(tmp_path: Path) -> None:
     """A file of authorities that isn't one is an error with its name."""
     policy = write_policy(tmp_path, crl="http://a/x")
     (tmp_path / "ca.pem").write_text("rubbish")
+    reader = PlanReader(policy)
     with pytest.raises(PolicyError, match=r"ca\.pem"):
-        read_plan(policy)
+        reader.read()
+    assert not reader.changed()
+    write_policy(tmp_path, crl="http://a/x")  # and mending that file alone is seen
+    assert reader.changed()
+
+
+def test_a_policy_that_anyone_may_write_is_refused(tmp_path: Path) -> None:
+    """Who may write the policy chooses whom the fetcher asks: with `trusted_only`, not anyone."""
+    policy = write_policy(tmp_path, crl="http://a/x")
+    policy.chmod(0o666)
+    assert PlanReader(policy).read().crls
+    with pytest.raises(PermissionError):
+        PlanReader(policy, trusted_only=True).read()
 
 
 def test_no_password_is_shown() -> None:

@@ -19,27 +19,31 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from sidecar.core.errors import PolicyError
-from sidecar.core.settings import Address, Settings
-
+from ..core.errors import PolicyError
+from ..core.settings import Address, Settings
 from .fetch_crl import SUCCESSES, CrlJob
 from .fetch_http import Limits, new_session
 from .fetch_metrics import FetchMetrics, admin_app
 from .fetch_ocsp import OCSP_LIMITS, OcspService, listen
-from .fetch_plan import CrlSource, FetchPlan, read_plan
+from .fetch_plan import CrlSource, FetchPlan, PlanReader
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """What the fetcher is told.  Without `socket` no OCSP question is taken."""
+    """What the fetcher is told.
+
+    Without `socket` no OCSP question is taken.  With `trusted_only` a policy that others than
+    its owner may write is refused.
+    """
 
     policy: Path
     state_dir: Path
     socket: Path | None = Path("/run/mtls-sidecar/fetch.sock")
     socket_mode: int = 0o600
     admin: Address = field(default_factory=Address)
+    trusted_only: bool = False
     poll_seconds: float = 2.0
     limits: Limits = field(default_factory=Limits)
     ocsp_limits: Limits = OCSP_LIMITS
@@ -71,23 +75,17 @@ class Fetcher:
         self._metrics = metrics
         self._clock = clock
         self._jobs: dict[CrlSource, asyncio.Task[None]] = {}
-        self._seen: object = None
+        self._reader = PlanReader(options.policy, options.trusted_only)
 
     async def load(self) -> None:
         """Read the policy and let its plan be in force.  Raises `PolicyError` and `OSError`."""
         try:
-            self.plan = await asyncio.to_thread(read_plan, self.options.policy)
+            self.plan = await asyncio.to_thread(self._reader.read)
         except (PolicyError, OSError):
             self._metrics.reloads.labels("refused").inc()
             raise
-        finally:
-            self._seen = self._signature()
         self._metrics.reloads.labels("loaded").inc()
         self.options.state_dir.joinpath("crl").mkdir(parents=True, exist_ok=True)
-
-    def _signature(self) -> object:
-        """What changes when a file of the plan does; the files' absence included."""
-        return [_stat(path) for path in {self.options.policy, *self.plan.files}]
 
     def _job(self, source: CrlSource) -> CrlJob:
         options = self.options
@@ -121,7 +119,7 @@ class Fetcher:
         """Until cancelled: read the policy anew when it, or an authority's file, has changed."""
         while True:
             await asyncio.sleep(self.options.poll_seconds)
-            if self._signature() != self._seen:
+            if self._reader.changed():
                 await self.reload()
 
     async def reload(self) -> None:
@@ -151,14 +149,6 @@ class Fetcher:
 def _report(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.critical("a job ended, which should never be", exc_info=task.exception())
-
-
-def _stat(path: Path) -> tuple[str, int, int, int] | str:
-    try:
-        found = path.stat()
-    except OSError:
-        return str(path)
-    return str(path), found.st_mtime_ns, found.st_size, found.st_ino
 
 
 async def fetch_once(options: FetchOptions) -> int:

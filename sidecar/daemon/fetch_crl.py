@@ -23,11 +23,11 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.core.crl import CrlError, read_crl, supersedes
-
+from ..core.crl import CrlError, read_crl, supersedes
+from ..files import crl_state_path
 from .fetch_http import Fetched, FetchError, Limits, fetch, max_age
 from .fetch_metrics import FetchMetrics, shown
-from .fetch_plan import CrlSource, crl_state_path
+from .fetch_plan import CrlSource
 
 log = logging.getLogger(__name__)
 

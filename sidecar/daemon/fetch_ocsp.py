@@ -22,9 +22,8 @@ import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from sidecar.core.ocsp import MAX_RESPONSE, build_request, verify_response
-from sidecar.core.revocation import Status
-
+from ..core.ocsp import MAX_RESPONSE, build_request, verify_response
+from ..core.revocation import Status
 from . import frames
 from .fetch_http import Failure, FetchError, Limits, fetch
 from .fetch_metrics import FetchMetrics

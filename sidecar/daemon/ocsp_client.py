@@ -25,10 +25,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from sidecar.core.ocsp import OcspAnswer, OcspKey, verify_response
-from sidecar.core.pdp import Question
-from sidecar.core.revocation import Status
-
+from ..core.ocsp import OcspAnswer, OcspKey, verify_response
+from ..core.pdp import Question
+from ..core.revocation import Status
 from . import frames
 
 log = logging.getLogger(__name__)
