@@ -36,9 +36,7 @@ class Signature:
     @classmethod
     def of(cls, found: os.stat_result) -> Signature:
         """The signature in a stat result."""
-        return cls(
-            found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        )
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def signature(path: str | Path) -> Signature | None:

@@ -182,7 +182,8 @@ def _check_names(inquiry: _Inquiry) -> Passed | Ended:
         return Ended(Reason.HOST_MISMATCH, f"{names} doesn't cover {host!r}")
     if here.sni_matches_host and fold_dns(request.server_name).removesuffix(".") != host:
         return Ended(
-            Reason.SNI_MISMATCH, f"the connection is for {request.server_name[:200]!r}, not {host!r}"
+            Reason.SNI_MISMATCH,
+            f"the connection is for {request.server_name[:200]!r}, not {host!r}",
         )
     return Passed(f"{host} is covered")
 
@@ -280,9 +281,7 @@ def refuse(request_detail: str) -> Decision:
 # -- revocation, one certificate at a time -----------------------------------------------------------
 
 
-def _pairs(
-    leaf: ClientCert, path: Path, whole: bool
-) -> Iterator[tuple[ClientCert, ClientCert]]:
+def _pairs(leaf: ClientCert, path: Path, whole: bool) -> Iterator[tuple[ClientCert, ClientCert]]:
     """The certificates whose revocation is asked, each with its issuer.
 
     The anchor's own is never asked; but a leaf that is an anchor itself is asked about.
@@ -292,9 +291,7 @@ def _pairs(
     yield from pairs if whole else pairs[:1]
 
 
-def _standing(
-    inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert
-) -> Answer:
+def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert) -> Answer:
     """Denylist, CRL, OCSP, in this order: the first that knows `revoked` ends it.
 
     GOOD needs one source that says so; a source that doesn't know falls back to the next.
@@ -320,9 +317,7 @@ def _standing(
     return known[-1]
 
 
-def _crl_answer(
-    trust: Trust, cert: ClientCert, issuer: ClientCert, now: float
-) -> Answer | None:
+def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
     if trust.crls is None:
         return None
     answer = trust.crls.status(crl_facts(cert.x509), issuer.x509, now)

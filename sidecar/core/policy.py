@@ -19,11 +19,12 @@ from .errors import Diagnostic, PolicyError
 from .locations import Chooser, SelectorError, duplicates
 from .revocation import Denylist
 from .rules import NOBODY, Compiler, RuleSet
-from .schema import Located, Report, suggest
-from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, read_policy
+from .schema import Located, Report, examine, suggest
+from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec
 from .trust import Anchors, Path
 
 T = TypeVar("T")
+D = TypeVar("D")
 P = ParamSpec("P")
 
 
@@ -131,8 +132,8 @@ def policy_hash(data: bytes) -> str:
 
 def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     """Build a policy.  Raises `PolicyError` with every diagnostic, in all files."""
-    spec = read_policy(data, file)
-    build = _Build(file, spec, sources, Report(file))
+    spec, report = examine(PolicySpec, data, file)
+    build = _Build(file, spec, sources, report)
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
     locations = build.locations(trusts)
     chooser = build.chooser()
@@ -163,7 +164,7 @@ class _Build:
     def trust(self, name: str, spec: TrustSpec) -> Trust:
         """One trust with its files read."""
         anchors = self._certificates(spec.ca)
-        if not spec.ca:
+        if not spec.ca and any(name.text == "ca" for name, _ in spec.node.pairs or ()):
             self.report.add(spec.node, f"trust {name!r} names no ca", "add ca: pki/ca.crt")
         between = self._certificates(spec.intermediates)
         store = Anchors(anchors, between)
@@ -234,7 +235,7 @@ class _Build:
         rules.check_groups()
         found: dict[str, Location] = {}
         for spec in self.spec.locations:
-            if spec.name in found:
+            if spec.name and spec.name in found:
                 message = f"a second location named {spec.name!r}"
                 self.report.add(spec.node, message, "give each a name of its own")
             found[spec.name] = self._location(spec, rules, trusts)
@@ -250,7 +251,7 @@ class _Build:
         deny = _first(layers, lambda s: s.deny, ())
         return Location(
             name=spec.name,
-            trusts=self._trusts(_first(layers, lambda s: s.trust, None), trusts),
+            trusts=self._trusts(spec, _first(layers, lambda s: s.trust, None), trusts),
             public=word == "public",
             verified=word == "verified",
             allow=NOBODY if plain else rules.compile(allow, "allow", refusing=False),
@@ -264,7 +265,10 @@ class _Build:
         )
 
     def _trusts(
-        self, named: tuple[Located, ...] | None, trusts: Mapping[str, Trust]
+        self,
+        spec: LocationSpec,
+        named: tuple[Located, ...] | None,
+        trusts: Mapping[str, Trust],
     ) -> tuple[Trust, ...]:
         if named is None:
             return tuple(trusts.values())
@@ -273,7 +277,7 @@ class _Build:
                 hint = suggest(ref.text, trusts) if trusts else "add it under trust:"
                 self.report.add(ref.node, f"undefined trust {ref.text!r}", hint)
         if not named:
-            self.report.add(self.spec.node, "an empty list of trusts", "name one, or leave it out")
+            self.report.add(spec.node, "an empty list of trusts", "name one, or leave it out")
         return tuple(trusts[ref.text] for ref in named if ref.text in trusts)
 
     def chooser(self) -> Chooser:
@@ -298,8 +302,8 @@ class _Build:
 
 
 def _first(
-    layers: Sequence[BehaviourSpec], get: Callable[[BehaviourSpec], T | None], default: T
-) -> T:
+    layers: Sequence[BehaviourSpec], get: Callable[[BehaviourSpec], T | None], default: D
+) -> T | D:
     """What the location says, else the defaults, else the built-in."""
     for layer in layers:
         value = get(layer)

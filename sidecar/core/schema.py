@@ -1,11 +1,13 @@
 """A small vocabulary for schemas: what a value may be, how it is read, and its JSON Schema.
 
 A record is a dataclass whose fields carry a `Kind` (see `key`).  Reading goes on after a mistake,
-so that one run gathers them all in `Report`.
+so that one run gathers them all in `Report`; what couldn't be read is then left out, and whoever
+asked must look at the report before using the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -15,14 +17,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import Diagnostic, PolicyError
-from .yamlstrict import Node
+from .yamlstrict import Node, parse
 
 
 T = TypeVar("T")
 
 
 class Invalid(Exception):
-    """The value was reported; whoever reads the surrounding record goes on without it."""
+    """The value was reported; whoever reads what is around it goes on without it."""
 
 
 @dataclass(slots=True)
@@ -175,10 +177,8 @@ class MapOf:
         for name, value in pairs(node, report):
             if not re.fullmatch(self.names, name.text or ""):
                 report.add(name, f"{name.text!r} is no name", "use A-Z a-z 0-9 _ - (1 to 64)")
-            try:
+            with contextlib.suppress(Invalid):
                 found[name.text or ""] = self.value.read(value, report)
-            except Invalid:
-                continue
         return found
 
     def schema(self) -> dict[str, Any]:
@@ -198,23 +198,17 @@ class Record(Generic[T]):
     def read(self, node: Node, report: Report) -> T:
         fields = keys_of(self.type)
         found: dict[str, Any] = {}
-        whole = True
+        present = {name.text for name, _ in pairs(node, report)}
+        for missing in [n for n, f in fields.items() if f.metadata["required"]]:
+            if missing not in present:
+                report.add(node, f"{missing!r} is missing", f"add {missing}: …")
         for name, value in pairs(node, report):
-            if name.text not in fields:
+            spec = fields.get(name.text or "")
+            if spec is None:
                 report.add(name, f"unknown key {name.text!r}", suggest(name.text, fields))
                 continue
-            try:
-                found[_attribute(name.text)] = (
-                    fields[name.text].metadata["kind"].read(value, report)
-                )
-            except Invalid:
-                whole = False
-        for name, spec in fields.items():
-            if spec.metadata["required"] and not any(k.text == name for k, _ in node.pairs or ()):
-                report.add(node, f"{name!r} is missing", f"add {name}: …")
-                whole = False
-        if not whole:
-            raise Invalid
+            with contextlib.suppress(Invalid):
+                found[spec.name] = spec.metadata["kind"].read(value, report)
         if "node" in {f.name for f in dataclasses.fields(self.type)}:  # type: ignore[arg-type]  # always a dataclass
             found["node"] = node
         return self.type(**found)
@@ -232,6 +226,26 @@ class Record(Generic[T]):
         }
 
 
+def examine(record: type[T], data: bytes, file: str) -> tuple[T, Report]:
+    """What can be read of a file, and all its mistakes of form.
+
+    Raises `PolicyError` where nothing can be read of it.
+    """
+    root, mistakes = parse(data, file)
+    report = Report(file, mistakes)
+    try:
+        return Record(record).read(root, report), report
+    except Invalid:
+        raise PolicyError(report.diagnostics) from None
+
+
+def read_record(record: type[T], data: bytes, file: str) -> T:
+    """A file without a mistake.  Raises `PolicyError` with every diagnostic."""
+    found, report = examine(record, data, file)
+    report.check()
+    return found
+
+
 def key(kind: Kind, doc: str, *, required: bool = False, **default: Any) -> Any:
     """A dataclass field that is a key of the file: what it may be and what it is for."""
     return field(metadata={"kind": kind, "doc": doc, "required": required}, **default)
@@ -243,10 +257,6 @@ def keys_of(record: type) -> Mapping[str, dataclasses.Field[Any]]:
     return {f.name.rstrip("_"): f for f in fields if "kind" in f.metadata}
 
 
-def _attribute(name: str | None) -> str:
-    return f"{name}_" if name in ("from", "not") else f"{name}"
-
-
 def pairs(node: Node, report: Report) -> list[tuple[Node, Node]]:
     """The pairs of a mapping.  Raises `Invalid` where it is none."""
     if node.pairs is None:
@@ -255,16 +265,11 @@ def pairs(node: Node, report: Report) -> list[tuple[Node, Node]]:
 
 
 def each(nodes: list[Node], read: Callable[[Node], T]) -> list[T]:
-    """What can be read of the nodes; the others were reported.  Raises `Invalid` if any was."""
+    """What can be read of the nodes; the others were reported."""
     found = []
-    whole = True
     for node in nodes:
-        try:
+        with contextlib.suppress(Invalid):
             found.append(read(node))
-        except Invalid:
-            whole = False
-    if not whole:
-        raise Invalid
     return found
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
-from .schema import Choice, Count, Invalid, Record, Report, Text, key
-from .yamlstrict import parse
+from .schema import Choice, Count, Record, Text, key, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,9 @@ def _mode(text: str) -> int:
 class Limits:
     """What a peer may use up."""
 
-    max_connections: int = key(Count(1, 65536), "open connections on the authorization socket", default=4096)
+    max_connections: int = key(
+        Count(1, 65536), "open connections on the authorization socket", default=4096
+    )
     header_timeout: int = key(Count(1, 3600), "seconds for a whole request to arrive", default=10)
     idle_timeout: int = key(Count(1, 86400), "seconds a silent connection stays open", default=300)
     drain_timeout: int = key(Count(0, 600), "seconds for requests under way at SIGTERM", default=10)
@@ -118,12 +118,4 @@ def read_settings(data: bytes, file: str) -> Settings:
     """
     if not re.search(rb"^[^#\s]", data, re.MULTILINE):
         return Settings()
-    report = Report(file)
-    found: Any = None
-    try:
-        found = Record(Settings).read(parse(data, file), report)
-    except Invalid:
-        pass
-    report.check()
-    settings: Settings = found
-    return settings
+    return read_record(Settings, data, file)

@@ -6,11 +6,11 @@ the whole policy (names that are referred to) is checked by `policy`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from . import yamlstrict
 from .locations import SelectorError, parse_location, parse_server_name
 from .matching import KINDS, Pattern
 from .schema import (
@@ -22,6 +22,7 @@ from .schema import (
     Located,
     MapOf,
     Record,
+    read_record,
     Report,
     Text,
     each,
@@ -121,14 +122,9 @@ class Rule:
                 known = {**KINDS, **self._parts()}
                 raise report.fail(name, f"unknown key {name.text!r}", suggest(name.text, known))
 
-        whole = True
         for name, value in parts:
-            try:
+            with contextlib.suppress(Invalid):
                 part(name, value)
-            except Invalid:
-                whole = False
-        if not whole:
-            raise Invalid
         return RuleSpec(node=node, tests=tuple(tests), **found)
 
     def _parts(self) -> dict[str, Any]:
@@ -149,7 +145,7 @@ class Rule:
 
 def rule_schema() -> dict[str, Any]:
     """JSON Schema of a rule, for `$defs`."""
-    one = {"type": ["string", "number"]}
+    one: dict[str, Any] = {"type": ["string", "number"]}
     patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
     rules = {"anyOf": [{"$ref": "#/$defs/rule"}, {"type": "array", "minItems": 1}]}
     parts = {**dict.fromkeys(KINDS, patterns), **dict.fromkeys(("any", "all", "not"), rules)}
@@ -306,7 +302,9 @@ class LocationSpec(BehaviourSpec):
     """One location, as written."""
 
     node: Node
-    name: str = key(Text("a name", check=_named), "unique; nginx asks /authz/NAME", required=True)
+    name: str = key(
+        Text("a name", check=_named), "unique; nginx asks /authz/NAME", required=True, default=""
+    )
     server_name: tuple[Any, ...] | None = key(
         ListOf(Text("a server name", check=_server_name), or_one=True),
         "nginx server_name forms; only for choosing by host and URI",
@@ -346,18 +344,7 @@ class PolicySpec:
 
 def read_policy(data: bytes, file: str) -> PolicySpec:
     """Read a policy's form.  Raises `PolicyError` with every diagnostic."""
-    return _read(PolicySpec, data, file)
-
-
-def _read(record: type, data: bytes, file: str) -> Any:
-    report = Report(file)
-    try:
-        found = Record(record).read(yamlstrict.parse(data, file), report)
-    except Invalid:
-        report.check()
-        raise AssertionError("Invalid is raised only after a report") from None
-    report.check()
-    return found
+    return read_record(PolicySpec, data, file)
 
 
 def policy_schema() -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Anchors:
         for authority in map(Authority.of, self._all.values()):
             self._by_name.setdefault(authority.name, []).append(authority)
         self._intermediates = [i.x509 for i in self._between.values()]
-        self._store = Store([a.x509 for a in self._anchors.values()])
+        self._store = Store([a.x509 for a in anchors]) if anchors else None
         self._turns = sorted(t for c in self._all.values() for t in (c.not_before, c.not_after + 1))
 
     @property
@@ -128,6 +128,8 @@ class Anchors:
 
     def verified_path(self, cert: ClientCert, now: float) -> Path | None:
         """A path that `cryptography`'s verifier accepts for a client at `now`, or None."""
+        if self._store is None:
+            return None
         builder = PolicyBuilder().store(self._store).time(datetime.fromtimestamp(now, UTC))
         builder = builder.extension_policies(ca_policy=_CA, ee_policy=_CLIENT)
         verifier = builder.max_chain_depth(MAX_DEPTH).build_client_verifier()

@@ -176,8 +176,11 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
     return Diagnostic(file, 0, 0, f"not YAML: {error}")
 
 
-def parse(data: bytes, file: str) -> Node:
-    """The file's one document.  Raises `PolicyError` with every diagnostic found."""
+def parse(data: bytes, file: str) -> tuple[Node, list[Diagnostic]]:
+    """The file's one document, and every mistake that doesn't keep it from being read.
+
+    Raises `PolicyError` where it can't be read.
+    """
     text = _decode(data, file)
     builder = _Builder(file)
     try:
@@ -188,6 +191,4 @@ def parse(data: bytes, file: str) -> Node:
     if builder.root is None:
         raise PolicyError([Diagnostic(file, 0, 0, "the file is empty", "begin with `version: 1`")])
     _duplicates(builder.root, file, builder.diagnostics)
-    if builder.diagnostics:
-        raise PolicyError(builder.diagnostics)
-    return builder.root
+    return builder.root, builder.diagnostics

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import httptools
 
@@ -80,12 +81,11 @@ class Connection(asyncio.Protocol):
     # -- the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         service = self.service
         if len(service.connections) >= service.limits.max_connections or service.draining:
             self._ended = self._closing = True
-            transport.abort()
+            self._transport.abort()
             return
         service.connections.add(self)
 
