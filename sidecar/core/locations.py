@@ -14,10 +14,12 @@ server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the defau
 Where nginx's answer can't be known, it is None: for a host that nginx 1.31 would not leave as it
 is, and for a URI with control characters (`%0a`) where a regular expression would have to be asked.
 
-Not seen here: a server of nginx that no entry names (its requests are taken for the default
-server's, so name it, or ask by location name); `rewrite`, `try_files`, `error_page` and other internal redirects, nested
-locations, a `listen` with a single server (nginx then never looks at the name), and nginx's own
-301 from `/x` to a proxied `location /x/`: that one is sent before anyone is asked.
+Not seen here:
+- a server of nginx that no entry names: its requests are taken for the default server's, so name
+  it here, or ask by location name;
+- `rewrite`, `try_files`, `error_page` and other internal redirects; nested locations;
+- a `listen` with a single server, where nginx never looks at the name;
+- nginx's own 301 from `/x` to a proxied `location /x/`: it is sent before anyone is asked.
 """
 
 from __future__ import annotations
