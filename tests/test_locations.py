@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import string
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ def entry(name: str, server_names: str | None, location: str) -> Entry:
     return name, names, parse_location(location)
 
 
-def choose(entries: list[tuple[str, str | None, str]], host: str, target: bytes) -> str | None:
+def choose(entries: Sequence[tuple[str, str | None, str]], host: str, target: bytes) -> str | None:
     return Chooser([entry(*e) for e in entries]).choose(host, target)
 
 

@@ -333,7 +333,7 @@ def nginx(binary: Path, directory: Path, sites: list[Site]) -> Iterator[None]:
         + http
         + "\n}\n"
     )
-    command = [binary, "-p", directory, "-c", conf, "-e", "stderr"]
+    command: list[str | Path] = [binary, "-p", directory, "-c", conf, "-e", "stderr"]
     process = subprocess.Popen(command)
     try:
         for site in sites:
