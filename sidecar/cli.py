@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from dataclasses import replace
@@ -16,7 +17,7 @@ from .core.errors import Diagnostic, PolicyError
 from .core.policy import Policy, compile_policy
 from .core.schema import moment
 from .core.settings import Settings, parse_address, read_settings
-from .core.spec import policy_schema
+from .core.spec import policy_schema, read_policy
 from .core.wire import BadRequest, build
 from .files import MAX_POLICY, DirectSources, read_file
 
@@ -134,6 +135,31 @@ def _explain(options: argparse.Namespace) -> int:
     return 0 if decision.allowed else 1
 
 
+def _revoke(options: argparse.Namespace) -> int:
+    from .tools.revoke import add, choose_denylists, read_target
+
+    path = Path(settings_of(options).policy)
+    if options.denylist:
+        lists = [Path(options.denylist).resolve()]
+    else:
+        spec = read_policy(read_file(path, MAX_POLICY), str(path))
+        lists = choose_denylists(spec, path.parent, options.trust)
+    target = read_target(options.target, key=options.key)
+    for place in lists:
+        line = add(place, target, options.until, options.reason)
+        print(f"{place}: {line}" if line else f"{place}: denied already, nothing to add")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from .daemon.fetch import FetchOptions, main
+    from .daemon.systemd import Notifier
+
+    notifier = Notifier(os.environ)
+    fetch = FetchOptions.of(settings_of(options))
+    return main(fetch, once=options.once, ready=lambda: notifier.ready("fetching"))
+
+
 def _schema(_: argparse.Namespace) -> int:
     print(json.dumps(policy_schema(), indent=2))
     return 0
@@ -168,6 +194,18 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--client-ip", default="", help="$remote_addr")
     explain.add_argument("--now", help="the moment, RFC 3339 (default: now)")
     explain.add_argument("--json", action="store_true", help="for programs")
+
+    revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")
+    revoke.add_argument("target", metavar="CERT|SERIAL|FINGERPRINT")
+    revoke.add_argument("--reason", default="", help="why, for the line's comment")
+    revoke.add_argument("--until", default="", metavar="DATE", help="the day it ends, if it does")
+    revoke.add_argument("--trust", help="only the denylist of this trust")
+    revoke.add_argument("--denylist", metavar="FILE", help="this file, whatever the policy says")
+    revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
+
+    fetch = _command(commands, "fetch", _fetch, "bring CRLs and OCSP answers")
+    fetch.add_argument("--once", action="store_true", help="bring every CRL once, then exit")
+    fetch.add_argument("--state-dir", help="where they are kept")
 
     schema = commands.add_parser("schema", help="print the policy's JSON Schema")
     schema.set_defaults(run=_schema)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
@@ -14,8 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from ..core.policy import Policy
-from .telemetry import Counts
+from .status import Status
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}
@@ -32,17 +30,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-@dataclass(slots=True)
-class Status:
-    """What the page and the probes tell."""
-
-    counts: Counts
-    policy: Policy | None = None
-    loaded_at: float = 0.0
-    problems: tuple[str, ...] = ()
-    not_ready: str = "no policy is in force yet"
 
 
 def make_app(status: Status, registry: CollectorRegistry) -> web.Application:
@@ -150,7 +137,7 @@ def _crls(status: Status) -> str:
     return _table("CRLs", ("trust", "source", "entries", "next update", ""), rows) if rows else ""
 
 
-def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows

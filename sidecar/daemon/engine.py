@@ -59,9 +59,7 @@ class Engine:
         self._decisions: Cache[Key, Answered] = Cache(entries * 4)
         self._chosen: Cache[tuple[str, bytes], str] = Cache(entries)
 
-    def decide(
-        self, request: AuthzRequest, questions: list[Question] | None = None
-    ) -> Answered:
+    def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
         """The decision about a request, remembered or new.
 
         OCSP answers that were wanting are put into `questions`.

@@ -24,6 +24,7 @@ from .decisionlog import DecisionLog
 from .engine import Answered, Engine
 from .listen import open_listener, remove_socket
 from .ocsp_client import OcspAnswers, OcspClient
+from .status import Status
 from .store import Reload, Store
 from .systemd import Notifier, listen_fds, watchdog_seconds
 from .telemetry import Counts
@@ -160,16 +161,15 @@ class Daemon:
         if not listeners:
             await stopped.wait()
             return
-        from .admin import Status, start_admin
+        from .admin import start_admin
         from .telemetry import registry_for
 
-        self.status = Status(self.counts)
+        self.status = status = Status(self.counts)
         self._tell_status()
-        runner = await start_admin(self.status, registry_for(self.counts), listeners)
+        runner = await start_admin(status, registry_for(self.counts), listeners)
         try:
             await stopped.wait()
-            self.status.not_ready = "draining"
-            self.service.drain()
+            status.not_ready = "draining"
             await self._drain()
         finally:
             await runner.cleanup()
@@ -177,9 +177,7 @@ class Daemon:
     # -- the policy
 
     def _engine(self, policy: Policy) -> Engine:
-        return Engine(
-            policy, entries=self.settings.limits.cache_entries, answers=self.answers
-        )
+        return Engine(policy, entries=self.settings.limits.cache_entries, answers=self.answers)
 
     def _reloaded(self, result: Reload) -> None:
         """Swap, count and say how a reload ended."""
@@ -202,7 +200,7 @@ class Daemon:
         self.notifier.ready(self._status_line())
         self._tell_status()
 
-    status = None
+    status: Status | None = None
 
     def _tell_status(self) -> None:
         if self.status is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -94,7 +95,9 @@ class Counts(Collector):
         yield self._durations()
         reloads = {(result,): count for result, count in self.reloads.items()}
         yield _counter("policy_reloads", "Attempts to load the policy", ("result",), reloads)
-        yield _gauge("policy_reload_timestamp_seconds", "Last good load", (), {(): self.reloaded_at})
+        yield _gauge(
+            "policy_reload_timestamp_seconds", "Last good load", (), {(): self.reloaded_at}
+        )
         locked = {(name,): len(clients) for name, clients in self._locked_out.items()}
         yield _gauge(
             "shadow_would_break_clients",
@@ -102,7 +105,9 @@ class Counts(Collector):
             ("location",),
             locked,
         )
-        yield _gauge("clients_expiring", "Clients let in that end within", ("within",), self._ends())
+        yield _gauge(
+            "clients_expiring", "Clients let in that end within", ("within",), self._ends()
+        )
         yield _gauge("connections", "Open authorization connections", (), {(): self.connections()})
         yield _counter("crl_backwards", "CRLs refused as older", (), {(): self.crl_backwards})
         yield _counter("log_lines_dropped", "Log lines lost", (), {(): self.log_dropped})
@@ -130,7 +135,7 @@ class Counts(Collector):
 
 
 def _counter(
-    name: str, doc: str, labels: tuple[str, ...], values: dict[tuple[str, ...], int]
+    name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, int]
 ) -> Metric:
     family = CounterMetricFamily(PREFIX + name, doc, labels=labels)
     for key, value in list(values.items()):
@@ -139,7 +144,7 @@ def _counter(
 
 
 def _gauge(
-    name: str, doc: str, labels: tuple[str, ...], values: dict[tuple[str, ...], float]
+    name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, float]
 ) -> Metric:
     family = GaugeMetricFamily(PREFIX + name, doc, labels=labels)
     for key, value in values.items():

@@ -26,7 +26,6 @@ def escaped_pem(data: bytes) -> bytes:
 def pem_of(der: bytes) -> bytes:
     """DER in PEM's clothes; even if it is no certificate, so that the decision says so."""
 
-
     body = base64.encodebytes(der)
     return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
 

@@ -1,0 +1,186 @@
+"""Which certificates a CRL speaks about, and for which reasons (RFC 5280, 5.2.5 and 6.3.3 b, d)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from .der import comparable_name
+
+# ReasonFlags, RFC 5280, 4.2.1.13.  `unspecified` and `removeFromCRL` are none.
+_BITS = {
+    x509.ReasonFlags.key_compromise: 1 << 1,
+    x509.ReasonFlags.ca_compromise: 1 << 2,
+    x509.ReasonFlags.affiliation_changed: 1 << 3,
+    x509.ReasonFlags.superseded: 1 << 4,
+    x509.ReasonFlags.cessation_of_operation: 1 << 5,
+    x509.ReasonFlags.certificate_hold: 1 << 6,
+    x509.ReasonFlags.privilege_withdrawn: 1 << 7,
+    x509.ReasonFlags.aa_compromise: 1 << 8,
+}
+ALL_REASONS = sum(_BITS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """An issuing distribution point.  The default is a CRL without one: everything.
+
+    `names`: the distribution point's names, comparable, if it has any.  `only`: `user`, `ca`,
+    `attribute`, or empty for all certificates.  `reasons`: a mask of ReasonFlags' bits.
+    """
+
+    names: frozenset[bytes] = frozenset()
+    only: str = ""
+    reasons: int = ALL_REASONS
+    indirect: bool = False
+
+    def __str__(self) -> str:
+        names = b"|".join(sorted(self.names)).hex()
+        return f"{self.only}/{self.reasons:x}/{int(self.indirect)}/{names}"
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A distribution point of a certificate, all names comparable.  `issuers`: its cRLIssuer."""
+
+    names: frozenset[bytes]
+    issuers: frozenset[bytes] = frozenset()
+    reasons: int = ALL_REASONS
+
+
+class CertFacts:
+    """What revocation asks of a certificate.  Extensions are read when they are needed."""
+
+    __slots__ = ("_is_ca", "_points", "cert", "issuer", "serial")
+
+    def __init__(self, cert: x509.Certificate) -> None:
+        self.cert = cert
+        self.serial = cert.serial_number
+        self.issuer = comparable_name(cert.issuer.public_bytes())
+        self._points: tuple[Point, ...] | None = None
+        self._is_ca: bool | None = None
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Its own distribution points; none where they can't be read."""
+        if self._points is None:
+            self._points = _points(self.cert, self.issuer)
+        return self._points
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether BasicConstraints says so.  Raises ValueError where that can't be read."""
+        if self._is_ca is None:
+            try:
+                found = self.cert.extensions.get_extension_for_class(x509.BasicConstraints)
+                self._is_ca = found.value.ca
+            except x509.ExtensionNotFound:
+                self._is_ca = False
+            except Exception as error:  # the parser's errors are of many classes
+                raise ValueError(f"basicConstraints can't be read: {error}") from error
+        return self._is_ca
+
+
+def crl_facts(cert: x509.Certificate) -> CertFacts:
+    """What `CrlIndex.status` needs of a certificate.  Raises ValueError for a broken issuer."""
+    return CertFacts(cert)
+
+
+def covered(scope: Scope, crl_issuer: bytes, point: Point, facts: CertFacts) -> int:
+    """The reasons for which a CRL with this scope answers about a certificate's point.
+
+    RFC 5280, 6.3.3 (b) and (d).  0: it does not speak about it.
+    """
+    if point.issuers:
+        if not scope.indirect or crl_issuer not in point.issuers:
+            return 0
+    elif crl_issuer != facts.issuer:
+        return 0
+    if scope.names:
+        wanted = point.names or {_directory(name) for name in point.issuers}
+        if scope.names.isdisjoint(wanted):
+            return 0
+    return scope.reasons & point.reasons if _is_meant(scope, facts) else 0
+
+
+def _is_meant(scope: Scope, facts: CertFacts) -> bool:
+    if not scope.only:
+        return True
+    try:
+        return scope.only == ("ca" if facts.is_ca else "user")
+    except ValueError:
+        return False
+
+
+def implied_point(issuer: bytes) -> Point:
+    """The point that every certificate has: its issuer's name (RFC 5280, 6.3.3, at the end)."""
+    return Point(frozenset({_directory(issuer)}))
+
+
+def read_scope(found: x509.IssuingDistributionPoint, issuer: x509.Name) -> Scope:
+    """The scope that an issuing distribution point states.  Raises ValueError."""
+    only = {
+        "user": found.only_contains_user_certs,
+        "ca": found.only_contains_ca_certs,
+        "attribute": found.only_contains_attribute_certs,
+    }
+    return Scope(
+        names=_names(found.full_name, found.relative_name, issuer),
+        only="".join(kind for kind, asserted in only.items() if asserted),
+        reasons=_mask(found.only_some_reasons),
+        indirect=found.indirect_crl,
+    )
+
+
+def _points(cert: x509.Certificate, issuer: bytes) -> tuple[Point, ...]:
+    try:
+        found = cert.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+        return tuple(_point(point, cert.issuer) for point in found)
+    except Exception:  # absent, or broken: then no point of its own is covered by anything
+        return ()
+
+
+def _point(point: x509.DistributionPoint, issuer: x509.Name) -> Point:
+    directories = [n.value for n in point.crl_issuer or () if isinstance(n, x509.DirectoryName)]
+    if point.crl_issuer and len(directories) != len(point.crl_issuer):
+        raise ValueError("a cRLIssuer is no directoryName")
+    base = directories[0] if directories else issuer
+    return Point(
+        names=_names(point.full_name, point.relative_name, base),
+        issuers=frozenset(comparable_name(name.public_bytes()) for name in directories),
+        reasons=_mask(point.reasons),
+    )
+
+
+def _mask(reasons: Iterable[x509.ReasonFlags] | None) -> int:
+    return ALL_REASONS if reasons is None else sum(_BITS.get(reason, 0) for reason in set(reasons))
+
+
+def _names(
+    full: Iterable[x509.GeneralName] | None,
+    relative: x509.RelativeDistinguishedName | None,
+    base: x509.Name,
+) -> frozenset[bytes]:
+    if relative is not None:
+        name = x509.Name([*base.rdns, relative])
+        return frozenset({_directory(comparable_name(name.public_bytes()))})
+    return frozenset(_general(name) for name in full or ())
+
+
+def _general(name: x509.GeneralName) -> bytes:
+    """A GeneralName in a form that is equal for equal names.
+
+    URIs and the rest are compared as they are written: what differs is UNKNOWN, never GOOD.
+    """
+    if isinstance(name, x509.DirectoryName):
+        return _directory(comparable_name(name.value.public_bytes()))
+    return f"{type(name).__name__} {name.value}".encode("utf-8", "surrogateescape")
+
+
+def _directory(name: bytes) -> bytes:
+    return b"DirectoryName " + name
