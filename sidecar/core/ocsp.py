@@ -20,7 +20,6 @@ What is decided where the RFCs leave it open:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -33,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from .der import BOOLEAN, SEQUENCE, Tlv, children, only
 from .revocation import Status
 
 DEFAULT_LIFETIME = 60.0
@@ -382,6 +382,9 @@ def _check_extensions(response: ocsp.OCSPResponse, single: list[_Extension]) -> 
         raise _Refused("an extension of the single answer is repeated")
 
 
+_CONTEXT_1 = 0xA1
+
+
 class _Extension(NamedTuple):
     oid: bytes
     critical: bool
@@ -394,29 +397,19 @@ def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:
     responses, extensions [1].  SingleResponse: certID, certStatus, thisUpdate, nextUpdate [0]
     OPTIONAL, singleExtensions [1] OPTIONAL.
     """
-    fields = list(_elements(next(_elements(tbs))[1]))
-    responses = next(content for tag, content in fields if tag == 0x30)
-    single = list(_elements(list(_elements(responses))[index][1]))
-    found = [content for tag, content in single[3:] if tag == 0xA1]
+    responses = next(part for part in _parts(tbs, only(tbs, SEQUENCE)) if part.tag == SEQUENCE)
+    single = _parts(tbs, _parts(tbs, responses)[index])
+    found = [part for part in single[3:] if part.tag == _CONTEXT_1]
     if not found:
         return []
-    return [_extension(content) for _, content in _elements(next(_elements(found[0]))[1])]
+    return [_extension(tbs, part) for part in _parts(tbs, _parts(tbs, found[0])[0])]
 
 
-def _extension(content: bytes) -> _Extension:
-    (_, oid), second, *_ = _elements(content)
-    return _Extension(oid, second[0] == 0x01 and second[1] != b"\x00")
+def _extension(data: bytes, at: Tlv) -> _Extension:
+    oid, second, *_ = _parts(data, at)
+    critical = second.tag == BOOLEAN and data[second.start : second.stop] != b"\x00"
+    return _Extension(data[oid.start : oid.stop], critical)
 
 
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element of DER that `cryptography` has parsed already."""
-    at = 0
-    while at < len(der):
-        tag, length, at = der[at], der[at + 1], at + 2
-        if length >= 0x80:
-            count = length & 0x7F
-            length, at = int.from_bytes(der[at : at + count], "big"), at + count
-        if at + length > len(der):
-            raise ValueError("an element is longer than what holds it")
-        yield tag, der[at : at + length]
-        at += length
+def _parts(data: bytes, at: Tlv) -> list[Tlv]:
+    return list(children(data, at.start, at.stop))
