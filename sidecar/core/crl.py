@@ -355,21 +355,20 @@ class CrlIndex:
         return standings[0]
 
     def _signer_standing(self, signer: Signer, now: float, asking: frozenset[bytes]) -> _Standing:
+        status, until = Status.UNKNOWN, math.inf
         if not signer.issuer:
             status = Status.GOOD
-        elif signer.cert in asking:
-            status = Status.UNKNOWN
-        else:
-            facts = crl_facts(self._cert(signer.cert))
-            answer = self._status(facts, self._cert(signer.issuer), now, asking | {signer.cert})
-            status = answer.status
+        elif signer.cert not in asking:
+            facts, issuer = crl_facts(self._cert(signer.cert)), self._cert(signer.issuer)
+            answer = self._status(facts, issuer, now, asking | {signer.cert})
+            status, until = answer.status, answer.until
         if status is Status.REVOKED:
             return _Standing(False, "its signer's certificate is revoked")
         if status is Status.UNKNOWN and self._whole_chain:
             return _Standing(True, "whether its signer's certificate is revoked is unknown")
         if not signer.not_before <= now < signer.not_after + 1:
             return _Standing(True, "its signer's certificate is not valid now")
-        return _Standing(True, "", signer.not_after + 1)
+        return _Standing(True, "", min(signer.not_after + 1, until))
 
     def _key(self, cert: x509.Certificate) -> bytes:
         key = self._keys.get(cert)
