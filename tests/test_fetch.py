@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from sidecar.daemon.fetch_crl import CrlJob
 from sidecar.daemon.fetch_http import Limits, max_age, new_session
 from sidecar.daemon.fetch_metrics import FetchMetrics, shown
 from sidecar.daemon.fetch_plan import CrlSource, PlanReader
+from sidecar.daemon.listen import ListenError
 from sidecar.files import crl_state_path
 
 ROOT = Path(__file__).parent.parent
@@ -593,10 +595,12 @@ def test_a_live_socket_is_not_taken_over(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with running(told, CollectorRegistry()):
-            with pytest.raises(FileExistsError):
+            with pytest.raises(ListenError):
                 await run_fetcher(told, asyncio.Event())
 
     run(check)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(told.socket))
     run(check)
 
 
@@ -604,8 +608,8 @@ PROCESS = """
 import sys
 from pathlib import Path
 from sidecar.daemon.fetch import FetchOptions, main
-policy, state, socket = map(Path, sys.argv[1:])
-raise SystemExit(main(FetchOptions(policy, state, socket), ready=lambda: print("ready", flush=True)))
+policy, state, sock = map(Path, sys.argv[1:])
+raise SystemExit(main(FetchOptions(policy, state, sock), ready=lambda: print("ready", flush=True)))
 """
 
 

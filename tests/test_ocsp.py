@@ -6,13 +6,15 @@ import importlib.resources
 import random
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ocsp_pki as pki
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -201,6 +203,37 @@ def test_openssl_delegate_not_in_the_response(tmp_path: Path) -> None:
     """A delegated signature whose certificate is left out can't be checked."""
     answer = verify(openssl(tmp_path, delegated(), "-nmin", "10", "-resp_no_certs"))
     assert answer.status is Status.UNKNOWN
+
+
+SIGNING_KEYS = {
+    "RSA": (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA256()),
+    "P-384": (lambda: ec.generate_private_key(ec.SECP384R1()), hashes.SHA384()),
+    "Ed25519": (ed25519.Ed25519PrivateKey.generate, None),
+    "Ed448": (ed448.Ed448PrivateKey.generate, None),
+}
+
+
+@pytest.mark.parametrize("kind", SIGNING_KEYS)
+def test_kinds_of_signing_keys(kind: str) -> None:
+    """RSA, ECDSA and EdDSA signatures are checked: right ones taken, wrong ones refused."""
+    make, algorithm = SIGNING_KEYS[kind]
+    key, other = make(), make()
+    issuer_name, now = pki.name("kinds"), datetime.now(UTC).replace(microsecond=0)
+    builder = x509.CertificateBuilder(issuer_name, issuer_name, key.public_key(), 1)
+    issuer = builder.not_valid_before(now).not_valid_after(now).sign(key, algorithm)
+    builder = x509.CertificateBuilder(issuer_name, pki.name("x"), key.public_key(), 2)
+    cert = builder.not_valid_before(now).not_valid_after(now).sign(key, algorithm)
+    for signer, status in ((key, Status.GOOD), (other, Status.UNKNOWN)):
+        response = (
+            ocsp.OCSPResponseBuilder()
+            .add_response(
+                cert, issuer, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, now, None, None, None
+            )
+            .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer)
+            .sign(signer, algorithm)
+        )
+        der = response.public_bytes(Encoding.DER)
+        assert verify_response(der, cert, issuer, time.time(), 5.0).status is status
 
 
 # -- responses that no honest responder sends ---------------------------------------------------

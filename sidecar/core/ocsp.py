@@ -25,14 +25,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.oid import ExtensionOID
 
 from .der import BOOLEAN, SEQUENCE, Tlv, children, only
+from .ocsp_signer import Refused, brief, has_extension, signer_of
 from .revocation import Status
 
 DEFAULT_LIFETIME = 60.0
@@ -41,31 +41,12 @@ DEFAULT_LIFETIME = 60.0
 MAX_RESPONSE = 256 * 1024
 """Longest response that is read, in bytes."""
 
-MAX_CERTIFICATES = 8
-"""Most certificates of a response that are tried as the delegated responder."""
-
 _CERT_ID_HASHES = (
     hashes.SHA1,
     hashes.SHA224,
     hashes.SHA256,
     hashes.SHA384,
     hashes.SHA512,
-)
-_SIGNATURE_HASHES = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
-
-# RFC 8017: the RSA PKCS #1 v1.5 and RFC 5758: the ECDSA signatures, by the key that makes them.
-_RSA_PREFIX = "1.2.840.113549.1.1."
-_RSA_PSS = "1.2.840.113549.1.1.10"
-
-# Extensions of a delegated responder's certificate that are processed here, or that add nothing
-# to who it is; any other one that is critical is refused (RFC 5280, section 4.2).
-_RESPONDER_EXTENSIONS = frozenset(
-    {
-        ExtensionOID.BASIC_CONSTRAINTS,
-        ExtensionOID.KEY_USAGE,
-        ExtensionOID.EXTENDED_KEY_USAGE,
-        ExtensionOID.OCSP_NO_CHECK,
-    }
 )
 
 
@@ -98,10 +79,6 @@ class OcspAnswer:
     nocheck: bool = False
 
 
-class _Refused(Exception):
-    """The response proves nothing; the argument says why."""
-
-
 def build_request(cert: x509.Certificate, issuer: x509.Certificate, nonce: bytes | None) -> bytes:
     """The DER request about one certificate; CertID by SHA-1 as RFC 5019, 2.1.1, has it.
 
@@ -132,14 +109,10 @@ def verify_response(
     """
     try:
         return _verify(der, cert, issuer, now, tolerance, nonce, require_nonce)
-    except _Refused as refused:
+    except Refused as refused:
         return OcspAnswer(Status.UNKNOWN, str(refused))
     except Exception as error:  # noqa: BLE001 - parsers raise many classes on hostile bytes
-        return OcspAnswer(Status.UNKNOWN, f"not understood: {_brief(error)}")
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        return OcspAnswer(Status.UNKNOWN, f"not understood: {brief(error)}")
 
 
 def _verify(
@@ -151,10 +124,10 @@ def _verify(
     nonce: bytes | None,
     require_nonce: bool,
 ) -> OcspAnswer:
-    """The checks of RFC 6960, section 3.2, in order.  Raises `_Refused` and parsers' errors."""
+    """The checks of RFC 6960, section 3.2, in order.  Raises `Refused` and parsers' errors."""
     response = _load(der)
     single, extensions = _single_for(response, cert, issuer)
-    delegate = _check_signer(response, issuer, now)
+    delegate = signer_of(response, issuer, now)
     _check_extensions(response, extensions)
     _check_nonce(response, nonce, require_nonce)
     this_update, next_update = _check_times(response, single, now, tolerance)
@@ -166,16 +139,16 @@ def _verify(
         next_update,
         next_update + tolerance,
         delegate,
-        delegate is not None and _has(delegate, ExtensionOID.OCSP_NO_CHECK),
+        delegate is not None and has_extension(delegate, ExtensionOID.OCSP_NO_CHECK),
     )
 
 
 def _load(der: bytes) -> ocsp.OCSPResponse:
     if len(der) > MAX_RESPONSE:
-        raise _Refused(f"longer than {MAX_RESPONSE} bytes")
+        raise Refused(f"longer than {MAX_RESPONSE} bytes")
     response = ocsp.load_der_ocsp_response(der)
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-        raise _Refused(f"the responder answered {response.response_status.name.lower()}")
+        raise Refused(f"the responder answered {response.response_status.name.lower()}")
     return response
 
 
@@ -189,9 +162,9 @@ def _single_for(
     singles = list(response.responses)
     found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
     if not found:
-        raise _Refused("no answer about this certificate")
+        raise Refused("no answer about this certificate")
     if len(found) > 1:
-        raise _Refused("more than one answer about this certificate")
+        raise Refused("more than one answer about this certificate")
     return singles[found[0]], _single_extensions(response.tbs_response_bytes, found[0])
 
 
@@ -230,112 +203,6 @@ def _status(single: ocsp.OCSPSingleResponse) -> tuple[Status, str]:
             return Status.UNKNOWN, "the responder does not know this certificate"
 
 
-# -- who signed --------------------------------------------------------------------------------
-
-
-def _check_signer(
-    response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float
-) -> x509.Certificate | None:
-    """The delegated responder whose signature it is; None if the issuer signed itself."""
-    if _is_responder(response, issuer):
-        _check_signature(response, issuer)
-        return None
-    why = "the signer is neither the issuer nor in the response"
-    for candidate in response.certificates[:MAX_CERTIFICATES]:
-        if _is_responder(response, candidate):
-            try:
-                _check_delegate(candidate, issuer, now)
-                _check_signature(response, candidate)
-                return candidate
-            except _Refused as refused:
-                why = str(refused)
-    raise _Refused(why)
-
-
-def _is_responder(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
-    """Whether the ResponderID, by name or by key (SHA-1, RFC 6960, 4.2.1), is the signer's."""
-    if response.responder_key_hash is not None:
-        asked = ocsp.OCSPRequestBuilder().add_certificate(signer, signer, hashes.SHA1()).build()
-        return response.responder_key_hash == asked.issuer_key_hash
-    return response.responder_name == signer.subject
-
-
-def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: float) -> None:
-    """RFC 6960, 4.2.2.2: OCSPSigning, issued directly by the authority, and valid now."""
-    if not _issued(delegate, issuer):
-        raise _Refused("the responder's certificate is not issued by the certificate's issuer")
-    if not _has_ocsp_signing(delegate):
-        raise _Refused("the responder's certificate is not for OCSPSigning")
-    if not delegate.not_valid_before_utc.timestamp() <= now <= _end(delegate):
-        raise _Refused("the responder's certificate is not valid now")
-    if not _may_sign(delegate):
-        raise _Refused("the responder's keyUsage does not allow signing")
-    if any(e.critical and e.oid not in _RESPONDER_EXTENSIONS for e in delegate.extensions):
-        raise _Refused("the responder's certificate has an unknown critical extension")
-
-
-def _end(cert: x509.Certificate) -> float:
-    return cert.not_valid_after_utc.timestamp()
-
-
-def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        cert.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _has(cert: x509.Certificate, oid: x509.ObjectIdentifier) -> bool:
-    return any(extension.oid == oid for extension in cert.extensions)
-
-
-def _has_ocsp_signing(cert: x509.Certificate) -> bool:
-    """Whether the EKU names OCSPSigning itself: anyExtendedKeyUsage does not do."""
-    try:
-        usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.OCSP_SIGNING in usages
-
-
-def _may_sign(cert: x509.Certificate) -> bool:
-    """RFC 5280, 4.2.1.12: OCSPSigning goes with digitalSignature and nonRepudiation."""
-    try:
-        usage = cert.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return usage.digital_signature or usage.content_commitment
-
-
-def _check_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
-    try:
-        _verify_signature(response, signer)
-    except InvalidSignature:
-        raise _Refused("the signature is wrong") from None
-    except (UnsupportedAlgorithm, TypeError) as error:
-        raise _Refused(f"the signature is not understood: {_brief(error)}") from None
-
-
-def _verify_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
-    key, signed = signer.public_key(), response.tbs_response_bytes
-    oid = response.signature_algorithm_oid.dotted_string
-    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
-        if response.signature_hash_algorithm is not None:
-            raise InvalidSignature
-        key.verify(response.signature, signed)
-        return
-    algorithm = None if oid == _RSA_PSS else response.signature_hash_algorithm
-    if not isinstance(algorithm, _SIGNATURE_HASHES):
-        raise UnsupportedAlgorithm(f"signature algorithm {oid}")
-    if isinstance(key, rsa.RSAPublicKey) and oid.startswith(_RSA_PREFIX):
-        key.verify(response.signature, signed, padding.PKCS1v15(), algorithm)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and not oid.startswith(_RSA_PREFIX):
-        key.verify(response.signature, signed, ec.ECDSA(algorithm))
-    else:
-        raise UnsupportedAlgorithm(f"signature algorithm {oid} by such a key")
-
-
 # -- times, nonce, extensions ------------------------------------------------------------------
 
 
@@ -348,13 +215,13 @@ def _check_times(
     """`thisUpdate`, and `nextUpdate` or what stands for it (RFC 6960, 4.2.2.1)."""
     this_update = single.this_update_utc.timestamp()
     if this_update > now + tolerance or response.produced_at_utc.timestamp() > now + tolerance:
-        raise _Refused("from the future")
+        raise Refused("from the future")
     given: datetime | None = single.next_update_utc
     next_update = given.timestamp() if given else this_update + DEFAULT_LIFETIME
     if next_update < this_update:
-        raise _Refused("nextUpdate is before thisUpdate")
+        raise Refused("nextUpdate is before thisUpdate")
     if now >= next_update + tolerance:
-        raise _Refused("expired")
+        raise Refused("expired")
     return this_update, next_update
 
 
@@ -365,21 +232,21 @@ def _check_nonce(response: ocsp.OCSPResponse, nonce: bytes | None, require: bool
         got = response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
     except x509.ExtensionNotFound:
         if require:
-            raise _Refused("without the nonce that was sent") from None
+            raise Refused("without the nonce that was sent") from None
         return
     if got != nonce:
-        raise _Refused("not the nonce that was sent")
+        raise Refused("not the nonce that was sent")
 
 
 def _check_extensions(response: ocsp.OCSPResponse, single: list[_Extension]) -> None:
     """Of the critical ones, the nonce alone is understood (RFC 6960, section 4.1.2)."""
     for extension in response.extensions:
         if extension.critical and not isinstance(extension.value, x509.OCSPNonce):
-            raise _Refused(f"unknown critical extension {extension.oid.dotted_string}")
+            raise Refused(f"unknown critical extension {extension.oid.dotted_string}")
     if any(extension.critical for extension in single):
-        raise _Refused("unknown critical extension of the single answer")
+        raise Refused("unknown critical extension of the single answer")
     if len({extension.oid for extension in single}) != len(single):
-        raise _Refused("an extension of the single answer is repeated")
+        raise Refused("an extension of the single answer is repeated")
 
 
 _CONTEXT_1 = 0xA1

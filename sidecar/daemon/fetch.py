@@ -24,10 +24,14 @@ from ..core.settings import Address, Settings
 from .fetch_crl import SUCCESSES, CrlJob
 from .fetch_http import Limits, new_session
 from .fetch_metrics import FetchMetrics, admin_app
-from .fetch_ocsp import OCSP_LIMITS, OcspService, listen
+from .fetch_ocsp import OCSP_LIMITS, OcspService
 from .fetch_plan import CrlSource, FetchPlan, PlanReader
+from .listen import ListenError, open_listener, remove_socket
 
 log = logging.getLogger(__name__)
+
+
+ADMIN_MODE = 0o660
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class FetchOptions:
             state_dir=Path(settings.state_dir),
             socket=Path(settings.fetch_socket),
             admin=settings.fetch_admin,
+            trusted_only=settings.allow_writable_policy != "true",
         )
 
 
@@ -168,7 +173,7 @@ async def run_fetcher(
     ready: Callable[[], None] = lambda: None,
     reload: asyncio.Event | None = None,
 ) -> None:
-    """Serve until `stop` is set.  Raises `PolicyError` or `OSError` if it can't start.
+    """Serve until `stop` is set.  Raises `PolicyError`, `ListenError`, `OSError` at the start.
 
     `ready` is called when everything listens; setting `reload` reads the policy at once."""
     metrics = FetchMetrics(registry or CollectorRegistry())
@@ -207,8 +212,8 @@ async def _serve_ocsp(
     service = OcspService(
         session, lambda: fetcher.plan, metrics, limits=fetcher.options.ocsp_limits
     )
-    listening = listen(path, fetcher.options.socket_mode)
-    stack.callback(path.unlink, missing_ok=True)
+    listening = open_listener(Address(path=str(path)), fetcher.options.socket_mode, "")
+    stack.callback(remove_socket, str(path))
     server = await asyncio.start_unix_server(service.connected, sock=listening)
     stack.callback(server.close)
 
@@ -218,13 +223,11 @@ async def _serve_admin(stack: AsyncExitStack, address: Address, metrics: FetchMe
         return
     runner = web.AppRunner(admin_app(metrics), access_log=None)
     await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site: web.BaseSite
+    listening = open_listener(address, ADMIN_MODE, "")
     if address.path:
-        site = web.SockSite(runner, listen(Path(address.path), 0o660))
-    else:
-        site = web.TCPSite(runner, address.host, address.port)
-    await site.start()
+        stack.callback(remove_socket, address.path)
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listening).start()
 
 
 def main(
@@ -245,7 +248,7 @@ def main(
         for diagnostic in error.diagnostics:
             log.error("%s", diagnostic)
         return 2
-    except (OSError, ValueError) as error:
+    except (ListenError, OSError, ValueError) as error:
         log.error("can't start: %s", error)
         return 2
     return 0

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import stat
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from pathlib import Path
 
 import aiohttp
 from cryptography import x509
@@ -152,40 +148,3 @@ def _certificates(
     except (InvalidSignature, TypeError, UnsupportedAlgorithm):
         raise ValueError("the certificate is not signed by this issuer") from None
     return cert, issuer
-
-
-def listen(path: Path, mode: int = 0o600) -> socket.socket:
-    """A listening unix socket, its mode set before anyone can connect.
-
-    A stale socket file is replaced; a live one, or any other file, is refused with `OSError`.
-    """
-    _clear(path)
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        before = os.umask(0o777 & ~mode)
-        try:
-            server.bind(str(path))
-        finally:
-            os.umask(before)
-        server.listen(128)
-        server.setblocking(False)
-    except OSError:
-        server.close()
-        raise
-    return server
-
-
-def _clear(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(f"{path} is there and is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-    raise FileExistsError(f"{path} is served by another process")
