@@ -109,6 +109,7 @@ class Nginx:
                 start_new_session=True,
             )
         try:
+            self._await(self.workers, "workers")
             for address in listens(self._given):
                 self._await(lambda address=address: _listening(address), f"{address} to listen")
         except BaseException:
@@ -155,7 +156,7 @@ class Nginx:
         log = str(self.directory / "error.log")
         return ["-p", f"{self.directory}/", "-c", str(self.conf), "-e", log, *more]
 
-    def _await(self, holds: Callable[[], bool], what: str) -> None:
+    def _await(self, holds: Callable[[], object], what: str) -> None:
         end = time.monotonic() + PATIENCE
         while not holds():
             assert self._process is not None
