@@ -23,6 +23,7 @@ from .der import (
     OID,
     SEQUENCE,
     UTC_TIME,
+    Tlv,
     children,
     comparable_name,
     only,
@@ -64,7 +65,7 @@ _TAIL = struct.Struct(">HB")
 _BOUNDS = struct.Struct("<II")
 _WIDEST = 20
 _PER_BUCKET = 8
-_MEMO = 4096
+_MEMO = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,12 @@ class _Rows:
     rows: list[bytes] = field(default_factory=list)
     odd: dict[int, Entry] = field(default_factory=dict)
 
+    def add_odd(self, number: int, entry: Entry) -> None:
+        """Put in a serial number that no row can hold."""
+        known = self.odd.get(number)
+        if known is None or known.reason == REMOVE:
+            self.odd[number] = entry
+
 
 @dataclass(frozen=True, slots=True)
 class Entries:
@@ -163,7 +170,11 @@ def read_entries(tbs: bytes, issuer: bytes, *, indirect: bool) -> Entries:
 
 @dataclass(slots=True)
 class _Reader:
-    """One pass over `revokedCertificates`."""
+    """One pass over `revokedCertificates`.
+
+    `_days` and `_said` remember how the few octets that come again and again are to be read:
+    day and reason as a row has them.
+    """
 
     data: bytes
     issuer: bytes
@@ -171,85 +182,102 @@ class _Reader:
     found: dict[bytes, _Rows] = field(default_factory=dict)
     count: int = 0
     unusable: str = ""
-    _days: dict[bytes, int] = field(default_factory=dict)
-    _extensions: dict[bytes, Extensions] = field(default_factory=dict)
+    _here: _Rows = field(default_factory=_Rows)
+    _days: dict[bytes, bytes] = field(default_factory=dict)
+    _said: dict[bytes, bytes] = field(default_factory=dict)
 
     def read(self) -> None:
-        """Read all entries.  The loop is the hot path: about a microsecond an entry."""
-        data = self.data
-        at, end = _revoked(data)
-        here = self.found.setdefault(self.issuer, _Rows())
-        while at < end:
-            _, body, stop = (
-                tlv(data, at, end)
-                if data[at + 1] >= 0x80
-                else (
-                    data[at],
-                    at + 2,
-                    at + 2 + data[at + 1],
-                )
-            )
-            if data[at] != SEQUENCE or stop > end:
-                raise ValueError(f"the CRL entry at octet {at} is broken")
+        """Read all entries, or up to the first that isn't understood."""
+        at, end = _revoked(self.data)
+        self._here = self.found[self.issuer] = _Rows()
+        while at < end and not self.unusable:
+            rows = self._here.rows
+            before = len(rows)
+            at = self._read_usual(at, end, rows)
+            self.count += len(rows) - before
+            if at < end:
+                at = self._read_one(at, end)
+
+    def _read_usual(self, at: int, end: int, rows: list[bytes]) -> int:
+        """Read entries as long as they are of the usual form; give where the first other begins.
+
+        That is: short, the serial positive and of at most 20 octets, day and extensions seen
+        before, all tags right.  The hot path: well under a microsecond each.
+        """
+        data, days, said = self.data, self._days, self._said
+        # No index below can be out of range: at + 127 + 2 octets of them are there.
+        last = min(end, len(data) - 2 * 0x81)
+        while at < last:
+            length, octets = data[at + 1], data[at + 3]
+            when, stop = at + 4 + octets, at + 2 + length
+            if length >= 0x80 or when + 10 > stop or data[at + 4] >= 0x80:
+                break
+            serial = data[at + 4 : when].lstrip(b"\0")
+            day = days.get(data[when : when + 8])
+            reason = said.get(data[when + 2 + data[when + 1] : stop])
+            if (
+                day is None
+                or reason is None
+                or not octets
+                or len(serial) > _WIDEST
+                or data[at] != SEQUENCE
+                or data[at + 2] != INTEGER
+                or when + 2 + data[when + 1] > stop
+                or stop > end
+            ):
+                break
+            rows.append(serial.rjust(_WIDEST, b"\0") + day + reason)
             at = stop
-            serial, when = self._serial(body, stop)
-            day, rest = self._day(when, stop)
-            said = self._said(rest, stop)
-            if said.unusable:
-                self.unusable = said.unusable
-                return
-            if said.issuer is not None:
-                here = self.found.setdefault(said.issuer, _Rows())
-            self.count += 1
-            if len(serial) <= _WIDEST:
-                here.rows.append(serial.rjust(_WIDEST, b"\0") + _TAIL.pack(day, said.reason))
-            else:
-                self._add_odd(here, serial, Entry(day, said.reason))
+        return at
 
-    def _serial(self, at: int, end: int) -> tuple[bytes, int]:
-        """The serial's magnitude, or if it is negative 21 octets and more of two's complement."""
+    def _read_one(self, at: int, end: int) -> int:
+        """Read one entry of any form; give where the next begins.  Raises ValueError."""
         data = self.data
-        length = data[at + 1]
-        if length >= 0x80:
-            _, start, stop = tlv(data, at, end)
+        tag, body, stop = tlv(data, at, end)
+        serial, time, *rest = children(data, body, stop)
+        if tag != SEQUENCE or serial.tag != INTEGER or len(rest) > 1:
+            raise ValueError(f"the CRL entry at octet {at} is broken")
+        octets = data[time.stop : stop]
+        said = _read_extensions(octets, self.indirect) if octets else Extensions()
+        if not said.unusable and said.issuer is None:
+            _remember(self._said, octets, bytes([said.reason]))
+        if said.issuer is not None:
+            self._here = self.found.setdefault(said.issuer, _Rows())
+        self.unusable = said.unusable
+        self.count += 1
+        self._add(serial, self._day(time), said.reason)
+        return stop
+
+    def _add(self, serial: Tlv, day: bytes, reason: int) -> None:
+        if serial.start == serial.stop:
+            raise ValueError("a serial number without octets")
+        number = int.from_bytes(self.data[serial.start : serial.stop], "big", signed=True)
+        try:
+            octets = number.to_bytes(_WIDEST, "big")
+        except OverflowError:
+            entry = Entry(int.from_bytes(day, "big"), reason)
+            self._here.add_odd(number, entry)
+            return
+        self._here.rows.append(octets + day + bytes([reason]))
+
+    def _day(self, time: Tlv) -> bytes:
+        """The day of a Time, counted from 1970 (clamped to 1970..2149)."""
+        text = self.data[time.start : time.stop]
+        if time.tag == UTC_TIME and len(text) == 13:
+            day = _day_number(text[:6]).to_bytes(2, "big")
+            _remember(self._days, self.data[time.start - 2 : time.start + 6], day)
+        elif time.tag == GENERALIZED_TIME:
+            day = _day_number(text[:8]).to_bytes(2, "big")  # rare: after 2049
         else:
-            start, stop = at + 2, at + 2 + length
-        if data[at] != INTEGER or start == stop or stop > end:
-            raise ValueError(f"the serial number at octet {at} is broken")
-        if data[start] & 0x80:
-            return data[start:stop].rjust(_WIDEST + 1, b"\xff"), stop
-        magnitude = data[start:stop].lstrip(b"\0")
-        # a sign is put back where a wide positive one would read as negative
-        return (b"\0" + magnitude if len(magnitude) > _WIDEST else magnitude), stop
+            raise ValueError("the time of an entry is broken")
+        return day
 
-    def _add_odd(self, here: _Rows, serial: bytes, entry: Entry) -> None:
-        number = int.from_bytes(serial, "big", signed=True)
-        known = here.odd.get(number)
-        if known is None or known.reason == REMOVE:
-            here.odd[number] = entry
 
-    def _day(self, at: int, end: int) -> tuple[int, int]:
-        """The day of a Time, counted from 1970 (clamped to 1970..2149), and where it ends."""
-        data = self.data
-        tag, stop = data[at], at + 2 + data[at + 1]
-        if stop > end or tag not in (UTC_TIME, GENERALIZED_TIME):
-            raise ValueError(f"the time at octet {at} is broken")
-        text = data[at : at + (8 if tag == UTC_TIME else 10)]
-        day = self._days.get(text)
-        if day is None:
-            day = self._days[text] = _day_number(text[2:])
-        return day, stop
-
-    def _said(self, at: int, end: int) -> Extensions:
-        """What the extensions between these octets say; few distinct ones are in any CRL."""
-        octets = self.data[at:end]
-        said = self._extensions.get(octets)
-        if said is None:
-            said = _read_extensions(octets, self.indirect) if octets else Extensions()
-            if len(self._extensions) >= _MEMO:
-                self._extensions.clear()
-            self._extensions[octets] = said
-        return said
+def _remember(memo: dict[bytes, bytes], key: bytes, value: bytes) -> None:
+    """Keep it; a hostile CRL can't fill the memory with keys."""
+    if len(memo) >= _MEMO:
+        memo.clear()
+    memo[key] = value
 
 
 def _revoked(data: bytes) -> tuple[int, int]:
