@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -219,20 +220,19 @@ def test_kinds_of_signing_keys(kind: str) -> None:
     make, algorithm = SIGNING_KEYS[kind]
     key, other = make(), make()
     issuer_name, now = pki.name("kinds"), datetime.now(UTC).replace(microsecond=0)
-    builder = x509.CertificateBuilder(issuer_name, issuer_name, key.public_key(), 1)
-    issuer = builder.not_valid_before(now).not_valid_after(now).sign(key, algorithm)
-    builder = x509.CertificateBuilder(issuer_name, pki.name("x"), key.public_key(), 2)
-    cert = builder.not_valid_before(now).not_valid_after(now).sign(key, algorithm)
-    for signer, status in ((key, Status.GOOD), (other, Status.UNKNOWN)):
-        response = (
-            ocsp.OCSPResponseBuilder()
-            .add_response(
-                cert, issuer, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, now, None, None, None
-            )
-            .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer)
-            .sign(signer, algorithm)
+
+    def certify(subject: x509.Name, public: CertificatePublicKeyTypes) -> x509.Certificate:
+        builder = x509.CertificateBuilder(issuer_name, subject, public, 1)
+        return builder.not_valid_before(now).not_valid_after(now).sign(key, algorithm)
+
+    issuer, cert = certify(issuer_name, key.public_key()), certify(pki.name("x"), key.public_key())
+    twin = certify(issuer_name, other.public_key())
+    for named, signer, status in ((issuer, key, Status.GOOD), (twin, other, Status.UNKNOWN)):
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert, issuer, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, now, None, None, None
         )
-        der = response.public_bytes(Encoding.DER)
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, named)
+        der = builder.sign(signer, algorithm).public_bytes(Encoding.DER)
         assert verify_response(der, cert, issuer, time.time(), 5.0).status is status
 
 
