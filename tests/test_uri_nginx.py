@@ -14,13 +14,13 @@ import os
 import random
 import re
 import socket
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from nginx import Nginx, free_port
+from tools import NginxBinary
 
 from sidecar.core.hostname import normalize_host
 from sidecar.core.locations import Chooser, Entry, parse_location, parse_server_name
@@ -305,64 +305,26 @@ def run(site: Site, strict: bool, asked: Iterable[Case]) -> Counter[str]:
 # -- tests ----------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def nginx_version(binary: Path) -> tuple[int, ...]:
-    told = subprocess.run([binary, "-v"], capture_output=True, check=True, text=True).stderr
-    match = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", told)
-    assert match is not None, told
-    return tuple(map(int, match.groups()))
-
-
-@contextmanager
-def nginx(binary: Path, directory: Path, sites: list[Site]) -> Iterator[None]:
-    http = "\n".join(map(nginx_servers, sites))
-    built = subprocess.run([binary, "-V"], capture_output=True, check=True, text=True).stderr
-    temp = ["client_body", "proxy"]
-    temp += [] if "--with-ld-opt='-static" in built else ["fastcgi", "uwsgi", "scgi"]
-    conf = directory / "nginx.conf"
-    conf.write_text(
-        f"daemon off; master_process off; pid {directory}/pid; error_log stderr crit;\n"
+def conf(sites: list[Site]) -> str:
+    servers = "\n".join(map(nginx_servers, sites))
+    return (
+        "error_log stderr crit;\n"
         "events { worker_connections 256; }\n"
-        "http { access_log off; keepalive_requests 1000000; server_names_hash_bucket_size 128;\n"
-        + "".join(f"{name}_temp_path {directory}/{name};\n" for name in temp)
-        + http
-        + "\n}\n"
+        "http {\n"
+        "access_log off; keepalive_requests 1000000; server_names_hash_bucket_size 128;\n"
+        f"{servers}\n}}\n"
     )
-    command: list[str | Path] = [binary, "-p", directory, "-c", conf, "-e", "stderr"]
-    process = subprocess.Popen(command)
-    try:
-        for site in sites:
-            wait_for(site.port)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
-def wait_for(port: int) -> None:
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("nginx did not come up")
-
-
-def test_host_and_uri_choose_as_nginx(nginx_binary: Path, tmp_path: Path) -> None:
+def test_host_and_uri_choose_as_nginx(nginx_binary: NginxBinary, tmp_path: Path) -> None:
     """Whatever is asked, nginx and the sidecar choose the same location."""
     dice = random.Random(SEED)
     print(f"MTLS_SIDECAR_SEED={SEED} MTLS_SIDECAR_DIFFERENTIAL={COUNT}")
     policies = [FIXED, FIXED, *(random_policy(dice) for _ in range(18))]
     sites = [Site(blocks, i % 2 == 0, free_port()) for i, blocks in enumerate(policies)]
-    strict = nginx_version(nginx_binary) >= (1, 31)
+    strict = nginx_binary.version >= (1, 31)
     seen: Counter[str] = Counter()
-    with nginx(nginx_binary, tmp_path, sites):
+    with Nginx(nginx_binary, conf(sites), tmp_path):
         for site in sites:
             seen += run(site, strict, cases(site, COUNT // len(sites), dice))
     print(seen)
@@ -403,7 +365,9 @@ def regex_cases(count: int, servers: int, dice: random.Random) -> Iterator[Case]
         yield Case(b"r%d.test" % dice.randrange(servers), b"/" + path.lstrip(b"/"))
 
 
-def test_regular_expressions_mean_the_same_to_pcre(nginx_binary: Path, tmp_path: Path) -> None:
+def test_regular_expressions_mean_the_same_to_pcre(
+    nginx_binary: NginxBinary, tmp_path: Path
+) -> None:
     """Whatever `pcre.py` lets in, PCRE and RE2 find it in the same URIs, with `~` and `~*`."""
     dice = random.Random(SEED)
     print(f"MTLS_SIDECAR_SEED={SEED} MTLS_SIDECAR_DIFFERENTIAL={COUNT}")
@@ -413,7 +377,7 @@ def test_regular_expressions_mean_the_same_to_pcre(nginx_binary: Path, tmp_path:
         form = "~*" if source.isascii() and r"\xe9" not in source and dice.random() < 0.5 else "~"
         blocks.append((f"r{len(blocks) - 1}.test", ["/", f"{form} {source}"]))
     site = Site(blocks, True, free_port())
-    with nginx(nginx_binary, tmp_path, [site]):
+    with Nginx(nginx_binary, conf([site]), tmp_path):
         seen = run(site, True, regex_cases(COUNT, 250, dice))
     print(seen)
     assert seen["chosen"] > COUNT * 0.9
