@@ -24,6 +24,7 @@ from enum import Enum
 
 from .certificate import serial_hex
 from .errors import Diagnostic, PolicyError
+from .matching import PatternError, parse_fingerprint, parse_serial
 from .schema import moment, suggest
 
 
@@ -150,22 +151,13 @@ def _words(text: str) -> Iterator[tuple[int, str]]:
         yield found.start() + 1, found.group()
 
 
-_SERIAL = re.compile(r"(-?)(?:0[xX])?((?:[0-9a-fA-F]+:)*[0-9a-fA-F]+)")
-_FINGERPRINT = re.compile(r"[0-9a-fA-F]{64}|(?:[0-9a-fA-F]{2}:){31}[0-9a-fA-F]{2}")
-
-
 def _value(kind: str, column: int, word: str) -> str:
     """The value as it is kept: a serial as `serial_hex` has it, else 64 lower-case digits."""
-    if kind != "serial":
-        if not _FINGERPRINT.fullmatch(word):
-            message = f"{word[:80]!r} is no SHA-256 fingerprint"
-            raise _Mistake(column, message, "write its 64 hexadecimal digits")
-        return word.replace(":", "").lower()
-    found = _SERIAL.fullmatch(word)
-    if not found:
-        message = f"{word[:80]!r} is no serial number"
-        raise _Mistake(column, message, "write it in hexadecimal, such as 0A1B2C or 0A:1B:2C")
-    return serial_hex(int(found[1] + found[2].replace(":", ""), 16))
+    try:
+        return serial_hex(parse_serial(word)) if kind == "serial" else parse_fingerprint(word)
+    except PatternError as error:
+        message, *hint = error.args
+        raise _Mistake(column, message[:200], *hint[:1] or ("",)) from None
 
 
 def _until(words: list[tuple[int, str]]) -> float:
@@ -211,7 +203,7 @@ def format_entry(kind: str, value: str, until: str = "", comment: str = "") -> s
     """
     words = [kind, value, *(["until", until] if until else [])]
     try:
-        if not kind or not value or any(len(word.split()) != 1 for word in words):
+        if not kind or not value or any("#" in word or len(word.split()) != 1 for word in words):
             raise _Mistake(0, f"{' '.join(words)[:80]!r} is no entry", "")
         entry = _read_line(" ".join(words).encode(), "", 1)
     except _Mistake as mistake:
