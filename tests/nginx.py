@@ -15,6 +15,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -111,7 +113,7 @@ class Nginx:
         try:
             self._await(self.workers, "workers")
             for address in listens(self._given):
-                self._await(lambda address=address: _listening(address), f"{address} to listen")
+                self._await(partial(_listening, address), f"{address} to listen")
         except BaseException:
             self.stop()
             raise
@@ -140,10 +142,8 @@ class Nginx:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def workers(self) -> set[int]:
         """The worker processes, also those that are shutting down."""
