@@ -143,6 +143,11 @@ def promtool() -> Tool:
 
 
 @cache
+def prometheus() -> Tool:
+    return _find("prometheus")
+
+
+@cache
 def chromium() -> Tool:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if isinstance(found := _find(name), Found):

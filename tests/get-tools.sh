@@ -1,0 +1,86 @@
+#!/bin/sh
+# Gets the programs that tests run beside the sidecar, as Debian packages unpacked into .tools/.
+#
+#   sh tests/get-tools.sh [--install]
+#
+# Nothing is installed and no service started: apt keeps its lists and files in .tools/ as well.
+# Chromium needs too much around it for that; it is installed, with --install or in CI, as root.
+# What cannot be had is left out: tests/tools.py then says so of each test that wants it.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+tools=$root/.tools
+unpacked=$tools/root
+packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus'
+
+say() { printf 'get-tools.sh: %s\n' "$*" >&2; }
+
+# apt with a state of its own, so that it works without root and leaves the host's alone.
+private_apt() {
+    apt-get -qq -o Dir::State="$tools/apt" -o Dir::State::status=/var/lib/dpkg/status \
+        -o Dir::Cache="$tools/apt/cache" -o APT::Sandbox::User="$(id -un)" "$@"
+}
+
+get() {
+    (cd "$tools/debs" && private_apt download "$1" >/dev/null 2>&1) || {
+        say "no package $1"
+        complete=no
+    }
+}
+
+unpack_all() {
+    for deb in "$tools"/debs/*.deb; do
+        [ -e "$deb" ] || return 0
+        dpkg -x "$deb" "$unpacked"
+        rm "$deb"
+    done
+}
+
+# The libraries that nginx is linked to and this machine lacks.
+get_missing_libraries() {
+    for name in $(ldd "$unpacked/usr/sbin/nginx" 2>/dev/null | sed -n 's/ => not found//p'); do
+        case $name in
+            libpcre2-8.so.*) get libpcre2-8-0 ;;
+            libssl.so.3 | libcrypto.so.3) get libssl3 ;;
+            libz.so.1) get zlib1g ;;
+            libcrypt.so.1) get libcrypt1 ;;
+            *) say "nginx wants $name, and no package is known for it" ;;
+        esac
+    done
+}
+
+unpack_packages() {
+    [ "$(cat "$tools/stamp" 2>/dev/null)" = "$packages" ] && return 0
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || {
+        say 'no apt-get and dpkg here: tests go without nginx 1.22, EasyRSA and promtool'
+        return 0
+    }
+    say "unpacking into .tools/: $packages"
+    complete=yes
+    rm -rf "$tools/root" "$tools/debs" "$tools/apt" "$tools/stamp"
+    mkdir -p "$unpacked" "$tools/debs" "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
+    private_apt update >/dev/null || say 'apt-get update failed: trying with what there is'
+    for package in $packages; do get "$package"; done
+    unpack_all
+    get_missing_libraries
+    unpack_all
+    rm -rf "$tools/apt" "$tools/debs"
+    if [ "$complete" = yes ]; then printf '%s\n' "$packages" >"$tools/stamp"; fi
+}
+
+install_chromium() {
+    command -v chromium >/dev/null 2>&1 && return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say 'chromium is installed by root with apt-get only'
+        return 0
+    fi
+    say 'installing chromium'
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends chromium; } >/dev/null || say 'could not install chromium'
+}
+
+mkdir -p "$tools"
+exec 9>"$tools/lock" # two runs at once wait for each other
+if command -v flock >/dev/null; then flock 9; fi
+unpack_packages
+if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi
