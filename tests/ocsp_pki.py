@@ -6,7 +6,6 @@ responder would send.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,10 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from der import tlv
+from tools import need, openssl
 
 OCSP_SIGNING = ExtendedKeyUsageOID.OCSP_SIGNING
 
@@ -96,6 +96,7 @@ def leaf(cn: str = "alice") -> Pair:
 
 def write_index(path: Path, *, good: Iterable[Pair] = (), revoked: Iterable[Pair] = ()) -> None:
     """The `index.txt` of `openssl ca`, which `openssl ocsp` answers from."""
+    need(openssl())
     lines = []
     for flag, pairs in (("V", good), ("R", revoked)):
         for pair in pairs:
@@ -112,42 +113,17 @@ def respond(directory: Path, request: bytes, signer: Pair, ca: Pair, *options: s
     signer.write(directory, "signer")
     ca.write(directory, "ca")
     (directory / "req.der").write_bytes(request)
-    command = [
-        "openssl",
-        "ocsp",
-        "-index",
-        "index.txt",
-        "-CA",
-        "ca.pem",
-        "-rsigner",
-        "signer.pem",
-    ]
-    command += [
-        "-rkey",
-        "signer.key",
-        "-reqin",
-        "req.der",
-        "-respout",
-        "resp.der",
-        *options,
-    ]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=30)
+    command = ["ocsp", "-index", "index.txt", "-CA", "ca.pem", "-rsigner", "signer.pem"]
+    command += ["-rkey", "signer.key", "-reqin", "req.der", "-respout", "resp.der", *options]
+    need(openssl()).run(*command, cwd=directory, check=True)
     return (directory / "resp.der").read_bytes()
 
 
 # -- hand-made responses -----------------------------------------------------------------------
 
 
-def tlv(tag: int, *parts: bytes) -> bytes:
-    """One element of DER."""
-    content = b"".join(parts)
-    if len(content) < 0x80:
-        return bytes([tag, len(content)]) + content
-    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + content
-
-
-def time(at: datetime) -> bytes:
+def generalized(at: datetime) -> bytes:
+    """GeneralizedTime, which OCSP has for every date."""
     return tlv(0x18, at.strftime("%Y%m%d%H%M%SZ").encode())
 
 
@@ -174,9 +150,9 @@ def single(
         header = 2 if cert_id[1] < 0x80 else 2 + (cert_id[1] & 0x7F)
         cert_id = cert_id[header:]
     now = datetime.now(UTC)
-    parts = [cert_id, status, time(now + timedelta(seconds=start))]
+    parts = [cert_id, status, generalized(now + timedelta(seconds=start))]
     if end is not None:
-        parts.append(tlv(0xA0, time(now + timedelta(seconds=end))))
+        parts.append(tlv(0xA0, generalized(now + timedelta(seconds=end))))
     if extensions:
         parts.append(tlv(0xA1, tlv(0x30, *extensions)))
     return tlv(0x30, *parts)
@@ -196,7 +172,7 @@ def craft(
 ) -> bytes:
     """A whole OCSPResponse around `singles`, signed by `signer` with ECDSA and SHA-256."""
     who = responder or tlv(0xA1, signer.cert.subject.public_bytes())
-    at = time(datetime.now(UTC) + timedelta(seconds=produced))
+    at = generalized(datetime.now(UTC) + timedelta(seconds=produced))
     data = tlv(
         0x30,
         who,
@@ -215,7 +191,3 @@ def key_id(pair: Pair) -> bytes:
     """ResponderID by key."""
     digest = x509.SubjectKeyIdentifier.from_public_key(pair.cert.public_key()).digest
     return tlv(0xA2, tlv(0x04, digest))
-
-
-def spki(cert: x509.Certificate) -> bytes:
-    return cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

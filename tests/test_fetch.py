@@ -538,7 +538,7 @@ async def running(told: FetchOptions, registry: CollectorRegistry) -> AsyncItera
 
 
 def test_the_policy_is_followed_while_it_runs(tmp_path: Path) -> None:
-    """A new address is brought at once, a broken policy changes nothing, one gone is asked no more."""
+    """A new address is brought at once, a broken policy changes nothing, one gone is let be."""
     crl = make_crl(CA)
     registry = CollectorRegistry()
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib.resources
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import ocsp_pki as pki
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from der import tlv
 
 from sidecar.core.ocsp import (
     DEFAULT_LIFETIME,
@@ -31,7 +36,7 @@ from sidecar.core.revocation import Status
 
 CA, LEAF = pki.authority(), pki.leaf()
 NONCE = bytes(range(32))
-REVOKED = pki.tlv(0xA1, pki.tlv(0x18, b"20260101000000Z"))
+REVOKED = tlv(0xA1, tlv(0x18, b"20260101000000Z"))
 
 
 def verify(der: bytes, nonce: bytes | None = None, **options: bool) -> OcspAnswer:
@@ -206,7 +211,7 @@ def test_openssl_delegate_not_in_the_response(tmp_path: Path) -> None:
     assert answer.status is Status.UNKNOWN
 
 
-SIGNING_KEYS = {
+SIGNING_KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], Any]] = {
     "RSA": (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA256()),
     "P-384": (lambda: ec.generate_private_key(ec.SECP384R1()), hashes.SHA384()),
     "Ed25519": (ed25519.Ed25519PrivateKey.generate, None),
@@ -283,7 +288,7 @@ def test_of_several_answers_the_certificates_own_counts() -> None:
     """Among many single responses the one with our CertID is taken, wherever it stands."""
     others = other_singles()
     for at in range(len(others) + 1):
-        singles = others[:at] + [about(status=REVOKED)] + others[at:]
+        singles = [*others[:at], about(status=REVOKED), *others[at:]]
         assert verify(pki.craft(CA, singles)).status is Status.REVOKED
 
 
@@ -323,7 +328,7 @@ NONCE_OID = bytes.fromhex("2b0601050507300102")
 
 
 def with_nonce(nonce: bytes) -> bytes:
-    echo = pki.extension(NONCE_OID, False, pki.tlv(0x04, nonce))
+    echo = pki.extension(NONCE_OID, False, tlv(0x04, nonce))
     return pki.craft(CA, [about()], extensions=[echo])
 
 
@@ -407,7 +412,7 @@ def test_an_endless_list_of_certificates_is_cut_off() -> None:
     """Only the first few certificates of a response are tried as the signer."""
     signer = delegated()
     fakes = [delegated() for _ in range(8)]
-    responder = pki.tlv(0xA1, signer.cert.subject.public_bytes())
+    responder = tlv(0xA1, signer.cert.subject.public_bytes())
     der = pki.craft(signer, [about()], certs=[*fakes, signer], responder=responder)
     assert verify(der).status is Status.UNKNOWN
     der = pki.craft(signer, [about()], certs=[*fakes[1:], signer], responder=responder)

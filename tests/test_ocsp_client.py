@@ -15,6 +15,7 @@ import ocsp_pki as pki
 import pytest
 from aiohttp import web
 from cryptography.x509 import ocsp
+from der import tlv
 from fetch_server import giving, serving, write_policy
 from prometheus_client import CollectorRegistry
 
@@ -64,7 +65,7 @@ def crafted(status: bytes = b"\x80\x00", **times: float) -> fetch_server.Answer:
     return answer
 
 
-REVOKED = pki.tlv(0xA1, pki.tlv(0x18, b"20260101000000Z"))
+REVOKED = tlv(0xA1, tlv(0x18, b"20260101000000Z"))
 
 
 async def hanging(_: web.Request) -> web.StreamResponse:

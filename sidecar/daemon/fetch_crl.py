@@ -197,7 +197,9 @@ class CrlJob:
         held = await asyncio.to_thread(_read, self.path)
         if not self._known:
             await self._recognize(held)
-        validators = _load_validators(self._meta, held) if self._standing else Validators()
+        validators = Validators()
+        if self._standing is not None:
+            validators = await asyncio.to_thread(_load_validators, self._meta, held)
         return await fetch(
             self._session, self.source.url, self._limits, headers=validators.headers()
         )
