@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import UTC, datetime
 
@@ -170,10 +171,8 @@ def test_bytes_that_are_no_text() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     """Whatever is in the file, it reads or it is a `PolicyError`."""
-    try:
+    with contextlib.suppress(PolicyError):
         parse_denylist(data, "deny.txt").lookup(1, SHA, SPKI, NOW)
-    except PolicyError as error:
-        assert error.diagnostics
 
 
 # -- writing
@@ -204,7 +203,7 @@ def test_a_written_line_reads_back(serial: int, comment: str) -> None:
 )
 def test_only_entries_are_written(kind: str, value: str, until: str) -> None:
     """What would read back as something else is refused."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\S"):
         format_entry(kind, value, until, "why")
 
 
