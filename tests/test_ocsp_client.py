@@ -210,15 +210,15 @@ def test_requests_do_not_each_wait_for_a_responder_that_is_down(
     monkeypatch.setattr(ocsp_client, "ASK_SECONDS", 0.3)
 
     async def check() -> None:
-        async with bench(tmp_path, hanging, pause=0.4) as b:
+        async with bench(tmp_path, hanging, pause=30.0) as b:
             assert await b.status(ALICE) is None
             start = time.monotonic()
             for pair in (ALICE, BOB, EVE) * 10:
                 assert await b.status(pair) is None
-            assert time.monotonic() - start < 0.2
+            assert time.monotonic() - start < 2  # not thirty times 0.3
             assert b.asked == 1
             b.responder.answer = crafted()
-            await asyncio.sleep(0.45)
+            b.ahead = 31
             assert await b.status(BOB) is Status.GOOD
 
     run(check)

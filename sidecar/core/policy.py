@@ -179,14 +179,16 @@ class _Build:
                 spec.node,
                 f"trust {name!r} requires revocation but names no crl and no ocsp: it denies all",
             )
+        whole = spec.chain == "all"
+        index = CrlIndex(crls, spec.clock_tolerance, spec.crl_grace, whole_chain=whole)
         return Trust(
             name=name,
             anchors=store,
             sidecar_verifies=spec.verify == "sidecar",
-            chain_all=spec.chain == "all",
+            chain_all=whole,
             revocation=revocation,
             denylists=tuple(d for d in map(self._denylist, spec.denylist) if d is not None),
-            crls=CrlIndex(crls, spec.clock_tolerance, spec.crl_grace) if spec.crl else None,
+            crls=index if spec.crl else None,
             crl_list=crls,
             ocsp=spec.ocsp,
             clock_tolerance=spec.clock_tolerance,

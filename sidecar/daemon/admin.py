@@ -130,7 +130,7 @@ def _locations(status: Status) -> str:
 def _crls(status: Status) -> str:
     assert status.policy is not None
     rows = [
-        (trust.name, crl.source, str(crl.count), _utc(crl.next_update), crl.unusable)
+        (trust.name, crl.source, str(crl.entry_count), _utc(crl.next_update or 0), crl.unusable)
         for trust in status.policy.trusts.values()
         for crl in trust.crl_list
     ]

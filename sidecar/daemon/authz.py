@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
     """One peer: bytes in, answers out."""
 
     __slots__ = (
-        "_bad", "_busy", "_closing", "_ended", "_fields", "_head", "_keep", "_out", "_parser", "_queue",
+        "_bad", "_busy", "_closing", "_ended", "_fields", "_head", "_keep", "_out", "_half_closed", "_lingers", "_parser", "_queue",
         "_since", "_started", "_target", "_transport", "_waiting", "service",
     )  # fmt: skip
 
@@ -74,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._ended = False
         self._closing = False
+        self._lingers = False
+        self._half_closed = False
         self._started = False
         self._waiting: asyncio.Task[None] | None = None
         self._since = time.monotonic()
@@ -155,6 +157,7 @@ class Connection(asyncio.Protocol):
         """A body may never come, or be the next request in disguise: close after the answer."""
         self._bad = f"{header}: set proxy_pass_request_body off and Content-Length ''"
         self._keep = False
+        self._lingers = True
 
     def on_headers_complete(self) -> None:
         if self._ended:
@@ -162,6 +165,9 @@ class Connection(asyncio.Protocol):
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._bad, self._keep = f"HTTP version {version}", False
+        elif self._parser.should_upgrade():
+            self._bad = "an upgrade"
+            self._keep, self._lingers = False, True
         elif version == "1.1" and "host" not in self._fields:
             self._bad = "HTTP/1.1 without Host"
         if self._parser.get_method() not in (b"GET", b"HEAD"):
@@ -231,12 +237,26 @@ class Connection(asyncio.Protocol):
             transport.write(b"".join(self._out))
             self._out.clear()
         if self._closing and not self._busy:
+            self._end(transport)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        """Close; where more of what can't be read may be on its way, only our side.
+
+        Closing with unread bytes would reset the connection and take the answer with it
+        (nginx's `lingering_close`).  What still comes is thrown away until the peer closes, or
+        its time is up.
+        """
+        if not self._lingers:
             transport.close()
+        elif not self._half_closed:
+            self._half_closed, self._started = True, True
+            self._since = time.monotonic()
+            transport.write_eof()
 
     def _fail(self, detail: str) -> None:
         """The stream can't be read any further: answer 400 in its turn, and close."""
         if not self._ended:
-            self._ended = True
+            self._ended = self._lingers = True
             self._take(detail, False, False)
 
     # -- waiting for an OCSP answer

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from ..core.crl import Crl
 from ..core.pdp import Question
 from ..core.policy import Policy
 from ..core.settings import Settings
@@ -79,7 +80,7 @@ class Daemon:
         self.answers = OcspAnswers(client, changed=lambda _: self.service.engine.forget())
         self.problems: tuple[str, ...] = ()
         self.loaded_at = 0.0
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, float]] = set()
 
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
         """Start, serve, drain, stop."""
@@ -246,16 +247,17 @@ class Daemon:
     async def _crl_ages(self) -> None:
         """Warn, once for each CRL, well before its end."""
         while True:
-            now = time.time()
             for trust in self.service.engine.policy.trusts.values():
                 for crl in trust.crl_list:
-                    ahead = min(WARN_BEFORE, (crl.next_update - crl.this_update) / 2)
-                    known = (crl.source, str(crl.next_update))
-                    if now > crl.next_update - ahead and known not in self._warned:
-                        self._warned.add(known)
-                        left = (crl.next_update - now) / 3600
-                        log.warning("CRL %s ends in %.1f hours", crl.source, left)
+                    self._warn_of_end(crl, time.time())
             await asyncio.sleep(60)
+
+    def _warn_of_end(self, crl: Crl, now: float) -> None:
+        end = crl.next_update or now
+        ahead = min(WARN_BEFORE, (end - crl.this_update) / 2)
+        if now > end - ahead and (crl.source, end) not in self._warned:
+            self._warned.add((crl.source, end))
+            log.warning("CRL %s ends in %.1f hours", crl.source, (end - now) / 3600)
 
     # -- stop
 

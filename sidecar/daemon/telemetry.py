@@ -159,9 +159,9 @@ def _policy(policy: Policy) -> Iterator[Metric]:
     yield info
     labels = ("trust", "source")
     crls = {(t.name, crl.source): crl for t in policy.trusts.values() for crl in t.crl_list}
-    ends = {key: crl.next_update for key, crl in crls.items()}
+    ends = {key: crl.next_update or 0.0 for key, crl in crls.items()}
     yield _gauge("crl_next_update_timestamp_seconds", "End of the CRL", labels, ends)
-    counts = {key: float(crl.count) for key, crl in crls.items()}
+    counts = {key: float(crl.entry_count) for key, crl in crls.items()}
     yield _gauge("crl_entries", "Revoked certificates in the CRL", labels, counts)
 
 
