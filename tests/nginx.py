@@ -73,6 +73,10 @@ class Nginx:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def write(self, conf_text: str) -> None:
         """Another configuration; `reload` puts it into force."""
         self._given = conf_text
