@@ -1,4 +1,4 @@
-"""The command line: arguments, wiring, exit codes (0 done or allow, 1 deny or findings, 2 wrong)."""
+"""The command line: arguments, wiring, exit codes (0 done or allow, 1 deny, 2 wrong)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from . import __version__
 from .core.errors import Diagnostic, PolicyError
+from .core.hostname import normalize_host
 from .core.policy import Policy, compile_policy
 from .core.schema import moment
 from .core.settings import Settings, parse_address, read_settings
@@ -117,7 +118,7 @@ def _explain(options: argparse.Namespace) -> int:
     cert = escaped_pem(read_file(options.cert)) if options.cert else b""
     verify = options.verify if options.verify is not None else ("SUCCESS" if cert else "NONE")
     fields = {
-        "host": options.host,
+        "host": normalize_host(options.host) or options.host,
         "uri": options.uri,
         "verify": verify,
         "server_name": options.sni,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pki import Leaf
 
 from sidecar.core.certificate import ClientCert
 from sidecar.core.crl import Crl, read_crl
-from sidecar.core.decision import Decision, Step
+from sidecar.core.decision import Decision
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.pdp import evaluate
 from sidecar.core.policy import Policy, compile_policy, read_bundle
@@ -62,7 +63,9 @@ def mistakes(text: str | bytes, **files: bytes) -> list[Diagnostic]:
     return []
 
 
-def request(leaf: Leaf | bytes | None = None, location: str | None = "site", **fields: str) -> AuthzRequest:
+def request(
+    leaf: Leaf | bytes | None = None, location: str | None = "site", **fields: str
+) -> AuthzRequest:
     """What nginx would send for this certificate."""
     found = {name: value.encode("latin-1") for name, value in fields.items()}
     if leaf is not None:
@@ -72,15 +75,10 @@ def request(leaf: Leaf | bytes | None = None, location: str | None = "site", **f
 
 
 def ask(
-    rules: Policy,
-    leaf: Leaf | bytes | None = None,
-    location: str | None = "site",
-    *,
-    at: float = NOW,
-    trace: list[Step] | None = None,
-    **fields: str,
+    rules: Policy, leaf: Leaf | bytes | None = None, location: str | None = "site", **fields: Any
 ) -> Decision:
-    """The decision about a request."""
+    """The decision about a request; `at` is its moment, `trace` takes its steps."""
+    at, trace = fields.pop("at", NOW), fields.pop("trace", None)
     return evaluate(rules, request(leaf, location, **fields), at, trace=trace)
 
 

@@ -64,7 +64,10 @@ class Client:
         return Answer(int(first.split()[1]), headers)
 
     def ask(
-        self, location: str = "site", leaf: Leaf | None = None, headers: Mapping[str, str] | None = None
+        self,
+        location: str = "site",
+        leaf: Leaf | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """What nginx would ask about this certificate."""
         self.send(question(location, leaf, headers))
@@ -96,7 +99,7 @@ def question(
         "X-Request-ID": "0123456789abcdef",
     }
     if leaf is not None:
-        fields["SSL-Client-Cert"] = leaf.escaped if isinstance(leaf.escaped, str) else leaf.escaped.decode()
+        fields["SSL-Client-Cert"] = leaf.escaped.decode()
     fields.update(headers or {})
     target = "/authz" if location is None else f"/authz/{location}"
     lines = [f"GET {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
@@ -167,6 +170,10 @@ class Daemon:
             if line.startswith(name + " "):
                 return float(line.rpartition(" ")[2])
         return 0.0
+
+    def has_failed(self, times: int) -> bool:
+        """Whether so many reloads were refused."""
+        return self.metric('mtls_sidecar_policy_reloads_total{result="error"}') == times
 
     def write(self, name: str, data: bytes | str) -> None:
         """Replace a file by rename."""

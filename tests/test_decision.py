@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pytest
 from asking import NOW, ask, policy, site
 from cryptography import x509
-from pki import CA, now
+from pki import CA, SERVER_AUTH, now
 
 from sidecar.core.decision import Decision, Reason, Step
 from sidecar.core.pdp import STEPS
+from sidecar.core.policy import Policy
 
 staff = CA("Staff")
 partners = CA("Partners")
@@ -22,13 +24,13 @@ TRUST = "trust:\n  staff: {ca: staff.crt}\n  partners: {ca: partners.crt}\n"
 FILES = {"staff_crt": staff.pem, "partners_crt": partners.pem}
 
 
-def trusting(location: str, trust: str = TRUST, **files: bytes) -> object:
+def trusting(location: str, trust: str = TRUST, **files: bytes) -> Policy:
     text = f"version: 1\n{trust}locations:\n  - {{name: site, {location}}}\n"
     return policy(text, **{**FILES, **files})
 
 
-def reason(*args: object, **options: object) -> Reason:
-    return ask(*args, **options).reason  # type: ignore[arg-type]  # passed on as they are
+def reason(*args: Any, **options: Any) -> Reason:
+    return ask(*args, **options).reason
 
 
 def test_the_simplest_policy() -> None:
@@ -63,7 +65,8 @@ def test_validity_is_asked_on_every_request() -> None:
     """Both ends of the period count, whatever nginx said of the connection."""
     leaf = staff.issue("a", not_before=now() - dt.timedelta(1), not_after=now() + dt.timedelta(1))
     start, end = (
-        moment.timestamp() for moment in (leaf.cert.not_valid_before_utc, leaf.cert.not_valid_after_utc)
+        moment.timestamp()
+        for moment in (leaf.cert.not_valid_before_utc, leaf.cert.not_valid_after_utc)
     )
     rules = site("verified")
     assert reason(rules, leaf, at=start - 1) is Reason.NOT_YET_VALID
@@ -101,7 +104,7 @@ def test_intermediates_come_from_the_policy() -> None:
 def test_a_leaf_can_not_issue() -> None:
     """A certificate signed by a client's key leads nowhere, even if the client is listed."""
     rogue = CA("x", issuer=None)
-    rogue.key = alice.private  # type: ignore[misc]  # the attack: alice signs a certificate
+    rogue.key = alice.private  # the attack: alice signs a certificate
     forged = x509.load_der_x509_certificate(alice.der)
     child = rogue.issue("root")
     trust = "trust:\n  staff: {ca: staff.crt, intermediates: [alice.crt]}\n"
@@ -132,12 +135,12 @@ def test_the_sidecar_verifies_where_nginx_forgave() -> None:
     assert reason(nginx, leaf, verify=failed) is Reason.VERIFY_FAILED
     stranger = CA("Staff").issue("carol")
     assert reason(own, stranger, verify=failed) is Reason.UNTRUSTED_ISSUER
-    server = issuing.issue("carol", eku=[x509.ExtendedKeyUsageOID.SERVER_AUTH])
+    server = issuing.issue("carol", eku=[SERVER_AUTH])
     assert reason(own, server, verify=failed) is Reason.UNTRUSTED_ISSUER
 
 
 def test_forgiveness_reaches_only_the_trusts_that_verify() -> None:
-    """In a location with both kinds, FAILED never proves anything to a trust that relies on nginx."""
+    """With both kinds in a location, FAILED proves nothing to a trust that relies on nginx."""
     trust = (
         "trust:\n  staff: {ca: staff.crt, verify: nginx}\n"
         "  partners: {ca: partners.crt, verify: sidecar}\n"
@@ -151,7 +154,11 @@ def test_forgiveness_reaches_only_the_trusts_that_verify() -> None:
 def test_a_denylist_denies_by_serial_certificate_and_key() -> None:
     """Each kind of entry denies, in force until its end."""
     trust = "trust:\n  staff: {ca: staff.crt, denylist: deny.txt}\n"
-    for entry in (f"serial {alice.serial:x}", f"sha256 {alice.sha256}", f"spki_sha256 {alice.spki_sha256}"):
+    for entry in (
+        f"serial {alice.serial:x}",
+        f"sha256 {alice.sha256}",
+        f"spki_sha256 {alice.spki_sha256}",
+    ):
         rules = trusting("allow: verified", trust, deny_txt=f"{entry} # stolen\n".encode())
         decision = ask(rules, alice)
         assert (decision.reason, decision.status) == (Reason.REVOKED, 403)
@@ -200,7 +207,11 @@ def test_monitor_mode_allows_and_says_what_it_would_have_done() -> None:
     """mode: monitor lets everybody through, with the reason that enforcing would give."""
     rules = site("[{cn: nobody}]", "    mode: monitor\n")
     decision = ask(rules, alice)
-    assert (decision.allowed, decision.granted, decision.reason) == (True, False, Reason.NOT_ALLOWED)
+    assert (decision.allowed, decision.granted, decision.reason) == (
+        True,
+        False,
+        Reason.NOT_ALLOWED,
+    )
     assert ask(rules).status == 204
 
 
@@ -250,6 +261,7 @@ def test_no_decision_without_a_policy_location_by_uri() -> None:
         "version: 1\nlocations:\n"
         "  - {name: admin, location: /admin/, allow: verified, server_name: app.example.com}\n"
     )
+
     def there(host: str, uri: str) -> Decision:
         return ask(rules, alice, None, host=host, uri=uri)
 

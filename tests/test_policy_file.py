@@ -65,7 +65,11 @@ staff = CA("Staff")
         ("version: 1\ntrust: {a: {ca: s.crt, crl: bad.crt}}\nlocations: []\n", 2, "bad.crt"),
         ("version: 1\ntrust: {a: {ca: s.crt, ocsp: x}}\nlocations: []\n", 2, "no http"),
         ("version: 1\ngroups: {a: [b], b: [a]}\nlocations: []\n", 2, "contains itself"),
-        ("version: 1\ngroups: {verified: [{cn: a}]}\nlocations: []\n", 2, "can't be a group's name"),
+        (
+            "version: 1\ngroups: {verified: [{cn: a}]}\nlocations: []\n",
+            2,
+            "can't be a group's name",
+        ),
         ("version: 1\ngroups: {a: []}\nlocations: []\n", 2, "empty list of rules"),
         ("- version: 1\n", 1, "a list where a mapping is wanted"),
     ],
@@ -115,7 +119,9 @@ def test_too_large_is_refused_and_deep_is_refused() -> None:
     assert "nested deeper" in mistakes("a: " + "[" * 1000)[0].message
     assert "nested deeper" in mistakes("a: " + "{a: " * 1000)[0].message
     deep = "{not: " * 20 + "{cn: a}" + "}" * 20
-    assert any("nested deeper" in d.message for d in mistakes(HEAD + f"  - {{name: a, allow: {deep}}}\n"))
+    assert any(
+        "nested deeper" in d.message for d in mistakes(HEAD + f"  - {{name: a, allow: {deep}}}\n")
+    )
 
 
 def test_not_utf8_is_refused_with_its_place() -> None:
@@ -160,7 +166,9 @@ def test_read_policy_refuses_what_has_a_mistake() -> None:
 def test_settings_have_defaults_and_places_for_mistakes() -> None:
     """An empty sidecar.yaml is all defaults; a mistake has its line."""
     assert read_settings(b"# nothing\n", "s") == Settings()
-    assert read_settings(b"listen: 127.0.0.1:9640\n", "s").listen == Address(host="127.0.0.1", port=9640)
+    assert read_settings(b"listen: 127.0.0.1:9640\n", "s").listen == Address(
+        host="127.0.0.1", port=9640
+    )
     assert read_settings(b"socket_mode: 0666\n", "s").socket_mode == 0o666
     assert not read_settings(b"admin: off\n", "s").admin
     with pytest.raises(PolicyError) as caught:

@@ -58,8 +58,9 @@ class Decision:
     """What is answered to nginx, and why.
 
     `reason` is what the policy says; where the location is in monitor mode (`monitored`), a
-    denying reason is answered with an allow all the same.  `expires` is the first moment, in seconds since the epoch, at
-    which the same request could be decided otherwise under the same policy (`math.inf`: never).
+    denying reason is answered with an allow all the same.  `expires` is the first moment, in
+    seconds since the epoch, at which the same request could be decided otherwise under the same
+    policy (`math.inf`: never).
     """
 
     reason: Reason

@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from .certificate import ClientCert, MalformedCertificate, from_header
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from .certificate import ClientCert, MalformedCertificate, from_der, from_header
 from .crl import crl_facts
 from .decision import GRANTS, Decision, Reason, Step
 from .locations import normalize_host
@@ -278,7 +281,7 @@ def refuse(request_detail: str) -> Decision:
     return Decision(Reason.BAD_REQUEST, detail=request_detail)
 
 
-# -- revocation, one certificate at a time -----------------------------------------------------------
+# -- revocation, one certificate at a time ------------------------------------------------
 
 
 def _pairs(leaf: ClientCert, path: Path, whole: bool) -> Iterator[tuple[ClientCert, ClientCert]]:
@@ -287,7 +290,7 @@ def _pairs(leaf: ClientCert, path: Path, whole: bool) -> Iterator[tuple[ClientCe
     The anchor's own is never asked; but a leaf that is an anchor itself is asked about.
     """
     chain = (leaf, *path)
-    pairs = list(zip(chain, chain[1:], strict=False)) or [(leaf, leaf)]
+    pairs = list(pairwise(chain)) or [(leaf, leaf)]
     yield from pairs if whole else pairs[:1]
 
 
@@ -297,10 +300,9 @@ def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientC
     GOOD needs one source that says so; a source that doesn't know falls back to the next.
     """
     now = inquiry.now
-    for denylist in trust.denylists:
-        found = denylist.lookup(cert.serial, cert.sha256, cert.spki_sha256, now)
-        if found is not None:
-            return found
+    denied = _denied(trust, cert, now)
+    if denied is not None:
+        return denied
     if trust.revocation == "off":
         return Answer(Status.GOOD, "revocation", "not asked for", math.inf)
     crl = _crl_answer(trust, cert, issuer, now)
@@ -315,6 +317,11 @@ def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientC
             if answer.status is wanted:
                 return answer
     return known[-1]
+
+
+def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
+    found = (d.lookup(cert.serial, cert.sha256, cert.spki_sha256, now) for d in trust.denylists)
+    return next((answer for answer in found if answer is not None), None)
 
 
 def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
@@ -334,12 +341,29 @@ def _ocsp_answer(
         return None
     key = ocsp_key(cert.sha256, issuer.sha256)
     answer = inquiry.answers.get(key)
+    if answer is not None and _responder_revoked(answer, trust, issuer, inquiry.now):
+        return Answer(Status.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf)
     if answer is not None and inquiry.now < answer.until:
         return Answer(answer.status, "ocsp", answer.detail, answer.until)
     inquiry.questions.append(Question(key, trust.name, cert, issuer))
     if answer is not None and answer.status is Status.REVOKED:  # an old answer revives nobody
         return Answer(Status.REVOKED, "ocsp", f"{answer.detail} (that answer has ended)", math.inf)
     return Answer(Status.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
+
+
+def _responder_revoked(answer: OcspAnswer, trust: Trust, issuer: ClientCert, now: float) -> bool:
+    """Whether a delegated responder may no longer speak (RFC 6960, 4.2.2.2.1).
+
+    Only the denylists and CRLs at hand are asked; a responder's own OCSP is not.
+    """
+    if answer.delegate is None or answer.nocheck or answer.status is Status.REVOKED:
+        return False
+    try:
+        delegate = from_der(answer.delegate.public_bytes(Encoding.DER))
+    except MalformedCertificate:
+        return True
+    found = _denied(trust, delegate, now) or _crl_answer(trust, delegate, issuer, now)
+    return found is not None and found.status is Status.REVOKED
 
 
 def _utc(moment: object) -> str:

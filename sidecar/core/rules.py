@@ -84,7 +84,7 @@ def _key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> _KeyTest
     return _KeyTest(key, exact, others, refusing)
 
 
-# -- rules and sets of rules ------------------------------------------------------------------------
+# -- rules and sets of rules ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Compiler:
     def compile(
         self, specs: Sequence[RuleSpec | Located], label: str, *, refusing: bool
     ) -> RuleSet:
-        """Compile a list; `label` names its unnamed rules: `allow[0]`.  Reports what is undefined."""
+        """Compile a list; `label` names its unnamed rules: `allow[0]`."""
         entries: list[_Rule | RuleSet] = []
         uses: set[str] = set()
         moments: set[float] = set()

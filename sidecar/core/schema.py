@@ -19,7 +19,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from .errors import Diagnostic, PolicyError
 from .yamlstrict import Node, parse
 
-
 T = TypeVar("T")
 
 

@@ -22,7 +22,6 @@ from .schema import (
     Located,
     MapOf,
     Record,
-    read_record,
     Report,
     Text,
     each,
@@ -30,6 +29,7 @@ from .schema import (
     keys_of,
     moment,
     pairs,
+    read_record,
     suggest,
 )
 from .yamlstrict import Node

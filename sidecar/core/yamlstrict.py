@@ -55,10 +55,7 @@ class _Builder:
     root: Node | None = None
 
     def report(self, event: yaml.Event, message: str, hint: str = "") -> None:
-        mark = event.start_mark
-        self.diagnostics.append(
-            Diagnostic(self.file, mark.line + 1, mark.column + 1, message, hint)
-        )
+        self.diagnostics.append(Diagnostic(self.file, *_place(event), message, hint))
 
     def take(self, event: yaml.Event) -> None:
         """Put one event in its place."""
@@ -90,8 +87,7 @@ class _Builder:
         pairs: list[tuple[Node, Node]] | None = None,
         plain: bool = False,
     ) -> Node:
-        mark = event.start_mark
-        return Node(mark.line + 1, mark.column + 1, text, items, pairs, plain)
+        return Node(*_place(event), text, items, pairs, plain)
 
     def _check(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.anchor is not None:
@@ -121,6 +117,13 @@ class _Builder:
             else:
                 parent.pairs.append((key, node))
                 self.keys[-1] = None
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    """Line and column of an event, from 1."""
+    mark = event.start_mark
+    assert mark is not None  # events of a parser have one
+    return mark.line + 1, mark.column + 1
 
 
 def _duplicates(node: Node, file: str, found: list[Diagnostic]) -> None:

@@ -18,8 +18,16 @@ import httptools
 
 from ..core.pdp import Question, refuse
 from ..core.settings import Limits
-from ..core.wire import CONTROL_HEADERS, MAX_CERT_HEADER, AuthzRequest, BadRequest
-from ..core.wire import build, is_second_spelling, parse_target, render
+from ..core.wire import (
+    CONTROL_HEADERS,
+    MAX_CERT_HEADER,
+    AuthzRequest,
+    BadRequest,
+    build,
+    is_second_spelling,
+    parse_target,
+    render,
+)
 from .engine import Answered, Engine
 
 MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
@@ -56,8 +64,24 @@ class Connection(asyncio.Protocol):
     """One peer: bytes in, answers out."""
 
     __slots__ = (
-        "_bad", "_busy", "_closing", "_ended", "_fields", "_head", "_keep", "_out", "_half_closed", "_lingers", "_parser", "_queue",
-        "_since", "_started", "_target", "_transport", "_waiting", "service",
+        "_bad",
+        "_busy",
+        "_closing",
+        "_ended",
+        "_fields",
+        "_half_closed",
+        "_head",
+        "_keep",
+        "_lingers",
+        "_out",
+        "_parser",
+        "_queue",
+        "_since",
+        "_started",
+        "_target",
+        "_transport",
+        "_waiting",
+        "service",
     )  # fmt: skip
 
     def __init__(self, service: Service) -> None:

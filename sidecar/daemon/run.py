@@ -88,6 +88,8 @@ class Daemon:
         self.service = Service(self._engine(first.policy), self._record, self.settings.limits)
         self.service.ask = self._ask
         self.counts.connections = lambda: len(self.service.connections)
+        self.counts.ocsp_answers = lambda: len(self.answers)
+        self.counts.ocsp_failures = self.answers.failures
         self._reloaded(first)
         sockets = self._sockets(handed)
         loop = asyncio.get_running_loop()

@@ -50,6 +50,8 @@ class Counts(Collector):
         self.log_dropped = 0
         self.policy: Policy | None = None
         self.connections: Callable[[], int] = int
+        self.ocsp_answers: Callable[[], int] = int
+        self.ocsp_failures: Mapping[str, int] = {}
 
     def record(self, decision: Decision, seconds: float) -> None:
         """Count one decision, which took so many seconds."""
@@ -109,6 +111,9 @@ class Counts(Collector):
             "clients_expiring", "Clients let in that end within", ("within",), self._ends()
         )
         yield _gauge("connections", "Open authorization connections", (), {(): self.connections()})
+        yield _gauge("ocsp_answers", "OCSP answers at hand", (), {(): self.ocsp_answers()})
+        failures = {(kind,): count for kind, count in list(self.ocsp_failures.items())}
+        yield _counter("ocsp_failures", "Questions without an answer", ("kind",), failures)
         yield _counter("crl_backwards", "CRLs refused as older", (), {(): self.crl_backwards})
         yield _counter("log_lines_dropped", "Log lines lost", (), {(): self.log_dropped})
         if self.policy is not None:
@@ -134,18 +139,14 @@ class Counts(Collector):
         }
 
 
-def _counter(
-    name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, int]
-) -> Metric:
+def _counter(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(PREFIX + name, doc, labels=labels)
     for key, value in list(values.items()):
         family.add_metric(key, value)
     return family
 
 
-def _gauge(
-    name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, float]
-) -> Metric:
+def _gauge(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
     family = GaugeMetricFamily(PREFIX + name, doc, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)

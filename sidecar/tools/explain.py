@@ -6,7 +6,6 @@ import base64
 import json
 from urllib.parse import quote
 
-
 from ..core.decision import Decision, Step
 from ..core.pdp import evaluate
 from ..core.policy import Policy
