@@ -539,6 +539,26 @@ def test_a_crl_from_the_future_does_not_hide_the_present_one() -> None:
     later = crl(revoked=[BOB], number=2, this_update=T0 + DAY, next_update=T0 + 2 * DAY)
     found = ask(crl(number=1), later)
     assert (found.status(ALICE), found.status(BOB)) == (GOOD, REVOKED)
+    found = ask(crl(number=1, revoked=[ALICE]), later)
+    assert (found.status(ALICE), found.status(BOB)) == (REVOKED, REVOKED)
+    assert "not in force" in found.answer(BOB).detail
+    assert "not in force" not in found.answer(ALICE).detail
+
+
+def test_a_crl_from_the_future_alone() -> None:
+    """It clears nobody until it is in force, and the answer says when that is."""
+    days = [T0 + 3 * DAY, T0 + 2 * DAY]
+    crls = [crl(number=n, this_update=day, next_update=T0 + 9 * DAY) for n, day in enumerate(days)]
+    answer = ask(*crls, tolerance=60).answer(ALICE)
+    assert (answer.status, answer.until) == (UNKNOWN, days[1].timestamp() - 60)
+    assert "from the future" in answer.detail
+
+
+def test_of_two_at_the_same_time_the_higher_number_counts() -> None:
+    """CRLs issued within one second are told apart by their numbers."""
+    old, new = crl(revoked=[HELD], number=9), crl(revoked=[BOB], number=10)
+    for found in (ask(old, new), ask(new, old)):
+        assert (found.status(ALICE), found.status(BOB)) == (GOOD, REVOKED)
 
 
 # -- deltas
@@ -573,9 +593,12 @@ def test_a_delta_lifts_off_its_own_base_only(base: int | None) -> None:
 
 
 def test_a_delta_that_the_base_has_overtaken_is_silent() -> None:
-    """What a newer base no longer lists, an older delta does not revoke."""
-    base = crl(number=12, this_update=T0 + timedelta(hours=2))
-    assert ask(base, delta([BOB])).status(BOB) is GOOD
+    """What a base as new or newer no longer lists, a delta does not revoke, nor keep fresh."""
+    for number in (11, 12):
+        base = crl(number=number, this_update=T0 + timedelta(hours=2))
+        late = delta([BOB], next_update=T0 + 9 * DAY)
+        assert ask(base, late).status(BOB) is GOOD
+        assert ask(base, late).status(BOB, now=NOW + 2 * 86400) is UNKNOWN
 
 
 def test_a_delta_that_fits_no_base_still_revokes() -> None:
@@ -637,6 +660,13 @@ def test_a_partition_speaks_for_its_own_point() -> None:
         UNKNOWN,
     )
     assert "other certificates" in found.answer(theirs).detail
+
+
+def test_the_right_partition_is_found_among_many() -> None:
+    """Partitions of others, before and after one's own, change nothing."""
+    mine = STAFF.issue("a", extra_extensions=[cdp(uri(A))])
+    parts = [crl(idp=idp(uri(f"http://crl.example.com/{n}.crl"))) for n in "xay"]
+    assert ask(*parts).status(mine) is GOOD
 
 
 def test_a_complete_crl_speaks_for_every_point() -> None:
@@ -818,6 +848,16 @@ def test_a_signer_that_ended_clears_nobody() -> None:
     assert (answer.status, answer.until) == (GOOD, (T0 + DAY / 4).timestamp() + 1)
     assert found.status(CAROL, ISSUING) is UNKNOWN
     assert found.status(ERIN, ISSUING) is REVOKED
+
+
+def test_a_signer_with_two_certificates() -> None:
+    """One certificate of the signer that is in force will do, whichever comes first."""
+    brief: dict[str, Any] = {"not_before": T0 - DAY, "not_after": T0 + DAY / 4}
+    old = CA("x", issuer=ROOT, subject=ISSUING.subject, **brief)
+    new = CA("x", issuer=ROOT, subject=ISSUING.subject, key=old.key, **YEARS)
+    for two in ((old, new), (new, old)):
+        found = ask(crl(old), authorities=(ROOT, ISSUING, *two))
+        assert found.status(CAROL, ISSUING) is GOOD
 
 
 def test_a_revoked_signer_s_word_is_void() -> None:

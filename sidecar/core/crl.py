@@ -263,8 +263,9 @@ class CrlIndex:
     ) -> Answer:
         found = _Findings()
         clearing: list[tuple[_Group, float]] = []
+        key = self._key(issuer)
         for group in self._candidates(cert):
-            standing = self._standing(group.any, issuer, now, asking)
+            standing = self._standing(group.any, key, now, asking)
             listed = group.listed(cert.issuer, cert.serial, now) if standing.revokes else None
             if listed is not None:
                 return self._revoked(listed, now)
@@ -285,7 +286,7 @@ class CrlIndex:
     def _revoked(self, listed: _Listed, now: float) -> Answer:
         crl, detail = listed.crl, str(listed.entry)
         if not self._clock.fresh_until(crl, now):
-            detail += ", by a CRL that is not in force any more or not yet"
+            detail += ", by a CRL that is not in force now"
         return Answer(Status.REVOKED, f"crl {crl.source}", detail)
 
     def _cleared(
@@ -298,16 +299,17 @@ class CrlIndex:
         """GOOD, once fresh CRLs cover all reasons (RFC 5280, 6.3.3)."""
         reasons, until, sources = 0, math.inf, []
         for group, ends in groups:
-            adds = self._covers(group, cert) & ~reasons
-            if not adds:
+            covers = self._covers(group, cert)
+            if not covers:
                 found.add(group.any.source, "it is for other certificates")
+            if not covers & ~reasons:
                 continue
             fresh = group.fresh(now)
             if not fresh.until:
                 found.add(fresh.source, fresh.why)
                 found.retry = min(found.retry, self._comes(group, now))
                 continue
-            reasons |= adds
+            reasons |= covers
             until = min(until, fresh.until, ends)
             sources.append(fresh.source)
             if reasons == ALL_REASONS:
@@ -339,10 +341,8 @@ class CrlIndex:
 
     # -- whether a CRL's signer may speak
 
-    def _standing(
-        self, crl: Crl, issuer: x509.Certificate, now: float, asking: frozenset[bytes]
-    ) -> _Standing:
-        key = self._key(issuer)
+    def _standing(self, crl: Crl, key: bytes, now: float, asking: frozenset[bytes]) -> _Standing:
+        """Whether a CRL may speak of what the holder of `key` (a SHA-256) issued."""
         if key == crl.signer_key:
             return _Standing(True, "")
         if key not in crl.speaks_for:
