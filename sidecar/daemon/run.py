@@ -23,7 +23,7 @@ from ..core.wire import AuthzRequest
 from .authz import Connection, Service
 from .decisionlog import DecisionLog
 from .engine import Answered, Engine
-from .listen import open_listener, remove_socket
+from .listen import BACKLOG, open_listener, remove_socket
 from .ocsp_client import OcspAnswers, OcspClient
 from .status import Status
 from .store import Reload, Store
@@ -94,7 +94,9 @@ class Daemon:
         sockets = self._sockets(handed)
         loop = asyncio.get_running_loop()
         servers = [
-            await loop.create_server(lambda: Connection(self.service), sock=listener)
+            await loop.create_server(
+                lambda: Connection(self.service), sock=listener, backlog=BACKLOG
+            )
             for listener in sockets.authz
         ]
         stopped = asyncio.Event()
