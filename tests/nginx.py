@@ -9,6 +9,7 @@ with Nginx(binary, f"http {{ server {{ listen 127.0.0.1:{port}; }} }}", tmp_path
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
@@ -33,12 +34,22 @@ class NginxError(AssertionError):
     """nginx refused its configuration, died, or did not answer in time."""
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on.  Somebody else may take it meanwhile."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on 127.0.0.1 that nobody listens on, never the same twice.
+
+    It is below the range that Linux takes for outgoing connections (32768 and up), so that no
+    client takes it meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10240, 32768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class Nginx:
