@@ -1,0 +1,457 @@
+"""A real nginx, a real sidecar and an application behind, with the files of nginx-example/.
+
+    with Stack(nginx_binary, tmp_path) as stack:
+        alice = stack.people.alice
+        assert stack.get("/admin/", cert=alice).status == 200
+        stack.edit_policy(stack.policy.replace("alice", "bob"))
+        with stack.connect(cert=alice) as connection:      # one TLS connection, kept alive
+            assert connection.get("/admin/").status == 403
+
+`sites` are files of nginx-example/: `nginx.conf`, or any number of `variants/NAME.conf`, each of
+which then has ports of its own.  The examples' paths and ports are replaced by the test's, and
+nothing else: see `adapt`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from daemon import Daemon
+from nginx import Nginx, free_port
+from pki import CA, Leaf, now
+from tools import NginxBinary
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "nginx-example"
+HOST = "app.example.com"
+SERVER_NAMES = [HOST, "*.example.com", "*.customers.example.com", "localhost"]
+
+
+# -- who is there
+
+
+@dataclass
+class People:
+    """The authorities of the examples, and a certificate of each kind."""
+
+    staff: CA = field(default_factory=lambda: CA("Example Staff CA"))
+    partners: CA = field(default_factory=lambda: CA("Example Partners CA"))
+    stranger: CA = field(default_factory=lambda: CA("Somebody Else's CA"))
+    server: CA = field(default_factory=lambda: CA("Example Server CA"))
+
+    @cached_property
+    def alice(self) -> Leaf:
+        return self.staff.issue("alice", dns=["alice.example.com"])
+
+    @cached_property
+    def bob(self) -> Leaf:
+        return self.staff.issue("bob")
+
+    @cached_property
+    def acme(self) -> Leaf:
+        """Staff's CA, for the host acme.customers.example.com."""
+        return self.staff.issue("acme", dns=["acme.customers.example.com"])
+
+    @cached_property
+    def partner(self) -> Leaf:
+        return self.partners.issue("shop")
+
+    @cached_property
+    def mallory(self) -> Leaf:
+        """Alice by name, from a CA that nobody here knows."""
+        return self.stranger.issue("alice")
+
+    @cached_property
+    def expired(self) -> Leaf:
+        """Alice, until yesterday."""
+        start = now() - timedelta(days=9)
+        return self.staff.issue("alice", not_before=start, not_after=now() - timedelta(days=1))
+
+    def write_policy_files(self, directory: Path) -> None:
+        """What policy.yaml refers to."""
+        pki = directory / "pki"
+        pki.mkdir(parents=True, exist_ok=True)
+        (pki / "staff-ca.crt").write_bytes(self.staff.pem)
+        (pki / "partners-ca.crt").write_bytes(self.partners.pem)
+        (pki / "staff.crl").write_bytes(self.staff.crl())
+        (directory / "denylist.txt").write_text("# nobody yet\n")
+
+    def write_nginx_files(self, directory: Path) -> None:
+        """What nginx.conf refers to."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "client-cas.crt").write_bytes(self.staff.pem + self.partners.pem)
+        server = self.server.server(*SERVER_NAMES)
+        (directory / "server.crt").write_bytes(server.chain_pem)
+        (directory / "server.key").write_bytes(server.key_pem)
+
+
+# -- the application behind
+
+
+class _App(BaseHTTPRequestHandler):
+    """Answers any request with what it saw of it, as JSON; speaks enough WebSocket to greet."""
+
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length).decode("latin-1")
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            return self._greet()
+        saw = {
+            "app": True,
+            "method": self.command,
+            "uri": self.path,
+            "headers": [[name.lower(), value] for name, value in self.headers.items()],
+            "body": body,
+        }
+        data = json.dumps(saw).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+        return None
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = _answer
+
+    def _greet(self) -> None:
+        who = self.headers.get("X-Client-CN", "nobody").encode()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        self.wfile.write(bytes([0x81, len(who)]) + who)  # RFC 6455, 5.2: one text frame
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class _AppServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no concern of a test."""
+
+
+# -- the client
+
+
+@dataclass
+class Answer:
+    """One answer; names of headers in lower case.  Status 0: closed without an answer."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+
+    @property
+    def app(self) -> dict[str, Any] | None:
+        """What the application saw, or None if the request did not get to it."""
+        with suppress(ValueError):
+            saw = json.loads(self.body)
+            if isinstance(saw, dict) and saw.get("app"):
+                return saw
+        return None
+
+    def saw(self, name: str) -> list[str]:
+        """The values of a header as the application received it."""
+        headers = self.app["headers"] if self.app else []
+        return [value for key, value in headers if key == name.lower()]
+
+
+class Connection:
+    """One TLS connection, kept alive over its requests."""
+
+    def __init__(self, stream: socket.socket, host: str) -> None:
+        self.socket, self.host = stream, host
+        self._buffer = b""
+
+    def get(
+        self,
+        path: str,
+        *,
+        host: str | None = None,
+        method: str = "GET",
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> Answer:
+        """One request; `headers` go out as they are, also twice."""
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host or self.host}"]
+        lines += [f"{name}: {value}" for name, value in pairs]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        return self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + body, head=method == "HEAD")
+
+    def raw(self, request: bytes, *, head: bool = False) -> Answer:
+        """Send these bytes, and read one answer."""
+        try:
+            self.socket.sendall(request)
+            return self._receive(head)
+        except (ConnectionError, ssl.SSLError):
+            return Answer(0)
+
+    def _receive(self, head: bool) -> Answer:
+        raw = self._until(b"\r\n\r\n")
+        if raw is None:
+            return Answer(0)
+        first, *lines = raw[:-4].decode("latin-1").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        status = int(first.split()[1])
+        body = b"" if head or status in (101, 204, 304) else self._body(headers)
+        return Answer(status, headers, body.decode("utf-8", "replace"))
+
+    def _body(self, headers: Mapping[str, str]) -> bytes:
+        if headers.get("transfer-encoding") == "chunked":
+            found = b""
+            while size := int((self._until(b"\r\n") or b"0").strip(), 16):
+                found += self._take(size)
+                self._take(2)
+            self._until(b"\r\n")
+            return found
+        if "content-length" in headers:
+            return self._take(int(headers["content-length"]))
+        while self._more():
+            pass
+        return self._take(len(self._buffer))
+
+    def _until(self, end: bytes) -> bytes | None:
+        while end not in self._buffer:
+            if not self._more():
+                return None
+        return self._take(self._buffer.index(end) + len(end))
+
+    def _take(self, size: int) -> bytes:
+        while len(self._buffer) < size and self._more():
+            pass
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def _more(self) -> bool:
+        data = self.socket.recv(65536)
+        self._buffer += data
+        return bool(data)
+
+    def read(self, size: int) -> bytes:
+        """What follows an answer that switched protocols."""
+        return self._take(size)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# -- the examples' files
+
+
+def example(name: str) -> str:
+    """A file of nginx-example/."""
+    return (EXAMPLES / name).read_text()
+
+
+def policy_of(name: str) -> list[dict[str, Any]]:
+    """The locations that a variant's heading says go into policy.yaml."""
+    found = re.search(r"(?m)^# policy\.yaml:\n((?:#   .*\n)+)", example(name))
+    if not found:
+        return []
+    entries = yaml.safe_load(re.sub(r"(?m)^#   ", "", found[1]))
+    return entries if isinstance(entries, list) else []
+
+
+def adapt(text: str, replacements: Mapping[str, str]) -> str:
+    """An example with the test's paths and ports; the only changes that are made to it."""
+    text = re.sub(r"(?m)^(user|pid|error_log|\s*access_log) .*\n", "", text)
+    for old, new in replacements.items():
+        text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
+    return text
+
+
+# -- the whole
+
+
+class Stack:
+    """nginx, sidecar, application.  `sites` and `policy` default to the main example's."""
+
+    def __init__(
+        self,
+        binary: NginxBinary,
+        directory: Path,
+        *,
+        sites: Sequence[str] = ("nginx.conf",),
+        conf: str | None = None,
+        policy: str | None = None,
+        settings: str = "",
+        people: People | None = None,
+    ) -> None:
+        self.directory, self.people = directory, people or People()
+        self.app = _AppServer(("127.0.0.1", 0), _App)
+        self.ports = {site: free_port() for site in sites}
+        self.plain_ports = {site: free_port() for site in sites}
+        self.daemon = Daemon(_made(directory / "sidecar"), policy or example("policy.yaml"), settings)
+        self.people.write_policy_files(self.daemon.directory)
+        etc = directory / "nginx"
+        self.people.write_nginx_files(etc / "pki")
+        self._install(etc)
+        self.nginx = Nginx(binary, conf if conf is not None else self._conf(sites), etc)
+
+    # -- setting up
+
+    def replacements(self, site: str) -> dict[str, str]:
+        """What of an example stands for something else here."""
+        return {
+            "/run/mtls-sidecar/authz.sock": str(self.daemon.socket),
+            "/var/cache/nginx/": f"{self.directory}/cache-",
+            "127.0.0.1:8080": f"127.0.0.1:{self.app.server_port}",
+            "listen 443": f"listen 127.0.0.1:{self.ports[site]}",
+            "listen 80": f"listen 127.0.0.1:{self.plain_ports[site]}",
+        }
+
+    def _install(self, etc: Path) -> None:
+        shutil.copytree(EXAMPLES / "html", etc / "html", dirs_exist_ok=True)
+        (etc / "snippets").mkdir(exist_ok=True)
+        site = next(iter(self.ports))
+        for each in (EXAMPLES / "snippets").glob("*.conf"):
+            text = adapt(each.read_text(), self.replacements(site))
+            (etc / "snippets" / each.name).write_text(text)
+
+    def _conf(self, sites: Sequence[str]) -> str:
+        texts = [adapt(example(site), self.replacements(site)) for site in sites]
+        if "nginx.conf" in sites:
+            return texts[0]
+        app = f"upstream app {{ server 127.0.0.1:{self.app.server_port}; }}"
+        shared = "include snippets/mtls-sidecar.conf;"
+        return "\n".join(["http {", shared, app, *texts, "}"])
+
+    # -- life
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.app.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            self.daemon.start()
+            self.nginx.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.nginx.stop()
+        self.daemon.stop()
+        self.app.shutdown()
+        self.app.server_close()
+
+    # -- asking
+
+    def connect(
+        self,
+        *,
+        cert: Leaf | None = None,
+        sni: str | None = HOST,
+        site: str | None = None,
+        session: ssl.SSLSession | None = None,
+        alpn: Sequence[str] = (),
+        port: int | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> Connection:
+        """A TLS connection to a site (by default the first) with this certificate and SNI."""
+        context = context or self.context(cert)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        port = port or self.ports[site or next(iter(self.ports))]
+        plain = socket.create_connection(("127.0.0.1", port), timeout=15)
+        try:
+            stream = context.wrap_socket(plain, server_hostname=sni, session=session)
+        except BaseException:
+            plain.close()
+            raise
+        return Connection(stream, sni or HOST)
+
+    def context(self, cert: Leaf | None = None) -> ssl.SSLContext:
+        """A client's TLS settings.  A session of one connection resumes only under the same."""
+        context = ssl.create_default_context(cadata=self.people.server.pem.decode())
+        context.check_hostname = False  # a test may well say a name that the server hasn't
+        if cert is not None:
+            context.load_cert_chain(*cert.write(self.directory / "clients" / cert.sha256[:16]))
+        return context
+
+    def get(
+        self,
+        path: str,
+        *,
+        cert: Leaf | None = None,
+        host: str | None = None,
+        sni: str | None = None,
+        site: str | None = None,
+        method: str = "GET",
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> Answer:
+        """One request on a connection of its own.  `sni` is the host, unless it says another."""
+        name = sni or host or HOST
+        with self.connect(cert=cert, sni=name, site=site) as connection:
+            return connection.get(path, host=host or name, method=method, headers=headers, body=body)
+
+    # -- the sidecar
+
+    @property
+    def policy(self) -> str:
+        return self.daemon.policy.read_text()
+
+    def edit_policy(self, text: str, *, good: bool = True) -> None:
+        """Save another policy and wait until the sidecar has taken it, or refused it."""
+        result = "ok" if good else "error"
+        name = f'mtls_sidecar_policy_reloads_total{{result="{result}"}}'
+        before = self.daemon.metric(name)
+        self.daemon.write("policy.yaml", text)
+        self.daemon.until(lambda: self.daemon.metric(name) > before)
+
+    def metrics(self) -> str:
+        return self.daemon.get("/metrics")[1]
+
+    def decisions(self, location: str, reason: str) -> float:
+        """How often this was decided."""
+        decision = "allow" if reason in ("allowed", "public") else "deny"
+        labels = f'decision="{decision}",location="{location}",reason="{reason}"'
+        return self.daemon.metric(f"mtls_sidecar_decisions_total{{{labels}}}")
+
+    @property
+    def decision_log(self) -> str:
+        return self.daemon.log.read_text()
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
