@@ -860,6 +860,44 @@ def test_a_signer_with_two_certificates() -> None:
         assert found.status(CAROL, ISSUING) is GOOD
 
 
+def test_a_signer_under_a_renewed_authority() -> None:
+    """Way up means a way that is valid now; with the old one alone there is none."""
+    brief: dict[str, Any] = {"not_before": T0 - DAY, "not_after": T0 + DAY / 4}
+    old = CA("Middle", issuer=ROOT, **brief)
+    new = CA("Middle", issuer=ROOT, key=old.key, **YEARS)
+    signer = CA("x", issuer=old, subject=ISSUING.subject, **YEARS)
+    own = crl(signer)
+    both = ask(own, authorities=(ROOT, ISSUING, old, new, signer))
+    assert both.status(CAROL, ISSUING) is GOOD
+    alone = ask(own, authorities=(ROOT, ISSUING, old, signer))
+    assert alone.status(CAROL, ISSUING) is UNKNOWN
+    early = alone.answer(CAROL, ISSUING, now=T0.timestamp())
+    assert (early.status, early.until) == (GOOD, brief["not_after"].timestamp() + 1)
+
+
+def cross(*names: str) -> list[CA]:
+    """Authorities, each of which has certified each other; nobody is self-signed."""
+    cas = [CA(name, **YEARS) for name in names]
+    return [
+        CA("x", key=child.key, subject=child.subject, issuer=parent, **YEARS)
+        for child in cas
+        for parent in cas
+        if child is not parent
+    ]
+
+
+def test_a_mesh_of_authorities() -> None:
+    """Many ways, or none, from a signer to an anchor: read at once, and nothing is good in vain."""
+    mesh = cross(*"ABCDEFGHIJ")
+    issuer = mesh[0]
+    leaf = issuer.issue("leaf")
+    other = CA("y", issuer=mesh[1], subject=issuer.subject, **YEARS)
+    for signer, status in ((issuer, GOOD), (other, UNKNOWN)):
+        assert ask(crl(signer), authorities=[*mesh, other]).status(leaf, issuer) is status
+    hung = [*mesh, ROOT, CA("z", key=issuer.key, subject=issuer.subject, issuer=ROOT, **YEARS)]
+    assert ask(crl(other), authorities=[*hung, other]).status(leaf, issuer) is GOOD
+
+
 def test_a_revoked_signer_s_word_is_void() -> None:
     """What a CRL signer on its issuer's CRL has signed neither clears nor revokes."""
     signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **YEARS)

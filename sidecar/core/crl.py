@@ -29,10 +29,8 @@ from .crl_entries import HOLD, REMOVE, Entry
 from .crl_read import (
     Crl,
     CrlError,
-    Signer,
     Watermark,
     goes_back,
-    key_digest,
     read_crl,
     scope_key,
     supersedes,
@@ -43,9 +41,11 @@ from .crl_scope import (
     EVERYTHING,
     CertFacts,
     Scope,
+    Signer,
     covered,
     crl_facts,
     implied_point,
+    key_digest,
 )
 from .revocation import Answer, Status
 
@@ -349,10 +349,10 @@ class CrlIndex:
             return _Standing(
                 False, "its signer is not under the anchor of the certificate's issuer"
             )
-        # Anybody's word of these suffices; without one, the best of them says what it lacks.
+        # Any way to an anchor will do; without a sound one, the best of them says what it lacks.
         standings = [self._signer_standing(s, now, asking) for s in crl.signers]
         standings.sort(key=lambda s: (s.why != "", not s.revokes))
-        return standings[0]
+        return standings[0] if standings else _Standing(False, "its signer leads to no anchor")
 
     def _signer_standing(self, signer: Signer, now: float, asking: frozenset[bytes]) -> _Standing:
         status, until = Status.UNKNOWN, math.inf
@@ -366,9 +366,10 @@ class CrlIndex:
             return _Standing(False, "its signer's certificate is revoked")
         if status is Status.UNKNOWN and self._whole_chain:
             return _Standing(True, "whether its signer's certificate is revoked is unknown")
-        if not signer.not_before <= now < signer.not_after + 1:
-            return _Standing(True, "its signer's certificate is not valid now")
-        return _Standing(True, "", min(signer.not_after + 1, until))
+        for start, stop in signer.valid:
+            if start <= now < stop:
+                return _Standing(True, "", min(stop, until))
+        return _Standing(True, "its signer's certificate is not valid now")
 
     def _key(self, cert: x509.Certificate) -> bytes:
         key = self._keys.get(cert)

@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
 from .crl_entries import NO_ENTRIES, Entries, Entry, read_entries
-from .crl_scope import EVERYTHING, Scope, read_scope
+from .crl_scope import EVERYTHING, Authorities, Scope, Signer, read_scope
 from .der import comparable_name
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -40,20 +37,6 @@ class CrlError(ValueError):
 
     def __str__(self) -> str:
         return "; ".join(filter(None, map(str, self.args)))
-
-
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """A way from a CRL's signer towards an anchor.
-
-    `issuer` is empty where the signer is the top itself.  Validity, in seconds since the epoch,
-    is that of the whole way; its last second is in.
-    """
-
-    cert: bytes
-    issuer: bytes
-    not_before: float
-    not_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +112,7 @@ def _to_der(data: bytes) -> bytes:
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
     crl = x509.load_der_x509_crl(der)
     issuer = comparable_name(crl.issuer.public_bytes())
-    signer = _verify(crl, issuer, _Authorities.of(authorities))
+    signer = _verify(crl, issuer, Authorities.of(authorities))
     found = _read_extensions(crl)
     entries, unusable = NO_ENTRIES, found.unusable
     if not unusable:
@@ -146,7 +129,7 @@ def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
         next_update=None if next_update is None else next_update.timestamp(),
         scope=found.scope,
         signer_key=signer.key,
-        signers=signer.ways,
+        signers=signer.signers,
         speaks_for=signer.speaks_for,
         entries=entries,
         unusable=unusable or entries.unusable,
@@ -200,97 +183,15 @@ def _read_extensions(crl: x509.CertificateRevocationList) -> _Extensions:
 # -- who signed ----------------------------------------------------------------------------------
 
 _WEAK = (hashes.MD5, hashes.SHA1)
-_DEPTH, _WAYS = 8, 16
 
 
 class _Signed(NamedTuple):
     key: bytes
-    ways: tuple[Signer, ...]
+    signers: tuple[Signer, ...]
     speaks_for: frozenset[bytes]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Authority:
-    """A certificate of the trust.  `key` is the SHA-256 of its SubjectPublicKeyInfo."""
-
-    cert: x509.Certificate
-    der: bytes
-    subject: bytes
-    issuer: bytes
-    key: bytes
-    signs_crls: bool
-    issues: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Authorities:
-    """The authorities of a trust and who of them issued whom."""
-
-    all: tuple[_Authority, ...]
-    parents: dict[bytes, tuple[_Authority, ...]]
-
-    @staticmethod
-    @lru_cache(maxsize=8)
-    def of(ders: tuple[bytes, ...]) -> _Authorities:
-        """Read them; each signature among them is checked once."""
-        found = tuple(_authority(der) for der in dict.fromkeys(ders))
-        return _Authorities(found, {a.der: tuple(_parents(a, found)) for a in found})
-
-    def ways(self, authority: _Authority, below: tuple[_Authority, ...] = ()) -> Iterator[_Way]:
-        """Every way from an authority to a top: self-signed, or issued by nobody here."""
-        path = (*below, authority)
-        parents = self.parents[authority.der]
-        if not parents or authority in parents:
-            yield path
-        if len(path) < _DEPTH:
-            for parent in parents:
-                if parent not in path:
-                    yield from self.ways(parent, path)
-
-
-_Way = tuple[_Authority, ...]
-
-
-def _authority(der: bytes) -> _Authority:
-    cert = x509.load_der_x509_certificate(der)
-    usage = _extension(cert, x509.KeyUsage)
-    constraints = _extension(cert, x509.BasicConstraints)
-    is_ca = constraints.ca if constraints else cert.version is x509.Version.v1
-    return _Authority(
-        cert=cert,
-        der=der,
-        subject=comparable_name(cert.subject.public_bytes()),
-        issuer=comparable_name(cert.issuer.public_bytes()),
-        key=key_digest(cert),
-        signs_crls=usage is None or usage.crl_sign,
-        issues=is_ca and (usage is None or usage.key_cert_sign),
-    )
-
-
-def _extension(cert: x509.Certificate, kind: type[E]) -> E | None:
-    try:
-        return cert.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def key_digest(cert: x509.Certificate) -> bytes:
-    """The SHA-256 of a certificate's SubjectPublicKeyInfo."""
-    spki = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).digest()
-
-
-def _parents(child: _Authority, all_: Sequence[_Authority]) -> Iterator[_Authority]:
-    for parent in all_:
-        if parent.subject == child.issuer and parent.issues:
-            try:
-                child.cert.verify_directly_issued_by(parent.cert)
-            except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-                continue
-            yield parent
-
-
-def _verify(crl: x509.CertificateRevocationList, issuer: bytes, known: _Authorities) -> _Signed:
+def _verify(crl: x509.CertificateRevocationList, issuer: bytes, known: Authorities) -> _Signed:
     """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
     name = crl.issuer.rfc4514_string()
     named = [a for a in known.all if a.subject == issuer]
@@ -306,10 +207,7 @@ def _verify(crl: x509.CertificateRevocationList, issuer: bytes, known: _Authorit
     if not signers:
         hint = "have the CA's certificate issued with the keyUsage cRLSign"
         raise CrlError(f"{name} may not sign CRLs: its keyUsage lacks cRLSign", hint)
-    ways = [way for signer in signers for way in known.ways(signer)][:_WAYS]
-    tops = {way[-1].der for way in ways}
-    speaks_for = {a.key for a in known.all if any(w[-1].der in tops for w in known.ways(a))}
-    return _Signed(signers[0].key, tuple(map(_signer, ways)), frozenset(speaks_for))
+    return _Signed(signers[0].key, known.signers(signers), known.speak_for(signers))
 
 
 def _refuse_weak(crl: x509.CertificateRevocationList) -> None:
@@ -329,15 +227,6 @@ def _is_signed_by(crl: x509.CertificateRevocationList, signer: x509.Certificate)
         return crl.is_signature_valid(signer.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError, UnsupportedAlgorithm):
         return False
-
-
-def _signer(way: _Way) -> Signer:
-    return Signer(
-        cert=way[0].der,
-        issuer=way[1].der if len(way) > 1 else b"",
-        not_before=max((a.cert.not_valid_before_utc.timestamp() for a in way), default=math.inf),
-        not_after=min((a.cert.not_valid_after_utc.timestamp() for a in way), default=-math.inf),
-    )
 
 
 # -- going backwards -----------------------------------------------------------------------------
