@@ -432,7 +432,7 @@ class Stack:
 
     def edit_policy(self, text: str, *, good: bool = True) -> None:
         """Save another policy and wait until the sidecar has taken it, or refused it."""
-        result = "ok" if good else "error"
+        result = "success" if good else "error"
         name = f'mtls_sidecar_policy_reloads_total{{result="{result}"}}'
         before = self.daemon.metric(name)
         self.daemon.write("policy.yaml", text)

@@ -152,7 +152,7 @@ def test_the_log_lines_of_both_join_by_request_id(stack: Stack) -> None:
     """The sidecar logs nginx's $request_id, which the application receives, too."""
     answer = stack.get("/admin/", cert=stack.people.alice)
     (request_id,) = answer.saw("x-request-id")
-    assert request_id in stack.decision_log
+    stack.daemon.until(lambda: request_id in stack.decision_log)
 
 
 def test_metrics_tell_location_and_reason(stack: Stack) -> None:

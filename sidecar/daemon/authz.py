@@ -33,6 +33,13 @@ from .engine import Answered, Engine
 MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
 """Longest request head, in bytes."""
 
+_SPELT = (
+    b"SSL-Client-Verify", b"SSL-Client-Cert", b"Host", b"SSL-Server-Name", b"X-Original-URI",
+    b"X-Original-Method", b"X-Real-IP", b"X-Request-ID",
+)  # fmt: skip
+_AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
+"""The control headers as nginx's configuration spells them: the common case needs no folding."""
+
 Record = Callable[[Answered, AuthzRequest | None, float], None]
 """Told of every decision: how it was answered, the request if it could be read, the seconds."""
 
@@ -163,8 +170,10 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        field = CONTROL_HEADERS.get(name)
+        field = _AS_WRITTEN.get(name)
+        if field is None:
+            name = name.lower()
+            field = CONTROL_HEADERS.get(name)
         if field is not None:
             if field in self._fields:
                 self._bad = f"header {name.decode('latin-1')!r} is repeated"
@@ -259,7 +268,7 @@ class Connection(asyncio.Protocol):
             return
         if self._out:
             transport.write(b"".join(self._out))
-            self._out.clear()
+            self._out = []
         if self._closing and not self._busy:
             self._end(transport)
 

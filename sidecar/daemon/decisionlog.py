@@ -89,18 +89,19 @@ class DecisionLog:
         return self._join(fields)
 
     def _line(self, note: str, request: AuthzRequest, seconds: float) -> str:
-        fields = [
-            ("id", request.request_id),
-            ("method", request.method),
-            ("host", request.host),
-            ("uri", request.uri.decode("latin-1")),
-            ("client_ip", request.client_ip),
-            ("verify", request.verify),
-        ]
         micros = int(seconds * 1e6)
+        name, method, host = quote(request.request_id), quote(request.method), quote(request.host)
+        uri, ip = quote(request.uri.decode("latin-1")), quote(request.client_ip)
+        verify = quote(request.verify)
         if self._json:
-            return f'{{"time":"{self._now()}",{note},{self._join(fields)},"us":{micros}}}\n'
-        return f"{self._now()} {note} {self._join(fields)} us={micros}\n"
+            return (
+                f'{{"time":"{self._now()}",{note},"id":{name},"method":{method},"host":{host},'
+                f'"uri":{uri},"client_ip":{ip},"verify":{verify},"us":{micros}}}\n'
+            )
+        return (
+            f"{self._now()} {note} id={name} method={method} host={host} "
+            f"uri={uri} client_ip={ip} verify={verify} us={micros}\n"
+        )
 
     def _join(self, fields: list[tuple[str, str]]) -> str:
         if self._json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..core.certificate import ClientCert, MalformedCertificate, from_header
 from ..core.decision import Decision
@@ -80,7 +80,7 @@ class Engine:
         if subject is None and request.cert:
             subject = self._read(request.cert)
             key = _key(location, request, subject) if subject is not None else None
-        asked = replace(request, location=location.name, subject=subject)
+        asked = request._replace(location=location.name, subject=subject)
         answered = self._answer(asked, now, questions)
         if any(trust.ocsp for trust in location.trusts):
             answered.expires = min(answered.expires, now + OCSP_SECONDS)
