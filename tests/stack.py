@@ -198,7 +198,9 @@ class Connection:
         lines += [f"{name}: {value}" for name, value in pairs]
         if body:
             lines.append(f"Content-Length: {len(body)}")
-        return self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + body, head=method == "HEAD")
+        return self.raw(
+            "\r\n".join([*lines, "", ""]).encode("latin-1") + body, head=method == "HEAD"
+        )
 
     def raw(self, request: bytes, *, head: bool = False) -> Answer:
         """Send these bytes, and read one answer."""
@@ -312,7 +314,9 @@ class Stack:
         self.app = _AppServer(("127.0.0.1", 0), _App)
         self.ports = {site: free_port() for site in sites}
         self.plain_ports = {site: free_port() for site in sites}
-        self.daemon = Daemon(_made(directory / "sidecar"), policy or example("policy.yaml"), settings)
+        self.daemon = Daemon(
+            _made(directory / "sidecar"), policy or example("policy.yaml"), settings
+        )
         self.people.write_policy_files(self.daemon.directory)
         etc = directory / "nginx"
         self.people.write_nginx_files(etc / "pki")
@@ -422,7 +426,9 @@ class Stack:
         """One request on a connection of its own.  `sni` is the host, unless it says another."""
         name = sni or host or HOST
         with self.connect(cert=cert, sni=name, site=site) as connection:
-            return connection.get(path, host=host or name, method=method, headers=headers, body=body)
+            return connection.get(
+                path, host=host or name, method=method, headers=headers, body=body
+            )
 
     # -- the sidecar
 

@@ -10,9 +10,7 @@ from tools import NginxBinary
 
 
 @pytest.fixture(scope="module")
-def stack(
-    nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def stack(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(nginx_binary, tmp_path_factory.mktemp("main")) as found:
         yield found
 
@@ -105,7 +103,10 @@ def test_the_application_learns_who_it_is_from_nobody_but_the_sidecar(stack: Sta
 
 def test_control_headers_of_the_client_never_reach_the_sidecar(stack: Stack) -> None:
     """A client that says SSL-Client-Verify: SUCCESS is one without a certificate."""
-    forged = {"SSL-Client-Verify": "SUCCESS", "SSL-Client-Cert": stack.people.alice.escaped.decode()}
+    forged = {
+        "SSL-Client-Verify": "SUCCESS",
+        "SSL-Client-Cert": stack.people.alice.escaped.decode(),
+    }
     assert stack.get("/admin/", headers=forged).status == 401
 
 
