@@ -38,7 +38,7 @@ SETTLE_SECONDS = 0.05
 """How long a changed file must rest before it is read."""
 
 LARGE_CRL = 1024 * 1024
-"""CRLs from this size on, in bytes, are read in a process of their own."""
+"""CRLs from this size on, in bytes, are read in a process of their own, while we serve."""
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class WatchedSources:
     marks: Watermarks
     seen: dict[Path, Signature | None] = field(default_factory=dict)
     forgiving: bool = False
+    serving: bool = False
     backwards: int = 0
     _good: dict[tuple[object, ...], tuple[Signature | None, object]] = field(default_factory=dict)
 
@@ -105,7 +106,7 @@ class WatchedSources:
             raise
 
     def _read_crl(self, data: bytes, place: str, authorities: tuple[bytes, ...]) -> Crl:
-        if len(data) < LARGE_CRL:
+        if len(data) < LARGE_CRL or not self.serving:
             crl = read_crl(data, place, authorities)
         else:
             context = get_context("spawn")
@@ -207,6 +208,7 @@ class Store:
         sources = self._sources
         sources.begin()
         sources.seen[self.path] = signature(self.path)
+        sources.serving = self.current is not None
         problems: tuple[Diagnostic, ...] = ()
         try:
             data = self._read()
