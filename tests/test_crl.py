@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ReasonFlags
 from cryptography.x509.oid import NameOID
@@ -186,7 +187,8 @@ def test_an_empty_crl_is_a_good_crl() -> None:
     assert ask(crl()).status(ALICE) is GOOD
 
 
-DER = x509.load_pem_x509_crl(crl(revoked=[ALICE])).public_bytes(Encoding.DER)
+PEM = crl(revoked=[ALICE])
+DER = x509.load_pem_x509_crl(PEM).public_bytes(Encoding.DER)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +202,10 @@ DER = x509.load_pem_x509_crl(crl(revoked=[ALICE])).public_bytes(Encoding.DER)
         (DER[:-1], "not a readable CRL"),
         (DER + b"\0", "not a readable CRL"),
         (DER + DER, "not a readable CRL"),
-        (crl() + crl(), "2 PEM blocks"),
-        (crl() + b"garbage", "something follows"),
-        (crl().replace(b"-----END", b"-----"), "no end"),
-        (crl()[:100] + b"!" + crl()[100:], "not a readable CRL"),
+        (PEM + PEM, "2 PEM blocks"),
+        (PEM + b"garbage", "something follows"),
+        (PEM.replace(b"-----END", b"-----"), "no end"),
+        (PEM[:100] + b"!" + PEM[100:], "not a readable CRL"),
         (STAFF.pem, "neither PEM nor DER"),
         (STAFF.der, "not a readable CRL"),
         (pem("X509 CRL", b""), "not a readable CRL"),
@@ -243,6 +245,15 @@ def test_the_key_usage_must_allow_it() -> None:
     data = crl(key=plain.private)
     with pytest.raises(CrlError, match="lacks cRLSign"):
         read_crl(data, "crl.pem", [plain.der, STAFF.der])
+
+
+def test_a_key_that_signs_nothing() -> None:
+    """An authority whose key can't sign (X25519) has signed nothing."""
+    public = x25519.X25519PrivateKey.generate().public_key()
+    builder = x509.CertificateBuilder(STAFF.subject, STAFF.subject, public, 1, T0, T0 + DAY)
+    cert = builder.sign(STAFF.key, hashes.SHA256())
+    with pytest.raises(CrlError, match="the signature is not by"):
+        read_crl(crl(), "crl.pem", [cert.public_bytes(Encoding.DER)])
 
 
 def test_weak_signatures_are_refused() -> None:
@@ -383,6 +394,13 @@ def test_records_are_found_by_their_place() -> None:
 
 def test_of_two_entries_the_revoking_one_counts() -> None:
     """removeFromCRL beside a revocation of the same serial removes nothing."""
+    for reasons in ((b"\1", b"\x08"), (b"\x08", b"\1")):
+        codes = [by_hand_extension("2.5.29.21", tlv(0x0A, each)) for each in reasons]
+        for serial in (9, -9, 2**170):
+            crl_ = read(by_hand(STAFF, [by_hand_entry(serial, code) for code in codes]))
+            said = crl_.find(crl_.issuer, serial)
+            assert said is not None
+            assert said.reason == 1
     for order in (1, -1):
         pair = [b"\0" * 19 + b"\7" + b"\0\0" + bytes([r]) for r in (REMOVE, 1)][::order]
         found = build_table(pair, {}).find(7)
@@ -409,6 +427,7 @@ def test_a_list_of_many_is_compact() -> None:
     found = read(by_hand(STAFF, map(by_hand_entry, serials)))
     copied = pickle.dumps(found, 5)
     assert len(copied) < 50_000 * 21
+    assert len(found.entries.tables[found.issuer].starts) > 4 * 50_000 / 20  # many small buckets
     again = pickle.loads(copied)
     assert again == found
     assert all(again.find(found.issuer, serial) for serial in serials)
@@ -836,6 +855,16 @@ def test_a_namesake_under_another_anchor_does_not_count() -> None:
     found = ask(crl(namesake, revoked=[BOB]), authorities=(STAFF, namesake))
     assert found.status(ALICE) is found.status(BOB) is UNKNOWN
     assert "anchor" in found.answer(ALICE).detail
+
+
+def test_who_is_no_authority_makes_no_signer() -> None:
+    """A signer's certificate that a mere client has issued leads to no anchor."""
+    mallory = ROOT.issue("mallory")
+    middle = CA("mallory", key=mallory.private, **YEARS)
+    signer = CA("x", issuer=middle, subject=ISSUING.subject, **YEARS)
+    authorities = [each.der for each in (ROOT, ISSUING, mallory, signer)]
+    found = ask(read_crl(crl(signer, revoked=[ERIN]), "crl.pem", authorities))
+    assert found.status(ERIN, ISSUING) is found.status(CAROL, ISSUING) is UNKNOWN
 
 
 def test_a_signer_that_ended_clears_nobody() -> None:
