@@ -17,9 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +28,7 @@ from ..core.policy import Policy, compile_policy, read_bundle
 from ..core.revocation import Denylist, parse_denylist
 from ..core.spec import is_address
 from ..files import MAX_POLICY, Signature, crl_place, read_file, signature
+from .aside import read_crl_aside
 
 POLL_SECONDS = 0.2
 """How often files are looked at."""
@@ -80,12 +79,16 @@ class WatchedSources:
 
     def certificates(self, path: str) -> list[ClientCert]:
         """The certificates of a file.  Raises OSError, ValueError."""
-        return self._keep(("pem", path), self.base / path, read_bundle)
+        return self._keep(
+            ("pem", path), self.base / path, lambda found: read_bundle(self._read(found))
+        )
 
     def denylist(self, path: str) -> Denylist:
         """A denylist.  Raises OSError, PolicyError."""
         place = self.base / path
-        return self._keep(("deny", path), place, lambda data: parse_denylist(data, str(place)))
+        return self._keep(
+            ("deny", path), place, lambda found: parse_denylist(self._read(found), str(found))
+        )
 
     def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
         """A CRL; None where nothing was fetched yet, or nothing acceptable ever was.
@@ -95,7 +98,7 @@ class WatchedSources:
         path = crl_place(self.base, self.state_dir, trust, place)
         key = ("crl", trust, place, authorities)
         try:
-            return self._keep(key, path, lambda data: self._read_crl(data, place, authorities))
+            return self._keep(key, path, lambda found: self._read_crl(found, place, authorities))
         except FileNotFoundError:
             if is_address(place):
                 return None
@@ -105,13 +108,12 @@ class WatchedSources:
                 return None
             raise
 
-    def _read_crl(self, data: bytes, place: str, authorities: tuple[bytes, ...]) -> Crl:
-        if len(data) < LARGE_CRL or not self.serving:
-            crl = read_crl(data, place, authorities)
+    def _read_crl(self, path: Path, place: str, authorities: tuple[bytes, ...]) -> Crl:
+        found = signature(path)
+        if self.serving and found is not None and found.size >= LARGE_CRL:
+            crl = read_crl_aside(path, place, authorities)
         else:
-            context = get_context("spawn")
-            with ProcessPoolExecutor(max_workers=1, mp_context=context) as aside:
-                crl = aside.submit(read_crl, data, place, authorities).result()
+            crl = read_crl(self._read(path), place, authorities)
         why = self.marks.refuses(crl)
         if why:
             self.backwards += 1
@@ -119,14 +121,17 @@ class WatchedSources:
         self.marks.note(crl)
         return crl
 
-    def _keep(self, key: tuple[object, ...], path: Path, parse: Callable[[bytes], T]) -> T:
+    def _read(self, path: Path) -> bytes:
+        return read_file(path, trusted_only=self.trusted_only)
+
+    def _keep(self, key: tuple[object, ...], path: Path, read: Callable[[Path], T]) -> T:
         now = signature(path)
         self.seen[path] = now
         known = self._good.get(key)
         if known is not None and now is not None and known[0] == now:
             return known[1]  # type: ignore[return-value]  # a key's value has one type
         try:
-            value = parse(read_file(path, trusted_only=self.trusted_only))
+            value = read(path)
         except (OSError, ValueError, PolicyError):
             if self.forgiving and known is not None:
                 return known[1]  # type: ignore[return-value]  # a key's value has one type
