@@ -9,7 +9,7 @@
 
 `sites` are files of nginx-example/: `nginx.conf`, or any number of `variants/NAME.conf`, each of
 which then has ports of its own.  The examples' paths and ports are replaced by the test's, and
-nothing else: see `adapt`.
+nothing else: see `adapt`.  `conf` is a whole nginx.conf instead, written like the examples.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ def adapt(text: str, replacements: Mapping[str, str]) -> str:
     """An example with the test's paths and ports; the only changes that are made to it."""
     text = re.sub(r"(?m)^(user|pid|error_log|\s*access_log) .*\n", "", text)
     for old, new in replacements.items():
-        text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
+        text = re.sub(rf"(?<![\w.]){re.escape(old)}" + r"(?!\w)" * old[-1].isalnum(), new, text)
     return text
 
 
@@ -321,7 +321,8 @@ class Stack:
         etc = directory / "nginx"
         self.people.write_nginx_files(etc / "pki")
         self._install(etc)
-        self.nginx = Nginx(binary, conf if conf is not None else self._conf(sites), etc)
+        given = adapt(conf, self.replacements(sites[0])) if conf else self._conf(sites)
+        self.nginx = Nginx(binary, given, etc)
 
     # -- setting up
 

@@ -1,0 +1,115 @@
+"""snippets/authz-location.conf holds in a server that has everything set against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import Stack, example
+from tools import NginxBinary
+
+HOSTILE = """
+http {
+    proxy_cache_path /var/cache/nginx/site keys_zone=site:1m;
+    proxy_cache site;
+    proxy_cache_valid any 10m;
+    proxy_ignore_headers Cache-Control Expires X-Accel-Expires;
+    proxy_intercept_errors on;
+    proxy_method POST;
+    underscores_in_headers on;
+    include snippets/mtls-sidecar.conf;
+    upstream app { server 127.0.0.1:8080; }
+    server {
+        listen 443 ssl;
+        ssl_certificate pki/server.crt;
+        ssl_certificate_key pki/server.key;
+        ssl_client_certificate pki/client-cas.crt;
+        ssl_verify_client optional;
+        error_page 401 403 404 500 502 503 504 =200 /sorry;
+        location = /sorry { return 200 "sorry"; }
+        location ~ ^/authz { return 200 "wrong"; }
+        include snippets/authz-location.conf;
+        include snippets/identity.conf;
+        location / { auth_request /authz/site; proxy_pass http://app; }
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def hostile(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(nginx_binary, tmp_path_factory.mktemp("hostile"), conf=HOSTILE) as found:
+        yield found
+
+
+def test_an_error_page_of_the_server_lets_nobody_in(hostile: Stack) -> None:
+    """`error_page … =200` and `proxy_intercept_errors on` stay outside of the auth location."""
+    answer = hostile.get("/a")
+    assert (answer.status, answer.body) == (200, "sorry")
+    assert hostile.get("/a", cert=hostile.people.partner).body == "sorry"
+
+
+def test_a_cache_of_the_server_remembers_no_decision(hostile: Stack) -> None:
+    """Alice's answer is not the next one's, though the server caches everything it proxies."""
+    assert hostile.get("/b", cert=hostile.people.alice).app
+    assert hostile.get("/b").body == "sorry"
+    assert hostile.get("/b", cert=hostile.people.alice).app
+
+
+def test_headers_with_underscores_do_not_reach_the_sidecar(hostile: Stack) -> None:
+    """SSL_Client_Verify of the client, which nginx passes on here, is not nginx's."""
+    forged = {
+        "SSL_Client_Verify": "SUCCESS",
+        "SSL_Client_Cert": hostile.people.alice.escaped.decode(),
+    }
+    assert hostile.get("/c", headers=forged).body == "sorry"
+    both = hostile.get("/c", cert=hostile.people.alice, headers=forged)
+    assert both.app
+
+
+def test_without_a_sidecar_nobody_gets_in(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """The sidecar is down: 500, and never the application, whatever error pages there are."""
+    with Stack(nginx_binary, tmp_path / "plain") as stack:
+        stack.daemon.stop()
+        assert stack.get("/admin/", cert=stack.people.alice).status == 500
+        assert stack.get("/public/").status == 200
+        stack.daemon.start()
+        assert stack.get("/admin/", cert=stack.people.alice).status == 200
+    with Stack(nginx_binary, tmp_path / "hostile", conf=HOSTILE) as stack:
+        stack.daemon.stop()
+        assert stack.get("/", cert=stack.people.alice).body == "sorry"
+
+
+@pytest.mark.parametrize("line", ["error_page 599 /authz/;", "proxy_cache off;"])
+def test_the_lines_against_inheritance_are_needed(
+    nginx_binary: NginxBinary, tmp_path: Path, line: str
+) -> None:
+    """Without that line of the snippet, nginx lets a client in whom nobody allowed."""
+    with Stack(nginx_binary, tmp_path, conf=HOSTILE) as stack:
+        snippet = stack.directory / "nginx/snippets/authz-location.conf"
+        text = snippet.read_text()
+        assert line in text
+        snippet.write_text(text.replace(line, ""))
+        stack.nginx.reload()
+        stack.get("/", cert=stack.people.alice)
+        if "error_page" in line:
+            stack.daemon.stop()
+        assert stack.get("/").app
+
+
+def test_the_snippets_send_what_the_contract_says() -> None:
+    """Every header that the sidecar reads is set by nginx, from nginx's own variables."""
+    text = example("snippets/authz-location.conf")
+    sent = dict(re.findall(r"proxy_set_header (\S+) (\$\w+);", text))
+    assert sent == {
+        "Host": "$host",
+        "SSL-Client-Verify": "$ssl_client_verify",
+        "SSL-Client-Cert": "$ssl_client_escaped_cert",
+        "SSL-Server-Name": "$ssl_server_name",
+        "X-Original-URI": "$request_uri",
+        "X-Original-Method": "$request_method",
+        "X-Real-IP": "$remote_addr",
+        "X-Request-ID": "$request_id",
+    }
