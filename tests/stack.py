@@ -20,7 +20,7 @@ import shutil
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -52,6 +52,12 @@ class People:
     partners: CA = field(default_factory=lambda: CA("Example Partners CA"))
     stranger: CA = field(default_factory=lambda: CA("Somebody Else's CA"))
     server: CA = field(default_factory=lambda: CA("Example Server CA"))
+    root: CA = field(default_factory=lambda: CA("Example Root"))
+
+    @cached_property
+    def issuing(self) -> CA:
+        """Below `root`."""
+        return CA("Example Issuing CA", issuer=self.root)
 
     @cached_property
     def alice(self) -> Leaf:
@@ -88,6 +94,8 @@ class People:
         (pki / "staff-ca.crt").write_bytes(self.staff.pem)
         (pki / "partners-ca.crt").write_bytes(self.partners.pem)
         (pki / "staff.crl").write_bytes(self.staff.crl())
+        (pki / "root.crt").write_bytes(self.root.pem)
+        (pki / "issuing.crt").write_bytes(self.issuing.pem)
         (directory / "denylist.txt").write_text("# nobody yet\n")
 
     def write_nginx_files(self, directory: Path) -> None:
@@ -120,7 +128,8 @@ class _App(BaseHTTPRequestHandler):
             "body": body,
         }
         data = json.dumps(saw).encode()
-        self.send_response(200)
+        status = re.match("/status/([1-5][0-9]{2})$", self.path)
+        self.send_response(int(status[1]) if status else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -276,13 +285,15 @@ def example(name: str) -> str:
     return (EXAMPLES / name).read_text()
 
 
-def policy_of(name: str) -> list[dict[str, Any]]:
-    """The locations that a variant's heading says go into policy.yaml."""
-    found = re.search(r"(?m)^# policy\.yaml:\n((?:#   .*\n)+)", example(name))
-    if not found:
-        return []
-    entries = yaml.safe_load(re.sub(r"(?m)^#   ", "", found[1]))
-    return entries if isinstance(entries, list) else []
+def policy_with(sites: Iterable[str]) -> str:
+    """policy.yaml, with what the headings of these variants say goes into it."""
+    policy = yaml.safe_load(example("policy.yaml"))
+    for site in sites:
+        found = re.search(r"(?m)^# policy\.yaml:\n((?:#   .*\n)+)", example(site))
+        more = yaml.safe_load(re.sub(r"(?m)^#   ", "", found[1])) if found else {}
+        policy["trust"] |= more.get("trust", {})
+        policy["locations"] += more.get("locations", [])
+    return yaml.safe_dump(policy, sort_keys=False)
 
 
 def adapt(text: str, replacements: Mapping[str, str]) -> str:
@@ -330,7 +341,9 @@ class Stack:
         """What of an example stands for something else here."""
         return {
             "/run/mtls-sidecar/authz.sock": str(self.daemon.socket),
+            "/etc/nginx/": f"{self.directory}/nginx/",
             "/var/cache/nginx/": f"{self.directory}/cache-",
+            "set_real_ip_from 192.0.2.1": "set_real_ip_from 127.0.0.1",
             "127.0.0.1:8080": f"127.0.0.1:{self.app.server_port}",
             "listen 443": f"listen 127.0.0.1:{self.ports[site]}",
             "listen 80": f"listen 127.0.0.1:{self.plain_ports[site]}",
@@ -348,9 +361,9 @@ class Stack:
         texts = [adapt(example(site), self.replacements(site)) for site in sites]
         if "nginx.conf" in sites:
             return texts[0]
-        app = f"upstream app {{ server 127.0.0.1:{self.app.server_port}; }}"
-        shared = "include snippets/mtls-sidecar.conf;"
-        return "\n".join(["http {", shared, app, *texts, "}"])
+        main = adapt(example("nginx.conf"), self.replacements(sites[0]))
+        around = main[: main.index("    server {\n        listen")]
+        return "\n".join([around, *texts, "}"])
 
     # -- life
 
@@ -390,13 +403,19 @@ class Stack:
         alpn: Sequence[str] = (),
         port: int | None = None,
         context: ssl.SSLContext | None = None,
+        source: str = "",
     ) -> Connection:
-        """A TLS connection to a site (by default the first) with this certificate and SNI."""
+        """A TLS connection to a site (by default the first) with this certificate and SNI.
+
+        `source` is the client's own address, such as 127.0.0.2.
+        """
         context = context or self.context(cert)
         if alpn:
             context.set_alpn_protocols(list(alpn))
         port = port or self.ports[site or next(iter(self.ports))]
-        plain = socket.create_connection(("127.0.0.1", port), timeout=15)
+        plain = socket.create_connection(
+            ("127.0.0.1", port), timeout=15, source_address=(source, 0) if source else None
+        )
         try:
             stream = context.wrap_socket(plain, server_hostname=sni, session=session)
         except BaseException:
@@ -420,13 +439,14 @@ class Stack:
         host: str | None = None,
         sni: str | None = None,
         site: str | None = None,
+        port: int | None = None,
         method: str = "GET",
         headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> Answer:
         """One request on a connection of its own.  `sni` is the host, unless it says another."""
         name = sni or host or HOST
-        with self.connect(cert=cert, sni=name, site=site) as connection:
+        with self.connect(cert=cert, sni=name, site=site, port=port) as connection:
             return connection.get(
                 path, host=host or name, method=method, headers=headers, body=body
             )

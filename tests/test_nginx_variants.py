@@ -1,0 +1,289 @@
+"""Each file of nginx-example/variants/, as it is, on each nginx."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from pki import CA
+from stack import EXAMPLES, Answer, Stack, example
+from tools import NginxBinary
+
+HTTP = sorted(
+    f"variants/{each.name}"
+    for each in (EXAMPLES / "variants").glob("*.conf")
+    if not each.name.startswith("dmz-")
+)
+
+
+@pytest.fixture(scope="module")
+def stack(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One nginx with all variants, each on a port of its own."""
+    with Stack(nginx_binary, tmp_path_factory.mktemp("variants"), sites=HTTP) as found:
+        yield found
+
+
+def at(stack: Stack, name: str) -> partial[Answer]:
+    return partial(stack.get, site=f"variants/{name}.conf")
+
+
+def test_each_variant_says_when_you_want_it() -> None:
+    """Every file opens with `# You want:`, and the README's table names it."""
+    readme = example("README.md")
+    for path in (EXAMPLES / "variants").glob("*.conf"):
+        assert path.read_text().startswith("# You want: "), path.name
+        assert f"variants/{path.name}" in readme, path.name
+    assert set(re.findall(r"variants/[a-z0-9-]+\.conf", readme)) == {
+        f"variants/{path.name}" for path in (EXAMPLES / "variants").glob("*.conf")
+    }
+
+
+def test_bad_certificate_has_a_page(stack: Stack) -> None:
+    """495 becomes a 403 that says what nginx has against the certificate, on every page."""
+    get = at(stack, "bad-certificate")
+    answer = get("/", cert=stack.people.expired)
+    assert (answer.status, answer.app) == (403, None)
+    assert "FAILED:certificate has expired" in answer.body
+    assert "FAILED" in get("/public/", cert=stack.people.mallory).body
+    assert get("/", cert=stack.people.alice).status == 200
+    assert get("/public/").status == 200
+    assert get("/").status == 401
+
+
+def test_bad_certificate_is_not_let_in_by_method_or_path(stack: Stack) -> None:
+    """No method and no path gets a refused certificate beyond that page."""
+    get = at(stack, "bad-certificate")
+    for method, path in [("POST", "/"), ("OPTIONS", "/public/"), ("GET", "/authz/site")]:
+        answer = get(path, cert=stack.people.mallory, method=method)
+        assert (answer.status, answer.app) == (403, None)
+
+
+def test_deny_is_explained(stack: Stack) -> None:
+    """A denied client reads the reason and the request's number; the log has both."""
+    get = at(stack, "deny-explained")
+    denied, nobody = get("/", cert=stack.people.bob), get("/")
+    assert (denied.status, nobody.status) == (403, 401)
+    assert "Reason: not_allowed." in denied.body
+    assert "Reason: no_certificate." in nobody.body
+    number = re.search("<code>([0-9a-f]{32})</code>", denied.body)
+    assert number is not None
+    stack.daemon.until(lambda: number[1] in stack.decision_log)
+    assert get("/denied.html", cert=stack.people.alice).status == 404
+    assert get("/", cert=stack.people.alice).app
+
+
+def test_deny_as_404_looks_like_any_404(stack: Stack) -> None:
+    """Denied, without certificate, or not there for the application: the same answer."""
+    get = at(stack, "deny-404")
+    missing = get("/status/404", cert=stack.people.alice)
+    assert missing.status == 404
+    for answer in (get("/", cert=stack.people.bob), get("/")):
+        assert (answer.status, answer.body) == (404, missing.body)
+        assert set(answer.headers) == set(missing.headers)
+    assert get("/", cert=stack.people.alice).app
+
+
+def test_deny_as_444_for_a_stranger(stack: Stack) -> None:
+    """Without a certificate, or with a bad one: closed without a word.  Bob gets his 403."""
+    get = at(stack, "deny-444")
+    assert get("/").status == 0
+    assert get("/", cert=stack.people.mallory).status == 0
+    assert get("/", cert=stack.people.expired, method="POST").status == 0
+    assert get("/", cert=stack.people.bob).status == 403
+    assert get("/", cert=stack.people.alice).app
+    with pytest.raises(ssl.SSLError):
+        get("/", sni="else.example.com", cert=stack.people.alice)
+
+
+def test_verify_on_wants_a_certificate_everywhere(stack: Stack) -> None:
+    """No certificate or a bad one: nginx's own page, and the sidecar isn't asked."""
+    get = at(stack, "verify-on")
+    for cert in (None, stack.people.mallory):
+        answer = get("/", cert=cert)
+        assert (answer.status, answer.body) == (403, "A certificate is needed here.\n")
+    assert get("/", cert=stack.people.bob).status == 403
+    assert get("/", cert=stack.people.alice).app
+
+
+def test_optional_no_ca_leaves_the_chain_to_the_sidecar(stack: Stack) -> None:
+    """A CA that nginx doesn't know, below an intermediate that the client doesn't send."""
+    people = stack.people
+    get = at(stack, "optional-no-ca")
+    dave = people.issuing.issue("dave")
+    alone = people.issuing.issue("dave")
+    object.__setattr__(alone, "issuer", None)  # its chain is not sent
+    for cert in (dave, alone):
+        answer = get("/", cert=cert)
+        assert (answer.status, answer.saw("x-client-cn")) == (200, ["dave"])
+    false = CA("Example Issuing CA", issuer=CA("Example Root"))
+    assert get("/", cert=false.issue("dave")).status == 403
+    assert get("/", cert=people.mallory).status == 403
+    assert get("/", cert=people.alice).status == 403
+    assert get("/").status == 401
+
+
+def test_a_cors_preflight_needs_no_certificate(stack: Stack) -> None:
+    """OPTIONS passes without a certificate, nothing else does."""
+    get = at(stack, "cors")
+    preflight = {"Origin": "https://other.example", "Access-Control-Request-Method": "PUT"}
+    answer = get("/api/x", method="OPTIONS", headers=preflight)
+    assert answer.app
+    assert answer.app["method"] == "OPTIONS"
+    for method in ("GET", "POST", "PUT", "HEAD"):
+        assert get("/api/x", method=method, headers=preflight).status == 401
+    override = {"X-Original-Method": "OPTIONS", "X-HTTP-Method-Override": "OPTIONS"}
+    assert get("/api/x", headers=override).status == 401
+    assert get("/api/x", cert=stack.people.alice, method="PUT").app
+
+
+def test_two_names_ask_for_a_certificate_at_one_only(stack: Stack) -> None:
+    """www never asks; login does; one's connection doesn't serve the other's pages."""
+    people = stack.people
+    get = at(stack, "two-names")
+    public = get("/", host="www.example.com", cert=people.alice)
+    assert (public.status, public.saw("x-client-cn")) == (200, [])
+    assert get("/", host="www.example.com", cert=people.mallory).app
+    assert get("/", host="login.example.com").status == 401
+    assert get("/", host="login.example.com", cert=people.alice).saw("x-client-cn") == ["alice"]
+    assert get("/", host="login.example.com", sni="www.example.com").status == 421
+
+
+def test_a_session_of_the_name_that_does_not_ask_opens_nothing(stack: Stack) -> None:
+    """A TLS session from www, resumed at login, is one without a certificate."""
+    context = stack.context()
+    connect = partial(stack.connect, context=context, site="variants/two-names.conf")
+    with connect(sni="www.example.com") as www:
+        assert www.get("/").status == 200
+        session = www.socket.session  # type: ignore[attr-defined]
+    with connect(sni="login.example.com", session=session) as login:
+        assert login.get("/").status == 401
+
+
+def test_identity_reaches_the_application_and_cannot_be_forged(stack: Stack) -> None:
+    """Remote-User and Remote-Groups are the sidecar's, on public pages they are absent."""
+    get = at(stack, "app-identity")
+    forged = [("Remote-User", "root"), ("Remote-Groups", "wheel"), ("Remote_User", "root")]
+    alice = get("/", cert=stack.people.alice, headers=forged)
+    bob = get("/", cert=stack.people.bob, headers=forged)
+    public = get("/about/", cert=stack.people.bob, headers=forged)
+    seen = [(each.saw("remote-user"), each.saw("remote-groups")) for each in (alice, bob, public)]
+    assert seen == [(["alice"], ["editor,admin"]), (["bob"], ["reader"]), ([], [])]
+    assert not [name for name, _ in (bob.app or {})["headers"] if "_" in name]
+
+
+def test_websocket_is_asked_for_once_at_its_start(stack: Stack) -> None:
+    """The upgrade passes for who may, with the identity; others get 401 and no connection."""
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "X-Client-CN": "root",
+    }
+    site = "variants/websocket.conf"
+    with stack.connect(cert=stack.people.alice, site=site) as connection:
+        assert connection.get("/chat/", headers=upgrade).status == 101
+        assert connection.read(7) == b"\x81\x05alice"
+    assert stack.get("/chat/", site=site, headers=upgrade).status == 401
+    assert stack.get("/chat/", site=site, cert=stack.people.alice).app
+
+
+def test_http2_is_decided_as_http1(stack: Stack) -> None:
+    """Over h2: 200 for alice, 403 for bob, 401 for nobody."""
+    people = stack.people
+    seen = [http2_status(stack, cert) for cert in (people.alice, people.bob, None)]
+    assert seen == ["200", "403", "401"]
+
+
+def http2_status(stack: Stack, cert: object) -> str:
+    """One GET of / by RFC 9113, with HPACK literals only (RFC 7541, 6.2.2)."""
+    fields = [(":method", "GET"), (":scheme", "https"), (":path", "/")]
+    fields.append((":authority", "app.example.com"))
+    block = b"".join(
+        bytes([0, len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in fields
+    )
+    with stack.connect(cert=cert, site="variants/http2.conf", alpn=["h2"]) as connection:  # type: ignore[arg-type]
+        assert connection.socket.selected_alpn_protocol() == "h2"  # type: ignore[attr-defined]
+        settings = b"\0\0\0\x04\0\0\0\0\0"
+        headers = len(block).to_bytes(3) + b"\x01\x05\0\0\0\x01" + block
+        connection.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers)
+        while True:
+            head = connection.read(9)
+            payload = connection.read(int.from_bytes(head[:3]))
+            if head[3] == 1:  # HEADERS; nginx writes :status first, indexed or as plain digits
+                first = payload.lstrip(b"\x20")
+                return "200" if first[0] == 0x88 else first[2:5].decode()
+
+
+# -- the cache
+
+
+def asked(stack: Stack) -> float:
+    return stack.decisions("shop", "allowed") + stack.decisions("shop", "no_certificate")
+
+
+def test_cache_remembers_by_the_whole_certificate(stack: Stack) -> None:
+    """The same question is asked once; another certificate, method or host is another one."""
+    people = stack.people
+    get = at(stack, "cache")
+    twin = people.staff.issue("alice", dns=["alice.example.com"])
+    before = asked(stack)
+    for _ in range(3):
+        answer = get("/a", cert=people.alice)
+        assert answer.saw("x-client-fingerprint") == [people.alice.sha256]
+    assert asked(stack) == before + 1
+    assert get("/b", cert=twin).saw("x-client-fingerprint") == [twin.sha256]
+    assert asked(stack) == before + 2
+    assert get("/a", cert=people.alice, method="POST").app
+    assert asked(stack) == before + 3
+    assert get("/a", cert=people.alice, host="x.example.com").app
+    assert asked(stack) == before + 4
+    assert [get("/a").status for _ in range(3)] == [401] * 3
+    assert asked(stack) == before + 5
+    assert get("/a", cert=people.partner).status == 403
+    assert get("/a", cert=people.mallory).status == 400
+
+
+def test_cache_forgets_after_cache_seconds(stack: Stack) -> None:
+    """Revoked, and out when the answer's time is over, not before and not much later."""
+    erin = stack.people.staff.issue("erin")
+    get = at(stack, "cache")
+    before = stack.policy
+    stack.edit_policy(before.replace("cache_seconds: 10", "cache_seconds: 2"))
+    assert get("/", cert=erin).app
+    start = time.monotonic()
+    denylist = stack.daemon.directory / "denylist.txt"
+    denylist.write_text(f"sha256 {erin.sha256}\n")
+    stack.daemon.until(lambda: get("/", cert=erin).status == 403)
+    assert 0.9 < time.monotonic() - start < 5
+    stack.edit_policy(before)
+
+
+def test_without_cache_seconds_nothing_is_remembered(stack: Stack) -> None:
+    """The same location without that key: every request is asked about."""
+    before = stack.policy
+    stack.edit_policy(before.replace("cache_seconds: 10", "cache_seconds: 0"))
+    frank = stack.people.staff.issue("frank")
+    count = asked(stack)
+    for _ in range(3):
+        assert at(stack, "cache")("/", cert=frank).app
+    assert asked(stack) == count + 3
+    stack.edit_policy(before)
+
+
+def test_both_auth_locations_send_the_same() -> None:
+    """The cached one differs from authz-location.conf by its cache alone."""
+    one, two = (
+        example("snippets/authz-location.conf"),
+        example("snippets/authz-location-cached.conf"),
+    )
+    lines = [
+        {line.split("#")[0].strip() for line in text.splitlines() if "proxy_cache" not in line}
+        for text in (one, two)
+    ]
+    assert lines[1] - lines[0] == {"proxy_ignore_headers X-Accel-Redirect;"}
+    assert lines[0] <= lines[1]
