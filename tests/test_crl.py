@@ -421,6 +421,34 @@ def test_any_date_revokes(year: int) -> None:
     assert ask(by_hand(STAFF, [by_hand_entry(ALICE.serial, at=at)])).status(ALICE) is REVOKED
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    st.dictionaries(
+        st.one_of(st.integers(0, 300), st.integers(-(2**165), 2**165)),
+        st.tuples(
+            st.datetimes(datetime(1970, 1, 1), datetime(2149, 1, 1)),
+            st.sampled_from([None, 0, 1, 4, 6, 9]),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+def test_entries_are_read_as_they_are(model: dict[int, tuple[datetime, int | None, bool]]) -> None:
+    """Serials, days and reasons in any mix come out as they went in, each with its own."""
+
+    def encoded(serial: int, at: datetime, reason: int | None, strange: bool) -> bytes:
+        extensions = [by_hand_extension("1.2.3.4", der_int(serial))] if strange else []
+        if reason is not None:
+            extensions.append(by_hand_extension("2.5.29.21", tlv(0x0A, bytes([reason]))))
+        return by_hand_entry(serial, *extensions, at=at.replace(tzinfo=UTC))
+
+    found = read(by_hand(STAFF, [encoded(serial, *said) for serial, said in model.items()]))
+    assert found.entry_count == len(model)
+    for serial, (at, reason, _) in model.items():
+        day = (at - datetime(1970, 1, 1)).days
+        assert found.find(found.issuer, serial) == Entry(day, reason or 0)
+
+
 def test_a_list_of_many_is_compact() -> None:
     """50,000 random serials take little more than their own octets, pickled and unpickled."""
     serials = [int.from_bytes(hashes_of(n), "big") for n in range(50_000)]
