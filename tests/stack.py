@@ -326,7 +326,7 @@ class Stack:
         self.ports = {site: free_port() for site in sites}
         self.plain_ports = {site: free_port() for site in sites}
         self.daemon = Daemon(
-            _made(directory / "sidecar"), policy or example("policy.yaml"), settings
+            _made(directory / "sidecar"), policy or policy_with(sites), settings
         )
         self.people.write_policy_files(self.daemon.directory)
         etc = directory / "nginx"
