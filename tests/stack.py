@@ -293,7 +293,9 @@ def policy_with(sites: Iterable[str]) -> str:
         more = yaml.safe_load(re.sub(r"(?m)^#   ", "", found[1])) if found else {}
         policy["trust"] |= more.get("trust", {})
         policy["locations"] += more.get("locations", [])
-    return yaml.safe_dump(policy, sort_keys=False)
+    if policy == yaml.safe_load(example("policy.yaml")):
+        return example("policy.yaml")
+    return str(yaml.safe_dump(policy, sort_keys=False))
 
 
 def adapt(text: str, replacements: Mapping[str, str]) -> str:
