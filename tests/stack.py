@@ -327,9 +327,7 @@ class Stack:
         self.app = _AppServer(("127.0.0.1", 0), _App)
         self.ports = {site: free_port() for site in sites}
         self.plain_ports = {site: free_port() for site in sites}
-        self.daemon = Daemon(
-            _made(directory / "sidecar"), policy or policy_with(sites), settings
-        )
+        self.daemon = Daemon(_made(directory / "sidecar"), policy or policy_with(sites), settings)
         self.people.write_policy_files(self.daemon.directory)
         etc = directory / "nginx"
         self.people.write_nginx_files(etc / "pki")

@@ -169,4 +169,5 @@ def test_connections_to_the_sidecar_are_kept(stack: Stack) -> None:
         for _ in range(10):
             assert alice.get("/admin/").status == 200
             assert nobody.get("/admin/").status == 401
-    assert stack.daemon.metric("mtls_sidecar_connections") <= len(stack.nginx.workers()) * 2
+    kept = stack.daemon.metric("mtls_sidecar_connections")
+    assert 1 <= kept <= len(stack.nginx.workers()) * 2

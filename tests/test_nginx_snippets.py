@@ -88,10 +88,10 @@ def test_the_lines_against_inheritance_are_needed(
 ) -> None:
     """Without that line of the snippet, nginx lets a client in whom nobody allowed."""
     with Stack(nginx_binary, tmp_path, conf=HOSTILE) as stack:
-        snippet = stack.directory / "nginx/snippets/authz-location.conf"
-        text = snippet.read_text()
-        assert line in text
-        snippet.write_text(text.replace(line, ""))
+        snippets = stack.directory / "nginx/snippets"
+        for name in ("authz-location.conf", "authz-request.conf"):
+            text = (snippets / name).read_text()
+            (snippets / name).write_text(text.replace(line, ""))
         stack.nginx.reload()
         stack.get("/", cert=stack.people.alice)
         if "error_page" in line:
@@ -101,7 +101,7 @@ def test_the_lines_against_inheritance_are_needed(
 
 def test_the_snippets_send_what_the_contract_says() -> None:
     """Every header that the sidecar reads is set by nginx, from nginx's own variables."""
-    text = example("snippets/authz-location.conf")
+    text = example("snippets/authz-request.conf")
     sent = dict(re.findall(r"proxy_set_header (\S+) (\$\w+);", text))
     assert sent == {
         "Host": "$host",

@@ -279,15 +279,23 @@ def test_without_cache_seconds_nothing_is_remembered(stack: Stack) -> None:
     stack.edit_policy(before)
 
 
-def test_both_auth_locations_send_the_same() -> None:
-    """The cached one differs from authz-location.conf by its cache alone."""
-    one, two = (
-        example("snippets/authz-location.conf"),
-        example("snippets/authz-location-cached.conf"),
-    )
-    lines = [
-        {line.split("#")[0].strip() for line in text.splitlines() if "proxy_cache" not in line}
-        for text in (one, two)
-    ]
-    assert lines[1] - lines[0] == {"proxy_ignore_headers X-Accel-Redirect;"}
-    assert lines[0] <= lines[1]
+def test_by_uri_the_sidecar_chooses(stack: Stack) -> None:
+    """One auth_request for the server: public, staff and admin by URI, the rest denied."""
+    people, host = stack.people, "by-uri.example.com"
+    get = partial(at(stack, "by-uri"), host=host)
+    assert get("/").app
+    assert get("/staff/x", cert=people.bob).app
+    assert get("/admin/x", cert=people.bob).status == 403
+    assert get("/admin/x", cert=people.alice).app
+    assert get("/staff/x").status == 401
+    for uri in ("/staff/../admin/x", "/staff/%2e%2e/admin/x", "//admin//x", "/%61dmin/x"):
+        assert get(uri, cert=people.bob).status == 403
+    assert get("/else", cert=people.alice).status == 403
+    assert get("/authz", cert=people.alice).status == 404
+
+
+def test_nginx_has_nothing_to_say_against_the_examples(stack: Stack) -> None:
+    """`nginx -t` warns of nothing but the older form of http2."""
+    said = stack.nginx.test().stderr
+    warnings = [line for line in said.splitlines() if "[warn]" in line]
+    assert [line for line in warnings if '"listen ... http2" directive' not in line] == []
