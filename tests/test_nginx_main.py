@@ -171,3 +171,12 @@ def test_connections_to_the_sidecar_are_kept(stack: Stack) -> None:
             assert nobody.get("/admin/").status == 401
     kept = stack.daemon.metric("mtls_sidecar_connections")
     assert 1 <= kept <= len(stack.nginx.workers()) * 2
+
+
+def test_a_large_certificate_arrives_whole(stack: Stack) -> None:
+    """20 KB of certificate: read, decided, and its holder's name handed on."""
+    names = [f"host-{number:04}.some-department.example.com" for number in range(550)]
+    large = stack.people.staff.issue("large", dns=names)
+    assert len(large.der) > 20_000
+    answer = stack.get("/", cert=large)
+    assert (answer.status, answer.saw("x-client-cn")) == (200, ["large"])

@@ -299,3 +299,10 @@ def test_nginx_has_nothing_to_say_against_the_examples(stack: Stack) -> None:
     said = stack.nginx.test().stderr
     warnings = [line for line in said.splitlines() if "[warn]" in line]
     assert [line for line in warnings if '"listen ... http2" directive' not in line] == []
+
+
+def test_a_certificate_too_large_to_remember_is_denied(stack: Stack) -> None:
+    """A key that is larger than proxy_buffer_size: no page, whoever it is."""
+    names = [f"host-{number:04}.some-department.example.com" for number in range(1000)]
+    answer = at(stack, "cache")("/", cert=stack.people.staff.issue("large", dns=names))
+    assert (answer.status, answer.app) == (500, None)
