@@ -231,7 +231,7 @@ def asked(stack: Stack) -> float:
 
 
 def test_cache_remembers_by_the_whole_certificate(stack: Stack) -> None:
-    """The same question is asked once; another certificate, method or host is another one."""
+    """The same question is asked once; another certificate, method, host or SNI isn't."""
     people = stack.people
     get = at(stack, "cache")
     twin = people.staff.issue("alice", dns=["alice.example.com"])
@@ -244,10 +244,12 @@ def test_cache_remembers_by_the_whole_certificate(stack: Stack) -> None:
     assert asked(stack) == before + 2
     assert get("/a", cert=people.alice, method="POST").app
     assert asked(stack) == before + 3
-    assert get("/a", cert=people.alice, host="x.example.com").app
-    assert asked(stack) == before + 4
-    assert [get("/a").status for _ in range(3)] == [401] * 3
+    with stack.connect(cert=people.alice, site="variants/cache.conf", sni=None) as unnamed:
+        for host in ("app.example.com", "x.example.com", "x.example.com"):
+            assert unnamed.get("/a", host=host).app
     assert asked(stack) == before + 5
+    assert [get("/a").status for _ in range(3)] == [401] * 3
+    assert asked(stack) == before + 6
     assert get("/a", cert=people.partner).status == 403
     assert get("/a", cert=people.mallory).status == 400
 
