@@ -10,8 +10,9 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
+from https import Answer
 from pki import CA
-from stack import EXAMPLES, Answer, Stack, example
+from stack import EXAMPLES, Stack, example
 from tools import NginxBinary
 
 HTTP = sorted(
