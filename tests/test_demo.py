@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -16,8 +17,11 @@ from tools import ROOT, NginxBinary
 DEMO = ROOT / "nginx-example" / "demo.sh"
 
 
-def left_over() -> set[Path]:
-    return set(Path("/tmp").glob("mtls-sidecar-demo.*"))
+def directory_in(said: str) -> Path:
+    """The demo's own directory, which its lines name."""
+    found = re.search(r"/tmp/mtls-sidecar-demo\.\w+", said)
+    assert found is not None, said
+    return Path(found[0])
 
 
 def processes(words: str) -> list[str]:
@@ -56,7 +60,6 @@ def path_with(binary: NginxBinary, directory: Path) -> dict[str, str]:
 
 def test_check_holds_and_leaves_nothing(nginx_binary: NginxBinary, tmp_path: Path) -> None:
     """Each line does what it says, with the nginx on PATH; then no file and no process is left."""
-    before = left_over()
     port = str(free_port())
     process = demo("--check", "--port", port, env=path_with(nginx_binary, tmp_path / "bin"))
     said, errors = process.communicate(timeout=60)
@@ -65,22 +68,22 @@ def test_check_holds_and_leaves_nothing(nginx_binary: NginxBinary, tmp_path: Pat
     assert said.count("\nok ") == 16
     assert "WRONG" not in said
     assert errors == ""
-    assert left_over() <= before
-    assert not processes(f"demo_app.py {port}")
+    assert not directory_in(said).exists()
+    assert not processes(str(directory_in(said)))
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(port)), timeout=5)
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     """In the foreground it prints lines to try and serves until SIGINT; then nothing is left."""
-    before = left_over()
     process = demo("--port", str(free_port()))
     assert process.stdout is not None
-    line = ""
-    while "Ctrl-C" not in line:
+    said = ""
+    while "Ctrl-C" not in said:
         line = process.stdout.readline()
         assert line, "it ended"
-    (directory,) = left_over() - before
+        said += line
+    directory = directory_in(said)
     assert processes(str(directory))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
@@ -113,7 +116,6 @@ def test_its_curl_lines_are_real(tmp_path: Path) -> None:
 
 def test_a_busy_port_is_said() -> None:
     """A port that is taken is named, with what to do, and nothing is started."""
-    before = left_over()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -123,7 +125,6 @@ def test_a_busy_port_is_said() -> None:
     assert process.returncode == 1
     assert port in errors
     assert "--port N" in errors
-    assert left_over() <= before
 
 
 @pytest.mark.parametrize("arguments", [["--port"], ["--port", "x"], ["--prot", "1"]])

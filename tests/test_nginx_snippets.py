@@ -18,6 +18,7 @@ http {
     proxy_ignore_headers Cache-Control Expires X-Accel-Expires;
     proxy_intercept_errors on;
     proxy_method POST;
+    proxy_set_body $http_x_body;
     underscores_in_headers on;
     include snippets/mtls-sidecar.conf;
     upstream app { server 127.0.0.1:8080; }
@@ -67,6 +68,13 @@ def test_headers_with_underscores_do_not_reach_the_sidecar(hostile: Stack) -> No
     assert hostile.get("/c", headers=forged).body == "sorry"
     both = hostile.get("/c", cert=hostile.people.alice, headers=forged)
     assert both.app
+
+
+def test_a_body_of_the_server_does_not_reach_the_sidecar(hostile: Stack) -> None:
+    """`proxy_set_body` in http { }: what the client puts there is no second question."""
+    with hostile.connect(cert=hostile.people.alice) as connection:
+        for _ in range(4):
+            assert connection.get("/d", headers={"X-Body": "GET /authz/none HTTP/1.1"}).app
 
 
 def test_without_a_sidecar_nobody_gets_in(nginx_binary: NginxBinary, tmp_path: Path) -> None:
