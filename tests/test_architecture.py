@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sidecar"
 
 LAYERS = (
-    ("errors", "certificate", "der", "uri", "pcre"),
+    ("errors", "der", "uri", "pcre"),
+    ("certificate",),
     ("decision", "yamlstrict", "hostname", "crl_entries", "crl_scope", "ocsp_signer"),
     ("wire", "matching", "schema", "locations", "crl_read"),
     ("spec", "settings", "revocation"),

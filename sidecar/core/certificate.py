@@ -17,9 +17,10 @@ from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
+
+from .der import SEQUENCE, children, only
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
 # that are negative or zero.  They are compared as numbers, like any other.
@@ -27,6 +28,7 @@ warnings.filterwarnings(
     "ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning
 )
 
+_VERSION = 0xA0
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 
 # The names of RFC 4514, section 3, and beyond them those that OpenSSL, and so nginx, prints.
@@ -60,7 +62,8 @@ class ClientCert:
 
     Names are text as the certificate has them; `dn` and `issuer_dn` are RFC 4514 (last RDN
     first, as nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
-    lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.
+    lower-case hex.  `issuer_name` is the issuer's Name, DER.  `eku` and `policy_oid` hold dotted
+    OIDs.
     """
 
     x509: x509.Certificate
@@ -74,8 +77,6 @@ class ClientCert:
     uri: tuple[str, ...]
     ip: tuple[str, ...]
     upn: tuple[str, ...]
-    issuer_cn: tuple[str, ...]
-    issuer_dn: str
     issuer_name: bytes
     serial: int
     not_before: float
@@ -84,6 +85,21 @@ class ClientCert:
     spki_sha256: str
     eku: tuple[str, ...]
     policy_oid: tuple[str, ...]
+
+    @property
+    def issuer_cn(self) -> tuple[str, ...]:
+        """The issuer's CNs."""
+        return _attributes(self.x509.issuer, NameOID.COMMON_NAME)
+
+    @property
+    def issuer_dn(self) -> str:
+        """The issuer's DN, as RFC 4514 writes it."""
+        return self.x509.issuer.rfc4514_string(_DN_NAMES)
+
+    @property
+    def subject_name(self) -> bytes:
+        """The subject's Name, DER."""
+        return _tbs_parts(self.x509.tbs_certificate_bytes)[1]
 
     @property
     def serial_hex(self) -> str:
@@ -102,7 +118,18 @@ def from_header(value: bytes) -> ClientCert:
 
     A `+` stays a `+` (it is Base64, never a blank).  Raises `MalformedCertificate`.
     """
-    return from_der(pem_to_der(unquote_to_bytes(value)))
+    return from_der(pem_to_der(_unescape(value)))
+
+
+def _unescape(value: bytes) -> bytes:
+    """Percent-decoded; what PEM has of escapes is replaced at once, the rest goes the long way."""
+    plain = value
+    for escape, octet in _ESCAPES:
+        plain = plain.replace(escape, octet)
+    return unquote_to_bytes(value) if b"%" in plain else plain
+
+
+_ESCAPES = ((b"%20", b" "), (b"%0A", b"\n"), (b"%2B", b"+"), (b"%2F", b"/"), (b"%3D", b"="))
 
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
@@ -144,7 +171,7 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
     names = _san(extensions.get(x509.SubjectAlternativeName))
     eku = extensions.get(x509.ExtendedKeyUsage)
     policies = extensions.get(x509.CertificatePolicies)
-    spki = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    issuer, _, spki = _tbs_parts(cert.tbs_certificate_bytes)
     return ClientCert(
         x509=cert,
         der=der,
@@ -152,9 +179,7 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
         o=_attributes(cert.subject, NameOID.ORGANIZATION_NAME),
         ou=_attributes(cert.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
         dn=_subject(cert.subject),
-        issuer_cn=_attributes(cert.issuer, NameOID.COMMON_NAME),
-        issuer_dn=cert.issuer.rfc4514_string(_DN_NAMES),
-        issuer_name=cert.issuer.public_bytes(),
+        issuer_name=issuer,
         serial=cert.serial_number,
         not_before=cert.not_valid_before_utc.timestamp(),
         not_after=cert.not_valid_after_utc.timestamp(),
@@ -164,6 +189,21 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
         policy_oid=tuple(p.policy_identifier.dotted_string for p in policies) if policies else (),
         **names,
     )
+
+
+def _tbs_parts(tbs: bytes) -> tuple[bytes, bytes, bytes]:
+    """Issuer, subject and SubjectPublicKeyInfo of a TBSCertificate, each DER (RFC 5280, 4.1)."""
+    parts = children(tbs, *only(tbs, SEQUENCE)[1:])
+    first = next(parts)
+    if first.tag == _VERSION:
+        first = next(parts)  # the serial number
+    at, found = first.stop, []
+    for part in parts:
+        found.append(tbs[at : part.stop])
+        at = part.stop
+        if len(found) == 5:  # signature, issuer, validity, subject, subjectPublicKeyInfo
+            break
+    return found[1], found[3], found[4]
 
 
 def _extensions(cert: x509.Certificate) -> dict[type, Any]:

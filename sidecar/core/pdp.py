@@ -62,6 +62,7 @@ class _Inquiry:
     request: AuthzRequest
     now: float
     answers: Mapping[OcspKey, OcspAnswer]
+    tracing: bool = False
     location: Location | None = None
     cert: ClientCert | None = None
     paths: list[tuple[Trust, Path]] = field(default_factory=list)
@@ -139,7 +140,8 @@ def _check_validity(inquiry: _Inquiry) -> Passed | Ended:
         return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.x509.not_valid_before_utc)}")
     if not valid(cert, inquiry.now):
         return Ended(Reason.EXPIRED, f"ended {_utc(cert.x509.not_valid_after_utc)}")
-    return Passed(f"until {_utc(cert.x509.not_valid_after_utc)}")
+    end = _utc(cert.x509.not_valid_after_utc) if inquiry.tracing else "its end"
+    return Passed(f"until {end}")
 
 
 def _check_issuer(inquiry: _Inquiry) -> Passed | Ended:
@@ -242,7 +244,7 @@ def evaluate(
     `answers` are the OCSP answers at hand; those that were wanting are put into `questions`.
     Each step is put into `trace`, with what it saw.  Never raises for what a request holds.
     """
-    inquiry = _Inquiry(policy, request, now, answers)
+    inquiry = _Inquiry(policy, request, now, answers, trace is not None)
     for name, step in STEPS:
         outcome = step(inquiry)
         if trace is not None:

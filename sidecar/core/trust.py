@@ -59,7 +59,7 @@ class Authority:
         length = constraints.path_length if constraints else None
         return cls(
             cert=cert,
-            name=cert.x509.subject.public_bytes(),
+            name=cert.subject_name,
             is_ca=is_ca and (usage is None or usage.key_cert_sign),
             path_length=math.inf if length is None else length,
         )

