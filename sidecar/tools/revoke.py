@@ -124,6 +124,6 @@ def _inherit(path: Path, descriptor: int) -> None:
     except FileNotFoundError:
         os.fchmod(descriptor, 0o644)
         return
-    with contextlib.suppress(PermissionError):  # only root may give a file away
+    with contextlib.suppress(OSError):  # only root may give a file away, and not everywhere
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
