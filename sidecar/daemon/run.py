@@ -59,6 +59,7 @@ def serve(settings: Settings) -> None:
     where a socket or a file can't.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.disable()  # until the policy is there: what a load makes, it keeps
     gc.set_threshold(*GC_THRESHOLDS)
     handed = listen_fds(os.environ, os.getpid())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -89,7 +90,7 @@ class Daemon:
 
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
         """Start, serve, drain, stop."""
-        first = await asyncio.to_thread(self.store.load)
+        first = self.store.load()
         self.service = Service(self._engine(first.policy), self._record, self.settings.limits)
         self.service.ask = self._ask
         self.counts.connections = lambda: len(self.service.connections)
@@ -97,7 +98,8 @@ class Daemon:
         self.counts.ocsp_failures = self.answers.failures
         self._reloaded(first)
         gc.collect()
-        gc.freeze()  # what start-up made stays; later collections needn't look at it
+        gc.freeze()  # later collections needn't look at it
+        gc.enable()
         sockets = self._sockets(handed)
         loop = asyncio.get_running_loop()
         servers = [
