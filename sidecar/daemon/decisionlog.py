@@ -1,8 +1,10 @@
 """The decision log: one line a decision, which no certificate and no client can break.
 
 Every value is written as a JSON string in pure ASCII, so control characters, DEL and
-bidirectional marks appear escaped.  A thread writes; a full disk or a closed pipe stops no
-decision: lines that find no room are dropped and counted.
+bidirectional marks appear escaped.  A file is written as nginx writes its access log with
+`buffer=`: by many lines at once; stderr, which may be a pipe that somebody reads slowly, by a
+thread.  A full disk or a closed pipe stops no decision: lines that find no room are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from .engine import Answered
 
 ROOM = 50_000
 """Most lines that wait to be written."""
+
+BATCH = 128
+"""Lines that are written to a file at once; fewer when `flush` is called."""
 
 _ABSENT = AuthzRequest(None)
 
@@ -40,7 +45,7 @@ class DecisionLog:
         self._stamp = ""
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
-        if mode != "off":
+        if mode != "off" and not self._path:
             self._thread.start()
 
     def write(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
@@ -54,8 +59,16 @@ class DecisionLog:
         if not answered.note:
             answered.note = self._note(decision)
         self._lines.append(self._line(answered.note, request or _ABSENT, seconds))
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self._path:
+            if not self._wake.is_set():
+                self._wake.set()
+        elif len(self._lines) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write to the file what waits; to be called a few times a second."""
+        if self._path and self._lines:
+            self._put_all()
 
     def reopen(self) -> None:
         """Open the file anew, as after it was moved away (SIGHUP).  Raises OSError."""
@@ -66,6 +79,7 @@ class DecisionLog:
 
     def close(self, patience: float = 2.0) -> None:
         """Write what waits, for at most so many seconds."""
+        self.flush()
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -129,9 +143,12 @@ class DecisionLog:
             self._wake.clear()
             if not self._stopping:
                 time.sleep(0.02)  # let a few lines gather
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            if lines and not self._put("".join(lines).encode("ascii")):
-                self.dropped += len(lines)
+            self._put_all()
+
+    def _put_all(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if lines and not self._put("".join(lines).encode("ascii")):
+            self.dropped += len(lines)
 
     def _put(self, data: bytes) -> bool:
         view = memoryview(data)

@@ -39,6 +39,9 @@ SWITCH_SECONDS = 0.0005
 GC_THRESHOLDS = (10_000, 20, 20)
 """Rarer collections than the default: a decision leaves no cycles behind."""
 
+FLUSH_SECONDS = 0.1
+"""How long a line of the decision log waits for others."""
+
 WARN_BEFORE = 2 * 86400
 """Seconds before a CRL's nextUpdate at which its age is warned of, or half its life if shorter."""
 
@@ -114,7 +117,13 @@ class Daemon:
         log.info("serving %s, policy %s", self.settings.listen, first.policy.hash)
         chores = [
             asyncio.create_task(chore)
-            for chore in (self.store.watch(), self._sweep(), self._watchdog(), self._crl_ages())
+            for chore in (
+                self.store.watch(),
+                self._sweep(),
+                self._flush(),
+                self._watchdog(),
+                self._crl_ages(),
+            )
         ]
         chores.append(asyncio.create_task(self.answers.keep_fresh()))
         try:
@@ -250,6 +259,11 @@ class Daemon:
             await asyncio.sleep(1)
             self.service.sweep(time.monotonic())
             self.counts.log_dropped = self.decisions.dropped
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.decisions.flush()
 
     async def _watchdog(self) -> None:
         seconds = watchdog_seconds(os.environ, os.getpid())
