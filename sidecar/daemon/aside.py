@@ -7,6 +7,7 @@ that nothing of size is copied or unpickled here.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import os
@@ -90,7 +91,8 @@ def read_crl_aside(path: Path, source: str, authorities: tuple[bytes, ...]) -> C
 def main() -> None:
     """The process: a question on standard input, the answer on standard output."""
     shared = int(sys.argv[1])
-    os.nice(5)  # decisions come first
+    with contextlib.suppress(OSError):  # the service manager may forbid it
+        os.nice(5)  # decisions come first
     path, source, authorities = pickle.load(sys.stdin.buffer)
     try:
         found: Crl | Exception = read_crl(read_file(path), source, authorities)
