@@ -91,7 +91,7 @@ def render_page(status: Status) -> str:
     )
     parts = [f"<h1>mtls-sidecar</h1>{state}", _problems(status)]
     if status.policy is not None:
-        parts += [_policy(status), _locations(status), _crls(status)]
+        parts += [_policy(status), _locations(status), _crls(status), _expiring(status)]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>mtls-sidecar</title>'
         f"<style>{STYLE}</style>{''.join(parts)}</html>"
@@ -130,11 +130,16 @@ def _locations(status: Status) -> str:
 def _crls(status: Status) -> str:
     assert status.policy is not None
     rows = [
-        (trust.name, crl.source, str(crl.entry_count), _utc(crl.next_update or 0), crl.unusable)
+        (trust.name, crl.source, str(crl.entry_count), _utc(crl.next_update), crl.unusable)
         for trust in status.policy.trusts.values()
         for crl in trust.crl_list
     ]
     return _table("CRLs", ("trust", "source", "entries", "next update", ""), rows) if rows else ""
+
+
+def _expiring(status: Status) -> str:
+    rows = [(within, str(count)) for within, count in status.counts.expiring().items()]
+    return _table("Clients that end soon", ("within", "certificates"), rows)
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -145,7 +150,9 @@ def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) 
     return f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>"
 
 
-def _utc(moment: float) -> str:
+def _utc(moment: float | None) -> str:
+    if moment is None:
+        return "never"
     try:
         return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%SZ}"
     except (OverflowError, OSError, ValueError):

@@ -9,7 +9,6 @@ counted.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -26,6 +25,9 @@ ROOM = 50_000
 BATCH = 128
 """Lines that are written to a file at once; fewer when `flush` is called."""
 
+# Not blocking: to open a FIFO that nobody reads is an error, not a wait.
+_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+_LINE_FEED = ord("\n")
 _ABSENT = AuthzRequest(None)
 
 
@@ -41,6 +43,7 @@ class DecisionLog:
         self._lines: deque[str] = deque()
         self._wake = threading.Event()
         self._stopping = False
+        self._torn = False
         self._second = 0
         self._stamp = ""
         self.dropped = 0
@@ -135,7 +138,7 @@ class DecisionLog:
     def _open(self) -> int:
         if not self._path:
             return 2
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return os.open(self._path, _OPEN, 0o640)
 
     def _write(self) -> None:
         while not self._stopping or self._lines:
@@ -151,9 +154,12 @@ class DecisionLog:
             self.dropped += len(lines)
 
     def _put(self, data: bytes) -> bool:
-        view = memoryview(data)
-        with contextlib.suppress(OSError):
+        view = memoryview(b"\n" + data if self._torn else data)
+        try:
             while view:
-                view = view[os.write(self._file, view) :]
-            return True
-        return False
+                written = os.write(self._file, view)
+                self._torn = view[written - 1] != _LINE_FEED
+                view = view[written:]
+        except OSError:
+            return False
+        return True

@@ -28,6 +28,7 @@ PREFIX = "mtls_sidecar_"
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""
 
+DAY = 86_400.0
 WITHIN = {"1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 MOST_CLIENTS = 10_000
 """Most distinct certificates remembered for a gauge; beyond that it stays at this number."""
@@ -44,6 +45,8 @@ class Counts(Collector):
         self._seconds = 0.0
         self._locked_out: dict[str, set[str]] = {}
         self._clients: dict[str, float] = {}
+        self._clients_before: dict[str, float] = {}
+        self._clients_since = now()
         self.reloads = {"success": 0, "error": 0}
         self.reloaded_at = 0.0
         self.crl_backwards = 0
@@ -63,9 +66,8 @@ class Counts(Collector):
             self._record_shadow(decision)
         subject = decision.subject
         if subject is not None and decision.granted and subject.sha256 not in self._clients:
-            if len(self._clients) >= MOST_CLIENTS:
-                self._clients.clear()
-            self._clients[subject.sha256] = subject.not_after
+            if len(self._clients) < MOST_CLIENTS:
+                self._clients[subject.sha256] = subject.not_after
 
     def _record_shadow(self, decision: Decision) -> None:
         verdict = "allow" if decision.granted else "deny"
@@ -108,7 +110,10 @@ class Counts(Collector):
             locked,
         )
         yield _gauge(
-            "clients_expiring", "Clients let in that end within", ("within",), self._ends()
+            "clients_expiring",
+            "Clients let in that end within",
+            ("within",),
+            {(k,): n for k, n in self.expiring().items()},
         )
         yield _gauge("connections", "Open authorization connections", (), {(): self.connections()})
         yield _gauge("ocsp_answers", "OCSP answers at hand", (), {(): self.ocsp_answers()})
@@ -130,11 +135,15 @@ class Counts(Collector):
         family.add_metric([], buckets, self._seconds)
         return family
 
-    def _ends(self) -> dict[tuple[str, ...], float]:
+    def expiring(self) -> dict[str, int]:
+        """How many of the clients let in today or the day before end soon."""
         now = self._now()
-        ends = list(self._clients.values())
+        if now - self._clients_since > DAY:
+            self._clients_before, self._clients = self._clients, {}
+            self._clients_since = now
+        ends = {**self._clients_before, **self._clients}.values()
         return {
-            (label,): sum(now < end <= now + seconds for end in ends)
+            label: sum(now < end <= now + seconds for end in ends)
             for label, seconds in WITHIN.items()
         }
 
@@ -160,7 +169,7 @@ def _policy(policy: Policy) -> Iterator[Metric]:
     yield info
     labels = ("trust", "source")
     crls = {(t.name, crl.source): crl for t in policy.trusts.values() for crl in t.crl_list}
-    ends = {key: crl.next_update or 0.0 for key, crl in crls.items()}
+    ends = {key: crl.next_update for key, crl in crls.items() if crl.next_update is not None}
     yield _gauge("crl_next_update_timestamp_seconds", "End of the CRL", labels, ends)
     counts = {key: float(crl.entry_count) for key, crl in crls.items()}
     yield _gauge("crl_entries", "Revoked certificates in the CRL", labels, counts)
