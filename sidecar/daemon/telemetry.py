@@ -65,9 +65,8 @@ class Counts(Collector):
         if decision.monitored:
             self._record_shadow(decision)
         subject = decision.subject
-        if subject is not None and decision.granted and subject.sha256 not in self._clients:
-            if len(self._clients) < MOST_CLIENTS:
-                self._clients[subject.sha256] = subject.not_after
+        if subject is not None and decision.granted and len(self._clients) < MOST_CLIENTS:
+            self._clients[subject.sha256] = subject.not_after
 
     def _record_shadow(self, decision: Decision) -> None:
         verdict = "allow" if decision.granted else "deny"
