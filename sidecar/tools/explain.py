@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from urllib.parse import quote
 
 from ..core.decision import Decision, Step
@@ -12,12 +13,18 @@ from ..core.policy import Policy
 from ..core.wire import AuthzRequest
 
 
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
 def escaped_pem(data: bytes) -> bytes:
     """A certificate file, PEM or DER, as nginx would forward it.
 
-    What is no certificate is passed on as it is: the decision says what's wrong with it.
+    Of a file with text around it (as EasyRSA writes) or with a chain, the first certificate
+    counts.  What is none is passed on as it is: the decision says what's wrong with it.
     """
-    if data.startswith(b"\x30"):
+    if found := _PEM.search(data):
+        data = found.group() + b"\n"
+    elif data.startswith(b"\x30"):
         data = pem_of(data)
     return quote(data.decode("latin-1"), safe="", encoding="latin-1").encode()
 
