@@ -111,14 +111,17 @@ def test_the_sidecar_decides_by_them(made: tuple[Path, str]) -> None:
 
     def explain(policy: str, host: str) -> str:
         done = subprocess.run(
-            [ROOT / ".venv/bin/mtls-sidecar", "explain", "--policy", policy]
-            + f"--location app --host {host} --cert {leaf}".split(),
+            [
+                *(ROOT / ".venv/bin/mtls-sidecar", "explain", "--policy", policy),
+                *f"--location app --host {host} --cert {leaf}".split(),
+            ],
             cwd=place,
             capture_output=True,
             text=True,
             check=False,
         )
-        return done.stdout.splitlines()[-1] if done.stdout else done.stderr
+        told: str = done.stdout or done.stderr
+        return told.splitlines()[-1]
 
     assert "(allowed)" in explain("before.yaml", "app.example.com")
     assert "(host_mismatch)" in explain("before.yaml", "other.example.com")

@@ -12,7 +12,6 @@ from ..core.pdp import evaluate
 from ..core.policy import Policy
 from ..core.wire import AuthzRequest
 
-
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
