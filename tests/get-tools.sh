@@ -11,7 +11,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 tools=$root/.tools
 unpacked=$tools/root
-packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus'
+packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container'
 
 say() { printf 'get-tools.sh: %s\n' "$*" >&2; }
 

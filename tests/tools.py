@@ -160,6 +160,16 @@ def systemd_analyze() -> Tool:
     return _find("systemd-analyze")
 
 
+@cache
+def systemd_nspawn() -> Tool:
+    """To boot a systemd in a container: by root, where there is a systemd to boot."""
+    if os.geteuid() != 0:
+        return Missing("systemd-nspawn", "only root boots a container")
+    if not Path("/lib/systemd/systemd").exists():
+        return Missing("systemd-nspawn", "this machine has no systemd to boot")
+    return _find("systemd-nspawn")
+
+
 def _find(name: str, place: str = "") -> Tool:
     """On PATH or among what was unpacked; `place` is another path below the root."""
     places = [f"usr/bin/{name}", f"bin/{name}", *([place] if place else [])]
