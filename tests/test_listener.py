@@ -199,6 +199,27 @@ def test_half_closing_after_the_question_still_gets_the_answer(daemon: Daemon) -
         assert client.closed()
 
 
+def test_a_decision_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+    """Should the engine ever raise, nginx gets a 400 at once, and the log the traceback."""
+    from types import SimpleNamespace
+
+    from asking import site
+
+    from sidecar.core.settings import Limits
+    from sidecar.core.wire import AuthzRequest
+    from sidecar.daemon.authz import Service
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    engine = SimpleNamespace(decide=broken, policy=site("verified"))
+    service = Service(engine, lambda *_: None, Limits())  # type: ignore[arg-type]  # a broken one
+    answered = service.decide(AuthzRequest("site"))
+    assert answered.head.startswith(b"HTTP/1.1 400")
+    assert answered.expires == 0.0
+    assert "out of luck" in caplog.text
+
+
 def test_the_daemon_is_as_it_was(daemon: Daemon) -> None:
     """After all of the above it serves, and nothing was logged as an exception."""
     assert daemon.ask("site", alice).status == 204

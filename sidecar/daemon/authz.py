@@ -8,6 +8,7 @@ wait too, and nobody else does.  Whatever isn't a plain bodyless GET is answered
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,8 @@ from ..core.wire import (
     render,
 )
 from .engine import Answered, Engine
+
+log = logging.getLogger("mtls-sidecar")
 
 MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
 """Longest request head, in bytes."""
@@ -54,6 +57,15 @@ class Service:
     ask: Callable[[list[Question], float], Awaitable[None]] | None = None
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
+
+    def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
+        """The engine's answer; should it ever fail, a loud one that lets nobody in."""
+        try:
+            return self.engine.decide(request, questions)
+        except Exception:  # noqa: BLE001  # whatever it is: nginx gets its answer, and it is no
+            log.exception("a decision failed; it is answered 400")
+            decision = refuse("the decision failed, see the log")
+            return Answered(decision, render(decision, self.engine.policy.hash, 0.0), 0.0)
 
     def sweep(self, now: float) -> None:
         """Close connections that are too slow or silent; called about once a second."""
@@ -237,7 +249,7 @@ class Connection(asyncio.Protocol):
             return
         service = self.service
         questions: list[Question] = []
-        answered = service.engine.decide(request, questions)
+        answered = service.decide(request, questions)
         if questions and service.ask is not None:
             self._wait(request, keep, old, start, questions)
         else:
@@ -323,7 +335,7 @@ class Connection(asyncio.Protocol):
             await service.ask(questions, float(service.limits.ocsp_timeout))
         finally:
             self._busy, self._waiting = False, None
-        self._answer(service.engine.decide(request), request, keep, old, start)
+        self._answer(service.decide(request), request, keep, old, start)
         while self._queue and not self._busy:
             self._take(*self._queue.popleft())
         self._flush()

@@ -11,8 +11,8 @@ a second: that sees a save in place, a rename, a swapped symlink and a network f
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -29,6 +29,8 @@ from ..core.revocation import Denylist, parse_denylist
 from ..core.spec import is_address
 from ..files import MAX_POLICY, Signature, crl_place, read_file, signature
 from .aside import read_crl_aside
+
+log = logging.getLogger("mtls-sidecar")
 
 POLL_SECONDS = 0.2
 """How often files are looked at."""
@@ -251,8 +253,10 @@ class Store:
             raise PolicyError([Diagnostic(str(self.path), 0, 0, f"can't be read: {why}")]) from None
 
     def _save_marks(self) -> None:
-        with contextlib.suppress(OSError):  # the memory across restarts is lost, nothing else
+        try:
             self._marks.save()
+        except OSError as error:
+            log.warning("CRL numbers aren't remembered across restarts: %s", error)
 
     async def reload(self) -> None:
         """Load aside, then tell; one at a time."""
