@@ -62,7 +62,7 @@ class Service:
         """The engine's answer; should it ever fail, a loud one that lets nobody in."""
         try:
             return self.engine.decide(request, questions)
-        except Exception:  # noqa: BLE001  # whatever it is: nginx gets its answer, and it is no
+        except Exception:  # whatever it is: nginx gets its answer, and it is no
             log.exception("a decision failed; it is answered 400")
             decision = refuse("the decision failed, see the log")
             return Answered(decision, render(decision, self.engine.policy.hash, 0.0), 0.0)
