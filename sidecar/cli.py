@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, run: Any, doc: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=doc, description=doc)
     parser.set_defaults(run=run)
-    parser.add_argument("--config", help=f"sidecar.yaml (default: {CONFIG})")
+    parser.add_argument("-c", "--config", help=f"sidecar.yaml (default: {CONFIG})")
     parser.add_argument("--policy", help="policy.yaml, instead of the configured one")
     return parser
 

@@ -91,6 +91,11 @@ def test_all_mistakes_come_at_once() -> None:
     assert [d.line for d in found] == [2, 3, 3, 5, 5, 5, 5, 6, 6]
 
 
+def test_a_key_with_nothing_behind_it_is_as_if_left_out() -> None:
+    """`defaults:` and `trust:` with nothing but comments below them are no mistake."""
+    assert mistakes("version: 1\ntrust:\ngroups:\ndefaults:\nlocations:\n") == []
+
+
 def test_a_misspelt_key_is_told_the_right_one() -> None:
     """The hint is the nearest key there is."""
     [found] = mistakes(HEAD + "  - {name: a, alow: verified}\n")

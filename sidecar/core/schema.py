@@ -257,7 +257,9 @@ def keys_of(record: type) -> Mapping[str, dataclasses.Field[Any]]:
 
 
 def pairs(node: Node, report: Report) -> list[tuple[Node, Node]]:
-    """The pairs of a mapping.  Raises `Invalid` where it is none."""
+    """The pairs of a mapping; nothing at all is an empty one.  Raises `Invalid` for the rest."""
+    if node.empty:
+        return []
     if node.pairs is None:
         raise report.fail(node, f"{node.kind} where a mapping is wanted", "write `key: value`")
     return node.pairs
