@@ -35,7 +35,7 @@ fi
 
 # nginx's group, which may open the socket.
 nginx_group() {
-    for group in www-data nginx http nobody; do
+    for group in www-data nginx http; do
         if getent group "$group" >/dev/null 2>&1; then say "$group"; return; fi
     done
     say www-data
@@ -116,6 +116,8 @@ uninstall() {
     if on_host && command -v systemctl >/dev/null 2>&1; then
         systemctl disable --now mtls-sidecar.socket mtls-sidecar.service mtls-sidecar-fetch.service \
             2>/dev/null || true
+        systemctl list-units --all --plain --no-legend 'mtls-sidecar@*.service' |
+            while read -r unit _; do systemctl disable --now "$unit" 2>/dev/null || true; done
         rm -f /usr/local/bin/mtls-sidecar
     fi
     for name in $unit_names; do rm -f "$root$units/$name"; done

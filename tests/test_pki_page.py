@@ -33,7 +33,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
     # A copy of each stage that a later one changes is kept for the tests.
     keep = "cp -R pki pki-before-revoking\n"
-    script = "\n".join(["set -eux", *blocks[:6], keep, *blocks[6:]])
+    renewing = next(block for block in blocks if "rm -f pki/reqs" in block)
+    script = "\n".join(["set -eux", *blocks[:6], keep, *blocks[6:], renewing])  # a live one, too
     path = os.pathsep.join(
         [
             str(rsa.path.parent),

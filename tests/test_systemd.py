@@ -33,7 +33,6 @@ except OSError as error:
     print(type(error).__name__)
 ' "$2" "${3:-open}"
 }
-until_true() { for _ in $(seq 100); do if "$@"; then return; fi; sleep 0.1; done; }
 
 sh /src/deploy/install.sh >/out/install 2>&1
 saw installed $?
@@ -51,8 +50,10 @@ saw stranger "$(ask games /run/mtls-sidecar/authz.sock)"
 
 echo '  - {name: two, allow: public}' >>/etc/mtls-sidecar/policy.yaml
 saw reload "$(systemctl reload mtls-sidecar && echo done)"
-until_true sh -c 'test "$(ask www-data /run/mtls-sidecar/authz.sock two)" = 204'
-sleep 1
+for _ in $(seq 50); do
+    [ "$(ask www-data /run/mtls-sidecar/authz.sock two)" = 204 ] && break
+    sleep 0.1
+done
 saw reloaded "$(ask www-data /run/mtls-sidecar/authz.sock two)"
 
 mkdir -p /run/systemd/system/mtls-sidecar.service.d
@@ -88,8 +89,16 @@ systemctl stop mtls-sidecar-fetch
 saw sockets_stay "$(ask www-data /run/mtls-sidecar/authz-1.sock)"
 
 journalctl -u 'mtls-sidecar*' --no-pager >/out/journal 2>&1
+metrics() { /usr/bin/python3 -c 'import urllib.request as u
+print(u.urlopen("http://127.0.0.1:9641/metrics").read().decode())'; }
+echo 'decision_log_file: /var/log/mtls-sidecar/decisions.log' >>/etc/mtls-sidecar/sidecar.yaml
+systemctl start mtls-sidecar
+ask www-data /run/mtls-sidecar/authz.sock
+sleep 0.5
+saw logged "$(grep -c public /var/log/mtls-sidecar/decisions.log)"
+saw process_metrics "$(metrics | grep -c ^process_resident_memory_bytes)"
 sh /src/deploy/install.sh --uninstall >/dev/null 2>&1
-saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes)"
+saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes) $(state mtls-sidecar@1)"
 saw finished yes
 """
 
@@ -184,5 +193,10 @@ def test_instances_and_fetcher(saw: dict[str, str]) -> None:
 
 
 def test_uninstalling(saw: dict[str, str]) -> None:
-    """install.sh --uninstall removes the program."""
-    check(saw, uninstalled="yes")
+    """install.sh --uninstall stops the units, instances too, and removes the program."""
+    check(saw, uninstalled="yes inactive")
+
+
+def test_log_directory_and_process_metrics(saw: dict[str, str]) -> None:
+    """A log file in /var/log/mtls-sidecar is written; the process's own metrics are there."""
+    check(saw, logged="1", process_metrics="1")
