@@ -161,6 +161,23 @@ def _fetch(options: argparse.Namespace) -> int:
     return main(fetch, once=options.once, ready=lambda: notifier.ready("fetching"))
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from .tools.doctor import Doctor, as_json, read_nginx
+
+    root = read_nginx(Path(options.nginx))
+    policy: Policy | None = None
+    try:
+        policy = load_policy(options)
+    except PolicyError as error:
+        print(f"the policy can't be used, so names aren't compared: {error}", file=sys.stderr)
+    findings = Doctor(root, policy).examine()
+    if options.json:
+        print(as_json(findings))
+    else:
+        print("\n".join(map(str, findings)) or f"{options.nginx}: nothing to mend")
+    return 1 if findings else 0
+
+
 def _schema(_: argparse.Namespace) -> int:
     print(json.dumps(policy_schema(), indent=2))
     return 0
@@ -207,6 +224,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch = _command(commands, "fetch", _fetch, "bring CRLs and OCSP answers")
     fetch.add_argument("--once", action="store_true", help="bring every CRL once, then exit")
     fetch.add_argument("--state-dir", help="where they are kept")
+
+    doctor = _command(commands, "doctor", _doctor, "look for holes in nginx's configuration")
+    doctor.add_argument("nginx", nargs="?", default="/etc/nginx/nginx.conf", metavar="NGINX_CONF")
+    doctor.add_argument("--json", action="store_true", help="for programs")
 
     schema = commands.add_parser("schema", help="print the policy's JSON Schema")
     schema.set_defaults(run=_schema)
