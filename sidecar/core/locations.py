@@ -171,7 +171,15 @@ class _Server:
 class Chooser:
     """Which location a request is for.  Immutable once built."""
 
-    __slots__ = ("_default", "_exact", "_merge_slashes", "_prefixes", "_regexes", "_suffixes")
+    __slots__ = (
+        "_default",
+        "_exact",
+        "_merge_slashes",
+        "_prefixes",
+        "_regexes",
+        "_suffixes",
+        "names",
+    )
 
     def __init__(self, entries: Sequence[Entry], *, merge_slashes: bool = True) -> None:
         """`entries` in policy order; of two equal patterns in one server the first one counts.
@@ -180,6 +188,7 @@ class Chooser:
         would not have made.
         """
         self._merge_slashes = merge_slashes
+        self.names = frozenset(name for name, _, _ in entries)
         servers = _servers(entries)
         self._default = servers.pop(None, None)
         by_kind: dict[str, dict[str, _Server]] = {}

@@ -8,7 +8,10 @@ there only where a block sets none of its own.  It doesn't see variables' values
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -265,6 +268,16 @@ class Doctor:
                 "every decision costs a new connection",
                 "upstream … { …; keepalive 32; }",
             )
+        for server in upstreams[name].own("server") if name in upstreams else ():
+            path = server.args[0].removeprefix("unix:")
+            user = self._root.value("user", "nobody").split()[0]
+            if path != server.args[0] and not _may_write(path, user):
+                self._add(
+                    "socket-closed",
+                    server,
+                    f"nginx's user {user} may not open {path}, so everybody is denied",
+                    "socket_group: GROUP   (nginx's, in sidecar.yaml)",
+                )
         if here.value("proxy_http_version") != "1.1":
             self._add("no-http11", here, "connections aren't kept", "proxy_http_version 1.1;")
 
@@ -301,6 +314,28 @@ class Doctor:
                     f"the policy has no location {name!r}: everybody is denied",
                     f"- {{name: {name}, allow: …}}   (in policy.yaml)",
                 )
+        by_uri = set(self._policy.chooser.names) if "/authz" in asked else set()
+        for name in self._policy.locations:
+            if f"/authz/{name}" not in asked and name not in by_uri:
+                self._add(
+                    "never-asked",
+                    self._root,
+                    f"nginx never asks about the policy's location {name!r}",
+                    f"auth_request /authz/{name};  or remove it from the policy",
+                )
+
+
+def _may_write(path: str, user: str) -> bool:
+    """Whether a user may open a socket; true where that can't be told."""
+    try:
+        found, account = os.stat(path), pwd.getpwnam(user)
+        groups = os.getgrouplist(user, account.pw_gid)
+    except (OSError, KeyError):
+        return True
+    if account.pw_uid in (0, found.st_uid):
+        return account.pw_uid == 0 or bool(found.st_mode & stat.S_IWUSR)
+    group = stat.S_IWGRP if found.st_gid in groups else stat.S_IWOTH
+    return bool(found.st_mode & group)
 
 
 def _asks(block: Block) -> bool:
