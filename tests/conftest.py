@@ -6,9 +6,14 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 from tools import Missing, NginxBinary, nginx_binaries
 
 CI = os.environ.get("CI") == "true"
+
+# No timed asserts: a slow machine is no mistake.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(
