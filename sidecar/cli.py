@@ -162,15 +162,19 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .tools.doctor import Doctor, as_json, read_nginx
+    from .tools.doctor import Doctor, Finding, as_json, read_nginx
 
     root = read_nginx(Path(options.nginx))
     policy: Policy | None = None
     try:
         policy = load_policy(options)
     except PolicyError as error:
-        print(f"the policy can't be used, so names aren't compared: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
     findings = Doctor(root, policy).examine()
+    if policy is None:
+        where = settings_of(options).policy
+        what = "the policy can't be used, so names and caches weren't compared"
+        findings.append(Finding("broken-policy", where, 0, what, "what `mtls-sidecar check` says"))
     if options.json:
         print(as_json(findings))
     else:

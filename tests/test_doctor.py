@@ -87,6 +87,10 @@ def test_silent_on_a_good_configuration(tmp_path: Path) -> None:
         ("auth_request off;", "", "not-asked", 8),
         ("auth_request /authz/site;", "auth_request /authz/site; return 200;", "return-first", 7),
         ("auth_request /authz/site;", "auth_request /authz/site; satisfy any;", "satisfy-any", 7),
+        ("proxy_pass http://app;", "if ($args) { return 200; }", "return-first", 7),
+        ("            internal;\n", "internal; return 204;\n", "auth-location-returns", 11),
+        ("deny all;", "allow 10.0.0.0/8; deny all;", "not-asked", 9),
+        ("/static/ { deny all; }", "/authz-admin/ { root /x; }", "not-asked", 9),
         ("auth_request /authz/site;", "auth_request /authz/other;", "unknown-name", 7),
         ("auth_request /authz/site;", "auth_request /elsewhere;", "no-auth-location", 7),
         ("            internal;\n", "\n", "not-internal", 10),
@@ -170,6 +174,10 @@ def test_the_command(tmp_path: Path) -> None:
     told = json.loads(run(str(conf), "--policy", str(rules), "--json").stdout)
     assert told[0]["id"] == "not-internal"
     assert {"file", "line", "what", "write"} <= told[0].keys()
+    conf.write_text(GOOD)
+    rules.write_text("version: 1\n")
+    done = run(str(conf), "--policy", str(rules))
+    assert (done.returncode, "broken-policy" in done.stdout) == (1, True)
     conf.write_text("http {")
     assert run(str(conf), "--policy", str(rules)).returncode == 2
     assert run(str(tmp_path / "none.conf")).returncode == 2

@@ -146,8 +146,10 @@ class Doctor:
             return set()
         self._certificates(server, asking[0])
         uris = set()
+        serving = {_serving(locations, each.value("auth_request")) for each in asking}
         for location in locations:
-            self._location(location)
+            if location not in serving or _asks(location):
+                self._location(location)
         for here in asking:
             uri = here.value("auth_request")
             uris.add(uri)
@@ -185,13 +187,13 @@ class Doctor:
             )
 
     def _location(self, location: Block) -> None:
-        if location.args[:1] == ["@"] or location.args[-1].startswith(("@", "/authz")):
+        if location.args[-1].startswith("@"):
             return
         if location.own("internal") or _denies_all(location):
             return
         returns = location.own("return")
         if _asks(location):
-            for early in returns:
+            for early in (*returns, *_returns_in_ifs(location)):
                 self._add(
                     "return-first",
                     early,
@@ -227,6 +229,13 @@ class Doctor:
                 "include mtls-sidecar/authz-location.conf;",
             )
             return
+        for early in (*here.own("return"), *_returns_in_ifs(here)):
+            self._add(
+                "auth-location-returns",
+                early,
+                "nginx answers its own question here; a 2xx lets everybody in",
+                "proxy_pass http://mtls_sidecar;",
+            )
         if not here.own("internal"):
             self._add("not-internal", here, "clients may ask the sidecar themselves", "internal;")
         for name, good, what in (
@@ -245,7 +254,7 @@ class Doctor:
                 )
         self._headers(here)
         self._keepalive(here)
-        self._cache(here)
+        self._cache(here, uri)
 
     def _headers(self, here: Block) -> None:
         sent = {d.args[0].lower(): d for d in here.inherited("proxy_set_header")}
@@ -254,7 +263,7 @@ class Doctor:
             found = sent.get(name)
             if found is None:
                 self._add("header-missing", here, f"{SPELLED[name]} isn't sent", line)
-            elif found.args[1] != variable:
+            elif re.sub(r"\$\{(\w+)\}", r"$\1", found.args[1]) != variable:
                 what = f"{SPELLED[name]} is {found.args[1]}, not {variable}"
                 self._add("header-wrong", found, what, line)
 
@@ -281,7 +290,7 @@ class Doctor:
         if here.value("proxy_http_version") != "1.1":
             self._add("no-http11", here, "connections aren't kept", "proxy_http_version 1.1;")
 
-    def _cache(self, here: Block) -> None:
+    def _cache(self, here: Block, uri: str) -> None:
         if here.value("proxy_cache", "off") == "off":
             return
         key = here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")
@@ -292,6 +301,8 @@ class Doctor:
             needed.append("$request_method")
         if any(place.uses_client_ip for place in places):
             needed.append("$remote_addr")
+        if uri == "/authz":  # the sidecar chooses by the client's URI
+            needed.append("$request_uri")
         lacking = [v for v in needed if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if not re.search(r"\$uri(?![a-z_])", key):
             lacking.append("$uri")
@@ -344,7 +355,17 @@ def _asks(block: Block) -> bool:
 
 
 def _denies_all(location: Block) -> bool:
-    return any(deny.args == ["all"] for deny in location.own("deny"))
+    """Whether nginx itself lets nobody in: a `deny all` without an `allow`."""
+    return any(deny.args == ["all"] for deny in location.own("deny")) and not location.own("allow")
+
+
+def _returns_in_ifs(location: Block) -> list[Block]:
+    """`return`s of an `if` right in a location: they run before auth_request as well.
+
+    Those that refuse (4xx, 5xx) let nobody in.
+    """
+    found = (early for each in location.own("if") for early in each.own("return"))
+    return [early for early in found if not re.match("[45]..", early.args[0])]
 
 
 def _serving(locations: list[Block], uri: str) -> Block | None:
