@@ -2,7 +2,8 @@
 
 Two ways.  Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers by
 name and signature (RFC 5280, 6.1: CA flag, keyCertSign, path length, validity); it does not
-check name constraints, certificate policies or the leaf's key usage: nginx's OpenSSL has.  Where
+check name constraints or the leaf's key usage: nginx's OpenSSL has.  Policy processing along the
+path (RFC 5280, 6.1.5: mappings, inhibitAnyPolicy) nobody does: nginx doesn't ask for it.  Where
 the sidecar verifies (`verify: sidecar`), `verified_path` asks `cryptography`'s verifier, which
 checks name constraints, critical extensions and clientAuth too.
 """
