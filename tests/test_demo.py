@@ -37,6 +37,11 @@ def processes(words: str) -> list[str]:
     return found
 
 
+def _heed_ctrl_c() -> None:
+    """A suite that was started in the background ignores SIGINT, and its children would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def demo(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["sh", str(DEMO), *arguments],
@@ -45,6 +50,7 @@ def demo(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen
         text=True,
         env=env,
         start_new_session=True,
+        preexec_fn=_heed_ctrl_c,
     )
 
 
