@@ -96,7 +96,7 @@ def question(
         "X-Original-URI": "/",
         "X-Original-Method": "GET",
         "X-Real-IP": "192.0.2.1",
-        "X-Request-ID": "0123456789abcdef",
+        "X-Request-ID": "0123456789abcdef" * 2,
     }
     if leaf is not None:
         fields["SSL-Client-Cert"] = leaf.escaped.decode()

@@ -213,7 +213,11 @@ def test_a_decision_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) 
         raise RuntimeError("out of luck")
 
     engine = SimpleNamespace(decide=broken, policy=site("verified"))
-    service = Service(engine, lambda *_: None, Limits())  # type: ignore[arg-type]  # a broken one
+
+    def unrecorded(*_: object) -> None:
+        return
+
+    service = Service(engine, unrecorded, unrecorded, Limits())  # type: ignore[arg-type]  # a broken one
     answered = service.decide(AuthzRequest("site"))
     assert answered.head.startswith(b"HTTP/1.1 400")
     assert answered.expires == 0.0

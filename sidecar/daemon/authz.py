@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -29,7 +30,8 @@ from ..core.wire import (
     parse_target,
     render,
 )
-from .engine import Answered, Engine
+from .engine import Engine
+from .repeats import Answered, Repeat
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -46,6 +48,9 @@ _AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
 Record = Callable[[Answered, AuthzRequest | None, float], None]
 """Told of every decision: how it was answered, the request if it could be read, the seconds."""
 
+RecordAgain = Callable[[Repeat, str, str, float], None]
+"""Told of a decision asked for again: with which URI (empty: the same) and id, and the seconds."""
+
 
 @dataclass(slots=True)
 class Service:
@@ -53,6 +58,7 @@ class Service:
 
     engine: Engine
     record: Record
+    record_again: RecordAgain
     limits: Limits
     ask: Callable[[list[Question], float], Awaitable[None]] | None = None
     connections: set[Connection] = field(default_factory=set)
@@ -83,10 +89,12 @@ class Connection(asyncio.Protocol):
     """One peer: bytes in, answers out."""
 
     __slots__ = (
+        "_alone",
         "_bad",
         "_busy",
         "_closing",
         "_ended",
+        "_fd",
         "_fields",
         "_half_closed",
         "_head",
@@ -108,8 +116,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._target = b""
+        self._fd = -1
         self._fields: dict[str, bytes] = {}
         self._bad = ""
+        self._alone: tuple[AuthzRequest, Answered] | None = None
         self._head = 0
         self._keep = True
         self._out: list[bytes] = []
@@ -127,6 +137,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._fd = self._transport.get_extra_info("socket").fileno()
         service = self.service
         if len(service.connections) >= service.limits.max_connections or service.draining:
             self._ended = self._closing = True
@@ -141,7 +152,8 @@ class Connection(asyncio.Protocol):
             self._waiting.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._ended:
+        between = not (self._started or self._busy)  # requests: this data begins one
+        if self._ended or (between and self._repeat(data)):
             return
         self._head += len(data)
         try:
@@ -153,6 +165,33 @@ class Connection(asyncio.Protocol):
         if self._head > MAX_HEAD and not self._ended:
             self._fail("the request head is too long")
         self._flush()
+        alone, self._alone = self._alone, None
+        if between and alone is not None:
+            self.service.engine.remember(data, *alone)
+
+    def _repeat(self, data: bytes) -> bool:
+        """Answer a request that is known without parsing; false where it isn't."""
+        start = time.monotonic()
+        service, transport = self.service, self._transport
+        known = service.engine.repeated(data)
+        if known is None or service.draining or transport is None:
+            return False
+        repeat, uri, request_id = known
+        self._send(transport, repeat.answer)
+        self._since = start
+        service.record_again(repeat, uri, request_id, time.monotonic() - start)
+        return True
+
+    def _send(self, transport: asyncio.Transport, answer: bytes) -> None:
+        """Write at once where nothing waits: uvloop would write only after all that came."""
+        written = 0
+        if transport.get_write_buffer_size() == 0:
+            try:
+                written = os.write(self._fd, answer)
+            except OSError:  # no room, or nobody there any more: the transport sees to it
+                written = 0
+        if written < len(answer):
+            transport.write(answer[written:])
 
     def eof_received(self) -> bool:
         """The peer sends no more: it still gets the answers to what it asked."""
@@ -259,6 +298,8 @@ class Connection(asyncio.Protocol):
         self, answered: Answered, request: AuthzRequest, keep: bool, old: bool, start: float
     ) -> None:
         self._write(answered.head, keep, old)
+        if keep and not old:
+            self._alone = (request, answered)
         self.service.record(answered, request, time.perf_counter() - start)
 
     def _refuse(self, detail: str, keep: bool, old: bool, start: float) -> None:

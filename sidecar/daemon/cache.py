@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+def _one(key: object) -> int:
+    return 1
+
+
 class Cache(Generic[K, V]):
-    """Remembers up to about `size` values; constant time, no bookkeeping on a hit.
+    """Remembers values up to about `size` by weight; constant time, no bookkeeping on a hit.
 
     What is new goes into a nursery of half the size, which is emptied when full.  What is asked
     for a second time moves among the regulars; when these are full, those not asked for since
     the last time they were full are forgotten.  So endless new keys only ever empty the nursery.
+    `weigh` gives a key's weight, one unless told otherwise; what alone weighs more than the
+    regulars may, isn't remembered.
     """
 
-    __slots__ = ("_fading", "_limit", "_nursery", "_regulars")
+    __slots__ = ("_fading", "_limit", "_nursery", "_regulars", "_settled", "_waiting", "_weigh")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, weigh: Callable[[K], int] = _one) -> None:
         self._limit = max(0, size // 4)
+        self._weigh = weigh
         self._nursery: dict[K, V] = {}
         self._regulars: dict[K, V] = {}
         self._fading: dict[K, V] = {}
+        self._waiting = self._settled = 0
 
     def get(self, key: K) -> V | None:
         """The value remembered for a key, or None."""
@@ -39,19 +48,27 @@ class Cache(Generic[K, V]):
         """Remember a value, replacing what was remembered for the key."""
         if key in self._regulars:
             self._regulars[key] = value
-        elif self._limit:
-            if len(self._nursery) >= 2 * self._limit:
-                self._nursery = {}
-            self._nursery[key] = value
+            return
+        weight = self._weigh(key)
+        if weight > self._limit:
+            return
+        self._waiting += weight
+        if self._waiting > 2 * self._limit:
+            self._nursery, self._waiting = {}, weight
+        self._nursery[key] = value
 
     def clear(self) -> None:
         """Forget everything."""
         self._nursery, self._regulars, self._fading = {}, {}, {}
+        self._waiting = self._settled = 0
 
     def __len__(self) -> int:
         return len(self._nursery) + len(self._regulars) + len(self._fading)
 
     def _settle(self, key: K, value: V) -> None:
-        if len(self._regulars) >= self._limit:
+        weight = self._weigh(key)
+        self._settled += weight
+        if self._settled > self._limit:
             self._fading, self._regulars = self._regulars, {}
+            self._settled = weight
         self._regulars[key] = value

@@ -17,7 +17,7 @@ from json.encoder import encode_basestring_ascii as quote
 
 from ..core.decision import Decision
 from ..core.wire import AuthzRequest
-from .engine import Answered
+from .repeats import Answered, Repeat
 
 ROOM = 50_000
 """Most lines that wait to be written."""
@@ -38,13 +38,14 @@ class DecisionLog:
         """Raises OSError where the file can't be opened."""
         self._mode = mode
         self._json = form == "json"
+        self._start, self._end = ('{"time":"', "}\n") if self._json else ("", "\n")
         self._path = "" if path == "stderr" else path
         self._file = self._open()
         self._lines: deque[str] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._torn = False
-        self._second = 0
+        self._millis = 0
         self._stamp = ""
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
@@ -53,20 +54,18 @@ class DecisionLog:
 
     def write(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
         """Log one decision, if its kind is to be logged."""
-        decision = answered.decision
-        if self._mode != "all" and (self._mode == "off" or decision.granted):
-            return
-        if len(self._lines) >= ROOM:
-            self.dropped += 1
-            return
-        if not answered.note:
-            answered.note = self._note(decision)
-        self._lines.append(self._line(answered.note, request or _ABSENT, seconds))
-        if not self._path:
-            if not self._wake.is_set():
-                self._wake.set()
-        elif len(self._lines) >= BATCH:
-            self.flush()
+        if self._wants(answered):
+            request = request or _ABSENT
+            around = self._around(answered, request)
+            self._add(around, request.uri.decode("latin-1"), request.request_id, seconds)
+
+    def write_again(self, repeat: Repeat, uri: str, request_id: str, seconds: float) -> None:
+        """Log a decision asked for again, by another id and, if there is one, another URI."""
+        if self._wants(repeat.answered):
+            around = repeat.written
+            if around is None:
+                around = repeat.written = self._around(repeat.answered, repeat.request)
+            self._add(around, uri or repeat.request.uri.decode("latin-1"), request_id, seconds)
 
     def flush(self) -> None:
         """Write to the file what waits; to be called a few times a second."""
@@ -105,20 +104,34 @@ class DecisionLog:
         ]
         return self._join(fields)
 
-    def _line(self, note: str, request: AuthzRequest, seconds: float) -> str:
-        micros = int(seconds * 1e6)
-        name, method, host = quote(request.request_id), quote(request.method), quote(request.host)
-        uri, ip = quote(request.uri.decode("latin-1")), quote(request.client_ip)
-        verify = quote(request.verify)
+    def _wants(self, answered: Answered) -> bool:
+        return self._mode == "all" or (self._mode == "denied" and not answered.granted)
+
+    def _around(self, answered: Answered, request: AuthzRequest) -> tuple[str, str, str]:
+        """What stands before the id, before the URI and after it."""
+        if not answered.note:
+            answered.note = self._note(answered.decision)
+        between = self._join([("method", request.method), ("host", request.host)])
+        after = self._join([("client_ip", request.client_ip), ("verify", request.verify)])
         if self._json:
-            return (
-                f'{{"time":"{self._now()}",{note},"id":{name},"method":{method},"host":{host},'
-                f'"uri":{uri},"client_ip":{ip},"verify":{verify},"us":{micros}}}\n'
-            )
-        return (
-            f"{self._now()} {note} id={name} method={method} host={host} "
-            f"uri={uri} client_ip={ip} verify={verify} us={micros}\n"
+            return f'",{answered.note},"id":', f',{between},"uri":', f',{after},"us":'
+        return f" {answered.note} id=", f" {between} uri=", f" {after} us="
+
+    def _add(self, around: tuple[str, str, str], uri: str, name: str, seconds: float) -> None:
+        lines = self._lines
+        if len(lines) >= ROOM:
+            self.dropped += 1
+            return
+        before, between, after = around
+        lines.append(
+            f"{self._start}{self._now()}{before}{quote(name)}{between}{quote(uri)}{after}"
+            f"{int(seconds * 1e6)}{self._end}"
         )
+        if not self._path:
+            if not self._wake.is_set():
+                self._wake.set()
+        elif len(lines) >= BATCH:
+            self.flush()
 
     def _join(self, fields: list[tuple[str, str]]) -> str:
         if self._json:
@@ -126,12 +139,12 @@ class DecisionLog:
         return " ".join([f"{name}={quote(value)}" for name, value in fields])
 
     def _now(self) -> str:
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._stamp}.{int(now * 1000) % 1000:03d}Z"
+        now = int(time.time() * 1000)
+        if now != self._millis:
+            self._millis = now
+            second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000))
+            self._stamp = f"{second}.{now % 1000:03d}Z"
+        return self._stamp
 
     # -- the writing thread
 

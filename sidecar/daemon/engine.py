@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from ..core.certificate import ClientCert, MalformedCertificate, from_header
 from ..core.decision import Decision
@@ -17,22 +16,15 @@ from ..core.pdp import Question, evaluate
 from ..core.policy import Location, Policy
 from ..core.wire import AuthzRequest, render
 from .cache import Cache
-
-
-@dataclass(slots=True)
-class Answered:
-    """A decision and its answer: `head` ends before the blank line and has no `Connection`.
-
-    `note` is for the decision log: what it says of every request so decided.
-    """
-
-    decision: Decision
-    head: bytes
-    expires: float
-    note: str = ""
-
+from .repeats import Answered, Frame, Repeat, is_whole, take_apart, weigh
 
 Key = tuple[object, ...]
+
+REPEATED_BYTES = 4096
+"""Bytes of requests remembered, for each entry."""
+
+REPEATED_SECONDS = 3600.0
+"""Longest a request is known again without being read: so that its client still counts as seen."""
 
 OCSP_SECONDS = 30.0
 """Longest a decision that OCSP had a part in is remembered, so that its answer counts as used."""
@@ -55,9 +47,10 @@ class Engine:
         self.policy = policy
         self._answers = answers
         self._clock = clock
-        self._certs: Cache[bytes, ClientCert] = Cache(entries)
+        self._certs: Cache[bytes, ClientCert] = Cache(entries, _pages)
         self._decisions: Cache[Key, Answered] = Cache(entries * 4)
-        self._chosen: Cache[tuple[str, bytes], str] = Cache(entries)
+        self._chosen: Cache[bytes, str] = Cache(entries, _pages)
+        self._repeats: Cache[Frame, Repeat] = Cache(entries * REPEATED_BYTES, weigh)
 
     def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
         """The decision about a request, remembered or new.
@@ -88,9 +81,30 @@ class Engine:
             self._decisions.put(key, answered)
         return answered
 
+    def repeated(self, data: bytes) -> tuple[Repeat, str, str] | None:
+        """The answer, the URI (if it may differ) and the id of a request that was asked before."""
+        taken = take_apart(data)
+        if taken is None:
+            return None
+        frame, uri, request_id = taken
+        known = self._repeats.get(frame)
+        if known is None or self._clock() >= known.expires:
+            return None
+        return known, uri, request_id
+
+    def remember(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
+        """Know this request again: the parser has read it, and these are all the bytes it had."""
+        now = self._clock()
+        expires = min(answered.expires, now + REPEATED_SECONDS)
+        taken = take_apart(data) if is_whole(data) else None
+        if taken is not None and now < expires and not answered.decision.cache_seconds:
+            repeat = Repeat(request, answered, answered.head + b"\r\n", expires)
+            self._repeats.put(taken[0], repeat)
+
     def forget(self) -> None:
         """Forget every decision, as after a new OCSP answer."""
         self._decisions.clear()
+        self._repeats.clear()
 
     def location(self, decision: Decision) -> Location | None:
         """The location that a decision is about."""
@@ -99,7 +113,7 @@ class Engine:
     def _location(self, request: AuthzRequest) -> Location | None:
         name = request.location
         if name is None:
-            place = (request.host, request.uri)
+            place = b"%b\n%b" % (request.host.encode("latin-1"), request.uri)
             name = self._chosen.get(place)
             if name is None:
                 name = self.policy.chooser.choose(request.host, request.uri)
@@ -122,6 +136,11 @@ class Engine:
     ) -> Answered:
         decision = evaluate(self.policy, request, now, self._answers, questions=questions)
         return Answered(decision, render(decision, self.policy.hash, now), decision.expires)
+
+
+def _pages(key: bytes) -> int:
+    """What a key weighs beside others of ordinary length."""
+    return 1 + len(key) // 4096
 
 
 def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> Key:

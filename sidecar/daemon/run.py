@@ -23,9 +23,10 @@ from ..core.settings import Settings
 from ..core.wire import AuthzRequest
 from .authz import Connection, Service
 from .decisionlog import DecisionLog
-from .engine import Answered, Engine
+from .engine import Engine
 from .listen import BACKLOG, open_listener, remove_socket
 from .ocsp_client import OcspAnswers, OcspClient
+from .repeats import Answered, Repeat
 from .status import Status
 from .store import Reload, Store
 from .systemd import Notifier, listen_fds, watchdog_seconds
@@ -94,7 +95,9 @@ class Daemon:
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
         """Start, serve, drain, stop."""
         first = self.store.load()
-        self.service = Service(self._engine(first.policy), self._record, self.settings.limits)
+        self.service = Service(
+            self._engine(first.policy), self._record, self._record_again, self.settings.limits
+        )
         self.service.ask = self._ask
         self.counts.connections = lambda: len(self.service.connections)
         self.counts.ocsp_answers = lambda: len(self.answers)
@@ -239,8 +242,12 @@ class Daemon:
     # -- decisions
 
     def _record(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
-        self.counts.record(answered.decision, seconds)
+        self.counts.record(answered, seconds)
         self.decisions.write(answered, request, seconds)
+
+    def _record_again(self, repeat: Repeat, uri: str, request_id: str, seconds: float) -> None:
+        self.counts.record_again(repeat.answered.label, seconds)
+        self.decisions.write_again(repeat, uri, request_id, seconds)
 
     async def _ask(self, questions: list[Question], deadline: float) -> None:
         """Wait for the OCSP answers that a decision wanted."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from ..core.decision import Decision
 from ..core.policy import Policy
+from .repeats import Answered
 
 PREFIX = "mtls_sidecar_"
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
@@ -39,7 +41,7 @@ class Counts(Collector):
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self.decisions: dict[tuple[str, str, str], int] = {}
+        self.decisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.shadow: dict[tuple[str, str, str], int] = {}
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
@@ -56,17 +58,21 @@ class Counts(Collector):
         self.ocsp_answers: Callable[[], int] = int
         self.ocsp_failures: Mapping[str, int] = {}
 
-    def record(self, decision: Decision, seconds: float) -> None:
+    def record(self, answered: Answered, seconds: float) -> None:
         """Count one decision, which took so many seconds."""
-        key = (decision.location, decision.verdict, decision.reason)
-        self.decisions[key] = self.decisions.get(key, 0) + 1
-        self._buckets[bisect_left(BUCKETS, seconds)] += 1
-        self._seconds += seconds
+        self.record_again(answered.label, seconds)
+        decision = answered.decision
         if decision.monitored:
             self._record_shadow(decision)
         subject = decision.subject
-        if subject is not None and decision.granted and len(self._clients) < MOST_CLIENTS:
+        if subject is not None and answered.granted and len(self._clients) < MOST_CLIENTS:
             self._clients[subject.sha256] = subject.not_after
+
+    def record_again(self, label: tuple[str, str, str], seconds: float) -> None:
+        """Count one more of the same: client and monitor mode were noted before."""
+        self.decisions[label] += 1
+        self._buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds += seconds
 
     def _record_shadow(self, decision: Decision) -> None:
         verdict = "allow" if decision.granted else "deny"

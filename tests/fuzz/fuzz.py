@@ -32,7 +32,8 @@ from sidecar.core.revocation import parse_denylist  # noqa: E402  # as above
 from sidecar.core.settings import Limits  # noqa: E402  # as above
 from sidecar.core.wire import AuthzRequest  # noqa: E402  # as above
 from sidecar.daemon.authz import Connection, Service  # noqa: E402  # as above
-from sidecar.daemon.engine import Answered, Engine  # noqa: E402  # as above
+from sidecar.daemon.engine import Engine  # noqa: E402  # as above
+from sidecar.daemon.repeats import Answered  # noqa: E402  # as above
 
 _RULES = site("verified")
 
@@ -60,7 +61,20 @@ class _Transport:
     def close(self) -> None:
         self.closed = True
 
+    def get_extra_info(self, name: str) -> _Transport:
+        return self
+
+    def fileno(self) -> int:
+        return -1
+
+    def get_write_buffer_size(self) -> int:
+        return 1  # so that everything comes by `write`
+
     abort = write_eof = close
+
+
+def _unrecorded(*_: object) -> None:
+    """Neither counted nor logged."""
 
 
 def wire(data: bytes) -> None:
@@ -69,7 +83,7 @@ def wire(data: bytes) -> None:
     Nothing without a certificate that verifies may ever be allowed.
     """
     engine = Engine(_RULES, entries=16, answers={})
-    service = _Outright(engine, lambda *_: None, Limits())
+    service = _Outright(engine, _unrecorded, _unrecorded, Limits())
     connection, transport = Connection(service), _Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]  # one in all but name
     step = (data[0] if data else 0) + 1
