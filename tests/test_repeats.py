@@ -210,6 +210,22 @@ def test_a_peer_that_reads_late_gets_every_answer_in_order(daemon: Daemon) -> No
     assert got == order
 
 
+def test_strangers_are_not_remembered(daemon: Daemon) -> None:
+    """Large certificates that no authority signed take no memory, however many there are."""
+    names = [f"{i}.{j}" for i in range(100) for j in range(40)]
+    stranger = CA("Nobody")
+    few = [stranger.issue(f"mallory{i}", dns=names) for i in range(10)]
+    before = daemon.rss()
+    with daemon.client() as client:
+        for _ in range(3):
+            for leaf in few:
+                assert client.ask("site", leaf).reason == "untrusted_issuer"
+        for i in range(150):
+            leaf = stranger.issue(f"mallory{i}", dns=names)
+            assert client.ask("site", leaf).reason == "untrusted_issuer"
+    assert daemon.rss() < before + 40 * 2**20
+
+
 def test_only_requests_as_nginx_writes_them_are_taken_apart() -> None:
     """An odd id, a URI that a parser might trim or refuse, none: the parser reads those."""
     whole = question("site", alice)

@@ -32,6 +32,19 @@ class Reason(StrEnum):
 
 GRANTS = frozenset({Reason.ALLOWED, Reason.PUBLIC})
 
+ISSUED = frozenset(
+    {
+        Reason.ALLOWED,
+        Reason.REVOKED,
+        Reason.REVOCATION_UNKNOWN,
+        Reason.HOST_MISMATCH,
+        Reason.SNI_MISMATCH,
+        Reason.DENIED_BY_RULE,
+        Reason.NOT_ALLOWED,
+    }
+)
+"""Reasons that come after the certificate was found to be issued under a trust anchor."""
+
 _STATUS = {
     Reason.ALLOWED: 204,
     Reason.PUBLIC: 204,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from ..core.certificate import ClientCert, MalformedCertificate, from_header
-from ..core.decision import Decision
+from ..core.certificate import ClientCert
+from ..core.decision import ISSUED, Decision
 from ..core.ocsp import OcspAnswer, OcspKey
 from ..core.pdp import Question, evaluate
 from ..core.policy import Location, Policy
@@ -62,24 +62,29 @@ class Engine:
         if location is None:
             return self._answer(request, now, questions)
         subject = self._certs.get(request.cert) if request.cert else None
-        key = _key(location, request, subject) if subject is not None or not request.cert else None
-        if key is not None:
-            known = self._decisions.get(key)
+        if subject is not None or not request.cert:
+            known = self._decisions.get(_key(location, request, subject))
             if known is not None and now < known.expires:
                 if not known.decision.cache_seconds:
                     return known
                 head = render(known.decision, self.policy.hash, now)
                 return Answered(known.decision, head, known.expires, known.note)
-        if subject is None and request.cert:
-            subject = self._read(request.cert)
-            key = _key(location, request, subject) if subject is not None else None
         asked = request._replace(location=location.name, subject=subject)
         answered = self._answer(asked, now, questions)
         if any(trust.ocsp for trust in location.trusts):
             answered.expires = min(answered.expires, now + OCSP_SECONDS)
-        if key is not None and answered.expires > now:
-            self._decisions.put(key, answered)
+        if subject is not None or _may_be_remembered(request, answered):
+            self._remember_decision(location, request, answered, now)
         return answered
+
+    def _remember_decision(
+        self, location: Location, request: AuthzRequest, answered: Answered, now: float
+    ) -> None:
+        subject = answered.decision.subject
+        if subject is not None:
+            self._certs.put(request.cert, subject)
+        if now < answered.expires:
+            self._decisions.put(_key(location, request, subject), answered)
 
     def repeated(self, data: bytes) -> tuple[Repeat, str, str] | None:
         """The answer, the URI (if it may differ) and the id of a request that was asked before."""
@@ -96,10 +101,12 @@ class Engine:
         """Know this request again: the parser has read it, and these are all the bytes it had."""
         now = self._clock()
         expires = min(answered.expires, now + REPEATED_SECONDS)
+        if now >= expires or answered.decision.cache_seconds:
+            return
         taken = take_apart(data) if is_whole(data) else None
-        if taken is not None and now < expires and not answered.decision.cache_seconds:
-            repeat = Repeat(request, answered, answered.head + b"\r\n", expires)
-            self._repeats.put(taken[0], repeat)
+        if taken is not None and _may_be_remembered(request, answered):
+            request = request._replace(cert=b"")  # its frame has it
+            self._repeats.put(taken[0], Repeat(request, answered, answered.head + b"\r\n", expires))
 
     def forget(self) -> None:
         """Forget every decision, as after a new OCSP answer."""
@@ -122,20 +129,16 @@ class Engine:
                 self._chosen.put(place, name)
         return self.policy.locations.get(name)
 
-    def _read(self, header: bytes) -> ClientCert | None:
-        """The certificate, remembered; None where it is malformed: then `evaluate` says so."""
-        try:
-            subject = from_header(header)
-        except MalformedCertificate:
-            return None
-        self._certs.put(header, subject)
-        return subject
-
     def _answer(
         self, request: AuthzRequest, now: float, questions: list[Question] | None
     ) -> Answered:
         decision = evaluate(self.policy, request, now, self._answers, questions=questions)
         return Answered(decision, render(decision, self.policy.hash, now), decision.expires)
+
+
+def _may_be_remembered(request: AuthzRequest, answered: Answered) -> bool:
+    """Strangers' certificates are not: anybody makes as many, and as large ones, as he likes."""
+    return not request.cert or answered.decision.reason in ISSUED
 
 
 def _pages(key: bytes) -> int:
