@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from daemon import Client, Daemon, question
+from daemon import ROOT, Client, Daemon, question
 from pki import CA
 
 staff = CA("Staff")
@@ -197,6 +201,31 @@ def test_half_closing_after_the_question_still_gets_the_answer(daemon: Daemon) -
         assert answer is not None
         assert answer.status == 204
         assert client.closed()
+
+
+def test_a_log_that_nobody_reads_takes_little_memory(tmp_path: Path) -> None:
+    """stderr is a pipe that is never read, URIs are long: lines are dropped, decisions go on."""
+    daemon = Daemon(tmp_path, POLICY)
+    reading, writing = os.pipe()
+    daemon.process = subprocess.Popen(
+        [sys.executable, "-m", "sidecar", "serve", "--config", str(daemon.config)],
+        cwd=ROOT, stderr=writing,
+    )  # fmt: skip
+    try:
+        daemon.until(lambda: daemon.status("/readyz") == 200)
+        before = daemon.rss()
+        asked = question("site", None, {"X-Original-URI": "/" + "\xff" * 8000})
+        with daemon.client() as client:
+            for _ in range(150):
+                client.send(asked * 20)
+                assert [client.receive() is None for _ in range(20)] == [False] * 20
+        assert daemon.rss() < before + 80 * 2**20
+        daemon.until(lambda: daemon.metric("mtls_sidecar_log_lines_dropped_total") > 0)
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_decision_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,8 +19,8 @@ from ..core.decision import Decision
 from ..core.wire import AuthzRequest
 from .repeats import Answered, Repeat
 
-ROOM = 50_000
-"""Most lines that wait to be written."""
+ROOM = 16 * 2**20
+"""Most bytes of lines that wait to be written."""
 
 BATCH = 128
 """Lines that are written to a file at once; fewer when `flush` is called."""
@@ -47,6 +47,7 @@ class DecisionLog:
         self._torn = False
         self._millis = 0
         self._stamp = ""
+        self._added = self._taken = 0  # bytes, ever; each is counted up by one thread only
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
         if mode != "off" and not self._path:
@@ -119,14 +120,16 @@ class DecisionLog:
 
     def _add(self, around: tuple[str, str, str], uri: str, name: str, seconds: float) -> None:
         lines = self._lines
-        if len(lines) >= ROOM:
+        if self._added - self._taken >= ROOM:
             self.dropped += 1
             return
         before, between, after = around
-        lines.append(
+        line = (
             f"{self._start}{self._now()}{before}{quote(name)}{between}{quote(uri)}{after}"
             f"{int(seconds * 1e6)}{self._end}"
         )
+        lines.append(line)
+        self._added += len(line)
         if not self._path:
             if not self._wake.is_set():
                 self._wake.set()
@@ -163,8 +166,10 @@ class DecisionLog:
 
     def _put_all(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        if lines and not self._put("".join(lines).encode("ascii")):
+        data = "".join(lines).encode("ascii")
+        if lines and not self._put(data):
             self.dropped += len(lines)
+        self._taken += len(data)
 
     def _put(self, data: bytes) -> bool:
         view = memoryview(b"\n" + data if self._torn else data)
