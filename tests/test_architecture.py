@@ -19,7 +19,7 @@ PACKAGE = ROOT / "sidecar"
 LAYERS = (
     ("errors", "der", "uri", "pcre"),
     ("certificate",),
-    ("decision", "yamlstrict", "hostname", "crl_entries", "crl_scope", "ocsp_signer"),
+    ("decision", "yamlstrict", "hostname", "crl_entries", "crl_scope", "ocsp_signer", "twins"),
     ("wire", "matching", "schema", "locations", "crl_read"),
     ("spec", "settings", "revocation"),
     ("rules", "trust", "crl", "ocsp"),

@@ -24,6 +24,7 @@ from .policy import Location, Policy, Trust
 from .revocation import Answer, Status
 from .rules import Facts
 from .trust import Path, valid
+from .twins import twins
 from .wire import AuthzRequest
 
 
@@ -322,8 +323,12 @@ def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientC
 
 
 def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
-    found = (d.lookup(cert.serial, cert.sha256, cert.spki_sha256, now) for d in trust.denylists)
-    return next((answer for answer in found if answer is not None), None)
+    for denylist in trust.denylists:
+        for sha256 in (cert.sha256, *(twins(cert) if denylist.entries else ())):
+            answer = denylist.lookup(cert.serial, sha256, cert.spki_sha256, now)
+            if answer is not None:
+                return answer
+    return None
 
 
 def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:

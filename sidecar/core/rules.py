@@ -18,6 +18,7 @@ from .certificate import ClientCert
 from .matching import KINDS, Pattern, Predicate
 from .schema import Located, Report, suggest
 from .spec import RuleSpec
+from .twins import twins
 from .wire import AuthzRequest
 
 
@@ -48,8 +49,10 @@ _WHOLE = frozenset({"cn", "o", "ou", "issuer_cn"})
 _REQUEST = frozenset({"client_ip", "method"})
 
 
-def _values(facts: Facts, key: str) -> tuple[str, ...]:
+def _values(facts: Facts, key: str, refusing: bool) -> tuple[str, ...]:
     """The values that a certificate or request has under a key of a rule."""
+    if key == "sha256" and refusing:
+        return (facts.cert.sha256, *twins(facts.cert))
     if key in _REQUEST:
         value: str = getattr(facts.request, key)
         return (value,) if value else ()
@@ -67,7 +70,7 @@ class _KeyTest:
     refusing: bool
 
     def __call__(self, facts: Facts) -> bool:
-        values = _values(facts, self.key)
+        values = _values(facts, self.key, self.refusing)
         if not values:
             return self.refusing and self.key in _REQUEST
         quantifier = all if self.key in _WHOLE and not self.refusing else any
@@ -141,7 +144,7 @@ class RuleSet:
         candidates = set(self._rest)
         for key, by_value in self._index.items():
             fold = KINDS[key].fold
-            for value in _values(facts, key):
+            for value in _values(facts, key, True):
                 candidates.update(by_value.get(fold(value), ()))
         for position in sorted(candidates):
             entry = self._entries[position]
