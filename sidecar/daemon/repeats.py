@@ -30,8 +30,8 @@ Frame = tuple[bytes, bytes, bytes]
 class Answered:
     """A decision and its answer: `head` ends before the blank line and has no `Connection`.
 
-    `note` is for the decision log: what it says of every request so decided.  `label` and
-    `granted` are the decision's own, at hand for counting.
+    `note` is for the decision log: what it says of every request so decided.  `label`, `granted`
+    and, in monitor mode, `shadow` (what enforcing would decide) are at hand for counting.
     """
 
     decision: Decision
@@ -40,11 +40,15 @@ class Answered:
     note: str = ""
     label: tuple[str, str, str] = field(init=False)
     granted: bool = field(init=False)
+    shadow: tuple[str, str, str] | None = field(init=False)
 
     def __post_init__(self) -> None:
         decision = self.decision
         self.label = (decision.location, decision.verdict, decision.reason)
         self.granted = decision.granted
+        verdict = "allow" if decision.granted else "deny"
+        shadow = (decision.location, verdict, str(decision.reason))
+        self.shadow = shadow if decision.monitored else None
 
 
 @dataclass(slots=True)

@@ -246,7 +246,7 @@ class Daemon:
         self.decisions.write(answered, request, seconds)
 
     def _record_again(self, repeat: Repeat, uri: str, request_id: str, seconds: float) -> None:
-        self.counts.record_again(repeat.answered.label, seconds)
+        self.counts.record_again(repeat.answered, seconds)
         self.decisions.write_again(repeat, uri, request_id, seconds)
 
     async def _ask(self, questions: list[Question], deadline: float) -> None:

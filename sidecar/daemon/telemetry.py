@@ -22,7 +22,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from ..core.decision import Decision
 from ..core.policy import Policy
 from .repeats import Answered
 
@@ -42,7 +41,7 @@ class Counts(Collector):
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self.decisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self.shadow: dict[tuple[str, str, str], int] = {}
+        self.shadow: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
         self._locked_out: dict[str, set[str]] = {}
@@ -59,28 +58,26 @@ class Counts(Collector):
         self.ocsp_failures: Mapping[str, int] = {}
 
     def record(self, answered: Answered, seconds: float) -> None:
-        """Count one decision, which took so many seconds."""
-        self.record_again(answered.label, seconds)
-        decision = answered.decision
-        if decision.monitored:
-            self._record_shadow(decision)
-        subject = decision.subject
-        if subject is not None and answered.granted and len(self._clients) < MOST_CLIENTS:
-            self._clients[subject.sha256] = subject.not_after
+        """Count one decision, which took so many seconds, and note its client."""
+        self.record_again(answered, seconds)
+        decision, subject = answered.decision, answered.decision.subject
+        if subject is None:
+            return
+        if answered.granted:
+            if len(self._clients) < MOST_CLIENTS:
+                self._clients[subject.sha256] = subject.not_after
+        elif decision.monitored:
+            clients = self._locked_out.setdefault(decision.location, set())
+            if len(clients) < MOST_CLIENTS:
+                clients.add(subject.sha256)
 
-    def record_again(self, label: tuple[str, str, str], seconds: float) -> None:
-        """Count one more of the same: client and monitor mode were noted before."""
-        self.decisions[label] += 1
+    def record_again(self, answered: Answered, seconds: float) -> None:
+        """Count one more of the same, whose client was noted before."""
+        self.decisions[answered.label] += 1
+        if answered.shadow is not None:
+            self.shadow[answered.shadow] += 1
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
-
-    def _record_shadow(self, decision: Decision) -> None:
-        verdict = "allow" if decision.granted else "deny"
-        key = (decision.location, verdict, str(decision.reason))
-        self.shadow[key] = self.shadow.get(key, 0) + 1
-        clients = self._locked_out.setdefault(decision.location, set())
-        if not decision.granted and decision.subject and len(clients) < MOST_CLIENTS:
-            clients.add(decision.subject.sha256)
 
     def reloaded(self, policy: Policy, ok: bool, at: float) -> None:
         """Note how a reload ended; what enforcing would break is counted anew."""
