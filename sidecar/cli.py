@@ -162,23 +162,26 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .tools.doctor import Doctor, Finding, as_json, read_nginx
+    from .tools.doctor import examine
+    from .tools.findings import Finding, as_json
+    from .tools.nginxconf import read_dump, read_nginx
 
-    root = read_nginx(Path(options.nginx))
+    piped = options.nginx == "-"
+    root = read_dump(sys.stdin.read()) if piped else read_nginx(Path(options.nginx))
     policy: Policy | None = None
     try:
         policy = load_policy(options)
     except PolicyError as error:
         print(error, file=sys.stderr)
-    findings = Doctor(root, policy).examine()
+    findings = examine(root, policy)
     if policy is None:
         where = settings_of(options).policy
-        what = "the policy can't be used, so names and caches weren't compared"
+        what = "the policy can't be used"
         findings.append(Finding("broken-policy", where, 0, what, "what `mtls-sidecar check` says"))
     if options.json:
         print(as_json(findings))
     else:
-        print("\n".join(map(str, findings)) or f"{options.nginx}: nothing to mend")
+        print("\n".join(map(str, findings)) or f"{root.file}: nothing to mend")
     return 1 if findings else 0
 
 
@@ -230,7 +233,13 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--state-dir", help="where they are kept")
 
     doctor = _command(commands, "doctor", _doctor, "look for holes in nginx's configuration")
-    doctor.add_argument("nginx", nargs="?", default="/etc/nginx/nginx.conf", metavar="NGINX_CONF")
+    doctor.add_argument(
+        "nginx",
+        nargs="?",
+        default="/etc/nginx/nginx.conf",
+        metavar="NGINX_CONF",
+        help="nginx.conf, or - for what `nginx -T` prints (default: /etc/nginx/nginx.conf)",
+    )
     doctor.add_argument("--json", action="store_true", help="for programs")
 
     schema = commands.add_parser("schema", help="print the policy's JSON Schema")

@@ -1,0 +1,108 @@
+"""What `doctor` may find: each kind with how bad it is and why it matters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """What comes of it."""
+
+    OPEN = "open"
+    """Somebody gets past, or is taken for another."""
+    CLOSED = "closed"
+    """Somebody is locked out who shouldn't be."""
+    COST = "cost"
+    """Right, and slower than need be, or left over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How bad a finding of this kind is, and why."""
+
+    severity: Severity
+    why: str
+
+
+_OPEN, _CLOSED, _COST = Severity.OPEN, Severity.CLOSED, Severity.COST
+
+KINDS = {
+    "not-asked": Kind(_OPEN, "whoever knows the address gets in without a certificate"),
+    "never-asks": Kind(_OPEN, "what the other server protects is reached by this one"),
+    "return-first": Kind(_OPEN, "`return` runs before auth_request, so nobody is asked"),
+    "satisfy-any": Kind(_OPEN, "an `allow` or a password lets in whom the sidecar denies"),
+    "no-auth-location": Kind(_CLOSED, "the question ends in another location or in a 404: 500"),
+    "auth-location-returns": Kind(_OPEN, "nginx answers its own question; a 2xx lets all in"),
+    "not-internal": Kind(_OPEN, "clients may ask the sidecar themselves, and learn the policy"),
+    "wrong-uri": Kind(_CLOSED, "the sidecar answers 400, which nginx makes a 500"),
+    "proxy-pass-request-headers": Kind(
+        _OPEN, "a client's own SSL-Client-Verify goes along with nginx's"
+    ),
+    "proxy-pass-request-body": Kind(
+        _CLOSED, "a question with a body is a 400, so every POST is denied"
+    ),
+    "error-page-open": Kind(
+        _OPEN, "it holds in the auth location too, where a 200 means allow: with the sidecar gone"
+    ),
+    "error-page-asks": Kind(_CLOSED, "the page is asked about as well, so it is never shown"),
+    "header-missing": Kind(_CLOSED, "without it the sidecar denies what rests on it"),
+    "header-wrong": Kind(_OPEN, "the sidecar decides about something else than nginx serves"),
+    "header-twice": Kind(_CLOSED, "a repeated control header is a 400, so everybody is denied"),
+    "cache-key": Kind(_OPEN, "one client's answer serves another"),
+    "cache-stale": Kind(_OPEN, "old answers go on letting people in, revoked ones too"),
+    "cache-longer": Kind(_OPEN, "nginx keeps answers longer than the sidecar allows"),
+    "identity-lost": Kind(_OPEN, "what a client sends under this name reaches the application"),
+    "identity-from-client": Kind(_OPEN, "the application believes what the client says it is"),
+    "session-shared": Kind(
+        _OPEN, "a TLS session of one server resumes at the other and still says SUCCESS"
+    ),
+    "no-verify": Kind(_CLOSED, "nginx asks for no client certificate, so everybody is denied"),
+    "no-ca": Kind(_CLOSED, "nginx has no CA to verify client certificates by"),
+    "no-ca-no-trust": Kind(
+        _CLOSED, "nginx says FAILED of any issuer it doesn't know, and no trust verifies the chain"
+    ),
+    "unknown-name": Kind(_CLOSED, "the policy knows no such location, so everybody is denied"),
+    "broken-policy": Kind(_CLOSED, "names and caches couldn't be held against it"),
+    "socket-closed": Kind(_CLOSED, "nginx can't ask, so everybody is denied"),
+    "never-asked": Kind(_COST, "nobody is held to it; perhaps its name is misspelt in nginx"),
+    "no-keepalive": Kind(_COST, "every decision costs a new connection"),
+    "no-http11": Kind(_COST, "nginx speaks HTTP/1.0, so every decision costs a new connection"),
+    "connection-close": Kind(
+        _COST, "nginx before 1.29.7 sends `Connection: close`, a new connection each time"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to mend: its kind, where, what, and the line to write."""
+
+    id: str
+    file: str
+    line: int
+    what: str
+    write: str
+
+    @property
+    def severity(self) -> Severity:
+        """What comes of it."""
+        return KINDS[self.id].severity
+
+    @property
+    def why(self) -> str:
+        """Why it matters."""
+        return KINDS[self.id].why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}:{self.line}: [{self.id}] {self.severity}: {self.what}\n"
+            f"    why: {self.why}\n    write: {self.write}"
+        )
+
+
+def as_json(findings: list[Finding]) -> str:
+    """The findings for programs."""
+    rows = [{**asdict(each), "severity": each.severity, "why": each.why} for each in findings]
+    return json.dumps(rows, indent=2)
