@@ -33,6 +33,8 @@ CACHE = (
 )
 PASS = "proxy_pass http://app;"
 HOST = "proxy_set_header Host $host;"
+REFUSED = "auth_request /authz/site; error_page 403 = @in;"
+IN = "location @in { auth_request off; proxy_pass http://app; }"
 CLAIMED = "proxy_set_header X-Client-CN $http_x_client_cn;"
 
 GOOD = """\
@@ -125,6 +127,7 @@ def test_silent_on_a_good_configuration(tmp_path: Path) -> None:
         ("internal;", f"internal; {CACHE} proxy_cache_use_stale error;", "cache-stale", 11),
         ("internal;", f"internal; {CACHE} proxy_ignore_headers Expires;", "cache-longer", 11),
         ("/authz/site;", "/authz/site; error_page 403 /no.html;", "error-page-asks", 7),
+        ("auth_request off; }", f"{REFUSED} }} {IN}", "denial-passed-on", 8),
         ("auth_request off;", f"auth_request off; {HOST} {PASS}", "identity-lost", 8),
         ("auth_request off;", f"auth_request off; {CLAIMED} {PASS}", "identity-from-client", 8),
         ("    server {", f"server {{ location / {{ {PASS} }} }} server {{", "never-asks", 3),
@@ -161,7 +164,7 @@ def test_the_question_s_uri_may_be_rewritten(tmp_path: Path) -> None:
     """A `proxy_pass` with a URI that ends at a name of the policy is as good as the plain one."""
     text = GOOD.replace("auth_request /authz/site;", "auth_request /ask;")
     text = text.replace("location ^~ /authz/", "location = /ask")
-    assert found(text, tmp_path) == [("wrong-uri", 12), ("never-asked", 0)]
+    assert found(text, tmp_path) == [("never-asked", 0), ("wrong-uri", 12)]
     text = text.replace("http://mtls_sidecar;", "http://mtls_sidecar/authz/site;")
     assert found(text, tmp_path) == []
 

@@ -15,6 +15,9 @@ from .findings import Finding
 from .nginxconf import Block, serving
 
 PASSES = ("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass")
+DENIALS = {"401", "403", "500"}
+"""What auth_request makes of a denial, and of no answer (ngx_http_auth_request_handler)."""
+
 ANSWERED = "$upstream_http_"
 CLIENTS = ("$http_", "$arg_", "$cookie_")
 """Variables that hold what the client says."""
@@ -78,27 +81,21 @@ class Server:
         for location in (self.block, *self.locations):
             if _closed(location) or location.value("auth_request") == "off":
                 continue
-            for name in PASSES:
-                for each in location.own(name):
-                    other = kept.get(_target(each))
-                    if other is not None:
-                        listen = f"the server of line {other.block.line}"
-                        self._add(
-                            "never-asks",
-                            each,
-                            f"nobody is asked on the way to {_target(each)}, which {listen} keeps",
-                            "auth_request /authz/NAME;  or, if it is meant to be open: "
-                            "auth_request off;",
-                        )
+            for each in _passes(location):
+                other = kept.get(_target(each))
+                if other is not None:
+                    listen = f"the server of line {other.block.line}"
+                    self._add(
+                        "never-asks",
+                        each,
+                        f"nobody is asked on the way to {_target(each)}, which {listen} keeps",
+                        "auth_request /authz/NAME;  or, if it is meant to be open: "
+                        "auth_request off;",
+                    )
 
     def passed(self) -> set[str]:
         """Where requests go to that were asked about."""
-        return {
-            _target(each)
-            for location in self.asking
-            for name in PASSES
-            for each in location.own(name)
-        }
+        return {_target(each) for location in self.asking for each in _passes(location)}
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))
@@ -162,17 +159,25 @@ class Server:
             )
 
     def _error_pages(self, here: Block) -> None:
+        """Where a denial leads: to a location that isn't asked about, and not to what is kept."""
         for page in here.inherited("error_page"):
             uri = page.args[-1]
-            if not uri.startswith("/") or not {"401", "403"} & set(page.args[:-1]):
+            if not uri.startswith(("/", "@")) or not DENIALS & set(page.args[:-1]):
                 continue
-            place = serving(self.block, uri)
-            if (place or self.block).value("auth_request", "off") != "off":
+            place = serving(self.block, uri) or self.block
+            if place.value("auth_request", "off") != "off":
                 self._add(
                     "error-page-asks",
                     page,
                     f"{uri} is served by a location that asks",
                     f"location = {uri} {{ internal; auth_request off; … }}",
+                )
+            elif passes := [each for each in _passes(place) if _target(each) in self.passed()]:
+                self._add(
+                    "denial-passed-on",
+                    page,
+                    f"{uri} leads to {_target(passes[0])}, which asking is to keep",
+                    f"location {uri} {{ internal; return 403; }}",
                 )
 
 
@@ -266,6 +271,10 @@ def _asks(block: Block) -> bool:
 def _closed(location: Block) -> bool:
     """Whether nginx itself lets nobody in: a `deny all` without an `allow`."""
     return any(deny.args == ["all"] for deny in location.own("deny")) and not location.own("allow")
+
+
+def _passes(location: Block) -> list[Block]:
+    return [each for name in PASSES for each in location.own(name)]
 
 
 def _target(passing: Block) -> str:

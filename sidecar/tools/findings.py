@@ -33,12 +33,14 @@ KINDS = {
     "never-asks": Kind(_OPEN, "what the other server protects is reached by this one"),
     "return-first": Kind(_OPEN, "`return` runs before auth_request, so nobody is asked"),
     "satisfy-any": Kind(_OPEN, "an `allow` or a password lets in whom the sidecar denies"),
-    "no-auth-location": Kind(_CLOSED, "the question ends in another location or in a 404: 500"),
+    "no-auth-location": Kind(
+        _OPEN, "the question ends in another location, where a 2xx lets all in, or in a 404: 500"
+    ),
     "auth-location-returns": Kind(_OPEN, "nginx answers its own question; a 2xx lets all in"),
     "not-internal": Kind(_OPEN, "clients may ask the sidecar themselves, and learn the policy"),
     "wrong-uri": Kind(_CLOSED, "the sidecar answers 400, which nginx makes a 500"),
     "proxy-pass-request-headers": Kind(
-        _OPEN, "a client's own SSL-Client-Verify goes along with nginx's"
+        _OPEN, "a header that nginx doesn't set is then the client's own"
     ),
     "proxy-pass-request-body": Kind(
         _CLOSED, "a question with a body is a 400, so every POST is denied"
@@ -46,6 +48,7 @@ KINDS = {
     "error-page-open": Kind(
         _OPEN, "it holds in the auth location too, where a 200 means allow: with the sidecar gone"
     ),
+    "denial-passed-on": Kind(_OPEN, "whom the sidecar denies, the application serves all the same"),
     "error-page-asks": Kind(_CLOSED, "the page is asked about as well, so it is never shown"),
     "header-missing": Kind(_CLOSED, "without it the sidecar denies what rests on it"),
     "header-wrong": Kind(_OPEN, "the sidecar decides about something else than nginx serves"),

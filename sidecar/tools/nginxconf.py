@@ -138,14 +138,16 @@ def _block(given: dict[str, Any], parent: Block) -> Block:
 
 
 def serving(within: Block, uri: str) -> Block | None:
-    """The location that serves a URI (ngx_http_core_find_location): exact, prefix, regex.
+    """The location that serves a URI (ngx_http_core_find_location): exact, prefix, regex; or @name.
 
     None where none does, or where a regular expression decides that Python can't read.
     """
     locations = within.own("location")
-    exact = [each for each in locations if each.args == ["=", uri]]
-    if exact:
-        return exact[0]
+    if uri.startswith("@"):
+        return next((each for each in locations if each.args == [uri]), None)
+    exact = next((each for each in locations if each.args == ["=", uri]), None)
+    if exact is not None:
+        return exact
     prefixes = [
         each
         for each in locations
