@@ -60,13 +60,17 @@ def issue(
     extra: Iterable[tuple[x509.ExtensionType, bool]] = (),
     serial: int | None = None,
     days: tuple[float, float] = (-1, 30),
+    more: Iterable[x509.NameAttribute] = (),
 ) -> Pair:
-    """A certificate signed by `issuer` (or by itself), valid from and to `days` from now."""
+    """A certificate signed by `issuer` (or by itself), valid from and to `days` from now.
+
+    `more` stands in the subject behind the CN.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
-        .subject_name(name(cn))
+        .subject_name(x509.Name([*name(cn), *more]))
         .issuer_name(issuer.cert.subject if issuer else name(cn))
         .public_key(key.public_key())
         .serial_number(serial or x509.random_serial_number())

@@ -1,36 +1,28 @@
 """NIST PKITS (2011): somebody else's verdicts on certificates, CRLs and paths.
 
 The verdict is in each end entity's file name.  All intermediates and all CRLs of the suite are
-given at once, as the files of one trust; revocation is asked of the whole chain.  What nginx
-checks before (name constraints, policies, critical extensions: sections 4.8 to 4.13, 4.16) is
-not looked for in the invalid ones; the valid ones of all sections must be GOOD.
+given at once, as the files of one trust; revocation is asked of the whole chain.  Here nginx
+verifies, and what it checks before (name constraints, policies, critical extensions: sections 4.8
+to 4.13, 4.16) is not looked for in the invalid ones; the valid ones of all sections must be GOOD.
+In test_pkits_chains.py the sidecar verifies.
 """
 
 from __future__ import annotations
 
-import importlib.resources
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
-from importlib.resources.abc import Traversable
-from urllib.parse import quote_from_bytes
 
 import pytest
-from der import pem
+from pkits import NOW, REFUSED, REVOCATION, cert, ends, escaped, policy, suite
 
-from sidecar.core.certificate import ClientCert, MalformedCertificate, from_der
-from sidecar.core.crl import Crl, CrlError, CrlIndex, crl_facts, read_crl
+from sidecar.core.certificate import MalformedCertificate
+from sidecar.core.crl import CrlIndex, crl_facts
 from sidecar.core.decision import Reason
 from sidecar.core.pdp import evaluate
-from sidecar.core.policy import Policy, compile_policy
-from sidecar.core.revocation import Answer, Denylist, Status
-from sidecar.core.trust import Anchors, valid
+from sidecar.core.policy import Policy
+from sidecar.core.revocation import Answer, Status
+from sidecar.core.trust import valid
 from sidecar.core.wire import AuthzRequest
-
-NOW = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
-DATA = importlib.resources.files("cryptography_vectors") / "x509" / "PKITS_data"
-ANCHOR = "TrustAnchorRootCertificate.crt"
 
 # Of the invalid ones, those whose fault is nginx's to find.
 ELSEWHERE = re.compile(
@@ -55,63 +47,10 @@ DENIED = {
 CIRCULAR = "ValidcRLIssuerTest30EE.crt"
 """Its CRL issuer's own certificate is on no CRL but the one that issuer signs."""
 
-REFUSED = {
-    "BadCRLIssuerNameCACRL.crl": "is no authority of this trust",
-    "BadCRLSignatureCACRL.crl": "the signature is not by",
-    "DSACACRL.crl": "signed with sha1",
-    "DSAParametersInheritedCACRL.crl": "is no authority of this trust",
-    "TwoCRLsCABadCRL.crl": "is no authority of this trust",
-    "keyUsageCriticalcRLSignFalseCACRL.crl": "lacks cRLSign",
-    "keyUsageNotCriticalcRLSignFalseCACRL.crl": "lacks cRLSign",
-}
-"""CRLs that can't be read into the trust, and what is said about them."""
-
 UNUSABLE = {"UnknownCRLEntryExtensionCACRL.crl", "UnknownCRLExtensionCACRL.crl"}
 
 
-def files(kind: str) -> list[Traversable]:
-    return sorted((DATA / kind).iterdir(), key=lambda each: each.name)
-
-
-def ends(verdict: str) -> list[str]:
-    found = [each.name for each in files("certs") if each.name.endswith("EE.crt")]
-    return [name for name in found if name.startswith(verdict)]
-
-
 OURS = [name for name in ends("Invalid") if not ELSEWHERE.search(name)]
-
-
-def cert(name: str) -> ClientCert:
-    return from_der((DATA / "certs" / name).read_bytes())
-
-
-@dataclass(frozen=True)
-class Suite:
-    """The suite as one trust."""
-
-    anchors: Anchors
-    crls: tuple[Crl, ...]
-    refused: dict[str, str]
-    intermediates: tuple[ClientCert, ...]
-
-
-@cache
-def suite() -> Suite:
-    intermediates = []
-    for each in files("certs"):
-        if not each.name.endswith("EE.crt") and each.name != ANCHOR:
-            try:
-                intermediates.append(cert(each.name))
-            except MalformedCertificate:
-                assert each.name == "DSAParametersInheritedCACert.crt"
-    anchors = Anchors([cert(ANCHOR)], intermediates)
-    crls, refused = [], {}
-    for each in files("crls"):
-        try:
-            crls.append(read_crl(each.read_bytes(), each.name, anchors.der))
-        except CrlError as error:
-            refused[each.name] = str(error)
-    return Suite(anchors, tuple(crls), refused, tuple(intermediates))
 
 
 def answers(name: str, *, whole_chain: bool = True) -> list[Answer]:
@@ -204,42 +143,14 @@ def test_revoked_ones_are_revoked_not_unknown(name: str, says: str) -> None:
 # -- end to end
 
 
-class PkitsSources:
-    """The suite's files as those of a policy."""
-
-    def certificates(self, path: str) -> list[ClientCert]:
-        return [cert(ANCHOR)] if path == "anchor" else list(suite().intermediates)
-
-    def denylist(self, path: str) -> Denylist:
-        raise FileNotFoundError(path)
-
-    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
-        return read_crl((DATA / "crls" / place).read_bytes(), place, authorities)
-
-
 @cache
-def policy() -> Policy:
-    crls = [each.name for each in files("crls") if each.name not in REFUSED]
-    text = f"""
-version: 1
-trust:
-  pkits:
-    ca: anchor
-    intermediates: [intermediates]
-    crl: [{", ".join(crls)}]
-    chain: all
-    revocation: required
-locations:
-  - {{name: site, allow: verified}}
-"""
-    return compile_policy(text.encode(), "policy.yaml", PkitsSources())
+def rules() -> Policy:
+    return policy(REVOCATION)
 
 
 def decide(name: str) -> Reason:
-    der = (DATA / "certs" / name).read_bytes()
-    escaped = quote_from_bytes(pem("CERTIFICATE", der), safe="").encode()
-    request = AuthzRequest(location="site", verify="SUCCESS", cert=escaped)
-    return evaluate(policy(), request, NOW).reason
+    request = AuthzRequest(location="site", verify="SUCCESS", cert=escaped(name))
+    return evaluate(rules(), request, NOW).reason
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -5,7 +5,9 @@ name and signature (RFC 5280, 6.1: CA flag, keyCertSign, path length, validity);
 check name constraints or the leaf's key usage: nginx's OpenSSL has.  Policy processing along the
 path (RFC 5280, 6.1.5: mappings, inhibitAnyPolicy) nobody does: nginx doesn't ask for it.  Where
 the sidecar verifies (`verify: sidecar`), `verified_path` asks `cryptography`'s verifier, which
-checks name constraints, critical extensions and clientAuth too.
+checks name constraints, critical extensions and clientAuth too; what it would pass over is refused
+here: constraints on directory names and policies, critical or not, and on mail addresses that
+stand in a subject.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -138,7 +140,8 @@ class Anchors:
             chain = verifier.verify(cert.x509, self._intermediates).chain
         except (VerificationError, ValueError, UnsupportedAlgorithm):
             return None
-        return tuple(self._all[c.fingerprint(_SHA256).hex()] for c in chain[1:])
+        path = tuple(self._all[c.fingerprint(_SHA256).hex()] for c in chain[1:])
+        return None if _mail_goes_unchecked((cert, *path)) else path
 
 
 def valid(cert: ClientCert, now: float) -> bool:
@@ -166,6 +169,37 @@ def _signs_certificates(_: Policy, __: x509.Certificate, usage: x509.KeyUsage | 
         raise ValueError("its keyUsage lacks keyCertSign")
 
 
+def _constrains_no_directory(
+    _: Policy, __: x509.Certificate, names: x509.NameConstraints | None
+) -> None:
+    """The verifier passes over a constraint on directory names that isn't marked critical."""
+    if names is not None and any(isinstance(n, x509.DirectoryName) for n in _subtrees(names)):
+        raise ValueError("its nameConstraints are about directory names")
+
+
+def _subtrees(names: x509.NameConstraints) -> list[x509.GeneralName]:
+    return [*(names.permitted_subtrees or ()), *(names.excluded_subtrees or ())]
+
+
+def _mail_goes_unchecked(chain: Path) -> bool:
+    """Whether a constraint on mail stands above an address in a subject.
+
+    RFC 5280, 4.2.1.10, applies it to emailAddress where the SAN has no address; the verifier
+    doesn't.
+    """
+    return any(
+        cert.x509.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
+        and not cert.email
+        and any(map(_constrains_mail, chain[above:]))
+        for above, cert in enumerate(chain, 1)
+    )
+
+
+def _constrains_mail(cert: ClientCert) -> bool:
+    names = _extension(cert.x509, x509.NameConstraints)
+    return names is not None and any(isinstance(n, x509.RFC822Name) for n in _subtrees(names))
+
+
 def _is_for_clients(_: Policy, __: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
     wanted = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
     if usage is not None and wanted.isdisjoint(usage):
@@ -178,6 +212,8 @@ _CA = (
     ExtensionPolicy.permit_all()
     .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_certificates)
+    .may_be_present(x509.NameConstraints, Criticality.AGNOSTIC, _constrains_no_directory)
+    .require_not_present(x509.PolicyConstraints)
 )
 _CLIENT = ExtensionPolicy.permit_all().may_be_present(
     x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_clients
