@@ -60,7 +60,7 @@ def issue(
     extra: Iterable[tuple[x509.ExtensionType, bool]] = (),
     serial: int | None = None,
     days: tuple[float, float] = (-1, 30),
-    more: Iterable[x509.NameAttribute] = (),
+    more: Iterable[x509.NameAttribute[str]] = (),
 ) -> Pair:
     """A certificate signed by `issuer` (or by itself), valid from and to `days` from now.
 

@@ -39,7 +39,10 @@ def no(*names: x509.GeneralName) -> x509.NameConstraints:
 
 
 def is_verified(
-    constraint: x509.ExtensionType, critical: bool, *more: x509.NameAttribute, names: bool = True
+    constraint: x509.ExtensionType,
+    critical: bool,
+    *more: x509.NameAttribute[str],
+    names: bool = True,
 ) -> bool:
     """Whether alice's chain verifies below an authority with that extension."""
     root = pki.issue("root", ca=True)
