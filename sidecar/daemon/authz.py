@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         """Answer a request that is known without parsing; false where it isn't."""
         start = time.monotonic()
         service, transport = self.service, self._transport
-        known = service.engine.repeated(data)
+        known = service.engine.repeats.find(data)
         if known is None or service.draining or transport is None:
             return False
         repeat, uri, request_id = known

@@ -16,15 +16,9 @@ from ..core.pdp import Question, evaluate
 from ..core.policy import Location, Policy
 from ..core.wire import AuthzRequest, render
 from .cache import Cache
-from .repeats import Answered, Frame, Repeat, is_whole, take_apart, weigh
+from .repeats import Answered, Repeats
 
 Key = tuple[object, ...]
-
-REPEATED_BYTES = 4096
-"""Bytes of requests remembered, for each entry."""
-
-REPEATED_SECONDS = 3600.0
-"""Longest a request is known again without being read: so that its client still counts as seen."""
 
 OCSP_SECONDS = 30.0
 """Longest a decision that OCSP had a part in is remembered, so that its answer counts as used."""
@@ -50,7 +44,7 @@ class Engine:
         self._certs: Cache[bytes, ClientCert] = Cache(entries, _pages)
         self._decisions: Cache[Key, Answered] = Cache(entries * 4)
         self._chosen: Cache[bytes, str] = Cache(entries, _pages)
-        self._repeats: Cache[Frame, Repeat] = Cache(entries * REPEATED_BYTES, weigh)
+        self.repeats = Repeats(entries, clock)
 
     def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
         """The decision about a request, remembered or new.
@@ -86,32 +80,15 @@ class Engine:
         if now < answered.expires:
             self._decisions.put(_key(location, request, subject), answered)
 
-    def repeated(self, data: bytes) -> tuple[Repeat, str, str] | None:
-        """The answer, the URI (if it may differ) and the id of a request that was asked before."""
-        taken = take_apart(data)
-        if taken is None:
-            return None
-        frame, uri, request_id = taken
-        known = self._repeats.get(frame)
-        if known is None or self._clock() >= known.expires:
-            return None
-        return known, uri, request_id
-
     def remember(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
-        """Know this request again: the parser has read it, and these are all the bytes it had."""
-        now = self._clock()
-        expires = min(answered.expires, now + REPEATED_SECONDS)
-        if now >= expires or answered.decision.cache_seconds:
-            return
-        taken = take_apart(data) if is_whole(data) else None
-        if taken is not None and _may_be_remembered(request, answered):
-            request = request._replace(cert=b"")  # its frame has it
-            self._repeats.put(taken[0], Repeat(request, answered, answered.head + b"\r\n", expires))
+        """Know this request again, if its kind may be: these are all the bytes it had."""
+        if _may_be_remembered(request, answered):
+            self.repeats.put(data, request, answered)
 
     def forget(self) -> None:
         """Forget every decision, as after a new OCSP answer."""
         self._decisions.clear()
-        self._repeats.clear()
+        self.repeats.clear()
 
     def location(self, decision: Decision) -> Location | None:
         """The location that a decision is about."""

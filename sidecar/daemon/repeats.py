@@ -3,27 +3,39 @@
 nginx asks the same thing over and over: for one client at one location every byte is the same,
 save the value of `X-Request-ID` and, where the location is asked for by its name, that of
 `X-Original-URI`.  Neither has a part in such a decision.  So a request that the parser has read
-once, alone and whole, is known again by all its other bytes, its `Frame`.  The two values are
-held to characters that the parser would take as they stand; whatever else comes, the parser reads.
+once, alone and whole, is known again by all its other bytes.  The two values are held to
+characters that the parser would take as they stand; whatever else comes, the parser reads.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..core.decision import Decision
 from ..core.wire import AuthzRequest
+from .cache import Cache
 
-BY_NAME = b"GET /authz/"
-URI = b"\r\nX-Original-URI: "
-REQUEST_ID = b"\r\nX-Request-ID: "
-ID_LENGTH = 32
-"""`$request_id`: 16 random bytes in hexadecimal (ngx_http_variable_request_id)."""
+_BY_NAME = re.compile(
+    rb"(?s)(?>(GET /authz/.*\r\nX-Original-URI: ))([!-~]*+)"
+    rb"(?>(\r\n.*\r\nX-Request-ID: ))([0-9A-Za-z]{32})(.*)"
+)
+_BY_URI = re.compile(rb"(?s)(?>(GET /authz .*\r\nX-Request-ID: ))()()([0-9A-Za-z]{32})(.*)")
+"""A question as nginx writes it in the order of the snippets: what comes before the URI, the URI,
+what stands between, `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal), and the
+rest.  Where the sidecar chooses, the URI is none of what may differ.  Atomic groups: the time is
+linear, whatever the bytes.
+"""
 
-PLAIN = bytes(range(0x21, 0x7F))
-"""What a URI may have: characters that end no line and that no parser trims."""
+BYTES = 4096
+"""Bytes remembered for each entry of `limits.cache_entries`."""
+
+SECONDS = 3600.0
+"""Longest a request is known again without being read: so that its client still counts as seen."""
 
 Frame = tuple[bytes, bytes, bytes]
+"""What of a request is the same each time: before the URI, between it and the id, and behind."""
 
 
 @dataclass(slots=True)
@@ -66,19 +78,15 @@ class Repeat:
 
 
 def take_apart(data: bytes) -> tuple[Frame, str, str] | None:
-    """A request's frame, its URI (where that may differ, else empty) and its id.
+    """A request's frame, its URI (empty where that may not differ) and its id.
 
-    None where they don't stand as nginx writes them in the order of the snippets.
+    None where these don't stand as nginx writes them.
     """
-    head, uri, rest = b"", b"", data
-    if data.startswith(BY_NAME):
-        head, _, rest = data.partition(URI)
-        uri, _, rest = rest.partition(b"\r\n")
-    middle, _, rest = rest.partition(REQUEST_ID)
-    request_id = rest[:ID_LENGTH]
-    if request_id.isalnum() and not uri.translate(None, PLAIN):
-        return (head, middle, rest[ID_LENGTH:]), uri.decode("ascii"), request_id.decode("ascii")
-    return None
+    found = _BY_NAME.fullmatch(data) or _BY_URI.fullmatch(data)
+    if found is None:
+        return None
+    start, uri, middle, request_id, rest = found.groups()
+    return (start, middle, rest), uri.decode("ascii"), request_id.decode("ascii")
 
 
 def is_whole(data: bytes) -> bool:
@@ -86,6 +94,38 @@ def is_whole(data: bytes) -> bool:
     return data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4
 
 
-def weigh(frame: Frame) -> int:
+class Repeats:
+    """The requests known again.  `entries` bounds their memory; `clock` gives epoch seconds."""
+
+    def __init__(self, entries: int, clock: Callable[[], float]) -> None:
+        self._known: Cache[Frame, Repeat] = Cache(entries * BYTES, _weigh)
+        self._clock = clock
+
+    def find(self, data: bytes) -> tuple[Repeat, str, str] | None:
+        """The answer, the URI (if it may differ) and the id of a request that was asked before."""
+        taken = take_apart(data)
+        if taken is None:
+            return None
+        frame, uri, request_id = taken
+        known = self._known.get(frame)
+        if known is None or self._clock() >= known.expires:
+            return None
+        return known, uri, request_id
+
+    def put(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
+        """Know this request again: the parser has read it, and these are all the bytes it had."""
+        now = self._clock()
+        expires = min(answered.expires, now + SECONDS)
+        taken = take_apart(data) if is_whole(data) and now < expires else None
+        if taken is not None and not answered.decision.cache_seconds:
+            request = request._replace(cert=b"")  # its frame has it
+            self._known.put(taken[0], Repeat(request, answered, answered.head + b"\r\n", expires))
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._known.clear()
+
+
+def _weigh(frame: Frame) -> int:
     """About how many bytes a remembered request takes."""
     return sum(map(len, frame)) + 1000
