@@ -1,4 +1,7 @@
-"""Those that are measured: each starts in a directory and answers an auth subrequest, or skips."""
+"""Those that are measured: each starts in a directory and answers an auth subrequest, or skips.
+
+The same work for each, as far as it can: every authorizer logs every decision to a file, too.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Peer:
     label: str
     start: Callable[[Peer, Path, Work, NginxBinary], None]
     knows_revocation: bool = True
-    upstream: str = ""
+    upstreams: tuple[str, ...] = ()
     front: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -102,17 +105,24 @@ def start_ceiling(peer: Peer, directory: Path, work: Work, binary: NginxBinary) 
     path = directory / "ceiling.sock"
     start_nginx(peer, directory, binary, "ceiling", f"server {{ listen unix:{path}; return 204; }}")
     await_socket(path)
-    peer.upstream = f"unix:{path}"
+    peer.upstreams = (f"unix:{path}",)
 
 
 def start_sidecar(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
-    place = directory / peer.name
+    peer.upstreams = (instance(peer, directory / peer.name, work),)
+
+
+def start_two(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    peer.upstreams = tuple(instance(peer, directory / f"{peer.name}{i}", work) for i in (1, 2))
+
+
+def instance(peer: Peer, place: Path, work: Work) -> str:
+    """A sidecar of its own; where it listens, in nginx's words."""
     place.mkdir()
     work.write(place)
     path = place / "authz.sock"
-    port = free_port()
     (place / "sidecar.yaml").write_text(
-        f"listen: unix:{path}\nsocket_mode: 0666\nadmin: 127.0.0.1:{port}\n"
+        f"listen: unix:{path}\nsocket_mode: 0666\nadmin: 127.0.0.1:{free_port()}\n"
         f"policy: {place / 'policy.yaml'}\nstate_dir: {place}\n"
         f"decision_log: all\ndecision_log_file: {place / 'decisions.log'}\n"
     )
@@ -122,7 +132,7 @@ def start_sidecar(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
         PYTHONPATH=str(ROOT),
     )
     await_socket(path)
-    peer.upstream = f"unix:{path}"
+    return f"unix:{path}"
 
 
 def start_cached(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
@@ -143,7 +153,6 @@ def start_map(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
     serials = "\n".join(f"{serial:X} 1;" for serial in work.revoked_serials)
     (directory / "names.map").write_text(names)
     (directory / "serials.map").write_text(serials)
-    peer.upstream = "map"
 
 
 def start_haproxy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
@@ -155,8 +164,8 @@ def start_haproxy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
     )
     path = directory / "haproxy.sock"
     (directory / "haproxy.cfg").write_text(
-        "global\n  nbthread 1\n  tune.bufsize 65536\n  tune.maxrewrite 8192\n"
-        "defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n"
+        "global\n  nbthread 1\n  log stdout format raw local0\n  tune.bufsize 65536\n  tune.maxrewrite 8192\n"
+        "defaults\n  mode http\n  log global\n  option httplog\n  timeout client 60s\n  timeout server 60s\n"
         "  timeout connect 5s\n  timeout http-keep-alive 60s\n"
         f"frontend f\n  bind unix@{path} mode 666\n"
         "  acl place path -f places.lst\n  acl name req.hdr(x-cn) -f names.lst\n"
@@ -166,7 +175,7 @@ def start_haproxy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
     )
     peer.run([program, "-f", "haproxy.cfg", "-db"], directory, **env)
     await_socket(path)
-    peer.upstream = f"unix:{path}"
+    peer.upstreams = (f"unix:{path}",)
 
 
 def start_njs(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
@@ -183,11 +192,12 @@ def start_njs(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
     path = directory / "njs.sock"
     body = (
         f"js_path {directory}; js_import main from authz.js;\n"
-        f"server {{ listen unix:{path}; location / {{ js_content main.decide; }} }}"
+        f"server {{ listen unix:{path}; access_log {directory}/njs.access combined buffer=64k;"
+        "location / { js_content main.decide; } }"
     )
     start_nginx(peer, directory, binary, "njs", body)
     await_socket(path)
-    peer.upstream = f"unix:{path}"
+    peer.upstreams = (f"unix:{path}",)
 
 
 def start_envoy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
@@ -205,7 +215,7 @@ def start_envoy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None
     (directory / "envoy.yaml").write_text(ENVOY.format(port=port, ids=ids))
     peer.run([str(programs[0]), "-c", "envoy.yaml", "--concurrency", "1", "-l", "error"], directory)
     await_socket(port, 60)
-    peer.upstream = f"127.0.0.1:{port}"
+    peer.upstreams = (f"127.0.0.1:{port}",)
 
 
 ENVOY = """static_resources:
@@ -217,6 +227,11 @@ ENVOY = """static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: a
+          access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: envoy.access
           http_filters:
           - name: envoy.filters.http.rbac
             typed_config:
@@ -252,12 +267,13 @@ def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
     program = Path(__file__).parent / "plain_aiohttp.py"
     peer.run([sys.executable, str(program), str(path)], directory)
     await_socket(path)
-    peer.upstream = f"unix:{path}"
+    peer.upstreams = (f"unix:{path}",)
 
 
 PEERS = [
     Peer("ceiling", "nginx answering a constant 204 (the ceiling)", start_ceiling, False),
     Peer("sidecar", "mtls-sidecar, everything switched on", start_sidecar),
+    Peer("two", "mtls-sidecar, two instances", start_two),
     Peer("cached", "mtls-sidecar behind nginx's answer cache", start_cached),
     Peer("map", "nginx `map` in the front itself (no authorizer)", start_map),
     Peer("njs", "nginx njs as authorizer (no CRL)", start_njs, False),

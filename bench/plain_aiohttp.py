@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -29,4 +30,5 @@ async def decide(request: web.Request) -> web.Response:
 
 app = web.Application(handler_args={"max_field_size": 65536, "max_line_size": 65536})
 app.router.add_get("/authz/{location}", decide)
-web.run_app(app, path=sys.argv[1], access_log=None, print=None)
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+web.run_app(app, path=sys.argv[1], print=None)

@@ -36,20 +36,19 @@ class Measured:
 
 def front(peer: Peer, port: int, work: Work) -> str:
     """The front nginx: a location for each of the policy's, asking this peer."""
-    lines = ["map $http_x_cn $name_ok { default 0; include names.map; }"] * (peer.upstream == "map")
-    lines += ["map $http_x_serial $gone { default 0; include serials.map; }"] * (
-        peer.upstream == "map"
-    )
-    if peer.upstream == "map":
-        lines.insert(0, "map_hash_max_size 262144; map_hash_bucket_size 128;")
+    if peer.upstreams:
+        servers = " ".join(f"server {each};" for each in peer.upstreams)
+        lines = [f"upstream authz {{ {servers} keepalive 64; keepalive_requests 100000000; }}"]
     else:
-        lines.append(
-            f"upstream authz {{ server {peer.upstream}; keepalive 64; keepalive_requests 100000000; }}"
-        )
+        lines = [
+            "map_hash_max_size 262144; map_hash_bucket_size 128;",
+            "map $http_x_cn $name_ok { default 0; include names.map; }",
+            "map $http_x_serial $gone { default 0; include serials.map; }",
+        ]
     if peer.front:
         lines.append("proxy_cache_path cache levels=1:2 keys_zone=answers:64m inactive=10m;")
     lines.append(f"server {{ listen 127.0.0.1:{port} backlog=4096;")
-    if peer.upstream != "map":
+    if peer.upstreams:
         lines.append(
             "location /authz/ { internal; proxy_pass http://authz; proxy_pass_request_headers off;"
             "proxy_pass_request_body off; proxy_http_version 1.1; proxy_set_header Connection '';"
