@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 from cryptography import x509
+from der import der_oid, tlv
 from hypothesis import given
 from hypothesis import strategies as st
 from pki import CA, CLIENT_AUTH
@@ -147,3 +148,26 @@ def test_unreadable_name_types_are_malformed() -> None:
     san = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x07" + edi)
     with pytest.raises(MalformedCertificate):
         from_der(staff.issue("x", extra_extensions=[(san, False)]).der)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [tlv(0x14, b"\xff\xfe caf\xe9"), tlv(0x0C, b"\xc3"), tlv(0x0C, b"a\nb"), tlv(0x1E, b"a")],
+)
+def test_an_issuer_that_can_not_be_read_is_malformed(value: bytes) -> None:
+    """Rules and the log speak of the issuer too: it is as readable as the subject, or refused."""
+    name = tlv(0x30, tlv(0x31, tlv(0x30, der_oid("2.5.4.3"), value)))
+    good = CA("Staff").issue("alice")
+    issuer = good.cert.issuer.public_bytes()
+    leaf = good.der.replace(issuer, name)
+    assert from_der(good.der).issuer_cn == ("Staff",)
+    with pytest.raises(MalformedCertificate):
+        from_der(_resized(leaf, len(name) - len(issuer)))
+
+
+def _resized(der: bytes, by: int) -> bytes:
+    """A certificate whose TBSCertificate has grown: both its lengths put right."""
+    assert der[:2] == der[4:6] == b"\x30\x82"
+    lengths = (int.from_bytes(der[at : at + 2]) + by for at in (2, 6))
+    outer, inner = (length.to_bytes(2) for length in lengths)
+    return b"\x30\x82" + outer + b"\x30\x82" + inner + der[8:]

@@ -172,6 +172,7 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
     eku = extensions.get(x509.ExtendedKeyUsage)
     policies = extensions.get(x509.CertificatePolicies)
     issuer, _, spki = _tbs_parts(cert.tbs_certificate_bytes)
+    _check_issuer(cert, issuer)
     return ClientCert(
         x509=cert,
         der=der,
@@ -231,6 +232,21 @@ def _subject(name: x509.Name) -> str:
         if isinstance(attribute.value, str):
             _clean(attribute.value)
     return name.rfc4514_string(_DN_NAMES)
+
+
+_CHECKED: set[bytes] = set()
+"""Issuer names that were found readable, as there are few: reading one takes microseconds."""
+
+
+def _check_issuer(cert: x509.Certificate, name: bytes) -> None:
+    """An issuer's name has to be as readable as a subject's: rules and the log speak of it."""
+    if name in _CHECKED:
+        return
+    _subject(cert.issuer)
+    if len(_CHECKED) >= 1000:  # strangers make as many as they like
+        _CHECKED.clear()
+    if len(name) < 1000:
+        _CHECKED.add(name)
 
 
 class _Names(TypedDict):
