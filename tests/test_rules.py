@@ -8,6 +8,8 @@ from cryptography import x509
 from pki import CA, Leaf
 
 from sidecar.core.decision import Reason
+from sidecar.core.errors import PolicyError
+from sidecar.core.rules import Facts, Match, RuleSet
 
 staff = CA("Staff")
 alice = staff.issue(
@@ -149,6 +151,33 @@ def test_groups_nest_and_name_their_rules() -> None:
     assert (decision.allowed, decision.rule) == (True, "one[1]")
     assert ask(site("[{not: two}]", text), alice).reason is Reason.NOT_ALLOWED
     assert ask(site("[{all: [two, {ou: SRE}]}]", text), alice).allowed
+
+
+def test_groups_that_list_a_group_twice_cost_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group is asked once a decision: twelve doublings are no four thousand questions."""
+    asked: list[RuleSet] = []
+    match = RuleSet.match
+
+    def counted(rules: RuleSet, facts: Facts) -> Match | None:
+        asked.append(rules)
+        return match(rules, facts)
+
+    monkeypatch.setattr(RuleSet, "match", counted)
+    for twice in ("[{0}, {0}]", "[{{any: [{0}, {0}]}}]", "[{{not: {0}}}, {{all: [{0}, {0}]}}]"):
+        groups = "".join(f"  g{i}: {twice.format(f'g{i - 1}')}\n" for i in range(1, 13))
+        asked.clear()
+        ask(site("[g12]", f"groups:\n  g0: [{{cn: bob}}]\n{groups}"), alice)
+        assert 12 <= len(asked) < 100
+
+
+def test_groups_in_groups_are_bounded() -> None:
+    """A chain that Python could not follow is a mistake with its place, not a crash."""
+    groups = "".join(f"  g{i}: [g{i + 1}]\n" for i in range(400))
+    with pytest.raises(PolicyError, match="nested deeper than 32"):
+        site("[g0]", f"groups:\n{groups}  g400: [{{cn: alice}}]\n")
+    groups = "".join(f"  g{i}: [g{i + 1}]\n" for i in range(30))
+    chain = site("[g0]", f"groups:\n{groups}  g30: [{{cn: alice}}]\n")
+    assert ask(chain, alice).allowed
 
 
 def test_until_holds_through_its_day() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .certificate import ClientCert
 from .matching import KINDS, Pattern, Predicate
@@ -24,11 +24,12 @@ from .wire import AuthzRequest
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What rules are asked about."""
+    """What rules are asked about, and what groups have answered: each is asked once a decision."""
 
     cert: ClientCert
     request: AuthzRequest
     now: float
+    groups: dict[RuleSet, Match | None] = field(default_factory=dict)
 
 
 Test = Callable[[Facts], bool]
@@ -149,11 +150,17 @@ class RuleSet:
         for position in sorted(candidates):
             entry = self._entries[position]
             if isinstance(entry, RuleSet):
-                if found := entry.match(facts):
+                if found := entry.as_group(facts):
                     return found
             elif entry.holds(facts):
                 return entry.match
         return None
+
+    def as_group(self, facts: Facts) -> Match | None:
+        """As `match`, but worked out once for one decision, however often it is listed."""
+        if self not in facts.groups:
+            facts.groups[self] = self.match(facts)
+        return facts.groups[self]
 
     def next_moment(self, now: float) -> float:
         """The first moment after `now` at which a `from` or `until` turns, or infinity."""
@@ -167,6 +174,10 @@ NOBODY = RuleSet((), (), set())
 # -- compiling ------------------------------------------------------------------------------------
 
 
+MAX_DEPTH = 32
+"""How deep groups and rules may lie within each other, all in all."""
+
+
 class Compiler:
     """Turns the rules of one policy into `RuleSet`s; each group once for each side."""
 
@@ -175,11 +186,13 @@ class Compiler:
         self._report = report
         self._compiled: dict[tuple[str, bool], RuleSet] = {}
         self._open: list[str] = []
+        self._depth = 0
 
     def compile(
         self, specs: Sequence[RuleSpec | Located], label: str, *, refusing: bool
     ) -> RuleSet:
         """Compile a list; `label` names its unnamed rules: `allow[0]`."""
+        self._depth += 1
         entries: list[_Rule | RuleSet] = []
         uses: set[str] = set()
         moments: set[float] = set()
@@ -191,6 +204,7 @@ class Compiler:
                 moments.update(group.moments)
             else:
                 entries.append(self._rule(spec, f"{label}[{position}]", refusing, uses, moments))
+        self._depth -= 1
         return RuleSet(entries, uses, moments)
 
     def check_groups(self) -> None:
@@ -209,6 +223,9 @@ class Compiler:
             self._report.add(ref.node, f"group {name!r} contains itself", "break the circle")
             return NOBODY
         if (name, refusing) not in self._compiled:
+            if self._depth > MAX_DEPTH:
+                self._report.add(ref.node, f"nested deeper than {MAX_DEPTH}", "flatten the groups")
+                return NOBODY
             self._compiled[name, refusing] = self._members(name, self._groups[name], refusing)
         return self._compiled[name, refusing]
 
