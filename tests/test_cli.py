@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from daemon import ROOT
 from pki import CA, Leaf
+
+from sidecar.tools import revoke
 
 staff = CA("Staff")
 alice = staff.issue("alice", dns=["app.example.com"])
@@ -195,6 +198,28 @@ def test_two_who_revoke_at_once_lose_nothing(place: Path) -> None:
         thread.join()
     text = (place / "deny.txt").read_text()
     assert all(f"serial {serial} " in text for serial in serials)
+
+
+def test_nobody_else_holds_a_revocation_up(place: Path) -> None:
+    """A lock that any user can take, on the directory or on the denylist, is none of ours."""
+    with (place / "deny.txt").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        directory = os.open(place, os.O_RDONLY)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        assert run(place, "revoke", "0A").returncode == 0
+        os.close(directory)
+    assert stat.S_IMODE((place / ".deny.txt.lock").stat().st_mode) == 0o600
+
+
+def test_a_revocation_that_waits_too_long_says_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held up by another `revoke` that hangs: an error with the way out, not an endless wait."""
+    monkeypatch.setattr(revoke, "PATIENCE", 0.1)
+    with (place / ".deny.txt.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another `revoke` holds it"):
+            revoke.add(place / "deny.txt", revoke.Target("serial", "0A"), "", "")
 
 
 def test_schema_is_json() -> None:

@@ -7,10 +7,12 @@ isn't written twice.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +24,9 @@ from ..core.policy import read_bundle
 from ..core.revocation import format_entry, has_entry, parse_denylist
 from ..core.spec import PolicySpec
 from ..files import MAX_POLICY, read_file
+
+PATIENCE = 10.0
+"""Seconds that one `revoke` waits for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def add(path: Path, target: Target, until: str, reason: str) -> str | None:
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
     comment = ", ".join(part for part in (stamp, target.who, reason) if part)
     line = format_entry(target.kind, target.value, until, comment)
-    with _locked(path.parent):
+    with _locked(path):
         try:
             data = read_file(path)
         except FileNotFoundError:
@@ -91,11 +96,26 @@ def add(path: Path, target: Target, until: str, reason: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock: two who revoke at once lose no line."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the denylist's lock: two who revoke at once lose no line.
+
+    It is a file beside it that only who may write there can open: nobody else can hold it up.
+    Raises OSError where it isn't free within `PATIENCE` seconds.
+    """
+    place = path.with_name(f".{path.name}.lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(place, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    why = "another `revoke` holds it; see who does: fuser " + str(place)
+                    raise TimeoutError(errno.ETIMEDOUT, why, str(place)) from None
+                time.sleep(0.02)
         yield
     finally:
         os.close(descriptor)
