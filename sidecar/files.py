@@ -108,7 +108,8 @@ class DirectSources:
     def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
         """A CRL; None where it is an address that wasn't fetched yet."""
         try:
-            data = read_file(crl_place(self.base, self.state_dir, trust, place))
+            path = crl_place(self.base, self.state_dir, trust, place)
+            data = read_file(path, trusted_only=self.trusted_only)
         except FileNotFoundError:
             if is_address(place):
                 return None

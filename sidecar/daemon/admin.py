@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from html import escape
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -30,6 +33,12 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+MOST_CONNECTIONS = 64
+"""Most connections at once; those beyond are closed."""
+
+DEADLINE = 20.0
+"""Seconds that a connection has for its request and its answer."""
 
 
 def make_app(status: Status, registry: CollectorRegistry) -> web.Application:
@@ -65,18 +74,65 @@ async def _harden(
     except web.HTTPException as error:
         response = web.Response(status=error.status, text=f"{error.status} {error.reason}\n")
     response.headers.update(HEADERS)
+    response.force_close()  # one request each: a connection that stays is one that is held
     return response
 
 
-async def start_admin(
-    status: Status, registry: CollectorRegistry, listeners: list[socket.socket]
-) -> web.AppRunner:
-    """Serve on these sockets until the runner is cleaned up."""
-    runner = web.AppRunner(make_app(status, registry), access_log=None, handle_signals=False)
-    await runner.setup()
-    for listener in listeners:
-        await web.SockSite(runner, listener).start()
-    return runner
+class Admin:
+    """The listener at work: a bounded number of connections, each for one request in its time.
+
+    Whoever reaches it could otherwise hold as many of the daemon's descriptors as he likes.
+    """
+
+    def __init__(self, status: Status, registry: CollectorRegistry) -> None:
+        app = make_app(status, registry)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._servers: list[asyncio.Server] = []
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def start(self, listeners: list[socket.socket]) -> None:
+        """Serve on these sockets until closed."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            self._servers.append(await loop.create_server(self._accept, sock=listener))
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Accept no more, and end what is under way."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for server in self._servers:
+            server.close()
+        await self._runner.cleanup()
+
+    def _open(self) -> list[web.RequestHandler]:
+        server = self._runner.server
+        return server.connections if server is not None else []
+
+    def _accept(self) -> asyncio.Protocol:
+        server = self._runner.server
+        if server is None or len(self._open()) >= MOST_CONNECTIONS:
+            return _Refused()
+        return server()
+
+    async def _sweep(self) -> None:
+        """Cut connections that aren't done in time."""
+        since: dict[web.RequestHandler, float] = {}
+        while True:
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            since = {each: since.get(each, now) for each in self._open()}
+            for each, start in since.items():
+                if now - start > DEADLINE and each.transport is not None:
+                    each.transport.abort()
+
+
+class _Refused(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
 
 
 # -- the page

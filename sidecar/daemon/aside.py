@@ -8,6 +8,7 @@ that nothing of size is copied or unpickled here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import mmap
 import os
@@ -59,7 +60,9 @@ class _Unpickler(pickle.Unpickler):
         return mmap.mmap(self._descriptor, length, access=mmap.ACCESS_READ, offset=offset)
 
 
-def read_crl_aside(path: Path, source: str, authorities: tuple[bytes, ...]) -> Crl:
+def read_crl_aside(
+    path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+) -> Crl:
     """`read_crl` of a file, elsewhere.  Raises OSError and `CrlError`.
 
     Blocks until it is done; the interpreter is free meanwhile.
@@ -70,7 +73,7 @@ def read_crl_aside(path: Path, source: str, authorities: tuple[bytes, ...]) -> C
     try:
         done = subprocess.run(
             [sys.executable, "-m", "sidecar.daemon.aside", str(shared)],
-            input=pickle.dumps((str(path), source, authorities)),
+            input=pickle.dumps((str(path), source, authorities, trusted_only)),
             stdout=subprocess.PIPE,
             pass_fds=(shared,),
             env={**os.environ, "PYTHONPATH": path_},
@@ -79,7 +82,7 @@ def read_crl_aside(path: Path, source: str, authorities: tuple[bytes, ...]) -> C
         )
         found = _Unpickler(io.BytesIO(done.stdout), shared).load()
     except subprocess.SubprocessError as error:
-        raise CrlError(f"it can't be read: {error}", "see the log") from None
+        raise OSError(errno.EAGAIN, f"the process that read it ended: {error}", str(path)) from None
     finally:
         os.close(shared)
     if isinstance(found, Exception):
@@ -93,9 +96,11 @@ def main() -> None:
     shared = int(sys.argv[1])
     with contextlib.suppress(OSError):  # the service manager may forbid it
         os.nice(5)  # decisions come first
-    path, source, authorities = pickle.load(sys.stdin.buffer)
+    path, source, authorities, trusted_only = pickle.load(sys.stdin.buffer)
     try:
-        found: Crl | Exception = read_crl(read_file(path), source, authorities)
+        found: Crl | Exception = read_crl(
+            read_file(path, trusted_only=trusted_only), source, authorities
+        )
     except (OSError, CrlError) as error:
         found = error
     target = io.BytesIO()

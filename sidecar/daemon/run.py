@@ -129,6 +129,16 @@ class Daemon:
             )
         ]
         chores.append(asyncio.create_task(self.answers.keep_fresh()))
+        failed: list[BaseException] = []
+
+        def ended(chore: asyncio.Task[None]) -> None:
+            """A chore that fails takes the daemon with it: better started anew than half of it."""
+            if not chore.cancelled() and (error := chore.exception()) is not None:
+                failed.append(error)
+                stopped.set()
+
+        for chore in chores:
+            chore.add_done_callback(ended)
         try:
             await self._serve_admin(sockets.admin, stopped)
         finally:
@@ -143,6 +153,8 @@ class Daemon:
                 remove_socket(path)
             self.decisions.close()
             log.info("stopped")
+        if failed:
+            raise failed[0]
 
     # -- start
 
@@ -187,18 +199,19 @@ class Daemon:
         if not listeners:
             await stopped.wait()
             return
-        from .admin import start_admin
+        from .admin import Admin
         from .telemetry import registry_for
 
         self.status = status = Status(self.counts)
         self._tell_status()
-        runner = await start_admin(status, registry_for(self.counts), listeners)
+        admin = Admin(status, registry_for(self.counts))
+        await admin.start(listeners)
         try:
             await stopped.wait()
             status.not_ready = "draining"
             await self._drain()
         finally:
-            await runner.cleanup()
+            await admin.close()
 
     # -- the policy
 

@@ -11,6 +11,7 @@ a second: that sees a save in place, a rename, a swapped symlink and a network f
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -41,6 +42,12 @@ SETTLE_SECONDS = 0.05
 LARGE_CRL = 1024 * 1024
 """CRLs from this size on, in bytes, are read in a process of their own, while we serve."""
 
+RETRY_SECONDS = (1.0, 300.0)
+"""How soon a file is read again that couldn't be, and the longest wait as it goes on."""
+
+_LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG)
+"""What keeps a file from being read until somebody changes it or its place."""
+
 T = TypeVar("T")
 
 
@@ -61,7 +68,11 @@ class Reload:
 
 @dataclass(slots=True)
 class WatchedSources:
-    """A policy's files, each read again only when it changed; the last good version is kept."""
+    """A policy's files, each read again only when it changed; the last good version is kept.
+
+    `unread` says that a file couldn't be read for a reason that may pass, so that its being
+    unchanged means nothing.
+    """
 
     base: Path
     state_dir: Path
@@ -70,13 +81,14 @@ class WatchedSources:
     seen: dict[Path, Signature | None] = field(default_factory=dict)
     forgiving: bool = False
     serving: bool = False
+    unread: bool = False
     backwards: int = 0
     _good: dict[tuple[object, ...], tuple[Signature | None, object]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Begin a reload: strict, nothing seen yet."""
         self.seen.clear()
-        self.forgiving = False
+        self.forgiving = self.unread = False
         self.backwards = 0
 
     def certificates(self, path: str) -> list[ClientCert]:
@@ -113,7 +125,7 @@ class WatchedSources:
     def _read_crl(self, path: Path, place: str, authorities: tuple[bytes, ...]) -> Crl:
         found = signature(path)
         if self.serving and found is not None and found.size >= LARGE_CRL:
-            crl = read_crl_aside(path, place, authorities)
+            crl = read_crl_aside(path, place, authorities, trusted_only=self.trusted_only)
         else:
             crl = read_crl(self._read(path), place, authorities)
         why = self.marks.refuses(crl)
@@ -134,12 +146,18 @@ class WatchedSources:
             return known[1]  # type: ignore[return-value]  # a key's value has one type
         try:
             value = read(path)
-        except (OSError, ValueError, PolicyError):
+        except (OSError, ValueError, PolicyError) as error:
+            self.note(error)
             if self.forgiving and known is not None:
                 return known[1]  # type: ignore[return-value]  # a key's value has one type
             raise
         self._good[key] = (now, value)
         return value
+
+    def note(self, error: Exception) -> None:
+        """Remember that a file is to be read again, where the reason may pass by itself."""
+        if isinstance(error, OSError) and error.errno not in _LASTING:
+            self.unread = True
 
 
 class GoesBackwards(CrlError):
@@ -209,6 +227,7 @@ class Store:
         self._marks = marks
         self._sources = WatchedSources(path.parent, state_dir, trusted_only, marks)
         self._lock = asyncio.Lock()
+        self._wait, self._again_at = RETRY_SECONDS[0], 0.0
 
     def load(self) -> Reload:
         """Read and build everything; blocking.  Raises `PolicyError` where nothing is in force."""
@@ -249,6 +268,7 @@ class Store:
         try:
             return read_file(self.path, MAX_POLICY, trusted_only=self._trusted_only)
         except OSError as error:
+            self._sources.note(error)
             why = error.strerror or str(error)
             raise PolicyError([Diagnostic(str(self.path), 0, 0, f"can't be read: {why}")]) from None
 
@@ -259,9 +279,26 @@ class Store:
             log.warning("CRL numbers aren't remembered across restarts: %s", error)
 
     async def reload(self) -> None:
-        """Load aside, then tell; one at a time."""
+        """Load aside, then tell; one at a time.  Whatever goes wrong leaves what is in force."""
         async with self._lock:
-            self._changed(await asyncio.to_thread(self.load))
+            try:
+                result = await asyncio.to_thread(self.load)
+            except Exception as error:
+                log.exception("a reload failed")
+                if self.current is None:
+                    raise
+                self._sources.unread = True
+                why = f"it can't be used: {type(error).__name__}, see the log"
+                problem = Diagnostic(str(self.path), 0, 0, why)
+                result = Reload(self.current, (problem,), self._clock())
+            self._plan_again()
+            self._changed(result)
+
+    def _plan_again(self) -> None:
+        """Set when to look again at what couldn't be read: later each time."""
+        first, longest = RETRY_SECONDS
+        self._again_at = time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, longest) if self._sources.unread else first
 
     async def watch(self) -> None:
         """Reload whenever a file changes; until cancelled."""
@@ -275,7 +312,9 @@ class Store:
                 await self.reload()
 
     def _moved(self) -> bool:
-        """Whether any file looks otherwise than when it was read."""
+        """Whether any file looks otherwise than when it was read, or is to be read again."""
+        if self._sources.unread and time.monotonic() >= self._again_at:
+            return True
         return any(signature(path) != seen for path, seen in list(self._sources.seen.items()))
 
     def _restless(self) -> bool:
