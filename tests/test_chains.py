@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import ocsp_pki as pki
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidecar.core.certificate import from_der
 from sidecar.core.trust import Anchors
@@ -90,6 +90,22 @@ def test_names_outside_or_not_comparable_do_not(
 ) -> None:
     """Whether or not the authority's constraint is marked critical (RFC 5280, 4.2.1.10)."""
     assert not is_verified(constraint, critical)
+
+
+@pytest.mark.parametrize(
+    ("usages", "verified"),
+    [
+        ([ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+        ([ExtendedKeyUsageOID.EMAIL_PROTECTION], False),
+    ],
+)
+def test_an_authority_s_usages_hold_for_what_it_issues(
+    usages: list[x509.ObjectIdentifier], verified: bool
+) -> None:
+    """An authority for servers or mail alone issues no client certificates, as OpenSSL has it."""
+    assert is_verified(x509.ExtendedKeyUsage(usages), False) == verified
 
 
 @pytest.mark.parametrize("critical", [True, False])

@@ -214,6 +214,7 @@ _CA = (
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_certificates)
     .may_be_present(x509.NameConstraints, Criticality.AGNOSTIC, _constrains_no_directory)
     .require_not_present(x509.PolicyConstraints)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_clients)
 )
 _CLIENT = ExtensionPolicy.permit_all().may_be_present(
     x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_clients
