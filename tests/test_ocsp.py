@@ -71,7 +71,8 @@ def test_a_nonce_has_1_to_128_octets(length: int) -> None:
 
 def test_key_is_both_fingerprints() -> None:
     """An answer is filed under the certificate and the issuer that it was asked with."""
-    assert ocsp_key("ab", "cd") == ocsp_key("ab", "cd") != ocsp_key("cd", "ab")
+    assert ocsp_key("ab", "cd", 300) == ocsp_key("ab", "cd", 300) != ocsp_key("cd", "ab", 300)
+    assert ocsp_key("ab", "cd", 300) != ocsp_key("ab", "cd", 0)
 
 
 # -- the real responder ------------------------------------------------------------------------

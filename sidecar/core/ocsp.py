@@ -32,7 +32,8 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtensionOID
 
 from .der import BOOLEAN, SEQUENCE, Tlv, children, only
-from .ocsp_signer import Refused, brief, has_extension, signer_of
+from .errors import brief
+from .ocsp_signer import Refused, has_extension, signer_of
 from .revocation import Status
 
 DEFAULT_LIFETIME = 60.0
@@ -55,11 +56,15 @@ class OcspKey(NamedTuple):
 
     cert_sha256: str
     issuer_sha256: str
+    tolerance: int
 
 
-def ocsp_key(cert_sha256: str, issuer_sha256: str) -> OcspKey:
-    """The key of an answer: both certificates' SHA-256 fingerprints, lower-case hex."""
-    return OcspKey(cert_sha256, issuer_sha256)
+def ocsp_key(cert_sha256: str, issuer_sha256: str, tolerance: int) -> OcspKey:
+    """The key of an answer: both certificates' SHA-256 fingerprints, lower-case hex.
+
+    An answer holds as long as the trust's `clock_tolerance` (seconds) lets it.
+    """
+    return OcspKey(cert_sha256, issuer_sha256, tolerance)
 
 
 @dataclass(frozen=True, slots=True)

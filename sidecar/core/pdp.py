@@ -346,7 +346,7 @@ def _ocsp_answer(
 ) -> Answer | None:
     if not trust.ocsp:
         return None
-    key = ocsp_key(cert.sha256, issuer.sha256)
+    key = ocsp_key(cert.sha256, issuer.sha256, trust.clock_tolerance)
     answer = inquiry.answers.get(key)
     if answer is not None and _responder_revoked(answer, trust, issuer, inquiry.now):
         return Answer(Status.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf)
