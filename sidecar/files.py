@@ -16,7 +16,7 @@ from .core.certificate import ClientCert
 from .core.crl import Crl, read_crl
 from .core.policy import read_bundle
 from .core.revocation import Denylist, parse_denylist
-from .core.spec import is_address
+from .core.spec import is_address, shown
 
 MAX_POLICY = 16 * 1024 * 1024
 MAX_FILE = 512 * 1024 * 1024
@@ -114,4 +114,4 @@ class DirectSources:
             if is_address(place):
                 return None
             raise
-        return read_crl(data, place, authorities)
+        return read_crl(data, shown(place), authorities)

@@ -25,11 +25,12 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.core.errors import PolicyError
 from sidecar.core.settings import Address
+from sidecar.core.spec import shown
 from sidecar.daemon import fetch_crl
 from sidecar.daemon.fetch import FetchOptions, fetch_once, main, run_fetcher
 from sidecar.daemon.fetch_crl import CrlJob
 from sidecar.daemon.fetch_http import Limits, max_age, new_session
-from sidecar.daemon.fetch_metrics import FetchMetrics, shown
+from sidecar.daemon.fetch_metrics import FetchMetrics
 from sidecar.daemon.fetch_plan import CrlSource, PlanReader
 from sidecar.daemon.listen import ListenError
 from sidecar.files import crl_state_path
@@ -145,7 +146,7 @@ def test_no_etag_for_bytes_that_are_not_those_it_belongs_to(tmp_path: Path, dama
             if damage == "file":
                 b.path.write_bytes(b"rubbish")
             elif damage == "other":
-                b.path.write_bytes(make_crl(CA, 1))
+                b.path.write_bytes(make_crl(CA, 1, start=-120))
             elif damage == "gone":
                 b.path.unlink()
             else:
@@ -411,21 +412,56 @@ def test_when_the_next_try_is(
 
 
 def test_failures_back_off_and_a_success_ends_that(tmp_path: Path) -> None:
-    """The pauses double up to an hour; Retry-After can make them longer."""
+    """The pauses double up to an hour; Retry-After makes one longer, but no longer than that."""
 
     async def check() -> None:
         async with serving(giving(b"", 500)) as server, bench(tmp_path, server.url) as b:
             delays = [await b.job.step() for _ in range(10)]
             for at, delay in enumerate(delays):
                 assert min(30 * 2**at, 3600) / 2 <= delay <= min(30 * 2**at, 3600)
-            server.answer = giving(b"", 503, Retry_After="7200")
-            assert await b.job.step() == 7200
-            server.answer = giving(make_crl(CA))
+            server.answer = giving(b"", 503, Retry_After="86400")
+            assert await b.job.step() == 3600
+            server.answer = giving(make_crl(CA, start=0, end=600))
+            await b.job.step()
+            server.answer = giving(b"", 503, Retry_After="86400")
+            assert 145 <= await b.job.step() <= 150
+            server.answer = giving(make_crl(CA, 2, start=0))
             await b.job.step()
             server.answer = giving(b"rubbish", Cache_Control="max-age=86400")
             assert await b.job.step() <= 30
 
     run(check)
+
+
+def test_a_try_that_fails_by_our_own_mistake_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised, there is a next try, and it is counted."""
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
+            with monkeypatch.context() as broken:
+                broken.setattr(fetch_crl, "judge_aside", None)
+                assert 15 <= await b.job.step() <= 30
+            assert b.count("error") == 1
+            assert await b.job.step() > 30
+
+    run(check)
+
+
+def test_names_in_a_crl_forge_no_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever answers for the address can't write lines of his own, nor move the cursor."""
+    forged = "x\nINFO trust staff: CRL updated\x1b[2K\u202e"
+    evil = pki.authority(forged)
+
+    async def check() -> None:
+        async with serving(giving(make_crl(evil))) as server, bench(tmp_path, server.url) as b:
+            assert (await b.job.bring())[0] == "invalid"
+
+    run(check)
+    said = caplog.records[-1].getMessage()
+    assert "INFO trust staff" in said
+    assert not {"\n", "\x1b", "\u202e"} & set(said)
 
 
 # -- the plan ----------------------------------------------------------------------------------
@@ -481,6 +517,8 @@ def test_a_policy_that_anyone_may_write_is_refused(tmp_path: Path) -> None:
 def test_no_password_is_shown() -> None:
     """Logs and metrics have the address without its user and password."""
     assert shown("http://me:secret@host:1/x") == "http://host:1/x"
+    assert shown("http://me:p@ss@host/a@b?c@d") == "http://host/a@b?c@d"
+    assert shown("pki/staff@home.crl") == "pki/staff@home.crl"
 
 
 # -- the process -------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from sidecar.daemon.admin import MOST_CONNECTIONS, Admin
 from sidecar.daemon.status import Status
 from sidecar.daemon.store import Reload, Store, WatchedSources, Watermarks
 from sidecar.daemon.telemetry import Counts, registry_for
+from sidecar.files import crl_state_path
 
 staff = CA("Staff")
 alice = staff.issue("alice")
@@ -187,3 +188,29 @@ def test_a_killed_reader_is_no_verdict_on_a_crl(
     with pytest.raises(OSError, match="ended"):
         sources.crl("staff.crl", "staff", (staff.der,))
     assert sources.unread
+
+
+URL = "http://user:s3cret@crl.example.com/ca.crl"
+FETCHED = f"""\
+version: 1
+trust: {{staff: {{ca: ca.crt, crl: "{URL}", revocation: best_effort}}}}
+locations: [{{name: site, allow: [{{cn: alice}}]}}]
+"""
+
+
+def test_a_fetched_crl_that_is_gone_is_not_forgotten(tmp_path: Path) -> None:
+    """Whoever is on it stays denied, the loss is told, and nowhere is the address's password."""
+    place = crl_state_path(tmp_path / "state", "staff", URL)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(staff.crl([alice], der=True))
+    with Daemon(tmp_path, FETCHED, ca_crt=staff.pem) as daemon:
+        assert daemon.ask("site", alice).reason == "revoked"
+        place.unlink()
+        daemon.until(lambda: daemon.has_failed(1))
+        assert daemon.ask("site", alice).reason == "revoked"
+        told = daemon.get("/")[1] + daemon.get("/metrics")[1] + daemon.log.read_text()
+        assert "what was fetched is gone" in told
+        assert "http://crl.example.com/ca.crl" in told
+        assert "s3cret" not in told
+        place.write_bytes(staff.crl([alice], der=True))
+        daemon.until(lambda: "The last reload was refused" not in daemon.get("/")[1])

@@ -21,6 +21,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from .der import SEQUENCE, children, only
+from .errors import brief
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
 # that are negative or zero.  They are compared as numbers, like any other.
@@ -159,11 +160,7 @@ def from_der(der: bytes) -> ClientCert:
     except MalformedCertificate:
         raise
     except Exception as error:  # the parser's own errors are of many classes; all mean the same
-        raise MalformedCertificate(f"not a readable certificate: {_brief(error)}") from error
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise MalformedCertificate(f"not a readable certificate: {brief(error)}") from error
 
 
 def _read(cert: x509.Certificate, der: bytes) -> ClientCert:

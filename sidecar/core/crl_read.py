@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtensionOID
 from .crl_entries import NO_ENTRIES, Entries, Entry, read_entries
 from .crl_scope import EVERYTHING, Authorities, Scope, Signer, read_scope
 from .der import comparable_name
+from .errors import brief, printable
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -36,7 +37,7 @@ class CrlError(ValueError):
         super().__init__(message, hint)
 
     def __str__(self) -> str:
-        return "; ".join(filter(None, map(str, self.args)))
+        return printable("; ".join(filter(None, map(str, self.args))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,6 @@ class Crl:
 
     source: str
     issuer: bytes
-    issuer_dn: str
     number: int | None
     delta_base: int | None
     this_update: float
@@ -82,9 +82,8 @@ def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
     except CrlError:
         raise
     except Exception as error:  # the parser's own errors are of many classes; all mean the same
-        brief = " ".join(str(error).split())[:200] or type(error).__name__
         hint = "put one whole CRL there, PEM or DER"
-        raise CrlError(f"not a readable CRL: {brief}", hint) from error
+        raise CrlError(f"not a readable CRL: {brief(error)}", hint) from error
 
 
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
@@ -122,7 +121,6 @@ def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
     return Crl(
         source=source,
         issuer=issuer,
-        issuer_dn=crl.issuer.rfc4514_string(),
         number=found.number,
         delta_base=found.delta_base,
         this_update=crl.last_update_utc.timestamp(),

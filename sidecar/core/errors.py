@@ -6,6 +6,7 @@ file gathers every diagnostic it can and raises them together as a `PolicyError`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,21 @@ class Diagnostic:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        return printable(f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else ""))
+
+
+_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that end a line, move a terminal's cursor or turn the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """The text on one line, harmless to whoever reads it: a name in it may be an attacker's."""
+    return _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def brief(error: Exception) -> str:
+    """What an error of somebody else's code says, on one line, or at least its name."""
+    return printable(" ".join(str(error).split())[:200]) or type(error).__name__
 
 
 class PolicyError(Exception):

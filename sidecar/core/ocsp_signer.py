@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from .errors import brief
+
 MAX_CERTIFICATES = 8
 """Most certificates of a response that are tried as the delegated responder."""
 
@@ -36,11 +38,6 @@ _RESPONDER_EXTENSIONS = frozenset(
 
 class Refused(Exception):
     """The response proves nothing; the argument says why."""
-
-
-def brief(error: Exception) -> str:
-    """An exception in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def signer_of(

@@ -20,7 +20,7 @@ from .locations import Chooser, SelectorError, duplicates
 from .revocation import Denylist
 from .rules import NOBODY, Compiler, RuleSet
 from .schema import Located, Report, examine, suggest
-from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec
+from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
 from .trust import Anchors, Path
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class _Build:
             crl_list=crls,
             ocsp=spec.ocsp,
             clock_tolerance=spec.clock_tolerance,
-            missing=tuple(place.text for place, crl in found if crl is None),
+            missing=tuple(shown(place.text) for place, crl in found if crl is None),
         )
 
     def _warn(self, node: object, message: str) -> None:
@@ -205,12 +205,14 @@ class _Build:
             return read(*args, **_)
         except OSError as error:
             why = error.strerror or str(error)
-            self.report.add(place.node, f"can't read {place.text!r}: {why}", "correct the path")
+            self.report.add(
+                place.node, f"can't read {shown(place.text)!r}: {why}", "correct the path"
+            )
         except PolicyError as error:
             self.elsewhere += error.diagnostics
         except (CrlError, ValueError) as error:
             message, *hint = error.args or (type(error).__name__,)
-            self.report.add(place.node, f"{place.text}: {message}", *map(str, hint))
+            self.report.add(place.node, f"{shown(place.text)}: {message}", *map(str, hint))
         return None
 
     def _certificates(self, places: Sequence[Located]) -> list[ClientCert]:

@@ -63,6 +63,11 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
+def shown(place: str) -> str:
+    """A CRL's place as logs, metrics and answers have it: an address without user and password."""
+    return re.sub("(?<=://)[^/?#]*@", "", place)
+
+
 # -- rules ---------------------------------------------------------------------------------------
 
 

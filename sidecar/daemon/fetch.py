@@ -86,7 +86,7 @@ class Fetcher:
         """Read the policy and let its plan be in force.  Raises `PolicyError` and `OSError`."""
         try:
             self.plan = await asyncio.to_thread(self._reader.read)
-        except (PolicyError, OSError):
+        except Exception:
             self._metrics.reloads.labels("refused").inc()
             raise
         self._metrics.reloads.labels("loaded").inc()
@@ -133,6 +133,9 @@ class Fetcher:
             await self.load()
         except (PolicyError, OSError) as error:
             log.error("policy refused, the last good list stays: %s", error)
+            return
+        except Exception:  # a mistake of our own is no reason to stop watching
+            log.exception("the policy can't be read, the last good list stays")
             return
         self.start_jobs()
         log.info("policy read: %d CRLs, %d responders", *self.plan_size)

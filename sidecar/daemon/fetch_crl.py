@@ -24,9 +24,11 @@ from pathlib import Path
 import aiohttp
 
 from ..core.crl import CrlError, read_crl, supersedes
+from ..core.errors import brief, printable
+from ..core.spec import shown
 from ..files import crl_state_path
 from .fetch_http import Fetched, FetchError, Limits, fetch, max_age
-from .fetch_metrics import FetchMetrics, shown
+from .fetch_metrics import FetchMetrics
 from .fetch_plan import CrlSource
 
 log = logging.getLogger(__name__)
@@ -174,9 +176,17 @@ class CrlJob:
 
     async def step(self) -> float:
         """Bring once; give the seconds to wait.  Never raises but on cancellation."""
-        result, delay = await self.bring()
-        self._failures = 0 if result in SUCCESSES else self._failures + 1
-        return delay if result in SUCCESSES else max(delay, self._backoff())
+        try:
+            result, delay = await self.bring()
+        except Exception as error:  # a mistake of our own: the next try may go well
+            log.exception("trust %s: a try failed", self.source.trust)
+            self._count("error", brief(error))
+            result, delay = "error", 0.0
+        if result in SUCCESSES:
+            self._failures = 0
+            return delay
+        self._failures += 1
+        return self._pause(delay)
 
     async def bring(self) -> tuple[str, float]:
         """Bring once: what came of it (a metric label) and the seconds until the next time."""
@@ -262,7 +272,7 @@ class CrlJob:
             self._metrics.last_success.labels(trust, url).set(self._clock())
             log.info("trust %s: CRL from %s: %s", trust, url, result)
         else:
-            log.warning("trust %s: CRL from %s: %s: %s", trust, url, result, detail)
+            log.warning("trust %s: CRL from %s: %s: %s", trust, url, result, printable(detail))
 
     # -- when again ----------------------------------------------------------------------------
 
@@ -278,8 +288,16 @@ class CrlJob:
             delay = min(delay, max(ahead, min(SHORTEST, life * AHEAD / 4), 5.0))
         return delay
 
-    def _backoff(self) -> float:
-        return min(FIRST_RETRY * 2.0 ** min(self._failures - 1, 20), LAST_RETRY) * _between(0.5, 1)
+    def _pause(self, asked: float) -> float:
+        """Seconds after a failure: ours, or what the server asked for (Retry-After).
+
+        Whoever answers, it is never more than our longest, and while the CRL still holds there
+        are several tries before it ends.
+        """
+        ours = min(FIRST_RETRY * 2.0 ** min(self._failures - 1, 20), LAST_RETRY)
+        pause = max(ours * _between(0.5, 1), min(asked, LAST_RETRY))
+        left = self._standing.next_update - self._clock() if self._standing else 0.0
+        return min(pause, max(left / 4, FIRST_RETRY)) if left > 0 else pause
 
 
 def _between(low: float, high: float) -> float:

@@ -9,12 +9,8 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from yarl import URL
 
-
-def shown(url: str) -> str:
-    """An address as logs and labels have it: without user and password."""
-    return str(URL(url).with_user(None))
+from ..core.spec import shown
 
 
 class FetchMetrics:

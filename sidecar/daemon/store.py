@@ -27,7 +27,7 @@ from ..core.crl import Crl, CrlError, Watermark, goes_back, read_crl, scope_key,
 from ..core.errors import Diagnostic, PolicyError
 from ..core.policy import Policy, compile_policy, read_bundle
 from ..core.revocation import Denylist, parse_denylist
-from ..core.spec import is_address
+from ..core.spec import is_address, shown
 from ..files import MAX_POLICY, Signature, crl_place, read_file, signature
 from .aside import read_crl_aside
 
@@ -111,12 +111,16 @@ class WatchedSources:
         """
         path = crl_place(self.base, self.state_dir, trust, place)
         key = ("crl", trust, place, authorities)
+        source = shown(place)
         try:
-            return self._keep(key, path, lambda found: self._read_crl(found, place, authorities))
-        except FileNotFoundError:
-            if is_address(place):
-                return None
-            raise
+            return self._keep(key, path, lambda found: self._read_crl(found, source, authorities))
+        except FileNotFoundError as error:
+            if not is_address(place):
+                raise
+            if key in self._good:
+                why = "what was fetched is gone; restart mtls-sidecar-fetch"
+                raise FileNotFoundError(errno.ENOENT, why, error.filename) from None
+            return None
         except GoesBackwards:
             if self.forgiving:
                 return None
