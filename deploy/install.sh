@@ -69,20 +69,27 @@ put_config() {
     cksum <"$target" >"$shipped"
 }
 
+# Built aside and put in place whole: what runs keeps its files until it is restarted, and an
+# installation that fails halfway leaves the old one.
 install_program() {
     python=$(find_python)
-    mkdir -p "$root$program"
-    "$python" -m venv --clear "$root$program"
-    "$root$program/bin/python" -m pip install -qq --disable-pip-version-check --no-input --no-deps \
+    fresh=$root$program.new
+    rm -rf "$fresh"
+    mkdir -p "$fresh"
+    "$python" -m venv "$fresh"
+    "$fresh/bin/python" -m pip install -qq --disable-pip-version-check --no-input --no-deps \
         --only-binary :all: --require-hashes -r "$here/deploy/requirements.lock"
-    site=$("$root$program/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    rm -rf "$site/sidecar"
+    site=$("$fresh/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     cp -R "$here/sidecar" "$site/sidecar"
     find "$site/sidecar" -name __pycache__ -prune -exec rm -rf {} +
-    "$root$program/bin/python" -m compileall -q "$site/sidecar"
-    launcher=$root$program/bin/mtls-sidecar
+    "$fresh/bin/python" -m compileall -q "$site/sidecar"
+    launcher=$fresh/bin/mtls-sidecar
     printf '#!/bin/sh\nexec %s/bin/python -P -m sidecar "$@"\n' "$program" >"$launcher"
     chmod 0755 "$launcher"
+    rm -rf "$root$program.old"
+    if [ -e "$root$program" ]; then mv "$root$program" "$root$program.old"; fi
+    mv "$fresh" "$root$program"
+    rm -rf "$root$program.old"
 }
 
 install_config() {
@@ -104,12 +111,22 @@ install_units() {
     done
 }
 
-# The user belongs to nginx's group, so that it may give the socket to it.
-make_user() {
-    getent passwd mtls-sidecar >/dev/null ||
-        useradd --system --user-group --no-create-home --home-dir /nonexistent \
-            --shell /usr/sbin/nologin mtls-sidecar
+# The daemon's user belongs to nginx's group, so that it may give the socket to it.  The fetcher has
+# a user of its own, and of the daemon's directories only the one for what it brings.
+make_users() {
+    make_user mtls-sidecar --user-group
+    make_user mtls-sidecar-fetch --gid mtls-sidecar
     usermod -a -G "$(nginx_group)" mtls-sidecar
+    install -d -m 0750 -o mtls-sidecar -g mtls-sidecar /var/lib/mtls-sidecar
+    install -d -m 0750 -o mtls-sidecar-fetch -g mtls-sidecar /var/lib/mtls-sidecar/crl
+}
+
+make_user() {
+    user=$1
+    shift
+    getent passwd "$user" >/dev/null ||
+        useradd --system "$@" --no-create-home --home-dir /nonexistent \
+            --shell /usr/sbin/nologin "$user"
 }
 
 uninstall() {
@@ -134,7 +151,7 @@ install_program
 install_config
 install_units
 if on_host; then
-    make_user
+    make_users
     if command -v systemctl >/dev/null 2>&1; then systemctl daemon-reload || true; fi
     ln -sf "$program/bin/mtls-sidecar" /usr/local/bin/mtls-sidecar
 fi
@@ -144,4 +161,5 @@ installed.  Next:
   2. systemctl enable --now mtls-sidecar
   3. nginx: include the files of nginx-example/snippets, then: nginx -t && systemctl reload nginx
   4. where the policy names http(s) CRLs or OCSP: systemctl enable --now mtls-sidecar-fetch
+  5. over an older version: systemctl try-restart mtls-sidecar mtls-sidecar-fetch
 EOF

@@ -663,7 +663,7 @@ def test_signals_end_the_process(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         assert told.socket is not None
-        assert told.socket.stat().st_mode & 0o777 == 0o600
+        assert told.socket.stat().st_mode & 0o777 == 0o660
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
         process.terminate()

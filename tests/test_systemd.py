@@ -85,6 +85,18 @@ saw instances "$(state mtls-sidecar@1) $(state mtls-sidecar@2)"
 saw instance "$(ask www-data /run/mtls-sidecar/authz-2.sock)"
 systemctl start mtls-sidecar-fetch
 saw fetcher "$(state mtls-sidecar-fetch)"
+fetcher=$(systemctl show -P MainPID mtls-sidecar-fetch)
+saw fetcher_user "$(stat -c %U:%G /proc/$fetcher)"
+saw fetcher_dirs "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch /var/lib/mtls-sidecar/crl | tr '\n' ' ')"
+saw fetcher_socket "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch/fetch.sock)"
+as_fetcher() { nsenter -t "$fetcher" -m runuser -u mtls-sidecar-fetch -g mtls-sidecar -- "$@" 2>&1; }
+saw fetcher_brings "$(as_fetcher touch /var/lib/mtls-sidecar/crl/x && echo yes)"
+saw fetcher_touches "$(as_fetcher sh -c 'for p in /var/lib/mtls-sidecar /run/mtls-sidecar \
+    /etc/mtls-sidecar /opt/mtls-sidecar /var/log/mtls-sidecar; do touch $p/x 2>/dev/null && echo $p
+    done; kill -0 '"$(systemctl show -P MainPID mtls-sidecar@1)"' 2>/dev/null && echo daemon')"
+saw daemon_reads "$(runuser -u mtls-sidecar -- ls /var/lib/mtls-sidecar/crl)"
+systemctl restart mtls-sidecar@1
+saw crl_still "$(stat -c %U /var/lib/mtls-sidecar/crl)"
 systemctl stop mtls-sidecar-fetch
 saw sockets_stay "$(ask www-data /run/mtls-sidecar/authz-1.sock)"
 
@@ -190,6 +202,20 @@ def test_socket_activation(saw: dict[str, str]) -> None:
 def test_instances_and_fetcher(saw: dict[str, str]) -> None:
     """Two instances run beside each other, and the fetcher's end takes no socket away."""
     check(saw, instances="active active", instance="204", fetcher="active", sockets_stay="204")
+
+
+def test_the_fetcher_can_not_touch_the_daemon(saw: dict[str, str]) -> None:
+    """Its own user: it writes what it brings, which the daemon reads, and nothing of the daemon's."""
+    check(
+        saw,
+        fetcher_user="mtls-sidecar-fetch:mtls-sidecar",
+        fetcher_dirs="750:mtls-sidecar-fetch:mtls-sidecar 750:mtls-sidecar-fetch:mtls-sidecar ",
+        fetcher_socket="660:mtls-sidecar-fetch:mtls-sidecar",
+        fetcher_brings="yes",
+        fetcher_touches="",
+        daemon_reads="x",
+        crl_still="mtls-sidecar-fetch",
+    )
 
 
 def test_uninstalling(saw: dict[str, str]) -> None:

@@ -98,7 +98,7 @@ class Settings:
     log_format: str = key(Choice(("text", "json")), "form of the log's lines", default="text")
     state_dir: str = key(_FILE, "what is kept across restarts", default="/var/lib/mtls-sidecar")
     fetch_socket: str = key(
-        _FILE, "where the fetcher answers for OCSP", default="/run/mtls-sidecar/fetch.sock"
+        _FILE, "where the fetcher answers for OCSP", default="/run/mtls-sidecar-fetch/fetch.sock"
     )
     fetch_admin: Address = key(
         Text("an address", check=_admin), "where the fetcher's metrics are", default=Address()

@@ -44,8 +44,8 @@ class FetchOptions:
 
     policy: Path
     state_dir: Path
-    socket: Path | None = Path("/run/mtls-sidecar/fetch.sock")
-    socket_mode: int = 0o600
+    socket: Path | None = Path("/run/mtls-sidecar-fetch/fetch.sock")
+    socket_mode: int = 0o660
     admin: Address = field(default_factory=Address)
     trusted_only: bool = False
     poll_seconds: float = 2.0
