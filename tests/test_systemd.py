@@ -87,9 +87,12 @@ systemctl start mtls-sidecar-fetch
 saw fetcher "$(state mtls-sidecar-fetch)"
 fetcher=$(systemctl show -P MainPID mtls-sidecar-fetch)
 saw fetcher_user "$(stat -c %U:%G /proc/$fetcher)"
-saw fetcher_dirs "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch /var/lib/mtls-sidecar/crl | tr '\n' ' ')"
+saw fetcher_runs "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch)"
+saw fetcher_writes "$(stat -c %a:%U:%G /var/lib/mtls-sidecar/crl)"
 saw fetcher_socket "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch/fetch.sock)"
-as_fetcher() { nsenter -t "$fetcher" -m runuser -u mtls-sidecar-fetch -g mtls-sidecar -- "$@" 2>&1; }
+as_fetcher() {
+    nsenter -t "$fetcher" -m runuser -u mtls-sidecar-fetch -g mtls-sidecar -- "$@" 2>&1
+}
 saw fetcher_brings "$(as_fetcher touch /var/lib/mtls-sidecar/crl/x && echo yes)"
 saw fetcher_touches "$(as_fetcher sh -c 'for p in /var/lib/mtls-sidecar /run/mtls-sidecar \
     /etc/mtls-sidecar /opt/mtls-sidecar /var/log/mtls-sidecar; do touch $p/x 2>/dev/null && echo $p
@@ -205,11 +208,12 @@ def test_instances_and_fetcher(saw: dict[str, str]) -> None:
 
 
 def test_the_fetcher_can_not_touch_the_daemon(saw: dict[str, str]) -> None:
-    """Its own user: it writes what it brings, which the daemon reads, and nothing of the daemon's."""
+    """Its own user: it writes what it brings, which the daemon reads, and nothing else."""
     check(
         saw,
         fetcher_user="mtls-sidecar-fetch:mtls-sidecar",
-        fetcher_dirs="750:mtls-sidecar-fetch:mtls-sidecar 750:mtls-sidecar-fetch:mtls-sidecar ",
+        fetcher_runs="750:mtls-sidecar-fetch:mtls-sidecar",
+        fetcher_writes="750:mtls-sidecar-fetch:mtls-sidecar",
         fetcher_socket="660:mtls-sidecar-fetch:mtls-sidecar",
         fetcher_brings="yes",
         fetcher_touches="",
