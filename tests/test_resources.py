@@ -20,7 +20,7 @@ from sidecar.daemon import admin, store
 from sidecar.daemon.admin import MOST_CONNECTIONS, Admin
 from sidecar.daemon.status import Status
 from sidecar.daemon.store import Reload, Store, WatchedSources, Watermarks
-from sidecar.daemon.telemetry import Counts, registry_for
+from sidecar.daemon.telemetry import Counts
 from sidecar.files import crl_state_path
 
 staff = CA("Staff")
@@ -82,7 +82,7 @@ def test_an_admin_connection_has_its_time(monkeypatch: pytest.MonkeyPatch) -> No
         return found
 
     async def lasting(listener: socket.socket) -> list[bytes]:
-        found = Admin(Status(counts), registry_for(counts))
+        found = Admin(Status(counts))
         await found.start([listener])
         peers = [socket.create_connection(listener.getsockname(), 30) for _ in range(3)]
         peers[1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-")

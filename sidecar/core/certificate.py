@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from .der import SEQUENCE, children, only
 from .errors import brief
+from .signature import signed_part
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
 # that are negative or zero.  They are compared as numbers, like any other.
@@ -100,7 +101,12 @@ class ClientCert:
     @property
     def subject_name(self) -> bytes:
         """The subject's Name, DER."""
-        return _tbs_parts(self.x509.tbs_certificate_bytes)[1]
+        return _tbs_parts(self.signed)[1]
+
+    @property
+    def signed(self) -> bytes:
+        """The TBSCertificate, DER, which the issuer has signed."""
+        return signed_part(self.der)
 
     @property
     def serial_hex(self) -> str:
@@ -168,7 +174,8 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
     names = _san(extensions.get(x509.SubjectAlternativeName))
     eku = extensions.get(x509.ExtendedKeyUsage)
     policies = extensions.get(x509.CertificatePolicies)
-    issuer, _, spki = _tbs_parts(cert.tbs_certificate_bytes)
+    signed = signed_part(der)
+    issuer, _, spki = _tbs_parts(signed)
     _check_issuer(cert, issuer)
     return ClientCert(
         x509=cert,

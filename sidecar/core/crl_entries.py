@@ -103,8 +103,8 @@ class Table:
 
 def build_table(rows: list[bytes], odd: Mapping[int, Entry]) -> Table:
     """A table of rows: `_WIDEST` octets of serial, then day and reason."""
-    widest = max((len(row[:_WIDEST].lstrip(b"\0")) for row in rows), default=1)
-    width = max(widest, 1)
+    largest = max(rows, default=b"")  # begins with the largest number, so with the widest
+    width = max(len(largest[:_WIDEST].lstrip(b"\0")), 1)
     spare = _WIDEST - width
     mask = (1 << max(0, (len(rows) // _PER_BUCKET).bit_length())) - 1
     buckets: list[list[bytes]] = [[] for _ in range(mask + 1)]

@@ -26,6 +26,7 @@ from .crl_entries import NO_ENTRIES, Entries, Entry, read_entries
 from .crl_scope import EVERYTHING, Authorities, Scope, Signer, read_scope
 from .der import comparable_name
 from .errors import brief, printable
+from .signature import is_signed_by, signed_part
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -111,12 +112,12 @@ def _to_der(data: bytes) -> bytes:
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
     crl = x509.load_der_x509_crl(der)
     issuer = comparable_name(crl.issuer.public_bytes())
-    signer = _verify(crl, issuer, Authorities.of(authorities))
+    signed = signed_part(der)
+    signer = _verify(crl, signed, issuer, Authorities.of(authorities))
     found = _read_extensions(crl)
     entries, unusable = NO_ENTRIES, found.unusable
     if not unusable:
-        tbs = crl.tbs_certlist_bytes
-        entries = read_entries(tbs, issuer, indirect=found.scope.indirect)
+        entries = read_entries(signed, issuer, indirect=found.scope.indirect)
     next_update = crl.next_update_utc
     return Crl(
         source=source,
@@ -189,7 +190,9 @@ class _Signed(NamedTuple):
     speaks_for: frozenset[bytes]
 
 
-def _verify(crl: x509.CertificateRevocationList, issuer: bytes, known: Authorities) -> _Signed:
+def _verify(
+    crl: x509.CertificateRevocationList, tbs: bytes, issuer: bytes, known: Authorities
+) -> _Signed:
     """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
     name = crl.issuer.rfc4514_string()
     named = [a for a in known.all if a.subject == issuer]
@@ -197,7 +200,7 @@ def _verify(crl: x509.CertificateRevocationList, issuer: bytes, known: Authoriti
         hint = "add its certificate to ca or intermediates of this trust, or name another CRL"
         raise CrlError(f"issued by {name}, which is no authority of this trust", hint)
     _refuse_weak(crl)
-    signed = [a for a in named if _is_signed_by(crl, a.cert)]
+    signed = [a for a in named if is_signed_by(a.cert.public_key(), tbs, crl)]
     if not signed:
         hint = "bring it anew; if the CA has a new key, add its new certificate to the trust"
         raise CrlError(f"the signature is not by {name}", hint)
@@ -217,14 +220,6 @@ def _refuse_weak(crl: x509.CertificateRevocationList) -> None:
     if isinstance(algorithm, _WEAK):
         hint = "have the CA sign it with SHA-256"
         raise CrlError(f"signed with {algorithm.name}, which can be forged", hint)
-
-
-def _is_signed_by(crl: x509.CertificateRevocationList, signer: x509.Certificate) -> bool:
-    try:
-        # raises TypeError for keys that sign no CRLs; the caller's try has the rest
-        return crl.is_signature_valid(signer.public_key())  # type: ignore[arg-type]
-    except (TypeError, ValueError, UnsupportedAlgorithm):
-        return False
 
 
 # -- going backwards -----------------------------------------------------------------------------

@@ -70,13 +70,20 @@ _TEXT = {
 }
 
 
-@lru_cache(maxsize=4096)
+MAX_NAME = 4096
+"""Octets of the longest name that is compared: the memory of a few is bounded by that."""
+
+
+@lru_cache(maxsize=2048)
 def comparable_name(der: bytes) -> bytes:
     """A DER Name in a form that is equal for equal names (RFC 5280, section 7.1).
 
     The string type, case and the amount of blanks do not count (as by stringprep, RFC 4518,
-    nearly: normalization is NFKC, and no character is prohibited).  Raises ValueError.
+    nearly: normalization is NFKC, and no character is prohibited).  Raises ValueError, also for
+    names longer than `MAX_NAME`.
     """
+    if len(der) > MAX_NAME:
+        raise ValueError(f"a name of more than {MAX_NAME} octets")
     parts = []
     for rdn in children(der, *only(der, SEQUENCE)[1:]):
         attributes = (_attribute(der, a) for a in children(der, rdn.start, rdn.stop))

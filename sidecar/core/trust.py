@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import (
@@ -33,6 +33,8 @@ from cryptography.x509.verification import (
 )
 
 from .certificate import ClientCert
+from .der import comparable_name
+from .signature import is_signed_by
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -45,10 +47,14 @@ MAX_SIGNATURES = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Authority:
-    """A certificate that may issue others: an anchor or an intermediate of a trust."""
+    """A certificate that may issue others: an anchor or an intermediate of a trust.
+
+    `name` is comparable, `key` its public key.
+    """
 
     cert: ClientCert
     name: bytes
+    key: object
     is_ca: bool
     path_length: float
 
@@ -62,7 +68,8 @@ class Authority:
         length = constraints.path_length if constraints else None
         return cls(
             cert=cert,
-            name=cert.subject_name,
+            name=_comparable(cert.subject_name),
+            key=cert.x509.public_key(),
             is_ca=is_ca and (usage is None or usage.key_cert_sign),
             path_length=math.inf if length is None else length,
         )
@@ -114,13 +121,13 @@ class Anchors:
     def _paths(
         self, cert: ClientCert, now: float, below: Path, budget: Iterator[int]
     ) -> Iterator[Path]:
-        for authority in self._by_name.get(cert.issuer_name, ()):
+        for authority in self._by_name.get(_comparable(cert.issuer_name), ()):
             issuer = authority.cert
             if issuer in below or not _may_issue(authority, below, now):
                 continue
             if next(budget, None) is None:
                 return
-            if not _issued(cert.x509, issuer.x509):
+            if not is_signed_by(authority.key, cert.signed, cert.x509):
                 continue
             if issuer.sha256 in self._anchors:
                 yield (*below, issuer)
@@ -151,17 +158,21 @@ def valid(cert: ClientCert, now: float) -> bool:
 
 def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
     """Whether an authority may stand above these: a valid CA whose path length suffices."""
-    between = sum(cert.dn != cert.issuer_dn for cert in below)
+    between = sum(not _is_self_issued(cert) for cert in below)
     return issuer.is_ca and valid(issuer.cert, now) and between <= issuer.path_length
 
 
-def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether the issuer's key made the signature."""
+def _is_self_issued(cert: ClientCert) -> bool:
+    """Issued by an authority of its own name (RFC 5280, 6.1), as in a change of keys."""
+    return _comparable(cert.subject_name) == _comparable(cert.issuer_name)
+
+
+def _comparable(name: bytes) -> bytes:
+    """A Name (DER) as RFC 5280, 7.1, compares it; as it is, where it can't be read so."""
     try:
-        cert.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True
+        return comparable_name(name)
+    except ValueError:
+        return name
 
 
 def _signs_certificates(_: Policy, __: x509.Certificate, usage: x509.KeyUsage | None) -> None:

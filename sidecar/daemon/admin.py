@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from .metrics import registry_for
 from .status import Status
 
 STYLE = """
@@ -84,8 +85,8 @@ class Admin:
     Whoever reaches it could otherwise hold as many of the daemon's descriptors as he likes.
     """
 
-    def __init__(self, status: Status, registry: CollectorRegistry) -> None:
-        app = make_app(status, registry)
+    def __init__(self, status: Status) -> None:
+        app = make_app(status, registry_for(status.counts))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.Task[None] | None = None

@@ -12,7 +12,9 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -31,6 +33,9 @@ from .status import Status
 from .store import Reload, Store
 from .systemd import Notifier, listen_fds, watchdog_seconds
 from .telemetry import Counts
+
+if TYPE_CHECKING:
+    from .admin import Admin
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -195,16 +200,14 @@ class Daemon:
         self._reloading = asyncio.create_task(self.store.reload())
 
     async def _serve_admin(self, listeners: list[socket.socket], stopped: asyncio.Event) -> None:
-        """Serve metrics until told to stop.  Loaded late: decisions don't wait for it."""
+        """Serve metrics until told to stop.  Loaded aside: decisions don't wait for it."""
         if not listeners:
             await stopped.wait()
             return
-        from .admin import Admin
-        from .telemetry import registry_for
-
+        module = await asyncio.to_thread(import_module, ".admin", __package__)
         self.status = status = Status(self.counts)
         self._tell_status()
-        admin = Admin(status, registry_for(self.counts))
+        admin: Admin = module.Admin(status)
         await admin.start(listeners)
         try:
             await stopped.wait()

@@ -1,0 +1,76 @@
+"""An issuer's signature, checked over the very octets that came.
+
+`cryptography` checks certificates and CRLs over what it makes of them anew, which costs as much
+as reading them; and what is read elsewhere should be what was signed, octet by octet.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.hashes import HashAlgorithm
+
+from .der import SEQUENCE, children, only, tlv
+
+Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None
+
+
+class Signed(Protocol):
+    """A certificate or a CRL, as `cryptography` has read it."""
+
+    @property
+    def signature(self) -> bytes:
+        """The signature's octets."""
+
+    @property
+    def signature_hash_algorithm(self) -> HashAlgorithm | None:
+        """The hash; None where the algorithm has its own."""
+
+    @property
+    def signature_algorithm_parameters(self) -> Parameters:
+        """Padding or curve scheme.  Raises `UnsupportedAlgorithm`."""
+
+
+def signed_part(der: bytes) -> bytes:
+    """What the signature of a Certificate or a CertificateList is over: its `tbs…` part.
+
+    Raises ValueError where the DER is broken, or where the algorithm within isn't the one
+    without (RFC 5280, 4.1.1.2 and 5.1.1.2).
+    """
+    outer = only(der, SEQUENCE)
+    body = tlv(der, outer.start, outer.stop)
+    algorithm = tlv(der, body.stop, outer.stop)
+    start = body.start
+    for part in children(der, body.start, body.stop):
+        if part.tag == SEQUENCE:  # behind version and serial number
+            if der[start : part.stop] != der[body.stop : algorithm.stop]:
+                break
+            return der[outer.start : body.stop]
+        start = part.stop
+    raise ValueError("the signature algorithms within and without differ")
+
+
+def is_signed_by(key: object, signed: bytes, value: Signed) -> bool:
+    """Whether the key made the signature: RSA (PKCS #1 v1.5, PSS), ECDSA, Ed25519, Ed448."""
+    try:
+        parameters = value.signature_algorithm_parameters
+        if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
+            key.verify(value.signature, signed, parameters)
+        elif isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, _PADDINGS):
+            algorithm = value.signature_hash_algorithm
+            if algorithm is None:
+                return False
+            key.verify(value.signature, signed, parameters, algorithm)
+        elif isinstance(key, _EDWARDS) and value.signature_hash_algorithm is None:
+            key.verify(value.signature, signed)
+        else:
+            return False
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
+
+
+_PADDINGS = (padding.PKCS1v15, padding.PSS)
+_EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
