@@ -18,7 +18,7 @@ PACKAGE = ROOT / "sidecar"
 
 LAYERS = (
     ("errors", "der", "uri", "pcre"),
-    ("signature",),
+    ("signature", "crl_entry"),
     ("certificate",),
     ("decision", "yamlstrict", "hostname", "crl_entries", "crl_scope", "ocsp_signer", "twins"),
     ("wire", "matching", "schema", "locations", "crl_read"),

@@ -7,7 +7,7 @@ import math
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ReasonFlags
 from cryptography.x509.oid import NameOID
 from der import der_int, der_oid, der_rdn, der_time, pem, tlv
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pki import CA, Extension, Leaf
 
@@ -369,6 +369,63 @@ def test_serials_with_leading_zeros_on_the_certificate_side() -> None:
     leaf = STAFF.issue("high", serial=0xFF00000000000001)
     assert ask(crl(revoked=[leaf])).status(leaf) is REVOKED
     assert ask(by_hand(STAFF, [by_hand_entry(-0x00FFFFFFFFFFFFFF)])).status(leaf) is GOOD
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.integers(1, 21),  # octets
+        st.integers(1, 60),  # how many alike
+        st.integers(0, 3),  # days after T0
+        st.sampled_from([None, 1, 4, "invalidity"]),
+    ),
+    max_size=8,
+)
+
+
+def _runs(runs: list[tuple[int, int, int, int | str | None]]) -> dict[int, tuple[bytes, Entry]]:
+    """Entries by serial number: their DER, and what is to be found."""
+    found: dict[int, tuple[bytes, Entry]] = {}
+    for octets, count, days, said in runs:
+        for at in range(count):
+            serial = (1 << (octets * 8 - 2)) + len(found) * 2**40 + at
+            extensions = []
+            if isinstance(said, int):
+                extensions = [by_hand_extension("2.5.29.21", tlv(0x0A, bytes([said])))]
+            elif said:
+                moment = der_time(T0 + timedelta(seconds=at))  # none like the one before
+                extensions = [by_hand_extension("2.5.29.24", moment)]
+            der = by_hand_entry(serial, *extensions, at=T0 + days * DAY)
+            day = (T0 + days * DAY).toordinal() - date(1970, 1, 1).toordinal()
+            found[serial] = der, Entry(day, said if isinstance(said, int) else 0)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(RUNS)
+@example([(16, 3000, 0, None), (17, 40, 1, 1), (16, 5000, 2, None), (13, 2000, 1, "invalidity")])
+@example([(octets, 40, octets % 4, 4) for octets in range(1, 22)])
+def test_runs_of_entries_alike_are_read_like_any_others(
+    runs: list[tuple[int, int, int, int | str | None]],
+) -> None:
+    """Long runs of one form, short ones, and changes between: each is found as it was written."""
+    entries = _runs(runs)
+    found = read(by_hand(STAFF, [der for der, _ in entries.values()]))
+    issuer = comparable_name(STAFF.subject.public_bytes())
+    assert found.entry_count == len(entries)
+    for serial, (_, entry) in entries.items():
+        assert found.find(issuer, serial) == entry
+
+
+def test_a_negative_serial_within_a_run_stays_negative() -> None:
+    """It has the length of its neighbours, and is another number."""
+    good = by_hand_entry((1 << 126) + 5)
+    at = good.index(b"\x02\x10") + 2
+    bad = good[:at] + b"\x80" + good[at + 1 :]
+    content = [by_hand_entry((1 << 126) + n * 64) for n in range(40)]
+    found = read(by_hand(STAFF, [*content[:20], bad, *content[20:]]))
+    issuer = comparable_name(STAFF.subject.public_bytes())
+    assert found.find(issuer, int.from_bytes(bad[at : at + 16], "big", signed=True)) is not None
+    assert found.find(issuer, int.from_bytes(bad[at : at + 16], "big")) is None
 
 
 @given(st.dictionaries(st.integers(0, 2**160 - 1), st.integers(0, 10), max_size=60))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
 from .der import SEQUENCE, children, only, tlv
@@ -53,7 +53,7 @@ def signed_part(der: bytes) -> bytes:
 
 
 def is_signed_by(key: object, signed: bytes, value: Signed) -> bool:
-    """Whether the key made the signature: RSA (PKCS #1 v1.5, PSS), ECDSA, Ed25519, Ed448."""
+    """Whether the key made the signature: RSA (v1.5, PSS), ECDSA, Ed25519, Ed448, ML-DSA."""
     try:
         parameters = value.signature_algorithm_parameters
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
@@ -63,7 +63,7 @@ def is_signed_by(key: object, signed: bytes, value: Signed) -> bool:
             if algorithm is None:
                 return False
             key.verify(value.signature, signed, parameters, algorithm)
-        elif isinstance(key, _EDWARDS) and value.signature_hash_algorithm is None:
+        elif isinstance(key, _PURE) and value.signature_hash_algorithm is None:
             key.verify(value.signature, signed)
         else:
             return False
@@ -73,4 +73,11 @@ def is_signed_by(key: object, signed: bytes, value: Signed) -> bool:
 
 
 _PADDINGS = (padding.PKCS1v15, padding.PSS)
-_EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
+_PURE = (
+    ed25519.Ed25519PublicKey,
+    ed448.Ed448PublicKey,
+    mldsa.MLDSA44PublicKey,
+    mldsa.MLDSA65PublicKey,
+    mldsa.MLDSA87PublicKey,
+)
+"""Keys whose algorithm has no parameters."""
