@@ -64,12 +64,13 @@ class ClientCert:
 
     Names are text as the certificate has them; `dn` and `issuer_dn` are RFC 4514 (last RDN
     first, as nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
-    lower-case hex.  `issuer_name` is the issuer's Name, DER.  `eku` and `policy_oid` hold dotted
-    OIDs.
+    lower-case hex.  `signed` is the TBSCertificate and `issuer_name` the issuer's Name, both DER.
+    `eku` and `policy_oid` hold dotted OIDs.
     """
 
     x509: x509.Certificate
     der: bytes
+    signed: bytes
     cn: tuple[str, ...]
     o: tuple[str, ...]
     ou: tuple[str, ...]
@@ -102,11 +103,6 @@ class ClientCert:
     def subject_name(self) -> bytes:
         """The subject's Name, DER."""
         return _tbs_parts(self.signed)[1]
-
-    @property
-    def signed(self) -> bytes:
-        """The TBSCertificate, DER, which the issuer has signed."""
-        return signed_part(self.der)
 
     @property
     def serial_hex(self) -> str:
@@ -180,6 +176,7 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
     return ClientCert(
         x509=cert,
         der=der,
+        signed=signed,
         cn=_attributes(cert.subject, NameOID.COMMON_NAME),
         o=_attributes(cert.subject, NameOID.ORGANIZATION_NAME),
         ou=_attributes(cert.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),

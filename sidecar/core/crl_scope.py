@@ -69,10 +69,10 @@ class CertFacts:
 
     __slots__ = ("_is_ca", "_points", "cert", "issuer", "serial")
 
-    def __init__(self, cert: x509.Certificate) -> None:
+    def __init__(self, cert: x509.Certificate, issuer: bytes) -> None:
         self.cert = cert
         self.serial = cert.serial_number
-        self.issuer = comparable_name(cert.issuer.public_bytes())
+        self.issuer = comparable_name(issuer)
         self._points: tuple[Point, ...] | None = None
         self._is_ca: bool | None = None
 
@@ -97,9 +97,12 @@ class CertFacts:
         return self._is_ca
 
 
-def crl_facts(cert: x509.Certificate) -> CertFacts:
-    """What `CrlIndex.status` needs of a certificate.  Raises ValueError for a broken issuer."""
-    return CertFacts(cert)
+def crl_facts(cert: x509.Certificate, issuer: bytes = b"") -> CertFacts:
+    """What `CrlIndex.status` needs of a certificate; `issuer` is its Name, DER, if it is at hand.
+
+    Raises ValueError for a broken issuer.
+    """
+    return CertFacts(cert, issuer or cert.issuer.public_bytes())
 
 
 def covered(scope: Scope, crl_issuer: bytes, point: Point, facts: CertFacts) -> int:

@@ -70,11 +70,11 @@ _TEXT = {
 }
 
 
-MAX_NAME = 4096
+MAX_NAME = 16384
 """Octets of the longest name that is compared: the memory of a few is bounded by that."""
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def comparable_name(der: bytes) -> bytes:
     """A DER Name in a form that is equal for equal names (RFC 5280, section 7.1).
 

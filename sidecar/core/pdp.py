@@ -334,7 +334,7 @@ def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
 def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
     if trust.crls is None:
         return None
-    answer = trust.crls.status(crl_facts(cert.x509), issuer.x509, now)
+    answer = trust.crls.status(crl_facts(cert.x509, cert.issuer_name), issuer.x509, now)
     if answer.status is Status.UNKNOWN and trust.missing:
         detail = f"{answer.detail}; not fetched yet: {', '.join(trust.missing)}"
         return Answer(answer.status, answer.source, detail, answer.until)
