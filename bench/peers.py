@@ -283,7 +283,5 @@ PEERS = [
 ]
 
 NOT_MEASURED = {
-    "HAProxy, Apache, Caddy, Traefik doing mTLS themselves": "the load generator, wrk, can't "
-    "present client certificates, and TLS would drown what is compared here",
     "Cerbos": "its API takes a JSON document by POST, which auth_request can't send",
 }

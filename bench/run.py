@@ -11,27 +11,16 @@ import re
 import statistics
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import stacks
+from measured import Measured, family, spread, ticks
 from nginx import free_port
 from peers import NOT_MEASURED, PEERS, Peer, Skip, await_socket, start_nginx, tool
 from tools import Missing, NginxBinary, nginx_binaries
 from work import Work
 
 HERE = Path(__file__).resolve().parent
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass
-class Measured:
-    """One peer's rounds."""
-
-    rate: list[float] = field(default_factory=list)
-    p50: list[float] = field(default_factory=list)
-    p99: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    rss: float = 0.0
 
 
 def front(peer: Peer, port: int, work: Work) -> str:
@@ -90,27 +79,6 @@ def check(peer: Peer, port: int, work: Work) -> None:
         raise RuntimeError(f"{peer.name} lets a stranger in")
     if peer.knows_revocation and status(port, "/l7/", work.headers(work.revoked_one)) != 403:
         raise RuntimeError(f"{peer.name} lets a revoked certificate in")
-
-
-def ticks(pids: list[int]) -> float:
-    """CPU seconds that processes and their children have used."""
-    total = 0.0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / TICK
-    return total
-
-
-def family(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        below = [int(child) for child in children.read_text().split()]
-    except OSError:
-        below = []
-    return [pid, *(p for child in below for p in family(child))]
 
 
 def load(script: Path, port: int, seconds: int) -> tuple[float, float, float, int]:
@@ -215,10 +183,6 @@ def table(found: dict[str, Measured], skipped: dict[str, str], work: Work, note:
     return "\n".join(lines) + "\n"
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
@@ -241,6 +205,8 @@ def main() -> None:
         f"{options.rounds} rounds of {options.seconds} s."
     )
     text = table(found, skipped, work, note)
+    if not only or "plain" in only:
+        text += stacks.measure(options.rounds, options.seconds, only, binary, work)
     print(text)
     (HERE / "results.md").write_text(text)
     (HERE / "results.json").write_text(
