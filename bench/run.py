@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import first
 import stacks
 from measured import Measured, family, spread, ticks
 from nginx import free_port
@@ -207,6 +208,8 @@ def main() -> None:
     text = table(found, skipped, work, note)
     if not only or "plain" in only:
         text += stacks.measure(options.rounds, options.seconds, only, binary, work)
+    if not only:
+        text += first.measure(work)
     print(text)
     (HERE / "results.md").write_text(text)
     (HERE / "results.json").write_text(

@@ -196,6 +196,8 @@ def _check_names(inquiry: _Inquiry) -> Passed | Ended:
 
 def _ask_deny_rules(inquiry: _Inquiry) -> Passed | Ended:
     rules = inquiry.here.deny
+    if not len(rules):
+        return Passed("no rules")
     inquiry.until(rules.next_moment(inquiry.now))
     found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now))
     if found is not None:
