@@ -29,6 +29,8 @@ BATCH = 128
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _LINE_FEED = ord("\n")
 _ABSENT = AuthzRequest(None)
+_NOTHING = ("", "", "")
+"""Around nothing: a decision of a kind that isn't logged."""
 
 
 class DecisionLog:
@@ -62,10 +64,12 @@ class DecisionLog:
 
     def write_again(self, repeat: Repeat, uri: str, request_id: str, seconds: float) -> None:
         """Log a decision asked for again, by another id and, if there is one, another URI."""
-        if self._wants(repeat.answered):
-            around = repeat.written
-            if around is None:
-                around = repeat.written = self._around(repeat.answered, repeat.request)
+        around = repeat.written
+        if around is None:
+            wanted = self._wants(repeat.answered)
+            around = self._around(repeat.answered, repeat.request) if wanted else _NOTHING
+            repeat.written = around
+        if around is not _NOTHING:
             self._add(around, uri or repeat.request.uri.decode("latin-1"), request_id, seconds)
 
     def flush(self) -> None:

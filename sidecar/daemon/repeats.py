@@ -77,16 +77,13 @@ class Repeat:
     written: tuple[str, str, str] | None = None
 
 
-def take_apart(data: bytes) -> tuple[Frame, str, str] | None:
-    """A request's frame, its URI (empty where that may not differ) and its id.
-
-    None where these don't stand as nginx writes them.
-    """
+def frame_of(data: bytes) -> Frame | None:
+    """A request but for its URI and id; None where these don't stand as nginx writes them."""
     found = _BY_NAME.fullmatch(data) or _BY_URI.fullmatch(data)
     if found is None:
         return None
-    start, uri, middle, request_id, rest = found.groups()
-    return (start, middle, rest), uri.decode("ascii"), request_id.decode("ascii")
+    start, _, middle, _, rest = found.groups()
+    return start, middle, rest
 
 
 def is_whole(data: bytes) -> bool:
@@ -103,23 +100,23 @@ class Repeats:
 
     def find(self, data: bytes) -> tuple[Repeat, str, str] | None:
         """The answer, the URI (if it may differ) and the id of a request that was asked before."""
-        taken = take_apart(data)
-        if taken is None:
+        found = _BY_NAME.fullmatch(data) or _BY_URI.fullmatch(data)
+        if found is None:
             return None
-        frame, uri, request_id = taken
-        known = self._known.get(frame)
+        start, uri, middle, request_id, rest = found.groups()
+        known = self._known.get((start, middle, rest))
         if known is None or self._clock() >= known.expires:
             return None
-        return known, uri, request_id
+        return known, uri.decode("ascii"), request_id.decode("ascii")
 
     def put(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
         """Know this request again: the parser has read it, and these are all the bytes it had."""
         now = self._clock()
         expires = min(answered.expires, now + SECONDS)
-        taken = take_apart(data) if is_whole(data) and now < expires else None
-        if taken is not None and not answered.decision.cache_seconds:
+        frame = frame_of(data) if is_whole(data) and now < expires else None
+        if frame is not None and not answered.decision.cache_seconds:
             request = request._replace(cert=b"")  # its frame has it
-            self._known.put(taken[0], Repeat(request, answered, answered.head + b"\r\n", expires))
+            self._known.put(frame, Repeat(request, answered, answered.head + b"\r\n", expires))
 
     def clear(self) -> None:
         """Forget them all."""
