@@ -107,6 +107,42 @@ def test_the_lines_against_inheritance_are_needed(
         assert stack.get("/").app
 
 
+REDIRECTS = """
+        set $client_cn alice;
+        set $client_role admin;
+        location /rewrite/ { auth_request off; set $client_cn alice; rewrite ^ /in last; }
+        location /try/ { auth_request off; set $client_cn alice; try_files /none /in; }
+        location /page/ { auth_request off; set $client_cn alice;
+                          error_page 404 = /in; return 404; }
+        location /named/ { auth_request off; set $client_cn alice;
+                           error_page 404 = @in; return 404; }
+        location @in { auth_request /authz/site; proxy_pass http://app; }
+        location /moved/ { auth_request /authz/site; proxy_pass http://app/status/404;
+                           proxy_intercept_errors on; error_page 404 = /admin/; }
+        location /admin/ { auth_request /authz/admin; proxy_pass http://app; }
+"""
+
+
+def test_no_internal_redirect_goes_round_the_question(
+    nginx_binary: NginxBinary, tmp_path: Path
+) -> None:
+    """Wherever nginx sends a request on to, it asks there, and what was `set` before is forgotten.
+
+    So nobody brings along a name that another location gave him, nor another location's answer.
+    """
+    conf = HOSTILE.replace("        location / {", REDIRECTS + "        location / {")
+    conf = conf.replace("proxy_intercept_errors on;\n    proxy_method", "proxy_method")
+    conf = re.sub("        error_page 401 .*\n", "", conf)
+    with Stack(nginx_binary, tmp_path, conf=conf) as stack:
+        for place in ("/rewrite/", "/try/", "/page/", "/named/"):
+            assert stack.get(place).status in (401, 404), place
+            bob = stack.get(place, cert=stack.people.bob)
+            assert (bob.status, bob.saw("X-Client-CN")) == (200, ["bob"]), place
+            assert bob.saw("X-Client-Role") == [], place
+        assert stack.get("/moved/", cert=stack.people.bob).app is None
+        assert stack.get("/moved/", cert=stack.people.alice).saw("X-Client-CN") == ["alice"]
+
+
 def test_the_snippets_send_what_the_contract_says() -> None:
     """Every header that the sidecar reads is set by nginx, from nginx's own variables."""
     text = example("snippets/authz-request.conf")

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -331,8 +331,3 @@ class Store:
                 if 0 <= age < SETTLE_SECONDS:
                     return True
         return False
-
-
-def entries(policy: Policy) -> Mapping[tuple[str, str], Crl]:
-    """Every CRL of a policy by trust and source, for the metrics."""
-    return {(t.name, crl.source): crl for t in policy.trusts.values() for crl in t.crl_list}
