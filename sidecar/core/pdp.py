@@ -158,7 +158,10 @@ def _check_issuer(inquiry: _Inquiry) -> Passed | Ended:
     if not inquiry.paths:
         names = ", ".join(trust.name for trust in inquiry.here.trusts)
         issuer = inquiry.subject.issuer_dn
-        return Ended(Reason.UNTRUSTED_ISSUER, f"{issuer} leads to no trust anchor of: {names}")
+        saw = f"{issuer} leads to no trust anchor of: {names}"
+        if not success:
+            saw = f"no valid chain leads from {issuer} to a trust anchor of: {names}"
+        return Ended(Reason.UNTRUSTED_ISSUER, saw)
     return Passed(", ".join(trust.name for trust, _ in inquiry.paths))
 
 
