@@ -92,7 +92,7 @@ class ClientCert:
     @property
     def issuer_cn(self) -> tuple[str, ...]:
         """The issuer's CNs."""
-        return _attributes(self.x509.issuer, NameOID.COMMON_NAME)
+        return tuple(_values(self.x509.issuer).get(NameOID.COMMON_NAME, ()))
 
     @property
     def issuer_dn(self) -> str:
@@ -173,14 +173,16 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
     signed = signed_part(der)
     issuer, _, spki = _tbs_parts(signed)
     _check_issuer(cert, issuer)
+    subject = cert.subject
+    values = _values(subject)
     return ClientCert(
         x509=cert,
         der=der,
         signed=signed,
-        cn=_attributes(cert.subject, NameOID.COMMON_NAME),
-        o=_attributes(cert.subject, NameOID.ORGANIZATION_NAME),
-        ou=_attributes(cert.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
-        dn=_subject(cert.subject),
+        cn=tuple(values.get(NameOID.COMMON_NAME, ())),
+        o=tuple(values.get(NameOID.ORGANIZATION_NAME, ())),
+        ou=tuple(values.get(NameOID.ORGANIZATIONAL_UNIT_NAME, ())),
+        dn=subject.rfc4514_string(_DN_NAMES),
         issuer_name=issuer,
         serial=cert.serial_number,
         not_before=cert.not_valid_before_utc.timestamp(),
@@ -223,16 +225,14 @@ def _clean(text: str) -> str:
     return text
 
 
-def _attributes(name: x509.Name, oid: x509.ObjectIdentifier) -> tuple[str, ...]:
-    return tuple(str(a.value) for a in name.get_attributes_for_oid(oid))
-
-
-def _subject(name: x509.Name) -> str:
-    """RFC 4514 text of a subject none of whose attributes carries a control character."""
+def _values(name: x509.Name) -> dict[x509.ObjectIdentifier, list[str]]:
+    """A Name's values by type; none of them may carry a control character."""
+    found: dict[x509.ObjectIdentifier, list[str]] = {}
     for attribute in name:
-        if isinstance(attribute.value, str):
-            _clean(attribute.value)
-    return name.rfc4514_string(_DN_NAMES)
+        value = attribute.value
+        text = _clean(value) if isinstance(value, str) else str(value)
+        found.setdefault(attribute.oid, []).append(text)
+    return found
 
 
 _CHECKED: set[bytes] = set()
@@ -243,7 +243,7 @@ def _check_issuer(cert: x509.Certificate, name: bytes) -> None:
     """An issuer's name has to be as readable as a subject's: rules and the log speak of it."""
     if name in _CHECKED:
         return
-    _subject(cert.issuer)
+    _values(cert.issuer)
     if len(_CHECKED) >= 1000:  # strangers make as many as they like
         _CHECKED.clear()
     if len(name) < 1000:
@@ -272,7 +272,7 @@ def _san(san: x509.SubjectAlternativeName | None) -> _Names:
             case x509.RFC822Name():
                 found["email"].append(_clean(name.value))
             case x509.DirectoryName():
-                _subject(name.value)
+                _values(name.value)
             case x509.OtherName() if name.type_id == UPN:
                 found["upn"].append(_clean(_utf8_string(name.value)))
     return cast(_Names, {kind: tuple(values) for kind, values in found.items()})
