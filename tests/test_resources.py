@@ -35,7 +35,10 @@ DENIED = f"sha256 {alice.sha256}\n"
 
 @pytest.mark.parametrize("name", ["denylist.txt", "policy.yaml"])
 def test_a_moment_without_descriptors_loses_no_change(tmp_path: Path, name: str) -> None:
-    """What was saved while nothing could be opened is in force once it can be."""
+    """What was saved while nothing could be opened is in force once it can be.
+
+    And who could not connect meanwhile, can.
+    """
     saved = {"denylist.txt": DENIED, "policy.yaml": POLICY.replace("alice", "bob")}
     with (
         Daemon(tmp_path, POLICY, ca_crt=staff.pem, denylist_txt=b"") as daemon,
@@ -47,8 +50,11 @@ def test_a_moment_without_descriptors_loses_no_change(tmp_path: Path, name: str)
         resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (1, hard))
         daemon.write(name, saved[name])
         daemon.until(lambda: "Too many open files" in daemon.log.read_text())
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
-        daemon.until(lambda: client.ask("site", alice).status == 403)
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(daemon.socket))
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            daemon.until(lambda: client.ask("site", alice).status == 403)
+            daemon.until(lambda: daemon.ask("site", alice).status == 403)
 
 
 def test_the_admin_listener_takes_few_connections(tmp_path: Path) -> None:
