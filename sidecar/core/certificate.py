@@ -20,9 +20,8 @@ from cryptography.hazmat import asn1
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
-from .der import SEQUENCE, children, only
 from .errors import brief
-from .signature import signed_part
+from .signature import take_apart
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
 # that are negative or zero.  They are compared as numbers, like any other.
@@ -102,7 +101,8 @@ class ClientCert:
     @property
     def subject_name(self) -> bytes:
         """The subject's Name, DER."""
-        return _tbs_parts(self.signed)[1]
+        fields = take_apart(self.der, most=7)[1]
+        return fields[5] if fields[0][0] == _VERSION else fields[4]
 
     @property
     def serial_hex(self) -> str:
@@ -170,8 +170,9 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
     names = _san(extensions.get(x509.SubjectAlternativeName))
     eku = extensions.get(x509.ExtendedKeyUsage)
     policies = extensions.get(x509.CertificatePolicies)
-    signed = signed_part(der)
-    issuer, _, spki = _tbs_parts(signed)
+    signed, fields = take_apart(der, most=7)
+    # version (left out where it is 1), serial number, algorithm, issuer, validity, subject, key
+    issuer, _, _, spki = fields[3:7] if fields[0][0] == _VERSION else fields[2:6]
     _check_issuer(cert, issuer)
     subject = cert.subject
     values = _values(subject)
@@ -193,21 +194,6 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
         policy_oid=tuple(p.policy_identifier.dotted_string for p in policies) if policies else (),
         **names,
     )
-
-
-def _tbs_parts(tbs: bytes) -> tuple[bytes, bytes, bytes]:
-    """Issuer, subject and SubjectPublicKeyInfo of a TBSCertificate, each DER (RFC 5280, 4.1)."""
-    parts = children(tbs, *only(tbs, SEQUENCE)[1:])
-    first = next(parts)
-    if first.tag == _VERSION:
-        first = next(parts)  # the serial number
-    at, found = first.stop, []
-    for part in parts:
-        found.append(tbs[at : part.stop])
-        at = part.stop
-        if len(found) == 5:  # signature, issuer, validity, subject, subjectPublicKeyInfo
-            break
-    return found[1], found[3], found[4]
 
 
 def _extensions(cert: x509.Certificate) -> dict[type, Any]:

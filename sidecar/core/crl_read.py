@@ -26,7 +26,7 @@ from .crl_entries import NO_ENTRIES, Entries, Entry, read_entries
 from .crl_scope import EVERYTHING, Authorities, Scope, Signer, read_scope
 from .der import comparable_name
 from .errors import brief, printable
-from .signature import is_signed_by, signed_part
+from .signature import is_signed_by, take_apart
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -112,7 +112,7 @@ def _to_der(data: bytes) -> bytes:
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
     crl = x509.load_der_x509_crl(der)
     issuer = comparable_name(crl.issuer.public_bytes())
-    signed = signed_part(der)
+    signed, _ = take_apart(der)
     signer = _verify(crl, signed, issuer, Authorities.of(authorities))
     found = _read_extensions(crl)
     entries, unusable = NO_ENTRIES, found.unusable

@@ -33,23 +33,28 @@ class Signed(Protocol):
         """Padding or curve scheme.  Raises `UnsupportedAlgorithm`."""
 
 
-def signed_part(der: bytes) -> bytes:
-    """What the signature of a Certificate or a CertificateList is over: its `tbs…` part.
+def take_apart(der: bytes, most: int = 3) -> tuple[bytes, list[bytes]]:
+    """What the signature of a Certificate or a CertificateList is over, and its first fields.
 
-    Raises ValueError where the DER is broken, or where the algorithm within isn't the one
-    without (RFC 5280, 4.1.1.2 and 5.1.1.2).
+    The former is the `tbs…` part.  Raises ValueError where the DER is broken, or where the
+    algorithm within isn't the one without (RFC 5280, 4.1.1.2 and 5.1.1.2).
     """
     outer = only(der, SEQUENCE)
     body = tlv(der, outer.start, outer.stop)
-    algorithm = tlv(der, body.stop, outer.stop)
-    start = body.start
+    algorithm = der[body.stop : tlv(der, body.stop, outer.stop).stop]
+    fields: list[bytes] = []
+    at, within = body.start, b""
     for part in children(der, body.start, body.stop):
-        if part.tag == SEQUENCE:  # behind version and serial number
-            if der[start : part.stop] != der[body.stop : algorithm.stop]:
-                break
-            return der[outer.start : body.stop]
-        start = part.stop
-    raise ValueError("the signature algorithms within and without differ")
+        field = der[at : part.stop]
+        if part.tag == SEQUENCE and not within:  # behind version and serial number
+            within = field
+        fields.append(field)
+        at = part.stop
+        if len(fields) == most:
+            break
+    if within != algorithm:
+        raise ValueError("the signature algorithms within and without differ")
+    return der[outer.start : body.stop], fields
 
 
 def is_signed_by(key: object, signed: bytes, value: Signed) -> bool:
