@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from asking import policy
 from daemon import ROOT
-from nginx import Nginx
+from nginx import Nginx, free_port
 from pki import CA
 from stack import EXAMPLES, Stack
 from tools import Missing, NginxBinary, nginx_binaries
@@ -193,7 +193,8 @@ def test_what_nginx_prints_of_itself(binary: NginxBinary, tmp_path: Path) -> Non
     (parts / "authz.conf").write_text("# how\n" + GOOD[start:end].replace("internal;", ""))
     text = GOOD[:start] + f"include {parts}/*.conf;\n" + GOOD[end:]
     text = text.replace("server unix:/run/mtls-sidecar/authz.sock", "server 127.0.0.1:1")
-    text = text.replace("http://app", "http://127.0.0.1:2").replace("listen 443 ssl", "listen 443")
+    text = text.replace("http://app", "http://127.0.0.1:2")
+    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{free_port()}")
     (tmp_path / "ca.crt").write_bytes(CA().pem)
     text = text.replace("ca.crt;", f"{tmp_path}/ca.crt;")
     nginx = Nginx(binary, text, tmp_path / "nginx")
