@@ -12,9 +12,9 @@ from asking import Memory, site
 from asking import policy as rules
 from cryptography import x509
 
-from sidecar.core.certificate import MalformedCertificate, from_header
+from sidecar.core.certificate import from_header
 from sidecar.core.crl import CrlError, read_crl
-from sidecar.core.errors import PolicyError
+from sidecar.core.errors import MalformedCertificate, PolicyError
 from sidecar.core.hostname import normalize_host
 from sidecar.core.ocsp import verify_response
 from sidecar.core.pdp import Question

@@ -11,8 +11,9 @@ from urllib.parse import quote_from_bytes
 
 from der import pem
 
-from sidecar.core.certificate import ClientCert, MalformedCertificate, from_der
+from sidecar.core.certificate import ClientCert, from_der
 from sidecar.core.crl import Crl, CrlError, read_crl
+from sidecar.core.errors import MalformedCertificate
 from sidecar.core.policy import Policy, compile_policy
 from sidecar.core.revocation import Denylist
 from sidecar.core.trust import Anchors

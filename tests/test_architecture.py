@@ -18,7 +18,8 @@ PACKAGE = ROOT / "sidecar"
 
 LAYERS = (
     ("errors", "der", "uri", "pcre"),
-    ("signature", "crl_entry"),
+    ("signature", "crl_entry", "names"),
+    ("extensions",),
     ("certificate",),
     ("decision", "yamlstrict", "hostname", "crl_entries", "crl_scope", "ocsp_signer", "twins"),
     ("wire", "matching", "schema", "locations", "crl_read"),

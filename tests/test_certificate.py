@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pki import CA, CLIENT_AUTH
 
-from sidecar.core.certificate import MalformedCertificate, from_der, from_header, serial_hex
+from sidecar.core.certificate import from_der, from_header, serial_hex
+from sidecar.core.errors import MalformedCertificate
 
 staff = CA("Staff")
 alice = staff.issue(

@@ -15,9 +15,9 @@ from functools import cache
 import pytest
 from pkits import NOW, REFUSED, REVOCATION, cert, ends, escaped, policy, suite
 
-from sidecar.core.certificate import MalformedCertificate
 from sidecar.core.crl import CrlIndex, crl_facts
 from sidecar.core.decision import Reason
+from sidecar.core.errors import MalformedCertificate
 from sidecar.core.pdp import evaluate
 from sidecar.core.policy import Policy
 from sidecar.core.revocation import Answer, Status

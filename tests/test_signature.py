@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sidecar.core.certificate import MalformedCertificate, from_der
+from sidecar.core.certificate import from_der
+from sidecar.core.errors import MalformedCertificate
 from sidecar.core.signature import is_signed_by, take_apart
 from sidecar.core.trust import Anchors
 

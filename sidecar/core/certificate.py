@@ -9,18 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 import warnings
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
-from cryptography.hazmat import asn1
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
-from .errors import brief
+from .der import header
+from .errors import MalformedCertificate, brief
+from .extensions import read_extensions
+from .names import check_issuer, dn, read_subject, values
 from .signature import take_apart
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
@@ -29,17 +29,7 @@ warnings.filterwarnings(
     "ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning
 )
 
-_VERSION = 0xA0
-UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
-
-# The names of RFC 4514, section 3, and beyond them those that OpenSSL, and so nginx, prints.
-_DN_NAMES = {
-    NameOID.EMAIL_ADDRESS: "emailAddress",
-    NameOID.SERIAL_NUMBER: "serialNumber",
-    NameOID.SURNAME: "SN",
-    NameOID.GIVEN_NAME: "GN",
-    NameOID.TITLE: "title",
-}
+_VERSION, _EXTENSIONS = 0xA0, 0xA3
 
 EKU_NAMES = {
     "serverAuth": "1.3.6.1.5.5.7.3.1",
@@ -53,18 +43,14 @@ EKU_NAMES = {
 }
 
 
-class MalformedCertificate(ValueError):
-    """The bytes are not one readable X.509 certificate, or its names carry control characters."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientCert:
     """One certificate, read.  Compared by identity; `sha256` is its name.
 
     Names are text as the certificate has them; `dn` and `issuer_dn` are RFC 4514 (last RDN
     first, as nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
-    lower-case hex.  `signed` is the TBSCertificate and `issuer_name` the issuer's Name, both DER.
-    `eku` and `policy_oid` hold dotted OIDs.
+    lower-case hex.  `signed` is the TBSCertificate, `issuer_name` and `subject_name` are Names, all
+    of them DER.  `eku` and `policy_oid` hold dotted OIDs.
     """
 
     x509: x509.Certificate
@@ -74,35 +60,30 @@ class ClientCert:
     o: tuple[str, ...]
     ou: tuple[str, ...]
     dn: str
-    email: tuple[str, ...]
     dns: tuple[str, ...]
     uri: tuple[str, ...]
     ip: tuple[str, ...]
+    email: tuple[str, ...]
     upn: tuple[str, ...]
+    eku: tuple[str, ...]
+    policy_oid: tuple[str, ...]
     issuer_name: bytes
+    subject_name: bytes
     serial: int
     not_before: float
     not_after: float
     sha256: str
     spki_sha256: str
-    eku: tuple[str, ...]
-    policy_oid: tuple[str, ...]
 
     @property
     def issuer_cn(self) -> tuple[str, ...]:
         """The issuer's CNs."""
-        return tuple(_values(self.x509.issuer).get(NameOID.COMMON_NAME, ()))
+        return values(self.x509.issuer).get(NameOID.COMMON_NAME, ())
 
     @property
     def issuer_dn(self) -> str:
         """The issuer's DN, as RFC 4514 writes it."""
-        return self.x509.issuer.rfc4514_string(_DN_NAMES)
-
-    @property
-    def subject_name(self) -> bytes:
-        """The subject's Name, DER."""
-        fields = take_apart(self.der, most=7)[1]
-        return fields[5] if fields[0][0] == _VERSION else fields[4]
+        return dn(self.x509.issuer)
 
     @property
     def serial_hex(self) -> str:
@@ -121,18 +102,26 @@ def from_header(value: bytes) -> ClientCert:
 
     A `+` stays a `+` (it is Base64, never a blank).  Raises `MalformedCertificate`.
     """
-    return from_der(pem_to_der(_unescape(value)))
+    return from_der(_as_nginx_writes(value) or pem_to_der(unquote_to_bytes(value)))
 
 
-def _unescape(value: bytes) -> bytes:
-    """Percent-decoded; what PEM has of escapes is replaced at once, the rest goes the long way."""
-    plain = value
-    for escape, octet in _ESCAPES:
-        plain = plain.replace(escape, octet)
-    return unquote_to_bytes(value) if b"%" in plain else plain
+_HEAD, _TAIL = b"-----BEGIN%20CERTIFICATE-----%0A", b"%0A-----END%20CERTIFICATE-----%0A"
+_QUOTED = bytes.maketrans(b"%=\r\n", b"=!!!")
+"""From URL-encoding to quoted-printable; what means more there than here becomes no Base64."""
 
 
-_ESCAPES = ((b"%20", b" "), (b"%0A", b"\n"), (b"%2B", b"+"), (b"%2F", b"/"), (b"%3D", b"="))
+def _as_nginx_writes(value: bytes) -> bytes | None:
+    """The DER, from what nginx makes of a certificate; None where it is anything else."""
+    if not (value.startswith(_HEAD) and value.endswith(_TAIL)):
+        return None
+    quoted = value[len(_HEAD) : -len(_TAIL)].translate(_QUOTED)
+    body = binascii.a2b_qp(quoted)
+    if len(quoted) - len(body) != 2 * quoted.count(b"="):  # one of them wasn't an escape
+        return None
+    try:
+        return binascii.a2b_base64(body.replace(b"\n", b""), strict_mode=True)
+    except binascii.Error:
+        return None
 
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
@@ -166,105 +155,24 @@ def from_der(der: bytes) -> ClientCert:
 
 
 def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
-    extensions = _extensions(cert)
-    names = _san(extensions.get(x509.SubjectAlternativeName))
-    eku = extensions.get(x509.ExtendedKeyUsage)
-    policies = extensions.get(x509.CertificatePolicies)
-    signed, fields = take_apart(der, most=7)
+    signed, fields = take_apart(der, most=10)
     # version (left out where it is 1), serial number, algorithm, issuer, validity, subject, key
-    issuer, _, _, spki = fields[3:7] if fields[0][0] == _VERSION else fields[2:6]
-    _check_issuer(cert, issuer)
-    subject = cert.subject
-    values = _values(subject)
+    if fields[0][0] == _VERSION:
+        del fields[0]
+    serial, _, issuer, _, subject, key = fields[:6]
+    extensions = read_extensions(cert, fields[-1] if fields[-1][0] == _EXTENSIONS else b"")
+    check_issuer(cert, issuer)
     return ClientCert(
-        x509=cert,
-        der=der,
-        signed=signed,
-        cn=tuple(values.get(NameOID.COMMON_NAME, ())),
-        o=tuple(values.get(NameOID.ORGANIZATION_NAME, ())),
-        ou=tuple(values.get(NameOID.ORGANIZATIONAL_UNIT_NAME, ())),
-        dn=subject.rfc4514_string(_DN_NAMES),
+        cert,
+        der,
+        signed,
+        *read_subject(cert, subject),
+        *extensions,
         issuer_name=issuer,
-        serial=cert.serial_number,
+        subject_name=subject,
+        serial=int.from_bytes(serial[header(serial) :], "big", signed=True),
         not_before=cert.not_valid_before_utc.timestamp(),
         not_after=cert.not_valid_after_utc.timestamp(),
         sha256=hashlib.sha256(der).hexdigest(),
-        spki_sha256=hashlib.sha256(spki).hexdigest(),
-        eku=tuple(u.dotted_string for u in eku) if eku else (),
-        policy_oid=tuple(p.policy_identifier.dotted_string for p in policies) if policies else (),
-        **names,
+        spki_sha256=hashlib.sha256(key).hexdigest(),
     )
-
-
-def _extensions(cert: x509.Certificate) -> dict[type, Any]:
-    """Extension values by their type; a repeated extension makes the parser refuse them all."""
-    return {type(e.value): e.value for e in cert.extensions}
-
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-
-
-def _clean(text: str) -> str:
-    """The text itself; control characters (Unicode category Cc, NUL among them) are refused."""
-    if _CONTROL.search(text):
-        raise MalformedCertificate(f"control character in the name {text[:80]!r}")
-    return text
-
-
-def _values(name: x509.Name) -> dict[x509.ObjectIdentifier, list[str]]:
-    """A Name's values by type; none of them may carry a control character."""
-    found: dict[x509.ObjectIdentifier, list[str]] = {}
-    for attribute in name:
-        value = attribute.value
-        text = _clean(value) if isinstance(value, str) else str(value)
-        found.setdefault(attribute.oid, []).append(text)
-    return found
-
-
-_CHECKED: set[bytes] = set()
-"""Issuer names that were found readable, as there are few: reading one takes microseconds."""
-
-
-def _check_issuer(cert: x509.Certificate, name: bytes) -> None:
-    """An issuer's name has to be as readable as a subject's: rules and the log speak of it."""
-    if name in _CHECKED:
-        return
-    _values(cert.issuer)
-    if len(_CHECKED) >= 1000:  # strangers make as many as they like
-        _CHECKED.clear()
-    if len(name) < 1000:
-        _CHECKED.add(name)
-
-
-class _Names(TypedDict):
-    dns: tuple[str, ...]
-    uri: tuple[str, ...]
-    ip: tuple[str, ...]
-    email: tuple[str, ...]
-    upn: tuple[str, ...]
-
-
-def _san(san: x509.SubjectAlternativeName | None) -> _Names:
-    """The subject's alternative names by kind (RFC 5280, 4.2.1.6), every one checked."""
-    found: dict[str, list[str]] = {"dns": [], "uri": [], "ip": [], "email": [], "upn": []}
-    for name in san or ():
-        match name:
-            case x509.DNSName():
-                found["dns"].append(_clean(name.value))
-            case x509.UniformResourceIdentifier():
-                found["uri"].append(_clean(name.value))
-            case x509.IPAddress():
-                found["ip"].append(str(name.value))
-            case x509.RFC822Name():
-                found["email"].append(_clean(name.value))
-            case x509.DirectoryName():
-                _values(name.value)
-            case x509.OtherName() if name.type_id == UPN:
-                found["upn"].append(_clean(_utf8_string(name.value)))
-    return cast(_Names, {kind: tuple(values) for kind, values in found.items()})
-
-
-def _utf8_string(der: bytes) -> str:
-    """The text of one DER UTF8String, which is what a Microsoft user principal name is."""
-    text: str = asn1.decode_der(str, der)
-    return text

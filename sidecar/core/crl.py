@@ -102,16 +102,20 @@ class _Clock:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The CRLs with one issuer, scope and signing key, newest first."""
+    """The CRLs with one issuer, scope and signing key, newest first.
+
+    `any` is one of them, for what they share.
+    """
 
     clock: _Clock
+    any: Crl
     complete: list[Crl] = field(default_factory=list)
     deltas: list[Crl] = field(default_factory=list)
+    speaks_of_all: bool = field(init=False)
 
-    @property
-    def any(self) -> Crl:
-        """One of them, for what they share."""
-        return (self.complete or self.deltas)[0]
+    def __post_init__(self) -> None:
+        self.speaks_of_all = self.scope == EVERYTHING
+        self.add(self.any)
 
     @property
     def scope(self) -> Scope:
@@ -123,9 +127,13 @@ class _Group:
         into = self.complete if crl.delta_base is None else self.deltas
         into.append(crl)
         into.sort(key=lambda c: (c.this_update, -1 if c.number is None else c.number), reverse=True)
+        self.any = (self.complete or self.deltas)[0]
 
     def _base(self, now: float) -> Crl | None:
-        return next((c for c in self.complete if not self.clock.is_future(c, now)), None)
+        for crl in self.complete:
+            if not self.clock.is_future(crl, now):
+                return crl
+        return None
 
     def listed(self, issuer: bytes, serial: int, now: float) -> _Listed | None:
         """The word that revokes the certificate, if there is one."""
@@ -243,7 +251,10 @@ class CrlIndex:
                 self._unusable.setdefault(crl.issuer, []).append(crl)
             elif crl.scope.only != "attribute":
                 key = (crl.issuer, str(crl.scope), crl.signer_key)
-                groups.setdefault(key, _Group(self._clock)).add(crl)
+                if key in groups:
+                    groups[key].add(crl)
+                else:
+                    groups[key] = _Group(self._clock, crl)
         self._groups: dict[bytes, list[_Group]] = {}
         for group in groups.values():
             self._groups.setdefault(group.any.issuer, []).append(group)
@@ -273,7 +284,8 @@ class CrlIndex:
                 found.add(group.any.source, standing.why)
             else:
                 clearing.append((group, standing.until))
-        return self._cleared(cert, clearing, now, found) or self._unknown(cert, found)
+        cleared = self._cleared(cert, clearing, now, found)
+        return self._unknown(cert, found) if cleared is None else cleared
 
     def _candidates(self, cert: CertFacts) -> Iterator[_Group]:
         """The groups of the issuer, and the indirect ones that the certificate names."""
@@ -322,7 +334,7 @@ class CrlIndex:
     def _covers(group: _Group, cert: CertFacts) -> int:
         """The reasons for which a group speaks about a certificate, by any of its points."""
         crl = group.any
-        if crl.scope == EVERYTHING and crl.issuer == cert.issuer:
+        if group.speaks_of_all and crl.issuer == cert.issuer:
             return ALL_REASONS
         reasons = 0
         for point in (implied_point(cert.issuer), *cert.points):

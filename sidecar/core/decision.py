@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from .certificate import ClientCert
 
@@ -66,8 +67,7 @@ class Step:
     saw: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What is answered to nginx, and why.
 
     `reason` is what the policy says; where the location is in monitor mode (`monitored`), a

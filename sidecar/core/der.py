@@ -51,6 +51,37 @@ def children(data: bytes, start: int, stop: int) -> Iterator[Tlv]:
         start = found.stop
 
 
+def slices(data: bytes, at: int, stop: int, most: int = 0) -> list[bytes]:
+    """The TLVs that follow each other from `at` to `stop`, whole.
+
+    At most the first `most`, if that is said.  Raises ValueError.
+    """
+    found: list[bytes] = []
+    try:
+        while at < stop:
+            length = data[at + 1]
+            if length < 0x80:
+                end = at + 2 + length
+            elif length == 0x82:
+                end = at + 4 + (data[at + 2] << 8 | data[at + 3])
+            else:
+                end = tlv(data, at, stop).stop
+            if end > stop:
+                raise ValueError(f"the DER value at octet {at} is longer than what holds it")
+            found.append(data[at:end])
+            at = end
+            if len(found) == most:
+                break
+    except IndexError:
+        raise ValueError(f"the DER breaks off at octet {at}") from None
+    return found
+
+
+def header(data: bytes) -> int:
+    """The octets of tag and length before the value that the data is.  Raises ValueError."""
+    return tlv(data, 0, len(data)).start
+
+
 def only(data: bytes, tag: int) -> Tlv:
     """The one TLV that the data is, of this tag.  Raises ValueError."""
     found = tlv(data, 0, len(data))

@@ -46,3 +46,7 @@ class PolicyError(Exception):
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(sorted(set(diagnostics)))
         super().__init__("\n".join(map(str, self.diagnostics)))
+
+
+class MalformedCertificate(ValueError):
+    """The bytes are not one readable X.509 certificate, or its names carry control characters."""

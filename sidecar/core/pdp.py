@@ -8,15 +8,17 @@ on, saying what it saw, or ends the decision.  Nothing else decides anything: th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from .certificate import ClientCert, MalformedCertificate, from_der, from_header
+from .certificate import ClientCert, from_der, from_header
 from .crl import crl_facts
 from .decision import GRANTS, Decision, Reason, Step
+from .errors import MalformedCertificate
 from .locations import normalize_host
 from .matching import fold_dns, san_matches_host
 from .ocsp import OcspAnswer, OcspKey, ocsp_key
@@ -38,21 +40,23 @@ class Question:
     issuer: ClientCert
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """The step lets the request go on."""
 
     saw: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The step ends the decision."""
 
     reason: Reason
     saw: str
     rule: str = ""
     roles: tuple[str, ...] = ()
+
+
+_GO_ON = Passed("")
+"""Where nobody looks at what was seen."""
 
 
 @dataclass(slots=True)
@@ -112,7 +116,7 @@ def _let_public_through(inquiry: _Inquiry) -> Passed | Ended:
 def _ask_for_certificate(inquiry: _Inquiry) -> Passed | Ended:
     if not inquiry.request.cert:
         return Ended(Reason.NO_CERTIFICATE, "no certificate was presented")
-    return Passed(f"{len(inquiry.request.cert)} bytes")
+    return Passed(f"{len(inquiry.request.cert)} bytes") if inquiry.tracing else _GO_ON
 
 
 def _ask_for_verify(inquiry: _Inquiry) -> Passed | Ended:
@@ -130,6 +134,8 @@ def _read_certificate(inquiry: _Inquiry) -> Passed | Ended:
         inquiry.cert = inquiry.request.subject or from_header(inquiry.request.cert)
     except MalformedCertificate as error:
         return Ended(Reason.MALFORMED_CERTIFICATE, str(error))
+    if not inquiry.tracing:
+        return _GO_ON
     return Passed(f"{inquiry.cert.dn or '(empty subject)'}, serial {inquiry.cert.serial_hex}")
 
 
@@ -141,8 +147,9 @@ def _check_validity(inquiry: _Inquiry) -> Passed | Ended:
         return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.x509.not_valid_before_utc)}")
     if not valid(cert, inquiry.now):
         return Ended(Reason.EXPIRED, f"ended {_utc(cert.x509.not_valid_after_utc)}")
-    end = _utc(cert.x509.not_valid_after_utc) if inquiry.tracing else "its end"
-    return Passed(f"until {end}")
+    if not inquiry.tracing:
+        return _GO_ON
+    return Passed(f"until {_utc(cert.x509.not_valid_after_utc)}")
 
 
 def _check_issuer(inquiry: _Inquiry) -> Passed | Ended:
@@ -175,7 +182,8 @@ def _check_revocation(inquiry: _Inquiry) -> Passed | Ended:
                 return Ended(Reason.REVOKED, f"{answer.source}: {answer.detail}")
             if answer.status is Status.UNKNOWN and trust.revocation == "required":
                 return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
-            saw.append(f"{answer.source}: {answer.status.name.lower()} {answer.detail}".rstrip())
+            if inquiry.tracing:
+                saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
     return Passed("; ".join(saw) or "nothing to ask")
 
 
@@ -202,7 +210,7 @@ def _ask_deny_rules(inquiry: _Inquiry) -> Passed | Ended:
     if not len(rules):
         return Passed("no rules")
     inquiry.until(rules.next_moment(inquiry.now))
-    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now))
+    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now, {}))
     if found is not None:
         return Ended(Reason.DENIED_BY_RULE, f"{found.rule} matches", rule=found.rule)
     return Passed(f"none of {len(rules)} matches")
@@ -213,7 +221,7 @@ def _ask_allow_rules(inquiry: _Inquiry) -> Ended:
         return Ended(Reason.ALLOWED, "allow: verified", rule="verified")
     rules = inquiry.here.allow
     inquiry.until(rules.next_moment(inquiry.now))
-    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now))
+    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now, {}))
     if found is None:
         return Ended(Reason.NOT_ALLOWED, f"none of {len(rules)} matches")
     return Ended(Reason.ALLOWED, f"{found.rule} matches", rule=found.rule, roles=found.roles)
@@ -292,14 +300,14 @@ def refuse(request_detail: str) -> Decision:
 # -- revocation, one certificate at a time ------------------------------------------------
 
 
-def _pairs(leaf: ClientCert, path: Path, whole: bool) -> Iterator[tuple[ClientCert, ClientCert]]:
+def _pairs(leaf: ClientCert, path: Path, whole: bool) -> list[tuple[ClientCert, ClientCert]]:
     """The certificates whose revocation is asked, each with its issuer.
 
     The anchor's own is never asked; but a leaf that is an anchor itself is asked about.
     """
-    chain = (leaf, *path)
-    pairs = list(pairwise(chain)) or [(leaf, leaf)]
-    yield from pairs if whole else pairs[:1]
+    if whole and path:
+        return list(pairwise((leaf, *path)))
+    return [(leaf, path[0] if path else leaf)]
 
 
 def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert) -> Answer:
@@ -317,6 +325,8 @@ def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientC
     if crl is not None and crl.status is Status.REVOKED:
         return crl
     ocsp = _ocsp_answer(inquiry, trust, cert, issuer)
+    if crl is not None and ocsp is None:
+        return crl
     known = [answer for answer in (ocsp, crl) if answer is not None]
     if not known:
         return Answer(Status.UNKNOWN, "revocation", "no crl and no ocsp is named", math.inf)
@@ -329,7 +339,9 @@ def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientC
 
 def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
     for denylist in trust.denylists:
-        for sha256 in (cert.sha256, *(twins(cert) if denylist.entries else ())):
+        if not denylist.entries:
+            continue
+        for sha256 in (cert.sha256, *twins(cert)):
             answer = denylist.lookup(cert.serial, sha256, cert.spki_sha256, now)
             if answer is not None:
                 return answer

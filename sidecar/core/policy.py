@@ -13,9 +13,9 @@ from typing import ParamSpec, Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from .certificate import ClientCert, MalformedCertificate, from_der
+from .certificate import ClientCert, from_der
 from .crl import Crl, CrlError, CrlIndex
-from .errors import Diagnostic, PolicyError
+from .errors import Diagnostic, MalformedCertificate, PolicyError
 from .locations import Chooser, SelectorError, duplicates
 from .revocation import Denylist
 from .rules import NOBODY, Compiler, RuleSet
@@ -83,7 +83,11 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Location:
-    """One location, ready to decide."""
+    """One location, ready to decide.
+
+    `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
+    method, the client's address, the host or the SNI, OCSP answers.
+    """
 
     name: str
     trusts: tuple[Trust, ...]
@@ -98,20 +102,19 @@ class Location:
     public_methods: frozenset[str]
     forward_cert: bool
 
-    @property
-    def uses_method(self) -> bool:
-        """Whether the method can change a decision here."""
-        return bool(self.public_methods) or self.allow.method or self.deny.method
+    uses_method: bool = field(init=False)
+    uses_client_ip: bool = field(init=False)
+    uses_host: bool = field(init=False)
+    uses_ocsp: bool = field(init=False)
 
-    @property
-    def uses_client_ip(self) -> bool:
-        """Whether the client's address can change a decision here."""
-        return self.allow.client_ip or self.deny.client_ip
-
-    @property
-    def uses_host(self) -> bool:
-        """Whether the host or the SNI can change a decision here."""
-        return self.san_matches_host or self.sni_matches_host
+    def __post_init__(self) -> None:
+        client_ip = self.allow.client_ip or self.deny.client_ip
+        method = bool(self.public_methods) or self.allow.method or self.deny.method
+        host = self.san_matches_host or self.sni_matches_host
+        object.__setattr__(self, "uses_client_ip", client_ip)
+        object.__setattr__(self, "uses_method", method)
+        object.__setattr__(self, "uses_host", host)
+        object.__setattr__(self, "uses_ocsp", any(trust.ocsp for trust in self.trusts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

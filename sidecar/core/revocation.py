@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from typing import NamedTuple
 
 from .certificate import serial_hex
 from .errors import Diagnostic, PolicyError
@@ -36,8 +37,7 @@ class Status(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What one source says about one certificate, at the moment it was asked.
 
     `until` is the first moment, in seconds since the epoch, at which the same source could say

@@ -12,7 +12,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from .certificate import ClientCert
 from .matching import KINDS, Pattern, Predicate
@@ -22,14 +23,13 @@ from .twins import twins
 from .wire import AuthzRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What rules are asked about, and what groups have answered: each is asked once a decision."""
 
     cert: ClientCert
     request: AuthzRequest
     now: float
-    groups: dict[RuleSet, Match | None] = field(default_factory=dict)
+    groups: dict[RuleSet, Match | None]
 
 
 Test = Callable[[Facts], bool]
@@ -74,9 +74,12 @@ class _KeyTest:
         values = _values(facts, self.key, self.refusing)
         if not values:
             return self.refusing and self.key in _REQUEST
-        quantifier = all if self.key in _WHOLE and not self.refusing else any
+        wanted = self.key not in _WHOLE or self.refusing  # any value that matches, or none that not
         fold = KINDS[self.key].fold
-        return quantifier(self._matches(fold(value)) for value in values)
+        for value in values:
+            if self._matches(fold(value)) is wanted:
+                return wanted
+        return not wanted
 
     def _matches(self, value: str) -> bool:
         return value in self.exact or any(test(value) for test in self.others)
@@ -98,7 +101,10 @@ class _Rule:
     tests: tuple[Test, ...]
 
     def holds(self, facts: Facts) -> bool:
-        return all(test(facts) for test in self.keys) and all(test(facts) for test in self.tests)
+        for test in self.keys:
+            if not test(facts):
+                return False
+        return all(test(facts) for test in self.tests)
 
     def index_key(self) -> _KeyTest | None:
         """The most telling key of which every pattern is exact, to find the rule by."""

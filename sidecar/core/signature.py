@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-from .der import SEQUENCE, children, only, tlv
+from .der import SEQUENCE, header, only, slices
 
 Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None
 
@@ -40,21 +40,14 @@ def take_apart(der: bytes, most: int = 3) -> tuple[bytes, list[bytes]]:
     algorithm within isn't the one without (RFC 5280, 4.1.1.2 and 5.1.1.2).
     """
     outer = only(der, SEQUENCE)
-    body = tlv(der, outer.start, outer.stop)
-    algorithm = der[body.stop : tlv(der, body.stop, outer.stop).stop]
-    fields: list[bytes] = []
-    at, within = body.start, b""
-    for part in children(der, body.start, body.stop):
-        field = der[at : part.stop]
-        if part.tag == SEQUENCE and not within:  # behind version and serial number
-            within = field
-        fields.append(field)
-        at = part.stop
-        if len(fields) == most:
+    signed, algorithm = slices(der, outer.start, outer.stop, 2)
+    fields = slices(signed, header(signed), len(signed), most)
+    for within in fields:  # behind version and serial number
+        if within[0] == SEQUENCE:
             break
     if within != algorithm:
         raise ValueError("the signature algorithms within and without differ")
-    return der[outer.start : body.stop], fields
+    return signed, fields
 
 
 def is_signed_by(key: object, signed: bytes, value: Signed) -> bool:

@@ -158,8 +158,9 @@ def valid(cert: ClientCert, now: float) -> bool:
 
 def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
     """Whether an authority may stand above these: a valid CA whose path length suffices."""
-    between = sum(not _is_self_issued(cert) for cert in below)
-    return issuer.is_ca and valid(issuer.cert, now) and between <= issuer.path_length
+    if not issuer.is_ca or not valid(issuer.cert, now):
+        return False
+    return not below or sum(not _is_self_issued(c) for c in below) <= issuer.path_length
 
 
 def _is_self_issued(cert: ClientCert) -> bool:

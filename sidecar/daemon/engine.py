@@ -63,9 +63,11 @@ class Engine:
                     return known
                 head = render(known.decision, self.policy.hash, now)
                 return Answered(known.decision, head, known.expires, known.note)
-        asked = request._replace(location=location.name, subject=subject)
+        asked = request
+        if request.location is None or subject is not None:
+            asked = request._replace(location=location.name, subject=subject)
         answered = self._answer(asked, now, questions)
-        if any(trust.ocsp for trust in location.trusts):
+        if location.uses_ocsp:
             answered.expires = min(answered.expires, now + OCSP_SECONDS)
         if subject is not None or _may_be_remembered(request, answered):
             self._remember_decision(location, request, answered, now)
