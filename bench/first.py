@@ -40,7 +40,10 @@ def new_certificate(kind: str) -> tuple[float, float]:
         policy = compile_policy(text, "policy.yaml", DirectSources(place, place))
         engine = Engine(policy, entries=4096, answers={})
         private = work.ca.issue("user0").private
-        leaves = [work.ca.issue(f"user{i}", key=private) for i in range(3 * CERTIFICATES)]
+        leaves = [
+            work.ca.issue(f"user{i}", dns=[f"user{i}.example.com"], key=private)
+            for i in range(3 * CERTIFICATES)
+        ]
     asked = [
         build("l0", {"verify": b"SUCCESS", "cert": leaf.escaped, "host": b"a"}) for leaf in leaves
     ]

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
-from .der import header
+from .der import value_of
 from .errors import MalformedCertificate, brief
 from .extensions import read_extensions
 from .names import check_issuer, dn, read_subject, values
@@ -49,13 +49,15 @@ class ClientCert:
 
     Names are text as the certificate has them; `dn` and `issuer_dn` are RFC 4514 (last RDN
     first, as nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
-    lower-case hex.  `signed` is the TBSCertificate, `issuer_name` and `subject_name` are Names, all
-    of them DER.  `eku` and `policy_oid` hold dotted OIDs.
+    lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.  DER are `signed`, the
+    TBSCertificate; `algorithm`, the signature's AlgorithmIdentifier; `issuer_name` and
+    `subject_name`, Names.
     """
 
     x509: x509.Certificate
     der: bytes
     signed: bytes
+    algorithm: bytes
     cn: tuple[str, ...]
     o: tuple[str, ...]
     ou: tuple[str, ...]
@@ -155,7 +157,7 @@ def from_der(der: bytes) -> ClientCert:
 
 
 def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
-    signed, fields = take_apart(der, most=10)
+    signed, algorithm, fields = take_apart(der, most=10)
     # version (left out where it is 1), serial number, algorithm, issuer, validity, subject, key
     if fields[0][0] == _VERSION:
         del fields[0]
@@ -166,11 +168,12 @@ def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
         cert,
         der,
         signed,
+        algorithm,
         *read_subject(cert, subject),
         *extensions,
         issuer_name=issuer,
         subject_name=subject,
-        serial=int.from_bytes(serial[header(serial) :], "big", signed=True),
+        serial=int.from_bytes(serial[value_of(serial, 0) :], "big", signed=True),
         not_before=cert.not_valid_before_utc.timestamp(),
         not_after=cert.not_valid_after_utc.timestamp(),
         sha256=hashlib.sha256(der).hexdigest(),

@@ -259,7 +259,7 @@ class CrlIndex:
         for group in groups.values():
             self._groups.setdefault(group.any.issuer, []).append(group)
         self._indirect = any(group.scope.indirect for group in groups.values())
-        self._keys: dict[x509.Certificate, bytes] = {}
+        self._keys: dict[int, tuple[x509.Certificate, bytes]] = {}  # by id: hashing takes longer
         self._certs: dict[bytes, x509.Certificate] = {}
 
     def status(self, cert: CertFacts, issuer: x509.Certificate, now: float) -> Answer:
@@ -384,12 +384,12 @@ class CrlIndex:
         return _Standing(True, "its signer's certificate is not valid now")
 
     def _key(self, cert: x509.Certificate) -> bytes:
-        key = self._keys.get(cert)
-        if key is None:
+        known = self._keys.get(id(cert))
+        if known is None:
             if len(self._keys) >= _REMEMBERED:
                 self._keys.clear()
-            key = self._keys[cert] = key_digest(cert)
-        return key
+            known = self._keys[id(cert)] = (cert, key_digest(cert))
+        return known[1]
 
     def _cert(self, der: bytes) -> x509.Certificate:
         cert = self._certs.get(der)

@@ -26,7 +26,7 @@ from .crl_entries import NO_ENTRIES, Entries, Entry, read_entries
 from .crl_scope import EVERYTHING, Authorities, Scope, Signer, read_scope
 from .der import comparable_name
 from .errors import brief, printable
-from .signature import is_signed_by, take_apart
+from .signature import Parts, is_signed_by, take_apart
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -112,12 +112,12 @@ def _to_der(data: bytes) -> bytes:
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
     crl = x509.load_der_x509_crl(der)
     issuer = comparable_name(crl.issuer.public_bytes())
-    signed, _ = take_apart(der)
-    signer = _verify(crl, signed, issuer, Authorities.of(authorities))
+    parts = take_apart(der)
+    signer = _verify(crl, parts, issuer, Authorities.of(authorities))
     found = _read_extensions(crl)
     entries, unusable = NO_ENTRIES, found.unusable
     if not unusable:
-        entries = read_entries(signed, issuer, indirect=found.scope.indirect)
+        entries = read_entries(parts.signed, issuer, indirect=found.scope.indirect)
     next_update = crl.next_update_utc
     return Crl(
         source=source,
@@ -191,7 +191,7 @@ class _Signed(NamedTuple):
 
 
 def _verify(
-    crl: x509.CertificateRevocationList, tbs: bytes, issuer: bytes, known: Authorities
+    crl: x509.CertificateRevocationList, parts: Parts, issuer: bytes, known: Authorities
 ) -> _Signed:
     """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
     name = crl.issuer.rfc4514_string()
@@ -200,7 +200,8 @@ def _verify(
         hint = "add its certificate to ca or intermediates of this trust, or name another CRL"
         raise CrlError(f"issued by {name}, which is no authority of this trust", hint)
     _refuse_weak(crl)
-    signed = [a for a in named if is_signed_by(a.cert.public_key(), tbs, crl)]
+    over = (parts.signed, parts.algorithm, crl)
+    signed = [a for a in named if is_signed_by(a.cert.public_key(), *over)]
     if not signed:
         hint = "bring it anew; if the CA has a new key, add its new certificate to the trust"
         raise CrlError(f"the signature is not by {name}", hint)

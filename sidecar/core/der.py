@@ -77,9 +77,10 @@ def slices(data: bytes, at: int, stop: int, most: int = 0) -> list[bytes]:
     return found
 
 
-def header(data: bytes) -> int:
-    """The octets of tag and length before the value that the data is.  Raises ValueError."""
-    return tlv(data, 0, len(data)).start
+def value_of(data: bytes, at: int) -> int:
+    """Where the value begins of the TLV at `at`, which is known to be well-formed."""
+    length = data[at + 1]
+    return at + 2 if length < 0x80 else at + 2 + (length & 0x7F)
 
 
 def only(data: bytes, tag: int) -> Tlv:

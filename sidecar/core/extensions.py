@@ -8,13 +8,12 @@ by octet: what was read once is known again, and those two are read here where t
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat import asn1
 
-from .der import BOOLEAN, OCTET_STRING, header, slices
+from .der import BOOLEAN, OCTET_STRING, slices, value_of
 from .names import clean, values
 
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
@@ -39,8 +38,7 @@ def read_extensions(cert: x509.Certificate, field: bytes) -> Extensions:
     """
     if not field:
         return Extensions()
-    within = field[header(field) :]
-    listed = slices(within, header(within), len(within))
+    listed = slices(field, value_of(field, value_of(field, 0)), len(field))
     return _read_plain(listed) or _read_any(cert, listed)
 
 
@@ -65,7 +63,7 @@ def _read_any(cert: x509.Certificate, listed: list[bytes]) -> Extensions:
     found = Extensions()
     for octets, extension in zip(listed, cert.extensions, strict=True):
         value = extension.value
-        known = _Known(slices(octets, header(octets), len(octets), 1)[0])
+        known = _Known(slices(octets, value_of(octets, 0), len(octets), 1)[0])
         match value:
             case x509.SubjectAlternativeName():
                 found = found._replace(**_names(value))
@@ -126,7 +124,7 @@ def _read_plain(listed: list[bytes]) -> Extensions | None:
             policies = known.policy_oid or policies
         elif octets.startswith(_KEY_IDENTIFIER, 2) and _is_plain_identifier(octets):
             oids.add(_KEY_IDENTIFIER)
-        elif octets.startswith(_ALTERNATIVE_NAME, header(octets)):
+        elif octets.startswith(_ALTERNATIVE_NAME, value_of(octets, 0)):
             oids.add(_ALTERNATIVE_NAME)
             plain = _plain_names(octets)
             if plain is None:
@@ -152,30 +150,27 @@ _Texts = tuple[str, ...]
 _Kinds = tuple[_Texts, _Texts, _Texts, _Texts, _Texts]
 _NO_NAMES: _Kinds = ((), (), (), (), ())
 _DNS, _EMAIL, _URI, _IP = 0x82, 0x81, 0x86, 0x87
-_NOT_PLAIN = re.compile("[^!-~]")
 
 
 def _plain_names(octets: bytes) -> _Kinds | None:
     """The names of a subjectAltName: `dns`, `uri`, `ip`, `email`, and no `upn`."""
-    at = header(octets) + len(_ALTERNATIVE_NAME)
+    at = value_of(octets, 0) + len(_ALTERNATIVE_NAME)
     if octets[at] == BOOLEAN:
         at += 3
-    within = octets[at:]  # an OCTET STRING, in it a SEQUENCE
-    within = within[header(within) :]
+    at = value_of(octets, value_of(octets, at))  # an OCTET STRING, in it a SEQUENCE
     found: dict[int, list[str]] = {_DNS: [], _URI: [], _IP: [], _EMAIL: []}
-    listed = slices(within, header(within), len(within))
-    for name in listed:
-        texts, value = found.get(name[0]), name[2:]
-        if texts is None or name[1] != len(value) or not value:
+    for name in slices(octets, at, len(octets)):
+        tag, value = name[0], name[2:]
+        if tag not in found or name[1] != len(value) or not value:
             return None
-        if name[0] == _IP:
+        if tag == _IP:
             if len(value) not in (4, 16):
                 return None
-            texts.append(str(ipaddress.ip_address(value)))
-            continue
-        text = value.decode("latin-1")
-        if _NOT_PLAIN.search(text):
-            return None
-        texts.append(text)
+            text = str(ipaddress.ip_address(value))
+        else:
+            text = value.decode("latin-1")
+            if not (text.isascii() and text.isprintable()):
+                return None
+        found[tag].append(text)
     dns, uri, ip, email = map(tuple, found.values())
-    return (dns, uri, ip, email, ()) if listed else None
+    return (dns, uri, ip, email, ()) if at < len(octets) else None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from .der import header, slices
+from .der import slices, value_of
 from .errors import MalformedCertificate
 
 # The names of RFC 4514, section 3, and beyond them those that OpenSSL, and so nginx, prints.
@@ -139,7 +139,7 @@ _OWN = {"CN", "UID", "emailAddress", "serialNumber", "SN", "GN"}
 def _plain_subject(name: bytes) -> Subject | None:
     """Read a Name (DER, known to be well-formed), or None where it isn't plain."""
     relatives = []
-    for octets in slices(name, header(name), len(name)):
+    for octets in slices(name, value_of(name, 0), len(name)):
         relative = _PLAIN.get(octets) or _read(octets)
         if relative is None:
             return None

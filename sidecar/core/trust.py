@@ -127,7 +127,7 @@ class Anchors:
                 continue
             if next(budget, None) is None:
                 return
-            if not is_signed_by(authority.key, cert.signed, cert.x509):
+            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert.x509):
                 continue
             if issuer.sha256 in self._anchors:
                 yield (*below, issuer)

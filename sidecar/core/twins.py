@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from .certificate import ClientCert
-from .der import SEQUENCE, children, only
 
 _ECDSA = "1.2.840.10045."
 _SLACK = 64
@@ -43,9 +42,7 @@ def twins(cert: ClientCert) -> tuple[str, ...]:
         r, s = decode_dss_signature(cert.x509.signature)
     except ValueError:
         return ()
-    outer = only(cert.der, SEQUENCE)
-    _, algorithm, _ = children(cert.der, outer.start, outer.stop)
-    signed = cert.der[outer.start : algorithm.stop]
+    signed = cert.signed + cert.algorithm
     length = max(r, s).bit_length()
     likely = {n for n in _ORDERS if max(r, s) < n and n.bit_length() - length < _SLACK}
     return tuple(_sha256(signed, encode_dss_signature(r, n - s)) for n in sorted(likely))

@@ -97,6 +97,7 @@ class Repeats:
     def __init__(self, entries: int, clock: Callable[[], float]) -> None:
         self._known: Cache[Frame, Repeat] = Cache(entries * BYTES, _weigh)
         self._clock = clock
+        self._last: tuple[bytes, Frame] = (b"", (b"", b"", b""))
 
     def find(self, data: bytes) -> tuple[Repeat, str, str] | None:
         """The answer, the URI (if it may differ) and the id of a request that was asked before."""
@@ -104,8 +105,10 @@ class Repeats:
         if found is None:
             return None
         start, uri, middle, request_id, rest = found.groups()
-        known = self._known.get((start, middle, rest))
+        frame = (start, middle, rest)
+        known = self._known.get(frame)
         if known is None or self._clock() >= known.expires:
+            self._last = (data, frame)  # `put` will ask for it
             return None
         return known, uri.decode("ascii"), request_id.decode("ascii")
 
@@ -113,10 +116,14 @@ class Repeats:
         """Know this request again: the parser has read it, and these are all the bytes it had."""
         now = self._clock()
         expires = min(answered.expires, now + SECONDS)
-        frame = frame_of(data) if is_whole(data) and now < expires else None
+        frame = self._frame(data) if is_whole(data) and now < expires else None
         if frame is not None and not answered.decision.cache_seconds:
             request = request._replace(cert=b"")  # its frame has it
             self._known.put(frame, Repeat(request, answered, answered.head + b"\r\n", expires))
+
+    def _frame(self, data: bytes) -> Frame | None:
+        last, frame = self._last
+        return frame if data is last else frame_of(data)
 
     def clear(self) -> None:
         """Forget them all."""
