@@ -18,6 +18,7 @@ class Measured:
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
     rss: float = 0.0
 
 

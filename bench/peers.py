@@ -103,6 +103,26 @@ def start_ceiling(peer: Peer, directory: Path, work: Work, binary: NginxBinary) 
     peer.upstreams = (f"unix:{path}",)
 
 
+def start_wordy(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
+    path = directory / "wordy.sock"
+    said = {
+        "X-Auth-Location": "l0",
+        "X-Auth-Rule": "everyone[0]",
+        "X-Auth-Reason": "allowed",
+        "X-Auth-Policy": "0123456789ab",
+        "Cache-Control": "no-store",
+        "X-Client-DN": "CN=user0",
+        "X-Client-Serial": "010000000000000000",
+        "X-Client-Fingerprint": "0" * 64,
+        "X-Client-CN": "user0",
+    }
+    headers = " ".join(f"add_header {name} {value};" for name, value in said.items())
+    body = f"server {{ listen unix:{path}; {headers} return 204; }}"
+    start_nginx(peer, directory, binary, "wordy", body)
+    await_socket(path)
+    peer.upstreams = (f"unix:{path}",)
+
+
 def start_sidecar(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
     peer.upstreams = (instance(peer, directory / peer.name, work),)
 
@@ -219,6 +239,7 @@ def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
 
 PEERS = [
     Peer("ceiling", "nginx answering a constant 204 (the ceiling)", start_ceiling, False),
+    Peer("wordy", "the same with headers like the sidecar's", start_wordy, False),
     Peer("sidecar", "mtls-sidecar, everything switched on", start_sidecar),
     Peer("two", "mtls-sidecar, two instances", start_two),
     Peer("cached", "mtls-sidecar behind nginx's answer cache", start_cached),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pki import CA, now
 
 from sidecar.daemon.cache import Cache
-from sidecar.daemon.repeats import frame_of, is_whole
+from sidecar.daemon.repeats import is_whole, split
 
 staff = CA("Staff")
 alice, bob = staff.issue("alice"), staff.issue("bob")
@@ -229,12 +229,12 @@ def test_strangers_are_not_remembered(daemon: Daemon) -> None:
 def test_only_requests_as_nginx_writes_them_are_taken_apart() -> None:
     """An odd id, a URI that a parser might trim or refuse, none: the parser reads those."""
     whole = question("site", alice)
-    assert frame_of(whole) is not None
+    assert split(whole) is not None
     for bad in (b"a b", b"/\x7f", b"/\x00", b"/\xe9", b" /", b"/\t"):
-        assert frame_of(whole.replace(b"X-Original-URI: /", b"X-Original-URI: " + bad)) is None
-    assert frame_of(whole.replace(b"0123456789abcdef", b"01234567 9abcdef")) is None
-    assert frame_of(whole.replace(b"X-Original-URI", b"X-Other")) is None
-    assert frame_of(whole.replace(b"X-Request-ID", b"X-Other")) is None
+        assert split(whole.replace(b"X-Original-URI: /", b"X-Original-URI: " + bad)) is None
+    assert split(whole.replace(b"0123456789abcdef", b"01234567 9abcdef")) is None
+    assert split(whole.replace(b"X-Original-URI", b"X-Other")) is None
+    assert split(whole.replace(b"X-Request-ID", b"X-Other")) is None
     assert is_whole(whole)
     assert not is_whole(whole + whole)
     assert not is_whole(whole[:-1])

@@ -48,8 +48,9 @@ _AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
 Record = Callable[[Answered, AuthzRequest | None, float], None]
 """Told of every decision: how it was answered, the request if it could be read, the seconds."""
 
-RecordAgain = Callable[[Repeat, str, str, float], None]
-"""Told of a decision asked for again: with which URI (empty: the same) and id, and the seconds."""
+RecordAgain = Callable[[Repeat, bytes, bytes, float, float], None]
+"""Told of a decision asked for again: with which URI (empty: the same) and id, the seconds it
+took, and the moment, in seconds since the epoch."""
 
 
 @dataclass(slots=True)
@@ -173,13 +174,15 @@ class Connection(asyncio.Protocol):
         """Answer a request that is known without parsing; false where it isn't."""
         start = time.monotonic()
         service, transport = self.service, self._transport
-        known = service.engine.repeats.find(data)
+        repeats = service.engine.repeats
+        now = repeats.clock()
+        known = repeats.find(data, now)
         if known is None or service.draining or transport is None:
             return False
         repeat, uri, request_id = known
         self._send(transport, repeat.answer)
         self._since = start
-        service.record_again(repeat, uri, request_id, time.monotonic() - start)
+        service.record_again(repeat, uri, request_id, time.monotonic() - start, now)
         return True
 
     def _send(self, transport: asyncio.Transport, answer: bytes) -> None:

@@ -20,16 +20,19 @@ from ..core.wire import AuthzRequest
 from .repeats import Answered, Repeat
 
 ROOM = 16 * 2**20
-"""Most bytes of lines that wait to be written."""
+"""Most bytes that wait for the thread that writes to stderr."""
 
 BATCH = 128
-"""Lines that are written to a file at once; fewer when `flush` is called."""
+"""Lines that are written at once; fewer when `flush` is called."""
 
 # Not blocking: to open a FIFO that nobody reads is an error, not a wait.
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-_LINE_FEED = ord("\n")
+_LINE_FEED, _QUOTE, _BACKSLASH = b'\n"\\'
+_PARTS = 8
+"""Pieces of a line."""
+_MICROS = [b"%d" % micros for micros in range(1000)]
 _ABSENT = AuthzRequest(None)
-_NOTHING = ("", "", "")
+_NOTHING = (b"", b"", b"")
 """Around nothing: a decision of a kind that isn't logged."""
 
 
@@ -40,15 +43,18 @@ class DecisionLog:
         """Raises OSError where the file can't be opened."""
         self._mode = mode
         self._json = form == "json"
-        self._start, self._end = ('{"time":"', "}\n") if self._json else ("", "\n")
+        self._end = b"}\n" if self._json else b"\n"
         self._path = "" if path == "stderr" else path
         self._file = self._open()
-        self._lines: deque[str] = deque()
+        self._parts: list[bytes] = []  # of the lines to come, `_PARTS` each
+        self._blocks: deque[tuple[bytes, int]] = (
+            deque()
+        )  # for the thread; and their lines
         self._wake = threading.Event()
         self._stopping = False
         self._torn = False
         self._millis = 0
-        self._stamp = ""
+        self._stamp = b""
         self._added = self._taken = 0  # bytes, ever; each is counted up by one thread only
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
@@ -60,22 +66,41 @@ class DecisionLog:
         if self._wants(answered):
             request = request or _ABSENT
             around = self._around(answered, request)
-            self._add(around, request.uri.decode("latin-1"), request.request_id, seconds)
+            uri, name = _within(request.uri), _inside(request.request_id)
+            self._add(around, uri, name, seconds, time.time())
 
-    def write_again(self, repeat: Repeat, uri: str, request_id: str, seconds: float) -> None:
-        """Log a decision asked for again, by another id and, if there is one, another URI."""
+    def write_again(
+        self, repeat: Repeat, uri: bytes, request_id: bytes, seconds: float, now: float
+    ) -> None:
+        """Log a decision asked for again, by another id and, if there is one, another URI.
+
+        `now` in seconds since the epoch.
+        """
         around = repeat.written
         if around is None:
             wanted = self._wants(repeat.answered)
             around = self._around(repeat.answered, repeat.request) if wanted else _NOTHING
             repeat.written = around
-        if around is not _NOTHING:
-            self._add(around, uri or repeat.request.uri.decode("latin-1"), request_id, seconds)
+        if around is _NOTHING:
+            return
+        if not uri or _QUOTE in uri or _BACKSLASH in uri:
+            uri = _within(uri or repeat.request.uri)
+        self._add(around, uri, request_id, seconds, now)
 
     def flush(self) -> None:
-        """Write to the file what waits; to be called a few times a second."""
-        if self._path and self._lines:
-            self._put_all()
+        """Write what waits, or have it written; to be called a few times a second."""
+        if not self._parts:
+            return
+        block, lines = b"".join(self._parts), len(self._parts) // _PARTS
+        self._parts.clear()
+        if self._path:
+            self._put(block, lines)
+        elif self._added - self._taken + len(block) > ROOM:
+            self.dropped += lines
+        else:
+            self._added += len(block)
+            self._blocks.append((block, lines))
+            self._wake.set()
 
     def reopen(self) -> None:
         """Open the file anew, as after it was moved away (SIGHUP).  Raises OSError."""
@@ -112,32 +137,35 @@ class DecisionLog:
     def _wants(self, answered: Answered) -> bool:
         return self._mode == "all" or (self._mode == "denied" and not answered.granted)
 
-    def _around(self, answered: Answered, request: AuthzRequest) -> tuple[str, str, str]:
+    def _around(self, answered: Answered, request: AuthzRequest) -> tuple[bytes, bytes, bytes]:
         """What stands before the id, before the URI and after it."""
         if not answered.note:
             answered.note = self._note(answered.decision)
         between = self._join([("method", request.method), ("host", request.host)])
         after = self._join([("client_ip", request.client_ip), ("verify", request.verify)])
         if self._json:
-            return f'",{answered.note},"id":', f',{between},"uri":', f',{after},"us":'
-        return f" {answered.note} id=", f" {between} uri=", f" {after} us="
+            parts = f'",{answered.note},"id":"', f'",{between},"uri":"', f'",{after},"us":'
+        else:
+            parts = f' {answered.note} id="', f'" {between} uri="', f'" {after} us='
+        before, between, after = parts
+        return before.encode(), between.encode(), after.encode()
 
-    def _add(self, around: tuple[str, str, str], uri: str, name: str, seconds: float) -> None:
-        lines = self._lines
-        if self._added - self._taken >= ROOM:
-            self.dropped += 1
-            return
+    def _add(
+        self,
+        around: tuple[bytes, bytes, bytes],
+        uri: bytes,
+        name: bytes,
+        seconds: float,
+        now: float,
+    ) -> None:
         before, between, after = around
-        line = (
-            f"{self._start}{self._now()}{before}{quote(name)}{between}{quote(uri)}{after}"
-            f"{int(seconds * 1e6)}{self._end}"
-        )
-        lines.append(line)
-        self._added += len(line)
-        if not self._path:
-            if not self._wake.is_set():
-                self._wake.set()
-        elif len(lines) >= BATCH:
+        millis, micros = int(now * 1000), int(seconds * 1e6)
+        if millis != self._millis:
+            self._stamp_anew(millis)
+        taken = _MICROS[micros] if 0 <= micros < len(_MICROS) else b"%d" % micros
+        parts = self._parts
+        parts += (self._stamp, before, name, between, uri, after, taken, self._end)
+        if len(parts) >= BATCH * _PARTS:
             self.flush()
 
     def _join(self, fields: list[tuple[str, str]]) -> str:
@@ -145,13 +173,11 @@ class DecisionLog:
             return ",".join([f'"{name}":{quote(value)}' for name, value in fields])
         return " ".join([f"{name}={quote(value)}" for name, value in fields])
 
-    def _now(self) -> str:
-        now = int(time.time() * 1000)
-        if now != self._millis:
-            self._millis = now
-            second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000))
-            self._stamp = f"{second}.{now % 1000:03d}Z"
-        return self._stamp
+    def _stamp_anew(self, millis: int) -> None:
+        start = '{"time":"' if self._json else ""
+        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millis // 1000))
+        self._stamp = f"{start}{second}.{millis % 1000:03d}Z".encode()
+        self._millis = millis
 
     # -- the writing thread
 
@@ -161,27 +187,30 @@ class DecisionLog:
         return os.open(self._path, _OPEN, 0o640)
 
     def _write(self) -> None:
-        while not self._stopping or self._lines:
+        while not self._stopping or self._blocks:
             self._wake.wait()
             self._wake.clear()
-            if not self._stopping:
-                time.sleep(0.02)  # let a few lines gather
-            self._put_all()
+            while self._blocks:
+                block, lines = self._blocks.popleft()
+                self._put(block, lines)
+                self._taken += len(block)
 
-    def _put_all(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        data = "".join(lines).encode("ascii")
-        if lines and not self._put(data):
-            self.dropped += len(lines)
-        self._taken += len(data)
-
-    def _put(self, data: bytes) -> bool:
-        view = memoryview(b"\n" + data if self._torn else data)
+    def _put(self, block: bytes, lines: int) -> None:
+        view = memoryview(b"\n" + block if self._torn else block)
         try:
             while view:
                 written = os.write(self._file, view)
                 self._torn = view[written - 1] != _LINE_FEED
                 view = view[written:]
         except OSError:
-            return False
-        return True
+            self.dropped += lines
+
+
+def _inside(text: str) -> bytes:
+    """What stands between the quotes of a JSON string."""
+    return quote(text)[1:-1].encode()
+
+
+def _within(value: bytes) -> bytes:
+    """As `_inside`, of a header's value."""
+    return _inside(value.decode("latin-1"))

@@ -9,7 +9,6 @@ characters that the parser would take as they stand; whatever else comes, the pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,16 +16,11 @@ from ..core.decision import Decision
 from ..core.wire import AuthzRequest
 from .cache import Cache
 
-_BY_NAME = re.compile(
-    rb"(?s)(?>(GET /authz/.*\r\nX-Original-URI: ))([!-~]*+)"
-    rb"(?>(\r\n.*\r\nX-Request-ID: ))([0-9A-Za-z]{32})(.*)"
-)
-_BY_URI = re.compile(rb"(?s)(?>(GET /authz .*\r\nX-Request-ID: ))()()([0-9A-Za-z]{32})(.*)")
-"""A question as nginx writes it in the order of the snippets: what comes before the URI, the URI,
-what stands between, `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal), and the
-rest.  Where the sidecar chooses, the URI is none of what may differ.  Atomic groups: the time is
-linear, whatever the bytes.
-"""
+_BY_NAME, _BY_URI = b"GET /authz/", b"GET /authz "
+_URI, _ID = b"\r\nX-Original-URI: ", b"\r\nX-Request-ID: "
+_ID_LENGTH = 32
+"""Of nginx's `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal)."""
+_VISIBLE = bytes(range(0x21, 0x7F))
 
 BYTES = 4096
 """Bytes remembered for each entry of `limits.cache_entries`."""
@@ -35,7 +29,10 @@ SECONDS = 3600.0
 """Longest a request is known again without being read: so that its client still counts as seen."""
 
 Frame = tuple[bytes, bytes, bytes]
-"""What of a request is the same each time: before the URI, between it and the id, and behind."""
+"""What of a request is the same each time: before the URI, between it and the id, and behind.
+
+Where the sidecar chooses the location, the URI is none of what may differ, and the first is empty.
+"""
 
 
 @dataclass(slots=True)
@@ -74,16 +71,28 @@ class Repeat:
     answered: Answered
     answer: bytes
     expires: float
-    written: tuple[str, str, str] | None = None
+    written: tuple[bytes, bytes, bytes] | None = None
 
 
-def frame_of(data: bytes) -> Frame | None:
-    """A request but for its URI and id; None where these don't stand as nginx writes them."""
-    found = _BY_NAME.fullmatch(data) or _BY_URI.fullmatch(data)
-    if found is None:
+def split(data: bytes) -> tuple[Frame, bytes, bytes] | None:
+    """A request's frame, URI and id; None where these don't stand as nginx writes them.
+
+    The order is the snippets': the URI, which may be empty here, before the id.
+    """
+    at = end = 0
+    if data.startswith(_BY_NAME):
+        at = data.find(_URI) + len(_URI)
+        end = data.find(b"\r", at)
+        if at < len(_URI) or data[at:end].translate(None, _VISIBLE):
+            return None
+    elif not data.startswith(_BY_URI):
         return None
-    start, _, middle, _, rest = found.groups()
-    return start, middle, rest
+    name = data.find(_ID, end) + len(_ID)
+    rest = name + _ID_LENGTH
+    request_id = data[name:rest]
+    if name < len(_ID) or len(request_id) != _ID_LENGTH or not request_id.isalnum():
+        return None
+    return (data[:at], data[end:name], data[rest:]), data[at:end], request_id
 
 
 def is_whole(data: bytes) -> bool:
@@ -96,34 +105,41 @@ class Repeats:
 
     def __init__(self, entries: int, clock: Callable[[], float]) -> None:
         self._known: Cache[Frame, Repeat] = Cache(entries * BYTES, _weigh)
-        self._clock = clock
+        self.clock = clock
         self._last: tuple[bytes, Frame] = (b"", (b"", b"", b""))
 
-    def find(self, data: bytes) -> tuple[Repeat, str, str] | None:
-        """The answer, the URI (if it may differ) and the id of a request that was asked before."""
-        found = _BY_NAME.fullmatch(data) or _BY_URI.fullmatch(data)
+    def find(self, data: bytes, now: float) -> tuple[Repeat, bytes, bytes] | None:
+        """The answer, the URI (if it may differ) and the id of a request that was asked before.
+
+        `now` as `clock` gives it.
+        """
+        found = split(data)
         if found is None:
             return None
-        start, uri, middle, request_id, rest = found.groups()
-        frame = (start, middle, rest)
+        frame, uri, request_id = found
         known = self._known.get(frame)
-        if known is None or self._clock() >= known.expires:
+        if known is None or now >= known.expires:
             self._last = (data, frame)  # `put` will ask for it
             return None
-        return known, uri.decode("ascii"), request_id.decode("ascii")
+        return known, uri, request_id
 
     def put(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
         """Know this request again: the parser has read it, and these are all the bytes it had."""
-        now = self._clock()
+        now = self.clock()
         expires = min(answered.expires, now + SECONDS)
-        frame = self._frame(data) if is_whole(data) and now < expires else None
-        if frame is not None and not answered.decision.cache_seconds:
+        if answered.decision.cache_seconds or now >= expires or not is_whole(data):
+            return
+        frame = self._frame(data)
+        if frame is not None and frame[2].startswith(b"\r\n"):  # the id is no longer than that
             request = request._replace(cert=b"")  # its frame has it
             self._known.put(frame, Repeat(request, answered, answered.head + b"\r\n", expires))
 
     def _frame(self, data: bytes) -> Frame | None:
         last, frame = self._last
-        return frame if data is last else frame_of(data)
+        if data is last:
+            return frame
+        found = split(data)
+        return found[0] if found else None
 
     def clear(self) -> None:
         """Forget them all."""

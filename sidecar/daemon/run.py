@@ -261,9 +261,11 @@ class Daemon:
         self.counts.record(answered, seconds)
         self.decisions.write(answered, request, seconds)
 
-    def _record_again(self, repeat: Repeat, uri: str, request_id: str, seconds: float) -> None:
+    def _record_again(
+        self, repeat: Repeat, uri: bytes, request_id: bytes, seconds: float, now: float
+    ) -> None:
         self.counts.record_again(repeat.answered, seconds)
-        self.decisions.write_again(repeat, uri, request_id, seconds)
+        self.decisions.write_again(repeat, uri, request_id, seconds, now)
 
     async def _ask(self, questions: list[Question], deadline: float) -> None:
         """Wait for the OCSP answers that a decision wanted."""
