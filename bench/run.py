@@ -17,7 +17,7 @@ import first
 import stacks
 from measured import Measured, family, spread, ticks
 from nginx import free_port
-from peers import NOT_MEASURED, PEERS, Peer, await_socket, start_nginx, tool
+from peers import PEERS, Peer, await_socket, start_nginx, tool
 from places import Skip
 from tools import Missing, NginxBinary, nginx_binaries
 from work import Work
@@ -107,7 +107,7 @@ def micros(text: str, row: str) -> float:
 def measure(
     rounds: int, seconds: int, only: set[str], binary: NginxBinary, work: Work
 ) -> tuple[dict[str, Measured], dict[str, str]]:
-    skipped: dict[str, str] = dict(NOT_MEASURED)
+    skipped: dict[str, str] = {}
     found: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

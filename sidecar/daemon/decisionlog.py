@@ -47,9 +47,7 @@ class DecisionLog:
         self._path = "" if path == "stderr" else path
         self._file = self._open()
         self._parts: list[bytes] = []  # of the lines to come, `_PARTS` each
-        self._blocks: deque[tuple[bytes, int]] = (
-            deque()
-        )  # for the thread; and their lines
+        self._blocks: deque[tuple[bytes, int]] = deque()  # for the thread; and their lines
         self._wake = threading.Event()
         self._stopping = False
         self._torn = False
