@@ -180,14 +180,8 @@ class Connection(asyncio.Protocol):
         if known is None or service.draining or transport is None:
             return False
         repeat, uri, request_id = known
-        self._send(transport, repeat.answer)
-        self._since = start
-        service.record_again(repeat, uri, request_id, time.monotonic() - start, now)
-        return True
-
-    def _send(self, transport: asyncio.Transport, answer: bytes) -> None:
-        """Write at once where nothing waits: uvloop would write only after all that came."""
-        written = 0
+        answer, written = repeat.answer, 0
+        # Written at once where nothing waits: uvloop would write only after all that came.
         if transport.get_write_buffer_size() == 0:
             try:
                 written = os.write(self._fd, answer)
@@ -195,6 +189,9 @@ class Connection(asyncio.Protocol):
                 written = 0
         if written < len(answer):
             transport.write(answer[written:])
+        self._since = start
+        service.record_again(repeat, uri, request_id, time.monotonic() - start, now)
+        return True
 
     def eof_received(self) -> bool:
         """The peer sends no more: it still gets the answers to what it asked."""

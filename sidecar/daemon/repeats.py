@@ -64,7 +64,8 @@ class Answered:
 class Repeat:
     """What is the same each time: what was asked, the whole answer, and until when it holds.
 
-    `written` is the decision log's: what it writes of each, but for what differs.
+    `label` and `shadow` are the decision's.  `written` is the decision log's: what it writes of
+    each, but for what differs.
     """
 
     request: AuthzRequest
@@ -72,6 +73,11 @@ class Repeat:
     answer: bytes
     expires: float
     written: tuple[bytes, bytes, bytes] | None = None
+    label: tuple[str, str, str] = field(init=False)
+    shadow: tuple[str, str, str] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.label, self.shadow = self.answered.label, self.answered.shadow
 
 
 def split(data: bytes) -> tuple[Frame, bytes, bytes] | None:

@@ -264,7 +264,7 @@ class Daemon:
     def _record_again(
         self, repeat: Repeat, uri: bytes, request_id: bytes, seconds: float, now: float
     ) -> None:
-        self.counts.record_again(repeat.answered, seconds)
+        self.counts.record_again(repeat, seconds)
         self.decisions.write_again(repeat, uri, request_id, seconds, now)
 
     async def _ask(self, questions: list[Question], deadline: float) -> None:

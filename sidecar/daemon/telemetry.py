@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from ..core.policy import Policy
-from .repeats import Answered
+from .repeats import Answered, Repeat
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""
@@ -59,11 +59,11 @@ class Counts:
             if len(clients) < MOST_CLIENTS:
                 clients.add(subject.sha256)
 
-    def record_again(self, answered: Answered, seconds: float) -> None:
+    def record_again(self, known: Answered | Repeat, seconds: float) -> None:
         """Count one more of the same, whose client was noted before."""
-        self.decisions[answered.label] += 1
-        if answered.shadow is not None:
-            self.shadow[answered.shadow] += 1
+        self.decisions[known.label] += 1
+        if known.shadow is not None:
+            self.shadow[known.shadow] += 1
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
