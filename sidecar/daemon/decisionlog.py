@@ -160,7 +160,7 @@ class DecisionLog:
         millis, micros = int(now * 1000), int(seconds * 1e6)
         if millis != self._millis:
             self._stamp_anew(millis)
-        taken = _MICROS[micros] if 0 <= micros < len(_MICROS) else b"%d" % micros
+        taken = _MICROS[micros] if micros < 1000 else b"%d" % micros
         parts = self._parts
         parts += (self._stamp, before, name, between, uri, after, taken, self._end)
         if len(parts) >= BATCH * _PARTS:

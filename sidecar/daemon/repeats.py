@@ -20,7 +20,7 @@ _BY_NAME, _BY_URI = b"GET /authz/", b"GET /authz "
 _URI, _ID = b"\r\nX-Original-URI: ", b"\r\nX-Request-ID: "
 _ID_LENGTH = 32
 """Of nginx's `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal)."""
-_VISIBLE = bytes(range(0x21, 0x7F))
+_BLANK = ord(" ")
 
 BYTES = 4096
 """Bytes remembered for each entry of `limits.cache_entries`."""
@@ -85,20 +85,20 @@ def split(data: bytes) -> tuple[Frame, bytes, bytes] | None:
 
     The order is the snippets': the URI, which may be empty here, before the id.
     """
-    at = end = 0
+    before = uri = b""
+    rest = data
     if data.startswith(_BY_NAME):
-        at = data.find(_URI) + len(_URI)
-        end = data.find(b"\r", at)
-        if at < len(_URI) or data[at:end].translate(None, _VISIBLE):
+        before, _, rest = data.partition(_URI)
+        uri, _, rest = rest.partition(b"\r")
+        if _BLANK in uri or not (uri.isascii() and uri.decode().isprintable()):
             return None
     elif not data.startswith(_BY_URI):
         return None
-    name = data.find(_ID, end) + len(_ID)
-    rest = name + _ID_LENGTH
-    request_id = data[name:rest]
-    if name < len(_ID) or len(request_id) != _ID_LENGTH or not request_id.isalnum():
+    between, _, rest = rest.partition(_ID)
+    request_id = rest[:_ID_LENGTH]
+    if len(request_id) != _ID_LENGTH or not request_id.isalnum():
         return None
-    return (data[:at], data[end:name], data[rest:]), data[at:end], request_id
+    return (before, between, rest[_ID_LENGTH:]), uri, request_id
 
 
 def is_whole(data: bytes) -> bool:
