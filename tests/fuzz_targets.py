@@ -24,8 +24,11 @@ from sidecar.core.settings import Limits
 from sidecar.core.uri import normalize_uri
 from sidecar.core.wire import AuthzRequest
 from sidecar.daemon.authz import Connection, Service
+from sidecar.daemon.decisionlog import DecisionLog
 from sidecar.daemon.engine import Engine
+from sidecar.daemon.ledger import Ledger
 from sidecar.daemon.repeats import Answered
+from sidecar.daemon.telemetry import Counts
 
 CORPUS = Path(__file__).resolve().parent / "fuzz" / "corpus"
 
@@ -82,17 +85,14 @@ class _Transport:
     abort = write_eof = close
 
 
-def _unrecorded(*_: object) -> None:
-    """Neither counted nor logged."""
-
-
 def wire(data: bytes) -> None:
     """The authorization socket, with the bytes split where the first of them says.
 
     Nothing without a certificate that verifies may ever be allowed.
     """
     engine = Engine(_RULES, entries=16, answers={})
-    service = _Outright(engine, _unrecorded, _unrecorded, Limits())
+    ledger = Ledger(Counts(), DecisionLog("off", "text", "stderr"))
+    service = _Outright(engine, ledger, Limits())
     connection, transport = Connection(service), _Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]  # one in all but name
     step = (data[0] if data else 0) + 1

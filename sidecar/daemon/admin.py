@@ -141,6 +141,7 @@ class _Refused(asyncio.Protocol):
 
 def render_page(status: Status) -> str:
     """The status page: one HTML document, nothing loaded from elsewhere."""
+    status.counts.settle()
     state = (
         f'<p class="bad">Not ready: {escape(status.not_ready)}</p>'
         if status.not_ready

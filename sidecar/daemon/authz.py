@@ -31,7 +31,8 @@ from ..core.wire import (
     render,
 )
 from .engine import Engine
-from .repeats import Answered, Repeat
+from .ledger import Ledger
+from .repeats import Answered
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -45,21 +46,13 @@ _SPELT = (
 _AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
 """The control headers as nginx's configuration spells them: the common case needs no folding."""
 
-Record = Callable[[Answered, AuthzRequest | None, float], None]
-"""Told of every decision: how it was answered, the request if it could be read, the seconds."""
-
-RecordAgain = Callable[[Repeat, bytes, bytes, float, float], None]
-"""Told of a decision asked for again: with which URI (empty: the same) and id, the seconds it
-took, and the moment, in seconds since the epoch."""
-
 
 @dataclass(slots=True)
 class Service:
     """What every connection shares."""
 
     engine: Engine
-    record: Record
-    record_again: RecordAgain
+    ledger: Ledger
     limits: Limits
     ask: Callable[[list[Question], float], Awaitable[None]] | None = None
     connections: set[Connection] = field(default_factory=set)
@@ -190,7 +183,7 @@ class Connection(asyncio.Protocol):
         if written < len(answer):
             transport.write(answer[written:])
         self._since = start
-        service.record_again(repeat, uri, request_id, time.monotonic() - start, now)
+        service.ledger.enter_again(repeat, uri, request_id, time.monotonic() - start, now)
         return True
 
     def eof_received(self) -> bool:
@@ -300,13 +293,13 @@ class Connection(asyncio.Protocol):
         self._write(answered.head, keep, old)
         if keep and not old:
             self._alone = (request, answered)
-        self.service.record(answered, request, time.perf_counter() - start)
+        self.service.ledger.enter(answered, request, time.perf_counter() - start)
 
     def _refuse(self, detail: str, keep: bool, old: bool, start: float) -> None:
         decision = refuse(detail)
         head = render(decision, self.service.engine.policy.hash, 0.0)
         self._write(head, keep, old)
-        self.service.record(Answered(decision, head, 0.0), None, time.perf_counter() - start)
+        self.service.ledger.enter(Answered(decision, head, 0.0), None, time.perf_counter() - start)
 
     def _write(self, head: bytes, keep: bool, old: bool) -> None:
         if not keep or self.service.draining:

@@ -13,11 +13,12 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii as quote
 
 from ..core.decision import Decision
 from ..core.wire import AuthzRequest
-from .repeats import Answered, Repeat
+from .repeats import Again, Answered
 
 ROOM = 16 * 2**20
 """Most bytes that wait for the thread that writes to stderr."""
@@ -28,6 +29,8 @@ BATCH = 128
 # Not blocking: to open a FIFO that nobody reads is an error, not a wait.
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _LINE_FEED, _QUOTE, _BACKSLASH = b'\n"\\'
+_Line = tuple[tuple[bytes, bytes, bytes], bytes, bytes, float, float]
+"""What stands around id and URI; these two; the seconds it took and when it was."""
 _PARTS = 8
 """Pieces of a line."""
 _MICROS = [b"%d" % micros for micros in range(1000)]
@@ -65,25 +68,22 @@ class DecisionLog:
             request = request or _ABSENT
             around = self._around(answered, request)
             uri, name = _within(request.uri), _inside(request.request_id)
-            self._add(around, uri, name, seconds, time.time())
+            self._add([(around, uri, name, seconds, time.time())])
 
-    def write_again(
-        self, repeat: Repeat, uri: bytes, request_id: bytes, seconds: float, now: float
-    ) -> None:
-        """Log a decision asked for again, by another id and, if there is one, another URI.
-
-        `now` in seconds since the epoch.
-        """
-        around = repeat.written
-        if around is None:
-            wanted = self._wants(repeat.answered)
-            around = self._around(repeat.answered, repeat.request) if wanted else _NOTHING
-            repeat.written = around
-        if around is _NOTHING:
-            return
-        if not uri or _QUOTE in uri or _BACKSLASH in uri:
-            uri = _within(uri or repeat.request.uri)
-        self._add(around, uri, request_id, seconds, now)
+    def write_again(self, asked: Iterable[Again]) -> None:
+        """Log decisions asked for again, by another id and, if there is one, another URI."""
+        lines: list[_Line] = []
+        for repeat, uri, request_id, seconds, now in asked:
+            around = repeat.written
+            if around is None:
+                wanted = self._wants(repeat.answered)
+                around = self._around(repeat.answered, repeat.request) if wanted else _NOTHING
+                repeat.written = around
+            if around is not _NOTHING:
+                if not uri or _QUOTE in uri or _BACKSLASH in uri:
+                    uri = _within(uri or repeat.request.uri)
+                lines.append((around, uri, request_id, seconds, now))
+        self._add(lines)
 
     def flush(self) -> None:
         """Write what waits, or have it written; to be called a few times a second."""
@@ -148,21 +148,14 @@ class DecisionLog:
         before, between, after = parts
         return before.encode(), between.encode(), after.encode()
 
-    def _add(
-        self,
-        around: tuple[bytes, bytes, bytes],
-        uri: bytes,
-        name: bytes,
-        seconds: float,
-        now: float,
-    ) -> None:
-        before, between, after = around
-        millis, micros = int(now * 1000), int(seconds * 1e6)
-        if millis != self._millis:
-            self._stamp_anew(millis)
-        taken = _MICROS[micros] if micros < 1000 else b"%d" % micros
-        parts = self._parts
-        parts += (self._stamp, before, name, between, uri, after, taken, self._end)
+    def _add(self, lines: Iterable[_Line]) -> None:
+        parts, end = self._parts, self._end
+        for (before, between, after), uri, name, seconds, now in lines:
+            millis, micros = int(now * 1000), int(seconds * 1e6)
+            if millis != self._millis:
+                self._stamp_anew(millis)
+            taken = _MICROS[micros] if micros < 1000 else b"%d" % micros
+            parts += (self._stamp, before, name, between, uri, after, taken, end)
         if len(parts) >= BATCH * _PARTS:
             self.flush()
 

@@ -34,6 +34,7 @@ class DecisionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families at this moment."""
         counts = self._counts
+        counts.settle()
         labels = ("location", "decision", "reason")
         yield _counter("decisions", "Decisions answered to nginx", labels, counts.decisions)
         yield _counter("shadow_decisions", "What enforcing would decide", labels, counts.shadow)

@@ -80,6 +80,10 @@ class Repeat:
         self.label, self.shadow = self.answered.label, self.answered.shadow
 
 
+Again = tuple[Repeat, bytes, bytes, float, float]
+"""One asked for again: its URI (empty: the same) and id, the seconds it took, and when it was."""
+
+
 def split(data: bytes) -> tuple[Frame, bytes, bytes] | None:
     """A request's frame, URI and id; None where these don't stand as nginx writes them.
 

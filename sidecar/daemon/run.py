@@ -22,13 +22,12 @@ from ..core.crl import Crl
 from ..core.pdp import Question
 from ..core.policy import Policy
 from ..core.settings import Settings
-from ..core.wire import AuthzRequest
 from .authz import Connection, Service
 from .decisionlog import DecisionLog
 from .engine import Engine
+from .ledger import Ledger
 from .listen import BACKLOG, open_listener, remove_socket
 from .ocsp_client import OcspAnswers, OcspClient
-from .repeats import Answered, Repeat
 from .status import Status
 from .store import Reload, Store
 from .systemd import Notifier, listen_fds, watchdog_seconds
@@ -85,6 +84,7 @@ class Daemon:
         self.decisions = DecisionLog(
             settings.decision_log, settings.log_format, settings.decision_log_file
         )
+        self.ledger = Ledger(self.counts, self.decisions)
         self.store = Store(
             Path(settings.policy),
             Path(settings.state_dir),
@@ -100,9 +100,7 @@ class Daemon:
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
         """Start, serve, drain, stop."""
         first = self.store.load()
-        self.service = Service(
-            self._engine(first.policy), self._record, self._record_again, self.settings.limits
-        )
+        self.service = Service(self._engine(first.policy), self.ledger, self.settings.limits)
         self.service.ask = self._ask
         self.counts.connections = lambda: len(self.service.connections)
         self.counts.ocsp_answers = lambda: len(self.answers)
@@ -156,6 +154,7 @@ class Daemon:
             await asyncio.gather(*chores, return_exceptions=True)
             for path in sockets.made:
                 remove_socket(path)
+            self.ledger.settle()
             self.decisions.close()
             log.info("stopped")
         if failed:
@@ -257,16 +256,6 @@ class Daemon:
 
     # -- decisions
 
-    def _record(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
-        self.counts.record(answered, seconds)
-        self.decisions.write(answered, request, seconds)
-
-    def _record_again(
-        self, repeat: Repeat, uri: bytes, request_id: bytes, seconds: float, now: float
-    ) -> None:
-        self.counts.record_again(repeat, seconds)
-        self.decisions.write_again(repeat, uri, request_id, seconds, now)
-
     async def _ask(self, questions: list[Question], deadline: float) -> None:
         """Wait for the OCSP answers that a decision wanted."""
         trusts = self.service.engine.policy.trusts
@@ -288,6 +277,7 @@ class Daemon:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            self.ledger.settle()
             self.decisions.flush()
 
     async def _watchdog(self) -> None:

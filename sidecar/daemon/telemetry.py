@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ..core.policy import Policy
-from .repeats import Answered, Repeat
+from .repeats import Again, Answered, Repeat
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""
@@ -41,13 +41,14 @@ class Counts:
         self.crl_backwards = 0
         self.log_dropped = 0
         self.policy: Policy | None = None
+        self.settle: Callable[[], object] = int  # to be called before these are read
         self.connections: Callable[[], int] = int
         self.ocsp_answers: Callable[[], int] = int
         self.ocsp_failures: Mapping[str, int] = {}
 
     def record(self, answered: Answered, seconds: float) -> None:
         """Count one decision, which took so many seconds, and note its client."""
-        self.record_again(answered, seconds)
+        self._count([(answered, seconds)])
         decision, subject = answered.decision, answered.decision.subject
         if subject is None:
             return
@@ -59,13 +60,19 @@ class Counts:
             if len(clients) < MOST_CLIENTS:
                 clients.add(subject.sha256)
 
-    def record_again(self, known: Answered | Repeat, seconds: float) -> None:
-        """Count one more of the same, whose client was noted before."""
-        self.decisions[known.label] += 1
-        if known.shadow is not None:
-            self.shadow[known.shadow] += 1
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
+    def record_again(self, asked: Iterable[Again]) -> None:
+        """Count more of the same, whose clients were noted before."""
+        self._count([(repeat, seconds) for repeat, _, _, seconds, _ in asked])
+
+    def _count(self, known: Iterable[tuple[Answered | Repeat, float]]) -> None:
+        decisions, buckets, total = self.decisions, self.buckets, self.seconds
+        for each, seconds in known:
+            decisions[each.label] += 1
+            if each.shadow is not None:
+                self.shadow[each.shadow] += 1
+            buckets[bisect_left(BUCKETS, seconds)] += 1
+            total += seconds
+        self.seconds = total
 
     def reloaded(self, policy: Policy, ok: bool, at: float) -> None:
         """Note how a reload ended; what enforcing would break is counted anew."""
