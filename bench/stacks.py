@@ -125,7 +125,7 @@ def start_apache(stack: Stack, directory: Path, work: Work, _: NginxBinary) -> N
     (directory / "apache.conf").write_text(
         f"ServerRoot {directory}\nServerName localhost\nPidFile apache.pid\nErrorLog apache.err\n"
         f"Listen 127.0.0.1:{stack.port}\n{loads}\nUser nobody\nGroup nogroup\n"
-        "StartServers 1\nServerLimit 1\nThreadsPerChild 64\nMaxRequestWorkers 64\n"
+        "StartServers 1\nServerLimit 1\nThreadLimit 256\nThreadsPerChild 256\nMaxRequestWorkers 256\n"
         "KeepAlive On\nMaxKeepAliveRequests 0\nKeepAliveTimeout 60\n"
         "LogFormat common common\nCustomLog access.log common\nBufferedLogs On\n"
         "SSLEngine on\nSSLCertificateFile server.crt\nSSLCertificateKeyFile server.key\n"
@@ -257,7 +257,17 @@ def load(
     running = []
     for at, client in enumerate(clients):
         url = f"https://127.0.0.1:{stack.port}/l{(turn + at) * 7919 % work.locations}/"
-        command = [program, "-q", "-k", "-c1", f"-t{seconds}", "-n2000000", "-E", str(client)]
+        command = [
+            program,
+            "-q",
+            "-k",
+            "-c1",
+            "-s120",
+            f"-t{seconds}",
+            "-n2000000",
+            "-E",
+            str(client),
+        ]
         command += ["-e", f"{client}.csv", url]
         running.append(
             subprocess.Popen(
@@ -275,6 +285,8 @@ def load(
         if process.returncode or "Non-2xx" in said:
             raise RuntimeError(f"{stack.name}: {said[-800:]}")
         found = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+        if "Requests per second" not in found:  # its turn never came
+            continue
         rate += float(found["Requests per second"].split()[0])
         count += float(found["Complete requests"])
         with Path(f"{client}.csv").open() as file:
