@@ -57,7 +57,7 @@ class _Outright(Service):
         return self.engine.decide(request, questions)
 
 
-class _Transport:
+class Transport:
     """As much of a transport as a connection needs; keeps what was answered."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class _Transport:
     def close(self) -> None:
         self.closed = True
 
-    def get_extra_info(self, name: str) -> _Transport:
+    def get_extra_info(self, name: str) -> Transport:
         return self
 
     def fileno(self) -> int:
@@ -93,7 +93,7 @@ def wire(data: bytes) -> None:
     engine = Engine(_RULES, entries=16, answers={})
     ledger = Ledger(Counts(), DecisionLog("off", "text", "stderr"))
     service = _Outright(engine, ledger, Limits())
-    connection, transport = Connection(service), _Transport()
+    connection, transport = Connection(service), Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]  # one in all but name
     step = (data[0] if data else 0) + 1
     for at in range(0, len(data), step):

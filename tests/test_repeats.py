@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from daemon import Client, Daemon, question
+from fuzz_targets import Transport
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pki import CA, now
 
+from sidecar.core.policy import compile_policy
+from sidecar.core.settings import Limits
+from sidecar.daemon.authz import Connection, Service
 from sidecar.daemon.cache import Cache
+from sidecar.daemon.decisionlog import DecisionLog
+from sidecar.daemon.engine import Engine
+from sidecar.daemon.ledger import Ledger
 from sidecar.daemon.repeats import is_whole, split
+from sidecar.daemon.telemetry import Counts
+from sidecar.files import DirectSources
 
 staff = CA("Staff")
 alice, bob = staff.issue("alice"), staff.issue("bob")
@@ -122,6 +134,57 @@ def test_what_is_known_again_is_answered_as_if_parsed(
     for _, headers in (*got, *expected):
         headers.pop("x-accel-expires", None)  # counts down
     assert got == expected
+
+
+def service(place: Path, entries: int) -> Service:
+    """The policy of these tests, without a daemon around."""
+    for name, data in FILES.items():
+        (place / name.replace("_", ".")).write_bytes(data)
+    policy = compile_policy(POLICY.encode(), "policy.yaml", DirectSources(place, place))
+    ledger = Ledger(Counts(), DecisionLog("off", "text", "stderr"))
+    return Service(Engine(policy, entries=entries, answers={}), ledger, Limits())
+
+
+def told(by: Service, data: bytes, cuts: Sequence[int] = ()) -> bytes:
+    """What a connection of its own is told, the bytes in pieces; but for what counts down."""
+    connection, transport = Connection(by), Transport()
+    connection.connection_made(transport)  # type: ignore[arg-type]  # one in all but name
+    for start, stop in pairwise((0, *cuts, len(data))):
+        if not transport.closed:
+            connection.data_received(data[start:stop])
+    connection.connection_lost(None)
+    return re.sub(rb"X-Accel-Expires: \d+", b"", transport.sent)
+
+
+def test_thousands_of_odd_requests_are_answered_as_if_nothing_were_remembered(
+    tmp_path: Path,
+) -> None:
+    """Edited, cut into pieces, one behind another: on a memory that has seen all before them."""
+    remembering, forgetful = service(tmp_path, 4096), service(tmp_path, 0)
+    for each in QUESTIONS * 4:
+        told(remembering, each)
+    rng = random.Random(7)
+    for _ in range(6000):
+        data = rng.choice(QUESTIONS)
+        for _ in range(rng.randrange(4)):
+            at, length = rng.randrange(len(data) + 1), rng.choice((0, rng.randrange(41)))
+            data = data[:at] + rng.choice((b"", *PIECES)) + data[at + length :]
+        data += rng.choice((b"", b"\r\n", b"GET", *QUESTIONS[:2]))
+        cuts = sorted(rng.sample(range(len(data) + 1), rng.choice((0, 0, 1, 2)) if data else 0))
+        expected = told(forgetful, data)
+        for _ in range(3):
+            assert told(remembering, data, cuts) == expected, (data, cuts)
+
+
+def test_a_known_certificate_that_failed_is_not_taken_for_none(daemon: Daemon) -> None:
+    """Without and with a certificate that was seen before, one after the other: each its reason."""
+    with daemon.client() as client:
+        for _ in range(3):
+            assert client.ask("site", alice).reason == "allowed"
+            for verify in ("NONE", ""):
+                headers = {"SSL-Client-Verify": verify}
+                assert client.ask("site", alice, headers).reason == "verify_failed"
+                assert client.ask("site", None, headers).reason == "no_certificate"
 
 
 def test_the_end_of_another_request_is_not_taken_for_one_of_its_own(daemon: Daemon) -> None:

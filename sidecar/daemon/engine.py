@@ -70,13 +70,19 @@ class Engine:
         if location.uses_ocsp:
             answered.expires = min(answered.expires, now + OCSP_SECONDS)
         if subject is not None or _may_be_remembered(request, answered):
-            self._remember_decision(location, request, answered, now)
+            # A decision may end before the certificate is read; it is about that one all the same.
+            subject = subject or answered.decision.subject
+            self._remember_decision(location, request, subject, answered, now)
         return answered
 
     def _remember_decision(
-        self, location: Location, request: AuthzRequest, answered: Answered, now: float
+        self,
+        location: Location,
+        request: AuthzRequest,
+        subject: ClientCert | None,
+        answered: Answered,
+        now: float,
     ) -> None:
-        subject = answered.decision.subject
         if subject is not None:
             self._certs.put(request.cert, subject)
         if now < answered.expires:
