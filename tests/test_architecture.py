@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sidecar"
 
 LAYERS = (
-    ("errors", "der", "uri", "pcre"),
+    ("errors", "der", "memo", "uri", "pcre"),
     ("signature", "crl_entry", "names"),
     ("extensions",),
     ("certificate",),

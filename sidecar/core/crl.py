@@ -47,6 +47,7 @@ from .crl_scope import (
     implied_point,
     key_digest,
 )
+from .memo import remember
 from .revocation import Answer, Status
 
 __all__ = [
@@ -386,9 +387,8 @@ class CrlIndex:
     def _key(self, cert: x509.Certificate) -> bytes:
         known = self._keys.get(id(cert))
         if known is None:
-            if len(self._keys) >= _REMEMBERED:
-                self._keys.clear()
-            known = self._keys[id(cert)] = (cert, key_digest(cert))
+            known = (cert, key_digest(cert))
+            remember(self._keys, id(cert), known, _REMEMBERED)
         return known[1]
 
     def _cert(self, der: bytes) -> x509.Certificate:

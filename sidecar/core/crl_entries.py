@@ -16,6 +16,7 @@ from zlib import crc32
 
 from .crl_entry import Extensions, read_extensions
 from .der import GENERALIZED_TIME, INTEGER, SEQUENCE, UTC_TIME, Tlv, children, only, tlv
+from .memo import remember
 
 HOLD, REMOVE = 6, 8
 
@@ -217,7 +218,7 @@ class _Reader:
             return []
         run = list(struct.iter_unpack(f"4x{octets}s8s7x{rest}s", data[at:stop]))
         for day in {day for _, day, _ in run} - days.keys():
-            _remember(days, day, _day_number(day[2:]).to_bytes(2, "big"))
+            remember(days, day, _day_number(day[2:]).to_bytes(2, "big"), _MEMO)
         try:
             return [n.rjust(_WIDEST, b"\0") + days[day] + said[tail] for n, day, tail in run]
         except KeyError:  # extensions that weren't seen yet
@@ -267,7 +268,7 @@ class _Reader:
         octets = data[time.stop : stop]
         said = read_extensions(octets, self.indirect) if octets else Extensions()
         if not said.unusable and said.issuer is None:
-            _remember(self._said, octets, bytes([said.reason]))
+            remember(self._said, octets, bytes([said.reason]), _MEMO)
         if said.issuer is not None:
             self._here = self.found.setdefault(said.issuer, _Rows())
         self.unusable = said.unusable
@@ -292,19 +293,12 @@ class _Reader:
         text = self.data[time.start : time.stop]
         if time.tag == UTC_TIME and len(text) == 13:
             day = _day_number(text[:6]).to_bytes(2, "big")
-            _remember(self._days, self.data[time.start - 2 : time.start + 6], day)
+            remember(self._days, self.data[time.start - 2 : time.start + 6], day, _MEMO)
         elif time.tag == GENERALIZED_TIME:
             day = _day_number(text[:8]).to_bytes(2, "big")  # rare: after 2049
         else:
             raise ValueError("the time of an entry is broken")
         return day
-
-
-def _remember(memo: dict[bytes, bytes], key: bytes, value: bytes) -> None:
-    """Keep it; a hostile CRL can't fill the memory with keys."""
-    if len(memo) >= _MEMO:
-        memo.clear()
-    memo[key] = value
 
 
 def _revoked(data: bytes) -> tuple[int, int]:

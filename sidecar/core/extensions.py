@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat import asn1
 
 from .der import BOOLEAN, OCTET_STRING, slices, value_of
+from .memo import remember
 from .names import clean, values
 
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
@@ -75,9 +76,7 @@ def _read_any(cert: x509.Certificate, listed: list[bytes]) -> Extensions:
                 known = known._replace(policy_oid=policies)
                 found = found._replace(policy_oid=policies)
         if known.oid not in (_KEY_IDENTIFIER, _ALTERNATIVE_NAME) and len(octets) <= _LONGEST:
-            if len(_KNOWN) >= _MOST:  # strangers make as many as they like
-                _KNOWN.clear()
-            _KNOWN[octets] = known
+            remember(_KNOWN, octets, known, _MOST)
     return found
 
 

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from .der import slices, value_of
 from .errors import MalformedCertificate
+from .memo import remember
 
 # The names of RFC 4514, section 3, and beyond them those that OpenSSL, and so nginx, prints.
 _DN_NAMES = {
@@ -78,7 +79,10 @@ def _any_subject(name: x509.Name) -> Subject:
     )
 
 
-_CHECKED: set[bytes] = set()
+_MOST = 1000
+"""Names kept of a kind; strangers make as many as they like."""
+
+_CHECKED: dict[bytes, None] = {}
 """Issuer names that were found readable, as there are few: reading one takes microseconds."""
 
 
@@ -90,10 +94,8 @@ def check_issuer(cert: x509.Certificate, name: bytes) -> None:
     if name in _CHECKED:
         return
     values(cert.issuer)
-    if len(_CHECKED) >= 1000:  # strangers make as many as they like
-        _CHECKED.clear()
     if len(name) < 1000:
-        _CHECKED.add(name)
+        remember(_CHECKED, name, None, _MOST)
 
 
 # -- subjects that are plain ----------------------------------------------------------------------
@@ -132,7 +134,7 @@ _NOT_PLAIN = re.compile('[\x00-\x1f\x7f-\x9f\\\\"+,;<>]|^[# ]| $')
 
 _PLAIN: dict[bytes, _Relative] = {}
 """Relative names that many share, by their DER: all kinds but those that name one person."""
-_MOST, _LONGEST = 1000, 0x7F
+_LONGEST = 0x7F
 _OWN = {"CN", "UID", "emailAddress", "serialNumber", "SN", "GN"}
 
 
@@ -166,9 +168,7 @@ def _read(octets: bytes) -> _Relative | None:
         return None
     relative = _Relative(kind, text, f"{kind}={text}")
     if kind not in _OWN:
-        if len(_PLAIN) >= _MOST:
-            _PLAIN.clear()
-        _PLAIN[octets] = relative
+        remember(_PLAIN, octets, relative, _MOST)
     return relative
 
 

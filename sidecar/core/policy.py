@@ -17,6 +17,7 @@ from .certificate import ClientCert, from_der
 from .crl import Crl, CrlError, CrlIndex
 from .errors import Diagnostic, MalformedCertificate, PolicyError
 from .locations import Chooser, SelectorError, duplicates
+from .memo import remember
 from .revocation import Denylist
 from .rules import NOBODY, Compiler, RuleSet
 from .schema import Located, Report, examine, suggest
@@ -72,9 +73,8 @@ class Trust:
         find = self.anchors.verified_path if self.sidecar_verifies else self.anchors.issuing_path
         path = find(cert, now)
         if path is not None:
-            if len(self._paths) >= _REMEMBERED:
-                self._paths.clear()
-            self._paths[cert.sha256] = (now, self.anchors.next_change(now), path)
+            until = self.anchors.next_change(now)
+            remember(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
         return path
 
 
