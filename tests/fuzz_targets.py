@@ -85,14 +85,18 @@ class Transport:
     abort = write_eof = close
 
 
+def silent() -> Ledger:
+    """A ledger whose entries nobody reads."""
+    return Ledger(Counts(), DecisionLog("off", "text", "stderr"))
+
+
 def wire(data: bytes) -> None:
     """The authorization socket, with the bytes split where the first of them says.
 
     Nothing without a certificate that verifies may ever be allowed.
     """
     engine = Engine(_RULES, entries=16, answers={})
-    ledger = Ledger(Counts(), DecisionLog("off", "text", "stderr"))
-    service = _Outright(engine, ledger, Limits())
+    service = _Outright(engine, silent(), Limits())
     connection, transport = Connection(service), Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]  # one in all but name
     step = (data[0] if data else 0) + 1

@@ -233,21 +233,18 @@ def test_a_decision_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) 
     from types import SimpleNamespace
 
     from asking import site
+    from fuzz_targets import silent
 
     from sidecar.core.settings import Limits
     from sidecar.core.wire import AuthzRequest
     from sidecar.daemon.authz import Service
-    from sidecar.daemon.decisionlog import DecisionLog
-    from sidecar.daemon.ledger import Ledger
-    from sidecar.daemon.telemetry import Counts
 
     def broken(*_: object) -> None:
         raise RuntimeError("out of luck")
 
     engine = SimpleNamespace(decide=broken, policy=site("verified"))
 
-    ledger = Ledger(Counts(), DecisionLog("off", "text", "stderr"))
-    service = Service(engine, ledger, Limits())  # type: ignore[arg-type]  # a broken engine
+    service = Service(engine, silent(), Limits())  # type: ignore[arg-type]  # a broken engine
     answered = service.decide(AuthzRequest("site"))
     assert answered.head.startswith(b"HTTP/1.1 400")
     assert answered.expires == 0.0

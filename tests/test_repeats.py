@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from daemon import Client, Daemon, question
-from fuzz_targets import Transport
+from fuzz_targets import Transport, silent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pki import CA, now
@@ -22,11 +22,8 @@ from sidecar.core.policy import compile_policy
 from sidecar.core.settings import Limits
 from sidecar.daemon.authz import Connection, Service
 from sidecar.daemon.cache import Cache
-from sidecar.daemon.decisionlog import DecisionLog
 from sidecar.daemon.engine import Engine
-from sidecar.daemon.ledger import Ledger
 from sidecar.daemon.repeats import is_whole, split
-from sidecar.daemon.telemetry import Counts
 from sidecar.files import DirectSources
 
 staff = CA("Staff")
@@ -141,8 +138,7 @@ def service(place: Path, entries: int) -> Service:
     for name, data in FILES.items():
         (place / name.replace("_", ".")).write_bytes(data)
     policy = compile_policy(POLICY.encode(), "policy.yaml", DirectSources(place, place))
-    ledger = Ledger(Counts(), DecisionLog("off", "text", "stderr"))
-    return Service(Engine(policy, entries=entries, answers={}), ledger, Limits())
+    return Service(Engine(policy, entries=entries, answers={}), silent(), Limits())
 
 
 def told(by: Service, data: bytes, cuts: Sequence[int] = ()) -> bytes:

@@ -64,8 +64,7 @@ class Answered:
 class Repeat:
     """What is the same each time: what was asked, the whole answer, and until when it holds.
 
-    `label` and `shadow` are the decision's.  `written` is the decision log's: what it writes of
-    each, but for what differs.
+    `written` is the decision log's: what it writes of each, but for what differs.
     """
 
     request: AuthzRequest
@@ -73,11 +72,6 @@ class Repeat:
     answer: bytes
     expires: float
     written: tuple[bytes, bytes, bytes] | None = None
-    label: tuple[str, str, str] = field(init=False)
-    shadow: tuple[str, str, str] | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.label, self.shadow = self.answered.label, self.answered.shadow
 
 
 Again = tuple[Repeat, bytes, bytes, float, float]

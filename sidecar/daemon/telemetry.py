@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from ..core.policy import Policy
-from .repeats import Again, Answered, Repeat
+from .repeats import Again, Answered
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""
@@ -62,9 +62,9 @@ class Counts:
 
     def record_again(self, asked: Iterable[Again]) -> None:
         """Count more of the same, whose clients were noted before."""
-        self._count([(repeat, seconds) for repeat, _, _, seconds, _ in asked])
+        self._count([(repeat.answered, seconds) for repeat, _, _, seconds, _ in asked])
 
-    def _count(self, known: Iterable[tuple[Answered | Repeat, float]]) -> None:
+    def _count(self, known: Iterable[tuple[Answered, float]]) -> None:
         decisions, buckets, total = self.decisions, self.buckets, self.seconds
         for each, seconds in known:
             decisions[each.label] += 1
