@@ -150,6 +150,7 @@ class Connection(asyncio.Protocol):
         if self._ended or (between and self._repeat(data)):
             return
         self._head += len(data)
+        self._alone = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -159,9 +160,8 @@ class Connection(asyncio.Protocol):
         if self._head > MAX_HEAD and not self._ended:
             self._fail("the request head is too long")
         self._flush()
-        alone, self._alone = self._alone, None
-        if between and alone is not None:
-            self.service.engine.remember(data, *alone)
+        if between and self._alone is not None:
+            self.service.engine.remember(data, *self._alone)
 
     def _repeat(self, data: bytes) -> bool:
         """Answer a request that is known without parsing; false where it isn't."""
@@ -286,13 +286,13 @@ class Connection(asyncio.Protocol):
             self._wait(request, keep, old, start, questions)
         else:
             self._answer(answered, request, keep, old, start)
+            if keep and not old:
+                self._alone = (request, answered)
 
     def _answer(
         self, answered: Answered, request: AuthzRequest, keep: bool, old: bool, start: float
     ) -> None:
         self._write(answered.head, keep, old)
-        if keep and not old:
-            self._alone = (request, answered)
         self.service.ledger.enter(answered, request, time.perf_counter() - start)
 
     def _refuse(self, detail: str, keep: bool, old: bool, start: float) -> None:
