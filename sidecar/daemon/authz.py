@@ -83,13 +83,13 @@ class Connection(asyncio.Protocol):
     """One peer: bytes in, answers out."""
 
     __slots__ = (
-        "_alone",
         "_bad",
         "_busy",
         "_closing",
         "_ended",
         "_fd",
         "_fields",
+        "_fresh",
         "_half_closed",
         "_head",
         "_keep",
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._fd = -1
         self._fields: dict[str, bytes] = {}
         self._bad = ""
-        self._alone: tuple[AuthzRequest, Answered] | None = None
+        self._fresh: list[tuple[AuthzRequest, Answered]] = []  # of the bytes being read
         self._head = 0
         self._keep = True
         self._out: list[bytes] = []
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         if self._ended or (between and self._repeat(data)):
             return
         self._head += len(data)
-        self._alone = None
+        self._fresh.clear()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -160,8 +160,8 @@ class Connection(asyncio.Protocol):
         if self._head > MAX_HEAD and not self._ended:
             self._fail("the request head is too long")
         self._flush()
-        if between and self._alone is not None:
-            self.service.engine.remember(data, *self._alone)
+        if between and len(self._fresh) == 1:
+            self.service.engine.remember(data, *self._fresh[0])
 
     def _repeat(self, data: bytes) -> bool:
         """Answer a request that is known without parsing; false where it isn't."""
@@ -287,7 +287,7 @@ class Connection(asyncio.Protocol):
         else:
             self._answer(answered, request, keep, old, start)
             if keep and not old:
-                self._alone = (request, answered)
+                self._fresh.append((request, answered))
 
     def _answer(
         self, answered: Answered, request: AuthzRequest, keep: bool, old: bool, start: float
