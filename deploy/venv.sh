@@ -20,10 +20,11 @@ recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null
 
 complete() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
-# The first Python that has all that a venv takes, or else the first that is recent enough.
+# The first Python that has all that a venv takes, or else the first that is recent enough.  The
+# system's own first, as in install.sh: what is tested and measured is what is installed.
 find_python() {
     python=
-    for name in python3 python3.14 python3.13 python3.12 python3.11 python /usr/bin/python3; do
+    for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11 python; do
         command -v "$name" >/dev/null 2>&1 && recent "$name" || continue
         python=${python:-$name}
         if complete "$name"; then
