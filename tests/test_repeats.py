@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +23,10 @@ from sidecar.core.policy import compile_policy
 from sidecar.core.settings import Limits
 from sidecar.daemon.authz import Connection, Service
 from sidecar.daemon.cache import Cache
+from sidecar.daemon.decisionlog import DecisionLog
 from sidecar.daemon.engine import Engine
-from sidecar.daemon.repeats import is_whole, split
+from sidecar.daemon.ledger import BATCH, UNCOUNTED, Ledger
+from sidecar.daemon.telemetry import Counts
 from sidecar.files import DirectSources
 
 staff = CA("Staff")
@@ -233,6 +236,23 @@ def test_each_is_counted(daemon: Daemon) -> None:
     assert daemon.metric(all_of_them) == total + 20
 
 
+def test_thousands_of_different_requests_are_all_counted(tmp_path: Path) -> None:
+    """More than may wait to be counted: those that do are bounded, and none is lost or twice."""
+    counts = Counts()
+    ledger = Ledger(counts, DecisionLog("off", "text", "stderr"))
+    by = replace(service(tmp_path, 1 << 16), ledger=ledger)
+    different = [question("site", alice, {"Host": f"h{i}.example.com"}) for i in range(5000)]
+    for _ in range(4):
+        for data in different:
+            told(by, data)
+        assert len(ledger._uncounted) <= UNCOUNTED + BATCH
+    counts.settle()
+    assert counts.decisions == {("site", "allow", "allowed"): 20_000}
+    assert sum(counts.buckets) == 20_000
+    counts.settle()
+    assert sum(counts.decisions.values()) == 20_000
+
+
 def test_a_revocation_ends_what_was_known(daemon: Daemon) -> None:
     """A regular is denied by the first request after its denylist was read."""
     known(daemon, question("site", alice))
@@ -285,18 +305,42 @@ def test_strangers_are_not_remembered(daemon: Daemon) -> None:
     assert daemon.rss() < before + 40 * 2**20
 
 
-def test_only_requests_as_nginx_writes_them_are_taken_apart() -> None:
+def test_only_requests_as_nginx_writes_them_are_known_again(tmp_path: Path) -> None:
     """An odd id, a URI that a parser might trim or refuse, none: the parser reads those."""
-    whole = question("site", alice)
-    assert split(whole) is not None
+    by, whole = service(tmp_path, 4096), question("site", alice)
+
+    def is_known(data: bytes) -> bool:
+        return by.engine.repeats.find(data, time.time()) is not None
+
+    assert not is_known(whole)
+    told(by, whole)
+    assert is_known(whole)
+    assert is_known(whole.replace(b"X-Original-URI: /", b"X-Original-URI: /other?a=b"))
+    assert is_known(whole.replace(b"0123456789abcdef", b"fedcba9876543210"))
     for bad in (b"a b", b"/\x7f", b"/\x00", b"/\xe9", b" /", b"/\t"):
-        assert split(whole.replace(b"X-Original-URI: /", b"X-Original-URI: " + bad)) is None
-    assert split(whole.replace(b"0123456789abcdef", b"01234567 9abcdef")) is None
-    assert split(whole.replace(b"X-Original-URI", b"X-Other")) is None
-    assert split(whole.replace(b"X-Request-ID", b"X-Other")) is None
-    assert is_whole(whole)
-    assert not is_whole(whole + whole)
-    assert not is_whole(whole[:-1])
+        assert not is_known(whole.replace(b"X-Original-URI: /", b"X-Original-URI: " + bad))
+    assert not is_known(whole.replace(b"0123456789abcdef", b"01234567 9abcdef"))
+    for odd in (
+        whole.replace(b"X-Original-URI", b"X-Other"),
+        whole.replace(b"X-Request-ID", b"X-Other"),
+        whole.replace(b"0123456789abcdef", b"0123456789abcde"),
+        whole.replace(b"0123456789abcdef", b"0123456789abcdef0"),
+        whole + whole,
+        whole[:-1],
+        b"\r\n" + whole,
+    ):
+        told(by, odd)
+        assert not is_known(odd), odd
+
+
+def test_the_uri_counts_wherever_it_chooses_the_location(tmp_path: Path) -> None:
+    """However the request begins: by blanks, the target can be where a name would stand."""
+    remembering, forgetful = service(tmp_path, 4096), service(tmp_path, 0)
+    for blanks in range(1, 12):
+        for uri in ("/old/", "/new/", "/old/", "/new/"):
+            data = question(None, alice, {"X-Original-URI": uri})
+            data = data.replace(b"GET ", b"GET" + b" " * blanks, 1)
+            assert told(remembering, data) == told(forgetful, data)
 
 
 def test_the_memory_is_bounded_by_weight() -> None:

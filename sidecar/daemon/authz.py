@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
         "_head",
         "_keep",
         "_lingers",
+        "_lively",
         "_out",
         "_parser",
         "_queue",
@@ -101,6 +102,7 @@ class Connection(asyncio.Protocol):
         "_started",
         "_target",
         "_transport",
+        "_unsent",
         "_waiting",
         "service",
     )  # fmt: skip
@@ -122,6 +124,8 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._closing = False
         self._lingers = False
+        self._lively = False  # something known was asked for since `check`
+        self._unsent = False  # the transport may hold something back
         self._half_closed = False
         self._started = False
         self._waiting: asyncio.Task[None] | None = None
@@ -146,11 +150,36 @@ class Connection(asyncio.Protocol):
             self._waiting.cancel()
 
     def data_received(self, data: bytes) -> None:
-        between = not (self._started or self._busy)  # requests: this data begins one
-        if self._ended or (between and self._repeat(data)):
+        """Answer a request that is known without parsing, or else parse."""
+        if self._started or self._busy or self._ended:
+            if not self._ended:
+                self._parse(data)
             return
+        service = self.service
+        repeats = service.engine.repeats
+        start = repeats.clock()
+        known = repeats.find(data, start)
+        if known is None or service.draining:
+            self._fresh.clear()
+            self._parse(data)
+            if len(self._fresh) == 1:
+                service.engine.remember(data, *self._fresh[0])
+            return
+        repeat, uri, request_id = known
+        # Written at once where nothing waits: uvloop would write only after all that came.
+        answer, written = repeat.answer, 0
+        if not (self._unsent and self._still_unsent()):
+            try:
+                written = os.write(self._fd, answer)
+            except OSError:  # no room, or nobody there any more: the transport sees to it
+                written = 0
+        if written < len(answer):
+            self._send(answer[written:])
+        self._lively = True
+        service.ledger.enter_again(repeat, uri, request_id, start, repeats.clock())
+
+    def _parse(self, data: bytes) -> None:
         self._head += len(data)
-        self._fresh.clear()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -160,31 +189,16 @@ class Connection(asyncio.Protocol):
         if self._head > MAX_HEAD and not self._ended:
             self._fail("the request head is too long")
         self._flush()
-        if between and len(self._fresh) == 1:
-            self.service.engine.remember(data, *self._fresh[0])
 
-    def _repeat(self, data: bytes) -> bool:
-        """Answer a request that is known without parsing; false where it isn't."""
-        start = time.monotonic()
-        service, transport = self.service, self._transport
-        repeats = service.engine.repeats
-        now = repeats.clock()
-        known = repeats.find(data, now)
-        if known is None or service.draining or transport is None:
-            return False
-        repeat, uri, request_id = known
-        answer, written = repeat.answer, 0
-        # Written at once where nothing waits: uvloop would write only after all that came.
-        if transport.get_write_buffer_size() == 0:
-            try:
-                written = os.write(self._fd, answer)
-            except OSError:  # no room, or nobody there any more: the transport sees to it
-                written = 0
-        if written < len(answer):
-            transport.write(answer[written:])
-        self._since = start
-        service.ledger.enter_again(repeat, uri, request_id, time.monotonic() - start, now)
-        return True
+    def _send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+            self._unsent = True
+
+    def _still_unsent(self) -> bool:
+        transport = self._transport
+        self._unsent = transport is not None and transport.get_write_buffer_size() > 0
+        return self._unsent
 
     def eof_received(self) -> bool:
         """The peer sends no more: it still gets the answers to what it asked."""
@@ -313,7 +327,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if self._out:
-            transport.write(b"".join(self._out))
+            self._send(b"".join(self._out))
             self._out = []
         if self._closing and not self._busy:
             self._end(transport)
@@ -381,6 +395,8 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Close if a request is arriving too slowly, or nothing was asked for too long."""
+        if self._lively:
+            self._lively, self._since = False, now
         limits = self.service.limits
         limit = limits.header_timeout if self._started else limits.idle_timeout
         if not self._busy and now - self._since > limit:

@@ -18,25 +18,20 @@ from json.encoder import encode_basestring_ascii as quote
 
 from ..core.decision import Decision
 from ..core.wire import AuthzRequest
-from .repeats import Again, Answered
+from .repeats import Again, Answered, Repeat
 
 ROOM = 16 * 2**20
 """Most bytes that wait for the thread that writes to stderr."""
 
-BATCH = 128
+BATCH = 32
 """Lines that are written at once; fewer when `flush` is called."""
 
 # Not blocking: to open a FIFO that nobody reads is an error, not a wait.
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _LINE_FEED, _QUOTE, _BACKSLASH = b'\n"\\'
-_Line = tuple[tuple[bytes, bytes, bytes], bytes, bytes, float, float]
-"""What stands around id and URI; these two; the seconds it took and when it was."""
-_PARTS = 8
+_PARTS = 6
 """Pieces of a line."""
-_MICROS = [b"%d" % micros for micros in range(1000)]
 _ABSENT = AuthzRequest(None)
-_NOTHING = (b"", b"", b"")
-"""Around nothing: a decision of a kind that isn't logged."""
 
 
 class DecisionLog:
@@ -46,7 +41,9 @@ class DecisionLog:
         """Raises OSError where the file can't be opened."""
         self._mode = mode
         self._json = form == "json"
-        self._end = b"}\n" if self._json else b"\n"
+        self._took = b'","us":%d,"uri":"' if self._json else b'" us=%d uri="'
+        self._took_micros = [self._took % micros for micros in range(1000)]
+        self._end = b'"}\n' if self._json else b'"\n'
         self._path = "" if path == "stderr" else path
         self._file = self._open()
         self._parts: list[bytes] = []  # of the lines to come, `_PARTS` each
@@ -54,8 +51,9 @@ class DecisionLog:
         self._wake = threading.Event()
         self._stopping = False
         self._torn = False
-        self._millis = 0
-        self._stamp = b""
+        self._stamp = b""  # of the milliseconds from `_since` to `_until`
+        self._since = self._until = 0.0
+        self._second = (-1, "")
         self._added = self._taken = 0  # bytes, ever; each is counted up by one thread only
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
@@ -66,24 +64,29 @@ class DecisionLog:
         """Log one decision, if its kind is to be logged."""
         if self._wants(answered):
             request = request or _ABSENT
-            around = self._around(answered, request)
-            uri, name = _within(request.uri), _inside(request.request_id)
-            self._add([(around, uri, name, seconds, time.time())])
+            now = time.time()
+            once = Repeat(request, answered, b"", 0.0)
+            self.write_again([(once, b"", _inside(request.request_id), now - seconds, now)])
 
     def write_again(self, asked: Iterable[Again]) -> None:
         """Log decisions asked for again, by another id and, if there is one, another URI."""
-        lines: list[_Line] = []
-        for repeat, uri, request_id, seconds, now in asked:
-            around = repeat.written
-            if around is None:
+        parts, took, end_of_line = self._parts, self._took_micros, self._end
+        for repeat, uri, request_id, start, end in asked:
+            written = repeat.written
+            if written is None:
                 wanted = self._wants(repeat.answered)
-                around = self._around(repeat.answered, repeat.request) if wanted else _NOTHING
-                repeat.written = around
-            if around is not _NOTHING:
+                written = self._same(repeat.answered, repeat.request) if wanted else b""
+                repeat.written = written
+            if written:
                 if not uri or _QUOTE in uri or _BACKSLASH in uri:
                     uri = _within(uri or repeat.request.uri)
-                lines.append((around, uri, request_id, seconds, now))
-        self._add(lines)
+                if not self._since <= end < self._until:
+                    self._stamp_anew(end)
+                micros = max(0, int((end - start) * 1e6))
+                us = took[micros] if micros < 1000 else self._took % micros
+                parts += (self._stamp, written, request_id, us, uri, end_of_line)
+        if len(parts) >= BATCH * _PARTS:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits, or have it written; to be called a few times a second."""
@@ -135,40 +138,36 @@ class DecisionLog:
     def _wants(self, answered: Answered) -> bool:
         return self._mode == "all" or (self._mode == "denied" and not answered.granted)
 
-    def _around(self, answered: Answered, request: AuthzRequest) -> tuple[bytes, bytes, bytes]:
-        """What stands before the id, before the URI and after it."""
+    def _same(self, answered: Answered, request: AuthzRequest) -> bytes:
+        """What stands between the time and the id."""
         if not answered.note:
             answered.note = self._note(answered.decision)
-        between = self._join([("method", request.method), ("host", request.host)])
-        after = self._join([("client_ip", request.client_ip), ("verify", request.verify)])
+        asked = self._join(
+            [
+                ("method", request.method),
+                ("host", request.host),
+                ("client_ip", request.client_ip),
+                ("verify", request.verify),
+            ]
+        )
         if self._json:
-            parts = f'",{answered.note},"id":"', f'",{between},"uri":"', f'",{after},"us":'
-        else:
-            parts = f' {answered.note} id="', f'" {between} uri="', f'" {after} us='
-        before, between, after = parts
-        return before.encode(), between.encode(), after.encode()
-
-    def _add(self, lines: Iterable[_Line]) -> None:
-        parts, end = self._parts, self._end
-        for (before, between, after), uri, name, seconds, now in lines:
-            millis, micros = int(now * 1000), int(seconds * 1e6)
-            if millis != self._millis:
-                self._stamp_anew(millis)
-            taken = _MICROS[micros] if micros < 1000 else b"%d" % micros
-            parts += (self._stamp, before, name, between, uri, after, taken, end)
-        if len(parts) >= BATCH * _PARTS:
-            self.flush()
+            return f'",{answered.note},{asked},"id":"'.encode()
+        return f' {answered.note} {asked} id="'.encode()
 
     def _join(self, fields: list[tuple[str, str]]) -> str:
         if self._json:
             return ",".join([f'"{name}":{quote(value)}' for name, value in fields])
         return " ".join([f"{name}={quote(value)}" for name, value in fields])
 
-    def _stamp_anew(self, millis: int) -> None:
-        start = '{"time":"' if self._json else ""
-        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millis // 1000))
-        self._stamp = f"{start}{second}.{millis % 1000:03d}Z".encode()
-        self._millis = millis
+    def _stamp_anew(self, now: float) -> None:
+        second, millis = divmod(int(now * 1000), 1000)
+        if second != self._second[0]:
+            start = '{"time":"' if self._json else ""
+            text = start + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second, text
+        self._stamp = f"{self._second[1]}.{millis:03d}Z".encode()
+        self._since = second + millis / 1000
+        self._until = self._since + 0.001
 
     # -- the writing thread
 

@@ -20,7 +20,9 @@ _BY_NAME, _BY_URI = b"GET /authz/", b"GET /authz "
 _URI, _ID = b"\r\nX-Original-URI: ", b"\r\nX-Request-ID: "
 _ID_LENGTH = 32
 """Of nginx's `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal)."""
-_BLANK = ord(" ")
+_BLANK, _SLASH = b" /"
+_AFTER_PREFIX = len(_BY_URI) - 1
+"""Where a request that names its location goes on with a slash, and one by URI with a blank."""
 
 BYTES = 4096
 """Bytes remembered for each entry of `limits.cache_entries`."""
@@ -64,44 +66,25 @@ class Answered:
 class Repeat:
     """What is the same each time: what was asked, the whole answer, and until when it holds.
 
-    `written` is the decision log's: what it writes of each, but for what differs.
+    `written` is the decision log's: what it writes of each, but for what differs.  `times` counts
+    how often it was asked for since that was last told to the metrics.
     """
 
     request: AuthzRequest
     answered: Answered
     answer: bytes
     expires: float
-    written: tuple[bytes, bytes, bytes] | None = None
+    written: bytes | None = None
+    times: int = 0
 
 
 Again = tuple[Repeat, bytes, bytes, float, float]
-"""One asked for again: its URI (empty: the same) and id, the seconds it took, and when it was."""
-
-
-def split(data: bytes) -> tuple[Frame, bytes, bytes] | None:
-    """A request's frame, URI and id; None where these don't stand as nginx writes them.
-
-    The order is the snippets': the URI, which may be empty here, before the id.
-    """
-    before = uri = b""
-    rest = data
-    if data.startswith(_BY_NAME):
-        before, _, rest = data.partition(_URI)
-        uri, _, rest = rest.partition(b"\r")
-        if _BLANK in uri or not (uri.isascii() and uri.decode().isprintable()):
-            return None
-    elif not data.startswith(_BY_URI):
-        return None
-    between, _, rest = rest.partition(_ID)
-    request_id = rest[:_ID_LENGTH]
-    if len(request_id) != _ID_LENGTH or not request_id.isalnum():
-        return None
-    return (before, between, rest[_ID_LENGTH:]), uri, request_id
+"""One asked for again: its URI (empty: the same) and id, when it came and when it was answered."""
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether bytes that the parser found to be a request are that one request and no more."""
-    return data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4
+    """Whether bytes that the parser found to be a request are that one, as nginx begins it."""
+    return data.startswith((_BY_NAME, _BY_URI)) and data.find(b"\r\n\r\n") == len(data) - 4
 
 
 class Repeats:
@@ -113,14 +96,24 @@ class Repeats:
         self._last: tuple[bytes, Frame] = (b"", (b"", b"", b""))
 
     def find(self, data: bytes, now: float) -> tuple[Repeat, bytes, bytes] | None:
-        """The answer, the URI (if it may differ) and the id of a request that was asked before.
+        """The answer, the URI (empty: the same) and the id of a request that was asked before.
 
         `now` as `clock` gives it.
         """
-        found = split(data)
-        if found is None:
+        # By `rpartition`, as there is less behind the two than before them.  That data is a
+        # request at all needn't be looked at: `put` does, and a frame has all other bytes.
+        start, found, rest = data.rpartition(_ID)
+        if not found:
             return None
-        frame, uri, request_id = found
+        request_id, uri, before = rest[:_ID_LENGTH], b"", b""
+        if data[_AFTER_PREFIX] == _SLASH:
+            before, _, start = start.rpartition(_URI)
+            uri, _, start = start.partition(b"\r")
+            if _BLANK in uri or not (uri.isascii() and uri.decode().isprintable()):
+                return None
+        if not request_id.isalnum():
+            return None
+        frame = before, start, rest[_ID_LENGTH:]
         known = self._known.get(frame)
         if known is None or now >= known.expires:
             self._last = (data, frame)  # `put` will ask for it
@@ -128,22 +121,19 @@ class Repeats:
         return known, uri, request_id
 
     def put(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
-        """Know this request again: the parser has read it, and these are all the bytes it had."""
+        """Know this request again: the parser has read it, and these are all the bytes it had.
+
+        `find` was asked for it before, or else it isn't remembered.
+        """
         now = self.clock()
         expires = min(answered.expires, now + SECONDS)
-        if answered.decision.cache_seconds or now >= expires or not is_whole(data):
+        last, frame = self._last
+        if data is not last or answered.decision.cache_seconds or now >= expires:
             return
-        frame = self._frame(data)
-        if frame is not None and frame[2].startswith(b"\r\n"):  # the id is no longer than that
+        # The id is no longer than that, and the frame is one of its own kind of request.
+        if is_whole(data) and frame[2].startswith(b"\r\n"):
             request = request._replace(cert=b"")  # its frame has it
             self._known.put(frame, Repeat(request, answered, answered.head + b"\r\n", expires))
-
-    def _frame(self, data: bytes) -> Frame | None:
-        last, frame = self._last
-        if data is last:
-            return frame
-        found = split(data)
-        return found[0] if found else None
 
     def clear(self) -> None:
         """Forget them all."""

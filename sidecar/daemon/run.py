@@ -154,7 +154,7 @@ class Daemon:
             await asyncio.gather(*chores, return_exceptions=True)
             for path in sockets.made:
                 remove_socket(path)
-            self.ledger.settle()
+            self.ledger.log()
             self.decisions.close()
             log.info("stopped")
         if failed:
@@ -277,7 +277,7 @@ class Daemon:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self.ledger.settle()
+            self.ledger.log()
             self.decisions.flush()
 
     async def _watchdog(self) -> None:

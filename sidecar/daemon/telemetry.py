@@ -7,12 +7,12 @@ Prometheus.  No label ever carries what a client chose.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from ..core.policy import Policy
-from .repeats import Again, Answered
+from .repeats import Again, Answered, Repeat
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""
@@ -48,7 +48,9 @@ class Counts:
 
     def record(self, answered: Answered, seconds: float) -> None:
         """Count one decision, which took so many seconds, and note its client."""
-        self._count([(answered, seconds)])
+        self._count(answered, 1)
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
         decision, subject = answered.decision, answered.decision.subject
         if subject is None:
             return
@@ -60,19 +62,28 @@ class Counts:
             if len(clients) < MOST_CLIENTS:
                 clients.add(subject.sha256)
 
-    def record_again(self, asked: Iterable[Again]) -> None:
-        """Count more of the same, whose clients were noted before."""
-        self._count([(repeat.answered, seconds) for repeat, _, _, seconds, _ in asked])
+    def record_again(self, repeats: Iterable[Repeat]) -> None:
+        """Count more of the same, whose clients were noted before; and begin anew with each."""
+        for repeat in repeats:
+            self._count(repeat.answered, repeat.times)
+            repeat.times = 0
 
-    def _count(self, known: Iterable[tuple[Answered, float]]) -> None:
-        decisions, buckets, total = self.decisions, self.buckets, self.seconds
-        for each, seconds in known:
-            decisions[each.label] += 1
-            if each.shadow is not None:
-                self.shadow[each.shadow] += 1
-            buckets[bisect_left(BUCKETS, seconds)] += 1
-            total += seconds
-        self.seconds = total
+    def record_times(self, asked: Iterable[Again]) -> None:
+        """How long each of these took."""
+        # The clock may be set back meanwhile: no less than 0, as with nginx's $request_time.
+        took = sorted([max(0.0, end - start) for _, _, _, start, end in asked])
+        below = 0
+        for i, bound in enumerate(BUCKETS):
+            upto = bisect_right(took, bound, below)
+            self.buckets[i] += upto - below
+            below = upto
+        self.buckets[-1] += len(took) - below
+        self.seconds += sum(took)
+
+    def _count(self, answered: Answered, times: int) -> None:
+        self.decisions[answered.label] += times
+        if answered.shadow is not None:
+            self.shadow[answered.shadow] += times
 
     def reloaded(self, policy: Policy, ok: bool, at: float) -> None:
         """Note how a reload ended; what enforcing would break is counted anew."""
