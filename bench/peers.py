@@ -31,6 +31,7 @@ class Peer:
     label: str
     start: Callable[[Peer, Path, Work, NginxBinary], None]
     knows_revocation: bool = True
+    decides: bool = True
     upstreams: tuple[str, ...] = ()
     front: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -97,15 +98,17 @@ def start_nginx(peer: Peer, directory: Path, binary: NginxBinary, name: str, bod
     )
 
 
-def start_ceiling(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
+def start_ceiling(
+    peer: Peer, directory: Path, work: Work, binary: NginxBinary, headers: str = ""
+) -> None:
     path = directory / "ceiling.sock"
-    start_nginx(peer, directory, binary, "ceiling", f"server {{ listen unix:{path}; return 204; }}")
+    body = f"server {{ listen unix:{path}; {headers} return 204; }}"
+    start_nginx(peer, directory, binary, "ceiling", body)
     await_socket(path)
     peer.upstreams = (f"unix:{path}",)
 
 
 def start_wordy(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -> None:
-    path = directory / "wordy.sock"
     said = {
         "X-Auth-Location": "l0",
         "X-Auth-Rule": "everyone[0]",
@@ -118,10 +121,7 @@ def start_wordy(peer: Peer, directory: Path, work: Work, binary: NginxBinary) ->
         "X-Client-CN": "user0",
     }
     headers = " ".join(f"add_header {name} {value};" for name, value in said.items())
-    body = f"server {{ listen unix:{path}; {headers} return 204; }}"
-    start_nginx(peer, directory, binary, "wordy", body)
-    await_socket(path)
-    peer.upstreams = (f"unix:{path}",)
+    start_ceiling(peer, directory, work, binary, headers)
 
 
 def start_sidecar(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
@@ -266,8 +266,8 @@ def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> No
 
 
 PEERS = [
-    Peer("ceiling", "nginx answering a constant 204 (the ceiling)", start_ceiling, False),
-    Peer("wordy", "the same with headers like the sidecar's", start_wordy, False),
+    Peer("ceiling", "nginx answering a constant 204 (the ceiling)", start_ceiling, decides=False),
+    Peer("wordy", "the same with headers like the sidecar's", start_wordy, decides=False),
     Peer("sidecar", "mtls-sidecar, everything switched on", start_sidecar),
     Peer("two", "mtls-sidecar, two instances", start_two),
     Peer("cached", "mtls-sidecar behind nginx's answer cache", start_cached),

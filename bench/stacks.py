@@ -20,7 +20,7 @@ from pathlib import Path
 
 import envoy
 from der import pem
-from measured import Measured, family, spread, ticks
+from measured import Measured, empty_logs, family, spread, ticks
 from nginx import free_port
 from peers import Peer, await_socket, instance, start_nginx, tool
 from pki import CA, Leaf
@@ -337,6 +337,7 @@ def measure(rounds: int, seconds: int, only: set[str], binary: NginxBinary, work
                 found[stack.name] = Measured()
             for turn in range(rounds + 1):
                 for stack in running:
+                    empty_logs(Path(name))
                     pids = [p for process in stack.processes for p in family(process.pid)]
                     before = ticks(pids)
                     got = load(stack, clients, turn, work, seconds if turn else 1)

@@ -157,7 +157,8 @@ class Connection(asyncio.Protocol):
             return
         service = self.service
         repeats = service.engine.repeats
-        start = repeats.clock()
+        clock = repeats.clock
+        start = clock()
         known = repeats.find(data, start)
         if known is None or service.draining:
             self._fresh.clear()
@@ -176,7 +177,7 @@ class Connection(asyncio.Protocol):
         if written < len(answer):
             self._send(answer[written:])
         self._lively = True
-        service.ledger.enter_again(repeat, uri, request_id, start, repeats.clock())
+        service.ledger.enter_again(repeat, uri, request_id, start, clock())
 
     def _parse(self, data: bytes) -> None:
         self._head += len(data)

@@ -20,22 +20,22 @@ class Cache(Generic[K, V]):
     for a second time moves among the regulars; when these are full, those not asked for since
     the last time they were full are forgotten.  So endless new keys only ever empty the nursery.
     `weigh` gives a key's weight, one unless told otherwise; what alone weighs more than the
-    regulars may, isn't remembered.
+    regulars may, isn't remembered.  Where each call counts, `regulars` may be looked into first.
     """
 
-    __slots__ = ("_fading", "_limit", "_nursery", "_regulars", "_settled", "_waiting", "_weigh")
+    __slots__ = ("_fading", "_limit", "_nursery", "_settled", "_waiting", "_weigh", "regulars")
 
     def __init__(self, size: int, weigh: Callable[[K], int] = _one) -> None:
         self._limit = max(0, size // 4)
         self._weigh = weigh
         self._nursery: dict[K, V] = {}
-        self._regulars: dict[K, V] = {}
+        self.regulars: dict[K, V] = {}
         self._fading: dict[K, V] = {}
         self._waiting = self._settled = 0
 
     def get(self, key: K) -> V | None:
         """The value remembered for a key, or None."""
-        value = self._regulars.get(key)
+        value = self.regulars.get(key)
         if value is None:
             value = self._fading.get(key)
             if value is None:
@@ -46,8 +46,8 @@ class Cache(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember a value, replacing what was remembered for the key."""
-        if key in self._regulars:
-            self._regulars[key] = value
+        if key in self.regulars:
+            self.regulars[key] = value
             return
         weight = self._weigh(key)
         if weight > self._limit:
@@ -59,16 +59,16 @@ class Cache(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget everything."""
-        self._nursery, self._regulars, self._fading = {}, {}, {}
+        self._nursery, self.regulars, self._fading = {}, {}, {}
         self._waiting = self._settled = 0
 
     def __len__(self) -> int:
-        return len(self._nursery) + len(self._regulars) + len(self._fading)
+        return len(self._nursery) + len(self.regulars) + len(self._fading)
 
     def _settle(self, key: K, value: V) -> None:
         weight = self._weigh(key)
         self._settled += weight
         if self._settled > self._limit:
-            self._fading, self._regulars = self._regulars, {}
+            self._fading, self.regulars = self.regulars, {}
             self._settled = weight
-        self._regulars[key] = value
+        self.regulars[key] = value

@@ -82,8 +82,8 @@ class DecisionLog:
                     uri = _within(uri or repeat.request.uri)
                 if not self._since <= end < self._until:
                     self._stamp_anew(end)
-                micros = max(0, int((end - start) * 1e6))
-                us = took[micros] if micros < 1000 else self._took % micros
+                micros = int((end - start) * 1e6)
+                us = took[micros] if 0 <= micros < 1000 else self._took % max(0, micros)
                 parts += (self._stamp, written, request_id, us, uri, end_of_line)
         if len(parts) >= BATCH * _PARTS:
             self.flush()

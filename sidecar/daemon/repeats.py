@@ -114,7 +114,7 @@ class Repeats:
         if not request_id.isalnum():
             return None
         frame = before, start, rest[_ID_LENGTH:]
-        known = self._known.get(frame)
+        known = self._known.regulars.get(frame) or self._known.get(frame)
         if known is None or now >= known.expires:
             self._last = (data, frame)  # `put` will ask for it
             return None

@@ -69,14 +69,17 @@ class Counts:
             repeat.times = 0
 
     def record_times(self, asked: Iterable[Again]) -> None:
-        """How long each of these took."""
-        # The clock may be set back meanwhile: no less than 0, as with nginx's $request_time.
-        took = sorted([max(0.0, end - start) for _, _, _, start, end in asked])
+        """How long each of these, one at least, took."""
+        took = sorted([end - start for _, _, _, start, end in asked])
+        if took[0] < 0:  # the clock was set back meanwhile: no less than 0, as $request_time
+            took = [max(0.0, seconds) for seconds in took]
         below = 0
         for i, bound in enumerate(BUCKETS):
             upto = bisect_right(took, bound, below)
             self.buckets[i] += upto - below
             below = upto
+            if below == len(took):
+                break
         self.buckets[-1] += len(took) - below
         self.seconds += sum(took)
 
