@@ -159,7 +159,8 @@ def start_cached(peer: Peer, directory: Path, work: Work, binary: NginxBinary) -
     )
     time.sleep(1.5)
     peer.front = (
-        "proxy_cache answers; proxy_cache_valid 204 60s; proxy_cache_key $uri$host$http_x_cert; "
+        "proxy_cache answers; proxy_cache_valid 204 60s; "
+        "proxy_cache_key 'SUCCESS|$http_x_fingerprint|$uri|$request_method|$remote_addr|$host $host'; "
         "open_file_cache max=10000 inactive=60s; open_file_cache_valid 60s; "
     )
 

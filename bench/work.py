@@ -6,6 +6,7 @@ that isn't, one that is revoked.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,6 +76,7 @@ class Work:
             "X-Cert": leaf.escaped.decode(),
             "X-CN": leaf.name,
             "X-Serial": f"{leaf.serial:X}",
+            "X-Fingerprint": hashlib.sha1(leaf.der).hexdigest(),  # as $ssl_client_fingerprint
         }
 
     def wrk_script(self, path: Path) -> None:

@@ -23,6 +23,9 @@ HEADERS = {
 }
 """What the auth location has to send."""
 
+_FINGERPRINT, _WHOLE = "$ssl_client_fingerprint", "$ssl_client_escaped_cert"
+"""The certificate in the key of a cache: either tells it from every other of the CA."""
+
 _LIFETIME = {"x-accel-expires", "cache-control", "expires"}
 """Headers by which the sidecar says how long an answer may be kept."""
 
@@ -179,6 +182,8 @@ class AuthLocation:
     def _cache(self, here: Block, *, by_uri: bool) -> None:
         key = here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")
         needed = self._key_needs(by_uri)
+        if _WHOLE in key:
+            key += _FINGERPRINT
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:
             at = here.inherited("proxy_cache_key") or [here]
@@ -200,7 +205,7 @@ class AuthLocation:
                 self._add("cache-longer", each, what, write)
 
     def _key_needs(self, by_uri: bool) -> list[str]:
-        needed = ["$ssl_client_verify", "$ssl_client_escaped_cert", "$host", "$ssl_server_name"]
+        needed = ["$ssl_client_verify", _FINGERPRINT, "$host", "$ssl_server_name"]
         places = self._policy.locations.values() if self._policy else ()
         if any(place.uses_method for place in places):
             needed.append("$request_method")
