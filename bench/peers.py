@@ -133,7 +133,7 @@ def start_two(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
 
 
 def instance(peer: Peer, place: Path, work: Work) -> str:
-    """A sidecar of its own; where it listens, in nginx's words."""
+    """A sidecar of its own, scheduled as by its unit; where it listens, in nginx's words."""
     place.mkdir()
     work.write(place)
     path = place / "authz.sock"
@@ -143,7 +143,17 @@ def instance(peer: Peer, place: Path, work: Work) -> str:
         f"decision_log: all\ndecision_log_file: {place / 'decisions.log'}\n"
     )
     peer.run(
-        [sys.executable, "-m", "sidecar", "serve", "--config", str(place / "sidecar.yaml")],
+        [
+            "chrt",
+            "--batch",
+            "0",
+            sys.executable,
+            "-m",
+            "sidecar",
+            "serve",
+            "--config",
+            str(place / "sidecar.yaml"),
+        ],
         place,
         PYTHONPATH=str(ROOT),
     )

@@ -111,6 +111,7 @@ systemctl start mtls-sidecar
 ask www-data /run/mtls-sidecar/authz.sock
 sleep 0.5
 saw logged "$(grep -c public /var/log/mtls-sidecar/decisions.log)"
+saw scheduled "$(awk '{print $41}' /proc/$(systemctl show -P MainPID mtls-sidecar)/stat)"
 saw process_metrics "$(metrics | grep -c ^process_resident_memory_bytes)"
 sh /src/deploy/install.sh --uninstall >/dev/null 2>&1
 saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes) $(state mtls-sidecar@1)"
@@ -230,3 +231,8 @@ def test_uninstalling(saw: dict[str, str]) -> None:
 def test_log_directory_and_process_metrics(saw: dict[str, str]) -> None:
     """A log file in /var/log/mtls-sidecar is written; the process's own metrics are there."""
     check(saw, logged="1", process_metrics="1")
+
+
+def test_the_unit_s_scheduling_policy(saw: dict[str, str]) -> None:
+    """The daemon runs under SCHED_BATCH (3, sched(7)), which its RestrictRealtime lets be."""
+    check(saw, scheduled="3")
