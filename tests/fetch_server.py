@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -93,6 +94,29 @@ def giving_with_etag(body: bytes, etag: str) -> Answer:
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(body=body, headers={"ETag": etag})
+
+    return answer
+
+
+def openssl(
+    directory: Path,
+    *options: str,
+    signer: pki.Pair | None = None,
+    wait: Callable[[], object] = int,
+) -> Answer:
+    """A responder in front of `openssl ocsp`, asked when `wait` has returned.
+
+    It answers for the test authority from DIRECTORY/index.txt.
+    """
+    ca = pki.authority()
+
+    def respond(der: bytes) -> bytes:
+        wait()
+        return pki.respond(directory, der, signer or ca, ca, *options)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await asyncio.to_thread(respond, await request.read())
+        return web.Response(body=body, content_type="application/ocsp-response")
 
     return answer
 

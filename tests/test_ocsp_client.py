@@ -42,15 +42,9 @@ def question(pair: pki.Pair, trust: str = "staff", issuer: pki.Pair = CA) -> Que
 
 
 def openssl(directory: Path, *options: str, signer: pki.Pair = CA) -> fetch_server.Answer:
-    """A responder in front of `openssl ocsp`: alice is good, bob revoked, eve not known."""
+    """A responder that says: alice is good, bob revoked, eve not known."""
     pki.write_index(directory / "index.txt", good=[ALICE], revoked=[BOB])
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        der = await request.read()
-        body = await asyncio.to_thread(pki.respond, directory, der, signer, CA, *options)
-        return web.Response(body=body, content_type="application/ocsp-response")
-
-    return answer
+    return fetch_server.openssl(directory, *options, signer=signer)
 
 
 def crafted(status: bytes = b"\x80\x00", **times: float) -> fetch_server.Answer:

@@ -7,21 +7,17 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import fetch_server
 import ocsp_pki
-from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 from daemon import Daemon, question
-from fetch_server import serving
+from fetch_server import openssl, serving
 from pki import CA, Leaf
 
 from sidecar.daemon.fetch import FetchOptions, run_fetcher
 
 AUTHORITY = ocsp_pki.authority()
-ALICE, BOB = (
-    Leaf(name, pair.der, pair.key)
-    for name, pair in (("alice", ocsp_pki.leaf("alice")), ("bob", ocsp_pki.leaf("bob")))
-)
+GOOD, REVOKED = ocsp_pki.leaf("alice"), ocsp_pki.leaf("bob")
+ALICE, BOB = Leaf("alice", GOOD.der, GOOD.key), Leaf("bob", REVOKED.der, REVOKED.key)
 MALLORY = CA("Nobody").issue("mallory")
 
 POLICY = """\
@@ -34,29 +30,14 @@ locations:
 """
 
 
-def responder(directory: Path, wait: Callable[[], object] = int) -> fetch_server.Answer:
-    """`openssl ocsp`, asked when `wait` has returned: alice is good, bob revoked."""
-    good, revoked = ocsp_pki.leaf("alice"), ocsp_pki.leaf("bob")
-    ocsp_pki.write_index(directory / "index.txt", good=[good], revoked=[revoked])
-
-    def respond(der: bytes) -> bytes:
-        wait()
-        return ocsp_pki.respond(directory, der, AUTHORITY, AUTHORITY, "-nmin", "10")
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        body = await asyncio.to_thread(respond, await request.read())
-        return web.Response(body=body, content_type="application/ocsp-response")
-
-    return answer
-
-
 def beside(
     directory: Path, check: Callable[[Daemon], None], wait: Callable[[], object] = int
 ) -> None:
-    """Run `check` on a daemon with its fetcher and a responder."""
+    """Run `check` on a daemon with its fetcher and a responder, which answers after `wait`."""
 
     async def main() -> None:
-        async with serving(responder(directory, wait)) as server:
+        ocsp_pki.write_index(directory / "index.txt", good=[GOOD], revoked=[REVOKED])
+        async with serving(openssl(directory, "-nmin", "10", wait=wait)) as server:
             pem = AUTHORITY.cert.public_bytes(Encoding.PEM)
             daemon = Daemon(directory, POLICY.format(server.url), ca_pem=pem)
             stop, ready = asyncio.Event(), asyncio.Event()

@@ -7,7 +7,7 @@ Prometheus.  No label ever carries what a client chose.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
@@ -49,8 +49,7 @@ class Counts:
     def record(self, answered: Answered, seconds: float) -> None:
         """Count one decision, which took so many seconds, and note its client."""
         self._count(answered, 1)
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
+        self._time([seconds])
         decision, subject = answered.decision, answered.decision.subject
         if subject is None:
             return
@@ -73,6 +72,10 @@ class Counts:
         took = sorted([end - start for _, _, _, start, end in asked])
         if took[0] < 0:  # the clock was set back meanwhile: no less than 0, as $request_time
             took = [max(0.0, seconds) for seconds in took]
+        self._time(took)
+
+    def _time(self, took: list[float]) -> None:
+        """Durations in seconds, the shortest first."""
         below = 0
         for i, bound in enumerate(BUCKETS):
             upto = bisect_right(took, bound, below)

@@ -181,9 +181,8 @@ class AuthLocation:
 
     def _cache(self, here: Block, *, by_uri: bool) -> None:
         key = here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")
+        key = key.replace(_WHOLE, _FINGERPRINT)
         needed = self._key_needs(by_uri)
-        if _WHOLE in key:
-            key += _FINGERPRINT
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:
             at = here.inherited("proxy_cache_key") or [here]
