@@ -27,10 +27,10 @@ SMALL = "version: 1\nlocations:\n  - {name: l0, allow: [{cn: user0}]}\n"
 
 def new_certificate(kind: str) -> tuple[float, float]:
     """Microseconds of CPU for a decision, and for OpenSSL's check of its signature alone."""
-    from sidecar.core.policy import compile_policy
+    from sidecar.authorizer.decision_cache import Engine
+    from sidecar.core.policy.compile import compile_policy
     from sidecar.core.wire import build
-    from sidecar.daemon.engine import Engine
-    from sidecar.files import DirectSources
+    from sidecar.runtime.files import DirectSources
 
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

@@ -47,10 +47,10 @@ def policy(axis: str, size: int, directory: Path, work: Work) -> str:
 
 def one(axis: str, size: int) -> Row:
     """Measure one size, in this process."""
-    from sidecar.core.policy import compile_policy
+    from sidecar.authorizer.decision_cache import Engine
+    from sidecar.core.policy.compile import compile_policy
     from sidecar.core.wire import build
-    from sidecar.daemon.engine import Engine
-    from sidecar.files import DirectSources
+    from sidecar.runtime.files import DirectSources
 
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

@@ -49,4 +49,4 @@ if [ "$(cat "$tools/stamp" 2>/dev/null)" != "$packages $programs $cerbos" ] && c
 fi
 [ "${1:-}" = --tools ] && exit
 cd "$root/bench"
-PYTHONPATH="$root:$root/tests" exec "$root/.venv/bin/python" run.py "$@"
+PYTHONPATH="$root:$root/tests/support" exec "$root/.venv/bin/python" run.py "$@"

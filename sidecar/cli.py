@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .core.errors import Diagnostic, PolicyError
-from .core.hostname import normalize_host
-from .core.policy import Policy, compile_policy
-from .core.schema import moment
-from .core.settings import Settings, parse_address, read_settings
-from .core.spec import policy_schema, read_policy
-from .core.wire import BadRequest, build
-from .files import MAX_POLICY, DirectSources, read_file
+from sidecar import __version__
+from sidecar.core.config.schema import moment
+from sidecar.core.config.settings import Settings, parse_address, read_settings
+from sidecar.core.errors import Diagnostic, PolicyError
+from sidecar.core.nginx.host import normalize_host
+from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.spec import policy_schema, read_policy
+from sidecar.core.wire import BadRequest, build
+from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 
 CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
@@ -80,8 +80,8 @@ def load_policy(options: argparse.Namespace) -> Policy:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .daemon.listen import ListenError
-    from .daemon.run import serve
+    from sidecar.authorizer.service import serve
+    from sidecar.runtime.listen import ListenError
 
     try:
         serve(settings_of(options))
@@ -110,7 +110,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from .tools.explain import as_json, as_text, escaped_pem, explain
+    from sidecar.commands.explain import as_json, as_text, escaped_pem, explain
 
     if (options.location is None) == (options.uri is None):
         raise ValueError("say --location NAME, or --host H --uri U")
@@ -137,7 +137,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    from .tools.revoke import add, choose_denylists, read_target
+    from sidecar.commands.revoke import add, choose_denylists, read_target
 
     path = Path(settings_of(options).policy)
     if options.denylist:
@@ -153,8 +153,8 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from .daemon.fetch import FetchOptions, main
-    from .daemon.systemd import Notifier
+    from sidecar.fetcher.service import FetchOptions, main
+    from sidecar.runtime.systemd import Notifier
 
     notifier = Notifier(os.environ)
     fetch = FetchOptions.of(settings_of(options))
@@ -162,9 +162,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .tools.doctor import examine
-    from .tools.findings import Finding, as_json
-    from .tools.nginxconf import read_dump, read_nginx
+    from sidecar.commands.doctor.checks import examine
+    from sidecar.commands.doctor.findings import Finding, as_json
+    from sidecar.commands.doctor.nginx_config import read_dump, read_nginx
 
     piped = options.nginx == "-"
     root = read_dump(sys.stdin.read()) if piped else read_nginx(Path(options.nginx))

@@ -5,7 +5,7 @@
 #
 # Nothing is installed and no service started: apt keeps its lists and files in .tools/ as well.
 # Chromium needs too much around it for that; it is installed, with --install or in CI, as root.
-# What cannot be had is left out: tests/tools.py then says so of each test that wants it.
+# What cannot be had is left out: tests/support/tools.py then says so of each test that wants it.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -69,7 +69,7 @@ unpack_packages() {
 }
 
 install_chromium() {
-    grep -qs 'chromium()' "$root"/tests/test_*.py || return 0 # no test wants it
+    grep -qs 'chromium()' -r "$root"/tests --include="test_*.py" || return 0 # no test wants it
     command -v chromium >/dev/null 2>&1 && return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say 'chromium is installed by root with apt-get only'

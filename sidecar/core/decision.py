@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from .certificate import ClientCert
+from sidecar.core.x509.certificate import ClientCert
 
 
 class Reason(StrEnum):

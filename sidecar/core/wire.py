@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from .certificate import ClientCert
+from sidecar.core.x509.certificate import ClientCert
+
 from .decision import Decision, Reason
 
 MAX_CERT_HEADER = 128 * 1024

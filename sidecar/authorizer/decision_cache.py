@@ -1,0 +1,146 @@
+"""From a parsed request to the bytes of its answer, remembering what can be remembered.
+
+A decision is remembered for the policy it was made under, for what of the request it depended
+on, and until the first moment at which it could turn.  A new policy is a new `Engine`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from sidecar.core.decision import ISSUED, Decision
+from sidecar.core.evaluate import Question, evaluate
+from sidecar.core.policy.compile import Location, Policy
+from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey
+from sidecar.core.wire import AuthzRequest, render
+from sidecar.core.x509.certificate import ClientCert
+
+from .request_cache import Answered, Repeats
+from .two_generation_cache import Cache
+
+Key = tuple[object, ...]
+
+OCSP_SECONDS = 30.0
+"""Longest a decision that OCSP had a part in is remembered, so that its answer counts as used."""
+
+
+class Engine:
+    """One policy in force, and what was decided under it.
+
+    `clock` gives seconds since the epoch.  `answers` are the OCSP answers at hand.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        entries: int,
+        answers: Mapping[OcspKey, OcspAnswer],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self._answers = answers
+        self._clock = clock
+        self._certs: Cache[bytes, ClientCert] = Cache(entries, _pages)
+        self._decisions: Cache[Key, Answered] = Cache(entries * 4)
+        self._chosen: Cache[bytes, str] = Cache(entries, _pages)
+        self.repeats = Repeats(entries, clock)
+
+    def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
+        """The decision about a request, remembered or new.
+
+        OCSP answers that were wanting are put into `questions`.
+        """
+        now = self._clock()
+        location = self._location(request)
+        if location is None:
+            return self._answer(request, now, questions)
+        subject = self._certs.get(request.cert) if request.cert else None
+        if subject is not None or not request.cert:
+            known = self._decisions.get(_key(location, request, subject))
+            if known is not None and now < known.expires:
+                if not known.decision.cache_seconds:
+                    return known
+                head = render(known.decision, self.policy.hash, now)
+                return Answered(known.decision, head, known.expires, known.note)
+        asked = request
+        if request.location is None or subject is not None:
+            asked = request._replace(location=location.name, subject=subject)
+        answered = self._answer(asked, now, questions)
+        if location.uses_ocsp:
+            answered.expires = min(answered.expires, now + OCSP_SECONDS)
+        if subject is not None or _may_be_remembered(request, answered):
+            # A decision may end before the certificate is read; it is about that one all the same.
+            subject = subject or answered.decision.subject
+            self._remember_decision(location, request, subject, answered, now)
+        return answered
+
+    def _remember_decision(
+        self,
+        location: Location,
+        request: AuthzRequest,
+        subject: ClientCert | None,
+        answered: Answered,
+        now: float,
+    ) -> None:
+        if subject is not None:
+            self._certs.put(request.cert, subject)
+        if now < answered.expires:
+            self._decisions.put(_key(location, request, subject), answered)
+
+    def remember(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
+        """Know this request again, if its kind may be: these are all the bytes it had."""
+        if _may_be_remembered(request, answered):
+            self.repeats.put(data, request, answered)
+
+    def forget(self) -> None:
+        """Forget every decision, as after a new OCSP answer."""
+        self._decisions.clear()
+        self.repeats.clear()
+
+    def location(self, decision: Decision) -> Location | None:
+        """The location that a decision is about."""
+        return self.policy.locations.get(decision.location)
+
+    def _location(self, request: AuthzRequest) -> Location | None:
+        name = request.location
+        if name is None:
+            place = b"%b\n%b" % (request.host.encode("latin-1"), request.uri)
+            name = self._chosen.get(place)
+            if name is None:
+                name = self.policy.chooser.choose(request.host, request.uri)
+                if name is None:
+                    return None
+                self._chosen.put(place, name)
+        return self.policy.locations.get(name)
+
+    def _answer(
+        self, request: AuthzRequest, now: float, questions: list[Question] | None
+    ) -> Answered:
+        decision = evaluate(self.policy, request, now, self._answers, questions=questions)
+        return Answered(decision, render(decision, self.policy.hash, now), decision.expires)
+
+
+def _may_be_remembered(request: AuthzRequest, answered: Answered) -> bool:
+    """Strangers' certificates are not: anybody makes as many, and as large ones, as he likes."""
+    return not request.cert or answered.decision.reason in ISSUED
+
+
+def _pages(key: bytes) -> int:
+    """What a key weighs beside others of ordinary length."""
+    return 1 + len(key) // 4096
+
+
+def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> Key:
+    """All of a request that a decision at this location can depend on."""
+    if not (location.uses_host or location.uses_method or location.uses_client_ip):
+        return (location, subject, request.verify)
+    return (
+        location,
+        subject,
+        request.verify,
+        (request.host, request.server_name) if location.uses_host else None,
+        request.method if location.uses_method else None,
+        request.client_ip if location.uses_client_ip else None,
+    )

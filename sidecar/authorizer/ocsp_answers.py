@@ -1,0 +1,303 @@
+"""The daemon's side of OCSP: questions to the fetcher, and the answers that are remembered.
+
+The daemon never calls out.  `OcspClient` asks the fetcher over its unix socket; `OcspAnswers`
+verifies what comes back once more, keeps it until its end, and asks again ahead of time for what
+is still in use, so that no request waits twice.
+
+A failure is never remembered as an answer: the store holds good and revoked answers and nothing
+else, and the last one serves until its own end.  What is remembered of a failure is when to try
+again: for `PAUSE` seconds the same question (or, if nothing is reachable, any question of that
+trust) isn't asked, so that requests don't each wait out the deadline.  In that time there is
+simply no answer, which is UNKNOWN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from sidecar.core.evaluate import Question
+from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, verify_response
+from sidecar.runtime import fetch_protocol
+
+log = logging.getLogger(__name__)
+
+PAUSE = 2.0
+"""Seconds between two tries of what has failed."""
+
+ASK_SECONDS = 10.0
+"""Longest a question may take, waited for or not: a little over what the fetcher allows itself."""
+
+MAX_ASKING = 32
+"""Questions under way at the same time."""
+
+MAX_ANSWERS = 4096
+"""Answers, and pauses, that are kept; the one not used for longest goes first."""
+
+REFRESH_FROM = 0.75
+"""Part of an answer's life after which it is asked for again; jitter adds up to a tenth."""
+
+UNREACHABLE = frozenset({"unreachable", "fetcher"})
+"""Kinds of failure that are true of every certificate of the trust."""
+
+KINDS = UNREACHABLE | {"refused", "busy", "no_answer", "unverified", "older"}
+
+LOG_EVERY = 10.0
+"""Seconds between two log lines about the same kind of failure of one trust."""
+
+
+class NoAnswer(Exception):
+    """The fetcher gave no response; `kind` is its word, or `fetcher` if it can't be reached."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind if kind in KINDS else "no_answer"
+
+
+class OcspClient:
+    """Asks the fetcher.  One connection for each question."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def ask(
+        self,
+        trust: str,
+        cert_der: bytes,
+        issuer_der: bytes,
+        deadline: float,
+        nonce: bytes | None = None,
+    ) -> bytes | None:
+        """The response's DER, not verified here; None if there is none.
+
+        `deadline` is how many seconds to wait.
+        """
+        try:
+            return await self.query(trust, cert_der, issuer_der, deadline, nonce)
+        except NoAnswer:
+            return None
+
+    async def query(
+        self, trust: str, cert_der: bytes, issuer_der: bytes, deadline: float, nonce: bytes | None
+    ) -> bytes:
+        """As `ask`, but raises `NoAnswer` with what was wrong."""
+        question = {
+            "trust": trust,
+            "cert": fetch_protocol.pack(cert_der),
+            "issuer": fetch_protocol.pack(issuer_der),
+            "nonce": fetch_protocol.pack(nonce or b""),
+        }
+        try:
+            async with asyncio.timeout(deadline):
+                answer = await self._exchange(fetch_protocol.encode(question))
+            if "response" in answer:
+                return fetch_protocol.unpack(answer, "response")
+        except TimeoutError:
+            raise NoAnswer("fetcher", "no answer within the deadline") from None
+        except (OSError, fetch_protocol.FrameError) as error:
+            raise NoAnswer("fetcher", str(error) or type(error).__name__) from None
+        raise NoAnswer(answer.get("kind", "fetcher"), answer.get("error", "no response"))
+
+    async def _exchange(self, question: bytes) -> Mapping[str, str]:
+        reader, writer = await asyncio.open_unix_connection(str(self.path))
+        try:
+            writer.write(question)
+            await writer.drain()
+            answer = await fetch_protocol.read(reader)
+        finally:
+            writer.close()
+        if answer is None:
+            raise fetch_protocol.FrameError("the fetcher closed the connection")
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """What is asked: DER of a certificate and of its issuer; `tolerance` of clocks in seconds."""
+
+    trust: str
+    cert: bytes
+    issuer: bytes
+    tolerance: float
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One remembered answer and what it takes to ask again."""
+
+    answer: OcspAnswer
+    query: _Query
+    refresh_at: float
+    used: bool = True
+
+
+class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
+    """The verified answers, by `ocsp_key`; reading never waits.  Bounded in size.
+
+    What is read here may have ended: the reader compares `until` with its own `now`.  An answer
+    that says revoked stays after its end, until a later one takes its place.
+
+    `changed` is called when a certificate's status turns: who remembers decisions forgets them.
+    """
+
+    def __init__(
+        self,
+        client: OcspClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause: float = PAUSE,
+        size: int = MAX_ANSWERS,
+        changed: Callable[[OcspKey], None] = lambda _: None,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._pause = pause
+        self._size = size
+        self._changed = changed
+        self._entries: OrderedDict[OcspKey, _Entry] = OrderedDict()
+        self._asking: dict[OcspKey, asyncio.Task[None]] = {}
+        self._pauses: OrderedDict[OcspKey | str, float] = OrderedDict()
+        self._logged: dict[tuple[str, str], float] = {}
+        self.failures: dict[str, int] = {}
+
+    def __getitem__(self, key: OcspKey) -> OcspAnswer:
+        entry = self._entries[key]
+        entry.used = True
+        self._entries.move_to_end(key)
+        return entry.answer
+
+    def __iter__(self) -> Iterator[OcspKey]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def fresh(self, key: OcspKey) -> bool:
+        """Whether there is an answer for `key` that has not ended."""
+        entry = self._entries.get(key)
+        return entry is not None and self._clock() < entry.answer.until
+
+    async def ensure(self, question: Question, tolerance: float, deadline: float) -> bool:
+        """Wait up to `deadline` seconds for an answer; whether there is one now.
+
+        `tolerance` is how far clocks may differ, in seconds.  Concurrent calls for one
+        certificate share one question, which goes on after a caller's deadline.
+        """
+        key = question.key
+        if self.fresh(key):
+            return True
+        task = self._asking.get(key)
+        if task is None:
+            if self._paused(key, question.trust) or len(self._asking) >= MAX_ASKING:
+                return False
+            cert, issuer = question.cert.der, question.issuer.der
+            task = self._start(key, _Query(question.trust, cert, issuer, tolerance))
+        await asyncio.wait({task}, timeout=deadline)
+        return self.fresh(key)
+
+    def _start(self, key: OcspKey, query: _Query) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._ask(key, query))
+        self._asking[key] = task
+        task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return task
+
+    async def _ask(self, key: OcspKey, query: _Query) -> None:
+        """Ask once; keep a good answer, and after a failure pause.  Never raises."""
+        nonce = os.urandom(32)
+        try:
+            der = await self._client.query(
+                query.trust, query.cert, query.issuer, ASK_SECONDS, nonce
+            )
+            answer = self._verify(der, query, nonce)
+            self._keep(key, _Entry(answer, query, self._refresh_at(answer)))
+        except NoAnswer as failure:
+            self._failed(key, query.trust, failure)
+        else:
+            self._pauses.pop(query.trust, None)
+
+    def _verify(self, der: bytes, query: _Query, nonce: bytes) -> OcspAnswer:
+        """The fetcher is trusted to carry a response, not to have judged it."""
+        try:
+            cert = x509.load_der_x509_certificate(query.cert)
+            issuer = x509.load_der_x509_certificate(query.issuer)
+        except ValueError as error:
+            raise NoAnswer("refused", str(error)) from None
+        answer = verify_response(der, cert, issuer, self._clock(), query.tolerance, nonce)
+        if answer.status is Status.UNKNOWN:
+            raise NoAnswer("unverified", answer.detail)
+        return answer
+
+    def _keep(self, key: OcspKey, entry: _Entry) -> None:
+        """Remember an answer.  Raises `NoAnswer` if a later one is there already (a replay)."""
+        held = self._entries.get(key)
+        if held is not None and held.answer.this_update > entry.answer.this_update:
+            raise NoAnswer("older", "older than the answer held")
+        entry.used = held is None
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+        if held is not None and held.answer.status is not entry.answer.status:
+            self._changed(key)
+
+    def _failed(self, key: OcspKey, trust: str, failure: NoAnswer) -> None:
+        self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
+        self._log(trust, failure)
+        about: OcspKey | str = trust if failure.kind in UNREACHABLE else key
+        self._pauses[about] = self._clock() + self._pause
+        self._pauses.move_to_end(about)
+        while len(self._pauses) > self._size:
+            self._pauses.popitem(last=False)
+
+    def _log(self, trust: str, failure: NoAnswer) -> None:
+        now = time.monotonic()
+        if now - self._logged.get((trust, failure.kind), -LOG_EVERY) >= LOG_EVERY:
+            self._logged[trust, failure.kind] = now
+            log.warning("trust %s: no OCSP answer (%s): %s", trust, failure.kind, failure)
+
+    def _paused(self, key: OcspKey, trust: str) -> bool:
+        """Whether a try failed a moment ago; a clock set back ends every pause."""
+        now = self._clock()
+        ends = self._pauses.get(key, 0.0), self._pauses.get(trust, 0.0)
+        return any(0.0 < end - now <= self._pause for end in ends)
+
+    def _refresh_at(self, answer: OcspAnswer) -> float:
+        """When to ask again: three quarters of the way from now to `nextUpdate`, and jitter."""
+        now = self._clock()
+        part = REFRESH_FROM + random.uniform(0.0, 0.1)
+        return now + max(0.0, answer.next_update - now) * part
+
+    # -- ahead of time -------------------------------------------------------------------------
+
+    async def keep_fresh(self, every: float = 1.0) -> None:
+        """Until cancelled: ask again for answers that are in use and near their end."""
+        try:
+            while True:
+                await asyncio.sleep(every)
+                self.refresh_due()
+        finally:
+            for task in list(self._asking.values()):
+                task.cancel()
+
+    def refresh_due(self) -> None:
+        """Start the questions that are due; drop what has ended, let go what nobody reads."""
+        now = self._clock()
+        for key, entry in list(self._entries.items()):
+            ended = now >= entry.answer.until
+            if ended and entry.answer.status is not Status.REVOKED:
+                del self._entries[key]
+            elif now >= entry.refresh_at and entry.used and key not in self._asking:
+                paused = self._paused(key, entry.query.trust)
+                if len(self._asking) < MAX_ASKING // 2 and not paused:
+                    self._start(key, entry.query)
+        self._pauses = OrderedDict((k, end) for k, end in self._pauses.items() if end > now)

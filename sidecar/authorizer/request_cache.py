@@ -1,0 +1,146 @@
+"""Requests that were asked before, word for word but for id and URI: known again without parsing.
+
+nginx asks the same thing over and over: for one client at one location every byte is the same,
+save the value of `X-Request-ID` and, where the location is asked for by its name, that of
+`X-Original-URI`.  Neither has a part in such a decision.  So a request that the parser has read
+once, alone and whole, is known again by all its other bytes.  The two values are held to
+characters that the parser would take as they stand; whatever else comes, the parser reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sidecar.core.decision import Decision
+from sidecar.core.wire import AuthzRequest
+
+from .two_generation_cache import Cache
+
+_BY_NAME, _BY_URI = b"GET /authz/", b"GET /authz "
+_URI, _ID = b"\r\nX-Original-URI: ", b"\r\nX-Request-ID: "
+_ID_LENGTH = 32
+"""Of nginx's `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal)."""
+_BLANK, _SLASH = b" /"
+_AFTER_PREFIX = len(_BY_URI) - 1
+"""Where a request that names its location goes on with a slash, and one by URI with a blank."""
+
+BYTES = 4096
+"""Bytes remembered for each entry of `limits.cache_entries`."""
+
+SECONDS = 3600.0
+"""Longest a request is known again without being read: so that its client still counts as seen."""
+
+Frame = tuple[bytes, bytes, bytes]
+"""What of a request is the same each time: before the URI, between it and the id, and behind.
+
+Where the sidecar chooses the location, the URI is none of what may differ, and the first is empty.
+"""
+
+
+@dataclass(slots=True)
+class Answered:
+    """A decision and its answer: `head` ends before the blank line and has no `Connection`.
+
+    `note` is for the decision log: what it says of every request so decided.  `label`, `granted`
+    and, in monitor mode, `shadow` (what enforcing would decide) are at hand for counting.
+    """
+
+    decision: Decision
+    head: bytes
+    expires: float
+    note: str = ""
+    label: tuple[str, str, str] = field(init=False)
+    granted: bool = field(init=False)
+    shadow: tuple[str, str, str] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        decision = self.decision
+        self.label = (decision.location, decision.verdict, decision.reason)
+        self.granted = decision.granted
+        verdict = "allow" if decision.granted else "deny"
+        shadow = (decision.location, verdict, str(decision.reason))
+        self.shadow = shadow if decision.monitored else None
+
+
+@dataclass(slots=True)
+class Repeat:
+    """What is the same each time: what was asked, the whole answer, and until when it holds.
+
+    `written` is the decision log's: what it writes of each, but for what differs.  `times` counts
+    how often it was asked for since that was last told to the metrics.
+    """
+
+    request: AuthzRequest
+    answered: Answered
+    answer: bytes
+    expires: float
+    written: bytes | None = None
+    times: int = 0
+
+
+Again = tuple[Repeat, bytes, bytes, float, float]
+"""One asked for again: its URI (empty: the same) and id, when it came and when it was answered."""
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether bytes that the parser found to be a request are that one, as nginx begins it."""
+    return data.startswith((_BY_NAME, _BY_URI)) and data.find(b"\r\n\r\n") == len(data) - 4
+
+
+class Repeats:
+    """The requests known again.  `entries` bounds their memory; `clock` gives epoch seconds."""
+
+    def __init__(self, entries: int, clock: Callable[[], float]) -> None:
+        self._known: Cache[Frame, Repeat] = Cache(entries * BYTES, _weigh)
+        self.clock = clock
+        self._last: tuple[bytes, Frame] = (b"", (b"", b"", b""))
+
+    def find(self, data: bytes, now: float) -> tuple[Repeat, bytes, bytes] | None:
+        """The answer, the URI (empty: the same) and the id of a request that was asked before.
+
+        `now` as `clock` gives it.
+        """
+        # By `rpartition`, as there is less behind the two than before them.  That data is a
+        # request at all needn't be looked at: `put` does, and a frame has all other bytes.
+        start, found, rest = data.rpartition(_ID)
+        if not found:
+            return None
+        request_id, uri, before = rest[:_ID_LENGTH], b"", b""
+        if data[_AFTER_PREFIX] == _SLASH:
+            before, _, start = start.rpartition(_URI)
+            uri, _, start = start.partition(b"\r")
+            if _BLANK in uri or not (uri.isascii() and uri.decode().isprintable()):
+                return None
+        if not request_id.isalnum():
+            return None
+        frame = before, start, rest[_ID_LENGTH:]
+        known = self._known.regulars.get(frame) or self._known.get(frame)
+        if known is None or now >= known.expires:
+            self._last = (data, frame)  # `put` will ask for it
+            return None
+        return known, uri, request_id
+
+    def put(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
+        """Know this request again: the parser has read it, and these are all the bytes it had.
+
+        `find` was asked for it before, or else it isn't remembered.
+        """
+        now = self.clock()
+        expires = min(answered.expires, now + SECONDS)
+        last, frame = self._last
+        if data is not last or answered.decision.cache_seconds or now >= expires:
+            return
+        # The id is no longer than that, and the frame is one of its own kind of request.
+        if is_whole(data) and frame[2].startswith(b"\r\n"):
+            request = request._replace(cert=b"")  # its frame has it
+            self._known.put(frame, Repeat(request, answered, answered.head + b"\r\n", expires))
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._known.clear()
+
+
+def _weigh(frame: Frame) -> int:
+    """About how many bytes a remembered request takes."""
+    return sum(map(len, frame)) + 1000

@@ -1,0 +1,316 @@
+"""The daemon from start to end: load, listen, serve, reload, drain, stop.  Reads top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from sidecar.authorizer.telemetry.counters import Counts
+from sidecar.authorizer.telemetry.decision_log import DecisionLog
+from sidecar.authorizer.telemetry.recorder import Ledger
+from sidecar.core.config.settings import Settings
+from sidecar.core.evaluate import Question
+from sidecar.core.policy.compile import Policy
+from sidecar.core.revocation.crl.index import Crl
+from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
+from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
+
+from .connection import Connection, Service
+from .decision_cache import Engine
+from .ocsp_answers import OcspAnswers, OcspClient
+from .policy_store import Reload, Store
+from .status_page import Status
+
+if TYPE_CHECKING:
+    from .admin import Admin
+
+log = logging.getLogger("mtls-sidecar")
+
+SWITCH_SECONDS = 0.0005
+"""How long a reload's thread may hold the interpreter while a decision waits."""
+
+GC_THRESHOLDS = (10_000, 20, 20)
+"""Rarer collections than the default: a decision leaves no cycles behind."""
+
+FLUSH_SECONDS = 0.1
+"""How long a line of the decision log waits for others."""
+
+WARN_BEFORE = 2 * 86400
+"""Seconds before a CRL's nextUpdate at which its age is warned of, or half its life if shorter."""
+
+
+@dataclass(slots=True)
+class Sockets:
+    """What is listened on.  `made` are the unix paths to remove at the end."""
+
+    authz: list[socket.socket]
+    admin: list[socket.socket]
+    made: list[str]
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises `PolicyError` where the policy can't be used, `ListenError`, OSError and ValueError
+    where a socket or a file can't.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.disable()  # until the policy is there: what a load makes, it keeps
+    gc.set_threshold(*GC_THRESHOLDS)
+    handed = listen_fds(os.environ, os.getpid())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Daemon(settings).run(handed))
+
+
+class Daemon:
+    """One daemon's parts, and how they are told of each other."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counts = Counts()
+        self.notifier = Notifier(os.environ)
+        self.decisions = DecisionLog(
+            settings.decision_log, settings.log_format, settings.decision_log_file
+        )
+        self.ledger = Ledger(self.counts, self.decisions)
+        self.store = Store(
+            Path(settings.policy),
+            Path(settings.state_dir),
+            trusted_only=settings.allow_writable_policy != "true",
+            changed=self._reloaded,
+        )
+        client = OcspClient(Path(settings.fetch_socket))
+        self.answers = OcspAnswers(client, changed=lambda _: self.service.engine.forget())
+        self.problems: tuple[str, ...] = ()
+        self.loaded_at = 0.0
+        self._warned: set[tuple[str, float]] = set()
+
+    async def run(self, handed: dict[str, list[socket.socket]]) -> None:
+        """Start, serve, drain, stop."""
+        first = self.store.load()
+        self.service = Service(self._engine(first.policy), self.ledger, self.settings.limits)
+        self.service.ask = self._ask
+        self.counts.connections = lambda: len(self.service.connections)
+        self.counts.ocsp_answers = lambda: len(self.answers)
+        self.counts.ocsp_failures = self.answers.failures
+        self._reloaded(first)
+        gc.collect()
+        gc.freeze()  # later collections needn't look at it
+        gc.enable()
+        sockets = self._sockets(handed)
+        loop = asyncio.get_running_loop()
+        servers = [
+            await loop.create_server(
+                lambda: Connection(self.service), sock=listener, backlog=BACKLOG
+            )
+            for listener in sockets.authz
+        ]
+        stopped = asyncio.Event()
+        self._listen_to_signals(loop, stopped)
+        self.notifier.ready(self._status_line())
+        log.info("serving %s, policy %s", self.settings.listen, first.policy.hash)
+        chores = [
+            asyncio.create_task(chore)
+            for chore in (
+                self.store.watch(),
+                self._sweep(),
+                self._flush(),
+                self._watchdog(),
+                self._crl_ages(),
+            )
+        ]
+        chores.append(asyncio.create_task(self.answers.keep_fresh()))
+        failed: list[BaseException] = []
+
+        def ended(chore: asyncio.Task[None]) -> None:
+            """A chore that fails takes the daemon with it: better started anew than half of it."""
+            if not chore.cancelled() and (error := chore.exception()) is not None:
+                failed.append(error)
+                stopped.set()
+
+        for chore in chores:
+            chore.add_done_callback(ended)
+        try:
+            await self._serve_admin(sockets.admin, stopped)
+        finally:
+            self.notifier.stopping()
+            for server in servers:
+                server.close()
+            await self._drain()
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            for path in sockets.made:
+                remove_socket(path)
+            self.ledger.log()
+            self.decisions.close()
+            log.info("stopped")
+        if failed:
+            raise failed[0]
+
+    # -- start
+
+    def _sockets(self, handed: dict[str, list[socket.socket]]) -> Sockets:
+        """The sockets of the service manager, or else our own."""
+        settings = self.settings
+        found = Sockets(handed.get("authz", []), handed.get("admin", []), [])
+        unknown = set(handed) - {"authz", "admin"}
+        if unknown:
+            raise ValueError(
+                f"sockets named {', '.join(sorted(unknown))} were handed over; "
+                "set FileDescriptorName=authz or admin"
+            )
+        if not found.authz:
+            found.authz = [
+                open_listener(settings.listen, settings.socket_mode, settings.socket_group)
+            ]
+            found.made += [settings.listen.path] if settings.listen.path else []
+        if not found.admin and settings.admin:
+            found.admin = [
+                open_listener(settings.admin, settings.socket_mode, settings.socket_group)
+            ]
+            found.made += [settings.admin.path] if settings.admin.path else []
+        return found
+
+    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _hang_up(self) -> None:
+        """SIGHUP: open the log anew and read the policy again."""
+        self.notifier.reloading()
+        try:
+            self.decisions.reopen()
+        except OSError as error:
+            log.error("the decision log can't be opened anew: %s", error)
+        self._reloading = asyncio.create_task(self.store.reload())
+
+    async def _serve_admin(self, listeners: list[socket.socket], stopped: asyncio.Event) -> None:
+        """Serve metrics until told to stop.  Loaded aside: decisions don't wait for it."""
+        if not listeners:
+            await stopped.wait()
+            return
+        module = await asyncio.to_thread(import_module, ".admin", __package__)
+        self.status = status = Status(self.counts)
+        self._tell_status()
+        admin: Admin = module.Admin(status)
+        await admin.start(listeners)
+        try:
+            await stopped.wait()
+            status.not_ready = "draining"
+            await self._drain()
+        finally:
+            await admin.close()
+
+    # -- the policy
+
+    def _engine(self, policy: Policy) -> Engine:
+        return Engine(policy, entries=self.settings.limits.cache_entries, answers=self.answers)
+
+    def _reloaded(self, result: Reload) -> None:
+        """Swap, count and say how a reload ended."""
+        if result.policy is not self.service.engine.policy:
+            self.service.engine = self._engine(result.policy)
+        self.counts.reloaded(result.policy, result.ok, result.at)
+        self.counts.crl_backwards += result.backwards
+        self.problems = tuple(map(str, result.diagnostics))
+        if result.ok:
+            self.loaded_at = result.at
+            log.info("policy %s is in force", result.policy.hash)
+        else:
+            log.error(
+                "reload refused, policy %s stays in force:\n%s",
+                result.policy.hash,
+                "\n".join(self.problems),
+            )
+        for warning in result.policy.warnings:
+            log.warning("%s", warning)
+        self.notifier.ready(self._status_line())
+        self._tell_status()
+
+    status: Status | None = None
+
+    def _tell_status(self) -> None:
+        if self.status is not None:
+            self.status.policy = self.service.engine.policy
+            self.status.loaded_at = self.loaded_at
+            self.status.problems = self.problems
+            self.status.not_ready = "draining" if self.service.draining else ""
+
+    def _status_line(self) -> str:
+        state = "last reload refused, " if self.problems else ""
+        return f"{state}policy {self.service.engine.policy.hash} in force"
+
+    # -- decisions
+
+    async def _ask(self, questions: list[Question], deadline: float) -> None:
+        """Wait for the OCSP answers that a decision wanted."""
+        trusts = self.service.engine.policy.trusts
+        asked = (
+            self.answers.ensure(q, trusts[q.trust].clock_tolerance, deadline)
+            for q in questions
+            if q.trust in trusts
+        )
+        await asyncio.gather(*asked)
+
+    # -- chores
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.service.sweep(time.monotonic())
+            self.counts.log_dropped = self.decisions.dropped
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.ledger.log()
+            self.decisions.flush()
+
+    async def _watchdog(self) -> None:
+        seconds = watchdog_seconds(os.environ, os.getpid())
+        while seconds:
+            self.notifier.alive()
+            await asyncio.sleep(seconds / 3)
+
+    async def _crl_ages(self) -> None:
+        """Warn, once for each CRL, well before its end."""
+        while True:
+            for trust in self.service.engine.policy.trusts.values():
+                for crl in trust.crl_list:
+                    self._warn_of_end(crl, time.time())
+            await asyncio.sleep(60)
+
+    def _warn_of_end(self, crl: Crl, now: float) -> None:
+        end = crl.next_update or now
+        ahead = min(WARN_BEFORE, (end - crl.this_update) / 2)
+        if now > end - ahead and (crl.source, end) not in self._warned:
+            self._warned.add((crl.source, end))
+            log.warning("CRL %s ends in %.1f hours", crl.source, (end - now) / 3600)
+
+    # -- stop
+
+    async def _drain(self) -> None:
+        """Let what is under way end, within the drain timeout."""
+        self.service.drain()
+        deadline = time.monotonic() + self.settings.limits.drain_timeout
+        while self.service.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.service.connections):
+            connection.abort()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)

@@ -1,0 +1,19 @@
+"""What the probes and the status page tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.authorizer.telemetry.counters import Counts
+from sidecar.core.policy.compile import Policy
+
+
+@dataclass(slots=True)
+class Status:
+    """How the daemon stands.  `not_ready` says why it isn't, or nothing."""
+
+    counts: Counts
+    policy: Policy | None = None
+    loaded_at: float = 0.0
+    problems: tuple[str, ...] = ()
+    not_ready: str = "no policy is in force yet"

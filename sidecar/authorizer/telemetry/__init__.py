@@ -1,0 +1,1 @@
+"""What is recorded of decisions: metrics, and the decision log."""

@@ -1,0 +1,112 @@
+"""What was decided, counted.
+
+Counting is on the hot path, so it is a few dictionary look-ups; `metrics` shows the counts to
+Prometheus.  No label ever carries what a client chose.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from sidecar.authorizer.request_cache import Again, Answered, Repeat
+from sidecar.core.policy.compile import Policy
+
+BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
+"""Upper bounds of the duration histogram, in seconds."""
+
+DAY = 86_400.0
+WITHIN = {"1d": 86_400, "7d": 604_800, "30d": 2_592_000}
+MOST_CLIENTS = 10_000
+"""Most distinct certificates remembered for a gauge; beyond that it stays at this number."""
+
+
+class Counts:
+    """Everything that is counted.  `now` gives seconds since the epoch."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self.decisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.shadow: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+        self.locked_out: dict[str, set[str]] = {}
+        self._clients: dict[str, float] = {}
+        self._clients_before: dict[str, float] = {}
+        self._clients_since = now()
+        self.reloads = {"success": 0, "error": 0}
+        self.reloaded_at = 0.0
+        self.crl_backwards = 0
+        self.log_dropped = 0
+        self.policy: Policy | None = None
+        self.settle: Callable[[], object] = int  # to be called before these are read
+        self.connections: Callable[[], int] = int
+        self.ocsp_answers: Callable[[], int] = int
+        self.ocsp_failures: Mapping[str, int] = {}
+
+    def record(self, answered: Answered, seconds: float) -> None:
+        """Count one decision, which took so many seconds, and note its client."""
+        self._count(answered, 1)
+        self._time([seconds])
+        decision, subject = answered.decision, answered.decision.subject
+        if subject is None:
+            return
+        if answered.granted:
+            if len(self._clients) < MOST_CLIENTS:
+                self._clients[subject.sha256] = subject.not_after
+        elif decision.monitored:
+            clients = self.locked_out.setdefault(decision.location, set())
+            if len(clients) < MOST_CLIENTS:
+                clients.add(subject.sha256)
+
+    def record_again(self, repeats: Iterable[Repeat]) -> None:
+        """Count more of the same, whose clients were noted before; and begin anew with each."""
+        for repeat in repeats:
+            self._count(repeat.answered, repeat.times)
+            repeat.times = 0
+
+    def record_times(self, asked: Iterable[Again]) -> None:
+        """How long each of these, one at least, took."""
+        took = sorted([end - start for _, _, _, start, end in asked])
+        if took[0] < 0:  # the clock was set back meanwhile: no less than 0, as $request_time
+            took = [max(0.0, seconds) for seconds in took]
+        self._time(took)
+
+    def _time(self, took: list[float]) -> None:
+        """Durations in seconds, the shortest first."""
+        below = 0
+        for i, bound in enumerate(BUCKETS):
+            upto = bisect_right(took, bound, below)
+            self.buckets[i] += upto - below
+            below = upto
+            if below == len(took):
+                break
+        self.buckets[-1] += len(took) - below
+        self.seconds += sum(took)
+
+    def _count(self, answered: Answered, times: int) -> None:
+        self.decisions[answered.label] += times
+        if answered.shadow is not None:
+            self.shadow[answered.shadow] += times
+
+    def reloaded(self, policy: Policy, ok: bool, at: float) -> None:
+        """Note how a reload ended; what enforcing would break is counted anew."""
+        self.reloads["success" if ok else "error"] += 1
+        if ok:
+            self.reloaded_at = at
+            self.locked_out = {n: set() for n, loc in policy.locations.items() if loc.monitor}
+        self.policy = policy
+
+    def expiring(self) -> dict[str, int]:
+        """How many of the clients let in today or the day before end soon."""
+        now = self._now()
+        if now - self._clients_since > DAY:
+            self._clients_before, self._clients = self._clients, {}
+            self._clients_since = now
+        ends = {**self._clients_before, **self._clients}.values()
+        return {
+            label: sum(now < end <= now + seconds for end in ends)
+            for label, seconds in WITHIN.items()
+        }

@@ -1,0 +1,206 @@
+"""The decision log: one line a decision, which no certificate and no client can break.
+
+Every value is written as a JSON string in pure ASCII, so control characters, DEL and
+bidirectional marks appear escaped.  A file is written as nginx writes its access log with
+`buffer=`: by many lines at once; stderr, which may be a pipe that somebody reads slowly, by a
+thread.  A full disk or a closed pipe stops no decision: lines that find no room are dropped and
+counted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from json.encoder import encode_basestring_ascii as quote
+
+from sidecar.authorizer.request_cache import Again, Answered, Repeat
+from sidecar.core.decision import Decision
+from sidecar.core.wire import AuthzRequest
+
+ROOM = 16 * 2**20
+"""Most bytes that wait for the thread that writes to stderr."""
+
+BATCH = 32
+"""Lines that are written at once; fewer when `flush` is called."""
+
+# Not blocking: to open a FIFO that nobody reads is an error, not a wait.
+_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+_LINE_FEED, _QUOTE, _BACKSLASH = b'\n"\\'
+_PARTS = 6
+"""Pieces of a line."""
+_ABSENT = AuthzRequest(None)
+
+
+class DecisionLog:
+    """Writes decisions to a file or to stderr.  `mode`: all, denied or off; `form`: text, json."""
+
+    def __init__(self, mode: str, form: str, path: str) -> None:
+        """Raises OSError where the file can't be opened."""
+        self._mode = mode
+        self._json = form == "json"
+        self._took = b'","us":%d,"uri":"' if self._json else b'" us=%d uri="'
+        self._took_micros = [self._took % micros for micros in range(1000)]
+        self._end = b'"}\n' if self._json else b'"\n'
+        self._path = "" if path == "stderr" else path
+        self._file = self._open()
+        self._parts: list[bytes] = []  # of the lines to come, `_PARTS` each
+        self._blocks: deque[tuple[bytes, int]] = deque()  # for the thread; and their lines
+        self._wake = threading.Event()
+        self._stopping = False
+        self._torn = False
+        self._stamp = b""  # of the milliseconds from `_since` to `_until`
+        self._since = self._until = 0.0
+        self._second = (-1, "")
+        self._added = self._taken = 0  # bytes, ever; each is counted up by one thread only
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
+        if mode != "off" and not self._path:
+            self._thread.start()
+
+    def write(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
+        """Log one decision, if its kind is to be logged."""
+        if self._wants(answered):
+            request = request or _ABSENT
+            now = time.time()
+            once = Repeat(request, answered, b"", 0.0)
+            self.write_again([(once, b"", _inside(request.request_id), now - seconds, now)])
+
+    def write_again(self, asked: Iterable[Again]) -> None:
+        """Log decisions asked for again, by another id and, if there is one, another URI."""
+        parts, took, end_of_line = self._parts, self._took_micros, self._end
+        for repeat, uri, request_id, start, end in asked:
+            written = repeat.written
+            if written is None:
+                wanted = self._wants(repeat.answered)
+                written = self._same(repeat.answered, repeat.request) if wanted else b""
+                repeat.written = written
+            if written:
+                if not uri or _QUOTE in uri or _BACKSLASH in uri:
+                    uri = _within(uri or repeat.request.uri)
+                if not self._since <= end < self._until:
+                    self._stamp_anew(end)
+                micros = int((end - start) * 1e6)
+                us = took[micros] if 0 <= micros < 1000 else self._took % max(0, micros)
+                parts += (self._stamp, written, request_id, us, uri, end_of_line)
+        if len(parts) >= BATCH * _PARTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, or have it written; to be called a few times a second."""
+        if not self._parts:
+            return
+        block, lines = b"".join(self._parts), len(self._parts) // _PARTS
+        self._parts.clear()
+        if self._path:
+            self._put(block, lines)
+        elif self._added - self._taken + len(block) > ROOM:
+            self.dropped += lines
+        else:
+            self._added += len(block)
+            self._blocks.append((block, lines))
+            self._wake.set()
+
+    def reopen(self) -> None:
+        """Open the file anew, as after it was moved away (SIGHUP).  Raises OSError."""
+        if self._path:
+            fresh, old = self._open(), self._file
+            self._file = fresh
+            os.close(old)
+
+    def close(self, patience: float = 2.0) -> None:
+        """Write what waits, for at most so many seconds."""
+        self.flush()
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+
+    # -- one line
+
+    def _note(self, decision: Decision) -> str:
+        """What is the same for every request that is decided so."""
+        subject = decision.subject
+        fields = [
+            ("decision", decision.verdict),
+            ("reason", str(decision.reason)),
+            ("location", decision.location),
+            ("rule", decision.rule),
+            ("subject", subject.dn if subject else ""),
+            ("serial", subject.serial_hex if subject else ""),
+            ("sha256", subject.sha256 if subject else ""),
+            ("detail", "" if decision.granted else decision.detail[:500]),
+        ]
+        return self._join(fields)
+
+    def _wants(self, answered: Answered) -> bool:
+        return self._mode == "all" or (self._mode == "denied" and not answered.granted)
+
+    def _same(self, answered: Answered, request: AuthzRequest) -> bytes:
+        """What stands between the time and the id."""
+        if not answered.note:
+            answered.note = self._note(answered.decision)
+        asked = self._join(
+            [
+                ("method", request.method),
+                ("host", request.host),
+                ("client_ip", request.client_ip),
+                ("verify", request.verify),
+            ]
+        )
+        if self._json:
+            return f'",{answered.note},{asked},"id":"'.encode()
+        return f' {answered.note} {asked} id="'.encode()
+
+    def _join(self, fields: list[tuple[str, str]]) -> str:
+        if self._json:
+            return ",".join([f'"{name}":{quote(value)}' for name, value in fields])
+        return " ".join([f"{name}={quote(value)}" for name, value in fields])
+
+    def _stamp_anew(self, now: float) -> None:
+        second, millis = divmod(int(now * 1000), 1000)
+        if second != self._second[0]:
+            start = '{"time":"' if self._json else ""
+            text = start + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second, text
+        self._stamp = f"{self._second[1]}.{millis:03d}Z".encode()
+        self._since = second + millis / 1000
+        self._until = self._since + 0.001
+
+    # -- the writing thread
+
+    def _open(self) -> int:
+        if not self._path:
+            return 2
+        return os.open(self._path, _OPEN, 0o640)
+
+    def _write(self) -> None:
+        while not self._stopping or self._blocks:
+            self._wake.wait()
+            self._wake.clear()
+            while self._blocks:
+                block, lines = self._blocks.popleft()
+                self._put(block, lines)
+                self._taken += len(block)
+
+    def _put(self, block: bytes, lines: int) -> None:
+        view = memoryview(b"\n" + block if self._torn else block)
+        try:
+            while view:
+                written = os.write(self._file, view)
+                self._torn = view[written - 1] != _LINE_FEED
+                view = view[written:]
+        except OSError:
+            self.dropped += lines
+
+
+def _inside(text: str) -> bytes:
+    """What stands between the quotes of a JSON string."""
+    return quote(text)[1:-1].encode()
+
+
+def _within(value: bytes) -> bytes:
+    """As `_inside`, of a header's value."""
+    return _inside(value.decode("latin-1"))

@@ -1,0 +1,118 @@
+"""The counts as Prometheus reads them; loaded when somebody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from sidecar.core.policy.compile import Policy
+
+from .counters import BUCKETS, Counts
+
+PREFIX = "mtls_sidecar_"
+
+
+class DecisionCollector(Collector):
+    """Turns counts into metric families when Prometheus asks."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def describe(self) -> list[Metric]:
+        """Nothing is promised before it is collected."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families at this moment."""
+        counts = self._counts
+        counts.settle()
+        labels = ("location", "decision", "reason")
+        yield _counter("decisions", "Decisions answered to nginx", labels, counts.decisions)
+        yield _counter("shadow_decisions", "What enforcing would decide", labels, counts.shadow)
+        yield self._durations()
+        reloads = {(result,): count for result, count in counts.reloads.items()}
+        yield _counter("policy_reloads", "Attempts to load the policy", ("result",), reloads)
+        yield _gauge(
+            "policy_reload_timestamp_seconds", "Last good load", (), {(): counts.reloaded_at}
+        )
+        locked = {(name,): len(clients) for name, clients in counts.locked_out.items()}
+        yield _gauge(
+            "shadow_would_break_clients",
+            "Distinct certificates that enforcing would lock out",
+            ("location",),
+            locked,
+        )
+        yield _gauge(
+            "clients_expiring",
+            "Clients let in that end within",
+            ("within",),
+            {(k,): n for k, n in counts.expiring().items()},
+        )
+        yield _gauge(
+            "connections", "Open authorization connections", (), {(): counts.connections()}
+        )
+        yield _gauge("ocsp_answers", "OCSP answers at hand", (), {(): counts.ocsp_answers()})
+        failures = {(kind,): count for kind, count in list(counts.ocsp_failures.items())}
+        yield _counter("ocsp_failures", "Questions without an answer", ("kind",), failures)
+        yield _counter("crl_backwards", "CRLs refused as older", (), {(): counts.crl_backwards})
+        yield _counter("log_lines_dropped", "Log lines lost", (), {(): counts.log_dropped})
+        if counts.policy is not None:
+            yield from _policy(counts.policy)
+
+    def _durations(self) -> Metric:
+        counts = self._counts
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts.buckets, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        family = HistogramMetricFamily(
+            PREFIX + "decision_duration_seconds", "Time that a decision took"
+        )
+        family.add_metric([], buckets, counts.seconds)
+        return family
+
+
+def _counter(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, doc, labels=labels)
+    for key, value in list(values.items()):
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, doc, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _policy(policy: Policy) -> Iterator[Metric]:
+    """What is known of the policy in force, and of its CRLs."""
+    info = InfoMetricFamily(PREFIX + "policy", "The policy in force", labels=())
+    info.add_metric((), {"hash": policy.hash})
+    yield info
+    labels = ("trust", "source")
+    crls = {(t.name, crl.source): crl for t in policy.trusts.values() for crl in t.crl_list}
+    ends = {key: crl.next_update for key, crl in crls.items() if crl.next_update is not None}
+    yield _gauge("crl_next_update_timestamp_seconds", "End of the CRL", labels, ends)
+    counts = {key: float(crl.entry_count) for key, crl in crls.items()}
+    yield _gauge("crl_entries", "Revoked certificates in the CRL", labels, counts)
+
+
+def registry_for(counts: Counts) -> CollectorRegistry:
+    """A registry of these counts and the process's own metrics."""
+    registry = CollectorRegistry()
+    registry.register(DecisionCollector(counts))
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry

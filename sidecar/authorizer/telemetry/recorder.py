@@ -1,0 +1,71 @@
+"""Tells counts and log of every decision: of those asked for again many at once.
+
+Most of what a repeated decision costs would be counting and logging it, one by one.  What is
+remembered of a request was in the processor's cache when it was answered and may not be later, so
+it is counted there and then, and told to the metrics when they are read.
+"""
+
+from __future__ import annotations
+
+from sidecar.authorizer.request_cache import Again, Answered, Repeat
+from sidecar.core.wire import AuthzRequest
+
+from .counters import Counts
+from .decision_log import DecisionLog
+
+BATCH = 16
+"""Most decisions that wait to be logged; fewer when `log` is called.
+
+By more it is a little cheaper, and those who ask meanwhile wait for longer.
+"""
+
+UNCOUNTED = 2048
+"""About how many different requests wait to be counted, at most; none after `settle`."""
+
+
+class Ledger:
+    """Where every decision is entered.  For one thread."""
+
+    def __init__(self, counts: Counts, decisions: DecisionLog) -> None:
+        self._counts = counts
+        self._decisions = decisions
+        self._waiting: list[Again] = []
+        self._uncounted: list[Repeat] = []
+        counts.settle = self.settle
+
+    def enter(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
+        """A decision that took so many seconds; the request if it could be read."""
+        self.log()
+        self._counts.record(answered, seconds)
+        self._decisions.write(answered, request, seconds)
+
+    def enter_again(
+        self, repeat: Repeat, uri: bytes, request_id: bytes, start: float, end: float
+    ) -> None:
+        """One asked for again: its URI (empty: the same) and id, when it came and was answered."""
+        if not repeat.times:
+            self._uncounted.append(repeat)
+        repeat.times += 1
+        waiting = self._waiting
+        waiting.append((repeat, uri, request_id, start, end))
+        if len(waiting) >= BATCH:
+            self.log()
+
+    def log(self) -> None:
+        """Log what waits; to be called a few times a second."""
+        waiting = self._waiting
+        if waiting:
+            self._waiting = []
+            self._counts.record_times(waiting)
+            self._decisions.write_again(waiting)
+        if len(self._uncounted) > UNCOUNTED:
+            self._count(BATCH)  # as many as can have come since the last time
+
+    def settle(self) -> None:
+        """Log and count what waits; to be called before counts are read."""
+        self.log()
+        self._count(len(self._uncounted))
+
+    def _count(self, most: int) -> None:
+        self._counts.record_again(self._uncounted[:most])
+        del self._uncounted[:most]

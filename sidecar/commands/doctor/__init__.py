@@ -1,0 +1,1 @@
+"""`mtls-sidecar doctor`: find faults in an nginx configuration."""

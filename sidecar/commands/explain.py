@@ -1,0 +1,72 @@
+"""`explain`: one request decided aloud, by the code that the daemon decides with."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from urllib.parse import quote
+
+from sidecar.core.decision import Decision, Step
+from sidecar.core.evaluate import evaluate
+from sidecar.core.policy.compile import Policy
+from sidecar.core.wire import AuthzRequest
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def escaped_pem(data: bytes) -> bytes:
+    """A certificate file, PEM or DER, as nginx would forward it.
+
+    Of a file with text around it (as EasyRSA writes) or with a chain, the first certificate
+    counts.  What is none is passed on as it is: the decision says what's wrong with it.
+    """
+    if found := _PEM.search(data):
+        data = found.group() + b"\n"
+    elif data.startswith(b"\x30"):
+        data = pem_of(data)
+    return quote(data.decode("latin-1"), safe="", encoding="latin-1").encode()
+
+
+def pem_of(der: bytes) -> bytes:
+    """DER in PEM's clothes; even if it is no certificate, so that the decision says so."""
+
+    body = base64.encodebytes(der)
+    return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+
+def explain(policy: Policy, request: AuthzRequest, now: float) -> tuple[Decision, list[Step]]:
+    """The decision and its steps."""
+    trace: list[Step] = []
+    return evaluate(policy, request, now, trace=trace), trace
+
+
+def as_json(decision: Decision, steps: list[Step]) -> str:
+    """The answer for programs."""
+    found = {
+        "decision": decision.verdict,
+        "reason": str(decision.reason),
+        "rule": decision.rule,
+        "location": decision.location,
+        "roles": list(decision.roles),
+        "monitored": decision.monitored,
+        "status": decision.status,
+        "steps": [{"step": s.name, "passed": s.passed, "saw": s.saw} for s in steps],
+    }
+    return json.dumps(found, indent=2)
+
+
+def as_text(decision: Decision, steps: list[Step]) -> str:
+    """The answer for people: a line for each step, then the verdict."""
+    lines = [f"{'ok  ' if s.passed else 'STOP'} {s.name:<12} {printable(s.saw)}" for s in steps]
+    verdict = f"{decision.verdict} ({decision.reason})"
+    if decision.rule:
+        verdict += f" by {decision.rule}"
+    if decision.monitored and not decision.granted:
+        verdict += "; monitor mode: enforcing would deny"
+    return "\n".join([*lines, verdict])
+
+
+def printable(text: str) -> str:
+    """The text with whatever could fool a terminal escaped."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

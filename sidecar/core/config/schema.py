@@ -1,0 +1,305 @@
+"""A small vocabulary for schemas: what a value may be, how it is read, and its JSON Schema.
+
+A record is a dataclass whose fields carry a `Kind` (see `key`).  Reading goes on after a mistake,
+so that one run gathers them all in `Report`; what couldn't be read is then left out, and whoever
+asked must look at the report before using the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+from sidecar.core.errors import Diagnostic, PolicyError
+
+from .yaml_tree import Node, parse
+
+T = TypeVar("T")
+
+
+class Invalid(Exception):
+    """The value was reported; whoever reads what is around it goes on without it."""
+
+
+@dataclass(slots=True)
+class Report:
+    """The mistakes of one file so far."""
+
+    file: str
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def add(self, node: Node, message: str, hint: str = "") -> None:
+        """Note a mistake at a node."""
+        self.diagnostics.append(Diagnostic(self.file, node.line, node.column, message, hint))
+
+    def fail(self, node: Node, message: str, hint: str = "") -> Invalid:
+        """Note a mistake and give the exception to raise."""
+        self.add(node, message, hint)
+        return Invalid()
+
+    def check(self) -> None:
+        """Raise `PolicyError` if anything was noted."""
+        if self.diagnostics:
+            raise PolicyError(self.diagnostics)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A text value and the node that it was read from, for later diagnostics."""
+
+    text: str
+    node: Node = field(repr=False, compare=False)
+
+
+class Kind(Protocol):
+    """What a value may be."""
+
+    def read(self, node: Node, report: Report) -> Any:
+        """The value of a node.  Raises `Invalid` after reporting."""
+
+    def schema(self) -> dict[str, Any]:
+        """Its JSON Schema (draft 2020-12)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text as written, which `check` may turn into something else (it raises ValueError)."""
+
+    what: str = "text"
+    pattern: str = ""
+    check: Callable[[str], Any] | None = None
+    located: bool = False
+
+    def read(self, node: Node, report: Report) -> Any:
+        if node.text is None or node.text == "":
+            raise report.fail(node, f"{node.kind} where {self.what} is wanted")
+        if self.pattern and not re.fullmatch(self.pattern, node.text):
+            raise report.fail(node, f"{node.text!r} is not {self.what}")
+        if self.check is None:
+            return Located(node.text, node) if self.located else node.text
+        try:
+            return self.check(node.text)
+        except ValueError as error:
+            message, *hint = error.args
+            raise report.fail(node, str(message), *map(str, hint)) from None
+
+    def schema(self) -> dict[str, Any]:
+        pattern = {"pattern": f"^(?:{self.pattern})$"} if self.pattern else {}
+        return {"type": ["string", "number"], "description": self.what, **pattern}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def read(self, node: Node, report: Report) -> str:
+        if node.text not in self.words:
+            wrote = repr(node.text) if node.text is not None else node.kind
+            raise report.fail(node, f"{wrote} can't stand here", f"write {_either(self.words)}")
+        return node.text
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.words)}
+
+
+class Flag:
+    """`true` or `false`, and no other word for them."""
+
+    def read(self, node: Node, report: Report) -> bool:
+        if node.text not in ("true", "false"):
+            wrote = repr(node.text) if node.text is not None else node.kind
+            raise report.fail(node, f"{wrote} is no yes or no", "write true or false")
+        return node.text == "true"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number within bounds."""
+
+    least: int
+    most: int
+
+    def read(self, node: Node, report: Report) -> int:
+        text = node.text or ""
+        if not re.fullmatch("0|[1-9][0-9]{0,17}", text) or not self.least <= int(text) <= self.most:
+            wrote = repr(text) if node.text is not None else node.kind
+            hint = f"write a whole number from {self.least} to {self.most}"
+            raise report.fail(node, f"{wrote} is out of place", hint)
+        return int(text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list; with `or_one`, a single value stands for a list of it.  Nothing is no item."""
+
+    item: Kind
+    or_one: bool = False
+
+    def read(self, node: Node, report: Report) -> tuple[Any, ...]:
+        if node.items is None:
+            if node.empty:
+                return ()
+            if self.or_one:
+                return (self.item.read(node, report),)
+            raise report.fail(node, f"{node.kind} where a list is wanted", "write [ … ]")
+        return tuple(each(node.items, lambda n: self.item.read(n, report)))
+
+    def schema(self) -> dict[str, Any]:
+        many = {"type": "array", "items": self.item.schema()}
+        return {"anyOf": [self.item.schema(), many]} if self.or_one else many
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    """A mapping whose keys are names that the administrator chooses."""
+
+    value: Kind
+    names: str
+
+    def read(self, node: Node, report: Report) -> dict[str, Any]:
+        if node.empty:
+            return {}
+        found: dict[str, Any] = {}
+        for name, value in pairs(node, report):
+            if not re.fullmatch(self.names, name.text or ""):
+                report.add(name, f"{name.text!r} is no name", "use A-Z a-z 0-9 _ - (1 to 64)")
+            with contextlib.suppress(Invalid):
+                found[name.text or ""] = self.value.read(value, report)
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": f"^(?:{self.names})$"},
+            "additionalProperties": self.value.schema(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generic[T]):
+    """A mapping with the keys of a dataclass."""
+
+    type: type[T]
+
+    def read(self, node: Node, report: Report) -> T:
+        fields = keys_of(self.type)
+        found: dict[str, Any] = {}
+        present = {name.text for name, _ in pairs(node, report)}
+        for missing in [n for n, f in fields.items() if f.metadata["required"]]:
+            if missing not in present:
+                report.add(node, f"{missing!r} is missing", f"add {missing}: …")
+        for name, value in pairs(node, report):
+            spec = fields.get(name.text or "")
+            if spec is None:
+                report.add(name, f"unknown key {name.text!r}", suggest(name.text, fields))
+                continue
+            with contextlib.suppress(Invalid):
+                found[spec.name] = spec.metadata["kind"].read(value, report)
+        if "node" in {f.name for f in dataclasses.fields(self.type)}:  # type: ignore[arg-type]  # always a dataclass
+            found["node"] = node
+        return self.type(**found)
+
+    def schema(self) -> dict[str, Any]:
+        fields = keys_of(self.type)
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "required": [name for name, spec in fields.items() if spec.metadata["required"]],
+            "properties": {
+                name: {**spec.metadata["kind"].schema(), "description": spec.metadata["doc"]}
+                for name, spec in fields.items()
+            },
+        }
+
+
+def examine(record: type[T], data: bytes, file: str) -> tuple[T, Report]:
+    """What can be read of a file, and all its mistakes of form.
+
+    Raises `PolicyError` where nothing can be read of it.
+    """
+    root, mistakes = parse(data, file)
+    report = Report(file, mistakes)
+    try:
+        return Record(record).read(root, report), report
+    except Invalid:
+        raise PolicyError(report.diagnostics) from None
+
+
+def read_record(record: type[T], data: bytes, file: str) -> T:
+    """A file without a mistake.  Raises `PolicyError` with every diagnostic."""
+    found, report = examine(record, data, file)
+    report.check()
+    return found
+
+
+def key(kind: Kind, doc: str, *, required: bool = False, **default: Any) -> Any:
+    """A dataclass field that is a key of the file: what it may be and what it is for."""
+    return field(metadata={"kind": kind, "doc": doc, "required": required}, **default)
+
+
+def keys_of(record: type) -> Mapping[str, dataclasses.Field[Any]]:
+    """The keys of a record, by their spelling in the file."""
+    fields = dataclasses.fields(record)
+    return {f.name.rstrip("_"): f for f in fields if "kind" in f.metadata}
+
+
+def pairs(node: Node, report: Report) -> list[tuple[Node, Node]]:
+    """The pairs of a mapping; nothing at all is an empty one.  Raises `Invalid` for the rest."""
+    if node.empty:
+        return []
+    if node.pairs is None:
+        raise report.fail(node, f"{node.kind} where a mapping is wanted", "write `key: value`")
+    return node.pairs
+
+
+def each(nodes: list[Node], read: Callable[[Node], T]) -> list[T]:
+    """What can be read of the nodes; the others were reported."""
+    found = []
+    for node in nodes:
+        with contextlib.suppress(Invalid):
+            found.append(read(node))
+    return found
+
+
+def suggest(wrote: str | None, known: Mapping[str, Any]) -> str:
+    """What to write instead of an unknown word."""
+    close = difflib.get_close_matches(wrote or "", known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"write {_either(tuple(known))}"
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def moment(text: str, *, end: bool = False) -> float:
+    """A date or an RFC 3339 time → seconds since the epoch.  Raises ValueError.
+
+    A date alone is its first moment in UTC, or with `end` the first moment after that day, so
+    that `until: 2027-01-31` holds on the 31st.  A time without an offset is refused.
+    """
+    hint = "write 2027-01-31 or 2027-01-31T18:00:00Z"
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+            return (day + timedelta(days=1) if end else day).timestamp()
+        if not re.fullmatch(
+            r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text
+        ):
+            raise ValueError
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no date", hint) from None

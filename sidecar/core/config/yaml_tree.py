@@ -1,0 +1,197 @@
+"""YAML bytes → a tree of plain text with line and column, and nothing cleverer.
+
+Scalars are taken as written: no booleans, octals or sexagesimals of YAML 1.1.  Duplicate keys,
+anchors, aliases, tags, a second document and deep nesting are mistakes, each with its place.
+The parser is libyaml's; the tree is built from its events, so an alias is never followed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import yaml
+
+from sidecar.core.errors import Diagnostic, PolicyError
+
+MAX_BYTES = 16 * 1024 * 1024
+"""Largest file read, in bytes."""
+
+MAX_DEPTH = 32
+"""Deepest nesting of lists and mappings."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A scalar (`text`), a list (`items`) or a mapping (`pairs`), and where it starts."""
+
+    line: int
+    column: int
+    text: str | None = None
+    items: list[Node] | None = None
+    pairs: list[tuple[Node, Node]] | None = None
+    plain: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is, in an administrator's words."""
+        if self.pairs is not None:
+            return "a mapping"
+        if self.items is not None:
+            return "a list"
+        return "nothing" if self.empty else "text"
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all was written, as after `allow:`."""
+        return self.text == "" and self.plain
+
+
+@dataclass(slots=True)
+class _Builder:
+    file: str
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    open: list[Node] = field(default_factory=list)
+    keys: list[Node | None] = field(default_factory=list)
+    root: Node | None = None
+
+    def report(self, event: yaml.Event, message: str, hint: str = "") -> None:
+        self.diagnostics.append(Diagnostic(self.file, *_place(event), message, hint))
+
+    def take(self, event: yaml.Event) -> None:
+        """Put one event in its place."""
+        if isinstance(event, yaml.ScalarEvent):
+            self._check(event)
+            self._add(self._node(event, text=event.value, plain=event.style in (None, "")))
+        elif isinstance(event, yaml.MappingStartEvent):
+            self._check(event)
+            self._enter(event, self._node(event, pairs=[]))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._check(event)
+            self._enter(event, self._node(event, items=[]))
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self.open.pop()
+            self.keys.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            self.report(event, f"alias *{event.anchor}", "write the value out")
+            self._add(self._node(event, text="", plain=True))
+        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+            self.report(event, "a second document", "put everything into one document")
+            raise PolicyError(self.diagnostics)
+
+    def _node(
+        self,
+        event: yaml.Event,
+        *,
+        text: str | None = None,
+        items: list[Node] | None = None,
+        pairs: list[tuple[Node, Node]] | None = None,
+        plain: bool = False,
+    ) -> Node:
+        return Node(*_place(event), text, items, pairs, plain)
+
+    def _check(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        if event.anchor is not None:
+            self.report(event, f"anchor &{event.anchor}", "remove it; nothing can refer to it")
+        if event.tag is not None:
+            self.report(event, f"tag {event.tag}", "remove it; every value is text as written")
+
+    def _enter(self, event: yaml.Event, node: Node) -> None:
+        self._add(node)
+        self.open.append(node)
+        self.keys.append(None)
+        if len(self.open) > MAX_DEPTH:
+            self.report(event, f"nested deeper than {MAX_DEPTH} levels", "flatten it")
+            raise PolicyError(self.diagnostics)
+
+    def _add(self, node: Node) -> None:
+        if not self.open:
+            self.root = node
+            return
+        parent = self.open[-1]
+        if parent.items is not None:
+            parent.items.append(node)
+        elif parent.pairs is not None:
+            key = self.keys[-1]
+            if key is None:
+                self.keys[-1] = node
+            else:
+                parent.pairs.append((key, node))
+                self.keys[-1] = None
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    """Line and column of an event, from 1."""
+    mark = event.start_mark
+    assert mark is not None  # events of a parser have one
+    return mark.line + 1, mark.column + 1
+
+
+def _duplicates(node: Node, file: str, found: list[Diagnostic]) -> None:
+    """Report each key that a mapping has twice, and each key that isn't text."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        stack.extend(node.items or ())
+        seen: dict[str, int] = {}
+        for key, value in node.pairs or ():
+            stack.append(value)
+            if key.text is None:
+                found.append(Diagnostic(file, key.line, key.column, "a key that isn't text"))
+            elif key.text in seen:
+                found.append(
+                    Diagnostic(
+                        file,
+                        key.line,
+                        key.column,
+                        f"duplicate key {key.text!r}",
+                        f"it stands in line {seen[key.text]} already; keep one of them",
+                    )
+                )
+            else:
+                seen[key.text] = key.line
+
+
+def _decode(data: bytes, file: str) -> str:
+    if len(data) > MAX_BYTES:
+        raise PolicyError([Diagnostic(file, 0, 0, f"larger than {MAX_BYTES >> 20} MiB")])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        hint = "save the file as UTF-8"
+        raise PolicyError([Diagnostic(file, line, column, "not UTF-8", hint)]) from None
+
+
+def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
+    """The parser's own complaint as a diagnostic."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        message = f"not YAML: {error.problem or error.context}"
+        hint = f"{error.context}, line {error.context_mark.line + 1}" if error.context_mark else ""
+        if "cannot start any token" in message:
+            hint = "indent with blanks, and quote values that begin with a special character"
+        return Diagnostic(file, mark.line + 1, mark.column + 1, message, hint)
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        return Diagnostic(file, line, column, "a control character", "remove it")
+    return Diagnostic(file, 0, 0, f"not YAML: {error}")
+
+
+def parse(data: bytes, file: str) -> tuple[Node, list[Diagnostic]]:
+    """The file's one document, and every mistake that doesn't keep it from being read.
+
+    Raises `PolicyError` where it can't be read.
+    """
+    text = _decode(data, file)
+    builder = _Builder(file)
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            builder.take(event)
+    except yaml.YAMLError as error:
+        raise PolicyError([*builder.diagnostics, _syntax(error, text, file)]) from None
+    if builder.root is None:
+        raise PolicyError([Diagnostic(file, 0, 0, "the file is empty", "begin with `version: 1`")])
+    _duplicates(builder.root, file, builder.diagnostics)
+    return builder.root, builder.diagnostics

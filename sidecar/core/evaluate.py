@@ -1,0 +1,395 @@
+"""The decision point: one request, one policy, one moment → one `Decision`.
+
+`STEPS` is the order of a decision, as the contract has it.  Each step either lets the request go
+on, saying what it saw, or ends the decision.  Nothing else decides anything: the daemon,
+`explain`, `test` and `replay` all come through `evaluate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sidecar.core.nginx.locations import normalize_host
+from sidecar.core.policy.compile import Location, Policy, Trust
+from sidecar.core.policy.patterns import fold_dns, san_matches_host
+from sidecar.core.policy.rules import Facts
+from sidecar.core.revocation.crl.index import crl_facts
+from sidecar.core.revocation.denylist import Answer, Status
+from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
+from sidecar.core.x509.certificate import ClientCert, from_der, from_header
+from sidecar.core.x509.ecdsa_malleability import twins
+from sidecar.core.x509.path_building import Path, valid
+
+from .decision import GRANTS, Decision, Reason, Step
+from .errors import MalformedCertificate
+from .wire import AuthzRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An OCSP answer that the decision would like to have: about `cert`, issued by `issuer`."""
+
+    key: OcspKey
+    trust: str
+    cert: ClientCert
+    issuer: ClientCert
+
+
+class Passed(NamedTuple):
+    """The step lets the request go on."""
+
+    saw: str
+
+
+class Ended(NamedTuple):
+    """The step ends the decision."""
+
+    reason: Reason
+    saw: str
+    rule: str = ""
+    roles: tuple[str, ...] = ()
+
+
+_GO_ON = Passed("")
+"""Where nobody looks at what was seen."""
+
+
+@dataclass(slots=True)
+class _Inquiry:
+    """What is known so far.  A step may rely on what the steps before it have put here."""
+
+    policy: Policy
+    request: AuthzRequest
+    now: float
+    answers: Mapping[OcspKey, OcspAnswer]
+    tracing: bool = False
+    location: Location | None = None
+    cert: ClientCert | None = None
+    paths: list[tuple[Trust, Path]] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    expires: float = math.inf
+
+    def until(self, moment: float) -> None:
+        """Note a moment at which the decision could turn."""
+        if moment > self.now:
+            self.expires = min(self.expires, moment)
+
+    @property
+    def here(self) -> Location:
+        """The location chosen by the first step."""
+        assert self.location is not None
+        return self.location
+
+    @property
+    def subject(self) -> ClientCert:
+        """The certificate read by the fifth step."""
+        assert self.cert is not None
+        return self.cert
+
+
+def _choose_location(inquiry: _Inquiry) -> Passed | Ended:
+    request, policy = inquiry.request, inquiry.policy
+    name = request.location
+    if name is None:
+        name = policy.chooser.choose(request.host, request.uri)
+        if name is None:
+            return Ended(Reason.UNKNOWN_LOCATION, "no location for this host and URI")
+    inquiry.location = policy.locations.get(name)
+    if inquiry.location is None:
+        return Ended(Reason.UNKNOWN_LOCATION, f"the policy has no location {name[:64]!r}")
+    return Passed(name)
+
+
+def _let_public_through(inquiry: _Inquiry) -> Passed | Ended:
+    if inquiry.here.public:
+        return Ended(Reason.PUBLIC, "allow: public", rule="public")
+    if inquiry.request.method in inquiry.here.public_methods:
+        return Ended(Reason.PUBLIC, f"{inquiry.request.method} is public", rule="public_methods")
+    return Passed("a certificate is needed")
+
+
+def _ask_for_certificate(inquiry: _Inquiry) -> Passed | Ended:
+    if not inquiry.request.cert:
+        return Ended(Reason.NO_CERTIFICATE, "no certificate was presented")
+    return Passed(f"{len(inquiry.request.cert)} bytes") if inquiry.tracing else _GO_ON
+
+
+def _ask_for_verify(inquiry: _Inquiry) -> Passed | Ended:
+    verify = inquiry.request.verify
+    if verify == "SUCCESS":
+        return Passed("SUCCESS")
+    # nginx's own errors (FAILED:…) may be forgiven only where the whole chain is verified here.
+    if verify.startswith("FAILED") and any(t.sidecar_verifies for t in inquiry.here.trusts):
+        return Passed(f"{verify[:200]}; this location verifies the chain itself")
+    return Ended(Reason.VERIFY_FAILED, f"SSL-Client-Verify is {verify[:200]!r}, not 'SUCCESS'")
+
+
+def _read_certificate(inquiry: _Inquiry) -> Passed | Ended:
+    try:
+        inquiry.cert = inquiry.request.subject or from_header(inquiry.request.cert)
+    except MalformedCertificate as error:
+        return Ended(Reason.MALFORMED_CERTIFICATE, str(error))
+    if not inquiry.tracing:
+        return _GO_ON
+    return Passed(f"{inquiry.cert.dn or '(empty subject)'}, serial {inquiry.cert.serial_hex}")
+
+
+def _check_validity(inquiry: _Inquiry) -> Passed | Ended:
+    cert = inquiry.subject
+    inquiry.until(cert.not_before)
+    inquiry.until(cert.not_after + 1)
+    if inquiry.now < cert.not_before:
+        return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.x509.not_valid_before_utc)}")
+    if not valid(cert, inquiry.now):
+        return Ended(Reason.EXPIRED, f"ended {_utc(cert.x509.not_valid_after_utc)}")
+    if not inquiry.tracing:
+        return _GO_ON
+    return Passed(f"until {_utc(cert.x509.not_valid_after_utc)}")
+
+
+def _check_issuer(inquiry: _Inquiry) -> Passed | Ended:
+    if not inquiry.policy.trusts:
+        return Passed("the policy names no trust: nginx's own list of CAs counts")
+    success = inquiry.request.verify == "SUCCESS"
+    for trust in inquiry.here.trusts:
+        inquiry.until(trust.anchors.next_change(inquiry.now))
+        if success or trust.sidecar_verifies:
+            path = trust.path(inquiry.subject, inquiry.now)
+            if path is not None:
+                inquiry.paths.append((trust, path))
+    if not inquiry.paths:
+        names = ", ".join(trust.name for trust in inquiry.here.trusts)
+        issuer = inquiry.subject.issuer_dn
+        saw = f"{issuer} leads to no trust anchor of: {names}"
+        if not success:
+            saw = f"no valid chain leads from {issuer} to a trust anchor of: {names}"
+        return Ended(Reason.UNTRUSTED_ISSUER, saw)
+    return Passed(", ".join(trust.name for trust, _ in inquiry.paths))
+
+
+def _check_revocation(inquiry: _Inquiry) -> Passed | Ended:
+    saw = []
+    for trust, path in inquiry.paths:
+        for cert, issuer in _pairs(inquiry.subject, path, trust.chain_all):
+            answer = _standing(inquiry, trust, cert, issuer)
+            inquiry.until(answer.until)
+            if answer.status is Status.REVOKED:
+                return Ended(Reason.REVOKED, f"{answer.source}: {answer.detail}")
+            if answer.status is Status.UNKNOWN and trust.revocation == "required":
+                return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
+            if inquiry.tracing:
+                saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
+    return Passed("; ".join(saw) or "nothing to ask")
+
+
+def _check_names(inquiry: _Inquiry) -> Passed | Ended:
+    here, request, cert = inquiry.here, inquiry.request, inquiry.subject
+    if not here.uses_host:
+        return Passed("not asked for")
+    host = normalize_host(request.host)
+    if host is None:
+        return Ended(Reason.HOST_MISMATCH, f"{request.host[:200]!r} is no host")
+    if here.san_matches_host and not san_matches_host(cert.dns, cert.ip, host):
+        names = ", ".join((*cert.dns, *cert.ip)[:10]) or "no DNS or IP name"
+        return Ended(Reason.HOST_MISMATCH, f"{names} doesn't cover {host!r}")
+    if here.sni_matches_host and fold_dns(request.server_name).removesuffix(".") != host:
+        return Ended(
+            Reason.SNI_MISMATCH,
+            f"the connection is for {request.server_name[:200]!r}, not {host!r}",
+        )
+    return Passed(f"{host} is covered")
+
+
+def _ask_deny_rules(inquiry: _Inquiry) -> Passed | Ended:
+    rules = inquiry.here.deny
+    if not len(rules):
+        return Passed("no rules")
+    inquiry.until(rules.next_moment(inquiry.now))
+    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now, {}))
+    if found is not None:
+        return Ended(Reason.DENIED_BY_RULE, f"{found.rule} matches", rule=found.rule)
+    return Passed(f"none of {len(rules)} matches")
+
+
+def _ask_allow_rules(inquiry: _Inquiry) -> Ended:
+    if inquiry.here.verified:
+        return Ended(Reason.ALLOWED, "allow: verified", rule="verified")
+    rules = inquiry.here.allow
+    inquiry.until(rules.next_moment(inquiry.now))
+    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now, {}))
+    if found is None:
+        return Ended(Reason.NOT_ALLOWED, f"none of {len(rules)} matches")
+    return Ended(Reason.ALLOWED, f"{found.rule} matches", rule=found.rule, roles=found.roles)
+
+
+STEPS = (
+    ("location", _choose_location),
+    ("public", _let_public_through),
+    ("certificate", _ask_for_certificate),
+    ("verify", _ask_for_verify),
+    ("readable", _read_certificate),
+    ("validity", _check_validity),
+    ("issuer", _check_issuer),
+    ("revocation", _check_revocation),
+    ("names", _check_names),
+    ("deny", _ask_deny_rules),
+    ("allow", _ask_allow_rules),
+)
+"""The order of a decision.  The last step always ends it."""
+
+NO_ANSWERS: Mapping[OcspKey, OcspAnswer] = {}
+
+
+def evaluate(
+    policy: Policy,
+    request: AuthzRequest,
+    now: float,
+    answers: Mapping[OcspKey, OcspAnswer] = NO_ANSWERS,
+    trace: list[Step] | None = None,
+    questions: list[Question] | None = None,
+) -> Decision:
+    """Decide one request at `now` (seconds since the epoch).
+
+    `answers` are the OCSP answers at hand; those that were wanting are put into `questions`.
+    Each step is put into `trace`, with what it saw.  Never raises for what a request holds.
+    """
+    inquiry = _Inquiry(policy, request, now, answers, trace is not None)
+    for name, step in STEPS:
+        outcome = step(inquiry)
+        if trace is not None:
+            passed = isinstance(outcome, Passed) or outcome.reason in GRANTS
+            trace.append(Step(name, passed, outcome.saw))
+        if isinstance(outcome, Ended):
+            break
+    if questions is not None:
+        questions += inquiry.questions
+    return _decide(inquiry, outcome)
+
+
+def _decide(inquiry: _Inquiry, outcome: Passed | Ended) -> Decision:
+    assert isinstance(outcome, Ended)
+    here = inquiry.location
+    if here is None:
+        return Decision(outcome.reason, detail=outcome.saw)
+    # What an OCSP answer still to come could change, nobody may remember.
+    settled = not inquiry.questions and outcome.reason is not Reason.REVOCATION_UNKNOWN
+    return Decision(
+        reason=outcome.reason,
+        location=here.name,
+        rule=outcome.rule,
+        roles=outcome.roles,
+        subject=inquiry.cert,
+        monitored=here.monitor,
+        cache_seconds=here.cache_seconds if settled else 0,
+        expires=inquiry.now if inquiry.questions else inquiry.expires,
+        forward_cert=here.forward_cert,
+        detail=outcome.saw,
+    )
+
+
+def refuse(request_detail: str) -> Decision:
+    """The decision about a malformed request, which no policy is asked about."""
+    return Decision(Reason.BAD_REQUEST, detail=request_detail)
+
+
+# -- revocation, one certificate at a time ------------------------------------------------
+
+
+def _pairs(leaf: ClientCert, path: Path, whole: bool) -> list[tuple[ClientCert, ClientCert]]:
+    """The certificates whose revocation is asked, each with its issuer.
+
+    The anchor's own is never asked; but a leaf that is an anchor itself is asked about.
+    """
+    if whole and path:
+        return list(pairwise((leaf, *path)))
+    return [(leaf, path[0] if path else leaf)]
+
+
+def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert) -> Answer:
+    """Denylist, CRL, OCSP, in this order: the first that knows `revoked` ends it.
+
+    GOOD needs one source that says so; a source that doesn't know falls back to the next.
+    """
+    now = inquiry.now
+    denied = _denied(trust, cert, now)
+    if denied is not None:
+        return denied
+    if trust.revocation == "off":
+        return Answer(Status.GOOD, "revocation", "not asked for", math.inf)
+    crl = _crl_answer(trust, cert, issuer, now)
+    if crl is not None and crl.status is Status.REVOKED:
+        return crl
+    ocsp = _ocsp_answer(inquiry, trust, cert, issuer)
+    if crl is not None and ocsp is None:
+        return crl
+    known = [answer for answer in (ocsp, crl) if answer is not None]
+    if not known:
+        return Answer(Status.UNKNOWN, "revocation", "no crl and no ocsp is named", math.inf)
+    for wanted in (Status.REVOKED, Status.GOOD):
+        for answer in known:
+            if answer.status is wanted:
+                return answer
+    return known[-1]
+
+
+def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
+    for denylist in trust.denylists:
+        if not denylist.entries:
+            continue
+        for sha256 in (cert.sha256, *twins(cert)):
+            answer = denylist.lookup(cert.serial, sha256, cert.spki_sha256, now)
+            if answer is not None:
+                return answer
+    return None
+
+
+def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
+    if trust.crls is None:
+        return None
+    answer = trust.crls.status(crl_facts(cert.x509, cert.issuer_name), issuer.x509, now)
+    if answer.status is Status.UNKNOWN and trust.missing:
+        detail = f"{answer.detail}; not fetched yet: {', '.join(trust.missing)}"
+        return Answer(answer.status, answer.source, detail, answer.until)
+    return answer
+
+
+def _ocsp_answer(
+    inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert
+) -> Answer | None:
+    if not trust.ocsp:
+        return None
+    key = ocsp_key(cert.sha256, issuer.sha256, trust.clock_tolerance)
+    answer = inquiry.answers.get(key)
+    if answer is not None and _responder_revoked(answer, trust, issuer, inquiry.now):
+        return Answer(Status.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf)
+    if answer is not None and inquiry.now < answer.until:
+        return Answer(answer.status, "ocsp", answer.detail, answer.until)
+    inquiry.questions.append(Question(key, trust.name, cert, issuer))
+    if answer is not None and answer.status is Status.REVOKED:  # an old answer revives nobody
+        return Answer(Status.REVOKED, "ocsp", f"{answer.detail} (that answer has ended)", math.inf)
+    return Answer(Status.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
+
+
+def _responder_revoked(answer: OcspAnswer, trust: Trust, issuer: ClientCert, now: float) -> bool:
+    """Whether a delegated responder may no longer speak (RFC 6960, 4.2.2.2.1).
+
+    Only the denylists and CRLs at hand are asked; a responder's own OCSP is not.
+    """
+    if answer.delegate is None or answer.nocheck or answer.status is Status.REVOKED:
+        return False
+    try:
+        delegate = from_der(answer.delegate.public_bytes(Encoding.DER))
+    except MalformedCertificate:
+        return True
+    found = _denied(trust, delegate, now) or _crl_answer(trust, delegate, issuer, now)
+    return found is not None and found.status is Status.REVOKED
+
+
+def _utc(moment: object) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,1 @@
+"""What nginx does with a host and a URI, done the same way here."""

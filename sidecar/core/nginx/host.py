@@ -1,0 +1,109 @@
+"""The host as nginx reads it, and the `server_name` forms.
+
+`normalize_host` is nginx 1.31's `ngx_http_validate_host`.  1.22 takes more (`a{b}`, a port that
+is no number, an unclosed `[`, bytes above 0x7f): such a host is refused here whatever nginx says
+about it, so that a decision never hangs on nginx's version.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from .regex import Search, SelectorError, compile_search
+
+_NAME = r"[A-Za-z0-9._~!$&'()*+,;=%-]+"
+_LITERAL = r"\[[A-Za-z0-9._~!$&'()*+,;=:-]*\]"
+_HOST = re.compile(rf"(?P<host>{_NAME}|{_LITERAL})(?::(?P<port>[0-9]*))?\Z")
+
+_EXACT = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z|\[[0-9a-f:.]+\]\Z")
+
+
+def normalize_host(host: str) -> str | None:
+    """nginx's `$host` of a Host header: lower case, without port and trailing dot.
+
+    An IP literal keeps its brackets.  None where nginx 1.31 answers 400.  `$host` itself comes
+    out as it went in.
+    """
+    match = _HOST.match(host)
+    if match is None or ".." in match["host"] or not _is_port(match["port"] or ""):
+        return None
+    return match["host"].removesuffix(".").lower() or None
+
+
+def _is_port(digits: str) -> bool:
+    significant = digits.lstrip("0")
+    return len(significant) <= 5 and int(significant or "0") <= 65535
+
+
+@dataclass(frozen=True, slots=True)
+class ServerName:
+    """One name of nginx's `server_name`, lower-cased.
+
+    kind    form      value
+    exact   x, ""     x
+    suffix  *.x       .x   (ends with it)
+    both    .x        x    (exact x, and suffix .x)
+    prefix  x.*       x.   (starts with it)
+    regex   ~re       re   (found anywhere; case ignored where re has an upper-case letter)
+    """
+
+    kind: Literal["exact", "suffix", "both", "prefix", "regex"]
+    value: str
+
+    def names(self) -> tuple[ServerName, ...]:
+        """The name itself; for `.x` the two names that it stands for."""
+        if self.kind != "both":
+            return (self,)
+        return ServerName("exact", self.value), ServerName("suffix", "." + self.value)
+
+
+def parse_server_name(text: str) -> ServerName:
+    """One name as in nginx's `server_name`: `x`, `*.x`, `.x`, `x.*`, `~re`, `""`.
+
+    Raises `SelectorError`, also for names that nginx takes and that no request can ever have.
+    """
+    if text.startswith("~"):
+        compile_name(text[1:])
+        return ServerName("regex", text[1:])
+    name = text.lower()
+    if name in ("", '""', "''"):
+        return ServerName("exact", "")
+    if name.startswith("*."):
+        return ServerName("suffix", "." + _exact(text, name[2:]))
+    if name.startswith("."):
+        return ServerName("both", _exact(text, name[1:]))
+    if name.endswith(".*"):
+        return ServerName("prefix", _exact(text, name[:-2]) + ".")
+    return ServerName("exact", _exact(text, name))
+
+
+def compile_name(source: str) -> Search:
+    """What a `~re` server name matches.  nginx ignores case where `re` has an upper-case letter
+    (`ngx_http_core_server_name`); the host is lower case by then."""
+    return compile_search(source, ignore_case=any("A" <= c <= "Z" for c in source))
+
+
+def _exact(text: str, name: str) -> str:
+    """`name` if a request can have it, else `SelectorError` about `text`."""
+    if not name.isascii():
+        hint = "write its A-labels (xn--…)"
+    elif "*" in name:
+        hint = "* stands only first (*.x) or last (x.*); else write a ~regular expression"
+    elif "$" in name:
+        hint = "write the name out: variables aren't known here"
+    elif name.endswith("."):
+        hint = "leave the dot at the end out: nginx takes it off the host"
+    elif re.fullmatch(r"[0-9a-f]*:[0-9a-f:.]*", name) and name.count(":") > 1:
+        hint = f"write [{name}]"
+    elif ":" in name and "[" not in name:
+        hint = "leave the port out"
+    elif not _EXACT.match(name):
+        hint = "write a host name, *.name, .name, name.* or ~regular expression"
+    elif not re.search(r"[a-z0-9:]", name):
+        hint = "leave server_name out for the default server, or write the host"
+        raise SelectorError(f"server_name {text!r} matches no host", hint)
+    else:
+        return name
+    raise SelectorError(f"bad server_name {text!r}", hint)

@@ -1,0 +1,262 @@
+"""Host + `$request_uri` → the policy's location, as nginx chooses server and location.
+
+The server comes first, by name: exact, the longest `*.x`, the longest `x.*`, the first `~re` in
+policy order, else the default server (`ngx_http_find_virtual_server`).  Then the location, within
+that server only (`ngx_http_core_find_location`): `= /x`, else the longest prefix; if that one is
+no `^~`, the first `~`/`~*` in policy order wins over it.
+
+A server of the policy is one *name*.  Its locations are all entries that list this very name, in
+policy order: with A under `a b` and B under `a`, host `a` has A and B, host `b` has A alone.
+`.x` is short for `x *.x`.  Entries without server_name are the default server's.  A host whose
+name has no matching location gets None; it never falls through to a wider name or to the default
+server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the default server.
+
+Where nginx's answer can't be known, it is None: for a host that nginx 1.31 would not leave as it
+is, and for a URI with control characters (`%0a`) where a regular expression would have to be asked.
+
+Not seen here:
+- a server of nginx that no entry names: its requests are taken for the default server's, so name
+  it here, or ask by location name;
+- `rewrite`, `try_files`, `error_page` and other internal redirects; nested locations;
+- a `listen` with a single server, where nginx never looks at the name;
+- nginx's own 301 from `/x` to a proxied `location /x/`: it is sent before anyone is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from .host import ServerName, compile_name, normalize_host, parse_server_name
+from .regex import Search, SelectorError, compile_search
+from .uri import normalize_uri
+
+__all__ = [
+    "Chooser",
+    "Entry",
+    "LocationPattern",
+    "SelectorError",
+    "ServerName",
+    "duplicates",
+    "normalize_host",
+    "normalize_uri",
+    "parse_location",
+    "parse_server_name",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LocationPattern:
+    """One nginx location: `= /x`, `/x`, `^~ /x`, `~ re`, `~* re`."""
+
+    kind: Literal["exact", "prefix", "prefix_final", "regex", "iregex"]
+    value: str
+
+
+Entry = tuple[str, ServerName | tuple[ServerName, ...] | None, LocationPattern]
+"""Name of the location, its server_name (None: the default server), its pattern."""
+
+Text = TypeVar("Text", str, bytes)
+Value = TypeVar("Value")
+
+# -- reading --------------------------------------------------------------------------------------
+
+_FORM = re.compile(r"(=|\^~|~\*|~|)[ \t]*(.*)", re.DOTALL)
+_KINDS: Mapping[str, Literal["exact", "prefix", "prefix_final", "regex", "iregex"]] = {
+    "=": "exact",
+    "^~": "prefix_final",
+    "~*": "iregex",
+    "~": "regex",
+    "": "prefix",
+}
+
+
+def parse_location(text: str) -> LocationPattern:
+    """An nginx location as text.  Raises `SelectorError`, also for a path that no `$uri` has."""
+    modifier, value = _FORM.fullmatch(text.strip(" \t")).groups()  # type: ignore[union-attr]
+    kind = _KINDS[modifier]
+    if kind in ("regex", "iregex"):
+        compile_search(value, ignore_case=kind == "iregex")
+    elif wrong := _wrong_path(value):
+        raise SelectorError(f"bad location {text!r}", wrong)
+    return LocationPattern(kind, value)
+
+
+def _wrong_path(path: str) -> str:
+    """What to write instead of a path that nginx refuses or never meets; empty if it is good."""
+    if path.startswith("@"):
+        return "named locations have no URI: leave location out"
+    if not path.startswith("/"):
+        return "write /x, = /x, ^~ /x, ~ regex or ~* regex"
+    if re.search(r"[\x00-\x1f\x7f]", path):
+        return "leave control characters out"
+    if "?" in path:
+        return "leave the query out: locations match the path only"
+    if re.search(r"%[0-9A-Fa-f]{2}", path):
+        return "write it decoded: nginx compares the decoded path"
+    if "/./" in path or "/../" in path:
+        return "write it without . and ..: nginx resolves them first"
+    return ""
+
+
+# -- choosing -------------------------------------------------------------------------------------
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+class _Longest(Generic[Text, Value]):
+    """The value of the longest key that a text begins (or ends) with.
+
+    One look-up for each distinct length of the keys, however many keys there are.
+    """
+
+    __slots__ = ("_lengths", "_table")
+
+    def __init__(self, table: Mapping[Text, Value]) -> None:
+        self._table: dict[Text, Value] = dict(table)
+        self._lengths = sorted({len(key) for key in table})
+
+    def head(self, text: Text) -> Value | None:
+        for at in range(bisect_right(self._lengths, len(text)) - 1, -1, -1):
+            found = self._table.get(text[: self._lengths[at]])
+            if found is not None:
+                return found
+        return None
+
+    def tail(self, text: Text) -> Value | None:
+        for at in range(bisect_right(self._lengths, len(text)) - 1, -1, -1):
+            found = self._table.get(text[len(text) - self._lengths[at] :])
+            if found is not None:
+                return found
+        return None
+
+
+class _Server:
+    """The locations of one server."""
+
+    __slots__ = ("_exact", "_prefixes", "_regexes")
+
+    def __init__(self, locations: Iterable[tuple[str, LocationPattern]]) -> None:
+        self._exact: dict[bytes, str] = {}
+        prefixes: dict[bytes, tuple[str, bool]] = {}
+        regexes: list[tuple[Search, str]] = []
+        for name, pattern in locations:
+            kind, value = pattern.kind, pattern.value
+            if kind == "exact":
+                self._exact.setdefault(value.encode(), name)
+            elif kind in ("prefix", "prefix_final"):
+                prefixes.setdefault(value.encode(), (name, kind == "prefix_final"))
+            else:
+                regexes.append((compile_search(value, ignore_case=kind == "iregex"), name))
+        self._prefixes = _Longest(prefixes)
+        self._regexes = tuple(regexes)
+
+    def choose(self, uri: bytes) -> str | None:
+        if (exact := self._exact.get(uri)) is not None:
+            return exact
+        name, final = self._prefixes.head(uri) or (None, False)
+        if final or not self._regexes:
+            return name
+        if _CONTROL.search(uri):
+            return None
+        for search, regex_name in self._regexes:
+            if search(uri):
+                return regex_name
+        return name
+
+
+class Chooser:
+    """Which location a request is for.  Immutable once built."""
+
+    __slots__ = (
+        "_default",
+        "_exact",
+        "_merge_slashes",
+        "_prefixes",
+        "_regexes",
+        "_suffixes",
+        "names",
+    )
+
+    def __init__(self, entries: Sequence[Entry], *, merge_slashes: bool = True) -> None:
+        """`entries` in policy order; of two equal patterns in one server the first one counts.
+
+        Raises `SelectorError` only for patterns that `parse_location` and `parse_server_name`
+        would not have made.
+        """
+        self._merge_slashes = merge_slashes
+        self.names = frozenset(name for name, _, _ in entries)
+        servers = _servers(entries)
+        self._default = servers.pop(None, None)
+        by_kind: dict[str, dict[str, _Server]] = {}
+        for key, server in servers.items():
+            if key is not None:
+                by_kind.setdefault(key.kind, {})[key.value] = server
+        self._exact = by_kind.get("exact", {})
+        self._suffixes = _Longest(by_kind.get("suffix", {}))
+        self._prefixes = _Longest(by_kind.get("prefix", {}))
+        regexes = by_kind.get("regex", {})
+        self._regexes = tuple((compile_name(source), server) for source, server in regexes.items())
+
+    def choose(self, host: str, target: bytes) -> str | None:
+        """The name of the location for nginx's `$host` and raw `$request_uri`, or None: deny.
+
+        A host that `$host` can't be (upper case, a port) is None, and so is one with a dot at
+        its end: nginx 1.22 makes that of `Host: x.:80.`, and then knows it by no name.
+        """
+        if host and normalize_host(host) != host:
+            return None
+        server = self._server(host)
+        uri = normalize_uri(target, merge_slashes=self._merge_slashes)
+        return None if server is None or uri is None else server.choose(uri)
+
+    def _server(self, name: str) -> _Server | None:
+        found = self._exact.get(name)
+        if found is None and name:
+            found = self._suffixes.tail(name) or self._prefixes.head(name) or self._by_regex(name)
+        return self._default if found is None else found
+
+    def _by_regex(self, name: str) -> _Server | None:
+        subject = name.encode("ascii")
+        return next((server for search, server in self._regexes if search(subject)), None)
+
+
+def _keys(names: ServerName | tuple[ServerName, ...] | None) -> tuple[ServerName | None, ...]:
+    """The servers that an entry belongs to, each once."""
+    if names is None:
+        return (None,)
+    listed = (names,) if isinstance(names, ServerName) else names
+    return tuple(dict.fromkeys(key for name in listed for key in name.names()))
+
+
+def _servers(entries: Sequence[Entry]) -> dict[ServerName | None, _Server]:
+    """The server of each name; names with the very same locations share one."""
+    members: dict[ServerName | None, list[int]] = {}
+    for index, (_, names, _) in enumerate(entries):
+        for key in _keys(names):
+            members.setdefault(key, []).append(index)
+    built: dict[tuple[int, ...], _Server] = {}
+    for indexes in map(tuple, members.values()):
+        if indexes not in built:
+            built[indexes] = _Server((entries[i][0], entries[i][2]) for i in indexes)
+    return {key: built[tuple(indexes)] for key, indexes in members.items()}
+
+
+def duplicates(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    """Index pairs (first, later) of equal locations in one server; the later can't be reached.
+
+    `/x` and `^~ /x` are equal: nginx calls that a duplicate location.  So are `~ re` twice, which
+    nginx takes.
+    """
+    first: dict[tuple[ServerName | None, str, str], int] = {}
+    found: set[tuple[int, int]] = set()
+    for index, (_, names, pattern) in enumerate(entries):
+        kind = "prefix" if pattern.kind == "prefix_final" else pattern.kind
+        for key in _keys(names):
+            earlier = first.setdefault((key, kind, pattern.value), index)
+            if earlier != index:
+                found.add((earlier, index))
+    return sorted(found)

@@ -1,0 +1,85 @@
+"""The request target as nginx reads it: `$request_uri` → `$uri`.
+
+nginx 1.22 and 1.31 agree on every rule below (`ngx_http_parse_request_line`,
+`ngx_http_parse_uri`, `ngx_http_parse_complex_uri`); tests/nginx/test_uri_and_host.py asks both.
+
+- The path ends at the first raw `?` or `#`.
+- It is percent-decoded once.  A decoded `/` or `.` counts like a raw one; a decoded `?`, `#` or
+  `%` is a plain byte.  `+` stays `+`.
+- `.` and `..` segments are resolved, `//` becomes `/` under `merge_slashes on`.
+- Left as they are: case, `;`, `\\`, bytes above 0x7f, overlong or broken UTF-8.
+
+What this does not see is what nginx does to the URI later: `rewrite`, `try_files`, `index`,
+`error_page` and other internal redirects change `$uri` and leave `$request_uri` alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+_UNSENT = re.compile(rb"[\x00-\x20\x7f]")
+"""Bytes that nginx takes in no request target: it answers 400, or ends the target there."""
+
+_PATH = re.compile(rb"[^?#]*")
+_UNUSUAL = re.compile(rb"%|/[/.]")
+
+
+def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
+    """nginx's `$uri` of a raw `$request_uri`; None where nginx answers 400.
+
+    `target` is in origin form, or `?…`: that is the `$request_uri` of `GET http://host?…`, and
+    its path is `/`.  nginx takes scheme and host off an absolute target before it becomes
+    `$request_uri`, so one that arrives here came from elsewhere and is None, as `*` is.
+    """
+    if _UNSENT.search(target):
+        return None
+    if target.startswith(b"?"):
+        return b"/"
+    if not target.startswith(b"/"):
+        return None
+    path = _PATH.match(target)[0]  # type: ignore[index]  # matches anything
+    if not _UNUSUAL.search(path):
+        return path
+    decoded = _decode(path)
+    return None if decoded is None else _resolve(decoded, merge_slashes)
+
+
+def _decode(path: bytes) -> bytes | None:
+    """Percent-decoded once; None for a broken escape and for `%00`."""
+    if b"%" not in path:
+        return path
+    parts = path.split(b"%")
+    try:
+        decoded = [parts[0], *(_BYTES[part[:2]] + part[2:] for part in parts[1:])]
+    except KeyError:
+        return None
+    return b"".join(decoded)
+
+
+_BYTES = {
+    digits.encode(): bytes([value])
+    for value in range(1, 256)
+    for high in {f"{value >> 4:x}", f"{value >> 4:X}"}
+    for low in {f"{value & 15:x}", f"{value & 15:X}"}
+    for digits in (high + low,)
+}
+"""Two hexadecimal digits, in any case, → the byte.  NUL is left out on purpose."""
+
+
+def _resolve(path: bytes, merge_slashes: bool) -> bytes | None:
+    """Without `.` and `..`; None where `..` climbs above the root."""
+    kept: list[bytes] = []
+    *segments, last = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            if not kept:
+                return None
+            kept.pop()
+        elif segment != b"." and (segment or not merge_slashes):
+            kept.append(segment)
+    if last == b"..":
+        if not kept:
+            return None
+        kept.pop()
+    kept.append(b"" if last in (b".", b"..") else last)
+    return b"/" + b"/".join(kept)

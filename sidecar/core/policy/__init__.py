@@ -1,0 +1,1 @@
+"""The policy: its YAML form, its rules, and its compiled form."""

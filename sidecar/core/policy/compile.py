@@ -1,0 +1,339 @@
+"""A policy's bytes and the files that it names → a frozen `Policy`, or every diagnostic.
+
+Pure: files come through `Sources`.  What is compiled never changes; a reload builds another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ParamSpec, Protocol, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sidecar.core.bounded import remember
+from sidecar.core.config.schema import Located, Report, examine, suggest
+from sidecar.core.errors import Diagnostic, MalformedCertificate, PolicyError
+from sidecar.core.nginx.locations import Chooser, SelectorError, duplicates
+from sidecar.core.revocation.crl.index import Crl, CrlError, CrlIndex
+from sidecar.core.revocation.denylist import Denylist
+from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.path_building import Anchors, Path
+
+from .rules import NOBODY, Compiler, RuleSet
+from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
+
+T = TypeVar("T")
+D = TypeVar("D")
+P = ParamSpec("P")
+
+
+class Sources(Protocol):
+    """Where a policy's files come from.  Paths are as the policy writes them."""
+
+    def certificates(self, path: str) -> list[ClientCert]:
+        """The certificates of a PEM file (see `read_bundle`).  Raises OSError, ValueError."""
+
+    def denylist(self, path: str) -> Denylist:
+        """A denylist (see `parse_denylist`).  Raises OSError, PolicyError."""
+
+    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
+        """The CRL of a file or an http(s) address; None where none was fetched yet.
+
+        Raises OSError and `CrlError`.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trust:
+    """One named authority, ready to be asked."""
+
+    name: str
+    anchors: Anchors
+    sidecar_verifies: bool
+    chain_all: bool
+    revocation: str
+    denylists: tuple[Denylist, ...]
+    crls: CrlIndex | None
+    crl_list: tuple[Crl, ...]
+    ocsp: str
+    clock_tolerance: int
+    missing: tuple[str, ...] = ()
+    _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)
+
+    def path(self, cert: ClientCert, now: float) -> Path | None:
+        """The issuers of a certificate up to an anchor of this trust, or None.
+
+        Remembered for as long as no authority begins or ends to be valid.
+        """
+        known = self._paths.get(cert.sha256)
+        if known is not None and known[0] <= now < known[1]:
+            return known[2]
+        find = self.anchors.verified_path if self.sidecar_verifies else self.anchors.issuing_path
+        path = find(cert, now)
+        if path is not None:
+            until = self.anchors.next_change(now)
+            remember(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
+        return path
+
+
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Location:
+    """One location, ready to decide.
+
+    `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
+    method, the client's address, the host or the SNI, OCSP answers.
+    """
+
+    name: str
+    trusts: tuple[Trust, ...]
+    public: bool
+    verified: bool
+    allow: RuleSet
+    deny: RuleSet
+    monitor: bool
+    san_matches_host: bool
+    sni_matches_host: bool
+    cache_seconds: int
+    public_methods: frozenset[str]
+    forward_cert: bool
+
+    uses_method: bool = field(init=False)
+    uses_client_ip: bool = field(init=False)
+    uses_host: bool = field(init=False)
+    uses_ocsp: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        client_ip = self.allow.client_ip or self.deny.client_ip
+        method = bool(self.public_methods) or self.allow.method or self.deny.method
+        host = self.san_matches_host or self.sni_matches_host
+        object.__setattr__(self, "uses_client_ip", client_ip)
+        object.__setattr__(self, "uses_method", method)
+        object.__setattr__(self, "uses_host", host)
+        object.__setattr__(self, "uses_ocsp", any(trust.ocsp for trust in self.trusts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """The policy in force.  `hash`: the first 12 hex digits of the policy file's SHA-256."""
+
+    hash: str
+    locations: Mapping[str, Location]
+    trusts: Mapping[str, Trust]
+    chooser: Chooser
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def policy_hash(data: bytes) -> str:
+    """What `X-Auth-Policy` shows: `sha256sum policy.yaml | cut -c1-12`."""
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
+    """Build a policy.  Raises `PolicyError` with every diagnostic, in all files."""
+    spec, report = examine(PolicySpec, data, file)
+    build = _Build(file, spec, sources, report)
+    trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
+    locations = build.locations(trusts)
+    chooser = build.chooser()
+    if build.report.diagnostics or build.elsewhere:
+        raise PolicyError([*build.report.diagnostics, *build.elsewhere])
+    return Policy(
+        hash=policy_hash(data),
+        locations=locations,
+        trusts=trusts,
+        chooser=chooser,
+        warnings=tuple(build.warnings),
+    )
+
+
+@dataclass(slots=True)
+class _Build:
+    """One compilation: what was read and what was found wrong so far."""
+
+    file: str
+    spec: PolicySpec
+    sources: Sources
+    report: Report
+    elsewhere: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+    # -- trust
+
+    def trust(self, name: str, spec: TrustSpec) -> Trust:
+        """One trust with its files read."""
+        anchors = self._certificates(spec.ca)
+        if not spec.ca and any(name.text == "ca" for name, _ in spec.node.pairs or ()):
+            self.report.add(spec.node, f"trust {name!r} names no ca", "add ca: pki/ca.crt")
+        between = self._certificates(spec.intermediates)
+        store = Anchors(anchors, between)
+        found = [(place, self._crl(place, name, store.der)) for place in spec.crl]
+        crls = tuple(crl for _, crl in found if crl is not None)
+        for crl in crls:
+            if crl.unusable:
+                self._warn(spec.node, f"CRL {crl.source} is of no use: {crl.unusable}")
+        revocation = spec.revocation or ("required" if spec.crl or spec.ocsp else "off")
+        if revocation == "required" and not spec.crl and not spec.ocsp:
+            self._warn(
+                spec.node,
+                f"trust {name!r} requires revocation but names no crl and no ocsp: it denies all",
+            )
+        whole = spec.chain == "all"
+        index = CrlIndex(crls, spec.clock_tolerance, spec.crl_grace, whole_chain=whole)
+        return Trust(
+            name=name,
+            anchors=store,
+            sidecar_verifies=spec.verify == "sidecar",
+            chain_all=whole,
+            revocation=revocation,
+            denylists=tuple(d for d in map(self._denylist, spec.denylist) if d is not None),
+            crls=index if spec.crl else None,
+            crl_list=crls,
+            ocsp=spec.ocsp,
+            clock_tolerance=spec.clock_tolerance,
+            missing=tuple(shown(place.text) for place, crl in found if crl is None),
+        )
+
+    def _warn(self, node: object, message: str) -> None:
+        line, column = getattr(node, "line", 0), getattr(node, "column", 0)
+        self.warnings.append(Diagnostic(self.file, line, column, message))
+
+    def _take(self, place: Located, read: Callable[P, T], *args: P.args, **_: P.kwargs) -> T | None:
+        """What reading a file gives; a mistake is reported where the policy names the file."""
+        try:
+            return read(*args, **_)
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.report.add(
+                place.node, f"can't read {shown(place.text)!r}: {why}", "correct the path"
+            )
+        except PolicyError as error:
+            self.elsewhere += error.diagnostics
+        except (CrlError, ValueError) as error:
+            message, *hint = error.args or (type(error).__name__,)
+            self.report.add(place.node, f"{shown(place.text)}: {message}", *map(str, hint))
+        return None
+
+    def _certificates(self, places: Sequence[Located]) -> list[ClientCert]:
+        found: list[ClientCert] = []
+        for place in places:
+            found += self._take(place, self.sources.certificates, place.text) or []
+        return found
+
+    def _denylist(self, place: Located) -> Denylist | None:
+        return self._take(place, self.sources.denylist, place.text)
+
+    def _crl(self, place: Located, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
+        return self._take(place, self.sources.crl, place.text, trust, authorities)
+
+    # -- locations
+
+    def locations(self, trusts: Mapping[str, Trust]) -> dict[str, Location]:
+        """Every location compiled; what refers to nothing is reported."""
+        for reserved in ("public", "verified"):
+            for rule in self.spec.groups.get(reserved, ())[:1]:
+                node = rule.node
+                self.report.add(node, f"{reserved!r} can't be a group's name", "choose another")
+        rules = Compiler(self.spec.groups, self.report)
+        rules.check_groups()
+        found: dict[str, Location] = {}
+        for spec in self.spec.locations:
+            if spec.name and spec.name in found:
+                message = f"a second location named {spec.name!r}"
+                self.report.add(spec.node, message, "give each a name of its own")
+            found[spec.name] = self._location(spec, rules, trusts)
+        return found
+
+    def _location(
+        self, spec: LocationSpec, rules: Compiler, trusts: Mapping[str, Trust]
+    ) -> Location:
+        layers: tuple[BehaviourSpec, BehaviourSpec] = (spec, self.spec.defaults)
+        allow = _first(layers, lambda s: s.allow, ())
+        word = allow[0].text if len(allow) == 1 and isinstance(allow[0], Located) else ""
+        plain = word in ("public", "verified")
+        deny = _first(layers, lambda s: s.deny, ())
+        return Location(
+            name=spec.name,
+            trusts=self._trusts(spec, _first(layers, lambda s: s.trust, None), trusts),
+            public=word == "public",
+            verified=word == "verified",
+            allow=NOBODY if plain else rules.compile(allow, "allow", refusing=False),
+            deny=rules.compile(deny, "deny", refusing=True),
+            monitor=_first(layers, lambda s: s.mode, "enforce") == "monitor",
+            san_matches_host=_first(layers, lambda s: s.san_matches_host, False),
+            sni_matches_host=_first(layers, lambda s: s.sni_matches_host, False),
+            cache_seconds=_first(layers, lambda s: s.cache_seconds, 0),
+            public_methods=frozenset(_first(layers, lambda s: s.public_methods, ())),
+            forward_cert=_first(layers, lambda s: s.forward_cert, False),
+        )
+
+    def _trusts(
+        self,
+        spec: LocationSpec,
+        named: tuple[Located, ...] | None,
+        trusts: Mapping[str, Trust],
+    ) -> tuple[Trust, ...]:
+        if named is None:
+            return tuple(trusts.values())
+        for ref in named:
+            if ref.text not in trusts:
+                hint = suggest(ref.text, trusts) if trusts else "add it under trust:"
+                self.report.add(ref.node, f"undefined trust {ref.text!r}", hint)
+        if not named:
+            self.report.add(spec.node, "an empty list of trusts", "name one, or leave it out")
+        return tuple(trusts[ref.text] for ref in named if ref.text in trusts)
+
+    def chooser(self) -> Chooser:
+        """Choosing by host and URI, for the locations that say where they are."""
+        chosen = [spec for spec in self.spec.locations if spec.location is not None]
+        for spec in self.spec.locations:
+            if spec.server_name is not None and spec.location is None:
+                self.report.add(spec.node, "server_name without location", "add location: /")
+        entries = [
+            (s.name, None if s.server_name is None else sum(s.server_name, ()), s.location)
+            for s in chosen
+        ]
+        for _, second in duplicates(entries):
+            self.report.add(
+                chosen[second].node, "the same location twice in one server", "remove one of them"
+            )
+        try:
+            return Chooser(entries, merge_slashes=self.spec.merge_slashes)
+        except SelectorError as error:
+            self.report.add(self.spec.node, str(error))
+            return Chooser([])
+
+
+def _first(
+    layers: Sequence[BehaviourSpec], get: Callable[[BehaviourSpec], T | None], default: D
+) -> T | D:
+    """What the location says, else the defaults, else the built-in."""
+    for layer in layers:
+        value = get(layer)
+        if value is not None:
+            return value
+    return default
+
+
+def read_bundle(data: bytes) -> list[ClientCert]:
+    """The certificates of a PEM file, or the one of a DER file.  Raises ValueError."""
+    try:
+        if data.startswith(b"\x30"):
+            return [from_der(data)]
+        certs = x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        hint = "write a PEM file that begins with -----BEGIN CERTIFICATE-----"
+        raise ValueError(f"no certificate in it ({error})", hint) from None
+    try:
+        return [from_der(_der(cert)) for cert in certs]
+    except MalformedCertificate as error:
+        raise ValueError(str(error), "remove that certificate from the file") from None
+
+
+def _der(cert: x509.Certificate) -> bytes:
+    return cert.public_bytes(Encoding.DER)

@@ -1,0 +1,376 @@
+"""policy.yaml as written: every key, its form and its meaning, with its place in the file.
+
+`read_policy` gives all mistakes of form at once.  What needs other files (certificates, CRLs) or
+the whole policy (names that are referred to) is checked by `policy`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.core.config.schema import (
+    Choice,
+    Count,
+    Flag,
+    Invalid,
+    ListOf,
+    Located,
+    MapOf,
+    Record,
+    Report,
+    Text,
+    each,
+    key,
+    keys_of,
+    moment,
+    pairs,
+    read_record,
+    suggest,
+)
+from sidecar.core.config.yaml_tree import Node
+from sidecar.core.nginx.locations import SelectorError, parse_location, parse_server_name
+
+from .patterns import KINDS, Pattern
+
+NAME = r"[A-Za-z0-9_-]{1,64}"
+MAX_RULE_DEPTH = 16
+
+_FILE = Text("a file's path", located=True)
+_FILES = ListOf(_FILE, or_one=True)
+
+
+def _address(text: str) -> str:
+    """An http(s) address.  Raises ValueError."""
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError(f"{text!r} is no http(s) address", "write http://… or https://…")
+    return text
+
+
+def _ocsp(text: str) -> str:
+    return "" if text == "off" else _address(text)
+
+
+def _named(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(f"{text!r} is no name", "use 1 to 64 of A-Z a-z 0-9 _ -")
+    return text
+
+
+def is_address(text: str) -> bool:
+    """Whether a CRL's place is an http(s) address, for the fetcher, rather than a file."""
+    return "://" in text
+
+
+def shown(place: str) -> str:
+    """A CRL's place as logs, metrics and answers have it: an address without user and password."""
+    return re.sub("(?<=://)[^/?#]*@", "", place)
+
+
+# -- rules ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """One rule: every part must hold.  `tests` are (key, patterns): any pattern of a key."""
+
+    node: Node
+    name: str = ""
+    roles: tuple[str, ...] = ()
+    tests: tuple[tuple[str, tuple[Pattern, ...]], ...] = ()
+    from_: float | None = None
+    until: float | None = None
+    any: tuple[RuleSpec | Located, ...] | None = None
+    all: tuple[RuleSpec | Located, ...] | None = None
+    not_: tuple[RuleSpec | Located, ...] | None = None
+
+
+def _rule_name(text: str) -> str:
+    if not re.fullmatch(r"[ -~]{1,64}", text):
+        raise ValueError(f"{text!r} is no rule name", "use up to 64 printable ASCII characters")
+    return text
+
+
+def _role(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:/@-]{1,64}", text):
+        raise ValueError(f"{text!r} is no role", "use letters, digits and _ . : / @ -")
+    return text
+
+
+class Rule:
+    """A rule, or the name of a group where a rule may stand."""
+
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
+
+    def read(self, node: Node, report: Report) -> RuleSpec | Located:
+        if node.text is not None and not node.empty:
+            return Located(node.text, node)
+        if self.depth > MAX_RULE_DEPTH:
+            raise report.fail(node, f"rules nested deeper than {MAX_RULE_DEPTH}", "flatten them")
+        found: dict[str, Any] = {}
+        tests = []
+        parts = pairs(node, report)
+        if not parts:
+            raise report.fail(node, "an empty rule", "write what must match, or `verified`")
+        if all(name.text in ("name", "roles") for name, _ in parts):
+            raise report.fail(node, "a rule that asks for nothing", "add cn, dns, sha256, …")
+
+        def part(name: Node, value: Node) -> None:
+            if name.text in KINDS:
+                tests.append((name.text, _patterns(name.text, value, report)))
+            elif name.text in self._parts():
+                attribute = name.text + "_" * (name.text in ("from", "not"))
+                found[attribute] = self._parts()[name.text].read(value, report)
+            else:
+                known = {**KINDS, **self._parts()}
+                raise report.fail(name, f"unknown key {name.text!r}", suggest(name.text, known))
+
+        for name, value in parts:
+            with contextlib.suppress(Invalid):
+                part(name, value)
+        return RuleSpec(node=node, tests=tuple(tests), **found)
+
+    def _parts(self) -> dict[str, Any]:
+        rules = NonEmpty(ListOf(Rule(self.depth + 1), or_one=True))
+        return {
+            "name": Text("a rule's name", check=_rule_name),
+            "roles": ListOf(Text("a role", check=_role), or_one=True),
+            "from": Text("a date", check=moment),
+            "until": Text("a date", check=lambda text: moment(text, end=True)),
+            "any": rules,
+            "all": rules,
+            "not": rules,
+        }
+
+    def schema(self) -> dict[str, Any]:
+        return {"$ref": "#/$defs/rule"}
+
+
+def rule_schema() -> dict[str, Any]:
+    """JSON Schema of a rule, for `$defs`."""
+    one: dict[str, Any] = {"type": ["string", "number"]}
+    patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+    rules = {"anyOf": [{"$ref": "#/$defs/rule"}, {"type": "array", "minItems": 1}]}
+    parts = {**dict.fromkeys(KINDS, patterns), **dict.fromkeys(("any", "all", "not"), rules)}
+    parts |= {"name": one, "roles": patterns, "from": one, "until": one}
+    mapping = {"type": "object", "properties": parts, "additionalProperties": False}
+    return {"anyOf": [{"type": "string"}, {**mapping, "minProperties": 1}]}
+
+
+@dataclass(frozen=True, slots=True)
+class NonEmpty:
+    """A list with something in it."""
+
+    items: ListOf
+
+    def read(self, node: Node, report: Report) -> tuple[Any, ...]:
+        found = self.items.read(node, report)
+        if not found:
+            raise report.fail(node, "an empty list of rules", "write a rule, or remove the key")
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        return self.items.schema()
+
+
+def _patterns(name: str, node: Node, report: Report) -> tuple[Pattern, ...]:
+    """The patterns under one key of a rule; at least one."""
+    parse = KINDS[name].parse
+
+    def one(item: Node) -> Pattern:
+        pattern: Pattern = Text(f"a pattern for {name}", check=parse).read(item, report)
+        return pattern
+
+    nodes = [node] if node.items is None else node.items
+    if not nodes:
+        raise report.fail(node, f"no pattern for {name}", "write one, or remove the key")
+    return tuple(each(nodes, one))
+
+
+# -- locations and trust -------------------------------------------------------------------------
+
+
+class Allow:
+    """`public`, `verified`, a group, a rule, or a list of groups and rules."""
+
+    def read(self, node: Node, report: Report) -> tuple[RuleSpec | Located, ...]:
+        found: tuple[RuleSpec | Located, ...] = ListOf(Rule(), or_one=True).read(node, report)
+        if len(found) > 1:
+            for item in found:
+                if isinstance(item, Located) and item.text in ("public", "verified"):
+                    report.add(item.node, f"{item.text!r} beside other rules", "let it stand alone")
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        rule = Rule().schema()
+        return {"anyOf": [rule, {"type": "array", "items": rule}]}
+
+
+def _selector(text: str) -> Any:
+    try:
+        return parse_location(text)
+    except SelectorError as error:
+        raise ValueError(*error.args) from None
+
+
+def _server_name(text: str) -> Any:
+    try:
+        return tuple(parse_server_name(word) for word in text.split())
+    except SelectorError as error:
+        raise ValueError(*error.args) from None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSpec:
+    """One named authority, as written."""
+
+    node: Node
+    ca: tuple[Located, ...] = key(
+        _FILES, "trust anchors: PEM files of one or more certificates", required=True, default=()
+    )
+    intermediates: tuple[Located, ...] = key(
+        _FILES, "PEM files of intermediate CAs; nginx forwards the leaf only", default=()
+    )
+    crl: tuple[Located, ...] = key(
+        _FILES, "CRLs: files (PEM or DER) or http(s) addresses for the fetcher", default=()
+    )
+    ocsp: str = key(
+        Text("off or an http(s) address", check=_ocsp), "address of the OCSP responder", default=""
+    )
+    denylist: tuple[Located, ...] = key(
+        _FILES, "files of certificates and keys to deny", default=()
+    )
+    revocation: str | None = key(
+        Choice(("off", "best_effort", "required")),
+        "what no fresh answer means; default: required where a crl or ocsp is named, else off",
+        default=None,
+    )
+    chain: str = key(
+        Choice(("leaf", "all")), "whose revocation is asked (default: leaf)", default="leaf"
+    )
+    verify: str = key(
+        Choice(("nginx", "sidecar")),
+        "who verifies the chain (default: nginx); sidecar is for ssl_verify_client optional_no_ca",
+        default="nginx",
+    )
+    clock_tolerance: int = key(
+        Count(0, 86400), "seconds by which clocks may differ (default: 300)", default=300
+    )
+    crl_grace: int = key(
+        Count(0, 31_536_000), "seconds a CRL serves on past its nextUpdate (default: 0)", default=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviourSpec:
+    """What `defaults` may set for every location; None is left out."""
+
+    trust: tuple[Located, ...] | None = key(
+        ListOf(Text("a trust's name", located=True), or_one=True),
+        "trusts whose certificates count here; default: all of them",
+        default=None,
+    )
+    mode: str | None = key(
+        Choice(("enforce", "monitor")),
+        "monitor records, and allows (default: enforce)",
+        default=None,
+    )
+    san_matches_host: bool | None = key(
+        Flag(), "the certificate's DNS SAN must cover $host (RFC 9525)", default=None
+    )
+    sni_matches_host: bool | None = key(
+        Flag(), "the TLS connection must have been opened for $host", default=None
+    )
+    cache_seconds: int | None = key(
+        Count(0, 86400), "how long nginx may remember an answer (default: 0)", default=None
+    )
+    public_methods: tuple[str, ...] | None = key(
+        ListOf(Text("a method in upper case", "[A-Z][A-Z0-9_-]*"), or_one=True),
+        "methods let through without a certificate, as for a CORS preflight",
+        default=None,
+    )
+    forward_cert: bool | None = key(
+        Flag(), "add RFC 9440's Client-Cert to the answer", default=None
+    )
+    allow: tuple[RuleSpec | Located, ...] | None = key(
+        Allow(), "public, verified, a group, a rule, or a list: who may pass", default=None
+    )
+    deny: tuple[RuleSpec | Located, ...] | None = key(
+        ListOf(Rule(), or_one=True), "groups and rules asked before allow", default=None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocationSpec(BehaviourSpec):
+    """One location, as written."""
+
+    node: Node
+    name: str = key(
+        Text("a name", check=_named), "unique; nginx asks /authz/NAME", required=True, default=""
+    )
+    server_name: tuple[Any, ...] | None = key(
+        ListOf(Text("a server name", check=_server_name), or_one=True),
+        "nginx server_name forms; only for choosing by host and URI",
+        default=None,
+    )
+    location: Any = key(
+        Text("a location", check=_selector),
+        "nginx location forms: = /x, ^~ /x, ~ re, ~* re, /x; without it: by name only",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """The whole file, as written."""
+
+    node: Node
+    version: str = key(Choice(("1",)), "the format's version: 1", required=True, default="")
+    trust: dict[str, TrustSpec] = key(
+        MapOf(Record(TrustSpec), NAME), "named authorities", default_factory=dict
+    )
+    groups: dict[str, tuple[RuleSpec | Located, ...]] = key(
+        MapOf(NonEmpty(ListOf(Rule(), or_one=True)), NAME),
+        "named lists of rules",
+        default_factory=dict,
+    )
+    defaults: BehaviourSpec = key(
+        Record(BehaviourSpec), "what a location leaves out", default=BehaviourSpec()
+    )
+    merge_slashes: bool = key(
+        Flag(), "as nginx's merge_slashes, for choosing by URI (default: true)", default=True
+    )
+    locations: tuple[LocationSpec, ...] = key(
+        ListOf(Record(LocationSpec)), "the entries that nginx asks about", required=True, default=()
+    )
+
+
+def read_policy(data: bytes, file: str) -> PolicySpec:
+    """Read a policy's form.  Raises `PolicyError` with every diagnostic."""
+    return read_record(PolicySpec, data, file)
+
+
+def policy_schema() -> dict[str, Any]:
+    """The JSON Schema of policy.yaml, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "mtls-sidecar policy",
+        **Record(PolicySpec).schema(),
+        "$defs": {"rule": rule_schema()},
+    }
+
+
+__all__ = [
+    "BehaviourSpec",
+    "LocationSpec",
+    "PolicySpec",
+    "RuleSpec",
+    "TrustSpec",
+    "is_address",
+    "keys_of",
+    "policy_schema",
+    "read_policy",
+]

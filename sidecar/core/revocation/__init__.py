@@ -1,0 +1,1 @@
+"""Revocation status: denylists, CRLs, OCSP."""

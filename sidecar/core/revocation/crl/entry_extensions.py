@@ -1,0 +1,91 @@
+"""What the extensions of a CRL's entry say (RFC 5280, 5.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.core.x509.der import (
+    BOOLEAN,
+    ENUMERATED,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    children,
+    comparable_name,
+    only,
+)
+
+_REASON_CODE = bytes.fromhex("551d15")
+_INVALIDITY_DATE = bytes.fromhex("551d18")
+_CERTIFICATE_ISSUER = bytes.fromhex("551d1d")
+_DIRECTORY_NAME = 0xA4
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What an entry's extensions say.  `issuer`: a comparable name, where it changes."""
+
+    reason: int = 0
+    issuer: bytes | None = None
+    unusable: str = ""
+
+
+def read_extensions(octets: bytes, indirect: bool) -> Extensions:
+    """crlEntryExtensions (RFC 5280, 5.3).  Raises ValueError where the DER is broken."""
+    reason, issuer = 0, None
+    seen = set()
+    for extension in children(octets, *only(octets, SEQUENCE)[1:]):
+        oid, critical, value = _read_extension(octets, extension.start, extension.stop)
+        if oid in seen:
+            return Extensions(unusable="an entry has the same extension twice")
+        seen.add(oid)
+        if oid == _REASON_CODE:
+            reason = _reason(value)
+        elif oid == _CERTIFICATE_ISSUER:
+            if not indirect:
+                return Extensions(unusable="certificateIssuer in a CRL that is not indirect")
+            issuer = _directory_name(value)
+            if issuer is None:
+                return Extensions(unusable="a certificateIssuer is no directoryName")
+        elif critical and oid != _INVALIDITY_DATE:
+            return Extensions(unusable=f"unknown critical entry extension {_dotted(oid)}")
+    return Extensions(reason, issuer)
+
+
+def _read_extension(octets: bytes, start: int, stop: int) -> tuple[bytes, bool, bytes]:
+    parts = list(children(octets, start, stop))
+    tags = [part.tag for part in parts]
+    if tags not in ([OID, OCTET_STRING], [OID, BOOLEAN, OCTET_STRING]):
+        raise ValueError("an entry's extension is broken")
+    oid, value = octets[parts[0].start : parts[0].stop], octets[parts[-1].start : parts[-1].stop]
+    critical = len(parts) == 3 and any(octets[parts[1].start : parts[1].stop])
+    return oid, critical, value
+
+
+def _reason(value: bytes) -> int:
+    found = only(value, ENUMERATED)
+    reason = int.from_bytes(value[found.start : found.stop], "big", signed=True)
+    return reason if 0 <= reason <= 0xFF else 0
+
+
+def _directory_name(value: bytes) -> bytes | None:
+    """The one directoryName of GeneralNames, comparable."""
+    names = list(children(value, *only(value, SEQUENCE)[1:]))
+    directory = [name for name in names if name.tag == _DIRECTORY_NAME]
+    if len(directory) != 1:
+        return None
+    return comparable_name(value[directory[0].start : directory[0].stop])
+
+
+def _dotted(oid: bytes) -> str:
+    """Dotted decimals of an OID's octets (X.690, 8.19); hex if they are broken."""
+    arcs, value = [], 0
+    for octet in oid:
+        value = value << 7 | octet & 0x7F
+        if octet < 0x80:
+            arcs.append(value)
+            value = 0
+    if not arcs or value:
+        return oid.hex()
+    first = min(arcs[0] // 40, 2)
+    return ".".join(map(str, [first, arcs[0] - 40 * first, *arcs[1:]]))

@@ -1,0 +1,399 @@
+"""The CRLs of a trust, asked about one certificate (RFC 5280, section 6.3).
+
+What is decided where the RFC leaves it open, always towards denying:
+
+- A certificate that any CRL of its issuer lists is REVOKED: also by a CRL past its `nextUpdate`,
+  one from the future, and one for another distribution point or other reasons (issuer and serial
+  number name one certificate).  Only CRLs for attribute certificates are left aside: they
+  count their own serial numbers.  A revocation date in the future counts already.
+- GOOD needs CRLs that are fresh and together cover all reasons.  A CRL without `nextUpdate`
+  (RFC 5280, 5.1.2.5, demands one) is never fresh.
+- A delta lifts a `certificateHold` only, only while it is fresh, and only off its own base.
+- Of several CRLs with the same issuer, scope and signing key the newest counts.
+- A CRL may be signed by another key of its issuer, if that key's certificate leads to the same
+  anchor as the certificate's issuer.  Where that signer is itself on a CRL, what it signed counts
+  for nothing.  With `whole_chain` it must be known to be GOOD.
+- Names are compared by RFC 5280, section 7.1 (`der.comparable_name`); URIs as they are written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cryptography import x509
+
+from sidecar.core.bounded import remember
+from sidecar.core.revocation.denylist import Answer, Status
+
+from .entries import HOLD, REMOVE, Entry
+from .parse import (
+    Crl,
+    CrlError,
+    Watermark,
+    goes_back,
+    read_crl,
+    scope_key,
+    supersedes,
+    watermark,
+)
+from .scope import (
+    ALL_REASONS,
+    EVERYTHING,
+    CertFacts,
+    Scope,
+    Signer,
+    covered,
+    crl_facts,
+    implied_point,
+    key_digest,
+)
+
+__all__ = [
+    "CertFacts",
+    "Crl",
+    "CrlError",
+    "CrlIndex",
+    "Watermark",
+    "crl_facts",
+    "goes_back",
+    "read_crl",
+    "scope_key",
+    "supersedes",
+    "watermark",
+]
+
+
+class _Listed(NamedTuple):
+    """A CRL lists the certificate."""
+
+    crl: Crl
+    entry: Entry
+
+
+class _Fresh(NamedTuple):
+    """Until when a group's newest word holds (0: it doesn't), whose that is, and if not, why."""
+
+    until: float
+    source: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Clock:
+    """How far clocks may differ, and how long a CRL serves on, in seconds."""
+
+    tolerance: float
+    grace: float
+
+    def is_future(self, crl: Crl, now: float) -> bool:
+        """Whether the CRL is not in force yet."""
+        return crl.this_update > now + self.tolerance
+
+    def fresh_until(self, crl: Crl, now: float) -> float:
+        """The next moment at which the CRL's freshness may turn; 0 if it is not fresh."""
+        if crl.next_update is None or self.is_future(crl, now):
+            return 0.0
+        if now < crl.next_update:
+            return crl.next_update
+        end = crl.next_update + self.tolerance + self.grace
+        return end if now < end else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The CRLs with one issuer, scope and signing key, newest first.
+
+    `any` is one of them, for what they share.
+    """
+
+    clock: _Clock
+    any: Crl
+    complete: list[Crl] = field(default_factory=list)
+    deltas: list[Crl] = field(default_factory=list)
+    speaks_of_all: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.speaks_of_all = self.scope == EVERYTHING
+        self.add(self.any)
+
+    @property
+    def scope(self) -> Scope:
+        """The scope they share."""
+        return self.any.scope
+
+    def add(self, crl: Crl) -> None:
+        """Put a CRL in its place."""
+        into = self.complete if crl.delta_base is None else self.deltas
+        into.append(crl)
+        into.sort(key=lambda c: (c.this_update, -1 if c.number is None else c.number), reverse=True)
+        self.any = (self.complete or self.deltas)[0]
+
+    def _base(self, now: float) -> Crl | None:
+        for crl in self.complete:
+            if not self.clock.is_future(crl, now):
+                return crl
+        return None
+
+    def listed(self, issuer: bytes, serial: int, now: float) -> _Listed | None:
+        """The word that revokes the certificate, if there is one."""
+        base = self._base(now)
+        held = None
+        for crl in self.complete:
+            entry = crl.find(issuer, serial)
+            if entry is not None:
+                held = _Listed(crl, entry)
+            if crl is base or held is not None:
+                break
+        for delta in self.deltas:
+            if _is_past(delta, base):
+                continue
+            entry = delta.find(issuer, serial)
+            if entry is not None and entry.reason != REMOVE:
+                return _Listed(delta, entry)
+            if entry is not None and self._lifts(delta, base, held, now):
+                return None
+        return held
+
+    def _lifts(self, delta: Crl, base: Crl | None, held: _Listed | None, now: float) -> bool:
+        """Whether a delta's removeFromCRL undoes what the base says (RFC 5280, 5.3.1)."""
+        if held is None or held.crl is not base or held.entry.reason != HOLD:
+            return False
+        return _is_applicable(delta, base) and self.clock.fresh_until(delta, now) > 0.0
+
+    def fresh(self, now: float) -> _Fresh:
+        """Whether what the group says is the newest word.
+
+        A fresh delta makes an old base current again (RFC 5280, 5.2.4 a).
+        """
+        base = self._base(now)
+        if base is None:
+            return _Fresh(0.0, self.any.source, self._absent(now))
+        until = self.clock.fresh_until(base, now)
+        for delta in self.deltas:
+            if _is_applicable(delta, base):
+                ends = self.clock.fresh_until(delta, now)
+                until = min(until, ends) if until and ends else until or ends
+        return _Fresh(until, base.source, "" if until else _stale(base))
+
+    def _absent(self, now: float) -> str:
+        future = [crl for crl in self.complete if self.clock.is_future(crl, now)]
+        return "it is from the future" if future else "a delta CRL without its complete CRL"
+
+
+def _is_past(delta: Crl, base: Crl | None) -> bool:
+    """Whether the base has all that the delta says already."""
+    if base is None or base.number is None or delta.number is None:
+        return False
+    return delta.number <= base.number
+
+
+def _is_applicable(delta: Crl, base: Crl | None) -> bool:
+    """Whether a delta can be laid over a base (RFC 5280, 5.2.4)."""
+    if base is None or base.number is None or delta.number is None or delta.delta_base is None:
+        return False
+    return delta.delta_base <= base.number < delta.number
+
+
+def _stale(crl: Crl) -> str:
+    return "it has no nextUpdate" if crl.next_update is None else "its nextUpdate has passed"
+
+
+class _Standing(NamedTuple):
+    """Whether a group's revocations count, and what keeps its silence from counting as GOOD."""
+
+    revokes: bool
+    why: str
+    until: float = math.inf
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What was seen on the way to UNKNOWN."""
+
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    retry: float = math.inf
+
+    def add(self, source: str, why: str) -> None:
+        """Note why a CRL did not help."""
+        if (source, why) not in self.notes:
+            self.notes.append((source, why))
+
+    def answer(self, nothing: str) -> Answer:
+        """UNKNOWN, and why."""
+        if not self.notes:
+            return Answer(Status.UNKNOWN, "crl", nothing, self.retry)
+        source, why = self.notes[0]
+        more = [f"{s}: {w}" for s, w in self.notes[1:4]]
+        return Answer(Status.UNKNOWN, f"crl {source}", "; ".join([why, *more]), self.retry)
+
+
+_REMEMBERED = 1024
+
+
+class CrlIndex:
+    """The CRLs of one trust.  `tolerance` and `grace` in seconds."""
+
+    def __init__(
+        self,
+        crls: Sequence[Crl],
+        tolerance: float = 0.0,
+        grace: float = 0.0,
+        *,
+        whole_chain: bool = False,
+    ) -> None:
+        self._clock = _Clock(tolerance, grace)
+        self._whole_chain = whole_chain
+        self._unusable: dict[bytes, list[Crl]] = {}
+        groups: dict[tuple[bytes, str, bytes], _Group] = {}
+        for crl in crls:
+            if crl.unusable:
+                self._unusable.setdefault(crl.issuer, []).append(crl)
+            elif crl.scope.only != "attribute":
+                key = (crl.issuer, str(crl.scope), crl.signer_key)
+                if key in groups:
+                    groups[key].add(crl)
+                else:
+                    groups[key] = _Group(self._clock, crl)
+        self._groups: dict[bytes, list[_Group]] = {}
+        for group in groups.values():
+            self._groups.setdefault(group.any.issuer, []).append(group)
+        self._indirect = any(group.scope.indirect for group in groups.values())
+        self._keys: dict[int, tuple[x509.Certificate, bytes]] = {}  # by id: hashing takes longer
+        self._certs: dict[bytes, x509.Certificate] = {}
+
+    def status(self, cert: CertFacts, issuer: x509.Certificate, now: float) -> Answer:
+        """What the CRLs say about a certificate, issued by `issuer`, at `now` (epoch seconds).
+
+        That `issuer` issued it, and is trusted, is the caller's to know.
+        """
+        return self._status(cert, issuer, now, frozenset())
+
+    def _status(
+        self, cert: CertFacts, issuer: x509.Certificate, now: float, asking: frozenset[bytes]
+    ) -> Answer:
+        found = _Findings()
+        clearing: list[tuple[_Group, float]] = []
+        key = self._key(issuer)
+        for group in self._candidates(cert):
+            standing = self._standing(group.any, key, now, asking)
+            listed = group.listed(cert.issuer, cert.serial, now) if standing.revokes else None
+            if listed is not None:
+                return self._revoked(listed, now)
+            if standing.why:
+                found.add(group.any.source, standing.why)
+            else:
+                clearing.append((group, standing.until))
+        cleared = self._cleared(cert, clearing, now, found)
+        return self._unknown(cert, found) if cleared is None else cleared
+
+    def _candidates(self, cert: CertFacts) -> Iterator[_Group]:
+        """The groups of the issuer, and the indirect ones that the certificate names."""
+        yield from self._groups.get(cert.issuer, ())
+        if self._indirect:
+            others = {name for point in cert.points for name in point.issuers} - {cert.issuer}
+            for name in sorted(others):
+                yield from (g for g in self._groups.get(name, ()) if g.scope.indirect)
+
+    def _revoked(self, listed: _Listed, now: float) -> Answer:
+        crl, detail = listed.crl, str(listed.entry)
+        if not self._clock.fresh_until(crl, now):
+            detail += ", by a CRL that is not in force now"
+        return Answer(Status.REVOKED, f"crl {crl.source}", detail)
+
+    def _cleared(
+        self,
+        cert: CertFacts,
+        groups: list[tuple[_Group, float]],
+        now: float,
+        found: _Findings,
+    ) -> Answer | None:
+        """GOOD, once fresh CRLs cover all reasons (RFC 5280, 6.3.3)."""
+        reasons, until, sources = 0, math.inf, []
+        for group, ends in groups:
+            covers = self._covers(group, cert)
+            if not covers:
+                found.add(group.any.source, "it is for other certificates")
+            if not covers & ~reasons:
+                continue
+            fresh = group.fresh(now)
+            if not fresh.until:
+                found.add(fresh.source, fresh.why)
+                found.retry = min(found.retry, self._comes(group, now))
+                continue
+            reasons |= covers
+            until = min(until, fresh.until, ends)
+            sources.append(fresh.source)
+            if reasons == ALL_REASONS:
+                return Answer(Status.GOOD, f"crl {', '.join(sources)}", "not listed", until)
+        if reasons:
+            found.add(", ".join(sources), "it covers some reasons only")
+        return None
+
+    @staticmethod
+    def _covers(group: _Group, cert: CertFacts) -> int:
+        """The reasons for which a group speaks about a certificate, by any of its points."""
+        crl = group.any
+        if group.speaks_of_all and crl.issuer == cert.issuer:
+            return ALL_REASONS
+        reasons = 0
+        for point in (implied_point(cert.issuer), *cert.points):
+            reasons |= covered(crl.scope, crl.issuer, point, cert)
+        return reasons
+
+    def _comes(self, group: _Group, now: float) -> float:
+        """When the next CRL from the future comes into force."""
+        starts = [crl.this_update - self._clock.tolerance for crl in group.complete + group.deltas]
+        return min((start for start in starts if start > now), default=math.inf)
+
+    def _unknown(self, cert: CertFacts, found: _Findings) -> Answer:
+        for crl in self._unusable.get(cert.issuer, ()):
+            found.add(crl.source, crl.unusable)
+        return found.answer("no CRL by the certificate's issuer")
+
+    # -- whether a CRL's signer may speak
+
+    def _standing(self, crl: Crl, key: bytes, now: float, asking: frozenset[bytes]) -> _Standing:
+        """Whether a CRL may speak of what the holder of `key` (a SHA-256) issued."""
+        if key == crl.signer_key:
+            return _Standing(True, "")
+        if key not in crl.speaks_for:
+            return _Standing(
+                False, "its signer is not under the anchor of the certificate's issuer"
+            )
+        # Any way to an anchor will do; without a sound one, the best of them says what it lacks.
+        standings = [self._signer_standing(s, now, asking) for s in crl.signers]
+        standings.sort(key=lambda s: (s.why != "", not s.revokes))
+        return standings[0] if standings else _Standing(False, "its signer leads to no anchor")
+
+    def _signer_standing(self, signer: Signer, now: float, asking: frozenset[bytes]) -> _Standing:
+        status, until = Status.UNKNOWN, math.inf
+        if not signer.issuer:
+            status = Status.GOOD
+        elif signer.cert not in asking:
+            facts, issuer = crl_facts(self._cert(signer.cert)), self._cert(signer.issuer)
+            answer = self._status(facts, issuer, now, asking | {signer.cert})
+            status, until = answer.status, answer.until
+        if status is Status.REVOKED:
+            return _Standing(False, "its signer's certificate is revoked")
+        if status is Status.UNKNOWN and self._whole_chain:
+            return _Standing(True, "whether its signer's certificate is revoked is unknown")
+        for start, stop in signer.valid:
+            if start <= now < stop:
+                return _Standing(True, "", min(stop, until))
+        return _Standing(True, "its signer's certificate is not valid now")
+
+    def _key(self, cert: x509.Certificate) -> bytes:
+        known = self._keys.get(id(cert))
+        if known is None:
+            known = (cert, key_digest(cert))
+            remember(self._keys, id(cert), known, _REMEMBERED)
+        return known[1]
+
+    def _cert(self, der: bytes) -> x509.Certificate:
+        cert = self._certs.get(der)
+        if cert is None:
+            cert = self._certs[der] = x509.load_der_x509_certificate(der)
+        return cert

@@ -1,0 +1,270 @@
+"""One CRL: bytes → a frozen `Crl` whose signature is verified, or a `CrlError`.
+
+The signature must be by an authority of the trust that bears the CRL's issuer name and may sign
+CRLs.  Of the way from there to a trust anchor are checked: names, signatures, CA flags,
+keyCertSign; and by the index, at each question, validity periods.  Name constraints, policies and
+path lengths are not.
+
+A CRL that carries something critical that isn't understood is kept as `unusable`, and proves
+nothing (RFC 5280, 5.2 and 5.3).
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtensionOID
+
+from sidecar.core.errors import brief, printable
+from sidecar.core.x509.der import comparable_name
+from sidecar.core.x509.signature import Parts, is_signed_by, take_apart
+
+from .entries import NO_ENTRIES, Entries, Entry, read_entries
+from .scope import EVERYTHING, Authorities, Scope, Signer, read_scope
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+class CrlError(ValueError):
+    """Not a CRL that this trust can use.  Arguments: what is wrong, and what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+
+    def __str__(self) -> str:
+        return printable("; ".join(filter(None, map(str, self.args))))
+
+
+@dataclass(frozen=True, slots=True)
+class Crl:
+    """One CRL, verified.  Times are seconds since the epoch; names are comparable.
+
+    `signer_key` is the SHA-256 of the key that signed.  `speaks_for` holds those of the
+    authorities that share an anchor with it: only of what they issued may the CRL speak
+    (RFC 5280, 6.3.3 f).  `unusable` says why nothing it says counts; empty if it does.
+    """
+
+    source: str
+    issuer: bytes
+    number: int | None
+    delta_base: int | None
+    this_update: float
+    next_update: float | None
+    scope: Scope
+    signer_key: bytes
+    signers: tuple[Signer, ...]
+    speaks_for: frozenset[bytes]
+    entries: Entries = field(repr=False)
+    unusable: str = ""
+
+    @property
+    def entry_count(self) -> int:
+        """How many certificates it lists."""
+        return self.entries.count
+
+    def find(self, issuer: bytes, serial: int) -> Entry | None:
+        """What it says about the certificate with this issuer and serial number."""
+        return self.entries.find(issuer, serial)
+
+
+def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
+    """Read one CRL, PEM or DER, and verify it against a trust's authorities (DER certificates).
+
+    `source` is the name that the CRL goes by in answers.  Raises `CrlError`, nothing else.
+    """
+    try:
+        return _read(_to_der(data), source, tuple(authorities))
+    except CrlError:
+        raise
+    except Exception as error:  # the parser's own errors are of many classes; all mean the same
+        hint = "put one whole CRL there, PEM or DER"
+        raise CrlError(f"not a readable CRL: {brief(error)}", hint) from error
+
+
+_BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
+
+
+def _to_der(data: bytes) -> bytes:
+    """The DER of what is DER or PEM; text before a PEM block is let be, as OpenSSL writes it."""
+    if data[:1] == b"\x30":
+        return data
+    if not data.strip():
+        raise CrlError("the file is empty", "put one whole CRL there, PEM or DER")
+    blocks = data.count(b"-----BEGIN ")
+    if blocks > 1:
+        raise CrlError(f"{blocks} PEM blocks in one file", "put each CRL into a file of its own")
+    _, begin, rest = data.partition(_BEGIN)
+    if not begin:
+        raise CrlError("neither PEM nor DER of a CRL", f"a PEM file has {_BEGIN.decode()}")
+    body, end, after = rest.partition(_END)
+    if not end or after.strip():
+        what = "something follows the CRL" if end else "the PEM block has no end"
+        raise CrlError(what, "put one whole CRL there, PEM or DER")
+    return binascii.a2b_base64(body.translate(None, b" \t\r\n"), strict_mode=True)
+
+
+def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
+    crl = x509.load_der_x509_crl(der)
+    issuer = comparable_name(crl.issuer.public_bytes())
+    parts = take_apart(der)
+    signer = _verify(crl, parts, issuer, Authorities.of(authorities))
+    found = _read_extensions(crl)
+    entries, unusable = NO_ENTRIES, found.unusable
+    if not unusable:
+        entries = read_entries(parts.signed, issuer, indirect=found.scope.indirect)
+    next_update = crl.next_update_utc
+    return Crl(
+        source=source,
+        issuer=issuer,
+        number=found.number,
+        delta_base=found.delta_base,
+        this_update=crl.last_update_utc.timestamp(),
+        next_update=None if next_update is None else next_update.timestamp(),
+        scope=found.scope,
+        signer_key=signer.key,
+        signers=signer.signers,
+        speaks_for=signer.speaks_for,
+        entries=entries,
+        unusable=unusable or entries.unusable,
+    )
+
+
+# -- extensions ----------------------------------------------------------------------------------
+
+_PROCESSED = frozenset(
+    {
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.CRL_NUMBER,
+        ExtensionOID.DELTA_CRL_INDICATOR,
+        ExtensionOID.ISSUING_DISTRIBUTION_POINT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extensions:
+    number: int | None
+    delta_base: int | None
+    scope: Scope
+    unusable: str
+
+
+def _read_extensions(crl: x509.CertificateRevocationList) -> _Extensions:
+    """The CRL's extensions (RFC 5280, 5.2).  Raises what the parser raises."""
+    values = {type(extension.value): extension.value for extension in crl.extensions}
+    number = values.get(x509.CRLNumber)
+    delta = values.get(x509.DeltaCRLIndicator)
+    point = values.get(x509.IssuingDistributionPoint)
+    unknown = [
+        extension.oid.dotted_string
+        for extension in crl.extensions
+        if extension.critical and extension.oid not in _PROCESSED
+    ]
+    unusable = f"unknown critical extension {unknown[0]}" if unknown else ""
+    if delta is not None and number is None:
+        unusable = unusable or "a delta CRL without a number"
+    return _Extensions(
+        number=number.crl_number if isinstance(number, x509.CRLNumber) else None,
+        delta_base=delta.crl_number if isinstance(delta, x509.DeltaCRLIndicator) else None,
+        scope=read_scope(point, crl.issuer)
+        if isinstance(point, x509.IssuingDistributionPoint)
+        else EVERYTHING,
+        unusable=unusable,
+    )
+
+
+# -- who signed ----------------------------------------------------------------------------------
+
+_WEAK = (hashes.MD5, hashes.SHA1)
+
+
+class _Signed(NamedTuple):
+    key: bytes
+    signers: tuple[Signer, ...]
+    speaks_for: frozenset[bytes]
+
+
+def _verify(
+    crl: x509.CertificateRevocationList, parts: Parts, issuer: bytes, known: Authorities
+) -> _Signed:
+    """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
+    name = crl.issuer.rfc4514_string()
+    named = [a for a in known.all if a.subject == issuer]
+    if not named:
+        hint = "add its certificate to ca or intermediates of this trust, or name another CRL"
+        raise CrlError(f"issued by {name}, which is no authority of this trust", hint)
+    _refuse_weak(crl)
+    over = (parts.signed, parts.algorithm, crl)
+    signed = [a for a in named if is_signed_by(a.cert.public_key(), *over)]
+    if not signed:
+        hint = "bring it anew; if the CA has a new key, add its new certificate to the trust"
+        raise CrlError(f"the signature is not by {name}", hint)
+    signers = [a for a in signed if a.signs_crls]
+    if not signers:
+        hint = "have the CA's certificate issued with the keyUsage cRLSign"
+        raise CrlError(f"{name} may not sign CRLs: its keyUsage lacks cRLSign", hint)
+    return _Signed(signers[0].key, known.signers(signers), known.speak_for(signers))
+
+
+def _refuse_weak(crl: x509.CertificateRevocationList) -> None:
+    try:
+        algorithm = crl.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        oid = crl.signature_algorithm_oid.dotted_string
+        raise CrlError(f"the signature algorithm {oid} is not understood") from None
+    if isinstance(algorithm, _WEAK):
+        hint = "have the CA sign it with SHA-256"
+        raise CrlError(f"signed with {algorithm.name}, which can be forged", hint)
+
+
+# -- going backwards -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """The newest CRL that was accepted for one issuer and scope."""
+
+    number: int | None
+    this_update: float
+
+
+def watermark(crl: Crl) -> Watermark:
+    """What to remember of an accepted CRL, under its `scope_key`."""
+    return Watermark(crl.number, crl.this_update)
+
+
+def scope_key(crl: Crl) -> str:
+    """What two CRLs share if one can replace the other: the same text in every process.
+
+    Issuer, scope, complete or delta, and the signing key: a CA that changes its key may number
+    anew, and may go on to issue CRLs with the old one beside.
+    """
+    kind = "complete" if crl.delta_base is None else "delta"
+    text = "\n".join([crl.issuer.hex(), str(crl.scope), kind, crl.signer_key.hex()])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def goes_back(mark: Watermark | None, crl: Crl) -> str | None:
+    """Why a CRL is older than what was accepted under its `scope_key`, or None."""
+    if mark is None:
+        return None
+    if mark.number is not None:
+        if crl.number is None:
+            return f"it has no CRL number, the one accepted before has {mark.number}"
+        if crl.number < mark.number:
+            return f"its CRL number is {crl.number}, the one accepted before has {mark.number}"
+    if crl.this_update < mark.this_update:
+        return "its thisUpdate is before that of the one accepted before"
+    return None
+
+
+def supersedes(new: Crl, old: Crl) -> bool:
+    """Whether `new` may take the place of `old`: as new, or newer, or of another scope."""
+    return scope_key(new) != scope_key(old) or goes_back(watermark(old), new) is None

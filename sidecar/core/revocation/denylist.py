@@ -1,0 +1,223 @@
+"""What is known about a certificate's revocation, and denylists.
+
+A status is GOOD, REVOKED or UNKNOWN, never a bool: what UNKNOWN means is the policy's to say.
+
+A denylist is a text file, one entry a line, that denies at once:
+
+    serial 0A:1B:2C until 2027-01-31        # alice's laptop, stolen; bob, ticket 4711
+    sha256 ab12…                            # this very certificate
+    spki_sha256 cd34…                       # every certificate with this key
+
+Serials are hexadecimal and compared as numbers: leading zeros, `0x` and a `-` before it are taken.
+Fingerprints are SHA-256.  Colons are taken everywhere.  `until DATE` is a day that is wholly in
+(UTC), or an RFC 3339 time at which the entry stops to deny.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import NamedTuple
+
+from sidecar.core.config.schema import moment, suggest
+from sidecar.core.errors import Diagnostic, PolicyError
+from sidecar.core.policy.patterns import PatternError, parse_fingerprint, parse_serial
+from sidecar.core.x509.certificate import serial_hex
+
+
+class Status(Enum):
+    """What a source knows about a certificate."""
+
+    GOOD = "good"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+class Answer(NamedTuple):
+    """What one source says about one certificate, at the moment it was asked.
+
+    `until` is the first moment, in seconds since the epoch, at which the same source could say
+    something else by the passing of time alone; `math.inf`: never.
+    """
+
+    status: Status
+    source: str
+    detail: str = ""
+    until: float = math.inf
+
+
+KINDS = {"serial": "a serial number", "sha256": "a certificate", "spki_sha256": "a public key"}
+"""What an entry may name, and what that is."""
+
+MAX_DIAGNOSTICS = 1000
+"""Most mistakes told of one file: one that is no denylist at all has one a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a denylist.  `until` in seconds since the epoch; from then on it is void."""
+
+    kind: str
+    value: str
+    until: float
+    comment: str
+    file: str
+    line: int
+
+    def answer(self) -> Answer:
+        """What this entry says while it holds."""
+        end = "" if self.until == math.inf else f" until {_utc(self.until)}"
+        why = f" # {self.comment}" if self.comment else ""
+        detail = f"{self.kind} {self.value}{end}{why}"
+        return Answer(Status.REVOKED, f"denylist {self.file}:{self.line}", detail, self.until)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Denylist:
+    """The entries of one file.  For each name only those are kept that could still answer."""
+
+    file: str
+    entries: Mapping[tuple[str, int], Entry]
+
+    def lookup(self, serial: int, sha256: str, spki_sha256: str, now: float) -> Answer | None:
+        """REVOKED, or None: a denylist says nothing good of anyone.  Fingerprints in hex."""
+        keys = (
+            ("serial", serial),
+            ("sha256", int(sha256, 16)),
+            ("spki_sha256", int(spki_sha256, 16)),
+        )
+        for key in keys:
+            entry = self.entries.get(key)
+            if entry is not None and now < entry.until:
+                return entry.answer()
+        return None
+
+
+def parse_denylist(data: bytes, file: str) -> Denylist:
+    """Read a denylist.  Raises `PolicyError` with every mistake in it, by line and column."""
+    mistakes: list[Diagnostic] = []
+    entries: dict[tuple[str, int], Entry] = {}
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            entry = _read_line(raw, file, number)
+        except _Mistake as mistake:
+            mistakes.append(Diagnostic(file, number, *mistake.args))
+            if len(mistakes) >= MAX_DIAGNOSTICS:
+                break
+            continue
+        if entry is not None:
+            key = (entry.kind, _number(entry.value))
+            # the longer one of two about the same: the other adds nothing
+            if key not in entries or entries[key].until < entry.until:
+                entries[key] = entry
+    if mistakes:
+        raise PolicyError(mistakes)
+    return Denylist(file, entries)
+
+
+def _number(value: str) -> int:
+    return int(value, 16)
+
+
+class _Mistake(Exception):
+    """Arguments: column, message, hint."""
+
+
+def _read_line(raw: bytes, file: str, number: int) -> Entry | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _Mistake(error.start + 1, "not UTF-8", "save the file as UTF-8") from None
+    body, _, comment = text.partition("#")
+    words = list(_words(body))
+    if not words:
+        return None
+    column, kind = words[0]
+    if kind not in KINDS:
+        raise _Mistake(column, f"unknown kind of entry {kind[:80]!r}", suggest(kind[:80], KINDS))
+    if len(words) < 2:
+        hint = f"write {kind} and {KINDS[kind]} in hexadecimal"
+        raise _Mistake(column, f"{kind} of what?", hint)
+    value = _value(kind, *words[1])
+    return Entry(kind, value, _until(words[2:]), _one_line(comment), file, number)
+
+
+def _words(text: str) -> Iterator[tuple[int, str]]:
+    for found in re.finditer(r"\S+", text):
+        yield found.start() + 1, found.group()
+
+
+def _value(kind: str, column: int, word: str) -> str:
+    """The value as it is kept: a serial as `serial_hex` has it, else 64 lower-case digits."""
+    try:
+        return serial_hex(parse_serial(word)) if kind == "serial" else parse_fingerprint(word)
+    except PatternError as error:
+        message, *hint = error.args
+        raise _Mistake(column, message[:200], *hint[:1] or ("",)) from None
+
+
+def _until(words: list[tuple[int, str]]) -> float:
+    if not words:
+        return math.inf
+    column, word = words[0]
+    if word != "until":
+        message = f"{word[:80]!r} is not expected here"
+        raise _Mistake(column, message, "write until DATE, or put # before a comment")
+    if len(words) == 1:
+        raise _Mistake(column, "until when?", "write until 2027-01-31")
+    if len(words) > 2:
+        column, word = words[2]
+        raise _Mistake(column, f"{word[:80]!r} is too much", "put # before a comment")
+    try:
+        return moment(words[1][1], end=True)
+    except ValueError as error:
+        message, *hint = error.args
+        raise _Mistake(words[1][0], message, *hint[:1] or ("",)) from None
+
+
+def _one_line(text: str) -> str:
+    """Text without control characters and the like, which could forge a line of a log or file."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _utc(moment: float) -> str:
+    """RFC 3339; seconds as such where no calendar reaches."""
+    try:
+        return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return str(moment)
+
+
+# -- writing one line, for `revoke` --------------------------------------------------------------
+
+
+def format_entry(kind: str, value: str, until: str = "", comment: str = "") -> str:
+    """One line of a denylist, without a line feed.  It reads back as what was given.
+
+    Value and `until` (a day or an RFC 3339 time, or nothing) are as a denylist has them; in the
+    comment, line breaks become blanks.  Raises ValueError with a message and a hint.
+    """
+    words = [kind, value, *(["until", until] if until else [])]
+    try:
+        if not kind or not value or any("#" in word or len(word.split()) != 1 for word in words):
+            raise _Mistake(0, f"{' '.join(words)[:80]!r} is no entry", "")
+        entry = _read_line(" ".join(words).encode(), "", 1)
+    except _Mistake as mistake:
+        raise ValueError(*mistake.args[1:]) from None
+    if entry is None:
+        raise ValueError(f"{' '.join(words)[:80]!r} is no entry", "")
+    line = " ".join([kind, entry.value, *words[2:]])
+    note = _one_line(comment)
+    return f"{line} # {note}" if note else line
+
+
+def has_entry(denylist: Denylist, kind: str, value: str, until: str = "") -> bool:
+    """Whether the list already denies this for at least as long.  Raises ValueError."""
+    wanted = _read_line(format_entry(kind, value, until).encode(), "", 1)
+    assert wanted is not None
+    found = denylist.entries.get((kind, _number(wanted.value)))
+    return found is not None and found.until >= wanted.until

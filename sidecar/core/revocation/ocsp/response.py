@@ -1,0 +1,288 @@
+"""OCSP (RFC 6960), pure: the request about one certificate, and what a response proves.
+
+`verify_response` never raises.  Only a response that passes every check is GOOD or REVOKED;
+whatever is missing, late, wrongly signed or not understood is UNKNOWN, with the reason in
+`detail`.
+
+What is decided where the RFCs leave it open:
+
+- A nonce that differs from the one sent is refused (RFC 9654, section 2.1: replay).  A response
+  without a nonce is accepted, because responders produce answers ahead of time (RFC 6960,
+  section 4.4.1); how long such an answer can be replayed is bounded by `nextUpdate`.
+  `require_nonce` refuses it.
+- Without `nextUpdate`, "newer revocation information is available all the time" (RFC 6960,
+  section 4.2.2.1): such an answer is used for `DEFAULT_LIFETIME` after its `thisUpdate`.
+- Signatures by MD5 or SHA-1 are refused: who chooses the nonce chooses a part of what is signed.
+  SHA-1 inside a CertID only names the issuer and is fine.  RSASSA-PSS is not understood.
+- A delegated responder's own revocation is not asked about here.  `OcspAnswer.delegate` is its
+  certificate and `nocheck` says whether its issuer waived that check (RFC 6960, 4.2.2.2.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtensionOID
+
+from sidecar.core.errors import brief
+from sidecar.core.revocation.denylist import Status
+from sidecar.core.x509.der import BOOLEAN, SEQUENCE, Tlv, children, only
+
+from .responder import Refused, has_extension, signer_of
+
+DEFAULT_LIFETIME = 60.0
+"""Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
+
+MAX_RESPONSE = 256 * 1024
+"""Longest response that is read, in bytes."""
+
+_CERT_ID_HASHES = (
+    hashes.SHA1,
+    hashes.SHA224,
+    hashes.SHA256,
+    hashes.SHA384,
+    hashes.SHA512,
+)
+
+
+class OcspKey(NamedTuple):
+    """What an answer is about: one certificate as issued by one authority."""
+
+    cert_sha256: str
+    issuer_sha256: str
+    tolerance: int
+
+
+def ocsp_key(cert_sha256: str, issuer_sha256: str, tolerance: int) -> OcspKey:
+    """The key of an answer: both certificates' SHA-256 fingerprints, lower-case hex.
+
+    An answer holds as long as the trust's `clock_tolerance` (seconds) lets it.
+    """
+    return OcspKey(cert_sha256, issuer_sha256, tolerance)
+
+
+@dataclass(frozen=True, slots=True)
+class OcspAnswer:
+    """What one response proves about one certificate.  Times are seconds since the epoch.
+
+    `until` is the moment from which the answer must not be used any more: `nextUpdate` and the
+    clock tolerance.  A new answer should be there by `next_update`.
+    """
+
+    status: Status
+    detail: str = ""
+    this_update: float = 0.0
+    next_update: float = 0.0
+    until: float = 0.0
+    delegate: x509.Certificate | None = None
+    nocheck: bool = False
+
+
+def build_request(cert: x509.Certificate, issuer: x509.Certificate, nonce: bytes | None) -> bytes:
+    """The DER request about one certificate; CertID by SHA-1 as RFC 5019, 2.1.1, has it.
+
+    `nonce`: 1 to 128 octets (RFC 9654, 2.1).  Raises `ValueError` for what can't be asked.
+    """
+    if nonce is not None and not 1 <= len(nonce) <= 128:
+        raise ValueError("a nonce has 1 to 128 octets")
+    builder = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, hashes.SHA1())
+    if nonce is not None:
+        builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
+    return builder.build().public_bytes(Encoding.DER)
+
+
+def verify_response(
+    der: bytes,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    now: float,
+    tolerance: float,
+    nonce: bytes | None = None,
+    *,
+    require_nonce: bool = False,
+) -> OcspAnswer:
+    """What `der` proves about `cert` at `now`; `tolerance` is how far clocks may differ (s).
+
+    `issuer` is the authority that issued `cert`; that it did, and that it is trusted, is the
+    caller's to know.  Never raises.
+    """
+    try:
+        return _verify(der, cert, issuer, now, tolerance, nonce, require_nonce)
+    except Refused as refused:
+        return OcspAnswer(Status.UNKNOWN, str(refused))
+    except Exception as error:  # noqa: BLE001 - parsers raise many classes on hostile bytes
+        return OcspAnswer(Status.UNKNOWN, f"not understood: {brief(error)}")
+
+
+def _verify(
+    der: bytes,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    now: float,
+    tolerance: float,
+    nonce: bytes | None,
+    require_nonce: bool,
+) -> OcspAnswer:
+    """The checks of RFC 6960, section 3.2, in order.  Raises `Refused` and parsers' errors."""
+    response = _load(der)
+    single, extensions = _single_for(response, cert, issuer)
+    delegate = signer_of(response, issuer, now)
+    _check_extensions(response, extensions)
+    _check_nonce(response, nonce, require_nonce)
+    this_update, next_update = _check_times(response, single, now, tolerance)
+    status, detail = _status(single)
+    return OcspAnswer(
+        status,
+        detail,
+        this_update,
+        next_update,
+        next_update + tolerance,
+        delegate,
+        delegate is not None and has_extension(delegate, ExtensionOID.OCSP_NO_CHECK),
+    )
+
+
+def _load(der: bytes) -> ocsp.OCSPResponse:
+    if len(der) > MAX_RESPONSE:
+        raise Refused(f"longer than {MAX_RESPONSE} bytes")
+    response = ocsp.load_der_ocsp_response(der)
+    if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        raise Refused(f"the responder answered {response.response_status.name.lower()}")
+    return response
+
+
+# -- the single response about this certificate ------------------------------------------------
+
+
+def _single_for(
+    response: ocsp.OCSPResponse, cert: x509.Certificate, issuer: x509.Certificate
+) -> tuple[ocsp.OCSPSingleResponse, list[_Extension]]:
+    """The one single response whose CertID names `cert`, with its extensions."""
+    singles = list(response.responses)
+    found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
+    if not found:
+        raise Refused("no answer about this certificate")
+    if len(found) > 1:
+        raise Refused("more than one answer about this certificate")
+    return singles[found[0]], _single_extensions(response.tbs_response_bytes, found[0])
+
+
+def _is_about(
+    single: ocsp.OCSPSingleResponse, cert: x509.Certificate, issuer: x509.Certificate
+) -> bool:
+    """Whether the CertID is `cert`'s, in the hash algorithm that the response chose."""
+    if single.serial_number != cert.serial_number:
+        return False
+    try:
+        algorithm = single.hash_algorithm
+    except UnsupportedAlgorithm:
+        return False
+    if not isinstance(algorithm, _CERT_ID_HASHES):
+        return False
+    own = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, algorithm).build()
+    return (
+        single.issuer_name_hash == own.issuer_name_hash
+        and single.issuer_key_hash == own.issuer_key_hash
+    )
+
+
+def _status(single: ocsp.OCSPSingleResponse) -> tuple[Status, str]:
+    match single.certificate_status:
+        case ocsp.OCSPCertStatus.GOOD:
+            return Status.GOOD, ""
+        case ocsp.OCSPCertStatus.REVOKED:
+            at = single.revocation_time_utc
+            reason = single.revocation_reason
+            return Status.REVOKED, " ".join(
+                ["revoked"]
+                + ([at.strftime("%Y-%m-%dT%H:%M:%SZ")] if at else [])
+                + ([f"({reason.value})"] if reason else [])
+            )
+        case _:
+            return Status.UNKNOWN, "the responder does not know this certificate"
+
+
+# -- times, nonce, extensions ------------------------------------------------------------------
+
+
+def _check_times(
+    response: ocsp.OCSPResponse,
+    single: ocsp.OCSPSingleResponse,
+    now: float,
+    tolerance: float,
+) -> tuple[float, float]:
+    """`thisUpdate`, and `nextUpdate` or what stands for it (RFC 6960, 4.2.2.1)."""
+    this_update = single.this_update_utc.timestamp()
+    if this_update > now + tolerance or response.produced_at_utc.timestamp() > now + tolerance:
+        raise Refused("from the future")
+    given: datetime | None = single.next_update_utc
+    next_update = given.timestamp() if given else this_update + DEFAULT_LIFETIME
+    if next_update < this_update:
+        raise Refused("nextUpdate is before thisUpdate")
+    if now >= next_update + tolerance:
+        raise Refused("expired")
+    return this_update, next_update
+
+
+def _check_nonce(response: ocsp.OCSPResponse, nonce: bytes | None, require: bool) -> None:
+    if nonce is None:
+        return
+    try:
+        got = response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
+    except x509.ExtensionNotFound:
+        if require:
+            raise Refused("without the nonce that was sent") from None
+        return
+    if got != nonce:
+        raise Refused("not the nonce that was sent")
+
+
+def _check_extensions(response: ocsp.OCSPResponse, single: list[_Extension]) -> None:
+    """Of the critical ones, the nonce alone is understood (RFC 6960, section 4.1.2)."""
+    for extension in response.extensions:
+        if extension.critical and not isinstance(extension.value, x509.OCSPNonce):
+            raise Refused(f"unknown critical extension {extension.oid.dotted_string}")
+    if any(extension.critical for extension in single):
+        raise Refused("unknown critical extension of the single answer")
+    if len({extension.oid for extension in single}) != len(single):
+        raise Refused("an extension of the single answer is repeated")
+
+
+_CONTEXT_1 = 0xA1
+
+
+class _Extension(NamedTuple):
+    oid: bytes
+    critical: bool
+
+
+def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:
+    """The extensions of single response number `index`, which `cryptography` doesn't show.
+
+    ResponseData (RFC 6960, 4.2.1): version [0] OPTIONAL, responderID [1] or [2], producedAt,
+    responses, extensions [1].  SingleResponse: certID, certStatus, thisUpdate, nextUpdate [0]
+    OPTIONAL, singleExtensions [1] OPTIONAL.
+    """
+    responses = next(part for part in _parts(tbs, only(tbs, SEQUENCE)) if part.tag == SEQUENCE)
+    single = _parts(tbs, _parts(tbs, responses)[index])
+    found = [part for part in single[3:] if part.tag == _CONTEXT_1]
+    if not found:
+        return []
+    return [_extension(tbs, part) for part in _parts(tbs, _parts(tbs, found[0])[0])]
+
+
+def _extension(data: bytes, at: Tlv) -> _Extension:
+    oid, second, *_ = _parts(data, at)
+    critical = second.tag == BOOLEAN and data[second.start : second.stop] != b"\x00"
+    return _Extension(data[oid.start : oid.stop], critical)
+
+
+def _parts(data: bytes, at: Tlv) -> list[Tlv]:
+    return list(children(data, at.start, at.stop))

@@ -1,0 +1,1 @@
+"""Certificates: read them, check signatures, build paths (RFC 5280)."""

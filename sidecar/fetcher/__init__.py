@@ -1,0 +1,1 @@
+"""The service that downloads CRLs and asks OCSP responders for the authorizer."""

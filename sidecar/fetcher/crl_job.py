@@ -1,0 +1,324 @@
+"""One CRL address: ask, verify, replace, and when to ask again.
+
+What is brought replaces what stands only if it verifies against the trust's authorities and does
+not go backwards.  So the file in the state directory is at any moment a whole, once good CRL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import aiohttp
+
+from sidecar.core.errors import brief, printable
+from sidecar.core.policy.spec import shown
+from sidecar.core.revocation.crl.index import CrlError, read_crl, supersedes
+from sidecar.runtime.files import crl_state_path
+
+from .http_client import Fetched, FetchError, Limits, fetch, max_age
+from .metrics import FetchMetrics
+from .plan import CrlSource
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 3600.0
+"""Seconds between two tries where the server names no max-age."""
+
+SHORTEST, LONGEST = 60.0, 86400.0
+"""Bounds of what a server's max-age can make of that, in seconds."""
+
+FIRST_RETRY, LAST_RETRY = 30.0, 3600.0
+"""After a failure: the first pause, doubled each time, and the longest, in seconds."""
+
+AHEAD = 0.1
+"""Part of a CRL's life, counted back from nextUpdate, in which a new one is asked for."""
+
+ELSEWHERE_FROM = 1024 * 1024
+"""Bytes from which a CRL is verified in another process, so that OCSP answers don't wait."""
+
+VERIFY_SECONDS = 300.0
+SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a CRL's bytes are: `result` is `updated`, `invalid`, `backwards` or `stale`.
+
+    Times are seconds since the epoch; `next_update` is 0 where there is none.
+    """
+
+    result: str
+    detail: str = ""
+    this_update: float = 0.0
+    next_update: float = 0.0
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it may take the place of the CRL that stands."""
+        return self.result in ("updated", "stale")
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What the server gave to ask `has it changed?` with, and the bytes that they belong to."""
+
+    sha256: str = ""
+    etag: str = ""
+    last_modified: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Conditional request headers (RFC 9110, 13.1)."""
+        found = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in found.items() if value}
+
+
+def judge(
+    data: bytes, held: bytes | None, url: str, authorities: tuple[bytes, ...], now: float
+) -> Verdict:
+    """Whether `data` is a CRL of these authorities that may replace `held`.  Never raises.
+
+    A CRL past its nextUpdate is `stale`: the newest there is, though it proves little.
+    """
+    try:
+        new = read_crl(data, url, authorities)
+    except CrlError as error:
+        return Verdict("invalid", str(error)[:500])
+    if new.unusable:
+        return Verdict("invalid", new.unusable)
+    if held is not None:
+        try:
+            old = read_crl(held, url, authorities)
+        except CrlError:
+            old = None  # not of these authorities any more: nothing to go back behind
+        if old is not None and not old.unusable and not supersedes(new, old):
+            return Verdict("backwards", "older than the CRL that stands")
+    next_update = new.next_update or 0.0
+    stale = bool(next_update) and next_update <= now
+    return Verdict("stale" if stale else "updated", "", new.this_update, next_update)
+
+
+async def judge_aside(
+    data: bytes, held: bytes | None, url: str, authorities: tuple[bytes, ...], now: float
+) -> Verdict:
+    """`judge`, in a thread, or for large CRLs in a process of its own."""
+    loop = asyncio.get_running_loop()
+    if len(data) + len(held or b"") < ELSEWHERE_FROM:
+        return await asyncio.to_thread(judge, data, held, url, authorities, now)
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        async with asyncio.timeout(VERIFY_SECONDS):
+            return await loop.run_in_executor(pool, judge, data, held, url, authorities, now)
+    except (TimeoutError, BrokenProcessPool) as error:
+        return Verdict("invalid", f"could not be verified: {type(error).__name__}")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file whole: written beside it, synced, renamed.  Raises `OSError`."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # CRLs are public; `serve` may be another user
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class CrlJob:
+    """Keeps one CRL of one trust up to date."""
+
+    def __init__(
+        self,
+        source: CrlSource,
+        state_dir: Path,
+        session: aiohttp.ClientSession,
+        metrics: FetchMetrics,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.source = source
+        self.path = crl_state_path(state_dir, source.trust, source.url)
+        self._session = session
+        self._metrics = metrics
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._failures = 0
+        self._standing: Verdict | None = None
+        self._known = False
+
+    async def run(self) -> None:
+        """Until cancelled: bring, and wait until the next time."""
+        while True:
+            await asyncio.sleep(await self.step())
+
+    async def step(self) -> float:
+        """Bring once; give the seconds to wait.  Never raises but on cancellation."""
+        try:
+            result, delay = await self.bring()
+        except Exception as error:  # a mistake of our own: the next try may go well
+            log.exception("trust %s: a try failed", self.source.trust)
+            self._count("error", brief(error))
+            result, delay = "error", 0.0
+        if result in SUCCESSES:
+            self._failures = 0
+            return delay
+        self._failures += 1
+        return self._pause(delay)
+
+    async def bring(self) -> tuple[str, float]:
+        """Bring once: what came of it (a metric label) and the seconds until the next time."""
+        delay = 0.0
+        try:
+            answer = await self._get()
+            result, detail = await self._take(answer)
+            if result in SUCCESSES:
+                delay = self._delay(max_age(answer.headers))
+        except FetchError as error:
+            result, detail, delay = error.failure.value, str(error), error.retry_after or 0.0
+        except OSError as error:
+            result, detail = "write_error", f"{self.path}: {error.strerror or error}"
+        self._count(result, detail)
+        return result, min(delay, LONGEST)
+
+    async def _get(self) -> Fetched:
+        held = await asyncio.to_thread(_read, self.path)
+        if not self._known:
+            await self._recognize(held)
+        validators = Validators()
+        if self._standing is not None:
+            validators = await asyncio.to_thread(_load_validators, self._meta, held)
+        return await fetch(
+            self._session, self.source.url, self._limits, headers=validators.headers()
+        )
+
+    async def _recognize(self, held: bytes | None) -> None:
+        """What the file that stood before this process started is worth."""
+        if held is not None:
+            verdict = await self._judge(held, None)
+            self._standing = verdict if verdict.replaces else None
+        self._known = True
+
+    async def _judge(self, data: bytes, held: bytes | None) -> Verdict:
+        source = self.source
+        return await judge_aside(data, held, source.url, source.authorities, self._clock())
+
+    async def _take(self, answer: Fetched) -> tuple[str, str]:
+        """Verify what was brought and put it in place.  Raises `OSError`."""
+        if answer.status == 304:
+            if self._standing is None:
+                return "http_error", "HTTP status 304 to a request without a condition"
+            return self._unless_stale("not_modified", self._standing)
+        held = await asyncio.to_thread(_read, self.path)
+        verdict = await self._judge(answer.body, None if answer.body == held else held)
+        if not verdict.replaces:
+            return verdict.result, verdict.detail
+        if answer.body != held:
+            await asyncio.to_thread(write_atomically, self.path, answer.body)
+        self._standing = verdict
+        await asyncio.to_thread(self._save_validators, answer)
+        self._metrics.size.labels(*self._labels).set(len(answer.body))
+        return self._unless_stale("unchanged" if answer.body == held else "updated", verdict)
+
+    def _unless_stale(self, result: str, verdict: Verdict) -> tuple[str, str]:
+        if 0.0 < verdict.next_update <= self._clock():
+            return "stale", "the address gives nothing newer than its nextUpdate"
+        return result, ""
+
+    @property
+    def _meta(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    @property
+    def _labels(self) -> tuple[str, str]:
+        return self.source.trust, shown(self.source.url)
+
+    def _save_validators(self, answer: Fetched) -> None:
+        found = Validators(
+            hashlib.sha256(answer.body).hexdigest(),
+            answer.headers.get("etag", "")[:1024],
+            answer.headers.get("last-modified", "")[:128],
+        )
+        write_atomically(self._meta, json.dumps(asdict(found)).encode())
+
+    def _count(self, result: str, detail: str) -> None:
+        trust, url = self._labels
+        self._metrics.fetches.labels(trust, result).inc()
+        if self._standing is not None:
+            self._metrics.next_update.labels(trust, url).set(self._standing.next_update)
+        if result in SUCCESSES:
+            self._metrics.last_success.labels(trust, url).set(self._clock())
+            log.info("trust %s: CRL from %s: %s", trust, url, result)
+        else:
+            log.warning("trust %s: CRL from %s: %s: %s", trust, url, result, printable(detail))
+
+    # -- when again ----------------------------------------------------------------------------
+
+    def _delay(self, fresh_for: float | None) -> float:
+        """Seconds to the next try: by max-age, or in time before nextUpdate; with jitter."""
+        interval = min(max(fresh_for or INTERVAL, SHORTEST), LONGEST)
+        delay = interval * _between(0.9, 1.0)
+        standing = self._standing
+        if standing is not None and standing.next_update:
+            life = standing.next_update - standing.this_update
+            ahead = standing.next_update - life * AHEAD * _between(0.5, 1.0) - self._clock()
+            # within the last tenth: often enough to see the new one, as soon as it is there
+            delay = min(delay, max(ahead, min(SHORTEST, life * AHEAD / 4), 5.0))
+        return delay
+
+    def _pause(self, asked: float) -> float:
+        """Seconds after a failure: ours, or what the server asked for (Retry-After).
+
+        Whoever answers, it is never more than our longest, and while the CRL still holds there
+        are several tries before it ends.
+        """
+        ours = min(FIRST_RETRY * 2.0 ** min(self._failures - 1, 20), LAST_RETRY)
+        pause = max(ours * _between(0.5, 1), min(asked, LAST_RETRY))
+        left = self._standing.next_update - self._clock() if self._standing else 0.0
+        return min(pause, max(left / 4, FIRST_RETRY)) if left > 0 else pause
+
+
+def _between(low: float, high: float) -> float:
+    return random.uniform(low, high)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _load_validators(path: Path, held: bytes | None) -> Validators:
+    """Those that were stored for just these bytes; none if in doubt."""
+    try:
+        stored: Mapping[str, str] = json.loads(path.read_bytes())
+        found = Validators(**{name: str(value) for name, value in stored.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return Validators()
+    same = held is not None and found.sha256 == hashlib.sha256(held).hexdigest()
+    printable = all(v.isprintable() and v.isascii() for v in (found.etag, found.last_modified))
+    return found if same and printable else Validators()

@@ -1,0 +1,86 @@
+"""The fetcher's own metrics, and the listener that shows them.
+
+Labels are a trust's name, an address out of the policy (without a password) and words of closed
+sets.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from sidecar.core.policy.spec import shown
+
+
+class FetchMetrics:
+    """Counters and gauges of one fetcher, in the registry given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        per_source = ("trust", "source")
+        self.fetches = Counter(
+            "mtls_sidecar_fetch",  # prometheus_client adds _total
+            "CRLs asked for, by what came of it",
+            ("trust", "result"),
+            registry=registry,
+        )
+        self.last_success = Gauge(
+            "mtls_sidecar_fetch_last_success_timestamp_seconds",
+            "When an address last gave a good CRL, or said that ours is still the latest",
+            per_source,
+            registry=registry,
+        )
+        self.next_update = Gauge(
+            "mtls_sidecar_fetch_next_update_timestamp_seconds",
+            "nextUpdate of the CRL that stands in the state directory",
+            per_source,
+            registry=registry,
+        )
+        self.size = Gauge(
+            "mtls_sidecar_fetch_crl_bytes",
+            "Size of the CRL that stands in the state directory",
+            per_source,
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "mtls_sidecar_fetch_policy_reloads",
+            "Times the policy was read, by what came of it",
+            ("result",),
+            registry=registry,
+        )
+        self.ocsp = Counter(
+            "mtls_sidecar_fetch_ocsp_queries",
+            "OCSP questions of the daemon, by what came of it",
+            ("trust", "result"),
+            registry=registry,
+        )
+        self.ocsp_seconds = Histogram(
+            "mtls_sidecar_fetch_ocsp_duration_seconds",
+            "How long a responder took",
+            ("trust",),
+            registry=registry,
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10),
+        )
+
+    def forget(self, trust: str, url: str) -> None:
+        """Drop the gauges of an address that the policy no longer names."""
+        for gauge in (self.last_success, self.next_update, self.size):
+            if (trust, shown(url)) in gauge._metrics:
+                gauge.remove(trust, shown(url))
+
+
+def admin_app(metrics: FetchMetrics) -> web.Application:
+    """`/metrics` and `/livez`."""
+
+    async def show(_: web.Request) -> web.Response:
+        body = generate_latest(metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    app = web.Application()
+    app.router.add_get("/metrics", show)
+    app.router.add_get("/livez", live)
+    return app

@@ -1,0 +1,151 @@
+"""The fetcher's OCSP service: the daemon asks here, over a unix socket, about one certificate.
+
+Question: `{"trust", "cert", "issuer", "nonce"}` (the last may be left out).  Answer:
+`{"response"}`, DER that passed `verify_response` as good or revoked, or `{"error", "kind"}`.
+Only the responder that the policy names for that trust is asked, and only about a certificate
+that an authority of that trust has signed.  Nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+import aiohttp
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.ocsp.response import MAX_RESPONSE, build_request, verify_response
+from sidecar.runtime import fetch_protocol
+
+from .http_client import Failure, FetchError, Limits, fetch
+from .metrics import FetchMetrics
+from .plan import FetchPlan, Responder, fingerprint
+
+log = logging.getLogger(__name__)
+
+OCSP_LIMITS = Limits(size=MAX_RESPONSE, total=8.0, silence=8.0, connect=4.0)
+MAX_QUESTIONS = 64
+"""Questions answered at the same time; one more is told that we are busy."""
+
+READ_SECONDS = 5.0
+"""How long a peer may take to send its question, or to take the answer."""
+
+Message = Mapping[str, str]
+
+
+class Kind(StrEnum):
+    """What an error means to the daemon; also the metric's label."""
+
+    REFUSED = "refused"  # the question itself can't be asked
+    BUSY = "busy"
+    UNREACHABLE = "unreachable"  # the responder is down: true of other certificates too
+    NO_ANSWER = "no_answer"  # the responder spoke, and it proves nothing
+
+
+class OcspService:
+    """Answers the daemon's questions, each connection one at a time."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        plan: Callable[[], FetchPlan],
+        metrics: FetchMetrics,
+        clock: Callable[[], float] = time.time,
+        limits: Limits = OCSP_LIMITS,
+    ) -> None:
+        self._session = session
+        self._plan = plan
+        self._metrics = metrics
+        self._clock = clock
+        self._limits = limits
+        self._asking = 0
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until the peer closes it, errs or is too slow."""
+        try:
+            while True:
+                async with asyncio.timeout(READ_SECONDS):
+                    question = await fetch_protocol.read(reader)
+                if question is None:
+                    return
+                writer.write(fetch_protocol.encode(await self.answer(question)))
+                async with asyncio.timeout(READ_SECONDS):
+                    await writer.drain()
+        except (fetch_protocol.FrameError, TimeoutError, ConnectionError) as error:
+            log.debug("question dropped: %s", error)
+        except asyncio.CancelledError:  # we are stopping; asyncio.streams would log a traceback
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, question: Message) -> Message:
+        """What to answer; never raises but on cancellation."""
+        trust = question.get("trust", "")
+        responder = self._plan().responders.get(trust)
+        if responder is None:
+            return _error(Kind.REFUSED, "the policy names no responder for this trust")
+        if self._asking >= MAX_QUESTIONS:
+            return self._counted(trust, _error(Kind.BUSY, "too many questions at once"))
+        self._asking += 1
+        try:
+            return self._counted(trust, await self._ask(responder, question))
+        finally:
+            self._asking -= 1
+
+    def _counted(self, trust: str, answer: Message) -> Message:
+        self._metrics.ocsp.labels(trust, answer.get("kind", "answered")).inc()
+        return answer
+
+    async def _ask(self, responder: Responder, question: Message) -> Message:
+        try:
+            cert, issuer = _certificates(responder, question)
+            nonce = fetch_protocol.unpack(question, "nonce") or None
+            request = build_request(cert, issuer, nonce)
+        except ValueError as error:
+            return _error(Kind.REFUSED, str(error))
+        start = time.monotonic()
+        try:
+            der = await self._exchange(responder.url, request)
+        except FetchError as error:
+            down = error.failure in (Failure.NETWORK, Failure.TIMEOUT)
+            return _error(Kind.UNREACHABLE if down else Kind.NO_ANSWER, str(error))
+        finally:
+            took = time.monotonic() - start
+            self._metrics.ocsp_seconds.labels(responder.trust).observe(took)
+        seen = verify_response(der, cert, issuer, self._clock(), responder.tolerance, nonce)
+        if seen.status is Status.UNKNOWN:
+            return _error(Kind.NO_ANSWER, seen.detail)
+        return {"response": fetch_protocol.pack(der)}
+
+    async def _exchange(self, url: str, request: bytes) -> bytes:
+        """RFC 6960, appendix A.1: the POST form."""
+        headers = {
+            "Content-Type": "application/ocsp-request",
+            "Accept": "application/ocsp-response",
+        }
+        answer = await fetch(self._session, url, self._limits, headers=headers, body=request)
+        return answer.body
+
+
+def _error(kind: Kind, detail: str) -> Message:
+    return {"error": detail[:500], "kind": kind.value}
+
+
+def _certificates(
+    responder: Responder, question: Message
+) -> tuple[x509.Certificate, x509.Certificate]:
+    """The certificate, and its issuer among the trust's authorities.  Raises `ValueError`."""
+    issuer = responder.issuers.get(fingerprint(fetch_protocol.unpack(question, "issuer")))
+    if issuer is None:
+        raise ValueError("the issuer is not an authority of this trust")
+    cert = x509.load_der_x509_certificate(fetch_protocol.unpack(question, "cert"))
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except (InvalidSignature, TypeError, UnsupportedAlgorithm):
+        raise ValueError("the certificate is not signed by this issuer") from None
+    return cert, issuer

@@ -1,0 +1,270 @@
+"""`mtls-sidecar fetch`: brings CRLs and carries OCSP questions; a process of its own.
+
+The only one that opens outbound connections.  What it brings it verifies, and `serve`, which
+trusts no bytes for coming from here, verifies it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from sidecar.core.config.settings import Address, Settings
+from sidecar.core.errors import PolicyError
+from sidecar.runtime.listen import ListenError, open_listener, remove_socket
+
+from .crl_job import SUCCESSES, CrlJob
+from .http_client import Limits, new_session
+from .metrics import FetchMetrics, admin_app
+from .ocsp_service import OCSP_LIMITS, OcspService
+from .plan import CrlSource, FetchPlan, PlanReader
+
+log = logging.getLogger(__name__)
+
+
+ADMIN_MODE = 0o660
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """What the fetcher is told.
+
+    Without `socket` no OCSP question is taken.  With `trusted_only` a policy that others than
+    its owner may write is refused.
+    """
+
+    policy: Path
+    state_dir: Path
+    socket: Path | None = Path("/run/mtls-sidecar-fetch/fetch.sock")
+    socket_mode: int = 0o660
+    admin: Address = field(default_factory=Address)
+    trusted_only: bool = False
+    poll_seconds: float = 2.0
+    limits: Limits = field(default_factory=Limits)
+    ocsp_limits: Limits = OCSP_LIMITS
+
+    @classmethod
+    def of(cls, settings: Settings) -> FetchOptions:
+        """What sidecar.yaml says."""
+        return cls(
+            policy=Path(settings.policy),
+            state_dir=Path(settings.state_dir),
+            socket=Path(settings.fetch_socket),
+            admin=settings.fetch_admin,
+            trusted_only=settings.allow_writable_policy != "true",
+        )
+
+
+class Fetcher:
+    """The jobs of the plan in force; a broken policy leaves the last good plan there."""
+
+    def __init__(
+        self,
+        options: FetchOptions,
+        session: aiohttp.ClientSession,
+        metrics: FetchMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.options = options
+        self.plan = FetchPlan()
+        self._session = session
+        self._metrics = metrics
+        self._clock = clock
+        self._jobs: dict[CrlSource, asyncio.Task[None]] = {}
+        self._reader = PlanReader(options.policy, options.trusted_only)
+
+    async def load(self) -> None:
+        """Read the policy and let its plan be in force.  Raises `PolicyError` and `OSError`."""
+        try:
+            self.plan = await asyncio.to_thread(self._reader.read)
+        except Exception:
+            self._metrics.reloads.labels("refused").inc()
+            raise
+        self._metrics.reloads.labels("loaded").inc()
+        self.options.state_dir.joinpath("crl").mkdir(parents=True, exist_ok=True)
+
+    def _job(self, source: CrlSource) -> CrlJob:
+        options = self.options
+        return CrlJob(
+            source,
+            options.state_dir,
+            self._session,
+            self._metrics,
+            limits=options.limits,
+            clock=self._clock,
+        )
+
+    async def bring_all(self) -> bool:
+        """Bring every CRL once; whether each is there and fresh now."""
+        found = await asyncio.gather(*(self._job(source).bring() for source in self.plan.crls))
+        return all(result in SUCCESSES for result, _ in found)
+
+    def start_jobs(self) -> None:
+        """Start what is new in the plan, stop what is gone, leave the rest."""
+        for source in self._jobs.keys() - set(self.plan.crls):
+            self._jobs.pop(source).cancel()
+            if not any(s.trust == source.trust and s.url == source.url for s in self.plan.crls):
+                self._metrics.forget(source.trust, source.url)
+        for source in self.plan.crls:
+            if source not in self._jobs:
+                task = asyncio.create_task(self._job(source).run())
+                task.add_done_callback(_report)
+                self._jobs[source] = task
+
+    async def watch(self) -> None:
+        """Until cancelled: read the policy anew when it, or an authority's file, has changed."""
+        while True:
+            await asyncio.sleep(self.options.poll_seconds)
+            if self._reader.changed():
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Read the policy anew; what is refused changes nothing."""
+        try:
+            await self.load()
+        except (PolicyError, OSError) as error:
+            log.error("policy refused, the last good list stays: %s", error)
+            return
+        except Exception:  # a mistake of our own is no reason to stop watching
+            log.exception("the policy can't be read, the last good list stays")
+            return
+        self.start_jobs()
+        log.info("policy read: %d CRLs, %d responders", *self.plan_size)
+
+    @property
+    def plan_size(self) -> tuple[int, int]:
+        """How many CRLs and how many responders there are."""
+        return len(self.plan.crls), len(self.plan.responders)
+
+    async def stop(self) -> None:
+        """End every job."""
+        jobs = list(self._jobs.values())
+        self._jobs.clear()
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("a job ended, which should never be", exc_info=task.exception())
+
+
+async def fetch_once(options: FetchOptions) -> int:
+    """`fetch --once`: 0 if every CRL is there and fresh, 1 if not.  Raises `PolicyError`."""
+    metrics = FetchMetrics(CollectorRegistry())
+    async with new_session() as session:
+        fetcher = Fetcher(options, session, metrics)
+        await fetcher.load()
+        return 0 if await fetcher.bring_all() else 1
+
+
+async def run_fetcher(
+    options: FetchOptions,
+    stop: asyncio.Event,
+    *,
+    registry: CollectorRegistry | None = None,
+    ready: Callable[[], None] = lambda: None,
+    reload: asyncio.Event | None = None,
+) -> None:
+    """Serve until `stop` is set.  Raises `PolicyError`, `ListenError`, `OSError` at the start.
+
+    `ready` is called when everything listens; setting `reload` reads the policy at once."""
+    metrics = FetchMetrics(registry or CollectorRegistry())
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(new_session())
+        fetcher = Fetcher(options, session, metrics)
+        await fetcher.load()
+        stack.push_async_callback(fetcher.stop)
+        await _serve_ocsp(stack, fetcher, session, metrics)
+        await _serve_admin(stack, options.admin, metrics)
+        fetcher.start_jobs()
+        ready()
+        log.info("ready: %d CRLs, %d responders", *fetcher.plan_size)
+        tasks = [asyncio.create_task(fetcher.watch())]
+        if reload is not None:
+            tasks.append(asyncio.create_task(_reload_when_told(fetcher, reload)))
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _reload_when_told(fetcher: Fetcher, told: asyncio.Event) -> None:
+    while True:
+        await told.wait()
+        told.clear()
+        await fetcher.reload()
+
+
+async def _serve_ocsp(
+    stack: AsyncExitStack, fetcher: Fetcher, session: aiohttp.ClientSession, metrics: FetchMetrics
+) -> None:
+    path = fetcher.options.socket
+    if path is None:
+        return
+    service = OcspService(
+        session, lambda: fetcher.plan, metrics, limits=fetcher.options.ocsp_limits
+    )
+    listening = open_listener(Address(path=str(path)), fetcher.options.socket_mode, "")
+    stack.callback(remove_socket, str(path))
+    server = await asyncio.start_unix_server(service.connected, sock=listening)
+    stack.callback(server.close)
+
+
+async def _serve_admin(stack: AsyncExitStack, address: Address, metrics: FetchMetrics) -> None:
+    if not address:
+        return
+    runner = web.AppRunner(admin_app(metrics), access_log=None)
+    await runner.setup()
+    listening = open_listener(address, ADMIN_MODE, "")
+    if address.path:
+        stack.callback(remove_socket, address.path)
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listening).start()
+
+
+def main(
+    options: FetchOptions,
+    *,
+    once: bool = False,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Run the fetcher; the exit code: 0 done, 1 not everything was brought, 2 it can't start.
+
+    SIGTERM and SIGINT end it, SIGHUP reads the policy anew.  Logging is the caller's to set up.
+    """
+    try:
+        if once:
+            return asyncio.run(fetch_once(options))
+        asyncio.run(_until_told(options, ready))
+    except PolicyError as error:
+        for diagnostic in error.diagnostics:
+            log.error("%s", diagnostic)
+        return 2
+    except (ListenError, OSError, ValueError) as error:
+        log.error("can't start: %s", error)
+        return 2
+    return 0
+
+
+async def _until_told(
+    options: FetchOptions,
+    ready: Callable[[], None],
+) -> None:
+    stop, again = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, again.set)
+    await run_fetcher(options, stop, ready=ready, reload=again)

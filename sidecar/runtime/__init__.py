@@ -1,0 +1,1 @@
+"""Operating-system services that both processes use: sockets, systemd, files, worker processes."""

@@ -1,0 +1,117 @@
+"""Reading files that may change, or be hostile, at any time.
+
+Only regular files, only up to a size, never half of a change that happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.core.policy.compile import read_bundle
+from sidecar.core.policy.spec import is_address, shown
+from sidecar.core.revocation.crl.index import Crl, read_crl
+from sidecar.core.revocation.denylist import Denylist, parse_denylist
+from sidecar.core.x509.certificate import ClientCert
+
+MAX_POLICY = 16 * 1024 * 1024
+MAX_FILE = 512 * 1024 * 1024
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What tells one version of a file from another."""
+
+    device: int
+    inode: int
+    size: int
+    mtime: int
+    ctime: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Signature:
+        """The signature in a stat result."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def signature(path: str | Path) -> Signature | None:
+    """The file's signature, symlinks followed; None where it can't be looked at."""
+    try:
+        return Signature.of(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def read_file(path: str | Path, limit: int = MAX_FILE, *, trusted_only: bool = False) -> bytes:
+    """A regular file's bytes, read whole while it did not change.
+
+    Raises OSError: also for a directory, a FIFO or a device, for more than `limit` bytes, for a
+    file that changes each time it is read, and with `trusted_only` for one that others may write.
+    """
+    for _ in range(_TRIES):
+        # O_NONBLOCK: opening a FIFO that nobody writes must not wait.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            before = os.fstat(descriptor)
+            _check(before, str(path), limit, trusted_only)
+            data = file.read(limit + 1)
+            after = os.fstat(descriptor)
+        if Signature.of(before) == Signature.of(after) and len(data) == after.st_size:
+            return data
+    raise OSError(errno.EAGAIN, "it changes while it is read", str(path))
+
+
+def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory", path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    if found.st_size > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", path)
+    if trusted_only and found.st_mode & stat.S_IWOTH:
+        raise PermissionError(errno.EPERM, "everyone may write it; chmod o-w it", path)
+
+
+def crl_state_path(state_dir: Path, trust: str, url: str) -> Path:
+    """The file in which the fetcher leaves the CRL of an address: `STATE_DIR/crl/HASH.crl`."""
+    digest = hashlib.sha256(f"{trust}\n{url}".encode()).hexdigest()
+    return state_dir / "crl" / f"{digest}.crl"
+
+
+def crl_place(base: Path, state_dir: Path, trust: str, place: str) -> Path:
+    """The file of a CRL: beside the policy, or where the fetcher puts it."""
+    return crl_state_path(state_dir, trust, place) if is_address(place) else base / place
+
+
+@dataclass(slots=True)
+class DirectSources:
+    """A policy's files, read when asked for: for commands that run once."""
+
+    base: Path
+    state_dir: Path
+    trusted_only: bool = False
+
+    def certificates(self, path: str) -> list[ClientCert]:
+        """The certificates of a file.  Raises OSError, ValueError."""
+        return read_bundle(read_file(self.base / path, trusted_only=self.trusted_only))
+
+    def denylist(self, path: str) -> Denylist:
+        """A denylist.  Raises OSError, PolicyError."""
+        data = read_file(self.base / path, trusted_only=self.trusted_only)
+        return parse_denylist(data, str(self.base / path))
+
+    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
+        """A CRL; None where it is an address that wasn't fetched yet."""
+        try:
+            path = crl_place(self.base, self.state_dir, trust, place)
+            data = read_file(path, trusted_only=self.trusted_only)
+        except FileNotFoundError:
+            if is_address(place):
+                return None
+            raise
+        return read_crl(data, shown(place), authorities)

@@ -1,1 +1,0 @@
-"""What an administrator types: each command a thin file over the core."""

@@ -1,0 +1,687 @@
+"""The fetcher, against local http servers: what it brings, what it refuses, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import fetch_server as web_of
+import ocsp_pki as pki
+import pytest
+from aiohttp import web
+from fetch_server import giving, giving_with_etag, make_crl, serving, write_policy
+from prometheus_client import CollectorRegistry
+
+from sidecar.core.config.settings import Address
+from sidecar.core.errors import PolicyError
+from sidecar.core.policy.spec import shown
+from sidecar.fetcher import crl_job
+from sidecar.fetcher.crl_job import CrlJob
+from sidecar.fetcher.http_client import Limits, max_age, new_session
+from sidecar.fetcher.metrics import FetchMetrics
+from sidecar.fetcher.plan import CrlSource, PlanReader
+from sidecar.fetcher.service import FetchOptions, fetch_once, main, run_fetcher
+from sidecar.runtime.files import crl_state_path
+from sidecar.runtime.listen import ListenError
+
+ROOT = Path(__file__).parents[2]
+CA = pki.authority()
+QUICK = Limits(size=1 << 20, total=1.0, silence=0.5, connect=0.5)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+class Bench:
+    """One job with its state directory, and what came of it."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, state: Path) -> None:
+        self.registry = CollectorRegistry()
+        self.session, self.state, self.url = session, state, url
+        (state / "crl").mkdir(parents=True, exist_ok=True)
+        self.path = crl_state_path(state, "staff", url)
+        self.job = self.new_job()
+
+    def new_job(self, limits: Limits = QUICK) -> CrlJob:
+        """The same job as a process started anew would have it."""
+        source = CrlSource("staff", self.url, (CA.der,))
+        metrics = FetchMetrics(CollectorRegistry())
+        self.registry = metrics.registry
+        return CrlJob(source, self.state, self.session, metrics, limits=limits)
+
+    async def bring(self) -> str:
+        return (await self.job.bring())[0]
+
+    def count(self, result: str) -> float:
+        labels = {"trust": "staff", "result": result}
+        return self.registry.get_sample_value("mtls_sidecar_fetch_total", labels) or 0.0
+
+
+@asynccontextmanager
+async def bench(state: Path, url: str) -> AsyncIterator[Bench]:
+    async with new_session() as session:
+        yield Bench(url, session, state)
+
+
+# -- bringing ----------------------------------------------------------------------------------
+
+
+def test_a_crl_is_brought_and_stands_whole(tmp_path: Path) -> None:
+    """The verified bytes stand in the state directory, readable for the daemon, nothing beside."""
+    crl = make_crl(CA)
+
+    async def check() -> None:
+        async with serving(giving(crl)) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "updated"
+            assert b.path.read_bytes() == crl
+            assert b.path.stat().st_mode & 0o777 == 0o644
+            assert await b.bring() == "unchanged"
+            assert {p.suffix for p in b.path.parent.iterdir()} == {".crl", ".json"}
+            assert b.count("updated") == b.count("unchanged") == 1
+            assert "cookie" not in server.seen[0].headers
+            assert server.seen[0].headers["Accept-Encoding"] == "identity"
+
+    run(check)
+
+
+def test_etag_is_honoured_across_restarts(tmp_path: Path) -> None:
+    """The second question names the ETag, also by a new process, and 304 leaves the CRL."""
+    crl = make_crl(CA)
+
+    async def check() -> None:
+        async with (
+            serving(giving_with_etag(crl, '"one"')) as server,
+            bench(tmp_path, server.url) as b,
+        ):
+            assert await b.bring() == "updated"
+            assert await b.bring() == "not_modified"
+            b.job = b.new_job()
+            assert await b.bring() == "not_modified"
+            asked = [r.headers.get("If-None-Match") for r in server.seen]
+            assert asked == [None, '"one"', '"one"']
+            assert b.path.read_bytes() == crl
+
+    run(check)
+
+
+def test_last_modified_is_given_back(tmp_path: Path) -> None:
+    """Without an ETag, Last-Modified serves."""
+    date = "Mon, 23 Nov 2026 10:00:00 GMT"
+
+    async def check() -> None:
+        async with (
+            serving(giving(make_crl(CA), Last_Modified=date)) as server,
+            bench(tmp_path, server.url) as b,
+        ):
+            await b.bring()
+            await b.bring()
+            assert server.seen[1].headers["If-Modified-Since"] == date
+
+    run(check)
+
+
+@pytest.mark.parametrize("damage", ["file", "other", "notes", "gone"])
+def test_no_etag_for_bytes_that_are_not_those_it_belongs_to(tmp_path: Path, damage: str) -> None:
+    """A CRL file that was damaged or lost is asked for whole, and is whole again."""
+    crl = make_crl(CA, 2)
+
+    async def check() -> None:
+        async with (
+            serving(giving_with_etag(crl, '"one"')) as server,
+            bench(tmp_path, server.url) as b,
+        ):
+            await b.bring()
+            if damage == "file":
+                b.path.write_bytes(b"rubbish")
+            elif damage == "other":
+                b.path.write_bytes(make_crl(CA, 1, start=-120))
+            elif damage == "gone":
+                b.path.unlink()
+            else:
+                b.path.with_suffix(".json").write_text('{"etag": 7, "x": []}')
+            b.job = b.new_job()
+            assert await b.bring() in ("updated", "unchanged")
+            assert b.path.read_bytes() == crl
+
+    run(check)
+
+
+def test_a_newer_crl_replaces_the_older(tmp_path: Path) -> None:
+    """What has a higher number takes the place."""
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA, 1))) as server, bench(tmp_path, server.url) as b:
+            await b.bring()
+            newer = make_crl(CA, 2, revoked=3)
+            server.answer = giving(newer)
+            assert await b.bring() == "updated"
+            assert b.path.read_bytes() == newer
+
+    run(check)
+
+
+def test_a_large_crl_is_verified_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a size on the event loop's process doesn't parse; the outcome is the same."""
+    monkeypatch.setattr(crl_job, "ELSEWHERE_FROM", 1)
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA, 2))) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "updated"
+            server.answer = giving(b"rubbish")
+            assert await b.bring() == "invalid"
+
+    run(check)
+
+
+# -- refusing ----------------------------------------------------------------------------------
+
+
+async def slowly(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(100):
+        await response.write(b"0")
+        await asyncio.sleep(0.1)
+    return response
+
+
+async def endlessly(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(40):
+        await response.write(b"0" * 65536)
+    return response
+
+
+async def silently(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(5)
+    return web.Response()
+
+
+async def cut_off(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "100000"})
+    await response.prepare(request)
+    await response.write(make_crl(CA, 3))
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+def one_bit_off(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+REFUSED = {
+    "rubbish": (giving(b"<html>not found</html>"), "invalid"),
+    "empty": (giving(b""), "invalid"),
+    "another authority": (giving(make_crl(pki.issue("Other CA", ca=True), 3)), "invalid"),
+    "same name, other key": (giving(make_crl(pki.issue("Test CA", ca=True), 3)), "invalid"),
+    "cut short": (giving(make_crl(CA, 3)[:-1]), "invalid"),
+    "one bit": (giving(one_bit_off(make_crl(CA, 3))), "invalid"),
+    "backwards": (giving(make_crl(CA, 1, start=-600)), "backwards"),
+    "too large": (giving(bytes(QUICK.size + 1)), "too_large"),
+    "endless": (endlessly, "too_large"),
+    "slow": (slowly, "timeout"),
+    "silent": (silently, "timeout"),
+    "hung up": (cut_off, "network_error"),
+    "not found": (giving(make_crl(CA, 3), 404), "http_error"),
+    "broken": (giving(make_crl(CA, 3), 500), "http_error"),
+    "partial": (giving(make_crl(CA, 3), 206), "http_error"),
+    "compressed": (
+        giving(gzip.compress(make_crl(CA, 3)), Content_Encoding="gzip"),
+        "encoded",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_bad_never_replaces_what_is_good(tmp_path: Path, case: str) -> None:
+    """Whatever a server sends, the good CRL stays as it was, and the failure is counted."""
+    answer, expected = REFUSED[case]
+    good = make_crl(CA, 2)
+
+    async def check() -> None:
+        async with serving(giving(good)) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "updated"
+            server.answer = answer
+            assert await b.bring() == expected
+            assert b.path.read_bytes() == good
+            assert b.count(expected) == 1
+            server.answer = giving(good)
+            assert await b.bring() == "unchanged"
+
+    run(check)
+
+
+def test_backwards_is_refused_across_restarts(tmp_path: Path) -> None:
+    """A process started anew still knows the number that it has seen."""
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA, 5))) as server, bench(tmp_path, server.url) as b:
+            await b.bring()
+            b.job = b.new_job()
+            server.answer = giving(make_crl(CA, 4))
+            assert await b.bring() == "backwards"
+
+    run(check)
+
+
+def test_an_ended_crl_is_kept_but_not_called_a_success(tmp_path: Path) -> None:
+    """The newest that there is may be past its nextUpdate: stored, counted as stale, retried."""
+    old = make_crl(CA, 2, start=-7200, end=-3600)
+
+    async def check() -> None:
+        async with serving(giving(old)) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "stale"
+            assert b.path.read_bytes() == old
+            assert await b.bring() == "stale"
+
+    run(check)
+
+
+def test_nobody_listening(tmp_path: Path) -> None:
+    """A server that is down is a failure, and nothing is written."""
+
+    async def check() -> None:
+        async with bench(tmp_path, "http://127.0.0.1:1/x") as b:
+            assert await b.bring() == "network_error"
+            assert list(b.path.parent.iterdir()) == []
+
+    run(check)
+
+
+def test_no_proxy_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`http_proxy` doesn't divert the fetcher."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "updated"
+
+    run(check)
+
+
+# -- redirects ---------------------------------------------------------------------------------
+
+
+def redirecting(to: str) -> web_of.Answer:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/x":
+            return web.Response(status=302, headers={"Location": to})
+        return web.Response(body=make_crl(CA))
+
+    return answer
+
+
+def test_a_redirect_within_the_host_is_followed(tmp_path: Path) -> None:
+    """Another path on the same server is fine."""
+
+    async def check() -> None:
+        async with serving(redirecting("/new/crl")) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "updated"
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://localhost:{port}/y", "http://127.0.0.1:1/y", "file:///etc/passwd", "//127.0.0.2/y"],
+)
+def test_a_redirect_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
+    """Another host, port or scheme isn't asked: the policy doesn't name it."""
+
+    async def check() -> None:
+        async with serving(giving(b"")) as server, bench(tmp_path, server.url) as b:
+            port = server.url.split(":")[2].removesuffix("/x")
+            server.answer = redirecting(target.format(port=port))
+            assert await b.bring() == "redirect_refused"
+            assert len(server.seen) == 1
+
+    run(check)
+
+
+def test_a_redirect_in_circles_ends(tmp_path: Path) -> None:
+    """After a few redirects it is enough."""
+
+    async def check() -> None:
+        async with serving(redirecting("/x")) as server, bench(tmp_path, server.url) as b:
+            assert await b.bring() == "redirect_refused"
+            assert len(server.seen) == 4
+
+    run(check)
+
+
+# -- when again --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"cache-control": "public, max-age=600"}, 600),
+        ({"cache-control": 'Max-Age="60"', "age": "20"}, 40),
+        ({"cache-control": "s-maxage=5"}, None),
+        ({"cache-control": "max-age=10", "age": "99"}, 0),
+        ({"cache-control": "max-age=-1"}, None),
+    ],
+)
+def test_max_age(headers: dict[str, str], expected: float | None) -> None:
+    """RFC 9111's max-age, less the age that the answer already has."""
+    assert max_age(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("max_age", "life", "low", "high"),
+    [
+        ("600", 864000, 540, 600),  # the server's word
+        ("1", 864000, 54, 60),  # not more often than once a minute
+        ("9999999", 8640000, 77760, 86400),  # not less often than once a day
+        ("0", 864000, 3240, 3600),  # "always ask" is once an hour
+        ("86400", 3600, 3180, 3420),  # before nextUpdate, in its last tenth
+        ("600", 100, 80, 95),
+    ],
+)
+def test_when_the_next_try_is(
+    tmp_path: Path, max_age: str, life: float, low: float, high: float
+) -> None:
+    """max-age within bounds, but ahead of nextUpdate; with jitter."""
+    answer = giving(make_crl(CA, start=0, end=life), Cache_Control=f"max-age={max_age}")
+
+    async def check() -> None:
+        async with serving(answer) as server, bench(tmp_path, server.url) as b:
+            delays = [await b.job.step() for _ in range(8)]
+            assert low - 3 <= min(delays) <= max(delays) <= high + 3
+            assert len(set(delays)) > 1
+
+    run(check)
+
+
+def test_failures_back_off_and_a_success_ends_that(tmp_path: Path) -> None:
+    """The pauses double up to an hour; Retry-After makes one longer, but no longer than that."""
+
+    async def check() -> None:
+        async with serving(giving(b"", 500)) as server, bench(tmp_path, server.url) as b:
+            delays = [await b.job.step() for _ in range(10)]
+            for at, delay in enumerate(delays):
+                assert min(30 * 2**at, 3600) / 2 <= delay <= min(30 * 2**at, 3600)
+            server.answer = giving(b"", 503, Retry_After="86400")
+            assert await b.job.step() == 3600
+            server.answer = giving(make_crl(CA, start=0, end=600))
+            await b.job.step()
+            server.answer = giving(b"", 503, Retry_After="86400")
+            assert 145 <= await b.job.step() <= 150
+            server.answer = giving(make_crl(CA, 2, start=0))
+            await b.job.step()
+            server.answer = giving(b"rubbish", Cache_Control="max-age=86400")
+            assert await b.job.step() <= 30
+
+    run(check)
+
+
+def test_a_try_that_fails_by_our_own_mistake_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised, there is a next try, and it is counted."""
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
+            with monkeypatch.context() as broken:
+                broken.setattr(crl_job, "judge_aside", None)
+                assert 15 <= await b.job.step() <= 30
+            assert b.count("error") == 1
+            assert await b.job.step() > 30
+
+    run(check)
+
+
+def test_names_in_a_crl_forge_no_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever answers for the address can't write lines of his own, nor move the cursor."""
+    forged = "x\nINFO trust staff: CRL updated\x1b[2K\u202e"
+    evil = pki.authority(forged)
+
+    async def check() -> None:
+        async with serving(giving(make_crl(evil))) as server, bench(tmp_path, server.url) as b:
+            assert (await b.job.bring())[0] == "invalid"
+
+    run(check)
+    said = caplog.records[-1].getMessage()
+    assert "INFO trust staff" in said
+    assert not {"\n", "\x1b", "\u202e"} & set(said)
+
+
+# -- the plan ----------------------------------------------------------------------------------
+
+
+def test_state_path_differs_by_trust_and_address(tmp_path: Path) -> None:
+    """Two trusts with one address keep a file each; no name can leave the directory."""
+    paths = {
+        crl_state_path(tmp_path, trust, url)
+        for trust in ("a", "ab", "../..")
+        for url in ("http://x/", "http://x/b", "http://x/../../b")
+    }
+    assert len(paths) == 9
+    assert {path.parent for path in paths} == {tmp_path / "crl"}
+
+
+def test_plan_takes_addresses_of_the_policy_only(tmp_path: Path) -> None:
+    """Files, and trusts that name no address, are not the fetcher's."""
+    policy = write_policy(tmp_path, crl="http://a/x, http://a/x, crl.pem", ocsp="http://o/")
+    reader = PlanReader(policy)
+    plan = reader.read()
+    assert [(s.trust, s.url, s.authorities) for s in plan.crls] == [
+        ("staff", "http://a/x", (CA.der,))
+    ]
+    assert plan.responders["staff"].url == "http://o/"
+    assert set(reader.seen) == {policy, tmp_path / "ca.pem"}
+    write_policy(tmp_path, crl="crl.pem")
+    assert reader.changed()
+    assert reader.read().crls == ()
+
+
+def test_plan_says_what_is_wrong(tmp_path: Path) -> None:
+    """A file of authorities that isn't one is an error with its name."""
+    policy = write_policy(tmp_path, crl="http://a/x")
+    (tmp_path / "ca.pem").write_text("rubbish")
+    reader = PlanReader(policy)
+    with pytest.raises(PolicyError, match=r"ca\.pem"):
+        reader.read()
+    assert not reader.changed()
+    write_policy(tmp_path, crl="http://a/x")  # and mending that file alone is seen
+    assert reader.changed()
+
+
+def test_a_policy_that_anyone_may_write_is_refused(tmp_path: Path) -> None:
+    """Who may write the policy chooses whom the fetcher asks: with `trusted_only`, not anyone."""
+    policy = write_policy(tmp_path, crl="http://a/x")
+    policy.chmod(0o666)
+    assert PlanReader(policy).read().crls
+    with pytest.raises(PermissionError):
+        PlanReader(policy, trusted_only=True).read()
+
+
+def test_no_password_is_shown() -> None:
+    """Logs and metrics have the address without its user and password."""
+    assert shown("http://me:secret@host:1/x") == "http://host:1/x"
+    assert shown("http://me:p@ss@host/a@b?c@d") == "http://host/a@b?c@d"
+    assert shown("pki/staff@home.crl") == "pki/staff@home.crl"
+
+
+# -- the process -------------------------------------------------------------------------------
+
+
+def options(tmp_path: Path, policy: Path) -> FetchOptions:
+    return FetchOptions(policy, tmp_path / "state", tmp_path / "fetch.sock", poll_seconds=0.05)
+
+
+def test_once_tells_by_its_result(tmp_path: Path) -> None:
+    """0: every CRL is there; 1: one isn't; what could be brought stands all the same."""
+    crl = make_crl(CA)
+
+    async def check() -> None:
+        async with serving(giving(crl)) as server:
+            policy = write_policy(tmp_path, crl=server.url)
+            assert await fetch_once(options(tmp_path, policy)) == 0
+            policy = write_policy(tmp_path, crl=f"http://127.0.0.1:1/x, {server.url}2")
+            assert await fetch_once(options(tmp_path, policy)) == 1
+            path = crl_state_path(tmp_path / "state", "staff", f"{server.url}2")
+            assert path.read_bytes() == crl
+
+    run(check)
+
+
+def test_main_exit_codes(tmp_path: Path) -> None:
+    """0 with nothing to bring, 1 with nobody there, 2 for a policy that can't be read."""
+    policy = write_policy(tmp_path)
+    assert main(options(tmp_path, policy), once=True) == 0
+    write_policy(tmp_path, crl="http://127.0.0.1:1/x")
+    assert main(options(tmp_path, policy), once=True) == 1
+    policy.write_text("version: 2")
+    assert main(options(tmp_path, policy), once=True) == 2
+    assert main(options(tmp_path, policy)) == 2
+    assert main(options(tmp_path, tmp_path / "absent"), once=True) == 2
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(told: FetchOptions, registry: CollectorRegistry) -> AsyncIterator[asyncio.Event]:
+    stop, reload, ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(
+        run_fetcher(told, stop, registry=registry, ready=ready.set, reload=reload)
+    )
+    try:
+        await asyncio.wait({task, asyncio.create_task(ready.wait())}, return_when="FIRST_COMPLETED")
+        yield reload
+    finally:
+        stop.set()
+        await task
+
+
+def test_the_policy_is_followed_while_it_runs(tmp_path: Path) -> None:
+    """A new address is brought at once, a broken policy changes nothing, one gone is let be."""
+    crl = make_crl(CA)
+    registry = CollectorRegistry()
+
+    def reloads(result: str) -> float:
+        labels = {"result": result}
+        return registry.get_sample_value("mtls_sidecar_fetch_policy_reloads_total", labels) or 0
+
+    async def check() -> None:
+        async with serving(giving(crl)) as one, serving(giving(crl)) as two:
+            policy = write_policy(tmp_path, crl=one.url)
+            told = options(tmp_path, policy)
+            async with running(told, registry) as reload:
+                await until(lambda: len(one.seen) == 1)
+                policy.write_text("version: 1\nlocations: [")
+                await until(lambda: reloads("refused") == 1)
+                write_policy(tmp_path, crl=two.url)
+                await until(lambda: reloads("loaded") == 2)
+                path = crl_state_path(told.state_dir, "staff", two.url)
+                await until(path.exists)
+                reload.set()
+                await until(lambda: reloads("loaded") == 3)
+                assert (len(one.seen), len(two.seen)) == (1, 1)
+            assert told.socket is not None
+            assert not told.socket.exists()
+
+    run(check)
+
+
+def test_metrics_are_shown_where_asked(tmp_path: Path) -> None:
+    """The fetcher's own listener has its counters, by trust and result."""
+    policy = write_policy(tmp_path, crl="http://127.0.0.1:1/x")
+    at = tmp_path / "admin.sock"
+
+    async def check() -> None:
+        told = replace(options(tmp_path, policy), admin=Address(path=str(at)))
+        async with running(told, CollectorRegistry()):
+            connector = aiohttp.UnixConnector(str(at))
+            async with aiohttp.ClientSession(connector=connector) as session:
+                text = ""
+                while "network_error" not in text:
+                    text = await (await session.get("http://x/metrics")).text()
+                    await asyncio.sleep(0.02)
+                line = 'mtls_sidecar_fetch_total{result="network_error",trust="staff"} 1.0'
+                assert line in text
+                assert (await session.get("http://x/livez")).status == 200
+
+    run(check)
+
+
+def test_a_live_socket_is_not_taken_over(tmp_path: Path) -> None:
+    """A second fetcher on the same socket refuses to start; a stale file is replaced."""
+    policy = write_policy(tmp_path)
+    told = options(tmp_path, policy)
+
+    async def check() -> None:
+        async with running(told, CollectorRegistry()):
+            with pytest.raises(ListenError):
+                await run_fetcher(told, asyncio.Event())
+
+    run(check)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(told.socket))
+    run(check)
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from sidecar.fetcher.service import FetchOptions, main
+policy, state, sock = map(Path, sys.argv[1:])
+raise SystemExit(main(FetchOptions(policy, state, sock), ready=lambda: print("ready", flush=True)))
+"""
+
+
+def test_signals_end_the_process(tmp_path: Path) -> None:
+    """SIGHUP reads the policy anew, SIGTERM ends it: exit code 0, its socket gone."""
+    policy = write_policy(tmp_path, crl="http://127.0.0.1:1/x")
+    told = options(tmp_path, policy)
+    command = [sys.executable, "-W", "error", "-c", PROCESS]
+    command += [str(told.policy), str(told.state_dir), str(told.socket)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert told.socket is not None
+        assert told.socket.stat().st_mode & 0o777 == 0o660
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert not told.socket.exists()
+
+
+def test_time_is_an_argument(tmp_path: Path) -> None:
+    """A CRL that is fresh today is stale under tomorrow's clock."""
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA, end=60))) as server, new_session() as session:
+            (tmp_path / "crl").mkdir()
+            source = CrlSource("staff", server.url, (CA.der,))
+            metrics = FetchMetrics(CollectorRegistry())
+            job = CrlJob(source, tmp_path, session, metrics, clock=lambda: time.time() + 86400)
+            assert (await job.bring())[0] == "stale"
+
+    run(check)

@@ -1,0 +1,222 @@
+"""What runs out, passes or fails meanwhile: nothing is lost, and nobody is held up for long."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from daemon import ROOT, Daemon
+from nginx import free_port
+from pki import CA
+
+from sidecar.authorizer import admin, policy_store
+from sidecar.authorizer.admin import MOST_CONNECTIONS, Admin
+from sidecar.authorizer.policy_store import Reload, Store, WatchedSources, Watermarks
+from sidecar.authorizer.status_page import Status
+from sidecar.authorizer.telemetry.counters import Counts
+from sidecar.core.policy import compile as policy
+from sidecar.runtime.files import crl_state_path
+
+staff = CA("Staff")
+alice = staff.issue("alice")
+POLICY = """\
+version: 1
+trust: {staff: {ca: ca.crt, denylist: denylist.txt}}
+locations: [{name: site, allow: [{cn: alice}]}]
+"""
+DENIED = f"sha256 {alice.sha256}\n"
+
+
+@pytest.mark.parametrize("name", ["denylist.txt", "policy.yaml"])
+def test_a_moment_without_descriptors_loses_no_change(tmp_path: Path, name: str) -> None:
+    """What was saved while nothing could be opened is in force once it can be.
+
+    And who could not connect meanwhile, can.
+    """
+    saved = {"denylist.txt": DENIED, "policy.yaml": POLICY.replace("alice", "bob")}
+    with (
+        Daemon(tmp_path, POLICY, ca_crt=staff.pem, denylist_txt=b"") as daemon,
+        daemon.client() as client,
+    ):
+        assert daemon.process is not None
+        assert client.ask("site", alice).status == 204
+        soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (1, hard))
+        daemon.write(name, saved[name])
+        daemon.until(lambda: "Too many open files" in daemon.log.read_text())
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(daemon.socket))
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            daemon.until(lambda: client.ask("site", alice).status == 403)
+            daemon.until(lambda: daemon.ask("site", alice).status == 403)
+
+
+def test_the_admin_listener_takes_few_connections(tmp_path: Path) -> None:
+    """Whoever opens hundreds takes no descriptors from nginx, nor from what must be read."""
+    with (
+        Daemon(tmp_path, POLICY, ca_crt=staff.pem, denylist_txt=b"") as daemon,
+        ExitStack() as held,
+    ):
+        assert daemon.process is not None
+        for _ in range(5 * MOST_CONNECTIONS):
+            held.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+        descriptors = Path(f"/proc/{daemon.process.pid}/fd")
+        daemon.until(lambda: daemon.ask("site", alice).status == 204)
+        assert len(list(descriptors.iterdir())) < MOST_CONNECTIONS + 50
+        daemon.write("denylist.txt", DENIED)
+        daemon.until(lambda: daemon.ask("site", alice).status == 403)
+        held.close()
+        daemon.until(lambda: daemon.status("/readyz") == 200)
+
+
+def test_an_admin_connection_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent ones, and those that never finish their request, are cut; an answer ends one, too."""
+    monkeypatch.setattr(admin, "DEADLINE", 0.5)
+    counts = Counts()
+
+    def until_end(peer: socket.socket) -> bytes:
+        found = b""
+        with peer, suppress(ConnectionResetError):
+            while data := peer.recv(4096):
+                found += data
+        return found
+
+    async def lasting(listener: socket.socket) -> list[bytes]:
+        found = Admin(Status(counts))
+        await found.start([listener])
+        peers = [socket.create_connection(listener.getsockname(), 30) for _ in range(3)]
+        peers[1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-")
+        peers[2].send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        try:
+            return await asyncio.gather(*(asyncio.to_thread(until_end, each) for each in peers))
+        finally:
+            await found.close()
+
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        listener.setblocking(False)
+        silent, slow, whole = asyncio.run(lasting(listener))
+    assert (silent, slow) == (b"", b"")
+    assert whole.endswith(b"\r\n\r\nok\n")
+
+
+def test_a_reload_that_fails_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even a mistake of our own leaves the policy in force, is told, and the watch goes on."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1\nlocations: [{name: a, allow: public}]\n")
+    told: list[Reload] = []
+    found = Store(path, tmp_path, trusted_only=False, changed=told.append)
+    first = found.load().policy
+
+    def broken(*_: object) -> None:
+        monkeypatch.setattr(policy_store, "compile_policy", policy.compile_policy)
+        raise RuntimeError("a mistake of our own")
+
+    monkeypatch.setattr(policy_store, "compile_policy", broken)
+
+    async def watch() -> None:
+        watching = asyncio.create_task(found.watch())
+        path.write_text("version: 1\nlocations: [{name: b, allow: public}]\n")
+        while len(told) < 2 and not watching.done():
+            await asyncio.sleep(0.02)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 30))
+    assert told[0].policy is first
+    assert "RuntimeError, see the log" in str(told[0].diagnostics[0])
+    assert told[1].ok
+    assert "b" in told[1].policy.locations
+
+
+def test_what_can_not_be_read_is_tried_ever_less_often(tmp_path: Path) -> None:
+    """A file that goes on failing doesn't keep the daemon busy, and one that is mended is seen."""
+    found = Store(tmp_path / "policy.yaml", tmp_path, trusted_only=False, changed=print)
+    waits = []
+    for _ in range(12):
+        found._sources.unread = True
+        waits.append(found._wait)
+        found._plan_again()
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    found._sources.unread = False
+    found._plan_again()
+    assert found._wait == 1
+
+
+def test_a_chore_that_fails_ends_the_daemon(tmp_path: Path) -> None:
+    """Better started anew by the service manager than serving without its watch."""
+    daemon = Daemon(tmp_path, POLICY, ca_crt=staff.pem, denylist_txt=b"")
+    program = (
+        "import sys\nfrom sidecar.cli import main\nfrom sidecar.authorizer.service import Daemon\n"
+        "async def sweep(self): raise RuntimeError('a mistake of our own')\n"
+        "Daemon._sweep = sweep\nsys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--config", str(daemon.config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "a mistake of our own" in done.stderr) == (1, True)
+    assert not daemon.socket.exists()
+
+
+def test_a_large_crl_that_anybody_may_write_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that reads it aside asks the same of it as ours."""
+    monkeypatch.setattr(policy_store, "LARGE_CRL", 1)
+    path = tmp_path / "staff.crl"
+    path.write_bytes(staff.crl())
+    sources = WatchedSources(tmp_path, tmp_path, True, Watermarks(None), serving=True)
+    assert sources.crl("staff.crl", "staff", (staff.der,)) is not None
+    path.chmod(0o666)
+    with pytest.raises(PermissionError):
+        sources.crl("staff.crl", "staff", (staff.der,))
+
+
+def test_a_killed_reader_is_no_verdict_on_a_crl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the process that reads a large CRL is killed, the CRL is read again later."""
+    monkeypatch.setattr(policy_store, "LARGE_CRL", 1)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    (tmp_path / "staff.crl").write_bytes(staff.crl())
+    sources = WatchedSources(tmp_path, tmp_path, True, Watermarks(None), serving=True)
+    with pytest.raises(OSError, match="ended"):
+        sources.crl("staff.crl", "staff", (staff.der,))
+    assert sources.unread
+
+
+URL = "http://user:s3cret@crl.example.com/ca.crl"
+FETCHED = f"""\
+version: 1
+trust: {{staff: {{ca: ca.crt, crl: "{URL}", revocation: best_effort}}}}
+locations: [{{name: site, allow: [{{cn: alice}}]}}]
+"""
+
+
+def test_a_fetched_crl_that_is_gone_is_not_forgotten(tmp_path: Path) -> None:
+    """Whoever is on it stays denied, the loss is told, and nowhere is the address's password."""
+    place = crl_state_path(tmp_path / "state", "staff", URL)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(staff.crl([alice], der=True))
+    with Daemon(tmp_path, FETCHED, ca_crt=staff.pem) as daemon:
+        assert daemon.ask("site", alice).reason == "revoked"
+        place.unlink()
+        daemon.until(lambda: daemon.has_failed(1))
+        assert daemon.ask("site", alice).reason == "revoked"
+        told = daemon.get("/")[1] + daemon.get("/metrics")[1] + daemon.log.read_text()
+        assert "what was fetched is gone" in told
+        assert "http://crl.example.com/ca.crl" in told
+        assert "s3cret" not in told
+        place.write_bytes(staff.crl([alice], der=True))
+        daemon.until(lambda: "The last reload was refused" not in daemon.get("/")[1])

@@ -1,0 +1,112 @@
+"""Requests that wait for an OCSP answer: nginx's side → daemon → fetcher → responder, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import ocsp_pki
+from cryptography.hazmat.primitives.serialization import Encoding
+from daemon import Daemon, question
+from fetch_server import openssl, serving
+from pki import CA, Leaf
+
+from sidecar.fetcher.service import FetchOptions, run_fetcher
+
+AUTHORITY = ocsp_pki.authority()
+GOOD, REVOKED = ocsp_pki.leaf("alice"), ocsp_pki.leaf("bob")
+ALICE, BOB = Leaf("alice", GOOD.der, GOOD.key), Leaf("bob", REVOKED.der, REVOKED.key)
+MALLORY = CA("Nobody").issue("mallory")
+
+POLICY = """\
+version: 1
+trust: {{staff: {{ca: ca.pem, ocsp: "{}"}}}}
+locations:
+  - {{name: site, allow: verified}}
+  - {{name: dark, allow: [{{cn: nobody}}]}}
+  - {{name: open, allow: public}}
+"""
+
+
+def beside(
+    directory: Path, check: Callable[[Daemon], None], wait: Callable[[], object] = int
+) -> None:
+    """Run `check` on a daemon with its fetcher and a responder, which answers after `wait`."""
+
+    async def main() -> None:
+        ocsp_pki.write_index(directory / "index.txt", good=[GOOD], revoked=[REVOKED])
+        async with serving(openssl(directory, "-nmin", "10", wait=wait)) as server:
+            pem = AUTHORITY.cert.public_bytes(Encoding.PEM)
+            daemon = Daemon(directory, POLICY.format(server.url), ca_pem=pem)
+            stop, ready = asyncio.Event(), asyncio.Event()
+            options = FetchOptions(daemon.policy, directory / "state", directory / "fetch.sock")
+            fetcher = asyncio.create_task(run_fetcher(options, stop, ready=ready.set))
+            await ready.wait()
+
+            def inside() -> None:
+                with daemon:
+                    check(daemon)
+
+            try:
+                await asyncio.to_thread(inside)
+            finally:
+                stop.set()
+                await fetcher
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_question_is_answered_when_the_responder_has(tmp_path: Path) -> None:
+    """Good is let in, revoked is not, by the very first request of each."""
+
+    def check(daemon: Daemon) -> None:
+        assert daemon.ask("site", ALICE).reason == "allowed"
+        assert daemon.ask("site", BOB).reason == "revoked"
+
+    beside(tmp_path, check)
+
+
+def test_those_behind_wait_in_turn_and_nobody_else_does(tmp_path: Path) -> None:
+    """While one waits, another connection is served; what came behind it is answered after it."""
+    asked = threading.Event()
+    told = threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        assert told.wait(10)
+
+    def check(daemon: Daemon) -> None:
+        with daemon.client() as client:
+            client.send(question("site", ALICE) + question("open") + question("dark", ALICE))
+            assert asked.wait(10)
+            assert daemon.ask("open").reason == "public"
+            told.set()
+            answers = [client.receive() for _ in range(3)]
+        reasons = [answer and answer.reason for answer in answers]
+        assert reasons == ["allowed", "public", "not_allowed"]
+
+    beside(tmp_path, check, wait)
+
+
+def test_an_answer_that_was_waited_for_is_nobody_else_s(tmp_path: Path) -> None:
+    """A request that is refused right behind one that waited isn't known by that one's answer.
+
+    The refused one says what its sender is twice, so it is answered 400, however often it comes.
+    """
+    refused = question("dark", MALLORY, {"SSL_Client_Verify": "SUCCESS"})
+
+    def check(daemon: Daemon) -> None:
+        with daemon.client() as client:
+            assert client.ask("site", ALICE).reason == "allowed"
+            client.send(refused)
+            assert client.receive() is not None
+        for _ in range(4):
+            with daemon.client() as client:
+                client.send(refused)
+                answer = client.receive()
+                assert answer is not None
+                assert answer.reason == "bad_request"
+
+    beside(tmp_path, check)

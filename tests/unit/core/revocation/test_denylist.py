@@ -1,0 +1,219 @@
+"""Denylists: what a line denies, until when, and every mistake told by its place."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.errors import PolicyError
+from sidecar.core.revocation.denylist import (
+    MAX_DIAGNOSTICS,
+    Answer,
+    Status,
+    format_entry,
+    has_entry,
+    parse_denylist,
+)
+
+SHA, SPKI = "ab" * 32, "cd" * 32
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
+
+
+def ask(
+    text: str, serial: int = 1, sha256: str = "0" * 64, spki: str = "0" * 64, now: float = NOW
+) -> Answer | None:
+    return parse_denylist(text.encode(), "deny.txt").lookup(serial, sha256, spki, now)
+
+
+def mistakes(text: str | bytes) -> list[str]:
+    data = text if isinstance(text, bytes) else text.encode()
+    with pytest.raises(PolicyError) as caught:
+        parse_denylist(data, "deny.txt")
+    return [str(each) for each in caught.value.diagnostics]
+
+
+# -- what a line denies
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["0A1B2C", "a1b2c", "0A:1B:2C", "0x0a1b2c", "000000000000000000000000000000000A1B2C"],
+)
+def test_a_serial_is_compared_as_a_number(written: str) -> None:
+    """However a serial number is written, the certificate with that number is denied."""
+    assert ask(f"serial {written}\n", serial=0x0A1B2C) is not None
+    assert ask(f"serial {written}\n", serial=0x0A1B2D) is None
+
+
+@pytest.mark.parametrize("serial", [0, -1, -0x80, 2**159, 2**400 + 7])
+def test_strange_serials_are_denied_too(serial: int) -> None:
+    """Zero, negative and very long serial numbers are found as `format_entry` writes them."""
+    line = format_entry("serial", f"{serial:x}")
+    assert ask(line, serial=serial) is not None
+    assert ask(line, serial=-serial or 1) is None
+
+
+@pytest.mark.parametrize(
+    "shape", [str.lower, str.upper, lambda s: ":".join([s[i : i + 2] for i in range(0, 64, 2)])]
+)
+def test_fingerprints_deny_certificates_and_keys(shape: object) -> None:
+    """`sha256` denies one certificate, `spki_sha256` every one with that key; neither the other."""
+    assert callable(shape)
+    assert ask(f"sha256 {shape(SHA)}", sha256=SHA) is not None
+    assert ask(f"sha256 {shape(SHA)}", spki=SHA) is None
+    assert ask(f"spki_sha256 {shape(SPKI)}", spki=SPKI) is not None
+    assert ask(f"spki_sha256 {shape(SPKI)}", sha256=SPKI) is None
+
+
+def test_the_answer_names_line_and_reason() -> None:
+    """Whoever reads the log finds the line and what was written about it."""
+    text = "# header\n\nserial 1 until 2026-12-31 # alice, laptop stolen\n"
+    end = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+    assert ask(text) == Answer(
+        Status.REVOKED,
+        "denylist deny.txt:3",
+        "serial 01 until 2027-01-01T00:00:00Z # alice, laptop stolen",
+        end,
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# nobody\n", "   \t\r\n  # nobody", "\ufeff# x"])
+def test_an_empty_list_denies_nobody(text: str) -> None:
+    """Blank lines, comments, a byte order mark and CR LF are fine."""
+    assert ask(text) is None
+
+
+def test_crlf_and_no_last_line_feed() -> None:
+    """Files written on Windows, and ones cut off after the last character, read the same."""
+    assert ask("serial 2\r\nserial 1") is not None
+
+
+# -- until
+
+
+@pytest.mark.parametrize(
+    ("until", "last"),
+    [
+        ("2026-06-30", datetime(2026, 6, 30, 23, 59, 59, 999999, tzinfo=UTC)),
+        ("2026-06-30T18:00:00Z", datetime(2026, 6, 30, 17, 59, 59, 999999, tzinfo=UTC)),
+        ("2026-06-30T18:00:00+02:00", datetime(2026, 6, 30, 15, 59, 59, 999999, tzinfo=UTC)),
+    ],
+)
+def test_an_entry_ends(until: str, last: datetime) -> None:
+    """A day is wholly in, in UTC; an instant itself is out."""
+    text = f"serial 1 until {until}"
+    assert ask(text, now=last.timestamp()) is not None
+    assert ask(text, now=last.timestamp() + 1e-4) is None
+
+
+def test_without_an_end_it_holds_for_ever() -> None:
+    """An entry without `until` never ends."""
+    answer = ask("serial 1", now=1e11)
+    assert answer is not None
+    assert answer.until == math.inf
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_entries_the_longer_one_counts(order: int) -> None:
+    """A second entry about the same certificate never shortens the first."""
+    lines = ["serial 1 until 2026-01-01", "serial 1 until 2027-01-01"][::order]
+    assert ask("\n".join(lines)) is not None
+    assert ask("\n".join([*lines, "serial 1"]), now=1e11) is not None
+
+
+def test_an_ended_serial_leaves_the_fingerprint_in_force() -> None:
+    """Each name of a certificate is asked on its own."""
+    assert ask(f"serial 1 until 2020-01-01\nsha256 {SHA}", sha256=SHA) is not None
+
+
+# -- mistakes
+
+
+def test_all_mistakes_at_once_with_their_places() -> None:
+    """One run tells every mistake: file, line, column, and what to write instead."""
+    text = (
+        "serial 1\n"
+        "seriall 2\n"
+        "  sha256 abc\n"
+        "serial\n"
+        "serial 1 2\n"
+        "serial 1 until\n"
+        "serial 1 until tomorrow\n"
+        "serial 1 until 2026-01-01 bob\n"
+        "serial 1G\n"
+    )
+    found = mistakes(text)
+    assert [each.split(" ", 1)[0] for each in found] == [
+        "deny.txt:2:1:",
+        "deny.txt:3:10:",
+        "deny.txt:4:1:",
+        "deny.txt:5:10:",
+        "deny.txt:6:10:",
+        "deny.txt:7:16:",
+        "deny.txt:8:27:",
+        "deny.txt:9:8:",
+    ]
+    assert "did you mean 'serial'?" in found[0]
+    assert "2027-01-31" in found[5]
+
+
+def test_bytes_that_are_no_text() -> None:
+    """A binary file is refused by the first octet that is no UTF-8, and not a million times."""
+    assert mistakes(b"serial 1 # \xff") == ["deny.txt:1:12: not UTF-8; save the file as UTF-8"]
+    assert len(mistakes(b"\xff\n" * 5000)) == MAX_DIAGNOSTICS
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    """Whatever is in the file, it reads or it is a `PolicyError`."""
+    with contextlib.suppress(PolicyError):
+        parse_denylist(data, "deny.txt").lookup(1, SHA, SPKI, NOW)
+
+
+# -- writing
+
+
+@given(st.integers(-(2**200), 2**200), st.text(max_size=60))
+def test_a_written_line_reads_back(serial: int, comment: str) -> None:
+    """Whatever the comment holds, the line is one line and denies what was meant."""
+    line = format_entry("serial", f"{serial:x}", "2026-12-31", comment)
+    assert len(line.splitlines()) == 1
+    denylist = parse_denylist(f"serial 7777\n{line}\n".encode(), "deny.txt")
+    assert denylist.lookup(serial, SHA, SPKI, NOW) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "until"),
+    [
+        ("serial", "", ""),
+        ("serial", "1 until", ""),
+        ("serial", "1\nserial 2", ""),
+        ("serial", "1#", ""),
+        ("#", "1", ""),
+        ("name", "1", ""),
+        ("sha256", "12", ""),
+        ("serial", "1", "soon"),
+        ("serial", "1", "2026-01-01 2026-01-02"),
+    ],
+)
+def test_only_entries_are_written(kind: str, value: str, until: str) -> None:
+    """What would read back as something else is refused."""
+    with pytest.raises(ValueError, match=r"\S"):
+        format_entry(kind, value, until, "why")
+
+
+def test_what_is_there_is_not_written_twice() -> None:
+    """`has_entry` is true for the same name in any spelling, if the entry lasts long enough."""
+    held = parse_denylist(b"serial 0A:1B\nserial 2 until 2026-12-31\n", "deny.txt")
+    assert has_entry(held, "serial", "a1b")
+    assert has_entry(held, "serial", "a1b", "2030-01-01")
+    assert has_entry(held, "serial", "2", "2026-12-31")
+    assert not has_entry(held, "serial", "2")
+    assert not has_entry(held, "serial", "2", "2027-01-01")
+    assert not has_entry(held, "serial", "-2", "2026-12-31")
+    assert not has_entry(held, "sha256", SHA)

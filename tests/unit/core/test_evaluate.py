@@ -1,0 +1,274 @@
+"""The decision, step by step, without a socket."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import Any
+
+import pytest
+from asking import NOW, ask, policy, site
+from cryptography import x509
+from pki import CA, SERVER_AUTH, now
+
+from sidecar.core.decision import Decision, Reason, Step
+from sidecar.core.evaluate import STEPS
+from sidecar.core.policy.compile import Policy
+
+staff = CA("Staff")
+partners = CA("Partners")
+alice = staff.issue("alice", ou=["SRE"], dns=["app.example.com"])
+bob = staff.issue("bob")
+eve = partners.issue("alice")
+
+TRUST = "trust:\n  staff: {ca: staff.crt}\n  partners: {ca: partners.crt}\n"
+FILES = {"staff_crt": staff.pem, "partners_crt": partners.pem}
+
+
+def trusting(location: str, trust: str = TRUST, **files: bytes) -> Policy:
+    text = f"version: 1\n{trust}locations:\n  - {{name: site, {location}}}\n"
+    return policy(text, **{**FILES, **files})
+
+
+def reason(*args: Any, **options: Any) -> Reason:
+    return ask(*args, **options).reason
+
+
+def test_the_simplest_policy() -> None:
+    """Four lines: alice and bob may, nobody else."""
+    rules = site("[{cn: [alice, bob]}]")
+    assert ask(rules, alice).status == 204
+    assert reason(rules, staff.issue("mallory")) is Reason.NOT_ALLOWED
+    assert reason(rules) is Reason.NO_CERTIFICATE
+    assert reason(rules, alice, "nowhere") is Reason.UNKNOWN_LOCATION
+
+
+@pytest.mark.parametrize(
+    "verify", ["NONE", "FAILED:certificate has expired", "success", "SUCCESS ", "", "SUCCESS,NONE"]
+)
+def test_only_exactly_success_verifies(verify: str) -> None:
+    """Any other word of SSL-Client-Verify is verify_failed."""
+    assert reason(site("verified"), alice, verify=verify) is Reason.VERIFY_FAILED
+
+
+def test_success_without_a_certificate_is_no_certificate() -> None:
+    """A forgotten SSL-Client-Cert header lets nobody in."""
+    assert reason(site("verified"), None, verify="SUCCESS") is Reason.NO_CERTIFICATE
+
+
+def test_garbage_is_malformed() -> None:
+    """Garbage in SSL-Client-Cert is 401 malformed_certificate."""
+    decision = ask(site("verified"), b"garbage")
+    assert (decision.reason, decision.status) == (Reason.MALFORMED_CERTIFICATE, 401)
+
+
+def test_validity_is_asked_on_every_request() -> None:
+    """Both ends of the period count, whatever nginx said of the connection."""
+    leaf = staff.issue("a", not_before=now() - dt.timedelta(1), not_after=now() + dt.timedelta(1))
+    start, end = (
+        moment.timestamp()
+        for moment in (leaf.cert.not_valid_before_utc, leaf.cert.not_valid_after_utc)
+    )
+    rules = site("verified")
+    assert reason(rules, leaf, at=start - 1) is Reason.NOT_YET_VALID
+    assert reason(rules, leaf, at=start) is Reason.ALLOWED
+    assert reason(rules, leaf, at=end) is Reason.ALLOWED
+    assert reason(rules, leaf, at=end + 1) is Reason.EXPIRED
+    assert ask(rules, leaf, at=start).expires == end + 1
+    assert ask(rules, leaf, at=start - 5).expires == start
+
+
+def test_the_same_name_under_another_authority_is_a_stranger() -> None:
+    """alice of Partners is not alice of Staff."""
+    rules = trusting("trust: [staff], allow: [{cn: alice}]")
+    assert reason(rules, alice) is Reason.ALLOWED
+    assert reason(rules, eve) is Reason.UNTRUSTED_ISSUER
+
+
+def test_a_namesake_authority_with_another_key_is_no_anchor() -> None:
+    """The issuer is known by its signature, not by its name."""
+    impostor = CA("Staff").issue("alice")
+    assert reason(trusting("allow: verified"), impostor) is Reason.UNTRUSTED_ISSUER
+
+
+def test_intermediates_come_from_the_policy() -> None:
+    """A leaf below an intermediate is trusted only where the policy has that intermediate."""
+    issuing = staff.intermediate("Issuing")
+    leaf = issuing.issue("carol")
+    without = trusting("allow: verified")
+    trust = "trust:\n  staff: {ca: staff.crt, intermediates: [issuing.crt]}\n"
+    within = trusting("allow: verified", trust, issuing_crt=issuing.pem)
+    assert reason(without, leaf) is Reason.UNTRUSTED_ISSUER
+    assert reason(within, leaf) is Reason.ALLOWED
+
+
+def test_a_leaf_can_not_issue() -> None:
+    """A certificate signed by a client's key leads nowhere, even if the client is listed."""
+    rogue = CA("x", issuer=None)
+    rogue.key = alice.private  # the attack: alice signs a certificate
+    forged = x509.load_der_x509_certificate(alice.der)
+    child = rogue.issue("root")
+    trust = "trust:\n  staff: {ca: staff.crt, intermediates: [alice.crt]}\n"
+    rules = trusting("allow: verified", trust, alice_crt=alice.pem)
+    assert forged.subject is not None
+    assert reason(rules, child) is Reason.UNTRUSTED_ISSUER
+
+
+def test_an_intermediate_counts_only_while_it_is_valid() -> None:
+    """An expired authority between leaf and anchor breaks the path."""
+    issuing = staff.intermediate("Issuing")
+    leaf = issuing.issue("carol", not_after=now() + dt.timedelta(days=20000))
+    trust = "trust:\n  staff: {ca: staff.crt, intermediates: [issuing.crt]}\n"
+    rules = trusting("allow: verified", trust, issuing_crt=issuing.pem)
+    after = issuing.cert.not_valid_after_utc.timestamp() + 10
+    assert reason(rules, leaf, at=after) is Reason.UNTRUSTED_ISSUER
+
+
+def test_the_sidecar_verifies_where_nginx_forgave() -> None:
+    """verify: sidecar takes FAILED:… and proves the chain itself; verify: nginx doesn't."""
+    issuing = staff.intermediate("Issuing")
+    leaf = issuing.issue("carol")
+    trust = "trust:\n  staff: {ca: staff.crt, intermediates: [i.crt], verify: %s}\n"
+    failed = "FAILED:unable to get local issuer certificate"
+    own = trusting("allow: verified", trust % "sidecar", i_crt=issuing.pem)
+    nginx = trusting("allow: verified", trust % "nginx", i_crt=issuing.pem)
+    assert reason(own, leaf, verify=failed) is Reason.ALLOWED
+    assert reason(nginx, leaf, verify=failed) is Reason.VERIFY_FAILED
+    stranger = CA("Staff").issue("carol")
+    assert reason(own, stranger, verify=failed) is Reason.UNTRUSTED_ISSUER
+    server = issuing.issue("carol", eku=[SERVER_AUTH])
+    assert reason(own, server, verify=failed) is Reason.UNTRUSTED_ISSUER
+
+
+def test_forgiveness_reaches_only_the_trusts_that_verify() -> None:
+    """With both kinds in a location, FAILED proves nothing to a trust that relies on nginx."""
+    trust = (
+        "trust:\n  staff: {ca: staff.crt, verify: nginx}\n"
+        "  partners: {ca: partners.crt, verify: sidecar}\n"
+    )
+    rules = trusting("allow: verified", trust)
+    assert reason(rules, alice, verify="FAILED:x") is Reason.UNTRUSTED_ISSUER
+    assert reason(rules, eve, verify="FAILED:x") is Reason.ALLOWED
+    assert reason(rules, alice) is Reason.ALLOWED
+
+
+def test_a_denylist_denies_by_serial_certificate_and_key() -> None:
+    """Each kind of entry denies, in force until its end."""
+    trust = "trust:\n  staff: {ca: staff.crt, denylist: deny.txt}\n"
+    for entry in (
+        f"serial {alice.serial:x}",
+        f"sha256 {alice.sha256}",
+        f"spki_sha256 {alice.spki_sha256}",
+    ):
+        rules = trusting("allow: verified", trust, deny_txt=f"{entry} # stolen\n".encode())
+        decision = ask(rules, alice)
+        assert (decision.reason, decision.status) == (Reason.REVOKED, 403)
+        assert "stolen" in decision.detail
+        assert reason(rules, bob) is Reason.ALLOWED
+
+
+def test_a_crl_revokes_and_its_absence_is_unknown() -> None:
+    """A fresh CRL says good or revoked; required denies what no fresh CRL speaks of."""
+    trust = "trust:\n  staff: {ca: staff.crt, crl: [crl.pem]}\n"
+    rules = trusting("allow: verified", trust, crl_pem=staff.crl([alice]))
+    assert reason(rules, alice) is Reason.REVOKED
+    assert reason(rules, bob) is Reason.ALLOWED
+    late = NOW + 10 * 86400
+    assert reason(rules, bob, at=late) is Reason.REVOCATION_UNKNOWN
+    assert reason(rules, alice, at=late) is Reason.REVOKED
+    lenient = trust.replace("]}", "], revocation: best_effort}")
+    rules = trusting("allow: verified", lenient, crl_pem=staff.crl([alice]))
+    assert reason(rules, bob, at=late) is Reason.ALLOWED
+    assert reason(rules, alice, at=late) is Reason.REVOKED
+
+
+def test_the_host_must_be_covered_where_asked() -> None:
+    """san_matches_host compares the DNS SAN, never the CN; sni_matches_host the connection."""
+    rules = trusting("allow: verified, san_matches_host: true, sni_matches_host: true")
+    ok = {"host": "app.example.com", "server_name": "app.example.com"}
+    assert reason(rules, alice, **ok) is Reason.ALLOWED
+    assert reason(rules, bob, **ok) is Reason.HOST_MISMATCH
+    assert reason(rules, alice, host="other.example.com") is Reason.HOST_MISMATCH
+    assert reason(rules, alice, host="app.example.com") is Reason.SNI_MISMATCH
+    assert reason(rules, alice, host="") is Reason.HOST_MISMATCH
+    by_cn = staff.issue("app.example.com")
+    assert reason(rules, by_cn, **ok) is Reason.HOST_MISMATCH
+
+
+def test_public_comes_before_any_certificate() -> None:
+    """allow: public and public_methods ask for nothing."""
+    assert reason(site("public"), b"garbage") is Reason.PUBLIC
+    rules = site("verified", "    public_methods: [OPTIONS]\n")
+    assert reason(rules, method="OPTIONS") is Reason.PUBLIC
+    assert reason(rules, method="GET") is Reason.NO_CERTIFICATE
+    assert reason(rules, method="options") is Reason.NO_CERTIFICATE
+
+
+def test_monitor_mode_allows_and_says_what_it_would_have_done() -> None:
+    """mode: monitor lets everybody through, with the reason that enforcing would give."""
+    rules = site("[{cn: nobody}]", "    mode: monitor\n")
+    decision = ask(rules, alice)
+    assert (decision.allowed, decision.granted, decision.reason) == (
+        True,
+        False,
+        Reason.NOT_ALLOWED,
+    )
+    assert ask(rules).status == 204
+
+
+@pytest.mark.parametrize("allow", ["[]", "", "[{cn: nobody}]"])
+def test_an_empty_allow_allows_nobody(allow: str) -> None:
+    """Nothing written means nobody."""
+    assert reason(site(allow), alice) is Reason.NOT_ALLOWED
+
+
+def test_defaults_fill_in_what_a_location_leaves_out() -> None:
+    """defaults holds for every location that doesn't say otherwise."""
+    rules = policy(
+        "version: 1\ndefaults: {mode: monitor, cache_seconds: 5}\n"
+        "locations:\n  - {name: a, allow: []}\n  - {name: b, allow: [], mode: enforce}\n"
+    )
+    assert ask(rules, alice, "a").allowed
+    assert ask(rules, alice, "a").cache_seconds == 5
+    assert not ask(rules, alice, "b").allowed
+
+
+def test_the_trace_has_every_step_in_the_contracts_order() -> None:
+    """explain shows the steps that were taken, the last of which decides."""
+    trace: list[Step] = []
+    assert ask(site("verified"), alice, trace=trace).allowed
+    assert [step.name for step in trace] == [name for name, _ in STEPS]
+    trace = []
+    assert not ask(site("verified"), b"x", trace=trace).allowed
+    assert [(s.name, s.passed) for s in trace][-1] == ("readable", False)
+
+
+def test_a_decision_holds_until_the_first_thing_that_could_turn_it() -> None:
+    """expires is the nearest of certificate end, until, and the CRL's end."""
+    soon = dt.datetime.fromtimestamp(NOW, dt.UTC) + dt.timedelta(hours=1)
+    rules = site(f"[{{cn: alice, until: '{soon:%Y-%m-%dT%H:%M:%SZ}'}}]")
+    decision = ask(rules, alice)
+    assert decision.allowed
+    assert abs(decision.expires - soon.timestamp()) < 1
+    trust = "trust:\n  staff: {ca: staff.crt, crl: [crl.pem], clock_tolerance: 0}\n"
+    end = now() + dt.timedelta(minutes=30)
+    rules = trusting("allow: verified", trust, crl_pem=staff.crl(next_update=end))
+    at = time.time()
+    assert 0 < ask(rules, alice, at=at).expires - at <= 1801
+
+
+def test_no_decision_without_a_policy_location_by_uri() -> None:
+    """By host and URI, what no location covers is unknown_location."""
+    rules = policy(
+        "version: 1\nlocations:\n"
+        "  - {name: admin, location: /admin/, allow: verified, server_name: app.example.com}\n"
+    )
+
+    def there(host: str, uri: str) -> Decision:
+        return ask(rules, alice, None, host=host, uri=uri)
+
+    assert there("app.example.com", "/admin/x").location == "admin"
+    assert there("app.example.com", "/adm%69n/../admin/").allowed
+    assert there("app.example.com", "/admin/../x").reason is Reason.UNKNOWN_LOCATION
+    assert there("other.example.com", "/admin/x").reason is Reason.UNKNOWN_LOCATION
+    assert there("app.example.com", "").reason is Reason.UNKNOWN_LOCATION

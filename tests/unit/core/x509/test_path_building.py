@@ -1,0 +1,123 @@
+"""Constraints of an authority on what is below it, where the sidecar verifies the chain."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_address, ip_network
+
+import ocsp_pki as pki
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.path_building import Anchors
+
+DNS, MAIL, URI = x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier
+UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
+NAMES = x509.SubjectAlternativeName(
+    [
+        DNS("a.example.com"),
+        MAIL("a@example.com"),
+        URI("https://a.example.com/"),
+        x509.IPAddress(ip_address("192.0.2.1")),
+        x509.OtherName(UPN, b"\x0c\x01a"),
+    ]
+)
+
+
+def directory(cn: str) -> x509.DirectoryName:
+    return x509.DirectoryName(pki.name(cn))
+
+
+def only(*names: x509.GeneralName) -> x509.NameConstraints:
+    return x509.NameConstraints(names, None)
+
+
+def no(*names: x509.GeneralName) -> x509.NameConstraints:
+    return x509.NameConstraints(None, names)
+
+
+def is_verified(
+    constraint: x509.ExtensionType,
+    critical: bool,
+    *more: x509.NameAttribute[str],
+    names: bool = True,
+) -> bool:
+    """Whether alice's chain verifies below an authority with that extension."""
+    root = pki.issue("root", ca=True)
+    sub = pki.issue("sub", root, ca=True, extra=[(constraint, critical)])
+    leaf = pki.issue("alice", sub, extra=[(NAMES, False)] if names else [], more=more)
+    anchor, between, cert = (from_der(each.der) for each in (root, sub, leaf))
+    return Anchors([anchor], [between]).verified_path(cert, time.time()) is not None
+
+
+@pytest.mark.parametrize("critical", [True, False])
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        only(DNS("example.com"), MAIL("example.com")),
+        only(x509.IPAddress(ip_network("192.0.2.0/24"))),
+        no(DNS("example.org"), MAIL("example.org")),
+        no(x509.RegisteredID(x509.ObjectIdentifier("1.2.3"))),
+    ],
+    ids=str,
+)
+def test_names_within_the_constraints_verify(
+    constraint: x509.NameConstraints, critical: bool
+) -> None:
+    """Names that are allowed, and kinds of names that the certificate doesn't have."""
+    assert is_verified(constraint, critical)
+
+
+@pytest.mark.parametrize("critical", [True, False])
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        only(DNS("example.org")),
+        no(DNS("example.com")),
+        only(MAIL("example.org")),
+        only(URI("example.org")),
+        only(x509.IPAddress(ip_network("198.51.100.0/24"))),
+        no(x509.OtherName(UPN, b"\x0c\x01a")),
+        only(directory("bob")),
+        no(directory("alice")),
+    ],
+    ids=str,
+)
+def test_names_outside_or_not_comparable_do_not(
+    constraint: x509.NameConstraints, critical: bool
+) -> None:
+    """Whether or not the authority's constraint is marked critical (RFC 5280, 4.2.1.10)."""
+    assert not is_verified(constraint, critical)
+
+
+@pytest.mark.parametrize(
+    ("usages", "verified"),
+    [
+        ([ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+        ([ExtendedKeyUsageOID.EMAIL_PROTECTION], False),
+    ],
+)
+def test_an_authority_s_usages_hold_for_what_it_issues(
+    usages: list[x509.ObjectIdentifier], verified: bool
+) -> None:
+    """An authority for servers or mail alone issues no client certificates, as OpenSSL has it."""
+    assert is_verified(x509.ExtendedKeyUsage(usages), False) == verified
+
+
+@pytest.mark.parametrize("critical", [True, False])
+def test_policy_constraints_do_not(critical: bool) -> None:
+    """Nobody processes policies, so an authority that requires one is refused."""
+    assert not is_verified(x509.PolicyConstraints(0, None), critical)
+
+
+@pytest.mark.parametrize("critical", [True, False])
+def test_constraints_on_mail_hold_for_the_subject(critical: bool) -> None:
+    """An emailAddress in the subject is no way round, where the SAN has no address."""
+    mail = x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@example.com")
+    assert not is_verified(only(MAIL("example.org")), critical, mail, names=False)
+    assert is_verified(only(DNS("example.org")), critical, mail, names=False)
+    assert is_verified(only(MAIL("example.com")), critical, mail)
