@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.core.errors import Diagnostic, PolicyError
-from sidecar.core.policy.compile import Policy, compile_policy, read_bundle
+from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.policy.spec import is_address, shown
 from sidecar.core.revocation.crl.index import (
     Crl,
@@ -35,6 +35,7 @@ from sidecar.core.revocation.crl.index import (
     watermark,
 )
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
+from sidecar.core.x509.bundle import read_bundle
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.crl_worker import read_crl_aside
 from sidecar.runtime.files import MAX_POLICY, Signature, crl_place, read_file, signature

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sidecar.core.policy.compile import read_bundle
 from sidecar.core.policy.patterns import PatternError, parse_fingerprint, parse_serial
 from sidecar.core.policy.spec import PolicySpec
 from sidecar.core.revocation.denylist import format_entry, has_entry, parse_denylist
+from sidecar.core.x509.bundle import read_bundle
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import MAX_POLICY, read_file
 

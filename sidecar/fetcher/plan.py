@@ -13,8 +13,8 @@ from pathlib import Path
 from cryptography import x509
 
 from sidecar.core.errors import Diagnostic, PolicyError
-from sidecar.core.policy.compile import read_bundle
 from sidecar.core.policy.spec import TrustSpec, is_address, read_policy
+from sidecar.core.x509.bundle import read_bundle
 from sidecar.runtime.files import MAX_POLICY, Signature, read_file, signature
 
 

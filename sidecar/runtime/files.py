@@ -12,10 +12,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.core.policy.compile import read_bundle
 from sidecar.core.policy.spec import is_address, shown
 from sidecar.core.revocation.crl.index import Crl, read_crl
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
+from sidecar.core.x509.bundle import read_bundle
 from sidecar.core.x509.certificate import ClientCert
 
 MAX_POLICY = 16 * 1024 * 1024

@@ -23,7 +23,8 @@ LAYERS = (
     ("x509.certificate",),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
-        "revocation.crl.scope", "revocation.ocsp.responder", "x509.ecdsa_malleability",
+        "revocation.crl.scope", "revocation.ocsp.responder", "x509.bundle",
+        "x509.ecdsa_malleability",
     ),
     ("wire", "policy.patterns", "config.schema", "nginx.locations", "revocation.crl.parse"),
     ("policy.spec", "config.settings", "revocation.denylist"),

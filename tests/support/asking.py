@@ -12,11 +12,12 @@ from pki import Leaf
 from sidecar.core.decision import Decision
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy, compile_policy, read_bundle
+from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.policy.spec import is_address
 from sidecar.core.revocation.crl.index import Crl, read_crl
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
 from sidecar.core.wire import AuthzRequest, build
+from sidecar.core.x509.bundle import read_bundle
 from sidecar.core.x509.certificate import ClientCert
 
 NOW = time.time()

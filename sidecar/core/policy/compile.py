@@ -10,16 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeVar
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from sidecar.core.bounded import remember
 from sidecar.core.config.schema import Located, Report, examine, suggest
-from sidecar.core.errors import Diagnostic, MalformedCertificate, PolicyError
+from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.nginx.locations import Chooser, SelectorError, duplicates
 from sidecar.core.revocation.crl.index import Crl, CrlError, CrlIndex
 from sidecar.core.revocation.denylist import Denylist
-from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors, Path
 
 from .rules import NOBODY, Compiler, RuleSet
@@ -318,22 +315,3 @@ def _first(
         if value is not None:
             return value
     return default
-
-
-def read_bundle(data: bytes) -> list[ClientCert]:
-    """The certificates of a PEM file, or the one of a DER file.  Raises ValueError."""
-    try:
-        if data.startswith(b"\x30"):
-            return [from_der(data)]
-        certs = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        hint = "write a PEM file that begins with -----BEGIN CERTIFICATE-----"
-        raise ValueError(f"no certificate in it ({error})", hint) from None
-    try:
-        return [from_der(_der(cert)) for cert in certs]
-    except MalformedCertificate as error:
-        raise ValueError(str(error), "remove that certificate from the file") from None
-
-
-def _der(cert: x509.Certificate) -> bytes:
-    return cert.public_bytes(Encoding.DER)
