@@ -1,7 +1,9 @@
 #!/bin/sh
-# The whole test suite: linters, types, shell syntax, tests.
+# The whole test suite: linters, types, shell syntax, tests with branch coverage.
 #
 #   sh tests/run.sh [--install] [pytest arguments]
+#
+# With pytest arguments only these tests run, and coverage is not measured.
 #
 # --install lets it install what cannot be unpacked privately (Chromium; root, apt).  Without, and
 # without root, the tests that want it are skipped by name.  With CI=true a skip is a failure.
@@ -39,9 +41,18 @@ export PATH PYTHONDONTWRITEBYTECODE=1
 
 check ruff check .
 check ruff format --check .
-check mypy sidecar tests
+check mypy sidecar tests nginx-example
 check shell_syntax
-check python -m pytest "$@"
+if [ $# -gt 0 ]; then
+    check python -m pytest "$@"
+else
+    rm -rf .coverage
+    mkdir .coverage
+    # Tests mostly wait for processes: twice as many workers as processors.
+    check python -m coverage run -m pytest -n "$((2 * $(nproc)))"
+    coverage combine -q
+    check coverage report
+fi
 
 if [ -n "$failed" ]; then
     printf 'FAILED:%s\n' "$failed"
