@@ -45,10 +45,11 @@ def front(peer: Peer, port: int, work: Work) -> str:
             "proxy_pass_request_body off; proxy_http_version 1.1; proxy_set_header Connection '';"
             "proxy_set_header Content-Length ''; proxy_set_header Host $host;"
             "proxy_set_header SSL-Client-Verify SUCCESS; proxy_set_header SSL-Client-Cert $http_x_cert;"
-            "proxy_set_header SSL-Server-Name $host; proxy_set_header X-Original-URI $request_uri;"
+            "proxy_set_header X-Original-URI $request_uri;"
             "proxy_set_header X-Original-Method $request_method; proxy_set_header X-Real-IP $remote_addr;"
             "proxy_set_header X-Request-ID $request_id; proxy_set_header X-CN $http_x_cn;"
-            f"proxy_set_header X-Serial $http_x_serial; {peer.front}}}"
+            f"proxy_set_header X-Serial $http_x_serial; {peer.front}"
+            "proxy_set_header SSL-Server-Name $host; }"
         )
         lines += [
             f"location /l{i}/ {{ auth_request /authz/l{i}; empty_gif; }}"

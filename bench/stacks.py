@@ -58,11 +58,14 @@ def start_plain(stack: Stack, directory: Path, work: Work, binary: NginxBinary) 
 
 def start_sidecar(stack: Stack, directory: Path, work: Work, binary: NginxBinary) -> None:
     upstream = instance(stack, directory / "sidecar", work)
-    snippet = Path(__file__).parent.parent / "nginx-example" / "snippets" / "authz-request.conf"
+    snippets = Path(__file__).parent.parent / "nginx-example" / "snippets"
+    listens = (snippets / "mtls-sidecar.conf").read_text()
+    listens = listens.replace("unix:/run/mtls-sidecar/authz.sock", upstream)
+    asking = (snippets / "authz-request.conf").read_text()
     body = (
-        f"upstream mtls_sidecar {{ server {upstream}; keepalive 256; }}\n"
+        f"{listens.replace('keepalive 32;', 'keepalive 256;')}\n"
         f"server {{ {TLS.format(port=stack.port)} ssl_verify_client optional;\n"
-        f"location ^~ /authz/ {{ {snippet.read_text()} }}\n"
+        f"location ^~ /authz/ {{ {asking} }}\n"
         + "\n".join(
             f"location /l{i}/ {{ auth_request /authz/l{i}; empty_gif; }}"
             for i in range(work.locations)

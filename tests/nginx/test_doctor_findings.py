@@ -42,7 +42,7 @@ http {
             proxy_cache authz;
             proxy_cache_use_stale off;
             proxy_cache_key "$ssl_client_verify$ssl_client_escaped_cert|$uri|$remote_addr|$host|
-                             $ssl_server_name";
+                             $mtls_sidecar_sni";
         }
     }
 }

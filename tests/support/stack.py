@@ -279,7 +279,7 @@ class Stack:
         self,
         *,
         cert: Leaf | None = None,
-        sni: str | None = HOST,
+        sni: str | bytes | None = HOST,
         site: str | None = None,
         session: ssl.SSLSession | None = None,
         alpn: Sequence[str] = (),
@@ -303,7 +303,7 @@ class Stack:
         except BaseException:
             plain.close()
             raise
-        return Connection(stream, sni or HOST)
+        return Connection(stream, sni if isinstance(sni, str) else HOST)
 
     def context(self, cert: Leaf | None = None) -> ssl.SSLContext:
         """A client's TLS settings.  A session of one connection resumes only under the same."""

@@ -16,11 +16,11 @@ HEADERS = {
     "SSL-Client-Verify": "$ssl_client_verify",
     "SSL-Client-Cert": "$ssl_client_escaped_cert",
     "Host": "$host",
-    "SSL-Server-Name": "$ssl_server_name",
     "X-Original-URI": "$request_uri",
     "X-Original-Method": "$request_method",
     "X-Real-IP": "$remote_addr",
     "X-Request-ID": "$request_id",
+    "SSL-Server-Name": "$mtls_sidecar_sni",
 }
 """What the auth location has to send."""
 
@@ -182,7 +182,7 @@ class AuthLocation:
 
     def _cache(self, here: Block, *, by_uri: bool) -> None:
         key = here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")
-        key = key.replace(_WHOLE, _FINGERPRINT)
+        key = key.replace(_WHOLE, _FINGERPRINT).replace("$ssl_server_name", "$mtls_sidecar_sni")
         needed = self._key_needs(by_uri)
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:
@@ -205,7 +205,7 @@ class AuthLocation:
                 self._add("cache-longer", each, what, write)
 
     def _key_needs(self, by_uri: bool) -> list[str]:
-        needed = ["$ssl_client_verify", _FINGERPRINT, "$host", "$ssl_server_name"]
+        needed = ["$ssl_client_verify", _FINGERPRINT, "$host", "$mtls_sidecar_sni"]
         places = self._policy.locations.values() if self._policy else ()
         if any(place.uses_method for place in places):
             needed.append("$request_method")

@@ -29,8 +29,9 @@ SITES = {
 
 CACHE = (
     "proxy_cache c; proxy_cache_key $ssl_client_verify$ssl_client_escaped_cert$host"
-    "$ssl_server_name$uri;"
+    "$mtls_sidecar_sni$uri;"
 )
+MAP = r'map $ssl_server_name $mtls_sidecar_sni { "~\A[A-Za-z0-9._-]{1,255}\z" $ssl_server_name; }'
 PASS = "proxy_pass http://app;"
 HOST = "proxy_set_header Host $host;"
 REFUSED = "auth_request /authz/site; error_page 403 = @in;"
@@ -39,7 +40,7 @@ CLAIMED = "proxy_set_header X-Client-CN $http_x_client_cn;"
 
 GOOD = """\
 http {
-    upstream mtls_sidecar { server unix:/run/mtls-sidecar/authz.sock; keepalive 16; }
+    upstream mtls_sidecar { server unix:/run/mtls-sidecar/authz.sock; keepalive 16; } MAP
     server {
         listen 443 ssl;
         ssl_client_certificate ca.crt; auth_request_set $cn $upstream_http_x_client_cn;
@@ -57,15 +58,15 @@ http {
             proxy_set_header Host $host;
             proxy_set_header SSL-Client-Verify $ssl_client_verify;
             proxy_set_header SSL-Client-Cert $ssl_client_escaped_cert;
-            proxy_set_header SSL-Server-Name $ssl_server_name;
             proxy_set_header X-Original-URI $request_uri;
             proxy_set_header X-Original-Method $request_method;
             proxy_set_header X-Real-IP $remote_addr;
             proxy_set_header X-Request-ID $request_id;
+            proxy_set_header SSL-Server-Name $mtls_sidecar_sni;
         }
     }
 }
-"""
+""".replace("MAP", MAP)
 POLICY = policy("version: 1\nlocations:\n  - {name: site, allow: verified}\n")
 
 
