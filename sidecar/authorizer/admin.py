@@ -1,24 +1,23 @@
-"""The admin listener: metrics, health and the status page.  It only ever reads."""
+"""What the admin listener shows of the authorizer: metrics, health and the status page."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
-import socket
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sidecar.authorizer.telemetry.prometheus import registry_for
+from sidecar.runtime.admin_listener import AdminListener, Handler, Renderer, serve_admin
 
 from .status_page import Status
+
+__all__ = ["admin_listener", "make_routes", "render_page", "serve_admin"]
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}
@@ -31,24 +30,22 @@ HEADERS = {
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_HASH}'; frame-ancestors 'none'; base-uri 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 
-MOST_CONNECTIONS = 64
-"""Most connections at once; those beyond are closed."""
 
-DEADLINE = 20.0
-"""Seconds that a connection has for its request and its answer."""
+def admin_listener(status: Status, hosts: tuple[str, ...] = ()) -> AdminListener:
+    """The listener with its paths; `hosts` are names under which it may be asked."""
+    return AdminListener(make_routes(status, registry_for(status.counts)), hosts, HEADERS)
 
 
-def make_app(status: Status, registry: CollectorRegistry) -> web.Application:
-    """The application; every path is GET or HEAD."""
+def make_routes(status: Status, registry: CollectorRegistry) -> dict[str, Handler]:
+    """Every path, GET or HEAD."""
+    renderer = Renderer(before=lambda: status.counts.settle())
 
     async def metrics(request: web.Request) -> web.Response:
         encode, kind = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(registry), headers={"Content-Type": kind})
+        body = await renderer.get(kind, lambda: encode(registry))
+        return web.Response(body=body, headers={"Content-Type": kind})
 
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -59,82 +56,11 @@ def make_app(status: Status, registry: CollectorRegistry) -> web.Application:
         return web.Response(text="ok\n")
 
     async def page(_: web.Request) -> web.Response:
-        return web.Response(text=render_page(status), content_type="text/html")
+        return web.Response(
+            text=await renderer.get("page", lambda: render_page(status)), content_type="text/html"
+        )
 
-    app = web.Application(middlewares=[_harden], client_max_size=0)
-    app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez)])
-    app.add_routes([web.get("/readyz", readyz), web.get("/", page)])
-    return app
-
-
-@web.middleware
-async def _harden(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        response = await handler(request)
-    except web.HTTPException as error:
-        response = web.Response(status=error.status, text=f"{error.status} {error.reason}\n")
-    response.headers.update(HEADERS)
-    response.force_close()  # one request each: a connection that stays is one that is held
-    return response
-
-
-class Admin:
-    """The listener at work: a bounded number of connections, each for one request in its time.
-
-    Whoever reaches it could otherwise hold as many of the daemon's descriptors as he likes.
-    """
-
-    def __init__(self, status: Status) -> None:
-        app = make_app(status, registry_for(status.counts))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        self._servers: list[asyncio.Server] = []
-        self._sweeping: asyncio.Task[None] | None = None
-
-    async def start(self, listeners: list[socket.socket]) -> None:
-        """Serve on these sockets until closed."""
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        for listener in listeners:
-            self._servers.append(await loop.create_server(self._accept, sock=listener))
-        self._sweeping = asyncio.create_task(self._sweep())
-
-    async def close(self) -> None:
-        """Accept no more, and end what is under way."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for server in self._servers:
-            server.close()
-        await self._runner.cleanup()
-
-    def _open(self) -> list[web.RequestHandler]:
-        server = self._runner.server
-        return server.connections if server is not None else []
-
-    def _accept(self) -> asyncio.Protocol:
-        server = self._runner.server
-        if server is None or len(self._open()) >= MOST_CONNECTIONS:
-            return _Refused()
-        return server()
-
-    async def _sweep(self) -> None:
-        """Cut connections that aren't done in time."""
-        since: dict[web.RequestHandler, float] = {}
-        while True:
-            await asyncio.sleep(1)
-            now = time.monotonic()
-            since = {each: since.get(each, now) for each in self._open()}
-            for each, start in since.items():
-                if now - start > DEADLINE and each.transport is not None:
-                    each.transport.abort()
-
-
-class _Refused(asyncio.Protocol):
-    """One connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
+    return {"/metrics": metrics, "/livez": livez, "/readyz": readyz, "/": page}
 
 
 # -- the page
@@ -142,7 +68,6 @@ class _Refused(asyncio.Protocol):
 
 def render_page(status: Status) -> str:
     """The status page: one HTML document, nothing loaded from elsewhere."""
-    status.counts.settle()
     state = (
         f'<p class="bad">Not ready: {escape(status.not_ready)}</p>'
         if status.not_ready

@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -33,9 +32,6 @@ from .decision_cache import Engine
 from .ocsp_answers import OcspAnswers, OcspClient
 from .policy_store import Reload, Store
 from .status_page import Status
-
-if TYPE_CHECKING:
-    from .admin import Admin
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -57,7 +53,6 @@ class Sockets:
     """What is listened on.  `made` are the unix paths to remove at the end."""
 
     authz: list[socket.socket]
-    admin: list[socket.socket]
     made: list[str]
 
 
@@ -130,6 +125,7 @@ class Daemon:
                 self._flush(),
                 self._watchdog(),
                 self._crl_ages(),
+                self._serve_admin(handed.get("admin", [])),
             )
         ]
         chores.append(asyncio.create_task(self.answers.keep_fresh()))
@@ -144,9 +140,11 @@ class Daemon:
         for chore in chores:
             chore.add_done_callback(ended)
         try:
-            await self._serve_admin(sockets.admin, stopped)
+            await stopped.wait()
         finally:
             self.notifier.stopping()
+            # First of all: who connects from now on waits for the next process at a socket that
+            # the service manager holds, and is not cut off by this one.
             for server in servers:
                 server.close()
             await self._drain()
@@ -166,7 +164,7 @@ class Daemon:
     def _sockets(self, handed: dict[str, list[socket.socket]]) -> Sockets:
         """The sockets of the service manager, or else our own."""
         settings = self.settings
-        found = Sockets(handed.get("authz", []), handed.get("admin", []), [])
+        found = Sockets(handed.get("authz", []), [])
         unknown = set(handed) - {"authz", "admin"}
         if unknown:
             raise ValueError(
@@ -178,11 +176,6 @@ class Daemon:
                 open_listener(settings.listen, settings.socket_mode, settings.socket_group)
             ]
             found.made += [settings.listen.path] if settings.listen.path else []
-        if not found.admin and settings.admin:
-            found.admin = [
-                open_listener(settings.admin, settings.socket_mode, settings.socket_group)
-            ]
-            found.made += [settings.admin.path] if settings.admin.path else []
         return found
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
@@ -199,22 +192,16 @@ class Daemon:
             log.error("the decision log can't be opened anew: %s", error)
         self._reloading = asyncio.create_task(self.store.reload())
 
-    async def _serve_admin(self, listeners: list[socket.socket], stopped: asyncio.Event) -> None:
-        """Serve metrics until told to stop.  Loaded aside: decisions don't wait for it."""
-        if not listeners:
-            await stopped.wait()
-            return
+    async def _serve_admin(self, handed: list[socket.socket]) -> None:
+        """Serve metrics until cancelled.  Loaded aside: decisions don't wait for it."""
+        settings = self.settings
         module = await asyncio.to_thread(import_module, ".admin", __package__)
-        self.status = status = Status(self.counts)
+        self.status = Status(self.counts)
         self._tell_status()
-        admin: Admin = module.Admin(status)
-        await admin.start(listeners)
-        try:
-            await stopped.wait()
-            status.not_ready = "draining"
-            await self._drain()
-        finally:
-            await admin.close()
+        listener = module.admin_listener(self.status, settings.admin_hosts)
+        await module.serve_admin(
+            listener, handed, settings.admin, settings.socket_mode, settings.socket_group
+        )
 
     # -- the policy
 
@@ -307,6 +294,7 @@ class Daemon:
     async def _drain(self) -> None:
         """Let what is under way end, within the drain timeout."""
         self.service.drain()
+        self._tell_status()
         deadline = time.monotonic() + self.settings.limits.drain_timeout
         while self.service.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from sidecar.core.policy.spec import shown
+from sidecar.runtime.admin_listener import AdminListener, Renderer
 
 
 class FetchMetrics:
@@ -70,17 +71,15 @@ class FetchMetrics:
                 gauge.remove(trust, shown(url))
 
 
-def admin_app(metrics: FetchMetrics) -> web.Application:
+def admin_listener(metrics: FetchMetrics) -> AdminListener:
     """`/metrics` and `/livez`."""
+    renderer = Renderer()
 
     async def show(_: web.Request) -> web.Response:
-        body = generate_latest(metrics.registry)
+        body = await renderer.get("metrics", lambda: generate_latest(metrics.registry))
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def live(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    app = web.Application()
-    app.router.add_get("/metrics", show)
-    app.router.add_get("/livez", live)
-    return app
+    return AdminListener({"/metrics": show, "/livez": live})

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import PolicyError
+from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 
 from .crl_job import SUCCESSES, CrlJob
 from .http_client import Limits, new_session
-from .metrics import FetchMetrics, admin_app
+from .metrics import FetchMetrics, admin_listener
 from .ocsp_service import OCSP_LIMITS, OcspService
 from .plan import CrlSource, FetchPlan, PlanReader
 
@@ -187,11 +187,13 @@ async def run_fetcher(
         await fetcher.load()
         stack.push_async_callback(fetcher.stop)
         await _serve_ocsp(stack, fetcher, session, metrics)
-        await _serve_admin(stack, options.admin, metrics)
         fetcher.start_jobs()
         ready()
         log.info("ready: %d CRLs, %d responders", *fetcher.plan_size)
         tasks = [asyncio.create_task(fetcher.watch())]
+        if options.admin:
+            admin = serve_admin(admin_listener(metrics), [], options.admin, ADMIN_MODE)
+            tasks.append(asyncio.create_task(admin))
         if reload is not None:
             tasks.append(asyncio.create_task(_reload_when_told(fetcher, reload)))
         await stop.wait()
@@ -220,18 +222,6 @@ async def _serve_ocsp(
     stack.callback(remove_socket, str(path))
     server = await asyncio.start_unix_server(service.connected, sock=listening)
     stack.callback(server.close)
-
-
-async def _serve_admin(stack: AsyncExitStack, address: Address, metrics: FetchMetrics) -> None:
-    if not address:
-        return
-    runner = web.AppRunner(admin_app(metrics), access_log=None)
-    await runner.setup()
-    listening = open_listener(address, ADMIN_MODE, "")
-    if address.path:
-        stack.callback(remove_socket, address.path)
-    stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listening).start()
 
 
 def main(

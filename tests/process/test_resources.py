@@ -15,12 +15,14 @@ from daemon import ROOT, Daemon
 from nginx import free_port
 from pki import CA
 
-from sidecar.authorizer import admin, policy_store
-from sidecar.authorizer.admin import MOST_CONNECTIONS, Admin
+from sidecar.authorizer import policy_store
+from sidecar.authorizer.admin import admin_listener
 from sidecar.authorizer.policy_store import Reload, Store, WatchedSources, Watermarks
 from sidecar.authorizer.status_page import Status
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.core.policy import compile as policy
+from sidecar.runtime import admin_listener as runtime_listener
+from sidecar.runtime.admin_listener import MAX_CONNECTIONS
 from sidecar.runtime.files import crl_state_path
 
 staff = CA("Staff")
@@ -64,11 +66,11 @@ def test_the_admin_listener_takes_few_connections(tmp_path: Path) -> None:
         ExitStack() as held,
     ):
         assert daemon.process is not None
-        for _ in range(5 * MOST_CONNECTIONS):
+        for _ in range(5 * MAX_CONNECTIONS):
             held.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
         descriptors = Path(f"/proc/{daemon.process.pid}/fd")
         daemon.until(lambda: daemon.ask("site", alice).status == 204)
-        assert len(list(descriptors.iterdir())) < MOST_CONNECTIONS + 50
+        assert len(list(descriptors.iterdir())) < MAX_CONNECTIONS + 50
         daemon.write("denylist.txt", DENIED)
         daemon.until(lambda: daemon.ask("site", alice).status == 403)
         held.close()
@@ -77,7 +79,7 @@ def test_the_admin_listener_takes_few_connections(tmp_path: Path) -> None:
 
 def test_an_admin_connection_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent ones, and those that never finish their request, are cut; an answer ends one, too."""
-    monkeypatch.setattr(admin, "DEADLINE", 0.5)
+    monkeypatch.setattr(runtime_listener, "DEADLINE", 0.5)
     counts = Counts()
 
     def until_end(peer: socket.socket) -> bytes:
@@ -88,7 +90,7 @@ def test_an_admin_connection_has_its_time(monkeypatch: pytest.MonkeyPatch) -> No
         return found
 
     async def lasting(listener: socket.socket) -> list[bytes]:
-        found = Admin(Status(counts))
+        found = admin_listener(Status(counts))
         await found.start([listener])
         peers = [socket.create_connection(listener.getsockname(), 30) for _ in range(3)]
         peers[1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-")

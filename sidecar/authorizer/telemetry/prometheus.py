@@ -23,7 +23,10 @@ PREFIX = "mtls_sidecar_"
 
 
 class DecisionCollector(Collector):
-    """Turns counts into metric families when Prometheus asks."""
+    """Turn counts into metric families when Prometheus asks.
+
+    It runs beside the event loop, which goes on counting; `counts.settle` was called before.
+    """
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
@@ -35,7 +38,6 @@ class DecisionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families at this moment."""
         counts = self._counts
-        counts.settle()
         labels = ("location", "decision", "reason")
         yield _counter("decisions", "Decisions answered to nginx", labels, counts.decisions)
         yield _counter("shadow_decisions", "What enforcing would decide", labels, counts.shadow)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .schema import Choice, Count, Record, Text, key, read_record
+from .schema import Choice, Count, ListOf, Record, Text, key, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,12 @@ class Settings:
         Text("an address", check=_admin),
         "where metrics and health are: HOST:PORT, unix:PATH or off",
         default=Address(host="127.0.0.1", port=9641),
+    )
+    admin_hosts: tuple[str, ...] = key(
+        ListOf(Text("a host name"), or_one=True),
+        "host names under which the admin listener may be asked, beside addresses and names "
+        "without a dot",
+        default=(),
     )
     policy: str = key(_FILE, "the policy's file", default="/etc/mtls-sidecar/policy.yaml")
     decision_log: str = key(
