@@ -19,7 +19,10 @@ from sidecar.core.x509.certificate import ClientCert
 from .request_cache import Answered, Repeats
 from .two_generation_cache import Cache
 
-Key = tuple[object, ...]
+Key = tuple[Location, ClientCert | None, *tuple[str, ...]]
+
+BYTES = 32 * 1024
+"""Bytes remembered at most for each entry of `limits.cache_entries`, certificates included."""
 
 OCSP_SECONDS = 30.0
 """Longest a decision that OCSP had a part in is remembered, so that its answer counts as used."""
@@ -42,9 +45,10 @@ class Engine:
         self.policy = policy
         self._answers = answers
         self._clock = clock
-        self._certs: Cache[bytes, ClientCert] = Cache(entries, _pages)
-        self._decisions: Cache[Key, Answered] = Cache(entries * 4)
-        self._chosen: Cache[bytes, str] = Cache(entries, _pages)
+        # With those of `Repeats` these are the `BYTES`, but for a few.
+        self._certs: Cache[bytes, ClientCert] = Cache(entries * 7168, _weigh_cert)
+        self._decisions: Cache[Key, Answered] = Cache(entries * 16384, _weigh_decision)
+        self._chosen: Cache[bytes, str] = Cache(entries * 1024, _weigh_place)
         self.repeats = Repeats(entries, clock)
 
     def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
@@ -59,11 +63,11 @@ class Engine:
         subject = self._certs.get(request.cert) if request.cert else None
         if subject is not None or not request.cert:
             known = self._decisions.get(_key(location, request, subject))
-            if known is not None and now < known.expires:
+            if known is not None and known.since <= now < known.expires:
                 if not known.decision.cache_seconds:
                     return known
                 head = render(known.decision, self.policy.hash, now)
-                return Answered(known.decision, head, known.expires, known.note)
+                return Answered(known.decision, head, known.since, known.expires, known.note)
         asked = request
         if request.location is None or subject is not None:
             asked = request._replace(location=location.name, subject=subject)
@@ -119,7 +123,7 @@ class Engine:
         self, request: AuthzRequest, now: float, questions: list[Question] | None
     ) -> Answered:
         decision = evaluate(self.policy, request, now, self._answers, questions=questions)
-        return Answered(decision, render(decision, self.policy.hash, now), decision.expires)
+        return Answered(decision, render(decision, self.policy.hash, now), now, decision.expires)
 
 
 def _may_be_remembered(request: AuthzRequest, answered: Answered) -> bool:
@@ -127,9 +131,24 @@ def _may_be_remembered(request: AuthzRequest, answered: Answered) -> bool:
     return not request.cert or answered.decision.reason in ISSUED
 
 
-def _pages(key: bytes) -> int:
-    """What a key weighs beside others of ordinary length."""
-    return 1 + len(key) // 4096
+def _cert_bytes(cert: ClientCert | None) -> int:
+    """About how many bytes a certificate takes that was read."""
+    return 0 if cert is None else 3 * len(cert.der) + 2000
+
+
+def _weigh_cert(header: bytes, cert: ClientCert) -> int:
+    return len(header) + _cert_bytes(cert)
+
+
+def _weigh_decision(key: Key, answered: Answered) -> int:
+    """As if nothing else kept the certificate: a bound, not a sum."""
+    decision = answered.decision
+    texts = sum(map(len, key[2:])) + len(answered.head) + len(decision.detail)
+    return 1500 + texts + _cert_bytes(decision.subject)
+
+
+def _weigh_place(place: bytes, _: str) -> int:
+    return len(place) + 200
 
 
 def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> Key:
@@ -140,7 +159,8 @@ def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) 
         location,
         subject,
         request.verify,
-        (request.host, request.server_name) if location.uses_host else None,
-        request.method if location.uses_method else None,
-        request.client_ip if location.uses_client_ip else None,
+        request.host if location.uses_host else "",
+        request.server_name if location.uses_host else "",
+        request.method if location.uses_method else "",
+        request.client_ip if location.uses_client_ip else "",
     )

@@ -25,8 +25,18 @@ _BLANK, _SLASH = b" /"
 _AFTER_PREFIX = len(_BY_URI) - 1
 """Where a request that names its location goes on with a slash, and one by URI with a blank."""
 
-BYTES = 4096
+BYTES = 8192
 """Bytes remembered for each entry of `limits.cache_entries`."""
+
+MAX_REQUEST = 32 * 1024
+"""Longest request that is known again, in bytes.
+
+The kernel hands a unix socket's peer up to about 36 KB in one piece, so that bytes behind such a
+request are seen with it.  Longer ones may come in pieces: the parser looks for more each time.
+"""
+
+MAX_ANSWER = 16 * 1024
+"""Longest answer that is remembered with its request, in bytes."""
 
 SECONDS = 3600.0
 """Longest a request is known again without being read: so that its client still counts as seen."""
@@ -42,12 +52,15 @@ Where the sidecar chooses the location, the URI is none of what may differ, and 
 class Answered:
     """A decision and its answer: `head` ends before the blank line and has no `Connection`.
 
-    `note` is for the decision log: what it says of every request so decided.  `label`, `granted`
-    and, in monitor mode, `shadow` (what enforcing would decide) are at hand for counting.
+    It was made at `since` and could turn at `expires`; it holds only between these moments, so
+    that a clock that goes back forgets.  `note` is for the decision log: what it says of every
+    request so decided.  `label`, `granted` and, in monitor mode, `shadow` (what enforcing would
+    decide) are at hand for counting.
     """
 
     decision: Decision
     head: bytes
+    since: float
     expires: float
     note: str = ""
     label: tuple[str, str, str] = field(init=False)
@@ -65,22 +78,24 @@ class Answered:
 
 @dataclass(slots=True)
 class Repeat:
-    """What is the same each time: what was asked, the whole answer, and until when it holds.
+    """What is the same each time: what was asked, the whole answer, and when it holds.
 
-    `written` is the decision log's: what it writes of each, but for what differs.  `times` counts
-    how often it was asked for since that was last told to the metrics.
+    `request` has neither certificate nor, where the URI may differ, a URI.  `written` is the
+    decision log's: what it writes of each, but for what differs.  `times` counts how often it was
+    asked for since that was last told to the metrics.
     """
 
     request: AuthzRequest
     answered: Answered
     answer: bytes
+    since: float
     expires: float
     written: bytes | None = None
     times: int = 0
 
 
-Again = tuple[Repeat, bytes, bytes, float, float]
-"""One asked for again: its URI (empty: the same) and id, when it came and when it was answered."""
+Again = tuple[Repeat, bytes | None, bytes, float, float]
+"""One asked for again: its URI (None: the same) and id, when it came and when it was answered."""
 
 
 def is_whole(data: bytes) -> bool:
@@ -96,8 +111,8 @@ class Repeats:
         self.clock = clock
         self._last: tuple[bytes, Frame] = (b"", (b"", b"", b""))
 
-    def find(self, data: bytes, now: float) -> tuple[Repeat, bytes, bytes] | None:
-        """The answer, the URI (empty: the same) and the id of a request that was asked before.
+    def find(self, data: bytes, now: float) -> tuple[Repeat, bytes | None, bytes] | None:
+        """The answer, the URI (None: the same) and the id of a request that was asked before.
 
         `now` as `clock` gives it.
         """
@@ -106,7 +121,8 @@ class Repeats:
         start, found, rest = data.rpartition(_ID)
         if not found:
             return None
-        request_id, uri, before = rest[:_ID_LENGTH], b"", b""
+        request_id, before = rest[:_ID_LENGTH], b""
+        uri: bytes | None = None
         if data[_AFTER_PREFIX] == _SLASH:
             before, _, start = start.rpartition(_URI)
             uri, _, start = start.partition(b"\r")
@@ -116,7 +132,7 @@ class Repeats:
             return None
         frame = before, start, rest[_ID_LENGTH:]
         known = self._known.regulars.get(frame) or self._known.get(frame)
-        if known is None or now >= known.expires:
+        if known is None or not known.since <= now < known.expires:
             self._last = (data, frame)  # `put` will ask for it
             return None
         return known, uri, request_id
@@ -129,18 +145,22 @@ class Repeats:
         now = self.clock()
         expires = min(answered.expires, now + SECONDS)
         last, frame = self._last
-        if data is not last or answered.decision.cache_seconds or now >= expires:
+        if data is not last or answered.decision.cache_seconds:
+            return
+        if not answered.since <= now < expires or len(data) > MAX_REQUEST:
             return
         # The id is no longer than that, and the frame is one of its own kind of request.
-        if is_whole(data) and frame[2].startswith(b"\r\n"):
-            request = request._replace(cert=b"")  # its frame has it
-            self._known.put(frame, Repeat(request, answered, answered.head + b"\r\n", expires))
+        if is_whole(data) and frame[2].startswith(b"\r\n") and len(answered.head) <= MAX_ANSWER:
+            uri = request.uri if request.location is None else b""
+            request = request._replace(cert=b"", uri=uri)  # its frame has them
+            answer = answered.head + b"\r\n"
+            self._known.put(frame, Repeat(request, answered, answer, answered.since, expires))
 
     def clear(self) -> None:
         """Forget them all."""
         self._known.clear()
 
 
-def _weigh(frame: Frame) -> int:
-    """About how many bytes a remembered request takes."""
-    return sum(map(len, frame)) + 1000
+def _weigh(frame: Frame, repeat: Repeat) -> int:
+    """About how many bytes a remembered request takes: twice what stands in it, and its answer."""
+    return 2 * sum(map(len, frame)) + 2 * len(repeat.answer) + 1000

@@ -1,4 +1,4 @@
-"""A memory with a bound, in which a flood of strangers doesn't displace the regulars."""
+"""A cache bounded by weight, in which keys seen once cannot evict those in use."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def _one(key: object) -> int:
-    return 1
-
-
 class Cache(Generic[K, V]):
     """Remembers values up to about `size` by weight; constant time, no bookkeeping on a hit.
 
-    What is new goes into a nursery of half the size, which is emptied when full.  What is asked
-    for a second time moves among the regulars; when these are full, those not asked for since
-    the last time they were full are forgotten.  So endless new keys only ever empty the nursery.
-    `weigh` gives a key's weight, one unless told otherwise; what alone weighs more than the
-    regulars may, isn't remembered.  Where each call counts, `regulars` may be looked into first.
+    A new key goes into a nursery of half the size, which is emptied when full.  A key asked for a
+    second time moves among the regulars; when these are full, those not asked for since the last
+    time they were full are forgotten.  So endless new keys only ever empty the nursery.  `weigh`
+    gives the weight of a key with its value; what alone weighs more than the regulars may, isn't
+    remembered.  Where each call counts, `regulars` may be looked into first.
     """
 
     __slots__ = ("_fading", "_limit", "_nursery", "_settled", "_waiting", "_weigh", "regulars")
 
-    def __init__(self, size: int, weigh: Callable[[K], int] = _one) -> None:
+    def __init__(self, size: int, weigh: Callable[[K, V], int]) -> None:
         self._limit = max(0, size // 4)
         self._weigh = weigh
         self._nursery: dict[K, V] = {}
@@ -37,7 +33,7 @@ class Cache(Generic[K, V]):
         """The value remembered for a key, or None."""
         value = self.regulars.get(key)
         if value is None:
-            value = self._fading.get(key)
+            value = self._fading.pop(key, None)
             if value is None:
                 value = self._nursery.pop(key, None)
             if value is not None:
@@ -46,11 +42,17 @@ class Cache(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember a value, replacing what was remembered for the key."""
-        if key in self.regulars:
-            self.regulars[key] = value
-            return
-        weight = self._weigh(key)
+        weight = self._weigh(key, value)
+        old = self.regulars.pop(key, None)
+        if old is not None:
+            self._settled -= self._weigh(key, old)
+        else:
+            self._fading.pop(key, None)
+            self._nursery.pop(key, None)  # its weight stays counted until the nursery is emptied
         if weight > self._limit:
+            return
+        if old is not None:
+            self._settle(key, value)
             return
         self._waiting += weight
         if self._waiting > 2 * self._limit:
@@ -66,7 +68,7 @@ class Cache(Generic[K, V]):
         return len(self._nursery) + len(self.regulars) + len(self._fading)
 
     def _settle(self, key: K, value: V) -> None:
-        weight = self._weigh(key)
+        weight = self._weigh(key, value)
         self._settled += weight
         if self._settled > self._limit:
             self._fading, self.regulars = self.regulars, {}

@@ -70,14 +70,24 @@ def parse(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) 
     return build(parse_target(target), collect(headers))
 
 
-@lru_cache(maxsize=16384)
+MAX_REMEMBERED = 128
+"""Longest value, in bytes, whose reading is remembered: peers may send longer ones without end."""
+
+
 def parse_target(target: bytes) -> str | None:
     """`/authz/NAME` → NAME, `/authz` → None (choose by host and URI).  Raises `BadRequest`."""
+    return _short_target(target) if len(target) <= MAX_REMEMBERED else _target(target)
+
+
+def _target(target: bytes) -> str | None:
     if target == _PREFIX:
         return None
     if not target.startswith(_PREFIX + b"/") or b"?" in target:
         raise BadRequest("the target is neither /authz nor /authz/LOCATION")
     return target[len(_PREFIX) + 1 :].decode("latin-1")
+
+
+_short_target = lru_cache(maxsize=16384)(_target)
 
 
 def collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
@@ -123,14 +133,17 @@ def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
     )
 
 
-@lru_cache(maxsize=256)
 def _method(value: bytes) -> str:
     return value.decode("latin-1") if _TOKEN.match(value) else ""
 
 
-@lru_cache(maxsize=8192)
 def _client_ip(value: bytes) -> str:
     """`$remote_addr` in one spelling; "" (not known) where it is none, as nginx's `unix:`."""
+    return _short_client_ip(value) if len(value) <= MAX_REMEMBERED else ""
+
+
+@lru_cache(maxsize=8192)
+def _short_client_ip(value: bytes) -> str:
     try:
         address = ipaddress.ip_address(value.decode("latin-1"))
     except ValueError:

@@ -21,6 +21,7 @@ version: 1
 locations:
   - {name: site, allow: [{cn: alice}]}
   - {name: open, allow: public}
+  - {name: own, allow: verified, san_matches_host: true}
 """
 SETTINGS = "limits: {header_timeout: 1, idle_timeout: 2}\n"
 
@@ -53,13 +54,76 @@ def test_every_split_of_the_bytes_is_the_same_request(daemon: Daemon) -> None:
             assert answer.status == 204
 
 
-def test_pipelined_questions_are_answered_in_order(daemon: Daemon) -> None:
-    """A hundred at once come back in the order they were asked."""
+def test_a_request_byte_by_byte_is_the_same_request(daemon: Daemon) -> None:
+    """A request that comes in a read for each byte is answered as if it came whole."""
     with daemon.client() as client:
-        client.send((question("site", alice) + question("open") + question("nowhere")) * 100)
-        got = [client.receive() for _ in range(300)]
-        assert [a.status for a in got if a] == [204, 204, 403] * 100
-        assert [a.reason for a in got[:3] if a] == ["allowed", "public", "unknown_location"]
+        for _ in range(2):
+            for byte in question("site", alice):
+                client.send(bytes([byte]))
+            answer = client.receive()
+            assert answer is not None
+            assert answer.status == 204
+
+
+BEHIND = {
+    "the same again": question("site", alice),
+    "another": question("open"),
+    "a line end": b"\r\n",
+    "one byte": b"G",
+    "a header": b"X-Original-URI: /admin/\r\n\r\n",
+    "NUL": b"\0",
+    "a body": b"x" * 70_000,
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_bytes_behind_a_request_are_400_and_nothing_is_decided(daemon: Daemon, name: str) -> None:
+    """Whatever comes with a request, known from before or not, makes it 400, closed."""
+    counted = 'mtls_sidecar_decisions_total{decision="allow",location="site",reason="allowed"}'
+    with daemon.client() as client:
+        for _ in range(3):
+            assert client.ask("site", alice).status == 204
+    before = daemon.metric(counted)
+    for first in (question("site", alice), question("site", alice, {"Host": name})):
+        for cut in (0, len(first) - 2):
+            with daemon.client() as client:
+                if cut:
+                    client.send(first[:cut])
+                    time.sleep(0.05)  # so that they arrive as two
+                client.send(first[cut:] + BEHIND[name])
+                answer = client.receive()
+                assert answer is not None
+                assert (answer.status, answer.reason) == (400, "bad_request")
+                assert answer.headers["connection"] == "close"
+                assert client.closed()
+    assert daemon.metric(counted) == before
+
+
+def test_a_server_name_that_ends_the_question_early(daemon: Daemon) -> None:
+    """An SNI with line ends in it, as nginx would copy it raw, leaves the rest behind: 400."""
+    for sni in ("x\r\n\r\n", "x\r\nX-Request-ID: a\r\n\r\n", "x\r\n\r\nGET /authz/open HTTP/1.1"):
+        with daemon.client() as client:
+            client.send(question("open", None, {"SSL-Server-Name": sni}))
+            answer = client.receive()
+            assert answer is not None
+            assert answer.status == 400
+            assert client.closed()
+
+
+def test_a_request_without_host_is_about_an_empty_host(daemon: Daemon) -> None:
+    """nginx leaves the header out where `$host` is empty: decided, whatever the HTTP version."""
+    for version in (b"1.0", b"1.1"):
+        with daemon.client() as client:
+            client.send(b"GET /authz/open HTTP/%b\r\n\r\n" % version)
+            answer = client.receive()
+            assert answer is not None
+            assert answer.status == 204
+        with daemon.client() as client:
+            proof = b"SSL-Client-Verify: SUCCESS\r\nSSL-Client-Cert: %b\r\n\r\n" % alice.escaped
+            client.send(b"GET /authz/own HTTP/%b\r\n%b" % (version, proof))
+            answer = client.receive()
+            assert answer is not None
+            assert answer.reason == "host_mismatch"
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -87,7 +151,6 @@ def test_no_answer_has_a_body(daemon: Daemon) -> None:
 
 BAD = {
     "post": b"POST /authz/open HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-    "no host": b"GET /authz/open HTTP/1.1\r\n\r\n",
     "other path": b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n",
     "query": b"GET /authz/open?x HTTP/1.1\r\nHost: a\r\n\r\n",
     "absolute": b"GET http://a/authz/open HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -181,13 +244,19 @@ def test_slow_peers_starve_nobody(daemon: Daemon) -> None:
 
 
 def test_a_peer_that_only_asks_and_never_reads(daemon: Daemon) -> None:
-    """Answers that nobody reads stop the reading; others go on."""
-    with daemon.client() as client:
-        client.socket.settimeout(0.3)
-        many = question("site", alice) * 200_000
-        with pytest.raises(TimeoutError):
-            client.send(many)
-        assert daemon.ask("site", alice).status == 204
+    """It is given up, takes no memory, and others go on."""
+    before = daemon.rss()
+    many = question("site", alice) * 1000
+    for each in (many, question("site", alice)):
+        with daemon.client() as client:
+            client.socket.settimeout(0.3)
+            for _ in range(20_000):
+                try:
+                    client.send(each)
+                except (BrokenPipeError, ConnectionResetError, TimeoutError):
+                    break
+            assert daemon.ask("site", alice).status == 204
+    assert daemon.rss() < before + 20 * 2**20
 
 
 def test_half_closing_after_the_question_still_gets_the_answer(daemon: Daemon) -> None:
@@ -217,8 +286,9 @@ def test_a_log_that_nobody_reads_takes_little_memory(tmp_path: Path) -> None:
         asked = question("site", None, {"X-Original-URI": "/" + "\xff" * 8000})
         with daemon.client() as client:
             for _ in range(150):
-                client.send(asked * 20)
-                assert [client.receive() is None for _ in range(20)] == [False] * 20
+                for _ in range(20):
+                    client.send(asked)
+                    assert client.receive() is not None
         assert daemon.rss() < before + 80 * 2**20
         daemon.until(lambda: daemon.metric("mtls_sidecar_log_lines_dropped_total") > 0)
     finally:

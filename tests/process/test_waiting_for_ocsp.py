@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +70,8 @@ def test_a_question_is_answered_when_the_responder_has(tmp_path: Path) -> None:
     beside(tmp_path, check)
 
 
-def test_those_behind_wait_in_turn_and_nobody_else_does(tmp_path: Path) -> None:
-    """While one waits, another connection is served; what came behind it is answered after it."""
+def test_who_sends_more_while_he_waits_gets_no_answer_but_400(tmp_path: Path) -> None:
+    """While one waits, another connection is served; a byte from him ends it with 400."""
     asked = threading.Event()
     told = threading.Event()
 
@@ -79,13 +81,65 @@ def test_those_behind_wait_in_turn_and_nobody_else_does(tmp_path: Path) -> None:
 
     def check(daemon: Daemon) -> None:
         with daemon.client() as client:
-            client.send(question("site", ALICE) + question("open") + question("dark", ALICE))
+            client.send(question("site", ALICE))
             assert asked.wait(10)
             assert daemon.ask("open").reason == "public"
+            client.send(b"G")
+            answer = client.receive()
+            assert answer is not None
+            assert answer.reason == "bad_request"
+            assert client.closed()
+        told.set()
+        daemon.until(lambda: daemon.ask("site", ALICE).reason == "allowed")
+
+
+def test_who_never_reads_while_he_waits_takes_little_memory(tmp_path: Path) -> None:
+    """Hundreds of megabytes behind a request that waits are never read into memory."""
+    asked, told = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        assert told.wait(20)
+
+    def check(daemon: Daemon) -> None:
+        before = daemon.rss()
+        with daemon.client() as client:
+            client.socket.settimeout(1)
+            client.send(question("site", ALICE))
+            assert asked.wait(10)
+            flood = question("site", ALICE) * 2000
+            with contextlib.suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
+                for _ in range(100):
+                    client.send(flood)
+            assert daemon.rss() < before + 40 * 2**20
+        told.set()
+
+    beside(tmp_path, check, wait)
+
+
+def test_who_leaves_while_he_waits_is_forgotten(tmp_path: Path) -> None:
+    """A peer that shuts its side down still gets its answer; one that closes holds nothing."""
+    asked, told = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        assert told.wait(10)
+
+    def check(daemon: Daemon) -> None:
+        with daemon.client() as gone, daemon.client() as client:
+            gone.send(question("site", ALICE))
+            client.send(question("site", ALICE))
+            client.socket.shutdown(socket.SHUT_WR)
+            assert asked.wait(10)
+            gone.socket.close()
             told.set()
-            answers = [client.receive() for _ in range(3)]
-        reasons = [answer and answer.reason for answer in answers]
-        assert reasons == ["allowed", "public", "not_allowed"]
+            answer = client.receive()
+            assert answer is not None
+            assert answer.reason == "allowed"
+            assert client.closed()
+        daemon.until(lambda: daemon.metric("mtls_sidecar_connections") == 0)
+
+    beside(tmp_path, check, wait)
 
     beside(tmp_path, check, wait)
 

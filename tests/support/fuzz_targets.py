@@ -80,7 +80,7 @@ class Transport:
         return -1
 
     def get_write_buffer_size(self) -> int:
-        return 1  # so that everything comes by `write`
+        return 0
 
     abort = write_eof = close
 

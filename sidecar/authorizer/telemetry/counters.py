@@ -22,6 +22,9 @@ WITHIN = {"1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 MOST_CLIENTS = 10_000
 """Most distinct certificates remembered for a gauge; beyond that it stays at this number."""
 
+MOST_LOCKED_OUT = 100_000
+"""Most certificates remembered of all locations in monitor mode together."""
+
 
 class Counts:
     """Everything that is counted.  `now` gives seconds since the epoch."""
@@ -33,6 +36,7 @@ class Counts:
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
         self.locked_out: dict[str, set[str]] = {}
+        self._locked_out = 0
         self._clients: dict[str, float] = {}
         self._clients_before: dict[str, float] = {}
         self._clients_since = now()
@@ -58,8 +62,10 @@ class Counts:
                 self._clients[subject.sha256] = subject.not_after
         elif decision.monitored:
             clients = self.locked_out.setdefault(decision.location, set())
-            if len(clients) < MOST_CLIENTS:
+            if len(clients) < MOST_CLIENTS and self._locked_out < MOST_LOCKED_OUT:
+                before = len(clients)
                 clients.add(subject.sha256)
+                self._locked_out += len(clients) - before
 
     def record_again(self, repeats: Iterable[Repeat]) -> None:
         """Count more of the same, whose clients were noted before; and begin anew with each."""
@@ -97,12 +103,13 @@ class Counts:
         if ok:
             self.reloaded_at = at
             self.locked_out = {n: set() for n, loc in policy.locations.items() if loc.monitor}
+            self._locked_out = 0
         self.policy = policy
 
     def expiring(self) -> dict[str, int]:
         """How many of the clients let in today or the day before end soon."""
         now = self._now()
-        if now - self._clients_since > DAY:
+        if not 0 <= now - self._clients_since <= DAY:
             self._clients_before, self._clients = self._clients, {}
             self._clients_since = now
         ends = {**self._clients_before, **self._clients}.values()

@@ -23,6 +23,12 @@ from sidecar.core.wire import AuthzRequest
 ROOM = 16 * 2**20
 """Most bytes that wait for the thread that writes to stderr."""
 
+MAX_TEXT = 1000
+"""Most characters of one value of a line; what a certificate or a client says may be longer."""
+
+MAX_URI = 32 * 1024
+"""Most bytes of a URI in a line: nginx's own bound is `large_client_header_buffers`, 8 KiB."""
+
 BATCH = 32
 """Lines that are written at once; fewer when `flush` is called."""
 
@@ -65,8 +71,11 @@ class DecisionLog:
         if self._wants(answered):
             request = request or _ABSENT
             now = time.time()
-            once = Repeat(request, answered, b"", 0.0)
-            self.write_again([(once, b"", _inside(request.request_id), now - seconds, now)])
+            once = Repeat(request, answered, b"", 0.0, 0.0)
+            request_id = _inside(request.request_id[:MAX_TEXT])
+            self.write_again([(once, None, request_id, now - seconds, now)])
+            if len(request.uri) > MAX_TEXT:
+                self.flush()  # what waits is bounded in lines, and this one is long
 
     def write_again(self, asked: Iterable[Again]) -> None:
         """Log decisions asked for again, by another id and, if there is one, another URI."""
@@ -78,8 +87,10 @@ class DecisionLog:
                 written = self._same(repeat.answered, repeat.request) if wanted else b""
                 repeat.written = written
             if written:
-                if not uri or _QUOTE in uri or _BACKSLASH in uri:
-                    uri = _within(uri or repeat.request.uri)
+                if uri is None:
+                    uri = _within(repeat.request.uri[:MAX_URI])
+                elif _QUOTE in uri or _BACKSLASH in uri:
+                    uri = _within(uri)
                 if not self._since <= end < self._until:
                     self._stamp_anew(end)
                 micros = int((end - start) * 1e6)
@@ -156,8 +167,8 @@ class DecisionLog:
 
     def _join(self, fields: list[tuple[str, str]]) -> str:
         if self._json:
-            return ",".join([f'"{name}":{quote(value)}' for name, value in fields])
-        return " ".join([f"{name}={quote(value)}" for name, value in fields])
+            return ",".join([f'"{name}":{quote(value[:MAX_TEXT])}' for name, value in fields])
+        return " ".join([f"{name}={quote(value[:MAX_TEXT])}" for name, value in fields])
 
     def _stamp_anew(self, now: float) -> None:
         second, millis = divmod(int(now * 1000), 1000)

@@ -40,9 +40,9 @@ class Ledger:
         self._decisions.write(answered, request, seconds)
 
     def enter_again(
-        self, repeat: Repeat, uri: bytes, request_id: bytes, start: float, end: float
+        self, repeat: Repeat, uri: bytes | None, request_id: bytes, start: float, end: float
     ) -> None:
-        """One asked for again: its URI (empty: the same) and id, when it came and was answered."""
+        """One asked for again: its URI (None: the same) and id, when it came and was answered."""
         if not repeat.times:
             self._uncounted.append(repeat)
         repeat.times += 1

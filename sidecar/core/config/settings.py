@@ -65,7 +65,7 @@ class Limits:
     drain_timeout: int = key(Count(0, 600), "seconds for requests under way at SIGTERM", default=10)
     ocsp_timeout: int = key(Count(1, 60), "seconds a request waits for an OCSP answer", default=3)
     cache_entries: int = key(
-        Count(0, 1_000_000), "decisions remembered (each about 3 KiB)", default=4096
+        Count(0, 1_000_000), "decisions remembered (32 KiB each at most)", default=4096
     )
 
 

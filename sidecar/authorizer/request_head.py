@@ -1,0 +1,156 @@
+"""Read one request of the authorization socket: bytes in, a request or its mistake out.
+
+No input and no output: `is_complete` finds the end of a head in what has come so far, `read_head`
+parses exactly one head with httptools (llhttp, its leniencies off).  nginx sends its next request
+only after it has read an answer, so a byte behind a head is never another request: it is a head
+that somebody ended early.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import httptools
+
+from sidecar.core.wire import (
+    CONTROL_HEADERS,
+    MAX_CERT_HEADER,
+    AuthzRequest,
+    BadRequest,
+    build,
+    is_second_spelling,
+    parse_target,
+)
+
+MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
+"""Longest request head, in bytes."""
+
+BYTES_BEHIND = "bytes behind the request: nginx sends none before it has read the answer"
+
+_END = b"\r\n\r\n"
+
+_NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+"""What stands in no request head, wherever it ends: no sense in waiting for its end."""
+
+_SPELT = (
+    b"SSL-Client-Verify", b"SSL-Client-Cert", b"Host", b"SSL-Server-Name", b"X-Original-URI",
+    b"X-Original-Method", b"X-Real-IP", b"X-Request-ID",
+)  # fmt: skip
+_AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
+"""The control headers as nginx's configuration spells them: the common case needs no folding."""
+
+
+class NotOneRequest(ValueError):
+    """The connection carries something else than one request at a time; the argument says what."""
+
+
+@dataclass(slots=True)
+class Head:
+    """One request as read.
+
+    `mistake` says why it is answered 400 ("": it isn't).  With `keep` the connection lives on;
+    `old` marks HTTP/1.0; with `lingers` more of what can't be read may be on its way.
+    """
+
+    request: AuthzRequest
+    mistake: str = ""
+    keep: bool = True
+    old: bool = False
+    lingers: bool = False
+
+
+def is_complete(data: bytes | bytearray, seen: int = 0) -> bool:
+    """Whether the bytes are one whole head; the first `seen` of them were looked at before.
+
+    Raises `NotOneRequest` for bytes behind it, and for what can't become a head any more.
+    """
+    end = data.find(_END, max(0, seen - 3))
+    if end >= 0 and end + len(_END) < len(data):
+        raise NotOneRequest(BYTES_BEHIND)
+    if len(data) > MAX_HEAD:
+        raise NotOneRequest("the request head is too long")
+    if not data[:1].isupper() or (end < 0 and _NO_HEAD.search(data, max(0, seen - 1))):
+        raise NotOneRequest("not HTTP")
+    return end >= 0
+
+
+def read_head(data: bytes) -> Head:
+    """Read the head that `is_complete` found.  Raises `NotOneRequest` where it is no HTTP."""
+    reader = _Reader()
+    reader.parser = parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        raise NotOneRequest("an upgrade") from None
+    except httptools.HttpParserError as error:
+        raise NotOneRequest(f"not HTTP: {error}") from None
+    finally:
+        reader.parser = None  # each holds the other
+    if not reader.version:
+        raise NotOneRequest("not HTTP: the request head doesn't end")
+    return reader.judge()
+
+
+_NONE = AuthzRequest(None)
+
+
+class _Reader:
+    """Takes the parser's events."""
+
+    __slots__ = ("_bad", "_body", "_fields", "_keep", "_method", "_target", "parser", "version")
+
+    def __init__(self) -> None:
+        self._target = b""
+        self._fields: dict[str, bytes] = {}
+        self._bad = ""
+        self._body = self._keep = False
+        self._method = b""
+        self.version = ""
+        self.parser: httptools.HttpRequestParser | None = None
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        field = _AS_WRITTEN.get(name)
+        if field is None:
+            name = name.lower()
+            field = CONTROL_HEADERS.get(name)
+        if field is not None:
+            if field in self._fields:
+                self._bad = f"header {name.decode('latin-1')!r} is repeated"
+            self._fields[field] = value
+        elif name == b"content-length":
+            if value != b"0":
+                self._refuse_body("Content-Length")
+        elif name == b"transfer-encoding":
+            self._refuse_body("Transfer-Encoding")
+        elif is_second_spelling(name):
+            self._bad = f"header {name.decode('latin-1')!r} in a second spelling"
+
+    def _refuse_body(self, header: str) -> None:
+        """A body may never come, or be the next request in disguise: close after the answer."""
+        self._bad = f"{header}: set proxy_pass_request_body off and Content-Length ''"
+        self._body = True
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        assert parser is not None
+        self.version = parser.get_http_version()
+        self._method = parser.get_method()
+        self._keep = parser.should_keep_alive() and not self._body
+
+    def judge(self) -> Head:
+        """The request, or what is wrong with it.  Raises `NotOneRequest`."""
+        if self.version not in ("1.1", "1.0"):
+            raise NotOneRequest(f"HTTP version {self.version}")
+        head = Head(_NONE, self._bad, self._keep, self.version == "1.0", self._body)
+        if self._method not in (b"GET", b"HEAD"):
+            head.mistake = "the method is not GET"
+        if not head.mistake:
+            try:
+                head.request = build(parse_target(self._target), self._fields)
+            except BadRequest as error:
+                head.mistake = str(error)
+        return head

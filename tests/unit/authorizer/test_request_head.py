@@ -1,0 +1,70 @@
+"""Where a request head ends, and what it asks: one table, whole and byte by byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.authorizer.request_head import MAX_HEAD, NotOneRequest, is_complete, read_head
+
+HEAD = b"GET /authz/site HTTP/1.1\r\nHost: a\r\n\r\n"
+WHOLE = {
+    "plain": HEAD,
+    "1.0": b"GET /authz/site HTTP/1.0\r\n\r\n",
+    "without host": b"GET /authz/site HTTP/1.1\r\n\r\n",
+    "head": b"HEAD /authz HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+NEVER = {
+    "line end first": b"\r\n" + HEAD,
+    "bare line feeds": b"GET /authz/site HTTP/1.1\nHost: a\n\n",
+    "lone CR": b"GET /authz/site HTTP/1.1\rHost",
+    "NUL": b"GET /authz/site\0",
+    "TLS": b"\x16\x03\x01\x02\x00",
+    "lower case": b"get /authz/site HTTP/1.1\r\n",
+    "too long": b"GET /" + b"x" * MAX_HEAD,
+}
+ODD = {
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\n",
+    "HTTP/0.9": b"GET /authz/site\r\n\r\n",
+    "HTTP/1.2": b"GET /authz/site HTTP/1.2\r\nHost: a\r\n\r\n",
+    "upgrade": b"GET /authz/a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    "connect": b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two lengths": b"GET /authz/a HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_end_is_found_at_the_last_byte_and_not_before(name: str) -> None:
+    """However many bytes were seen before, a head is complete with its last one."""
+    data = WHOLE[name]
+    for seen in range(len(data)):
+        for upto in range(seen + 1, len(data)):
+            assert not is_complete(data[:upto], seen)
+        assert is_complete(data, seen)
+        for behind in (b"G", b"\r\n", b"\0", HEAD):
+            with pytest.raises(NotOneRequest):
+                is_complete(data + behind, seen)
+    assert read_head(data).mistake == ""
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_what_can_become_no_head_is_refused_before_its_end(name: str) -> None:
+    """Nobody waits for the end of what isn't HTTP as nginx writes it."""
+    with pytest.raises(NotOneRequest):
+        is_complete(NEVER[name])
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_another_protocol_is_refused(name: str) -> None:
+    """A head that is whole, but not HTTP/1.0 or 1.1 or about to become something else."""
+    assert is_complete(ODD[name])
+    with pytest.raises(NotOneRequest):
+        read_head(ODD[name])
+
+
+def test_a_body_makes_the_request_bad_and_the_last() -> None:
+    """A declared body may never come: 400, and the connection ends."""
+    for field in (b"Content-Length: 3", b"Transfer-Encoding: chunked"):
+        head = read_head(b"GET /authz/site HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n")
+        assert head.mistake
+        assert not head.keep
+        assert head.lingers
