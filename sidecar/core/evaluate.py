@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.core.nginx.locations import normalize_host
 from sidecar.core.policy.compile import Location, Policy, Trust
-from sidecar.core.policy.patterns import fold_dns, san_matches_host
 from sidecar.core.policy.rules import Facts
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.denylist import Answer, Status
@@ -25,6 +24,7 @@ from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.x509.certificate import ClientCert, from_der, from_header
 from sidecar.core.x509.ecdsa_malleability import twins
 from sidecar.core.x509.path_building import Path, valid
+from sidecar.core.x509.service_identity import fold_dns, san_matches_host
 
 from .decision import GRANTS, Decision, Reason, Step
 from .errors import MalformedCertificate

@@ -8,7 +8,6 @@ that comes twice, or in a second spelling (`SSL_Client_Verify`), is never picked
 from __future__ import annotations
 
 import base64
-import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from sidecar.core.x509.certificate import ClientCert
 
 from .decision import Decision, Reason
+from .ip_address import parse_address
 
 MAX_CERT_HEADER = 128 * 1024
 """Longest `SSL-Client-Cert` value, in bytes (the contract's 128 KiB)."""
@@ -145,10 +145,9 @@ def _client_ip(value: bytes) -> str:
 @lru_cache(maxsize=8192)
 def _short_client_ip(value: bytes) -> str:
     try:
-        address = ipaddress.ip_address(value.decode("latin-1"))
+        return str(parse_address(value.decode("latin-1")))
     except ValueError:
         return ""
-    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 # -- answers ------------------------------------------------------------------------------------

@@ -17,10 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "sidecar"
 
 LAYERS = (
-    ("errors", "bounded", "x509.der", "nginx.uri", "nginx.regex"),
-    ("x509.signature", "revocation.crl.entry_extensions", "x509.subject"),
-    ("x509.extensions",),
-    ("x509.certificate",),
+    (
+        "errors", "bounded", "ip_address", "x509.der", "x509.attribute_types", "nginx.uri",
+        "nginx.regex",
+    ),
+    (
+        "x509.service_identity", "policy.matching", "x509.signature",
+        "revocation.crl.entry_extensions", "x509.subject",
+    ),
+    ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling"),
+    ("x509.certificate", "policy.dn_spelling"),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
         "revocation.crl.scope", "revocation.ocsp.responder", "x509.bundle",

@@ -13,6 +13,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.patterns import KINDS
 from sidecar.core.policy.spec import is_address
 from sidecar.core.revocation.crl.index import Crl, read_crl
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
@@ -86,3 +87,13 @@ def ask(
 def site(allow: str, more: str = "") -> Policy:
     """The simplest policy: one location, nginx's own list of CAs."""
     return policy(f"version: 1\nlocations:\n  - name: site\n    allow: {allow}\n{more}")
+
+
+def matches(key: str, pattern: str, value: str | int, *, refusing: bool = False) -> bool:
+    """Whether a pattern of a rule's key matches one value, in rules that grant or that refuse."""
+    kind = KINDS[key]
+    parsed = kind.parse(pattern).on(refusing)
+    read = kind.reader(refusing)(value)
+    if not set(parsed.exact).isdisjoint(read.keys):
+        return True
+    return parsed.test is not None and any(map(parsed.test, read.texts))

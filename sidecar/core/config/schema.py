@@ -13,7 +13,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from sidecar.core.errors import Diagnostic, PolicyError
@@ -29,14 +29,19 @@ class Invalid(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """The mistakes of one file so far."""
+    """The mistakes of one file so far, and what is none but will hardly be meant."""
 
     file: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
 
     def add(self, node: Node, message: str, hint: str = "") -> None:
         """Note a mistake at a node."""
         self.diagnostics.append(Diagnostic(self.file, node.line, node.column, message, hint))
+
+    def warn(self, node: Node, message: str, hint: str = "") -> None:
+        """Note something that can be used as it stands, and will hardly be meant."""
+        self.warnings.append(Diagnostic(self.file, node.line, node.column, message, hint))
 
     def fail(self, node: Node, message: str, hint: str = "") -> Invalid:
         """Note a mistake and give the exception to raise."""
@@ -81,13 +86,12 @@ class Text:
             raise report.fail(node, f"{node.kind} where {self.what} is wanted")
         if self.pattern and not re.fullmatch(self.pattern, node.text):
             raise report.fail(node, f"{node.text!r} is not {self.what}")
-        if self.check is None:
-            return Located(node.text, node) if self.located else node.text
         try:
-            return self.check(node.text)
+            found = self.check(node.text) if self.check else node.text
         except ValueError as error:
             message, *hint = error.args
             raise report.fail(node, str(message), *map(str, hint)) from None
+        return Located(found, node) if self.located else found
 
     def schema(self) -> dict[str, Any]:
         pattern = {"pattern": f"^(?:{self.pattern})$"} if self.pattern else {}
@@ -295,7 +299,7 @@ def moment(text: str, *, end: bool = False) -> float:
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-            return (day + timedelta(days=1) if end else day).timestamp()
+            return day.timestamp() + (86400 if end else 0)
         if not re.fullmatch(
             r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text
         ):

@@ -19,7 +19,7 @@ from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors, Path
 
-from .rules import NOBODY, Compiler, RuleSet
+from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
         locations=locations,
         trusts=trusts,
         chooser=chooser,
-        warnings=tuple(build.warnings),
+        warnings=tuple(sorted({*build.warnings, *report.warnings})),
     )
 
 
@@ -232,7 +232,7 @@ class _Build:
 
     def locations(self, trusts: Mapping[str, Trust]) -> dict[str, Location]:
         """Every location compiled; what refers to nothing is reported."""
-        for reserved in ("public", "verified"):
+        for reserved in RESERVED:
             for rule in self.spec.groups.get(reserved, ())[:1]:
                 node = rule.node
                 self.report.add(node, f"{reserved!r} can't be a group's name", "choose another")
@@ -252,7 +252,7 @@ class _Build:
         layers: tuple[BehaviourSpec, BehaviourSpec] = (spec, self.spec.defaults)
         allow = _first(layers, lambda s: s.allow, ())
         word = allow[0].text if len(allow) == 1 and isinstance(allow[0], Located) else ""
-        plain = word in ("public", "verified")
+        plain = word in RESERVED
         deny = _first(layers, lambda s: s.deny, ())
         return Location(
             name=spec.name,
@@ -260,7 +260,7 @@ class _Build:
             public=word == "public",
             verified=word == "verified",
             allow=NOBODY if plain else rules.compile(allow, "allow", refusing=False),
-            deny=rules.compile(deny, "deny", refusing=True),
+            deny=rules.compile(deny, "deny", refusing=True, roles=False),
             monitor=_first(layers, lambda s: s.mode, "enforce") == "monitor",
             san_matches_host=_first(layers, lambda s: s.san_matches_host, False),
             sni_matches_host=_first(layers, lambda s: s.sni_matches_host, False),

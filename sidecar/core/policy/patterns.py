@@ -1,174 +1,399 @@
-"""Patterns of the policy against values of a certificate, and names against hosts.
+"""Patterns of the policy against values of a certificate or request.
 
 A pattern is exact; with `*` a glob; with a leading `~` a regular expression (RE2, so linear in
-what it is given) that must match the whole value.  Each kind of value has its own spelling and
-its own comparison: `KINDS` is the table.
+what it is given) that must match the whole value.  Each key of a rule has its own comparison:
+`KINDS` is the table.  What grants and what refuses may compare otherwise: where one identity has
+several spellings, what refuses sees through all of them.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import re2
-
+from sidecar.core.ip_address import holds_mapped, parse_address, parse_network
 from sidecar.core.x509.certificate import EKU_NAMES
+from sidecar.core.x509.distinguished_name import (
+    Name,
+    canonical_text,
+    escape_in_hex,
+    fold_mail,
+    key_of,
+    parse_name,
+    read_name,
+    spellings,
+)
+from sidecar.core.x509.service_identity import fold_dns, is_dns_name
 
-Predicate = Callable[[str], bool]
-
-
-class PatternError(ValueError):
-    """A pattern can't be read.  `args` are what is wrong and what to write instead."""
+from .dn_spelling import doubts_about_order, doubts_about_text
+from .matching import PatternError, Predicate, compile_regex, glob
+from .uri_spelling import normal_uri
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One pattern.  `exact` is the folded value that alone matches, or None: then ask `test`."""
+    """One pattern.  A value matches whose key is in `exact`, or one of whose texts `test` takes.
+
+    `refusing` is the pattern for rules that refuse, where they compare otherwise.  `doubts` are
+    reasons why it may never match: each a message and what to write instead.
+    """
 
     text: str
-    exact: str | None
+    exact: tuple[Hashable, ...] = ()
     test: Predicate | None = None
+    refusing: Pattern | None = None
+    doubts: tuple[tuple[str, str], ...] = ()
+
+    def on(self, refusing: bool) -> Pattern:
+        """The pattern of one side."""
+        return self.refusing or self if refusing else self
+
+
+class Reading(NamedTuple):
+    """A value as patterns see it: keys for exact ones, texts for the others."""
+
+    keys: tuple[Hashable, ...]
+    texts: tuple[Any, ...]
+
+
+Reader = Callable[[Any], Reading]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How values of one kind are folded before comparison, and how their patterns are read."""
+    """How patterns of one key are read, and values by rules that grant and by rules that refuse."""
 
-    fold: Callable[[str], str]
     parse: Callable[[str], Pattern]
+    grants: Reader
+    refuses: Reader
+
+    def reader(self, refusing: bool) -> Reader:
+        """The reader of one side."""
+        return self.refuses if refusing else self.grants
 
 
-# -- regular expressions and globs ----------------------------------------------------------------
-
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
+def _as_is(value: Any) -> Reading:
+    return Reading((value,), (value,))
 
 
-def compile_regex(source: str) -> Predicate:
-    """A predicate that is true where the whole value matches.  Raises `PatternError`."""
-    try:
-        compiled = re2.compile(source, _OPTIONS)
-    except re2.error as error:
-        why = error.args[0]
-        why = why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)
-        raise PatternError(
-            f"bad regular expression: {why}",
-            "write RE2 syntax (no look-around, no back-references)",
-        ) from None
-    return lambda value: compiled.fullmatch(value) is not None
+# -- text -----------------------------------------------------------------------------------------
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def glob(source: str) -> Predicate:
-    """A predicate for text in which each `*` stands for any run of characters; linear time."""
-    head, *middle, tail = source.split("*")
-
-    def matches(value: str) -> bool:
-        end = len(value) - len(tail)
-        if end < len(head) or not (value.startswith(head) and value.endswith(tail)):
-            return False
-        at = len(head)
-        for part in middle:
-            at = value.find(part, at, end)
-            if at < 0:
-                return False
-            at += len(part)
-        return True
-
-    return matches
-
-
-def _text(text: str, fold: Callable[[str], str] = str) -> Pattern:
+def _checked(text: str) -> str:
     if not text:
         raise PatternError("the pattern is empty", "write the value to match, or remove the key")
+    if _CONTROL.search(text):
+        raise PatternError(
+            f"{text!r} has a control character, and no certificate with one is taken", "remove it"
+        )
+    return text
+
+
+def nfc(text: str) -> str:
+    """Put text into Unicode's NFC, in which `é` has one spelling."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _doubts_about(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    if text.startswith("~ "):
+        found.append(("the blank after ~ belongs to the expression", "remove it, or write ~[ ]"))
+    elif not text.startswith("~") and text != text.strip(" "):
+        found.append((f"{text!r} begins or ends with a blank", "remove it unless names have it"))
+    if nfc(text) != text:
+        found.append(
+            (f"{text!r} isn't in Unicode's NFC, as names mostly are", f"write {nfc(text)!r}")
+        )
+    return tuple(found)
+
+
+def _text(text: str) -> Pattern:
+    pattern = _compared(_checked(text), str)
+    if text.isascii() or text.startswith("~"):
+        return pattern
+    return Pattern(
+        text, pattern.exact, pattern.test, refusing=_compared(text, nfc), doubts=pattern.doubts
+    )
+
+
+def _compared(text: str, fold: Callable[[str], str], *, ignore_case: bool = False) -> Pattern:
+    """A pattern that is exact, a glob or a regular expression over folded values."""
+    doubts = _doubts_about(text)
     if text.startswith("~"):
-        return Pattern(text, None, compile_regex(text[1:].lstrip(" ")))
+        return Pattern(text, test=compile_regex(text[1:], ignore_case=ignore_case), doubts=doubts)
     if "*" in text:
-        return Pattern(text, None, glob(fold(text)))
-    return Pattern(text, fold(text))
+        return Pattern(text, test=glob(fold(text)), doubts=doubts)
+    return Pattern(text, exact=(fold(text),), doubts=doubts)
 
 
-# -- DNS names (RFC 9525) ------------------------------------------------------------------------
+def _text_refused(value: str) -> Reading:
+    if value.isascii():
+        return Reading((value,), (value,))
+    folded = nfc(value)
+    return Reading((folded,), (folded,) if folded == value else (folded, value))
 
 
-def fold_dns(name: str) -> str:
-    """ASCII lower case: DNS names are compared without case (RFC 9525, 6.3; RFC 4343)."""
-    return name.translate(_LOWER)
+def _upn(text: str) -> Pattern:
+    """A user principal name: Active Directory compares them without case, so what refuses does."""
+    pattern = _compared(_checked(text), str)
+    refusing = _compared(text, _fold_case, ignore_case=True)
+    return Pattern(text, pattern.exact, pattern.test, refusing, pattern.doubts)
 
 
-_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+def _fold_case(text: str) -> str:
+    return nfc(text).casefold()
 
 
-def is_dns_name(name: str) -> bool:
-    """Whether a folded name is labels of letters, digits, `-` and `_`, at most 253 long."""
-    return 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
+def _upn_refused(value: str) -> Reading:
+    return Reading((_fold_case(value),), (_fold_case(value), value))
 
 
-def covers(presented: str, host: str) -> bool:
-    """Whether a presented DNS-ID covers a folded host name (RFC 9525, 6.3).
-
-    `*` counts only as the whole left-most label, and stands for exactly one label.
-    """
-    presented = fold_dns(presented)
-    if presented.startswith("*."):
-        label, dot, parent = host.partition(".")
-        return bool(label and dot) and parent == presented[2:] and is_dns_name(parent)
-    return presented == host and is_dns_name(presented)
+# -- distinguished names --------------------------------------------------------------------------
 
 
-def san_matches_host(dns: Sequence[str], ips: Sequence[str], host: str) -> bool:
-    """Whether the certificate's names cover nginx's `$host` (RFC 9525, 6.1 to 6.5).
+def _dn(text: str) -> Pattern:
+    if text.startswith("~"):
+        pattern = _compared(_checked(text), str)
+        return Pattern(text, test=pattern.test, doubts=pattern.doubts + doubts_about_text(text))
+    return _dn_glob(text) if "*" in _checked(text) else _exact_dn(text)
 
-    An IP address is looked for only among iPAddress names, a host name only among dNSName.
-    `host` is as `locations.normalize_host` gives it; an IPv6 address stands in brackets.
-    """
+
+_ESCAPED = re.compile(r'\\([\\"+,;<>=# ])')
+
+
+def _dn_glob(text: str) -> Pattern:
+    canonical = glob(_ESCAPED.sub(lambda found: escape_in_hex(found[1]), text))
+    as_written = glob(nfc(text))
+    refusing = Pattern(text, test=lambda value: canonical(value) or as_written(value))
+    doubts = _doubts_about(text) + doubts_about_text(text)
+    return Pattern(text, test=canonical, refusing=refusing, doubts=doubts)
+
+
+def _exact_dn(text: str) -> Pattern:
+    as_printed = (text,) if text.startswith("/") else ()
     try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        name = parse_name(text)
+    except ValueError as error:
+        message, hint = error.args
+        if not as_printed:
+            raise PatternError(message, hint) from None
+        doubt = (f"{message}: it refuses, and grants nothing", hint)
+        return Pattern(text, refusing=Pattern(text, exact=as_printed), doubts=(doubt,))
+    refusing = Pattern(text, exact=(key_of(name, refusing=True), *as_printed))
+    return Pattern(text, (key_of(name),), refusing=refusing, doubts=doubts_about_order(name))
+
+
+def _dn_granted(der: bytes) -> Reading:
+    name = _read_name(der)
+    return Reading((key_of(name),), (canonical_text(name),))
+
+
+def _dn_refused(der: bytes) -> Reading:
+    """The name, also the other way round as OpenSSL prints it, and in all its spellings."""
+    name = _read_name(der)
+    printed = tuple(spellings(name))
+    reverse: Name = tuple(reversed(name))
+    keys = (key_of(name, refusing=True), key_of(reverse, refusing=True), *printed)
+    texts = (canonical_text(name), *printed)
+    return Reading(keys, (*texts, *(nfc(text) for text in texts if not text.isascii())))
+
+
+def _read_name(der: bytes) -> Name:
+    try:
+        return read_name(der)
     except ValueError:
-        return is_dns_name(host) and any(covers(name, host) for name in dns)
-    return str(address) in ips
+        return ()
+
+
+# -- DNS names ------------------------------------------------------------------------------------
 
 
 def _dns(text: str) -> Pattern:
     if text.startswith("~"):
-        return Pattern(text, None, compile_regex("(?i)" + text[1:].lstrip(" ")))
+        return Pattern(
+            text, test=compile_regex(text[1:], ignore_case=True), doubts=_doubts_about(text)
+        )
     folded = fold_dns(text)
     parent = folded.removeprefix("*.")
     if not is_dns_name(parent):
-        raise PatternError(
-            f"{text!r} is no DNS name",
-            "write ASCII labels (xn--… for others); `*` only as the whole left-most label",
-        )
+        raise PatternError(f"{text!r} is no DNS name", _dns_hint(parent))
+    if re.fullmatch(r"[0-9.]+", parent):
+        doubt = (f"{text!r} is no DNS name that an authority should certify", "write ip: for it")
+        return Pattern(text, exact=(folded,), doubts=(doubt,))
     if parent == folded:
-        return Pattern(text, folded)
-    return Pattern(text, None, lambda value: value.partition(".")[2] == parent and value[:1] != ".")
+        return Pattern(text, exact=(folded,))
+    return Pattern(text, test=lambda value: value.partition(".")[2] == parent and value[:1] != ".")
 
 
-# -- addresses, numbers, fingerprints, identifiers -----------------------------------------------
+def _dns_hint(name: str) -> str:
+    if name.endswith("."):
+        return "leave the dot at the end out"
+    if not name.isascii():
+        try:
+            return f"write its A-labels: {nfc(name).encode('idna').decode()}"
+        except UnicodeError:
+            return "write its A-labels: xn--…"
+    return "write ASCII labels (xn--… for others); `*` only as the whole left-most label"
 
 
-def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """One address or a CIDR network.  Raises `PatternError`."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise PatternError(str(error), "write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32") from None
+def _dns_granted(value: str) -> Reading:
+    return _as_is(fold_dns(value))
+
+
+def _dns_refused(value: str) -> Reading:
+    return _as_is(fold_dns(value).removesuffix("."))
+
+
+# -- mail addresses -------------------------------------------------------------------------------
+
+
+def _email(text: str) -> Pattern:
+    """The host part is compared without case, the local part as written (RFC 5280, 7.5)."""
+    if text.startswith("~"):
+        return _email_regex(text)
+    if not _checked(text).isascii():
+        raise PatternError(f"{text!r} is no mail address in ASCII", "write its host as xn--…")
+    if "*" in text:
+        return Pattern(text, test=_email_glob(text), doubts=_doubts_about(text))
+    if "@" not in text:
+        raise PatternError(f"{text!r} is no mail address", f"write alice@{text} or *@{text}")
+    return Pattern(text, exact=(fold_mail(text),), doubts=_doubts_about(text))
+
+
+def _email_glob(text: str) -> Predicate:
+    """The pattern parted at each place that an address's last `@` can match."""
+    parted: list[tuple[Predicate, Predicate]] = []
+    for at, character in enumerate(text):
+        if character == "*":
+            parted.append((glob(text[: at + 1]), glob(fold_dns(text[at:]))))
+        elif character == "@":
+            parted.append((glob(text[:at]), glob(fold_dns(text[at + 1 :]))))
+    without_host = glob(fold_dns(text))
+
+    def matches(value: str) -> bool:
+        local, sign, host = value.rpartition("@")
+        if not sign:
+            return without_host(fold_dns(value))
+        return any(before(local) and behind(fold_dns(host)) for before, behind in parted)
+
+    return matches
+
+
+def _email_regex(text: str) -> Pattern:
+    source = text[1:]
+    at = _host_in(source)
+    if at is not None:
+        test = compile_regex(f"{source[:at]}(?i:{source[at:]})")
+        return Pattern(text, test=test, doubts=_doubts_about(text))
+    pattern = Pattern(text, test=compile_regex(source), doubts=_doubts_about(text))
+    refusing = Pattern(text, test=compile_regex(source, ignore_case=True))
+    return Pattern(text, test=pattern.test, refusing=refusing, doubts=pattern.doubts)
+
+
+_REGEX_TOKEN = re.compile(
+    r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\[:[a-z^]+:\]|\\.|[^\]\\])*\]|.", re.DOTALL
+)
+
+
+def _host_in(source: str) -> int | None:
+    """Where the host's part of a regular expression begins: behind its only `@`.
+
+    None where that can't be said: the `@` stands within a group, a class or an alternative.
+    """
+    depth, signs, behind = 0, 0, 0
+    for token in _REGEX_TOKEN.finditer(source):
+        match token[0]:
+            case "(":
+                depth += 1
+            case ")":
+                depth -= 1
+            case "|" if depth == 0:
+                return None
+            case "@" | "\\@":
+                signs += 1
+                behind = 0 if depth else token.end()
+            case other if "@" in other and not other.startswith("[^"):
+                return None
+    if signs != 1 or not behind or source[behind : behind + 1] in ("*", "+", "?", "{"):
+        return None
+    return behind
+
+
+def _email_granted(value: str) -> Reading:
+    folded = fold_mail(value)
+    return Reading((folded,), (value,) if folded == value else (value, folded))
+
+
+def _email_refused(value: str) -> Reading:
+    return _email_granted(value.removesuffix("."))
+
+
+# -- URIs -----------------------------------------------------------------------------------------
+
+
+def _uri(text: str) -> Pattern:
+    """What grants compares as written; what refuses by RFC 3986, 6.2.2 (case, escapes, dots)."""
+    pattern = _compared(_checked(text), str)
+    doubts = pattern.doubts
+    if not text.startswith(("~", "*")) and not re.match(r"[A-Za-z][A-Za-z0-9+.*-]*:", text):
+        doubts += ((f"{text!r} has no scheme, as every URI in a certificate", "write https://…"),)
+    if not text.startswith("~") and not text.isascii():
+        doubts += ((f"{text!r} isn't ASCII, as every URI in a certificate", "write %C3%A9 for é"),)
+    return Pattern(text, pattern.exact, pattern.test, _uri_refusing(text), doubts)
+
+
+def _uri_refusing(text: str) -> Pattern:
+    if text.startswith("~"):
+        return Pattern(text, test=compile_regex(text[1:], ignore_case=True))
+    normal = normal_uri(text)
+    if "*" not in text:
+        return Pattern(text, exact=(normal,))
+    if re.match(r"[^*]+://[^*/]+/", text):
+        either = glob(text), glob(normal)
+        return Pattern(text, test=lambda value: any(test(value) for test in either))
+    folded = glob(normal.lower())  # what of it is the host can't be said
+    return Pattern(text, test=lambda value: folded(value.lower()))
+
+
+def _uri_refused(value: str) -> Reading:
+    normal = normal_uri(value)
+    return Reading((normal,), (value,) if normal == value else (value, normal))
+
+
+# -- addresses, numbers, fingerprints, identifiers ------------------------------------------------
 
 
 def _ip(text: str) -> Pattern:
-    network = parse_network(text)
+    hint = "write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
+    if "%" in text:
+        raise PatternError(f"{text!r} has a zone, which nginx never tells", "leave it out")
+    try:
+        network = parse_network(text)
+    except ValueError as error:
+        raise PatternError(str(error), hint) from None
     if network.num_addresses == 1:
-        return Pattern(text, str(network.network_address))
+        return Pattern(text, exact=(network.network_address,))
+    doubts: tuple[tuple[str, str], ...] = ()
+    if holds_mapped(network):
+        doubt = f"{text} holds no IPv4 address: IPv4-mapped ones are compared as IPv4"
+        doubts = ((doubt, "add 0.0.0.0/0 if all of IPv4 is meant"),)
+    return Pattern(
+        text,
+        test=lambda value: not isinstance(value, str) and value in network,
+        doubts=doubts,
+    )
 
-    def inside(value: str) -> bool:
-        try:
-            return ipaddress.ip_address(value) in network
-        except ValueError:
-            return False
 
-    return Pattern(text, None, inside)
+def _ip_value(text: str) -> Reading:
+    try:
+        return _as_is(parse_address(text))
+    except ValueError:
+        return _as_is(text)
 
 
 def parse_serial(text: str) -> int:
@@ -181,25 +406,49 @@ def parse_serial(text: str) -> int:
     return -int(digits, 16) if negative else int(digits, 16)
 
 
+_LOOKS_DECIMAL = 16
+"""Digits from which on a serial number without A to F is more likely decimal."""
+
+
+def _serial(text: str) -> Pattern:
+    number = parse_serial(text)
+    doubts: tuple[tuple[str, str], ...] = ()
+    if re.fullmatch(f"[0-9]{{{_LOOKS_DECIMAL},}}", text):
+        doubt = f"serial {text} looks decimal, and is read as hex"
+        doubts = ((doubt, f"write {int(text):X} if it is decimal, 0x{text} if it is hex"),)
+    return Pattern(text, exact=(number,), doubts=doubts)
+
+
+_DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
+
+
 def parse_fingerprint(text: str) -> str:
     """A SHA-256 in hex, with or without colons → 64 lower-case digits.  Raises `PatternError`."""
     digits = text.strip().lower().replace(":", "")
-    if not re.fullmatch("[0-9a-f]{64}", digits):
-        raise PatternError(f"{text!r} is no SHA-256 fingerprint", "write its 64 hex digits")
-    return digits
+    if re.fullmatch("[0-9a-f]{64}", digits):
+        return digits
+    other = _DIGESTS.get(len(digits)) if re.fullmatch("[0-9a-f]+", digits) else None
+    if other:
+        hint = "write what `openssl x509 -noout -fingerprint -sha256 -in CERT` prints behind the ="
+        raise PatternError(f"{text!r} is {other} fingerprint, not a SHA-256", hint)
+    raise PatternError(f"{text!r} is no SHA-256 fingerprint", "write its 64 hex digits")
 
 
 def _oid(text: str) -> Pattern:
-    if not re.fullmatch(r"[0-2](\.(0|[1-9][0-9]*))+", text):
+    found = re.fullmatch(r"([0-2])\.(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", text)
+    if not found or (found[1] != "2" and int(found[2]) > 39):
         raise PatternError(
             f"{text!r} is no object identifier", "write it dotted: 1.3.6.1.5.5.7.3.2"
         )
-    return Pattern(text, text)
+    return Pattern(text, exact=(text,))
+
+
+_USAGES = {name.lower(): oid for name, oid in EKU_NAMES.items()}
 
 
 def _eku(text: str) -> Pattern:
-    if text in EKU_NAMES:
-        return Pattern(text, EKU_NAMES[text])
+    if text.lower() in _USAGES:
+        return Pattern(text, exact=(_USAGES[text.lower()],))
     try:
         return _oid(text)
     except PatternError:
@@ -209,38 +458,55 @@ def _eku(text: str) -> Pattern:
         ) from None
 
 
-def _method(text: str) -> Pattern:
-    if not re.fullmatch(r"[A-Z][A-Z0-9_-]*", text):
-        raise PatternError(f"{text!r} is no method", "write it in upper case, like GET")
-    return Pattern(text, text)
+def check_method(text: str) -> str:
+    """A method that nginx lets through to a question.  Raises `PatternError`."""
+    if not re.fullmatch(r"[A-Z][A-Z_-]*", text):
+        raise PatternError(
+            f"{text!r} is no method that nginx takes", "write it in upper case, like GET"
+        )
+    if text == "TRACE":
+        raise PatternError("nginx answers TRACE itself, with 405", "leave it out")
+    return text
 
 
-def fold_email(address: str) -> str:
-    """The host part in lower case; the local part counts as written (RFC 5280, 7.5)."""
-    local, at, host = address.rpartition("@")
-    return local + at + fold_dns(host)
+def _fixed(parse: Callable[[str], Hashable]) -> Callable[[str], Pattern]:
+    return lambda text: Pattern(text, exact=(parse(text),))
 
 
-_TEXT = Kind(str, _text)
+_TEXT = Kind(_text, _as_is, _text_refused)
+_DN = Kind(_dn, _dn_granted, _dn_refused)
+_IP = Kind(_ip, _ip_value, _ip_value)
+_FINGERPRINT = Kind(_fixed(parse_fingerprint), _as_is, _as_is)
 
 KINDS = {
     "cn": _TEXT,
     "o": _TEXT,
     "ou": _TEXT,
-    "dn": _TEXT,
-    "email": Kind(fold_email, lambda text: _text(text, fold_email)),
-    "dns": Kind(fold_dns, _dns),
-    "uri": _TEXT,
-    "ip": Kind(str, _ip),
-    "upn": _TEXT,
+    "dn": _DN,
+    "email": Kind(_email, _email_granted, _email_refused),
+    "dns": Kind(_dns, _dns_granted, _dns_refused),
+    "uri": Kind(_uri, _as_is, _uri_refused),
+    "ip": _IP,
+    "upn": Kind(_upn, _as_is, _upn_refused),
     "issuer_cn": _TEXT,
-    "issuer_dn": _TEXT,
-    "serial": Kind(str, lambda text: Pattern(text, str(parse_serial(text)))),
-    "sha256": Kind(str, lambda text: Pattern(text, parse_fingerprint(text))),
-    "spki_sha256": Kind(str, lambda text: Pattern(text, parse_fingerprint(text))),
-    "eku": Kind(str, _eku),
-    "policy_oid": Kind(str, _oid),
-    "client_ip": Kind(str, _ip),
-    "method": Kind(str, _method),
+    "issuer_dn": _DN,
+    "serial": Kind(_serial, _as_is, _as_is),
+    "sha256": _FINGERPRINT,
+    "spki_sha256": _FINGERPRINT,
+    "eku": Kind(_eku, _as_is, _as_is),
+    "policy_oid": Kind(_oid, _as_is, _as_is),
+    "client_ip": _IP,
+    "method": Kind(_fixed(check_method), _as_is, _as_is),
 }
 """Every key of a rule that takes patterns."""
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Pattern",
+    "PatternError",
+    "Reading",
+    "check_method",
+    "parse_fingerprint",
+    "parse_serial",
+]

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.core.config.schema import Located, Report, suggest
 from sidecar.core.wire import AuthzRequest
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.ecdsa_malleability import twins
 
-from .patterns import KINDS, Pattern, Predicate
+from .matching import Predicate
+from .patterns import KINDS, Pattern, Reading
 from .spec import RuleSpec
 
 
@@ -33,15 +34,16 @@ class Facts(NamedTuple):
     groups: dict[RuleSet, Match | None]
 
 
-Test = Callable[[Facts], bool]
-
-
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The rule that matched, and the roles that it grants."""
+    """The rule that matched, and the roles that it grants.
+
+    `named` says that the rule has a name of its own; others are known by their place.
+    """
 
     rule: str
     roles: tuple[str, ...]
+    named: bool = False
 
 
 # -- one key ---------------------------------------------------------------------------------------
@@ -49,17 +51,19 @@ class Match:
 # The attributes of a name, of which several together make one identity.
 _WHOLE = frozenset({"cn", "o", "ou", "issuer_cn"})
 _REQUEST = frozenset({"client_ip", "method"})
+_NAMES = {"dn": "subject_name", "issuer_dn": "issuer_name"}
+"""Keys that are compared by the DER of a name."""
 
 
-def _values(facts: Facts, key: str, refusing: bool) -> tuple[str, ...]:
+def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
     """The values that a certificate or request has under a key of a rule."""
     if key == "sha256" and refusing:
         return (facts.cert.sha256, *twins(facts.cert))
     if key in _REQUEST:
         value: str = getattr(facts.request, key)
         return (value,) if value else ()
-    found = getattr(facts.cert, key)
-    return found if isinstance(found, tuple) else (str(found),)
+    found = getattr(facts.cert, _NAMES.get(key, key))
+    return found if isinstance(found, tuple) else (found,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class _KeyTest:
     """Whether the values under one key match any of its patterns."""
 
     key: str
-    exact: frozenset[str]
+    exact: frozenset[Hashable]
     others: tuple[Predicate, ...]
     refusing: bool
 
@@ -76,23 +80,29 @@ class _KeyTest:
         if not values:
             return self.refusing and self.key in _REQUEST
         wanted = self.key not in _WHOLE or self.refusing  # any value that matches, or none that not
-        fold = KINDS[self.key].fold
+        read = KINDS[self.key].reader(self.refusing)
         for value in values:
-            if self._matches(fold(value)) is wanted:
+            if self._matches(read(value)) is wanted:
                 return wanted
         return not wanted
 
-    def _matches(self, value: str) -> bool:
-        return value in self.exact or any(test(value) for test in self.others)
+    def _matches(self, value: Reading) -> bool:
+        if not self.exact.isdisjoint(value.keys):
+            return True
+        return any(test(text) for test in self.others for text in value.texts)
 
 
 def _key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> _KeyTest:
-    exact = frozenset(p.exact for p in patterns if p.exact is not None)
-    others = tuple(p.test for p in patterns if p.test is not None)
+    chosen = [pattern.on(refusing) for pattern in patterns]
+    exact = frozenset(each for pattern in chosen for each in pattern.exact)
+    others = tuple(p.test for p in chosen if p.test is not None)
     return _KeyTest(key, exact, others, refusing)
 
 
 # -- rules and sets of rules ----------------------------------------------------------------------
+
+Test = Callable[[Facts], Match | None]
+"""A part of a rule beside its keys: what of the rules within it matched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +111,40 @@ class _Rule:
     keys: tuple[_KeyTest, ...]
     tests: tuple[Test, ...]
 
+    def matched(self, facts: Facts) -> Match | None:
+        """The match, with the roles and the name of the rules within, where every part holds."""
+        if not self.holds(facts):
+            return None
+        match = self.match
+        for test in self.tests:
+            inner = test(facts)
+            if inner is None:
+                return None
+            match = _joined(match, inner)
+        return match
+
     def holds(self, facts: Facts) -> bool:
-        for test in self.keys:
-            if not test(facts):
-                return False
-        return all(test(facts) for test in self.tests)
+        """Whether every key of the rule itself matches."""
+        return all(test(facts) for test in self.keys)
 
     def index_key(self) -> _KeyTest | None:
         """The most telling key of which every pattern is exact, to find the rule by."""
         exact = {test.key: test for test in self.keys if not test.others}
         return next((exact[key] for key in _INDEXED if key in exact), None)
 
+
+def _joined(outer: Match, inner: Match) -> Match:
+    """One match of a rule and of a rule within it: the outer name, if it has one, and all roles."""
+    if inner is _HELD:
+        return outer
+    roles = tuple(dict.fromkeys((*outer.roles, *inner.roles)))
+    if outer.named or not inner.named:
+        return Match(outer.rule, roles, outer.named)
+    return Match(inner.rule, roles, named=True)
+
+
+_HELD = Match("", ())
+"""The match of a part that has no name and no roles."""
 
 # Most telling first.  A rule found by one of these keys has a value that equals a pattern.
 _INDEXED = ("sha256", "spki_sha256", "serial", "uri", "email", "upn", "dn", "cn", "dns", "ou", "o")
@@ -124,14 +157,20 @@ class RuleSet:
     grow with their number; the others are tried one by one.
     """
 
-    __slots__ = ("_entries", "_index", "_rest", "client_ip", "method", "moments")
+    __slots__ = ("_entries", "_index", "_refusing", "_rest", "client_ip", "method", "moments")
 
     def __init__(
-        self, entries: Sequence[_Rule | RuleSet], uses: Iterable[str], moments: set[float]
+        self,
+        entries: Sequence[_Rule | RuleSet],
+        uses: Iterable[str],
+        moments: set[float],
+        *,
+        refusing: bool = False,
     ):
         self._entries = tuple(entries)
-        self._index: dict[str, dict[str, list[int]]] = {}
+        self._index: dict[str, dict[Hashable, list[int]]] = {}
         self._rest: list[int] = []
+        self._refusing = refusing
         self.client_ip = "client_ip" in uses
         self.method = "method" in uses
         self.moments = tuple(sorted(moments))
@@ -151,16 +190,15 @@ class RuleSet:
         """The first rule that matches, or None."""
         candidates = set(self._rest)
         for key, by_value in self._index.items():
-            fold = KINDS[key].fold
-            for value in _values(facts, key, True):
-                candidates.update(by_value.get(fold(value), ()))
+            read = KINDS[key].reader(self._refusing)
+            for value in _values(facts, key, self._refusing):
+                for each in read(value).keys:
+                    candidates.update(by_value.get(each, ()))
         for position in sorted(candidates):
             entry = self._entries[position]
-            if isinstance(entry, RuleSet):
-                if found := entry.as_group(facts):
-                    return found
-            elif entry.holds(facts):
-                return entry.match
+            found = entry.as_group(facts) if isinstance(entry, RuleSet) else entry.matched(facts)
+            if found:
+                return found
         return None
 
     def as_group(self, facts: Facts) -> Match | None:
@@ -196,9 +234,19 @@ class Compiler:
         self._depth = 0
 
     def compile(
-        self, specs: Sequence[RuleSpec | Located], label: str, *, refusing: bool
+        self,
+        specs: Sequence[RuleSpec | Located],
+        label: str,
+        *,
+        refusing: bool,
+        roles: bool = True,
+        names: bool = True,
     ) -> RuleSet:
-        """Compile a list; `label` names its unnamed rules: `allow[0]`."""
+        """Compile a list; `label` names its unnamed rules: `allow[0]`.
+
+        `roles` and `names` say whether a rule here can grant roles and be told by its name; where
+        it can't, they are a mistake.
+        """
         self._depth += 1
         entries: list[_Rule | RuleSet] = []
         uses: set[str] = set()
@@ -210,9 +258,11 @@ class Compiler:
                 uses |= _uses(group)
                 moments.update(group.moments)
             else:
-                entries.append(self._rule(spec, f"{label}[{position}]", refusing, uses, moments))
+                place = f"{label}[{position}]"
+                self._check_words(spec, roles, names)
+                entries.append(self._rule(spec, place, refusing, roles, uses, moments))
         self._depth -= 1
-        return RuleSet(entries, uses, moments)
+        return RuleSet(entries, uses, moments, refusing=refusing)
 
     def check_groups(self) -> None:
         """Compile every group, so that mistakes in those that nobody uses are found too."""
@@ -222,6 +272,10 @@ class Compiler:
 
     def _group(self, ref: Located, refusing: bool) -> RuleSet:
         name = ref.text
+        if name in RESERVED:
+            hint = "let it stand alone: allow: " + name
+            self._report.add(ref.node, f"{name!r} is no rule and no group", hint)
+            return NOBODY
         if name not in self._groups:
             hint = suggest(name, self._groups) if self._groups else "add it under groups:"
             self._report.add(ref.node, f"undefined group {name!r}", hint)
@@ -243,39 +297,87 @@ class Compiler:
         finally:
             self._open.pop()
 
+    def _check_words(self, spec: RuleSpec, roles: bool, names: bool) -> None:
+        if spec.roles and not roles:
+            message = "roles where nothing is granted: in `deny` or `not`"
+            self._report.add(spec.node, message, "remove them")
+        if spec.name and not names:
+            message = "a name within `not`, where no rule that matches is ever told"
+            self._report.add(spec.node, message, "remove it")
+
     def _rule(
-        self, spec: RuleSpec, label: str, refusing: bool, uses: set[str], moments: set[float]
+        self,
+        spec: RuleSpec,
+        label: str,
+        refusing: bool,
+        roles: bool,
+        uses: set[str],
+        moments: set[float],
     ) -> _Rule:
         tests: list[Test] = []
         if spec.from_ is not None or spec.until is not None:
             tests.append(_window(spec.from_, spec.until))
             moments.update(m for m in (spec.from_, spec.until) if m is not None)
-        for part, join in ((spec.any, any), (spec.all, all), (spec.not_, _none)):
+        for part, join in ((spec.any, _first), (spec.all, _every), (spec.not_, _none)):
             if part is not None:
-                side = refusing if join is not _none else not refusing
-                sets = [self.compile([item], label, refusing=side) for item in part]
-                tests.append(_joined(sets, join))
+                inverted = join is _none
+                side = refusing is not inverted
+                sets = [
+                    self.compile(
+                        [item],
+                        label,
+                        refusing=side,
+                        roles=roles and not inverted,
+                        names=not inverted,
+                    )
+                    for item in part
+                ]
+                tests.append(_asked(sets, join))
                 for inner in sets:
                     uses |= _uses(inner)
                     moments.update(inner.moments)
         uses |= {key for key, _ in spec.tests}
         keys = tuple(_key_test(key, patterns, refusing) for key, patterns in spec.tests)
-        return _Rule(Match(spec.name or label, spec.roles), keys, tuple(tests))
+        return _Rule(Match(spec.name or label, spec.roles, bool(spec.name)), keys, tuple(tests))
+
+
+RESERVED = ("public", "verified")
+"""Words that stand alone in `allow`."""
 
 
 def _uses(rules: RuleSet) -> set[str]:
     return {key for key in _REQUEST if getattr(rules, key)}
 
 
-def _none(found: Iterable[bool]) -> bool:
-    return not any(found)
+_Join = Callable[[Iterable[Match | None]], Match | None]
 
 
-def _joined(sets: Sequence[RuleSet], join: Callable[[Iterable[bool]], bool]) -> Test:
-    return lambda facts: join(rules.match(facts) is not None for rules in sets)
+def _first(found: Iterable[Match | None]) -> Match | None:
+    """`any`: the first that matched."""
+    return next((match for match in found if match), None)
+
+
+def _every(found: Iterable[Match | None]) -> Match | None:
+    """`all`: their roles together, and the first name that a rule of them has."""
+    together = _HELD
+    for match in found:
+        if match is None:
+            return None
+        inner = match if match.named else Match("", match.roles)
+        together = inner if together is _HELD else _joined(together, inner)
+    return together
+
+
+def _none(found: Iterable[Match | None]) -> Match | None:
+    """`not`: nothing of them matched."""
+    return _HELD if _first(found) is None else None
+
+
+def _asked(sets: Sequence[RuleSet], join: _Join) -> Test:
+    return lambda facts: join(rules.match(facts) for rules in sets)
 
 
 def _window(start: float | None, end: float | None) -> Test:
     first = float("-inf") if start is None else start
     last = float("inf") if end is None else end
-    return lambda facts: first <= facts.now < last
+    return lambda facts: _HELD if first <= facts.now < last else None

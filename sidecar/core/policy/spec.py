@@ -33,24 +33,50 @@ from sidecar.core.config.schema import (
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.nginx.locations import SelectorError, parse_location, parse_server_name
 
-from .patterns import KINDS, Pattern
+from .patterns import KINDS, Pattern, check_method
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
 MAX_RULE_DEPTH = 16
 
-_FILE = Text("a file's path", located=True)
-_FILES = ListOf(_FILE, or_one=True)
+_HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?"
+_ADDRESS = re.compile(
+    rf"https?://([^/?#@]*@)?({_HOST})(:(?P<port>[0-9]{{1,5}}))?([/?][!-~]*)?", re.IGNORECASE
+)
 
 
 def _address(text: str) -> str:
     """An http(s) address.  Raises ValueError."""
-    if not re.fullmatch(r"https?://[!-~]+", text):
-        raise ValueError(f"{text!r} is no http(s) address", "write http://… or https://…")
+    found = _ADDRESS.fullmatch(text)
+    hint = "write http://… or https://…"
+    if text.startswith("file:"):
+        hint = "write the file's path alone"
+    if not found or not text.isascii() or "#" in text:
+        raise ValueError(f"{shown(text)!r} is no http(s) address", hint)
+    if found["port"] and not 0 < int(found["port"]) < 65536:
+        raise ValueError(f"{shown(text)!r} names no port from 1 to 65535", hint)
     return text
 
 
 def _ocsp(text: str) -> str:
     return "" if text == "off" else _address(text)
+
+
+def _crl(text: str) -> str:
+    """A CRL's place: a file's path, or an address that can be fetched.  Raises ValueError."""
+    return (
+        _address(text) if is_address(text) or re.match("(?i)(https?|file|ldaps?):", text) else text
+    )
+
+
+def _path(text: str) -> str:
+    """A file's path.  Raises ValueError for an address: only CRLs are fetched."""
+    if is_address(text):
+        raise ValueError(f"{shown(text)!r} is no file: only CRLs are fetched", "write a path")
+    return text
+
+
+_FILES = ListOf(Text("a file's path", check=_path, located=True), or_one=True)
+_CRLS = ListOf(Text("a path or an address", check=_crl, located=True), or_one=True)
 
 
 def _named(text: str) -> str:
@@ -82,6 +108,7 @@ class RuleSpec:
     tests: tuple[tuple[str, tuple[Pattern, ...]], ...] = ()
     from_: float | None = None
     until: float | None = None
+    until_node: Node | None = None
     any: tuple[RuleSpec | Located, ...] | None = None
     all: tuple[RuleSpec | Located, ...] | None = None
     not_: tuple[RuleSpec | Located, ...] | None = None
@@ -111,7 +138,8 @@ class Rule:
         if self.depth > MAX_RULE_DEPTH:
             raise report.fail(node, f"rules nested deeper than {MAX_RULE_DEPTH}", "flatten them")
         found: dict[str, Any] = {}
-        tests = []
+        tests: list[tuple[str, tuple[Pattern, ...]]] = []
+        moments: dict[str, Node] = {}
         parts = pairs(node, report)
         if not parts:
             raise report.fail(node, "an empty rule", "write what must match, or `verified`")
@@ -119,6 +147,8 @@ class Rule:
             raise report.fail(node, "a rule that asks for nothing", "add cn, dns, sha256, …")
 
         def part(name: Node, value: Node) -> None:
+            if name.text in ("from", "until"):
+                moments[name.text] = value
             if name.text in KINDS:
                 tests.append((name.text, _patterns(name.text, value, report)))
             elif name.text in self._parts():
@@ -131,7 +161,10 @@ class Rule:
         for name, value in parts:
             with contextlib.suppress(Invalid):
                 part(name, value)
-        return RuleSpec(node=node, tests=tuple(tests), **found)
+        start, end = found.get("from_"), found.get("until")
+        if start is not None and end is not None and start >= end:
+            report.add(moments["until"], "`until` isn't after `from`", "no moment lies between")
+        return RuleSpec(node=node, tests=tuple(tests), until_node=moments.get("until"), **found)
 
     def _parts(self) -> dict[str, Any]:
         rules = NonEmpty(ListOf(Rule(self.depth + 1), or_one=True))
@@ -165,11 +198,12 @@ class NonEmpty:
     """A list with something in it."""
 
     items: ListOf
+    of: str = "rules"
 
     def read(self, node: Node, report: Report) -> tuple[Any, ...]:
         found = self.items.read(node, report)
-        if not found:
-            raise report.fail(node, "an empty list of rules", "write a rule, or remove the key")
+        if not found and not node.items:
+            raise report.fail(node, f"an empty list of {self.of}", "write one, or remove the key")
         return found
 
     def schema(self) -> dict[str, Any]:
@@ -182,6 +216,8 @@ def _patterns(name: str, node: Node, report: Report) -> tuple[Pattern, ...]:
 
     def one(item: Node) -> Pattern:
         pattern: Pattern = Text(f"a pattern for {name}", check=parse).read(item, report)
+        for message, hint in pattern.doubts:
+            report.warn(item, f"{name}: {message}", hint)
         return pattern
 
     nodes = [node] if node.items is None else node.items
@@ -198,11 +234,15 @@ class Allow:
 
     def read(self, node: Node, report: Report) -> tuple[RuleSpec | Located, ...]:
         found: tuple[RuleSpec | Located, ...] = ListOf(Rule(), or_one=True).read(node, report)
-        if len(found) > 1:
-            for item in found:
-                if isinstance(item, Located) and item.text in ("public", "verified"):
-                    report.add(item.node, f"{item.text!r} beside other rules", "let it stand alone")
-        return found
+        if len(found) < 2:
+            return found
+        rules = []
+        for item in found:
+            if isinstance(item, Located) and item.text in ("public", "verified"):
+                report.add(item.node, f"{item.text!r} beside other rules", "let it stand alone")
+            else:
+                rules.append(item)
+        return tuple(rules)
 
     def schema(self) -> dict[str, Any]:
         rule = Rule().schema()
@@ -235,7 +275,7 @@ class TrustSpec:
         _FILES, "PEM files of intermediate CAs; nginx forwards the leaf only", default=()
     )
     crl: tuple[Located, ...] = key(
-        _FILES, "CRLs: files (PEM or DER) or http(s) addresses for the fetcher", default=()
+        _CRLS, "CRLs: files (PEM or DER) or http(s) addresses for the fetcher", default=()
     )
     ocsp: str = key(
         Text("off or an http(s) address", check=_ocsp), "address of the OCSP responder", default=""
@@ -288,7 +328,7 @@ class BehaviourSpec:
         Count(0, 86400), "how long nginx may remember an answer (default: 0)", default=None
     )
     public_methods: tuple[str, ...] | None = key(
-        ListOf(Text("a method in upper case", "[A-Z][A-Z0-9_-]*"), or_one=True),
+        ListOf(Text("a method in upper case", check=check_method), or_one=True),
         "methods let through without a certificate, as for a CORS preflight",
         default=None,
     )
@@ -312,7 +352,7 @@ class LocationSpec(BehaviourSpec):
         Text("a name", check=_named), "unique; nginx asks /authz/NAME", required=True, default=""
     )
     server_name: tuple[Any, ...] | None = key(
-        ListOf(Text("a server name", check=_server_name), or_one=True),
+        NonEmpty(ListOf(Text("a server name", check=_server_name), or_one=True), "server names"),
         "nginx server_name forms; only for choosing by host and URI",
         default=None,
     )

@@ -1,0 +1,36 @@
+"""IP addresses, compared by what they mean: an IPv4-mapped IPv6 address is its IPv4 address."""
+
+from __future__ import annotations
+
+import ipaddress
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def parse_address(text: str) -> Address:
+    """Parse one address, without a zone and as IPv4 where it is one.  Raises ValueError."""
+    return one_address(ipaddress.ip_address(text.partition("%")[0]))
+
+
+def one_address(address: Address) -> Address:
+    """The IPv4 address that an IPv4-mapped IPv6 address stands for; any other one itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """Parse an address or a CIDR network, as IPv4 where all of it is.  Raises ValueError."""
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        start = network.network_address.ipv4_mapped
+        return ipaddress.ip_network(f"{start}/{network.prefixlen - 96}")
+    return network
+
+
+def holds_mapped(network: Network) -> bool:
+    """Whether a network of IPv6 holds all IPv4-mapped addresses, which count as IPv4."""
+    return isinstance(network, ipaddress.IPv6Network) and _MAPPED.subnet_of(network)

@@ -1,0 +1,55 @@
+"""Spellings of distinguished names that can't occur where a pattern is compared."""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.core.x509.attribute_types import NAMES, OIDS
+from sidecar.core.x509.distinguished_name import Name, canonical_text
+
+Doubt = tuple[str, str]
+
+_HINT = "write it as `mtls-sidecar explain` shows it: CN=alice,O=Example"
+_TOP = {OIDS[name] for name in ("c", "dc", "o", "st", "l")}
+_OWN = {OIDS[name] for name in ("cn", "uid", "emailaddress", "serialnumber")}
+
+
+def doubts_about_order(name: Name) -> tuple[Doubt, ...]:
+    """Doubt a name whose first RDN would be the person and whose last the country."""
+    first, last = name[0][0].oid, name[-1][0].oid
+    if first not in _OWN or last not in _TOP:
+        return ()
+    written = canonical_text(tuple(reversed(name)))
+    return (
+        (
+            "the RDNs seem to stand in OpenSSL's order: what grants never matches so",
+            f"write the last RDN first: {written}",
+        ),
+    )
+
+
+_ESCAPED = re.compile(r"\\+x?[89A-Fa-f][0-9A-Fa-f]")
+_SPECIAL = re.compile(r'\\\\\\?[+,;<>"]')
+_TYPE = re.compile(r"(?:^|[,+/])( *)([A-Za-z][A-Za-z0-9-]*|[0-9.]+)( *)=")
+
+
+def doubts_about_text(pattern: str) -> tuple[Doubt, ...]:
+    """Doubt a glob or regular expression that a name's canonical text can't match."""
+    regex = pattern.startswith("~")
+    text = pattern.removeprefix("~")
+    found: list[Doubt] = []
+    if _ESCAPED.search(text):
+        found.append(
+            (f"{pattern!r}: letters aren't escaped in the text compared", "write é itself")
+        )
+    if regex and _SPECIAL.search(text):
+        found.append((f"{pattern!r}: specials are escaped in hex", r"write \\\\2C for a comma"))
+    if text.startswith("/"):
+        found.append((f"{pattern!r}: no name begins with /", _HINT))
+    for blank, kind, space in _TYPE.findall("" if regex and "(?i" in text else text):
+        if blank or space:
+            found.append((f"{pattern!r}: no blank stands beside a type or its =", _HINT))
+        written = NAMES.get(OIDS.get(kind.lower(), kind), kind)
+        if kind != written:
+            found.append((f"{pattern!r}: the type is written {written}", f"write {written}="))
+    return tuple(dict.fromkeys(found))

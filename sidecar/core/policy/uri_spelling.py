@@ -1,0 +1,44 @@
+"""URIs in one spelling (RFC 3986, 6.2.2 and 6.2.3), for what refuses."""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.core.x509.service_identity import fold_dns
+
+_PARTS = re.compile(r"([^:/?#]+:)?(//[^/?#]*)?([^?#]*)(.*)", re.DOTALL)
+_ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PORTS = {"http:": ":80", "https:": ":443", "ldap:": ":389", "ldaps:": ":636"}
+
+
+def normal_uri(uri: str) -> str:
+    """Normalize the case of scheme and host, escapes, dot segments and a port left out."""
+    found = _PARTS.fullmatch(_ESCAPE.sub(_unescape, uri))
+    assert found is not None  # it takes everything
+    scheme, authority, path, rest = (part or "" for part in found.groups())
+    scheme = fold_dns(scheme)
+    if not authority:
+        return scheme + path + rest
+    user, at, host = authority[2:].rpartition("@")
+    host = fold_dns(host).removesuffix(_PORTS.get(scheme, ":")).removesuffix(":").removesuffix(".")
+    return f"{scheme}//{user}{at}{host}{_without_dots(path)}{rest}"
+
+
+def _unescape(found: re.Match[str]) -> str:
+    octet = int(found[1], 16)
+    return chr(octet) if octet in _UNRESERVED else found[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986, 5.2.4; a path of nothing but `/` is an empty one."""
+    root, *segments = path.split("/")
+    found: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del found[-1:]
+        elif segment != ".":
+            found.append(segment)
+    if segments and segments[-1] in (".", "..") and found:
+        found.append("")
+    return "/".join([root, *found]) if any(found) else root

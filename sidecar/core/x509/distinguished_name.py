@@ -1,0 +1,353 @@
+"""Distinguished names, compared by what they mean and not by how they are written.
+
+A name is read from DER, or from text as RFC 4514, RFC 2253, nginx or OpenSSL writes it.  The kind
+of ASN.1 string doesn't count, nor the order within a multi-valued RDN, nor the case of attribute
+types, of DC and of the host of a mail address.  The order of RDNs and the case of all else count.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from .attribute_types import NAMES, OIDS
+from .der import MAX_NAME, SEQUENCE, children, only
+from .service_identity import fold_dns
+
+_HINT = "write it as RFC 4514 does, the last RDN first: CN=alice,O=Example"
+
+
+class Attribute(NamedTuple):
+    """A type (dotted OID) and a value: text, or the DER of what is no string.
+
+    `der` is the value's own, and empty where the name was read from text.
+    """
+
+    oid: str
+    value: str | bytes
+    der: bytes = b""
+
+
+Name = tuple[tuple[Attribute, ...], ...]
+"""RDNs in the certificate's order: the first RDN first."""
+
+Key = tuple[tuple[tuple[str, str | bytes], ...], ...]
+"""What equals for equal names."""
+
+
+# -- comparison ------------------------------------------------------------------------------------
+
+_DC, _MAIL, _UID, _UNIQUE = (
+    OIDS[name] for name in ("dc", "emailaddress", "uid", "uniqueidentifier")
+)
+
+
+def fold_mail(address: str) -> str:
+    """Put a mail address's host into lower case; the local part counts (RFC 5280, 7.5)."""
+    local, at, host = address.rpartition("@")
+    return local + at + fold_dns(host)
+
+
+def key_of(name: Name, *, refusing: bool = False) -> Key:
+    """Make a name comparable.
+
+    With `refusing` text is compared in Unicode's NFC, and OpenSSL's `uid` is RFC 4514's `UID`.
+    """
+    return tuple(_sorted([_fold(attribute, refusing) for attribute in rdn]) for rdn in name)
+
+
+def _fold(attribute: Attribute, refusing: bool) -> tuple[str, str | bytes]:
+    oid, value, _ = attribute
+    if isinstance(value, str):
+        if refusing and not value.isascii():
+            value = unicodedata.normalize("NFC", value)
+        if oid == _DC:
+            value = fold_dns(value)
+        elif oid == _MAIL:
+            value = fold_mail(value)
+    if refusing and oid == _UNIQUE:
+        oid = _UID
+    return oid, value
+
+
+def _sorted(rdn: list[tuple[str, str | bytes]]) -> tuple[tuple[str, str | bytes], ...]:
+    """The attributes of one RDN in one order: an RDN is a SET."""
+    return tuple(rdn if len(rdn) == 1 else sorted(rdn, key=_order))
+
+
+def _order(attribute: tuple[str, str | bytes]) -> tuple[list[int], bytes]:
+    oid, value = attribute
+    octets = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    return [int(arc) for arc in oid.split(".") if arc], octets
+
+
+# -- from DER --------------------------------------------------------------------------------------
+
+# How the octets of a string become text, as OpenSSL's ASN1_STRING_to_UTF8 reads them.
+_ENCODINGS = {
+    0x0C: "utf-8",
+    0x12: "latin-1",
+    0x13: "latin-1",
+    0x14: "latin-1",
+    0x16: "latin-1",
+    0x1A: "latin-1",
+    0x1C: "utf-32-be",
+    0x1E: "utf-16-be",
+}
+
+
+@lru_cache(maxsize=128)
+def read_name(der: bytes) -> Name:
+    """Read a Name.  Raises ValueError, also for one of more than `MAX_NAME` octets."""
+    if len(der) > MAX_NAME:
+        raise ValueError(f"a name of more than {MAX_NAME} octets")
+    rdns = children(der, *only(der, SEQUENCE)[1:])
+    return tuple(
+        tuple(_read_attribute(der, at.start, at.stop) for at in children(der, rdn.start, rdn.stop))
+        for rdn in rdns
+    )
+
+
+def _read_attribute(der: bytes, start: int, stop: int) -> Attribute:
+    kind, value = children(der, start, stop)
+    return Attribute(_dotted(der[kind.start : kind.stop]), *_value(der[kind.stop : value.stop]))
+
+
+def _value(der: bytes) -> tuple[str | bytes, bytes]:
+    """The value of one TLV, and the TLV."""
+    at = next(iter(children(der, 0, len(der))))
+    encoding = _ENCODINGS.get(at.tag)
+    if encoding is None:
+        return der, der
+    try:
+        return der[at.start : at.stop].decode(encoding), der
+    except UnicodeDecodeError:
+        return der, der
+
+
+def _dotted(octets: bytes) -> str:
+    arcs, arc = [], 0
+    for octet in octets:
+        arc = arc << 7 | octet & 0x7F
+        if octet < 0x80:
+            arcs.append(arc)
+            arc = 0
+    first = min(arcs[0] // 40, 2) if arcs else 0
+    return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:]) if arcs else ()))
+
+
+# -- from text -------------------------------------------------------------------------------------
+
+_TYPE = re.compile(r"\s*(?:oid\.)?(\d+(?:\.\d+)+|[A-Za-z][A-Za-z0-9-]*)\s*=", re.IGNORECASE)
+_HEX = re.compile(r"\s*#((?:[0-9A-Fa-f]{2})+)\s*(?=[,;+]|\Z)")
+_PART = re.compile(r'\\([0-9A-Fa-f]{2})|\\(.)|([^\\,;+"]+|")', re.DOTALL)
+_QUOTED_PART = re.compile(r'\\([0-9A-Fa-f]{2})|\\(.)|([^\\"]+)', re.DOTALL)
+_ONELINE = re.compile(r"(?<!\\)([/+])(?=(?:\d+(?:\.\d+)+|[A-Za-z][A-Za-z0-9-]*)=)")
+_ONELINE_ESCAPE = re.compile(r"\\x([0-9A-Fa-f]{2})|\\([/+])")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def parse_name(text: str) -> Name:
+    r"""Parse a DN: RFC 4514 and 2253, what nginx and OpenSSL print, `/O=Example/CN=alice`.
+
+    Raises ValueError: what is wrong, and what to write instead.
+    """
+    if text.startswith("/"):
+        return _parse_oneline(text)
+    rdns: list[tuple[Attribute, ...]] = []
+    rdn: list[Attribute] = []
+    at = 0
+    while True:
+        attribute, at = _parse_attribute(text, at)
+        rdn.append(attribute)
+        behind = text[at : at + 1]
+        if behind != "+":
+            rdns.append(tuple(rdn))
+            rdn = []
+        if not behind:
+            return tuple(reversed(rdns))
+        at += 1
+
+
+def _parse_attribute(text: str, at: int) -> tuple[Attribute, int]:
+    found = _TYPE.match(text, at)
+    if found is None:
+        raise ValueError(f"{text!r} is no DN: no `type=` in {text[at:][:40]!r}", _HINT)
+    oid, at = _oid(found[1]), found.end()
+    hexadecimal = _HEX.match(text, at)
+    if hexadecimal is not None:
+        return Attribute(oid, _from_hex(hexadecimal[1])), hexadecimal.end()
+    while text[at : at + 1] == " ":
+        at += 1
+    if text[at : at + 1] == '"':
+        value, at = _parse_quoted(text, at + 1)
+    else:
+        value, at = _parse_value(text, at)
+    return Attribute(oid, _checked(value, text)), at
+
+
+def _oid(name: str) -> str:
+    oid = name if name[0].isdigit() else OIDS.get(name.lower(), "")
+    if not oid:
+        raise ValueError(f"unknown attribute type {name!r}", "write its OID: 2.5.4.3=alice")
+    return oid
+
+
+def _from_hex(digits: str) -> str | bytes:
+    try:
+        der = bytes.fromhex(digits)
+        tag = der[0]
+        only(der, tag)
+        return _value(der)[0]
+    except ValueError as error:
+        raise ValueError(f"#{digits} is no DER value: {error}", _HINT) from None
+
+
+def _parse_value(text: str, at: int) -> tuple[bytes, int]:
+    """An unquoted value: up to a separator, without the blanks behind it that aren't escaped."""
+    octets, kept = b"", 0
+    while found := _PART.match(text, at):
+        at = found.end()
+        octets += _octets(found)
+        plain = found[3]
+        kept = len(octets) - len(plain) + len(plain.rstrip(" ")) if plain else len(octets)
+    return octets[:kept], at
+
+
+def _parse_quoted(text: str, at: int) -> tuple[bytes, int]:
+    octets = b""
+    while found := _QUOTED_PART.match(text, at):
+        at = found.end()
+        octets += _octets(found)
+    rest = re.compile(r'" *(?=[,;+]|\Z)').match(text, at)
+    if rest is None:
+        raise ValueError(f"{text!r} is no DN: a quotation mark too many or too few", _HINT)
+    return octets, rest.end()
+
+
+def _octets(found: re.Match[str]) -> bytes:
+    if found[1]:
+        return bytes.fromhex(found[1])
+    return (found[2] or found[3]).encode("utf-8", "surrogatepass")
+
+
+def _checked(octets: bytes, text: str) -> str:
+    try:
+        value = octets.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{text!r} is no DN: its escapes are no UTF-8", _HINT) from None
+    if _CONTROL.search(value):
+        raise ValueError(f"{text!r}: no certificate with a control character is taken", _HINT)
+    return value
+
+
+def _parse_oneline(text: str) -> Name:
+    """`/O=Example/CN=alice`, the first RDN first: X509_NAME_oneline, and nginx's legacy form."""
+    _, *parts = _ONELINE.split(text)
+    if not parts or not _ONELINE.match(text):
+        raise ValueError(f"{text!r} is no DN", _HINT)
+    rdns: list[tuple[Attribute, ...]] = []
+    for separator, part in zip(parts[::2], parts[1::2], strict=True):
+        kind, _, raw = part.partition("=")
+        octets = b""
+        at = 0
+        for found in _ONELINE_ESCAPE.finditer(raw):
+            octets += raw[at : found.start()].encode("utf-8", "surrogatepass")
+            octets += bytes.fromhex(found[1]) if found[1] else found[2].encode()
+            at = found.end()
+        value = _checked(octets + raw[at:].encode("utf-8", "surrogatepass"), text)
+        attribute = Attribute(_oid(kind), value)
+        if separator == "+" and rdns:
+            rdns[-1] = (*rdns[-1], attribute)
+        else:
+            rdns.append((attribute,))
+    return tuple(rdns)
+
+
+# -- to text ---------------------------------------------------------------------------------------
+
+_SPECIAL = re.compile('[\\\\"+,;<>]|^[# ]| $')
+
+
+def canonical_text(name: Name) -> str:
+    r"""Write a name in the one way that globs and regular expressions look at.
+
+    RFC 4514, the last RDN first; attributes of one RDN in the order of their OIDs; types by
+    OpenSSL's short names, or dotted; what is no string as `#` and its DER in hex.  What RFC 4514
+    escapes is written in hex (`\2C`), so that a `,` or `+` in a pattern is never part of a value.
+    """
+    return ",".join(
+        "+".join(f"{NAMES.get(oid, oid)}={_canonical_value(value)}" for oid, value in rdn)
+        for rdn in reversed([_sorted([(a.oid, a.value) for a in rdn]) for rdn in name])
+    )
+
+
+def _canonical_value(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        return "#" + value.hex().upper()
+    return _SPECIAL.sub(lambda found: escape_in_hex(found[0]), value)
+
+
+def escape_in_hex(character: str) -> str:
+    r"""Write one character of ASCII as `\2C`."""
+    return f"\\{ord(character):02X}"
+
+
+def spellings(name: Name) -> Iterator[str]:
+    """A name as nginx and OpenSSL write it: RFC 2253 with escapes, and in one line twice.
+
+    What refuses is asked about these too.  `name` is one that was read from DER.
+    """
+    yield ",".join("+".join(map(_rfc2253, reversed(rdn))) for rdn in reversed(name))
+    yield ", ".join(" + ".join(map(_spaced, rdn)) for rdn in name)
+    yield "".join(_oneline(rdn, escape=True) for rdn in name)
+    yield "".join(_oneline(rdn, escape=False) for rdn in name)
+
+
+def _short(oid: str) -> str:
+    return "street" if oid == "2.5.4.9" else NAMES.get(oid, oid)
+
+
+def _escape_octets(value: str) -> str:
+    """Octets above 0x7f as OpenSSL's ASN1_STRFLGS_ESC_MSB writes them."""
+    if value.isascii():
+        return value
+    octets = value.encode("utf-8", "surrogatepass")
+    return "".join(chr(octet) if octet < 0x80 else f"\\{octet:02X}" for octet in octets)
+
+
+def _rfc2253(attribute: Attribute) -> str:
+    oid, value, der = attribute
+    if isinstance(value, bytes) or oid not in NAMES:
+        return f"{_short(oid)}=#{der.hex().upper()}"
+    text = _SPECIAL.sub(r"\\\g<0>", value)
+    return f"{_short(oid)}={_escape_octets(text)}"
+
+
+def _spaced(attribute: Attribute) -> str:
+    oid, value, der = attribute
+    if isinstance(value, bytes):
+        return f"{_short(oid)} = #{der.hex().upper()}"
+    text = _escape_octets(re.sub(r'[\\"]', r"\\\g<0>", value))
+    return f'{_short(oid)} = "{text}"' if _SPECIAL.search(value) else f"{_short(oid)} = {text}"
+
+
+def _oneline(rdn: Iterable[Attribute], *, escape: bool) -> str:
+    """`/type=value`, as X509_NAME_oneline does since OpenSSL 3 (`escape`) and did before."""
+    found = ""
+    for oid, _, der in rdn:
+        at = next(iter(children(der, 0, len(der))))
+        octets = der[at.start + (at.tag == 0x03) : at.stop]
+        value = "".join(
+            f"\\{chr(o)}"
+            if escape and o in b"/+"
+            else chr(o)
+            if 0x20 <= o < 0x7F
+            else f"\\x{o:02X}"
+            for o in octets
+        )
+        found += f"{'+' if escape and found else '/'}{_short(oid)}={value}"
+    return found

@@ -1,0 +1,409 @@
+"""One identity has many spellings: patterns are compared by what they mean."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from asking import ask, matches, site
+from cryptography import x509
+from der import der_oid, tlv
+from pki import CA, Leaf
+
+from sidecar.core.decision import Reason
+from sidecar.core.policy.uri_spelling import normal_uri
+
+staff = CA("Staff")
+
+ORGANIZATION, COUNTRY, NAME, IDENTIFIER = "2.5.4.10", "2.5.4.6", "2.5.4.3", "2.5.4.97"
+UTF8, PRINTABLE, T61, BMP, UNIVERSAL, BITS = 0x0C, 0x13, 0x14, 0x1E, 0x1C, 0x03
+
+Attribute = tuple[str, int, bytes]
+
+
+def subject(*rdns: list[Attribute]) -> bytes:
+    """A Name, DER, each RDN of one or more attributes."""
+    return tlv(
+        0x30,
+        *(tlv(0x31, *(tlv(0x30, der_oid(oid), tlv(tag, v)) for oid, tag, v in r)) for r in rdns),
+    )
+
+
+def named(*rdns: list[Attribute]) -> Leaf:
+    return staff.forge(subject=subject(*rdns))
+
+
+def allowed(rule: str, leaf: Leaf, **fields: str) -> bool:
+    return ask(site(f"[{rule}]"), leaf, **fields).allowed
+
+
+def denied(rule: str, leaf: Leaf, **fields: str) -> bool:
+    found = ask(site("verified", f"    deny: [{rule}]\n"), leaf, **fields).reason
+    assert found in (Reason.DENIED_BY_RULE, Reason.ALLOWED)
+    return found is Reason.DENIED_BY_RULE
+
+
+def is_taken(leaf: Leaf) -> bool:
+    return ask(site("verified"), leaf).reason is not Reason.MALFORMED_CERTIFICATE
+
+
+def dn(text: str) -> str:
+    """A rule on `dn`, the text quoted for YAML."""
+    return "{dn: '" + text.replace("'", "''") + "'}"
+
+
+jose = named([(ORGANIZATION, UTF8, b"Ex")], [(NAME, UTF8, "é".encode())])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CN=é,O=Ex",
+        "cn=é,o=Ex",
+        "CN=é, O=Ex",
+        "CN = é , O = Ex",
+        r"CN=\C3\A9,O=Ex",
+        r"CN=\c3\a9,O=Ex",
+        'CN="é",O="Ex"',
+        "2.5.4.3=é,OID.2.5.4.10=Ex",
+        "CN=#0C02C3A9,O=#13024578",
+        "commonName=é,organizationName=Ex",
+        "/O=Ex/CN=é",
+        r"/O=Ex/CN=\xC3\xA9",
+        "CN=é;O=Ex",
+    ],
+)
+def test_a_dn_is_compared_as_a_name(text: str) -> None:
+    """Escapes, quotes, blanks, the case and the form of types don't count, on either side."""
+    assert allowed(dn(text), jose)
+    assert denied(dn(text), jose)
+
+
+@pytest.mark.parametrize("text", ["CN=É,O=Ex", "CN=é,O=ex", "CN=é", "CN=é+O=Ex", "CN=é,O=Ex,C=DE"])
+def test_another_name_is_another_name(text: str) -> None:
+    """The case of values, the number of RDNs and what shares an RDN count."""
+    assert not allowed(dn(text), jose)
+    assert not denied(dn(text), jose)
+
+
+def test_the_order_of_rdns_counts_for_what_grants_only() -> None:
+    """What refuses also sees OpenSSL's order, the first RDN first."""
+    assert not allowed(dn("O=Ex,CN=é"), jose)
+    assert denied(dn("O = Ex, CN = é"), jose)
+
+
+def test_the_order_within_an_rdn_does_not_count() -> None:
+    """A SET has no order: both spellings of a multi-valued RDN are one name."""
+    for attributes in ([0, 1], [1, 0]):
+        both = [(NAME, UTF8, b"a"), (ORGANIZATION, UTF8, b"Ex")]
+        leaf = named([both[i] for i in attributes])
+        if not is_taken(leaf):
+            continue
+        for text in ("CN=a+O=Ex", "O=Ex+CN=a", "/CN=a+O=Ex", "o = Ex + cn = a"):
+            assert allowed(dn(text), leaf)
+            assert denied(dn(text), leaf)
+        assert allowed(dn("CN=a+*"), leaf)
+        assert denied(dn("O=Ex+*"), leaf) or denied(dn("CN=a+*"), leaf)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (UTF8, "Jürgen".encode()),
+        (T61, "Jürgen".encode("latin-1")),
+        (BMP, "Jürgen".encode("utf-16-be")),
+        (UNIVERSAL, "Jürgen".encode("utf-32-be")),
+    ],
+)
+def test_the_kind_of_string_does_not_count(tag: int, value: bytes) -> None:
+    """UTF8String, T61String, BMPString and UniversalString of one text are one name."""
+    leaf = named([(NAME, tag, value)])
+    if not is_taken(leaf):
+        return
+    assert allowed(dn("CN=Jürgen"), leaf)
+    assert denied(dn(r"CN=J\C3\BCrgen"), leaf)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "organizationIdentifier=PSDDE-1",
+        "organizationidentifier=PSDDE-1",
+        "2.5.4.97=PSDDE-1",
+        "2.5.4.97=#0C0750534444452D31",
+        "2.5.4.97=#130750534444452D31",
+        "/organizationIdentifier=PSDDE-1",
+    ],
+)
+def test_a_type_beyond_rfc_4514_has_several_spellings(text: str) -> None:
+    """By OpenSSL's name, by OID with text, and by OID with DER in hex as RFC 4514 wants it."""
+    leaf = named([(IDENTIFIER, UTF8, b"PSDDE-1")])
+    assert allowed(dn(text), leaf)
+    assert denied(dn(text), leaf)
+
+
+def test_a_canonically_equal_letter_grants_only_as_written_and_refuses_always() -> None:
+    """A certificate with `é` of two characters is refused by the one with one, and vice versa."""
+    apart = named([(NAME, UTF8, "e\u0301".encode())])
+    kelvin = named([(NAME, UTF8, "\u212a".encode())])
+    assert denied("{cn: 'é'}", apart)
+    assert denied(dn("CN=é"), apart)
+    assert denied("{cn: '*é'}", apart)
+    assert denied("{cn: K}", kelvin)
+    assert not allowed("{cn: K}", kelvin)
+    assert not allowed(dn("CN=K"), kelvin)
+    assert not allowed("{cn: 'é'}", apart)
+
+
+def test_a_value_cannot_pose_as_a_further_rdn() -> None:
+    """Text that reads like RDNs within one value grants nothing to it."""
+    posing = named([(NAME, UTF8, b"alice,O=Ex")])
+    slash = named([(ORGANIZATION, UTF8, b"Ex/CN=alice")])
+    hexadecimal = named([(NAME, UTF8, b"#0C02C3A9")])
+    assert not allowed(dn("CN=alice,O=Ex"), posing)
+    assert not allowed(dn("/O=Ex/CN=alice"), slash)
+    assert denied(dn("/O=Ex/CN=alice"), slash)
+    assert not allowed(dn("CN=#0C02C3A9"), hexadecimal)
+    assert not allowed(dn("CN=*,O=Ex"), posing)
+    assert not allowed(dn("~CN=.*,O=Ex"), posing)
+    assert allowed(dn(r"CN=alice\,*"), posing)
+    assert allowed(dn(r"CN=alice\2C*"), posing)
+    assert allowed(dn(r"~CN=alice\\2CO=Ex"), posing)
+    assert denied(dn(r"CN=alice\,*"), posing)
+
+
+def test_a_glob_that_refuses_sees_nginx_own_spelling() -> None:
+    """`deny` may be written by what was logged; `allow` looks at the canonical text alone."""
+    leaf = named([(ORGANIZATION, UTF8, b"Ex")], [(NAME, UTF8, "Jürgen".encode())])
+    for text in (r"CN=J\C3\BCrgen,*", "/O=Ex/CN=*", "*, CN = *", r"~CN=J\\C3\\BC.*"):
+        assert denied(dn(text), leaf), text
+        assert not allowed(dn(text), leaf), text
+
+
+def test_several_cns_of_active_directory_are_one_dn() -> None:
+    """`CN=Alice Smith,CN=Users` has two CNs: `dn` names it whole, `cn` must name both to grant."""
+    leaf = named([(NAME, UTF8, b"Users")], [(NAME, UTF8, b"Alice Smith")])
+    assert allowed(dn("CN=Alice Smith,CN=Users"), leaf)
+    assert not allowed("{cn: Alice Smith}", leaf)
+    assert allowed("{cn: [Alice Smith, Users]}", leaf)
+    assert denied("{cn: Alice Smith}", leaf)
+
+
+def test_an_issuer_is_compared_like_a_subject() -> None:
+    """`issuer_dn` takes the same spellings."""
+    leaf = staff.issue("alice")
+    for text in ("cn = Staff", "/CN=Staff", "CN=#13055374616666"):
+        assert allowed("{issuer_dn: '" + text + "'}", leaf)
+        assert denied("{issuer_dn: '" + text + "'}", leaf)
+
+
+# -- addresses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "expected"),
+    [
+        ("192.0.2.7", "::ffff:192.0.2.7", True),
+        ("::ffff:192.0.2.7", "192.0.2.7", True),
+        ("::ffff:c000:207", "192.0.2.7", True),
+        ("::ffff:192.0.2.0/120", "192.0.2.9", True),
+        ("192.0.2.0/24", "::ffff:192.0.2.9", True),
+        ("::ffff:0:0/96", "10.0.0.1", True),
+        ("::/0", "10.0.0.1", False),
+        ("::/0", "2001:db8::1", True),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("fe80::1", "fe80::1%eth0", True),
+        ("2001:DB8:0::1", "2001:db8::1", True),
+    ],
+)
+def test_an_address_is_one_address(pattern: str, address: str, expected: bool) -> None:
+    """IPv4 and IPv4-mapped are the same address, in patterns, networks and requests."""
+    assert matches("client_ip", pattern, address) is expected
+    assert matches("ip", pattern, address, refusing=True) is expected
+    leaf = staff.issue("alice")
+    rule = f'{{client_ip: "{pattern}"}}'
+    assert allowed(rule, leaf, client_ip=address) is expected
+    assert denied(rule, leaf, client_ip=address) is expected
+
+
+def test_a_mapped_address_in_a_certificate_is_its_ipv4_address() -> None:
+    """A SAN of 16 octets neither evades a rule nor another host's address."""
+    leaf = staff.issue("alice", ip=["::ffff:10.0.0.1"])
+    assert denied("{ip: 10.0.0.1}", leaf)
+    assert denied("{ip: 10.0.0.0/8}", leaf)
+    assert allowed("{ip: 10.0.0.1}", leaf)
+    rules = site("verified", "    san_matches_host: true\n")
+    assert ask(rules, leaf, host="10.0.0.1").allowed
+    assert ask(rules, leaf, host="[::ffff:10.0.0.1]").allowed
+    assert not ask(rules, leaf, host="10.0.0.2").allowed
+
+
+# -- names of the SAN --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "expected"),
+    [
+        ("ALICE*", "ALICE@x", True),
+        ("ALICE*", "alice@x", False),
+        ("*EX.COM", "a@ex.com", True),
+        ("*ice@EX.COM", "alice@Ex.com", True),
+        ("ALICE*EX.COM", "ALICE@ex.com", True),
+        ("A*E*COM", "ALICE@ex.com", True),
+        ("a*E*COM", "ALICE@ex.com", False),
+        ("*", "a@x", True),
+        ("*@x@*", "a@x@y", True),
+        ("~.*@EX[.]com", "a@EX.com", True),
+        ("~.*@EX[.]com", "a@eX.COM", True),
+        ("~.*@EX[.]com", "a@exxcom", False),
+        ("~A.*@ex[.]com", "a@ex.com", False),
+        ("~[^@]+@(x|Y)", "a@y", True),
+        (r"~a\@EX", "a@ex", True),
+        ("~ALICE@EX|BOB@EX", "BOB@EX", True),
+    ],
+)
+def test_a_mail_hosts_case_does_not_count(pattern: str, value: str, expected: bool) -> None:
+    """Neither exact, nor in a glob without `@`, nor in a regular expression."""
+    assert matches("email", pattern, value) is expected
+    assert matches("email", pattern, value, refusing=True) is expected
+
+
+def test_a_mail_regex_whose_host_is_unclear_refuses_without_case() -> None:
+    """Where the host's part of an expression can't be told, what refuses ignores case."""
+    for pattern in ("~(ALICE@EX|BOB@EX)", "~.*EX[.]COM", "~.{0,}(?:@)EX[.]COM"):
+        value = "BOB@ex" if "BOB" in pattern else "bob@ex.com"
+        assert matches("email", pattern, value, refusing=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        ("spiffe://example.org/ns/a", "SPIFFE://Example.ORG/ns/a"),
+        ("SPIFFE://Example.org/ns/a", "spiffe://example.org/ns/a"),
+        ("https://example.org/a", "https://example.org:443/a"),
+        ("https://example.org/", "https://example.org"),
+        ("https://example.org/a", "https://example.org/%61"),
+        ("https://example.org/%c3%a9", "https://example.org/%C3%A9"),
+        ("https://example.org/a/b", "https://example.org/a/./c/../b"),
+        ("https://example.org/a/b", "https://example.org/a/%2e/b"),
+        ("spiffe://example.org/ns/*", "spiffe://EXAMPLE.org/ns/a"),
+        ("SPIFFE://EXAMPLE.org/ns/*", "spiffe://example.org/ns/a"),
+        ("*EXAMPLE.org/ns/*", "spiffe://example.org/ns/a"),
+        ("~spiffe://Example[.]org/.*", "spiffe://example.org/ns/a"),
+    ],
+)
+def test_another_spelling_of_a_uri_is_refused_and_not_granted(pattern: str, value: str) -> None:
+    """RFC 3986, 6.2.2: what refuses sees through case, escapes, dots and ports; what grants not."""
+    assert matches("uri", pattern, value, refusing=True)
+    assert not matches("uri", pattern, value)
+
+
+def test_another_uri_is_another_uri() -> None:
+    """The case of a path counts on both sides."""
+    for value in ("https://example.org/B", "https://example.org/b/", "https://example.com/b"):
+        assert not matches("uri", "https://example.org/b", value, refusing=True)
+    assert normal_uri("urn:Ex:A") == "urn:Ex:A"
+    assert normal_uri("https://x/../../a") == "https://x/a"
+
+
+def test_a_principal_name_is_refused_without_case() -> None:
+    """Active Directory knows one user by any case of the name; what grants takes it as written."""
+    for pattern in ("alice@corp.example", "alice@*", "~alice@.*"):
+        assert matches("upn", pattern, "Alice@CORP.example", refusing=True)
+        assert not matches("upn", pattern, "Alice@CORP.example")
+
+
+def test_a_dot_at_the_end_of_a_dns_name_evades_no_rule() -> None:
+    """`example.com.` is `example.com` to what refuses."""
+    assert matches("dns", "a.example.com", "a.example.com.", refusing=True)
+    assert matches("dns", "*.example.com", "a.EXAMPLE.com.", refusing=True)
+    assert not matches("dns", "a.example.com", "a.example.com.")
+
+
+@pytest.mark.parametrize("text", ["clientauth", "CLIENTAUTH", "ClientAuth"])
+def test_the_case_of_a_key_usages_name_does_not_count(text: str) -> None:
+    """`clientauth` is clientAuth."""
+    assert matches("eku", text, "1.3.6.1.5.5.7.3.2")
+
+
+# -- what OpenSSL prints -------------------------------------------------------------------------
+
+UID = "uid, which is RFC 4514's UID in a pattern that grants"
+ODD: dict[str, list[list[Attribute]]] = {
+    "umlaut": [[(COUNTRY, PRINTABLE, b"DE")], [(NAME, UTF8, "Jürgen".encode())]],
+    "specials": [[(NAME, UTF8, b'a "b", +\\<>;= #')]],
+    "slash": [[(ORGANIZATION, UTF8, b"a/b+c")], [(NAME, UTF8, b"#x ")]],
+    "type within": [[(ORGANIZATION, UTF8, b"a/CN=b")], [(NAME, UTF8, b"x,O=y")]],
+    "blanks": [[(NAME, UTF8, b" a  b ")]],
+    "one blank": [[(NAME, UTF8, b" ")]],
+    "two RDNs": [[(ORGANIZATION, UTF8, b"Ex"), (NAME, UTF8, b"b"), (NAME, UTF8, b"a")]],
+    "two RDNs, sorted": [[(NAME, UTF8, b"b"), (ORGANIZATION, UTF8, b"Ex")]],
+    "BMPString": [[(NAME, BMP, "Jürgen".encode("utf-16-be"))]],
+    "T61String": [[(NAME, T61, "Jürgen".encode("latin-1"))]],
+    "UniversalString": [[(NAME, UNIVERSAL, "Jü".encode("utf-32-be"))]],
+    "an OID that OpenSSL knows": [[(IDENTIFIER, UTF8, b"PSDDE-1")]],
+    "an OID that nobody knows": [[("1.2.3.4.5", UTF8, b"abc")], [(NAME, UTF8, b"a")]],
+    "bits": [[("2.5.4.45", BITS, b"\0\1\2")], [(NAME, UTF8, b"a")]],
+    "emoji": [[(NAME, UTF8, "😀".encode())]],
+    "backslash": [[(NAME, UTF8, rb"EX\alice")]],
+    "hex-like": [[(NAME, UTF8, rb"\C3\BC")]],
+    "street, mail, DC": [
+        [("0.9.2342.19200300.100.1.25", 0x16, b"ex")],
+        [("2.5.4.9", UTF8, b"Main")],
+        [("1.2.840.113549.1.9.1", 0x16, b"a@ex.com")],
+    ],
+    UID: [[("0.9.2342.19200300.100.1.44", UTF8, b"unique")], [(NAME, UTF8, b"a")]],
+    "jurisdiction": [
+        [("1.3.6.1.4.1.311.60.2.1.3", PRINTABLE, b"DE")],
+        [("2.5.4.15", UTF8, b"Private Organization")],
+        [("2.5.4.4", UTF8, b"Smith")],
+        [("2.5.4.42", UTF8, b"Al")],
+        [("0.9.2342.19200300.100.1.1", UTF8, b"u")],
+        [("2.5.4.5", PRINTABLE, b"17")],
+        [("2.5.4.12", UTF8, b"Dr")],
+    ],
+}
+
+
+def issue_odd(name: str) -> Leaf | None:
+    """A certificate with an odd name; None where it isn't one that is taken."""
+    leaf = named(*ODD[name])
+    return leaf if is_taken(leaf) else None
+
+
+@pytest.mark.parametrize("form", ["RFC2253", "oneline", "compat", ""])
+@pytest.mark.parametrize("name", list(ODD))
+def test_what_openssl_prints_refuses(name: str, form: str, tmp_path: Path) -> None:
+    """`deny: [{dn: …}]` with what `openssl x509 -subject` prints keeps that certificate out."""
+    leaf = issue_odd(name)
+    if leaf is None:
+        return  # never let in anyway
+    path = tmp_path / "leaf.pem"
+    path.write_bytes(leaf.pem)
+    options = ["-nameopt", form] if form else []
+    command = ["openssl", "x509", "-noout", "-subject", *options, "-in", str(path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = printed.removeprefix("subject=").removesuffix("\n").removeprefix(" ")
+    assert denied(dn(text), leaf), text
+    if form == "RFC2253" and name != UID:
+        assert allowed(dn(text), leaf), text
+        assert allowed(dn(text), named(*ODD[name]))
+
+
+def test_odd_names_are_read() -> None:
+    """Of the names above only those are refused that the certificate's reader doesn't take."""
+    assert sum(issue_odd(name) is not None for name in ODD) >= len(ODD) - 3
+
+
+def test_an_authority_that_names_itself_otherwise_is_the_same(tmp_path: Path) -> None:
+    """An issuer as `openssl x509 -issuer` prints it, by a rule on `issuer_dn`."""
+    name = x509.Name.from_rfc4514_string("CN=Ünder,O=Ex")
+    ca = CA("under", subject=name)
+    leaf = ca.issue("alice")
+    path = tmp_path / "leaf.pem"
+    path.write_bytes(leaf.pem)
+    command = ["openssl", "x509", "-noout", "-issuer", "-in", str(path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = printed.removeprefix("issuer=").strip()
+    assert denied("{issuer_dn: '" + text + "'}", leaf)
