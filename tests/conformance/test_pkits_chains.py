@@ -18,12 +18,7 @@ from sidecar.core.wire import AuthzRequest
 
 DENIED = {
     "DSA": "DSA, signed with SHA-1: refused as weak, or not readable",
-    "NameChaining|Rollover|CaseInsensitive": "names equal by RFC 5280, 7.1, not octet by octet",
-    "DN.*nameConstraints": "constraints on directory names are refused, not processed",
-    "URInameConstraints": "constraints on URIs are refused, not processed",
     "Polic": "policy constraints, mappings and inhibitAnyPolicy are refused, not processed",
-    "SelfIssuedpathLen": "a self-issued intermediate counts for the path's length",
-    "GeneralizedTimenotBefore": "a year before 2050 as GeneralizedTime (RFC 5280, 4.1.2.5)",
     "cRLIssuerTest30": "the CRL issuer's certificate is on no CRL but its own",
 }
 """Valid, and denied: whatever matches, and why."""
@@ -53,5 +48,5 @@ def test_every_valid_one_is_allowed(name: str) -> None:
 
 
 def test_what_is_allowed_is_no_less() -> None:
-    """Of the 88 valid ones 47 are allowed: a change that denies more is seen."""
-    assert sum(map(is_allowed, ends("Valid"))) == 47
+    """Of the 88 valid ones 66 are allowed: a change that denies more is seen."""
+    assert sum(map(is_allowed, ends("Valid"))) == 66

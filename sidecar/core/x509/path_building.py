@@ -1,42 +1,40 @@
 """From a client certificate up to a trust anchor: who issued it, and is that one of ours?
 
-Two ways.  Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers by
-name and signature (RFC 5280, 6.1: CA flag, keyCertSign, path length, validity); it does not
-check name constraints or the leaf's key usage: nginx's OpenSSL has.  Policy processing along the
-path (RFC 5280, 6.1.5: mappings, inhibitAnyPolicy) nobody does: nginx doesn't ask for it.  Where
-the sidecar verifies (`verify: sidecar`), `verified_path` asks `cryptography`'s verifier, which
-checks name constraints, critical extensions and clientAuth too; what it would pass over is refused
-here: constraints on directory names and policies, critical or not, and on mail addresses that
-stand in a subject.
+Two ways, both by name and signature, both with a bound on the signatures that are checked.
+
+Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers (RFC 5280, 6.1:
+CA flag, keyCertSign, path length, validity).  It does not check name constraints, extended key
+usages, the strength of keys and digests, critical extensions or the leaf's key usage: nginx's
+OpenSSL has.
+
+Where the sidecar verifies (`verify: sidecar`), `verified_path` accepts no chain that OpenSSL
+refuses for the purpose `sslclient` at security level 2 (see `client_purpose` and
+`name_constraints`; tests/conformance/test_openssl_agreement.py compares).  It does not process
+policies: an authority that constrains them is refused.  Neither way asks about revocation.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TypeVar
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from cryptography.x509.verification import (
-    Criticality,
-    ExtensionPolicy,
-    Policy,
-    PolicyBuilder,
-    Store,
-    VerificationError,
-)
+from sidecar.core.errors import printable
 
+from . import extension_values as ext
 from .certificate import ClientCert
+from .client_purpose import (
+    Profile,
+    client_fault,
+    is_version_1,
+    issuer_fault,
+    may_have_issued,
+)
 from .der import comparable_name
+from .keys import UnusableKey, public_key, subject_public_key_info
+from .name_constraints import Refused, check_names
 from .signature import is_signed_by
-
-E = TypeVar("E", bound=x509.ExtensionType)
 
 MAX_DEPTH = 8
 """Most certificates between a leaf and its anchor."""
@@ -44,46 +42,79 @@ MAX_DEPTH = 8
 MAX_SIGNATURES = 32
 """Most signatures checked for one certificate: a bound on what a hostile one can cost."""
 
+_KEY_CERT_SIGN = 0x04
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Authority:
     """A certificate that may issue others: an anchor or an intermediate of a trust.
 
-    `name` is comparable, `key` its public key.
+    `name` is comparable; `key` its public key, None where it can't be used, and `key_fault` says
+    why.  `profile` is what `verify: sidecar` asks about, None where it can't be read; `fault` says
+    why no such chain goes through it, or nothing.
     """
 
     cert: ClientCert
     name: bytes
-    key: object
+    key: object | None
+    key_fault: str
     is_ca: bool
     path_length: float
+    profile: Profile | None
+    fault: str
 
     @classmethod
     def of(cls, cert: ClientCert) -> Authority:
-        """Read what path building needs."""
-        constraints = _extension(cert.x509, x509.BasicConstraints)
-        usage = _extension(cert.x509, x509.KeyUsage)
-        # A version 1 certificate has no extensions; as an anchor it was chosen by hand.
-        is_ca = constraints.ca if constraints else cert.x509.version is x509.Version.v1
-        length = constraints.path_length if constraints else None
+        """Read what path building needs.  What can't be read issues nothing."""
+        is_ca, length = _issues(cert)
+        profile, fault = _profile(cert)
+        key, key_fault = _key(cert)
         return cls(
             cert=cert,
             name=_comparable(cert.subject_name),
-            key=cert.x509.public_key(),
-            is_ca=is_ca and (usage is None or usage.key_cert_sign),
-            path_length=math.inf if length is None else length,
+            key=key,
+            key_fault=key_fault,
+            is_ca=is_ca,
+            path_length=length,
+            profile=profile,
+            fault=fault if profile is None else issuer_fault(profile),
         )
 
 
-def _extension(cert: x509.Certificate, kind: type[E]) -> E | None:
+def _key(cert: ClientCert) -> tuple[object | None, str]:
     try:
-        return cert.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
+        return public_key(subject_public_key_info(cert.signed)), ""
+    except UnusableKey as error:
+        return None, str(error)
+
+
+def _issues(cert: ClientCert) -> tuple[bool, float]:
+    """Whether a certificate may sign others, and its path length."""
+    try:
+        found = ext.extensions_of(cert)
+        usage, constraints = found.get(ext.KEY_USAGE), found.get(ext.BASIC_CONSTRAINTS)
+        if usage is not None and not ext.bits(usage.value) & _KEY_CERT_SIGN:
+            return False, 0
+        if constraints is None:
+            # A version 1 certificate has no extensions; as an anchor it was chosen by hand.
+            return is_version_1(cert), math.inf
+        is_ca, length = ext.basic_constraints(constraints.value)
+    except ValueError:
+        return False, 0
+    return is_ca, math.inf if length is None else length
+
+
+def _profile(cert: ClientCert) -> tuple[Profile | None, str]:
+    try:
+        return Profile.of(cert), ""
+    except ValueError as error:
+        return None, f"it can't be read as OpenSSL reads it: {error}"
 
 
 Path = tuple[ClientCert, ...]
 """A leaf's issuers, nearest first, the anchor last; empty where the leaf itself is the anchor."""
+
+_Chain = tuple[Authority, ...]
 
 
 class Anchors:
@@ -91,13 +122,11 @@ class Anchors:
 
     def __init__(self, anchors: Sequence[ClientCert], intermediates: Sequence[ClientCert]) -> None:
         self._anchors = {a.sha256: a for a in anchors}
-        self._between = {i.sha256: i for i in intermediates if i.sha256 not in self._anchors}
-        self._all = {**self._anchors, **self._between}
+        between = {i.sha256: i for i in intermediates if i.sha256 not in self._anchors}
+        self._all = {**self._anchors, **between}
         self._by_name: dict[bytes, list[Authority]] = {}
         for authority in map(Authority.of, self._all.values()):
             self._by_name.setdefault(authority.name, []).append(authority)
-        self._intermediates = [i.x509 for i in self._between.values()]
-        self._store = Store([a.x509 for a in anchors]) if anchors else None
         self._turns = sorted(t for c in self._all.values() for t in (c.not_before, c.not_after + 1))
 
     @property
@@ -137,18 +166,37 @@ class Anchors:
     # -- verify: sidecar
 
     def verified_path(self, cert: ClientCert, now: float) -> Path | None:
-        """A path that `cryptography`'s verifier accepts for a client at `now`, or None."""
-        if self._store is None:
+        """A path of a client's certificate that holds by all that `sslclient` asks, or None."""
+        leaf, _ = _profile(cert)
+        if leaf is None or client_fault(leaf) or not valid(cert, now):
             return None
-        builder = PolicyBuilder().store(self._store).time(datetime.fromtimestamp(now, UTC))
-        builder = builder.extension_policies(ca_policy=_CA, ee_policy=_CLIENT)
-        verifier = builder.max_chain_depth(MAX_DEPTH).build_client_verifier()
-        try:
-            chain = verifier.verify(cert.x509, self._intermediates).chain
-        except (VerificationError, ValueError, UnsupportedAlgorithm):
-            return None
-        path = tuple(self._all[c.fingerprint(_SHA256).hex()] for c in chain[1:])
-        return None if _mail_goes_unchecked((cert, *path)) else path
+        if cert.sha256 in self._anchors:
+            return ()
+        budget = iter(range(MAX_SIGNATURES))
+        for chain in self._chains(cert, leaf, now, (), budget):
+            if _names_are_permitted(leaf, chain):
+                return tuple(authority.cert for authority in chain)
+        return None
+
+    def _chains(
+        self, cert: ClientCert, low: Profile, now: float, below: _Chain, budget: Iterator[int]
+    ) -> Iterator[_Chain]:
+        if low.weak_signature:
+            return
+        for authority in self._by_name.get(_comparable(cert.issuer_name), ()):
+            high, issuer = authority.profile, authority.cert
+            if high is None or authority in below or not _may_verify(authority, below, now):
+                continue
+            if not may_have_issued(high, issuer.serial, low, cert.algorithm):
+                continue
+            if next(budget, None) is None:
+                return
+            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert.x509):
+                continue
+            if issuer.sha256 in self._anchors:
+                yield (*below, authority)
+            elif len(below) < MAX_DEPTH:
+                yield from self._chains(issuer, high, now, (*below, authority), budget)
 
 
 def valid(cert: ClientCert, now: float) -> bool:
@@ -158,7 +206,7 @@ def valid(cert: ClientCert, now: float) -> bool:
 
 def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
     """Whether an authority may stand above these: a valid CA whose path length suffices."""
-    if not issuer.is_ca or not valid(issuer.cert, now):
+    if not issuer.is_ca or issuer.key is None or not valid(issuer.cert, now):
         return False
     return not below or sum(not _is_self_issued(c) for c in below) <= issuer.path_length
 
@@ -176,58 +224,36 @@ def _comparable(name: bytes) -> bytes:
         return name
 
 
-def _signs_certificates(_: Policy, __: x509.Certificate, usage: x509.KeyUsage | None) -> None:
-    if usage is not None and not usage.key_cert_sign:
-        raise ValueError("its keyUsage lacks keyCertSign")
+def _may_verify(issuer: Authority, below: _Chain, now: float) -> bool:
+    """As `_may_issue`, by what OpenSSL asks of an authority."""
+    if issuer.fault or issuer.profile is None or not valid(issuer.cert, now):
+        return False
+    profiles = [authority.profile for authority in below if authority.profile is not None]
+    return sum(not each.self_issued for each in profiles) <= issuer.profile.path_length
 
 
-def _constrains_no_directory(
-    _: Policy, __: x509.Certificate, names: x509.NameConstraints | None
-) -> None:
-    """The verifier passes over a constraint on directory names that isn't marked critical."""
-    if names is not None and any(isinstance(n, x509.DirectoryName) for n in _subtrees(names)):
-        raise ValueError("its nameConstraints are about directory names")
+def issuer_remarks(certs: Iterable[ClientCert]) -> Iterator[str]:
+    """Of each authority through which `verify: sidecar` verifies nothing: its name, and why."""
+    for cert in certs:
+        authority = Authority.of(cert)
+        if authority.fault and not authority.key_fault and authority.is_ca:
+            name = printable(cert.dn[:200])
+            yield f"verify: sidecar verifies nothing by {name}: {authority.fault}"
 
 
-def _subtrees(names: x509.NameConstraints) -> list[x509.GeneralName]:
-    return [*(names.permitted_subtrees or ()), *(names.excluded_subtrees or ())]
+def _names_are_permitted(leaf: Profile, chain: _Chain) -> bool:
+    """Whether every certificate's names lie within the constraints of all above it.
 
-
-def _mail_goes_unchecked(chain: Path) -> bool:
-    """Whether a constraint on mail stands above an address in a subject.
-
-    RFC 5280, 4.2.1.10, applies it to emailAddress where the SAN has no address; the verifier
-    doesn't.
+    A self-issued authority's own names are passed over, but for a leaf's (RFC 5280, 6.1.4 (b)).
     """
-    return any(
-        cert.x509.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
-        and not cert.email
-        and any(map(_constrains_mail, chain[above:]))
-        for above, cert in enumerate(chain, 1)
-    )
-
-
-def _constrains_mail(cert: ClientCert) -> bool:
-    names = _extension(cert.x509, x509.NameConstraints)
-    return names is not None and any(isinstance(n, x509.RFC822Name) for n in _subtrees(names))
-
-
-def _is_for_clients(_: Policy, __: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
-    wanted = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-    if usage is not None and wanted.isdisjoint(usage):
-        raise ValueError("its extendedKeyUsage lacks clientAuth")
-
-
-_SHA256 = SHA256()
-
-_CA = (
-    ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
-    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_certificates)
-    .may_be_present(x509.NameConstraints, Criticality.AGNOSTIC, _constrains_no_directory)
-    .require_not_present(x509.PolicyConstraints)
-    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_clients)
-)
-_CLIENT = ExtensionPolicy.permit_all().may_be_present(
-    x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_clients
-)
+    profiles = [leaf, *(authority.profile for authority in chain if authority.profile)]
+    try:
+        for at, low in enumerate(profiles):
+            if at and low.self_issued:
+                continue
+            for high in profiles[at + 1 :]:
+                if high.constraints is not None:
+                    check_names(low.names, high.constraints, is_leaf=at == 0)
+    except Refused:
+        return False
+    return True

@@ -96,7 +96,8 @@ def test_names_outside_or_not_comparable_do_not(
     ("usages", "verified"),
     [
         ([ExtendedKeyUsageOID.CLIENT_AUTH], True),
-        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], False),
         ([ExtendedKeyUsageOID.SERVER_AUTH], False),
         ([ExtendedKeyUsageOID.EMAIL_PROTECTION], False),
     ],

@@ -1,0 +1,72 @@
+"""Names as OpenSSL compares them: blanks and the case of ASCII letters don't count.
+
+Narrower than RFC 5280, 7.1 (`der.comparable_name`), which folds the case of all letters and
+normalizes: names that are equal here are equal there, and to OpenSSL.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .der import OID, SEQUENCE, Tlv, children, only
+
+Name = tuple[tuple[bytes, ...], ...]
+"""Relative names in their order, each with its attributes sorted."""
+
+SET, UTF8, BMP, UNIVERSAL = 0x31, 0x0C, 0x1E, 0x1C
+_ENCODINGS = {UTF8: "utf-8", BMP: "utf-16-be", UNIVERSAL: "utf-32-be"}
+_SINGLE_OCTET = (0x13, 0x14, 0x16)
+"""PrintableString, T61String, IA5String: OpenSSL reads all three as Latin-1."""
+_AS_THEY_ARE = (0x03, 0x12, SEQUENCE)
+"""BIT STRING, NumericString, SEQUENCE: compared octet by octet.  It reads no other type."""
+
+MAX_NAME = 16384
+
+
+@lru_cache(maxsize=512)
+def canonical_name(der: bytes) -> Name:
+    """A DER Name in the form that OpenSSL compares.  Raises ValueError."""
+    if len(der) > MAX_NAME:
+        raise ValueError(f"a name of more than {MAX_NAME} octets")
+    outer = only(der, SEQUENCE)
+    return tuple(_relative(der, rdn) for rdn in children(der, outer.start, outer.stop))
+
+
+def _relative(der: bytes, rdn: Tlv) -> tuple[bytes, ...]:
+    if rdn.tag != SET:
+        raise ValueError("a relative name that is no SET")
+    return tuple(sorted(_attribute(der, a) for a in children(der, rdn.start, rdn.stop)))
+
+
+def _attribute(der: bytes, at: Tlv) -> bytes:
+    kind, value = children(der, at.start, at.stop)
+    if at.tag != SEQUENCE or kind.tag != OID:
+        raise ValueError("an attribute that is no type and value")
+    octets = der[value.start : value.stop]
+    if value.tag in _ENCODINGS or value.tag in _SINGLE_OCTET:
+        text = text_of(value.tag, octets).encode()
+        # bytes.split and bytes.lower know ASCII alone, as OpenSSL's do
+        return der[at.start : kind.stop] + b"\x0c" + b" ".join(text.split()).lower()
+    if value.tag not in _AS_THEY_ARE:
+        raise ValueError("an attribute of a type that OpenSSL doesn't read in names")
+    return der[at.start : kind.stop] + bytes([value.tag]) + octets
+
+
+def text_of(tag: int, octets: bytes) -> str:
+    """The text of a string type.  Raises ValueError."""
+    text = octets.decode(_ENCODINGS.get(tag, "latin-1"))
+    if tag == BMP and any(ord(letter) > 0xFFFF for letter in text):
+        raise ValueError("a BMPString beyond its plane")
+    return text
+
+
+def attributes(der: bytes) -> list[tuple[bytes, int, bytes]]:
+    """OID (DER), tag and octets of every attribute of a DER Name.  Raises ValueError."""
+    found = []
+    outer = only(der, SEQUENCE)
+    for rdn in children(der, outer.start, outer.stop):
+        for attribute in children(der, rdn.start, rdn.stop):
+            kind, value = children(der, attribute.start, attribute.stop)
+            octets = der[value.start : value.stop]
+            found.append((der[attribute.start : kind.stop], value.tag, octets))
+    return found

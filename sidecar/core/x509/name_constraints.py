@@ -1,0 +1,223 @@
+"""Name constraints as OpenSSL applies them (RFC 5280, 4.2.1.10): a certificate's names, and whether
+an authority's subtrees let them be.
+
+Refused beyond OpenSSL, since unsure: every kind of name that isn't one of DNS, mail, URI, IP and
+directory name where a subtree of that kind stands above it; mail addresses and URIs that are not
+plain; a wildcard that could stand for an excluded host.  Not checked, as OpenSSL doesn't: a CN
+beside a DNS name in the SAN.  An authority for `partner.test` may therefore issue any CN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .canonical_name import Name, attributes, canonical_name, text_of
+from .certificate import ClientCert
+from .extension_values import (
+    DIRECTORY,
+    DNS,
+    IP,
+    MAIL,
+    OTHER,
+    URI,
+    GeneralName,
+    subtrees,
+)
+
+MAX_COMPARISONS = 20_000
+"""Most names times subtrees that are compared for one certificate and one authority."""
+
+_COMMON_NAME = bytes.fromhex("0603550403")
+_EMAIL_ADDRESS = bytes.fromhex("06092a864886f70d010901")
+_SMTP_UTF8_MAILBOX = bytes.fromhex("06082b06010505070809")
+_IA5 = 0x16
+
+_HOST_LIKE = re.compile(r"[A-Za-z0-9_.-]*\.[A-Za-z0-9_.-]*")
+_PLAIN_MAIL = re.compile(rb"[^@\x00-\x20\x7f-\xff\"\\]+@[A-Za-z0-9._-]+")
+_PLAIN_URI = re.compile(
+    rb"[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9._-]+)(?::[0-9]*)?(?:/.*)?", re.DOTALL
+)
+_PLAIN_BASE = re.compile(rb"[A-Za-z0-9._-]*")
+
+
+class Refused(ValueError):
+    """A name that an authority's constraints don't let be; the text says which."""
+
+
+class Constraints(NamedTuple):
+    """The subtrees of one authority."""
+
+    permitted: tuple[GeneralName, ...]
+    excluded: tuple[GeneralName, ...]
+
+
+def read_constraints(value: bytes) -> Constraints:
+    """Read nameConstraints.  Raises ValueError, also for bases that aren't plain."""
+    found: tuple[list[GeneralName], list[GeneralName]] = ([], [])
+    for permitted, base in subtrees(value):
+        _check_base(base)
+        found[not permitted].append(base)
+    return Constraints(tuple(found[0]), tuple(found[1]))
+
+
+def _check_base(base: GeneralName) -> None:
+    octets = base.octets
+    if base.tag == IP and len(octets) not in (8, 32):
+        raise ValueError("a constraint on addresses that is no address and mask")
+    if base.tag in (DNS, URI) and not _PLAIN_BASE.fullmatch(octets):
+        raise ValueError("a constraint on hosts that is no host")
+    if base.tag == MAIL and not (_PLAIN_BASE.fullmatch(octets) or _PLAIN_MAIL.fullmatch(octets)):
+        raise ValueError("a constraint on mail that is neither a host nor an address")
+
+
+class Names(NamedTuple):
+    """What constraints are held against: a certificate's subject and alternative names."""
+
+    subject: Name
+    mail: tuple[tuple[int, bytes], ...]
+    hosts: tuple[bytes, ...]
+    alternative: tuple[GeneralName, ...]
+
+
+def names_of(cert: ClientCert, alternative: list[GeneralName]) -> Names:
+    """The names of a certificate, whose SAN is `alternative`.  Raises ValueError.
+
+    `hosts`: CNs that look like a DNS name.
+    """
+    found = attributes(cert.subject_name)
+    cns = [text_of(tag, octets) for oid, tag, octets in found if oid == _COMMON_NAME]
+    return Names(
+        subject=canonical_name(cert.subject_name),
+        mail=tuple((tag, octets) for oid, tag, octets in found if oid == _EMAIL_ADDRESS),
+        hosts=tuple(cn.encode() for cn in cns if _HOST_LIKE.fullmatch(cn.rstrip("\0"))),
+        alternative=tuple(alternative),
+    )
+
+
+def check_names(names: Names, constraints: Constraints, *, is_leaf: bool) -> None:
+    """Check all names of a certificate against one authority's subtrees.  Raises `Refused`."""
+    asked = list(names.alternative)
+    for tag, octets in names.mail:
+        if tag != _IA5:
+            raise Refused("an emailAddress in the subject that is no IA5String")
+        asked.append(GeneralName(MAIL, octets))
+    if is_leaf and not any(name.tag == DNS for name in names.alternative):
+        asked += [GeneralName(DNS, host) for host in names.hosts]
+    count = (len(asked) + 1) * (len(constraints.permitted) + len(constraints.excluded))
+    if count > MAX_COMPARISONS:
+        raise Refused("more names than are compared")
+    if names.subject:
+        _check_directory(names.subject, constraints)
+    for name in asked:
+        _check(name, constraints)
+
+
+def _check_directory(name: Name, constraints: Constraints) -> None:
+    _decide(
+        "its subject",
+        [_starts_with(name, base) for base in constraints.permitted if base.tag == DIRECTORY],
+        [_starts_with(name, base) for base in constraints.excluded if base.tag == DIRECTORY],
+    )
+
+
+def _starts_with(name: Name, base: GeneralName) -> bool:
+    wanted = canonical_name(base.octets)
+    return name[: len(wanted)] == wanted
+
+
+def _decide(what: str, permitted: list[bool], excluded: list[bool]) -> None:
+    if permitted and not any(permitted):
+        raise Refused(f"{what} is in no permitted subtree")
+    if any(excluded):
+        raise Refused(f"{what} is in an excluded subtree")
+
+
+def _check(name: GeneralName, constraints: Constraints) -> None:
+    permitted = [base for base in constraints.permitted if base.tag == name.tag]
+    excluded = [base for base in constraints.excluded if base.tag == name.tag]
+    if name.tag == OTHER and name.octets.startswith(_SMTP_UTF8_MAILBOX):
+        every = constraints.permitted + constraints.excluded
+        if any(base.tag == MAIL for base in every):
+            raise Refused("an SmtpUTF8Mailbox below a constraint on mail")
+    if not permitted and not excluded:
+        return
+    if name.tag == DIRECTORY:
+        _check_directory(canonical_name(name.octets), constraints)
+        return
+    if name.tag not in _MATCHERS:
+        raise Refused("a kind of name whose constraints are not compared")
+    lies_in, may_lie_in, form = _MATCHERS[name.tag]
+    if form is not None and not form.fullmatch(name.octets):
+        raise Refused(f"the name {name.octets[:80]!r}, which is not plain")
+    _decide(
+        f"the name {name.octets[:80]!r}",
+        [lies_in(name.octets, base.octets) for base in permitted],
+        [may_lie_in(name.octets, base.octets) for base in excluded],
+    )
+
+
+# -- one name and one base ------------------------------------------------------------------------
+
+
+def _host_in(name: bytes, base: bytes) -> bool:
+    """DNS: the host itself or below it; below it alone where the base begins with a dot."""
+    name, base = name.lower(), base.lower()
+    if not base:
+        return True
+    if not name.endswith(base) or len(name) < len(base):
+        return False
+    return len(name) == len(base) or base.startswith(b".") or name[-len(base) - 1] == ord(".")
+
+
+def _host_may_be_in(name: bytes, base: bytes) -> bool:
+    """As `_host_in`, and a wildcard that could stand for a host in there."""
+    if _host_in(name, base) or _host_in(name, base.removeprefix(b".")):
+        return True
+    return name.startswith(b"*") and _host_in(base.removeprefix(b"."), name[1:].removeprefix(b"."))
+
+
+def _mail_in(address: bytes, base: bytes) -> bool:
+    """An address, or all of a host, or all below one where the base begins with a dot."""
+    local, _, host = address.rpartition(b"@")
+    base_local, at, base_host = base.rpartition(b"@")
+    if not at and base.startswith(b"."):
+        return len(address) > len(base) and host.lower().endswith(base.lower())
+    return base_local in (b"", local) and host.lower() == base_host.lower()
+
+
+def _mail_may_be_in(address: bytes, base: bytes) -> bool:
+    """As `_mail_in`; case in the local part doesn't count, and no host means every."""
+    return not base or _mail_in(address.lower(), base.lower())
+
+
+def _uri_in(uri: bytes, base: bytes) -> bool:
+    """The URI's host itself, or below the base where that begins with a dot."""
+    found = _PLAIN_URI.fullmatch(uri)
+    host = found[1].lower() if found else b""
+    if base.startswith(b"."):
+        return len(host) > len(base) and host.endswith(base.lower())
+    return host == base.lower()
+
+
+def _uri_may_be_in(uri: bytes, base: bytes) -> bool:
+    return not base or _uri_in(uri, base) or _uri_in(uri.rstrip(b"."), base)
+
+
+def _address_in(address: bytes, base: bytes) -> bool:
+    """Address and mask, of the same family."""
+    if len(base) != 2 * len(address):
+        return False
+    network, mask = base[: len(address)], base[len(address) :]
+    return all((a ^ n) & m == 0 for a, n, m in zip(address, network, mask, strict=True))
+
+
+_Match = Callable[[bytes, bytes], bool]
+_MATCHERS: dict[int, tuple[_Match, _Match, re.Pattern[bytes] | None]] = {
+    DNS: (_host_in, _host_may_be_in, None),
+    MAIL: (_mail_in, _mail_may_be_in, _PLAIN_MAIL),
+    URI: (_uri_in, _uri_may_be_in, _PLAIN_URI),
+    IP: (_address_in, _address_in, re.compile(rb"(?:.{4}|.{16})", re.DOTALL)),
+}
+"""By kind: lies within a permitted base; may lie within an excluded one; the form that is plain."""
