@@ -35,8 +35,7 @@ from sidecar.core.revocation.crl.index import (
     watermark,
 )
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
-from sidecar.core.x509.bundle import read_bundle
-from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.bundle import Bundle, read_bundle
 from sidecar.runtime.crl_worker import read_crl_aside
 from sidecar.runtime.files import MAX_POLICY, Signature, crl_place, read_file, signature
 
@@ -100,7 +99,7 @@ class WatchedSources:
         self.forgiving = self.unread = False
         self.backwards = 0
 
-    def certificates(self, path: str) -> list[ClientCert]:
+    def certificates(self, path: str) -> Bundle:
         """The certificates of a file.  Raises OSError, ValueError."""
         return self._keep(
             ("pem", path), self.base / path, lambda found: read_bundle(self._read(found))

@@ -15,8 +15,7 @@ from pathlib import Path
 from sidecar.core.policy.spec import is_address, shown
 from sidecar.core.revocation.crl.index import Crl, read_crl
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
-from sidecar.core.x509.bundle import read_bundle
-from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.bundle import Bundle, read_bundle
 
 MAX_POLICY = 16 * 1024 * 1024
 MAX_FILE = 512 * 1024 * 1024
@@ -96,7 +95,7 @@ class DirectSources:
     state_dir: Path
     trusted_only: bool = False
 
-    def certificates(self, path: str) -> list[ClientCert]:
+    def certificates(self, path: str) -> Bundle:
         """The certificates of a file.  Raises OSError, ValueError."""
         return read_bundle(read_file(self.base / path, trusted_only=self.trusted_only))
 

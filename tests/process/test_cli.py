@@ -11,8 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
+import chains
 import pytest
 from daemon import ROOT
+from der import pem
 from pki import CA, Leaf
 
 from sidecar.commands import revoke
@@ -226,3 +228,16 @@ def test_schema_is_json() -> None:
     """schema prints a JSON Schema for editors."""
     found = run(ROOT, "schema")
     assert json.loads(found.stdout)["title"] == "mtls-sidecar policy"
+
+
+@pytest.mark.parametrize("kind", ["sm2", "secp160r1"])
+def test_check_warns_of_an_authority_whose_key_cannot_be_used(place: Path, kind: str) -> None:
+    """`check` names the file and which certificate of it; the policy stands."""
+    odd = chains.Spec(chains.name(chains.cn("Odd")), chains.key(kind), (chains.basic(),))
+    der = chains.signed(odd, chains.root())
+    (place / "ca.crt").write_bytes(staff.pem + pem("CERTIFICATE", der))
+    done = run(place, "check", "policy.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "policy.yaml:3:" in done.stderr
+    assert "ca.crt: certificate 2 (CN=Odd) verifies nothing: " in done.stderr
+    assert "Traceback" not in done.stderr

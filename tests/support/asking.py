@@ -18,8 +18,7 @@ from sidecar.core.policy.spec import is_address
 from sidecar.core.revocation.crl.index import Crl, read_crl
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
 from sidecar.core.wire import AuthzRequest, build
-from sidecar.core.x509.bundle import read_bundle
-from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.bundle import Bundle, read_bundle
 
 NOW = time.time()
 
@@ -36,7 +35,7 @@ class Memory:
         except KeyError:
             raise FileNotFoundError(2, "No such file or directory", path) from None
 
-    def certificates(self, path: str) -> list[ClientCert]:
+    def certificates(self, path: str) -> Bundle:
         return read_bundle(self._read(path))
 
     def denylist(self, path: str) -> Denylist:

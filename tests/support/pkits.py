@@ -15,6 +15,7 @@ from sidecar.core.errors import MalformedCertificate
 from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.revocation.crl.index import Crl, CrlError, read_crl
 from sidecar.core.revocation.denylist import Denylist
+from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.path_building import Anchors
 
@@ -79,8 +80,8 @@ def suite() -> Suite:
 class Sources:
     """The suite's files as those of a policy."""
 
-    def certificates(self, path: str) -> list[ClientCert]:
-        return [cert(ANCHOR)] if path == "anchor" else list(suite().intermediates)
+    def certificates(self, path: str) -> Bundle:
+        return Bundle((cert(ANCHOR),) if path == "anchor" else suite().intermediates)
 
     def denylist(self, path: str) -> Denylist:
         raise FileNotFoundError(path)

@@ -16,8 +16,9 @@ from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.nginx.locations import Chooser, SelectorError, duplicates
 from sidecar.core.revocation.crl.index import Crl, CrlError, CrlIndex
 from sidecar.core.revocation.denylist import Denylist
+from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
-from sidecar.core.x509.path_building import Anchors, Path
+from sidecar.core.x509.path_building import Anchors, Path, issuer_remarks
 
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
@@ -30,7 +31,7 @@ P = ParamSpec("P")
 class Sources(Protocol):
     """Where a policy's files come from.  Paths are as the policy writes them."""
 
-    def certificates(self, path: str) -> list[ClientCert]:
+    def certificates(self, path: str) -> Bundle:
         """The certificates of a PEM file (see `read_bundle`).  Raises OSError, ValueError."""
 
     def denylist(self, path: str) -> Denylist:
@@ -164,10 +165,11 @@ class _Build:
 
     def trust(self, name: str, spec: TrustSpec) -> Trust:
         """One trust with its files read."""
-        anchors = self._certificates(spec.ca)
+        verifies = spec.verify == "sidecar"
+        anchors = self._certificates(spec.ca, verifies)
         if not spec.ca and any(name.text == "ca" for name, _ in spec.node.pairs or ()):
             self.report.add(spec.node, f"trust {name!r} names no ca", "add ca: pki/ca.crt")
-        between = self._certificates(spec.intermediates)
+        between = self._certificates(spec.intermediates, verifies)
         store = Anchors(anchors, between)
         found = [(place, self._crl(place, name, store.der)) for place in spec.crl]
         crls = tuple(crl for _, crl in found if crl is not None)
@@ -216,10 +218,14 @@ class _Build:
             self.report.add(place.node, f"{shown(place.text)}: {message}", *map(str, hint))
         return None
 
-    def _certificates(self, places: Sequence[Located]) -> list[ClientCert]:
+    def _certificates(self, places: Sequence[Located], verifies: bool) -> list[ClientCert]:
         found: list[ClientCert] = []
         for place in places:
-            found += self._take(place, self.sources.certificates, place.text) or []
+            bundle = self._take(place, self.sources.certificates, place.text)
+            if bundle is not None:
+                found += bundle
+                for remark in (*bundle.remarks, *(issuer_remarks(bundle) if verifies else ())):
+                    self._warn(place.node, f"{shown(place.text)}: {remark}")
         return found
 
     def _denylist(self, place: Located) -> Denylist | None:
