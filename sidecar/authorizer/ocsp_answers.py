@@ -14,20 +14,22 @@ simply no answer, which is UNKNOWN.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 
 from sidecar.core.evaluate import Question
 from sidecar.core.revocation.denylist import Status
-from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, verify_response
+from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key, verify_response
 from sidecar.runtime import fetch_protocol
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,9 @@ MAX_ASKING = 32
 
 MAX_ANSWERS = 4096
 """Answers, and pauses, that are kept; the one not used for longest goes first."""
+
+MAX_BYTES = 32 * 2**20
+"""About how many bytes the answers may take, with the certificates that they are about."""
 
 REFRESH_FROM = 0.75
 """Part of an answer's life after which it is asked for again; jitter adds up to a tenth."""
@@ -133,21 +138,41 @@ class _Query:
 
 @dataclass(slots=True)
 class _Entry:
-    """One remembered answer and what it takes to ask again."""
+    """One remembered answer, its DER as verified at `at`, and what it takes to ask again."""
 
     answer: OcspAnswer
     query: _Query
+    der: bytes
+    at: float
     refresh_at: float
     used: bool = True
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes: the response is there as read, too."""
+        return len(self.query.cert) + len(self.query.issuer) + 3 * len(self.der) + 1000
+
+
+class Record(NamedTuple):
+    """A verified response as it is kept across a restart; DER, and when it was verified."""
+
+    trust: str
+    cert: bytes
+    issuer: bytes
+    response: bytes
+    at: float
+
 
 class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
-    """The verified answers, by `ocsp_key`; reading never waits.  Bounded in size.
+    """The verified answers, by `ocsp_key`; reading never waits.  Bounded in number and bytes.
 
-    What is read here may have ended: the reader compares `until` with its own `now`.  An answer
-    that says revoked stays after its end, until a later one takes its place.
+    What is read here may have ended, or begin only after a clock went back: the reader asks
+    `holds` with its own `now`.  An answer that says revoked stays after its end, until a later one
+    takes its place; where there is no more room, the good ones go first.
 
-    `changed` is called when a certificate's status turns: who remembers decisions forgets them.
+    `changed` is called when a certificate's status turns, or when what was good ends sooner than
+    was known: who remembers decisions forgets them.  `version` counts what was kept and forgotten,
+    `turns` how often that was so.
     """
 
     def __init__(
@@ -165,6 +190,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._size = size
         self._changed = changed
         self._entries: OrderedDict[OcspKey, _Entry] = OrderedDict()
+        self._bytes = 0
+        self.version = self.turns = 0
         self._asking: dict[OcspKey, asyncio.Task[None]] = {}
         self._pauses: OrderedDict[OcspKey | str, float] = OrderedDict()
         self._logged: dict[tuple[str, str], float] = {}
@@ -183,9 +210,9 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return len(self._entries)
 
     def fresh(self, key: OcspKey) -> bool:
-        """Whether there is an answer for `key` that has not ended."""
+        """Whether there is an answer for `key` that holds now."""
         entry = self._entries.get(key)
-        return entry is not None and self._clock() < entry.answer.until
+        return entry is not None and entry.answer.holds(self._clock())
 
     async def ensure(self, question: Question, tolerance: float, deadline: float) -> bool:
         """Wait up to `deadline` seconds for an answer; whether there is one now.
@@ -218,21 +245,22 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             der = await self._client.query(
                 query.trust, query.cert, query.issuer, ASK_SECONDS, nonce
             )
-            answer = self._verify(der, query, nonce)
-            self._keep(key, _Entry(answer, query, self._refresh_at(answer)))
+            now = self._clock()
+            answer = self._verify(der, query, nonce, now)
+            self._keep(key, _Entry(answer, query, der, now, self._refresh_at(answer)))
         except NoAnswer as failure:
             self._failed(key, query.trust, failure)
         else:
             self._pauses.pop(query.trust, None)
 
-    def _verify(self, der: bytes, query: _Query, nonce: bytes) -> OcspAnswer:
+    def _verify(self, der: bytes, query: _Query, nonce: bytes | None, now: float) -> OcspAnswer:
         """The fetcher is trusted to carry a response, not to have judged it."""
         try:
             cert = x509.load_der_x509_certificate(query.cert)
             issuer = x509.load_der_x509_certificate(query.issuer)
         except ValueError as error:
             raise NoAnswer("refused", str(error)) from None
-        answer = verify_response(der, cert, issuer, self._clock(), query.tolerance, nonce)
+        answer = verify_response(der, cert, issuer, now, query.tolerance, nonce)
         if answer.status is Status.UNKNOWN:
             raise NoAnswer("unverified", answer.detail)
         return answer
@@ -240,15 +268,66 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _keep(self, key: OcspKey, entry: _Entry) -> None:
         """Remember an answer.  Raises `NoAnswer` if a later one is there already (a replay)."""
         held = self._entries.get(key)
-        if held is not None and held.answer.this_update > entry.answer.this_update:
-            raise NoAnswer("older", "older than the answer held")
-        entry.used = held is None
+        if held is not None:
+            self._follow(held.answer, entry)
+            entry.used = False
+            self._bytes -= held.weight
         self._entries[key] = entry
         self._entries.move_to_end(key)
-        while len(self._entries) > self._size:
-            self._entries.popitem(last=False)
-        if held is not None and held.answer.status is not entry.answer.status:
+        self._bytes += entry.weight
+        self.version += 1
+        self._make_room()
+        if held is not None and _turns(held.answer, entry.answer):
+            self.turns += 1
             self._changed(key)
+        elif entry.answer.status is Status.REVOKED:
+            self.turns += 1
+
+    def _follow(self, held: OcspAnswer, entry: _Entry) -> None:
+        """Let a new answer take the place of the one held.  Raises `NoAnswer`."""
+        new = entry.answer
+        if held.this_update > new.this_update:
+            # A good one from the future, as seen by a clock that went back, holds nobody up.
+            if held.status is Status.REVOKED or entry.at >= held.since:
+                raise NoAnswer("older", "older than the answer held")
+        elif held.status is new.status is Status.GOOD and held.until >= new.since > held.since:
+            entry.answer = replace(new, since=held.since)  # good all the time
+
+    def _make_room(self) -> None:
+        """Forget what was not used for longest, what says revoked last of all."""
+        while self._entries and (len(self._entries) > self._size or self._bytes > MAX_BYTES):
+            good = (k for k, e in self._entries.items() if e.answer.status is Status.GOOD)
+            self._drop(next(good, next(iter(self._entries))))
+
+    def _drop(self, key: OcspKey) -> None:
+        self._bytes -= self._entries.pop(key).weight
+        self.version += 1
+
+    # -- across a restart
+
+    def records(self) -> list[Record]:
+        """What is held, to be kept: that not used for longest first."""
+        found = ((entry.query, entry) for entry in self._entries.values())
+        return [Record(q.trust, q.cert, q.issuer, e.der, e.at) for q, e in found]
+
+    def restore(self, record: Record, tolerance: int) -> bool:
+        """Take what was kept, if it passes the same checks again; whether it did.
+
+        It is checked as at the moment when it was verified first, since an answer that says revoked
+        counts after its end, too; whether it holds now is the reader's to ask.
+        """
+        query = _Query(record.trust, record.cert, record.issuer, tolerance)
+        cert, issuer = (hashlib.sha256(der).hexdigest() for der in (record.cert, record.issuer))
+        key = ocsp_key(cert, issuer, tolerance)
+        try:
+            answer = self._verify(record.response, query, None, record.at)
+            if answer.status is Status.GOOD and self._clock() >= answer.until:
+                return False
+            due = self._refresh_at(answer)
+            self._keep(key, _Entry(answer, query, record.response, record.at, due))
+        except NoAnswer:
+            return False
+        return True
 
     def _failed(self, key: OcspKey, trust: str, failure: NoAnswer) -> None:
         self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
@@ -295,9 +374,18 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         for key, entry in list(self._entries.items()):
             ended = now >= entry.answer.until
             if ended and entry.answer.status is not Status.REVOKED:
-                del self._entries[key]
+                self._drop(key)
             elif now >= entry.refresh_at and entry.used and key not in self._asking:
                 paused = self._paused(key, entry.query.trust)
                 if len(self._asking) < MAX_ASKING // 2 and not paused:
                     self._start(key, entry.query)
-        self._pauses = OrderedDict((k, end) for k, end in self._pauses.items() if end > now)
+        lasting = ((k, end) for k, end in self._pauses.items() if 0.0 < end - now <= self._pause)
+        self._pauses = OrderedDict(lasting)
+
+
+def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
+    """Whether a decision by the answer held could be another by the new one."""
+    if held.status is not new.status:
+        return True
+    shorter = new.until < held.until or new.since > held.since
+    return shorter and new.status is Status.GOOD

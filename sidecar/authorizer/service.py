@@ -30,6 +30,7 @@ from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 from .connection import Connection, Service
 from .decision_cache import Engine
 from .ocsp_answers import OcspAnswers, OcspClient
+from .ocsp_file import OcspFile
 from .policy_store import Reload, Store
 from .status_page import Status
 
@@ -89,6 +90,7 @@ class Daemon:
         )
         client = OcspClient(Path(settings.fetch_socket))
         self.answers = OcspAnswers(client, changed=lambda _: self.service.engine.forget())
+        self.ocsp_file = OcspFile(Path(settings.state_dir), self.answers)
         self.problems: tuple[str, ...] = ()
         self.loaded_at = 0.0
         self._warned: set[tuple[str, float]] = set()
@@ -98,6 +100,7 @@ class Daemon:
         first = self.store.load()
         self.service = Service(self._engine(first.policy), self.ledger, self.settings.limits)
         self.service.ask = self._ask
+        self.ocsp_file.load(first.policy.trusts)
         self.counts.connections = lambda: len(self.service.connections)
         self.counts.ocsp_answers = lambda: len(self.answers)
         self.counts.ocsp_failures = self.answers.failures
@@ -129,6 +132,7 @@ class Daemon:
             )
         ]
         chores.append(asyncio.create_task(self.answers.keep_fresh()))
+        chores.append(asyncio.create_task(self.ocsp_file.keep()))
         failed: list[BaseException] = []
 
         def ended(chore: asyncio.Task[None]) -> None:
@@ -153,6 +157,7 @@ class Daemon:
             await asyncio.gather(*chores, return_exceptions=True)
             for path in sockets.made:
                 remove_socket(path)
+            self.ocsp_file.save()
             self.ledger.log()
             self.decisions.close()
             log.info("stopped")

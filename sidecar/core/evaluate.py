@@ -325,6 +325,8 @@ def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientC
     crl = _crl_answer(trust, cert, issuer, now)
     if crl is not None and crl.status is Status.REVOKED:
         return crl
+    if crl is not None:
+        inquiry.until(crl.until)  # it may say revoked then, whatever the responder says
     ocsp = _ocsp_answer(inquiry, trust, cert, issuer)
     if crl is not None and ocsp is None:
         return crl
@@ -366,9 +368,9 @@ def _ocsp_answer(
         return None
     key = ocsp_key(cert.sha256, issuer.sha256, trust.clock_tolerance)
     answer = inquiry.answers.get(key)
-    if answer is not None and _responder_revoked(answer, trust, issuer, inquiry.now):
+    if answer is not None and _responder_revoked(inquiry, answer, trust, issuer):
         return Answer(Status.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf)
-    if answer is not None and inquiry.now < answer.until:
+    if answer is not None and answer.holds(inquiry.now):
         return Answer(answer.status, "ocsp", answer.detail, answer.until)
     inquiry.questions.append(Question(key, trust.name, cert, issuer))
     if answer is not None and answer.status is Status.REVOKED:  # an old answer revives nobody
@@ -376,7 +378,9 @@ def _ocsp_answer(
     return Answer(Status.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
 
 
-def _responder_revoked(answer: OcspAnswer, trust: Trust, issuer: ClientCert, now: float) -> bool:
+def _responder_revoked(
+    inquiry: _Inquiry, answer: OcspAnswer, trust: Trust, issuer: ClientCert
+) -> bool:
     """Whether a delegated responder may no longer speak (RFC 6960, 4.2.2.2.1).
 
     Only the denylists and CRLs at hand are asked; a responder's own OCSP is not.
@@ -387,8 +391,12 @@ def _responder_revoked(answer: OcspAnswer, trust: Trust, issuer: ClientCert, now
         delegate = from_der(answer.delegate.public_bytes(Encoding.DER))
     except MalformedCertificate:
         return True
+    now = inquiry.now
     found = _denied(trust, delegate, now) or _crl_answer(trust, delegate, issuer, now)
-    return found is not None and found.status is Status.REVOKED
+    if found is None:
+        return False
+    inquiry.until(found.until)
+    return found.status is Status.REVOKED
 
 
 def _utc(moment: object) -> str:

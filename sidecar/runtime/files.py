@@ -5,10 +5,12 @@ Only regular files, only up to a size, never half of a change that happens meanw
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +76,36 @@ def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> 
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", path)
     if trusted_only and found.st_mode & stat.S_IWOTH:
         raise PermissionError(errno.EPERM, "everyone may write it; chmod o-w it", path)
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file whole: written beside it, synced, renamed; its directory is made.
+
+    Whatever stood there, a FIFO or a link too, is replaced itself.  Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file that can't be used to NAME.broken, so that a new one can be written."""
+    with contextlib.suppress(OSError):
+        path.replace(path.with_name(f"{path.name}.broken"))
 
 
 def crl_state_path(state_dir: Path, trust: str, url: str) -> Path:

@@ -281,6 +281,48 @@ def test_no_fetcher_no_answer(tmp_path: Path) -> None:
     run(check)
 
 
+def test_a_clock_that_goes_back_forgets_an_answer(tmp_path: Path) -> None:
+    """Before its `thisUpdate` an answer proves nothing; once the clock is right, it does again."""
+
+    async def check() -> None:
+        async with bench(tmp_path, crafted(start=-60, end=3600)) as b:
+            assert await b.status(ALICE) is Status.GOOD
+            key = question(ALICE).key
+            b.responder.answer = giving(b"", 500)
+            b.ahead = -86_400
+            assert not b.answers.fresh(key)
+            assert not await b.answers.ensure(question(ALICE), 5.0, 5.0)
+            b.ahead = 0
+            assert b.answers.fresh(key)
+
+    run(check)
+
+
+def test_a_later_answer_from_the_future_holds_nobody_up(tmp_path: Path) -> None:
+    """Kept while the clock was a day ahead: the right one takes its place, unless it revoked."""
+
+    async def check() -> None:
+        async with bench(tmp_path, crafted(start=86_000, end=90_000)) as b:
+            b.ahead = 86_400
+            b.client.query = lying(86_000)  # type: ignore[method-assign]  # a clock can't be set
+            assert await b.status(ALICE) is Status.GOOD
+            b.client.query = lying(-60)  # type: ignore[method-assign]  # as above
+            b.ahead = 0
+            assert await b.status(ALICE) is Status.GOOD
+            assert b.answers.fresh(question(ALICE).key)
+
+    run(check)
+
+
+def lying(start: float) -> Any:
+    """A fetcher's answer that begins so many seconds from now."""
+
+    async def query(trust: str, cert: bytes, issuer: bytes, *_: object) -> bytes:
+        return pki.craft(CA, [pki.single(ALICE.cert, CA.cert, start=start, end=start + 4000)])
+
+    return query
+
+
 # -- ahead of time -----------------------------------------------------------------------------
 
 
@@ -358,6 +400,25 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             await b.status(ALICE)
             await b.status(EVE)
             assert set(b.answers) == {question(ALICE).key, question(EVE).key}
+
+    run(check)
+
+
+def test_memory_is_bounded_by_bytes_and_a_revocation_goes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of answers that find no room the good ones go, though a revocation was read before them."""
+    monkeypatch.setattr(ocsp_answers, "MAX_BYTES", 2 * 4000)
+
+    async def check() -> None:
+        async with bench(tmp_path, openssl(tmp_path, "-nmin", "10")) as b:
+            assert await b.status(BOB) is Status.REVOKED
+            b.responder.answer = crafted()
+            for pair in (ALICE, EVE, ALICE, EVE):
+                assert await b.status(pair) is Status.GOOD
+            assert question(BOB).key in b.answers
+            assert len(b.answers) == 2
+            assert 0 < b.answers._bytes <= 2 * 4000
 
     run(check)
 

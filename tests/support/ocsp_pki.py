@@ -6,7 +6,7 @@ responder would send.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -173,8 +173,13 @@ def craft(
     extensions: Sequence[bytes] = (),
     produced: float = -60,
     responder: bytes | None = None,
+    algorithm: bytes = ECDSA_SHA256,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
-    """A whole OCSPResponse around `singles`, signed by `signer` with ECDSA and SHA-256."""
+    """A whole OCSPResponse around `singles`, signed by `signer` with ECDSA and SHA-256.
+
+    Or by whatever `sign` does, which `algorithm` says.
+    """
     who = responder or tlv(0xA1, signer.cert.subject.public_bytes())
     at = generalized(datetime.now(UTC) + timedelta(seconds=produced))
     data = tlv(
@@ -184,9 +189,10 @@ def craft(
         tlv(0x30, *singles),
         tlv(0xA1, tlv(0x30, *extensions)) if extensions else b"",
     )
-    signature = tlv(0x03, b"\x00", signer.key.sign(data, ec.ECDSA(hashes.SHA256())))
+    octets = sign(data) if sign else signer.key.sign(data, ec.ECDSA(hashes.SHA256()))
+    signature = tlv(0x03, b"\x00", octets)
     chain = tlv(0xA0, tlv(0x30, *(pair.der for pair in certs))) if certs else b""
-    basic = tlv(0x30, data, ECDSA_SHA256, signature, chain)
+    basic = tlv(0x30, data, algorithm, signature, chain)
     kind = tlv(0x06, bytes.fromhex("2b0601050507300101"))
     return tlv(0x30, tlv(0x0A, b"\x00"), tlv(0xA0, tlv(0x30, kind, tlv(0x04, basic))))
 

@@ -1,28 +1,29 @@
 """Who signed an OCSP response: the issuer itself, or a responder that it certified for this.
 
-RFC 6960, section 4.2.2.2.  Signatures by MD5 or SHA-1 are refused: who chooses the nonce chooses
-a part of what is signed.  RSASSA-PSS is not understood.
+RFC 6960, section 4.2.2.2.  Signatures are verified by `x509.signature`, as those of certificates
+are, but that MD5 and SHA-1 are refused: who chooses the nonce chooses a part of what is signed.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from sidecar.core.errors import brief
+from sidecar.core.x509.der import SEQUENCE, only, slices, value_of
+from sidecar.core.x509.signature import is_signed_by, take_apart
 
 MAX_CERTIFICATES = 8
 """Most certificates of a response that are tried as the delegated responder."""
 
 _SIGNATURE_HASHES = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
-
-# RFC 8017: the RSA PKCS #1 v1.5 and RFC 5758: the ECDSA signatures, by the key that makes them.
-_RSA_PREFIX = "1.2.840.113549.1.1."
-_RSA_PSS = "1.2.840.113549.1.1.10"
 
 # Extensions of a delegated responder's certificate that are processed here, or that add nothing
 # to who it is; any other one that is critical is refused (RFC 5280, section 4.2).
@@ -41,21 +42,21 @@ class Refused(Exception):
 
 
 def signer_of(
-    response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float
+    response: ocsp.OCSPResponse, signed: Signed, issuer: x509.Certificate, now: float
 ) -> x509.Certificate | None:
     """The delegated responder whose signature it is; None if the issuer signed itself.
 
     Raises `Refused`.  The delegate's own revocation is not asked about here.
     """
     if _is_responder(response, issuer):
-        _check_signature(response, issuer)
+        _check_signature(signed, issuer)
         return None
     why = "the signer is neither the issuer nor in the response"
     for candidate in response.certificates[:MAX_CERTIFICATES]:
         if _is_responder(response, candidate):
             try:
                 _check_delegate(candidate, issuer, now)
-                _check_signature(response, candidate)
+                _check_signature(signed, candidate)
                 return candidate
             except Refused as refused:
                 why = str(refused)
@@ -76,7 +77,8 @@ def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: f
         raise Refused("the responder's certificate is not issued by the certificate's issuer")
     if not _has_ocsp_signing(delegate):
         raise Refused("the responder's certificate is not for OCSPSigning")
-    if not delegate.not_valid_before_utc.timestamp() <= now <= _end(delegate):
+    start, stop = window(delegate)
+    if not start <= now < stop:
         raise Refused("the responder's certificate is not valid now")
     if not _may_sign(delegate):
         raise Refused("the responder's keyUsage does not allow signing")
@@ -84,16 +86,19 @@ def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: f
         raise Refused("the responder's certificate has an unknown critical extension")
 
 
-def _end(cert: x509.Certificate) -> float:
-    return cert.not_valid_after_utc.timestamp()
+def window(cert: x509.Certificate) -> tuple[float, float]:
+    """From when it is valid, and from when no more: `notAfter`'s second is in, as in `valid`."""
+    return cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp() + 1
 
 
 def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        cert.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+    if cert.issuer != issuer.subject:
         return False
-    return True
+    try:
+        parts = take_apart(cert.public_bytes(Encoding.DER))
+        return is_signed_by(issuer.public_key(), parts.signed, parts.algorithm, cert)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def has_extension(cert: x509.Certificate, oid: x509.ObjectIdentifier) -> bool:
@@ -119,29 +124,74 @@ def _may_sign(cert: x509.Certificate) -> bool:
     return usage.digital_signature or usage.content_commitment
 
 
-def _check_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
+def _check_signature(signed: Signed, signer: x509.Certificate) -> None:
     try:
-        _verify_signature(response, signer)
-    except InvalidSignature:
-        raise Refused("the signature is wrong") from None
-    except (UnsupportedAlgorithm, TypeError) as error:
+        key, value = signer.public_key(), _Value(signed)
+    except (UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise Refused(f"the signature is not understood: {brief(error)}") from None
+    if value.signature_hash_algorithm is not None and not value.is_strong:
+        raise Refused("the signature is not understood: its hash is not one of SHA-2")
+    if not is_signed_by(key, signed.data, signed.algorithm, value):
+        raise Refused("the signature is wrong")
 
 
-def _verify_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
-    key, signed = signer.public_key(), response.tbs_response_bytes
-    oid = response.signature_algorithm_oid.dotted_string
-    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
-        if response.signature_hash_algorithm is not None:
-            raise InvalidSignature
-        key.verify(response.signature, signed)
-        return
-    algorithm = None if oid == _RSA_PSS else response.signature_hash_algorithm
-    if not isinstance(algorithm, _SIGNATURE_HASHES):
-        raise UnsupportedAlgorithm(f"signature algorithm {oid}")
-    if isinstance(key, rsa.RSAPublicKey) and oid.startswith(_RSA_PREFIX):
-        key.verify(response.signature, signed, padding.PKCS1v15(), algorithm)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and not oid.startswith(_RSA_PREFIX):
-        key.verify(response.signature, signed, ec.ECDSA(algorithm))
-    else:
-        raise UnsupportedAlgorithm(f"signature algorithm {oid} by such a key")
+class _Value:
+    """A signature as `is_signed_by` takes it: `cryptography` reads the AlgorithmIdentifier.
+
+    It does so from a CRL that has nothing else in it, as for certificates and CRLs.
+    """
+
+    def __init__(self, signed: Signed) -> None:
+        """Raises ValueError, `UnsupportedAlgorithm`."""
+        self.signature = signed.signature
+        body = _sequence(b"\x02\x01\x01" + signed.algorithm + b"\x30\0" + _MOMENT)
+        crl = x509.load_der_x509_crl(_sequence(body + signed.algorithm + b"\x03\x01\0"))
+        self.signature_hash_algorithm = crl.signature_hash_algorithm
+        self.signature_algorithm_parameters = crl.signature_algorithm_parameters
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether every hash that has a part in it is one of SHA-2."""
+        found = [self.signature_hash_algorithm]
+        if isinstance(self.signature_algorithm_parameters, padding.PSS):
+            found.append(self.signature_algorithm_parameters.mgf._algorithm)
+        return all(isinstance(hashing, _SIGNATURE_HASHES) for hashing in found)
+
+
+_MOMENT = b"\x17\x0d260101000000Z"
+
+
+def _sequence(body: bytes) -> bytes:
+    length = len(body)
+    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    header = bytes([length]) if length < 0x80 else bytes([0x80 | len(octets)]) + octets
+    return bytes([SEQUENCE]) + header + body
+
+
+class Signed(NamedTuple):
+    """The parts of a BasicOCSPResponse (RFC 6960, 4.2.1), DER: ResponseData, how it is signed."""
+
+    data: bytes
+    algorithm: bytes
+    signature: bytes
+
+
+def signed_part(der: bytes) -> Signed:
+    """What of an OCSPResponse is signed, octet by octet as it came.  Raises ValueError."""
+    outer = only(der, SEQUENCE)
+    _, explicit = slices(der, outer.start, outer.stop)
+    kind, octets = slices(explicit, value_of(explicit, value_of(explicit, 0)), len(explicit))
+    if kind != _BASIC:
+        raise ValueError("not a basic OCSP response")
+    basic = octets[value_of(octets, 0) :]
+    within = only(basic, SEQUENCE)
+    data, algorithm, bits = slices(basic, within.start, within.stop, 3)
+    value = bits[value_of(bits, 0) :]
+    if value[:1] != b"\0" or len(algorithm) > _MAX_ALGORITHM:
+        raise ValueError("the signature is no whole number of octets, or its algorithm is too long")
+    return Signed(data, algorithm, value[1:])
+
+
+_BASIC = bytes.fromhex("06092b0601050507300101")
+_MAX_ALGORITHM = 1000
+"""Octets of the longest AlgorithmIdentifier; that of RSASSA-PSS has about 67."""

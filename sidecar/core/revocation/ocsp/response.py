@@ -13,14 +13,17 @@ What is decided where the RFCs leave it open:
 - Without `nextUpdate`, "newer revocation information is available all the time" (RFC 6960,
   section 4.2.2.1): such an answer is used for `DEFAULT_LIFETIME` after its `thisUpdate`.
 - Signatures by MD5 or SHA-1 are refused: who chooses the nonce chooses a part of what is signed.
-  SHA-1 inside a CertID only names the issuer and is fine.  RSASSA-PSS is not understood.
+  SHA-1 inside a CertID only names the issuer and is fine.
+- Several single responses may be about the certificate, as by SHA-1 and by SHA-256: each must be
+  right.  If any says revoked, it is; good is what all say, within the times of all.
 - A delegated responder's own revocation is not asked about here.  `OcspAnswer.delegate` is its
   certificate and `nocheck` says whether its issuer waived that check (RFC 6960, 4.2.2.2.1).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -35,13 +38,16 @@ from sidecar.core.errors import brief
 from sidecar.core.revocation.denylist import Status
 from sidecar.core.x509.der import BOOLEAN, SEQUENCE, Tlv, children, only
 
-from .responder import Refused, has_extension, signer_of
+from .responder import Refused, has_extension, signed_part, signer_of, window
 
 DEFAULT_LIFETIME = 60.0
 """Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
 
 MAX_RESPONSE = 256 * 1024
 """Longest response that is read, in bytes."""
+
+MAX_ABOUT_ONE = 8
+"""Most single responses about one certificate: a CertID may be by any of five hashes."""
 
 _CERT_ID_HASHES = (
     hashes.SHA1,
@@ -72,8 +78,9 @@ def ocsp_key(cert_sha256: str, issuer_sha256: str, tolerance: int) -> OcspKey:
 class OcspAnswer:
     """What one response proves about one certificate.  Times are seconds since the epoch.
 
-    `until` is the moment from which the answer must not be used any more: `nextUpdate` and the
-    clock tolerance.  A new answer should be there by `next_update`.
+    It may be used from `since`, its `thisUpdate` less the clock tolerance, until `until`, its
+    `nextUpdate` and the tolerance, and only while its delegate is valid: a clock may go back.  A
+    new answer should be there by `next_update`.
     """
 
     status: Status
@@ -83,6 +90,11 @@ class OcspAnswer:
     until: float = 0.0
     delegate: x509.Certificate | None = None
     nocheck: bool = False
+    since: float = 0.0
+
+    def holds(self, now: float) -> bool:
+        """Whether it may be used at this moment."""
+        return self.since <= now < self.until
 
 
 def build_request(cert: x509.Certificate, issuer: x509.Certificate, nonce: bytes | None) -> bytes:
@@ -132,20 +144,44 @@ def _verify(
 ) -> OcspAnswer:
     """The checks of RFC 6960, section 3.2, in order.  Raises `Refused` and parsers' errors."""
     response = _load(der)
-    single, extensions = _single_for(response, cert, issuer)
-    delegate = signer_of(response, issuer, now)
-    _check_extensions(response, extensions)
+    signed = signed_part(der)
+    found = _singles_for(response, signed.data, cert, issuer)
+    delegate = signer_of(response, signed, issuer, now)
+    start, stop = (0.0, math.inf) if delegate is None else window(delegate)
     _check_nonce(response, nonce, require_nonce)
-    this_update, next_update = _check_times(response, single, now, tolerance)
-    status, detail = _status(single)
-    return OcspAnswer(
-        status,
-        detail,
-        this_update,
-        next_update,
-        next_update + tolerance,
-        delegate,
-        delegate is not None and has_extension(delegate, ExtensionOID.OCSP_NO_CHECK),
+    answers = []
+    for single, extensions in found:
+        _check_extensions(response, extensions)
+        this_update, next_update = _check_times(response, single, now, tolerance)
+        status, detail = _status(single)
+        produced = response.produced_at_utc.timestamp()
+        answers.append(
+            OcspAnswer(
+                status,
+                detail,
+                this_update,
+                next_update,
+                min(next_update + tolerance, stop),
+                delegate,
+                delegate is not None and has_extension(delegate, ExtensionOID.OCSP_NO_CHECK),
+                max(this_update - tolerance, produced - tolerance, start),
+            )
+        )
+    return _together(answers)
+
+
+_WORST_FIRST = (Status.REVOKED, Status.UNKNOWN, Status.GOOD)
+
+
+def _together(answers: list[OcspAnswer]) -> OcspAnswer:
+    """What answers about one certificate say together: the worst, within the times of all."""
+    worst = min(answers, key=lambda answer: _WORST_FIRST.index(answer.status))
+    return replace(
+        worst,
+        this_update=max(answer.this_update for answer in answers),
+        next_update=min(answer.next_update for answer in answers),
+        since=max(answer.since for answer in answers),
+        until=min(answer.until for answer in answers),
     )
 
 
@@ -161,17 +197,17 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
 # -- the single response about this certificate ------------------------------------------------
 
 
-def _single_for(
-    response: ocsp.OCSPResponse, cert: x509.Certificate, issuer: x509.Certificate
-) -> tuple[ocsp.OCSPSingleResponse, list[_Extension]]:
-    """The one single response whose CertID names `cert`, with its extensions."""
+def _singles_for(
+    response: ocsp.OCSPResponse, data: bytes, cert: x509.Certificate, issuer: x509.Certificate
+) -> list[tuple[ocsp.OCSPSingleResponse, list[_Extension]]]:
+    """The single responses whose CertIDs name `cert`, one at least, with their extensions."""
     singles = list(response.responses)
     found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
     if not found:
         raise Refused("no answer about this certificate")
-    if len(found) > 1:
-        raise Refused("more than one answer about this certificate")
-    return singles[found[0]], _single_extensions(response.tbs_response_bytes, found[0])
+    if len(found) > MAX_ABOUT_ONE:
+        raise Refused("too many answers about this certificate")
+    return [(singles[i], _single_extensions(data, i)) for i in found]
 
 
 def _is_about(

@@ -14,7 +14,7 @@ import ocsp_pki as pki
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes,
     CertificatePublicKeyTypes,
@@ -242,6 +242,74 @@ def test_kinds_of_signing_keys(kind: str) -> None:
         assert verify_response(der, cert, issuer, time.time(), 5.0).status is status
 
 
+def certified(key: Any, hashing: Any = None) -> tuple[x509.Certificate, x509.Certificate]:
+    """An authority with this key, and a certificate under it."""
+    now = datetime.now(UTC).replace(microsecond=0)
+
+    def certify(cn: str) -> x509.Certificate:
+        builder = x509.CertificateBuilder(pki.name("kinds"), pki.name(cn), key.public_key(), 1)
+        return builder.not_valid_before(now).not_valid_after(now).sign(key, hashing)
+
+    return certify("kinds"), certify("x")
+
+
+PSS = bytes.fromhex(
+    "304106092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d0101"
+    "08300d06096086480165030402010500a203020120"
+)
+PSS_MGF_SHA1 = bytes.fromhex(
+    "302406092a864886f70d01010a3017a00f300d06096086480165030402010500a203020120a3040202"
+)
+
+
+def test_rsassa_pss_signed_answers() -> None:
+    """RSASSA-PSS as RFC 4055 has it: right ones taken; another salt, key or hash refused."""
+    key, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    issuer, cert = certified(key, hashes.SHA256())
+    one = pki.single(cert, issuer)
+
+    def signed(by: Any, salt: int, hashing: Any, algorithm: bytes = PSS) -> Status:
+        scheme = padding.PSS(padding.MGF1(hashing), salt)
+        der = pki.craft(
+            pki.Pair(issuer, by), [one], algorithm=algorithm,
+            sign=lambda data: by.sign(data, scheme, hashes.SHA256()),
+        )  # fmt: skip
+        return verify_response(der, cert, issuer, time.time(), 5.0).status
+
+    assert signed(key, 32, hashes.SHA256()) is Status.GOOD
+    assert signed(other, 32, hashes.SHA256()) is Status.UNKNOWN
+    assert signed(key, 20, hashes.SHA256()) is Status.UNKNOWN
+    assert signed(key, 32, hashes.SHA1(), PSS_MGF_SHA1) is Status.UNKNOWN
+
+
+def test_openssl_rsassa_pss(tmp_path: Path) -> None:
+    """What `openssl ocsp` signs by RSASSA-PSS is taken."""
+    key = rsa.generate_private_key(65537, 2048)
+    issuer, cert = certified(key, hashes.SHA256())
+    signer = pki.Pair(issuer, key)  # type: ignore[arg-type]  # any key will do for OpenSSL
+    pki.write_index(tmp_path / "index.txt", good=[pki.Pair(cert, signer.key)])
+    pss = ("-nmin", "10", "-rsigopt", "rsa_padding_mode:pss", "-rsigopt", "rsa_mgf1_md:sha256")
+    der = pki.respond(tmp_path, build_request(cert, issuer, None), signer, signer, *pss)
+    assert verify_response(der, cert, issuer, time.time(), 5.0).status is Status.GOOD
+
+
+@pytest.mark.parametrize("kind", [44, 65, 87])
+def test_ml_dsa_signed_answers(kind: int) -> None:
+    """ML-DSA (FIPS 204): right ones taken; another key's, or another's octets, refused."""
+    make = getattr(mldsa, f"MLDSA{kind}PrivateKey").generate
+    algorithm = bytes.fromhex("300b06096086480165030403") + bytes([{44: 17, 65: 18, 87: 19}[kind]])
+    key, other = make(), make()
+    issuer, cert = certified(key)
+    one = pki.single(cert, issuer)
+    for by, status in ((key, Status.GOOD), (other, Status.UNKNOWN)):
+        signer = pki.Pair(issuer, by)
+        der = pki.craft(signer, [one], algorithm=algorithm, sign=by.sign)
+        assert verify_response(der, cert, issuer, time.time(), 5.0).status is status
+        assert verify_response(der[:-1] + b"\0", cert, issuer, time.time(), 5.0).status is (
+            Status.UNKNOWN if der[-1] else status
+        )
+
+
 # -- responses that no honest responder sends ---------------------------------------------------
 
 
@@ -293,10 +361,56 @@ def test_of_several_answers_the_certificates_own_counts() -> None:
         assert verify(pki.craft(CA, singles)).status is Status.REVOKED
 
 
-def test_two_answers_about_one_certificate_are_none() -> None:
-    """A contradiction is never picked from."""
-    answer = verify(pki.craft(CA, [about(), about(status=REVOKED)]))
-    assert answer.status is Status.UNKNOWN
+UNKNOWN = b"\x82\x00"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        (b"\x80\x00", b"\x80\x00", Status.GOOD),
+        (b"\x80\x00", REVOKED, Status.REVOKED),
+        (REVOKED, UNKNOWN, Status.REVOKED),
+        (b"\x80\x00", UNKNOWN, Status.UNKNOWN),
+        (REVOKED, REVOKED, Status.REVOKED),
+    ],
+)
+def test_two_answers_about_one_certificate(first: bytes, second: bytes, status: Status) -> None:
+    """By SHA-1 and by SHA-256, in any order: the worst that one of them says."""
+    for algorithm in (hashes.SHA1(), hashes.SHA256()):
+        one = about(status=first, algorithm=hashes.SHA1())
+        two = about(status=second, algorithm=algorithm)
+        for singles in ([one, two], [two, one]):
+            assert verify(pki.craft(CA, singles)).status is status
+
+
+def test_two_good_answers_hold_within_the_times_of_both() -> None:
+    """The later beginning and the earlier end; one that has ended spoils both."""
+    one, two = about(start=-60, end=600), about(start=-30, end=3600)
+    answer = verify(pki.craft(CA, [one, two]))
+    alone = verify(pki.craft(CA, [one])), verify(pki.craft(CA, [two]))
+    assert answer.until == pytest.approx(alone[0].until, abs=2)
+    assert answer.since == pytest.approx(alone[1].since, abs=2)
+    ended = about(start=-7200, end=-3600)
+    assert verify(pki.craft(CA, [one, ended])).status is Status.UNKNOWN
+    many = [about() for _ in range(9)]
+    assert verify(pki.craft(CA, many)).status is Status.UNKNOWN
+
+
+def test_an_answer_holds_while_its_delegate_is_valid() -> None:
+    """Not before the responder's certificate begins, and through its last second."""
+    delegate = pki.issue("r", CA, eku=[pki.OCSP_SIGNING], days=(-0.0005, 0.005))
+    answer = verify(pki.craft(delegate, [about(start=-600)], certs=[delegate], produced=-600))
+    end = delegate.cert.not_valid_after_utc.timestamp()
+    assert answer.status is Status.GOOD
+    assert answer.holds(end + 0.5)
+    assert not answer.holds(end + 1)
+    assert answer.holds(delegate.cert.not_valid_before_utc.timestamp())
+    assert not answer.holds(delegate.cert.not_valid_before_utc.timestamp() - 0.5)
+    late = verify_response(
+        pki.craft(delegate, [about(start=-600)], certs=[delegate]),
+        LEAF.cert, CA.cert, end + 0.5, 5.0,
+    )  # fmt: skip
+    assert late.status is Status.GOOD  # the second of notAfter is in, as for every certificate
 
 
 CRITICAL = pki.extension(b"\x2a\x03\x04", True)
