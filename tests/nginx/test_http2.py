@@ -64,13 +64,15 @@ def test_authority_and_path_choose_as_nginx(nginx_binary: NginxBinary, tmp_path:
     dice = random.Random(SEED)
     print(f"MTLS_SIDECAR_SEED={SEED} over HTTP/2: {SHARE}")
     policies = [FIXED, FIXED, *(random_policy(dice) for _ in range(8))]
-    sites = [Site(blocks, i % 2 == 0, free_port()) for i, blocks in enumerate(policies)]
+    sites = [
+        Site(blocks, i % 2 == 0, free_port(), mixed=i % 3 == 0) for i, blocks in enumerate(policies)
+    ]
     strict = nginx_binary.version >= (1, 31)
     seen: Counter[str] = Counter()
     text = conf(sites).replace(" default_server;", " default_server http2;")
     with Nginx(nginx_binary, text, tmp_path):
         for site in sites:
-            chooser = Chooser(site.entries, merge_slashes=site.merge_slashes)
+            chooser = Chooser(site.entries)
             asked = [c for c in cases(site, SHARE // len(sites), dice) if c.host]
             for case, answer in answers(site.port, asked):
                 if answer.status == 200:

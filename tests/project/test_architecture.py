@@ -19,14 +19,14 @@ PACKAGE = ROOT / "sidecar"
 LAYERS = (
     (
         "errors", "bounded", "ip_address", "x509.der", "x509.attribute_types", "nginx.uri",
-        "nginx.regex",
+        "nginx.selector_error", "nginx.regex_tree", "nginx.pcre_classes",
     ),
     (
         "x509.service_identity", "policy.matching", "x509.signature",
         "revocation.crl.entry_extensions", "x509.subject", "x509.keys",
-        "x509.canonical_name",
+        "x509.canonical_name", "nginx.pcre_parser", "nginx.atomic_groups",
     ),
-    ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling"),
+    ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling", "nginx.regex"),
     ("x509.certificate", "policy.dn_spelling"),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",

@@ -11,13 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .regex import Search, SelectorError, compile_search
+from .regex import Search, compile_search
+from .selector_error import SelectorError
 
 _NAME = r"[A-Za-z0-9._~!$&'()*+,;=%-]+"
 _LITERAL = r"\[[A-Za-z0-9._~!$&'()*+,;=:-]*\]"
 _HOST = re.compile(rf"(?P<host>{_NAME}|{_LITERAL})(?::(?P<port>[0-9]*))?\Z")
 
-_EXACT = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z|\[[0-9a-f:.]+\]\Z")
+_AS_WRITTEN = re.compile(r"~|.*\*", re.DOTALL)
 
 
 def normalize_host(host: str) -> str | None:
@@ -30,6 +31,15 @@ def normalize_host(host: str) -> str | None:
     if match is None or ".." in match["host"] or not _is_port(match["port"] or ""):
         return None
     return match["host"].removesuffix(".").lower() or None
+
+
+def is_server_name_as_written(host: str) -> bool:
+    """Whether `$host` is a `server_name` and not what a client sent.
+
+    Without Host (HTTP/1.0), `$host` is the first `server_name` of the server as it is written:
+    `~^www`, `*.x`, `x.*`.  Looked up like a host, it can lead to another server.
+    """
+    return _AS_WRITTEN.match(host) is not None
 
 
 def _is_port(digits: str) -> bool:
@@ -64,6 +74,8 @@ def parse_server_name(text: str) -> ServerName:
 
     Raises `SelectorError`, also for names that nginx takes and that no request can ever have.
     """
+    if text.startswith(('"~', "'~")):
+        raise SelectorError(f"nginx's quotes around {text!r}", "leave the quotes out")
     if text.startswith("~"):
         compile_name(text[1:])
         return ServerName("regex", text[1:])
@@ -99,11 +111,8 @@ def _exact(text: str, name: str) -> str:
         hint = f"write [{name}]"
     elif ":" in name and "[" not in name:
         hint = "leave the port out"
-    elif not _EXACT.match(name):
+    elif normalize_host(name) != name:
         hint = "write a host name, *.name, .name, name.* or ~regular expression"
-    elif not re.search(r"[a-z0-9:]", name):
-        hint = "leave server_name out for the default server, or write the host"
-        raise SelectorError(f"server_name {text!r} matches no host", hint)
     else:
         return name
     raise SelectorError(f"bad server_name {text!r}", hint)

@@ -9,14 +9,20 @@ A server of the policy is one *name*.  Its locations are all entries that list t
 policy order: with A under `a b` and B under `a`, host `a` has A and B, host `b` has A alone.
 `.x` is short for `x *.x`.  Entries without server_name are the default server's.  A host whose
 name has no matching location gets None; it never falls through to a wider name or to the default
-server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the default server.
+server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the default server.  Two
+servers of nginx can't share a name: `overlaps` tells where a policy says so.
 
 Where nginx's answer can't be known, it is None: for a host that nginx 1.31 would not leave as it
-is, and for a URI with control characters (`%0a`) where a regular expression would have to be asked.
+is, for one that is a `server_name` as it is written (see `is_server_name_as_written`), for a URI
+that `merge_slashes` on and off take to two locations, and for a URI with control characters (`%0a`)
+where a regular expression would have to be asked.
 
 Not seen here:
 - a server of nginx that no entry names: its requests are taken for the default server's, so name
-  it here, or ask by location name;
+  it here, or ask by location name; the default server's own names, too, where another name here
+  (`*.x`, `~re`) would match them;
+- the address and port: servers with different `listen`, or another default server on another
+  port, must ask by location name;
 - `rewrite`, `try_files`, `error_page` and other internal redirects; nested locations;
 - a `listen` with a single server, where nginx never looks at the name;
 - nginx's own 301 from `/x` to a proxied `location /x/`: it is sent before anyone is asked.
@@ -30,9 +36,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from .host import ServerName, compile_name, normalize_host, parse_server_name
-from .regex import Search, SelectorError, compile_search
-from .uri import normalize_uri
+from .host import (
+    ServerName,
+    compile_name,
+    is_server_name_as_written,
+    normalize_host,
+    parse_server_name,
+)
+from .regex import Search, compile_search
+from .selector_error import SelectorError
+from .uri import normalize_uri, readings
 
 __all__ = [
     "Chooser",
@@ -43,6 +56,7 @@ __all__ = [
     "duplicates",
     "normalize_host",
     "normalize_uri",
+    "overlaps",
     "parse_location",
     "parse_server_name",
 ]
@@ -64,6 +78,10 @@ Value = TypeVar("Value")
 
 # -- reading --------------------------------------------------------------------------------------
 
+MAX_PATH = 255
+"""Octets of a location that isn't a regular expression: nginx 1.22 keeps its length in one octet,
+and takes a longer one for its first octets, or for a shorter one."""
+
 _FORM = re.compile(r"(=|\^~|~\*|~|)[ \t]*(.*)", re.DOTALL)
 _KINDS: Mapping[str, Literal["exact", "prefix", "prefix_final", "regex", "iregex"]] = {
     "=": "exact",
@@ -76,7 +94,10 @@ _KINDS: Mapping[str, Literal["exact", "prefix", "prefix_final", "regex", "iregex
 
 def parse_location(text: str) -> LocationPattern:
     """An nginx location as text.  Raises `SelectorError`, also for a path that no `$uri` has."""
-    modifier, value = _FORM.fullmatch(text.strip(" \t")).groups()  # type: ignore[union-attr]
+    if text and text != text.strip(" \t"):
+        hint = "leave it out; in a regular expression write \\x20"
+        raise SelectorError(f"a blank at an end of the location {text!r}", hint)
+    modifier, value = _FORM.fullmatch(text).groups()  # type: ignore[union-attr]
     kind = _KINDS[modifier]
     if kind in ("regex", "iregex"):
         compile_search(value, ignore_case=kind == "iregex")
@@ -99,6 +120,13 @@ def _wrong_path(path: str) -> str:
         return "write it decoded: nginx compares the decoded path"
     if "/./" in path or "/../" in path:
         return "write it without . and ..: nginx resolves them first"
+    if len(path.encode(errors="surrogatepass")) > MAX_PATH:
+        return f"write at most {MAX_PATH} octets: nginx 1.22 cuts longer ones; or use ~ ^/…"
+    if escape := re.search(r"\\[\\\"'trn]", path):
+        return (
+            f"write what nginx makes of it: in nginx.conf {escape[0]} is one character; for these "
+            "two characters use a regular expression, with \\x5c for the backslash"
+        )
     return ""
 
 
@@ -174,20 +202,18 @@ class Chooser:
     __slots__ = (
         "_default",
         "_exact",
-        "_merge_slashes",
         "_prefixes",
         "_regexes",
         "_suffixes",
         "names",
     )
 
-    def __init__(self, entries: Sequence[Entry], *, merge_slashes: bool = True) -> None:
+    def __init__(self, entries: Sequence[Entry]) -> None:
         """`entries` in policy order; of two equal patterns in one server the first one counts.
 
         Raises `SelectorError` only for patterns that `parse_location` and `parse_server_name`
         would not have made.
         """
-        self._merge_slashes = merge_slashes
         self.names = frozenset(name for name, _, _ in entries)
         servers = _servers(entries)
         self._default = servers.pop(None, None)
@@ -205,13 +231,16 @@ class Chooser:
         """The name of the location for nginx's `$host` and raw `$request_uri`, or None: deny.
 
         A host that `$host` can't be (upper case, a port) is None, and so is one with a dot at
-        its end: nginx 1.22 makes that of `Host: x.:80.`, and then knows it by no name.
+        its end: nginx 1.22 makes that of `Host: x.:80.`, and then knows it by no name.  A URI
+        that `merge_slashes` takes to two different locations is None, too.
         """
-        if host and normalize_host(host) != host:
+        if host and (normalize_host(host) != host or is_server_name_as_written(host)):
             return None
         server = self._server(host)
-        uri = normalize_uri(target, merge_slashes=self._merge_slashes)
-        return None if server is None or uri is None else server.choose(uri)
+        if server is None:
+            return None
+        first, *others = (None if uri is None else server.choose(uri) for uri in readings(target))
+        return None if any(other != first for other in others) else first
 
     def _server(self, name: str) -> _Server | None:
         found = self._exact.get(name)
@@ -228,8 +257,11 @@ def _keys(names: ServerName | tuple[ServerName, ...] | None) -> tuple[ServerName
     """The servers that an entry belongs to, each once."""
     if names is None:
         return (None,)
-    listed = (names,) if isinstance(names, ServerName) else names
-    return tuple(dict.fromkeys(key for name in listed for key in name.names()))
+    return tuple(dict.fromkeys(key for name in _listed(names) for key in name.names()))
+
+
+def _listed(names: ServerName | tuple[ServerName, ...] | None) -> tuple[ServerName, ...]:
+    return (names,) if isinstance(names, ServerName) else names or ()
 
 
 def _servers(entries: Sequence[Entry]) -> dict[ServerName | None, _Server]:
@@ -258,5 +290,23 @@ def duplicates(entries: Sequence[Entry]) -> list[tuple[int, int]]:
         for key in _keys(names):
             earlier = first.setdefault((key, kind, pattern.value), index)
             if earlier != index:
+                found.add((earlier, index))
+    return sorted(found)
+
+
+def overlaps(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    """Index pairs (first, later) of entries that share a server name, and not all of them.
+
+    nginx gives a name to the first server that has it and drops it in later ones, `.x` as a whole
+    where `x` or `*.x` is taken.  (i, i): one list has a name twice, as `x` and `.x`.
+    """
+    first: dict[ServerName | None, int] = {}
+    found: set[tuple[int, int]] = set()
+    for index, (_, names, _) in enumerate(entries):
+        if len(_keys(names)) < sum(len(name.names()) for name in dict.fromkeys(_listed(names))):
+            found.add((index, index))
+        for key in _keys(names):
+            earlier = first.setdefault(key, index)
+            if set(_keys(entries[earlier][1])) != set(_keys(names)):
                 found.add((earlier, index))
     return sorted(found)

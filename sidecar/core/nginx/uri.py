@@ -22,6 +22,7 @@ _UNSENT = re.compile(rb"[\x00-\x20\x7f]")
 
 _PATH = re.compile(rb"[^?#]*")
 _UNUSUAL = re.compile(rb"%|/[/.]")
+_SLASHES = re.compile(rb"(?:/|%2[Ff]){2}")
 
 
 def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
@@ -42,6 +43,19 @@ def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
         return path
     decoded = _decode(path)
     return None if decoded is None else _resolve(decoded, merge_slashes)
+
+
+def readings(target: bytes) -> tuple[bytes | None, ...]:
+    """`$uri` with `merge_slashes` on and off: once where both are the same.
+
+    nginx takes the value of the server that the connection was opened for (SNI, else the default
+    server), and chooses the server that answers afterwards, by Host: nobody here knows which.
+    """
+    merged = normalize_uri(target)
+    if not _SLASHES.search(target):
+        return (merged,)
+    apart = normalize_uri(target, merge_slashes=False)
+    return (merged,) if merged == apart else (merged, apart)
 
 
 def _decode(path: bytes) -> bytes | None:

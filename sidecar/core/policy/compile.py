@@ -6,6 +6,7 @@ Pure: files come through `Sources`.  What is compiled never changes; a reload bu
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeVar
@@ -13,7 +14,14 @@ from typing import ParamSpec, Protocol, TypeVar
 from sidecar.core.bounded import remember
 from sidecar.core.config.schema import Located, Report, examine, suggest
 from sidecar.core.errors import Diagnostic, PolicyError
-from sidecar.core.nginx.locations import Chooser, SelectorError, duplicates
+from sidecar.core.nginx.locations import (
+    Chooser,
+    LocationPattern,
+    SelectorError,
+    ServerName,
+    duplicates,
+    overlaps,
+)
 from sidecar.core.revocation.crl.index import Crl, CrlError, CrlIndex
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.bundle import Bundle
@@ -22,6 +30,8 @@ from sidecar.core.x509.path_building import Anchors, Path, issuer_remarks
 
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
+
+_Entry = tuple[str, tuple[ServerName, ...] | None, LocationPattern]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -297,19 +307,45 @@ class _Build:
         for spec in self.spec.locations:
             if spec.server_name is not None and spec.location is None:
                 self.report.add(spec.node, "server_name without location", "add location: /")
-        entries = [
+            if spec.server_name == ():
+                hint = "write one, or leave server_name out for the default server"
+                self.report.add(spec.node, "an empty list of server names", hint)
+        if self.spec.merge_slashes is not None:
+            message = (
+                "merge_slashes does nothing now: a URI on which both values differ is denied, since"
+                " nginx takes the value of another server at times; remove it"
+            )
+            self._warn(self.spec.node, message)
+        entries: list[_Entry] = [
             (s.name, None if s.server_name is None else sum(s.server_name, ()), s.location)
             for s in chosen
         ]
+        self._check_servers(chosen, entries)
+        try:
+            return Chooser(entries)
+        except SelectorError as error:
+            self.report.add(self.spec.node, str(error))
+            return Chooser([])
+
+    def _check_servers(self, chosen: Sequence[LocationSpec], entries: Sequence[_Entry]) -> None:
+        """Report locations and server names that nginx would drop or not know apart."""
         for _, second in duplicates(entries):
             self.report.add(
                 chosen[second].node, "the same location twice in one server", "remove one of them"
             )
-        try:
-            return Chooser(entries, merge_slashes=self.spec.merge_slashes)
-        except SelectorError as error:
-            self.report.add(self.spec.node, str(error))
-            return Chooser([])
+        for first, second in overlaps(entries):
+            hint = "list the same names at each location of a server: nginx drops repeated ones"
+            message = f"server_name shares a name with location {chosen[first].name!r}, not all"
+            if first == second:
+                message, hint = "server_name has one name twice", "remove x or *.x beside .x"
+            self.report.add(chosen[second].node, message, hint)
+        for name in dict.fromkeys(n for _, names, _ in entries for n in names or ()):
+            if name.kind == "exact" and name.value and not re.search("[a-z0-9]", name.value):
+                self._warn(
+                    self.spec.node,
+                    f"server_name {name.value!r} is the host {name.value!r} and no other; for the "
+                    "default server leave server_name out",
+                )
 
 
 def _first(

@@ -257,6 +257,8 @@ def _selector(text: str) -> Any:
 
 
 def _server_name(text: str) -> Any:
+    if not text.split():
+        raise ValueError("no server name", "write one, or leave server_name out")
     try:
         return tuple(parse_server_name(word) for word in text.split())
     except SelectorError as error:
@@ -380,8 +382,10 @@ class PolicySpec:
     defaults: BehaviourSpec = key(
         Record(BehaviourSpec), "what a location leaves out", default=BehaviourSpec()
     )
-    merge_slashes: bool = key(
-        Flag(), "as nginx's merge_slashes, for choosing by URI (default: true)", default=True
+    merge_slashes: bool | None = key(
+        Flag(),
+        "no longer needed: a URI that merge_slashes on and off take to two locations is denied",
+        default=None,
     )
     locations: tuple[LocationSpec, ...] = key(
         ListOf(Record(LocationSpec)), "the entries that nginx asks about", required=True, default=()

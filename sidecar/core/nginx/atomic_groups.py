@@ -1,0 +1,145 @@
+"""Which atomic groups and possessive quantifiers change nothing, so that they can be left out.
+
+PCRE never goes back into an atomic group, and RE2 has none.  A group is the same without `?>`
+
+- where its body can match in one length only from any one place (`deterministic`), or
+- where such a body is followed by one last greedy repeat of single bytes, and whatever comes after
+  the group can't begin with one of these bytes, nor asks what stands before it: a shorter repeat
+  would then be followed by a byte that nothing takes.
+
+Everything else is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+from .pcre_classes import ALL
+from .regex_tree import Atomic, Bytes, Choice, Node, Position, Repeat, Sequence
+from .selector_error import SelectorError
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How something begins: with which bytes, perhaps with none (`empty`), perhaps with a look at
+    what is before it (`looks`)."""
+
+    first: frozenset[int]
+    empty: bool
+    looks: bool
+
+    def then(self, after: _Start) -> _Start:
+        """This, and after it that."""
+        if not self.empty:
+            return self
+        return _Start(self.first | after.first, after.empty, self.looks or after.looks)
+
+    def or_else(self, other: _Start) -> _Start:
+        return _Start(
+            self.first | other.first, self.empty or other.empty, self.looks or other.looks
+        )
+
+
+_NOTHING = _Start(frozenset(), empty=True, looks=False)
+_ANYTHING = _Start(ALL, empty=True, looks=True)
+
+
+def refuse_unproven(tree: Node) -> None:
+    """Raise `SelectorError` for an atomic group that may change what matches."""
+    _walk(tree, _NOTHING)
+
+
+def _walk(node: Node, after: _Start) -> None:
+    """Look at the groups of `node`, which `after` follows."""
+    match node:
+        case Sequence(parts):
+            for part in reversed(parts):
+                _walk(part, after)
+                after = _start(part).then(after)
+        case Choice(branches):
+            for branch in branches:
+                _walk(branch, after)
+        case Repeat(body, _, most):
+            _walk(body, after if most == 1 else _start(body).then(after).or_else(after))
+        case Atomic(body):
+            if not _changes_nothing(body, after):
+                raise SelectorError(
+                    "an atomic group or possessive quantifier that may change what matches",
+                    "leave out the ?> or the second + where the rest matches the same",
+                )
+            _walk(body, _ANYTHING)
+
+
+def _changes_nothing(body: Node, after: _Start) -> bool:
+    if _deterministic(body):
+        return True
+    *before, last = body.parts if isinstance(body, Sequence) and body.parts else (body,)
+    return (
+        isinstance(last, Repeat)
+        and last.greedy
+        and isinstance(last.body, Bytes)
+        and all(map(_deterministic, before))
+        and not after.looks
+        and not last.body.members & after.first
+    )
+
+
+def _deterministic(node: Node) -> bool:
+    """Whether the node ends in one place only, from any one place that it can begin at."""
+    if _length(node) is not None:
+        return True
+    match node:
+        case Sequence(parts):
+            return all(map(_deterministic, parts))
+        case Choice(branches):
+            starts = list(map(_start, branches))
+            apart = sum(len(s.first) for s in starts) == len(frozenset().union(*_firsts(starts)))
+            return apart and not any(s.empty for s in starts) and all(map(_deterministic, branches))
+        case Repeat(body, least, most):
+            return least == most and _deterministic(body)
+        case Atomic(body):
+            return _deterministic(body)
+        case _:
+            return True
+
+
+def _firsts(starts: list[_Start]) -> list[frozenset[int]]:
+    return [start.first for start in starts]
+
+
+def _length(node: Node) -> int | None:
+    """How many bytes the node always takes, or None."""
+    match node:
+        case Bytes():
+            return 1
+        case Position():
+            return 0
+        case Sequence(parts):
+            lengths = [_length(part) for part in parts]
+            return None if None in lengths else sum(each or 0 for each in lengths)
+        case Choice(branches):
+            different = {_length(branch) for branch in branches}
+            return different.pop() if len(different) == 1 else None
+        case Repeat(body, least, most):
+            length = _length(body)
+            return length * least if length is not None and least == most else None
+        case Atomic(body):
+            return _length(body)
+
+
+def _start(node: Node) -> _Start:
+    match node:
+        case Bytes(members):
+            return _Start(members, empty=False, looks=False)
+        case Position(kind):
+            return _Start(frozenset(), empty=True, looks=kind != "end")
+        case Sequence(parts):
+            return reduce(_Start.then, map(_start, parts), _NOTHING)
+        case Choice(branches):
+            return reduce(_Start.or_else, map(_start, branches))
+        case Repeat(body, least, _):
+            once = _start(body)
+            return once if least else once.or_else(_NOTHING)
+        case Atomic(body):
+            return _start(body)
