@@ -305,7 +305,8 @@ class _Build:
         """Choosing by host and URI, for the locations that say where they are."""
         chosen = [spec for spec in self.spec.locations if spec.location is not None]
         for spec in self.spec.locations:
-            if spec.server_name is not None and spec.location is None:
+            written = {name.text for name, _ in spec.node.pairs or ()}
+            if spec.server_name is not None and "location" not in written:
                 self.report.add(spec.node, "server_name without location", "add location: /")
             if spec.server_name == ():
                 hint = "write one, or leave server_name out for the default server"

@@ -78,6 +78,6 @@ def test_merge_slashes_is_told_to_do_nothing(value: str) -> None:
 
 def test_backslashes_of_nginx_conf_are_told() -> None:
     r"""`\\.` copied out of nginx.conf is refused with what nginx makes of it."""
-    found = mistakes(HEAD + entry("one", "x.test", r"~ \\.php$"))
-    assert found[0].line == 3
-    assert r"\\. there is \. here" in found[0].hint
+    (found,) = mistakes(HEAD + entry("one", "x.test", r"~ \\.php$"))
+    assert found.line == 3
+    assert r"\\. there is \. here" in found.hint
