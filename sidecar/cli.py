@@ -15,7 +15,7 @@ from typing import Any
 from sidecar import __version__
 from sidecar.core.config.schema import moment
 from sidecar.core.config.settings import Settings, parse_address, read_settings
-from sidecar.core.errors import Diagnostic, PolicyError
+from sidecar.core.errors import Diagnostic, PolicyError, printable
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.policy.spec import policy_schema, read_policy
@@ -31,17 +31,26 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
         return code
     except PolicyError as error:
         for diagnostic in error.diagnostics:
             print(diagnostic, file=sys.stderr)
+    except BrokenPipeError:  # whoever reads our output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
-        print(f"mtls-sidecar: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        return 2
+        print(f"mtls-sidecar: {_said(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 2
+
+
+def _said(error: OSError | ValueError) -> str:
+    """An error in one line: what, where, and what to write instead."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return printable(f"{where}{error.strerror}")
+    return printable("; ".join(map(str, error.args)))
 
 
 # -- what the commands share
@@ -92,17 +101,26 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from sidecar.commands.check import service_user, unreadable
+
     if options.file is not None:
         options.policy = options.file
     path = settings_of(options).policy
     try:
         policy = load_policy(options)
+        user = service_user()
+        spec = read_policy(read_file(path, MAX_POLICY), path)
+        refused = list(unreadable(spec, Path(path), user)) if user else []
+        if refused and options.policy is None:
+            raise PolicyError(refused)
     except PolicyError as error:
         for diagnostic in error.diagnostics:
             print(diagnostic, file=sys.stderr)
-        print(f"{path}: {len(error.diagnostics)} mistakes, the policy is refused", file=sys.stderr)
+        count = len(error.diagnostics)
+        message = f"{path}: {count} mistake{'s' * (count != 1)}, the policy is refused"
+        print(message, file=sys.stderr)
         return 2
-    for warning in policy.warnings:
+    for warning in (*policy.warnings_at(time.time()), *refused):
         print(f"warning: {warning}", file=sys.stderr)
     count = len(policy.locations)
     print(f"{path}: ok, {count} location{'s' * (count != 1)}, policy {policy.hash}")

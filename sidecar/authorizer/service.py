@@ -229,7 +229,7 @@ class Daemon:
                 result.policy.hash,
                 "\n".join(self.problems),
             )
-        for warning in result.policy.warnings:
+        for warning in result.policy.warnings_at(result.at):
             log.warning("%s", warning)
         self.notifier.ready(self._status_line())
         self._tell_status()

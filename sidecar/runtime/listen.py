@@ -47,7 +47,9 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
     """Bind under a private name with no permissions, listen, then rename it into place."""
     _refuse_live(path)
     gid = _gid(group)
-    aside = f"{path}.{os.getpid()}"
+    aside = str(
+        Path(path).with_name(f".{os.getpid():x}")
+    )  # no longer than `parse_socket_path` counts
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):

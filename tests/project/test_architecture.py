@@ -37,7 +37,10 @@ LAYERS = (
     ("x509.client_purpose",),
     ("wire", "policy.patterns", "config.schema", "nginx.locations", "revocation.crl.parse"),
     ("policy.spec", "config.settings", "revocation.denylist"),
-    ("policy.rules", "x509.path_building", "revocation.crl.index", "revocation.ocsp.response"),
+    (
+        "policy.doubts", "policy.rules", "x509.path_building", "revocation.crl.index",
+        "revocation.ocsp.response",
+    ),
     ("policy.compile",),
     ("evaluate",),
 )  # fmt: skip

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sidecar.core.errors import Diagnostic, PolicyError
 
@@ -27,21 +27,34 @@ class Invalid(Exception):
     """The value was reported; whoever reads what is around it goes on without it."""
 
 
+class Dated(NamedTuple):
+    """A warning, and the moment from which on it holds (seconds since the epoch)."""
+
+    since: float
+    warning: Diagnostic
+
+
 @dataclass(slots=True)
 class Report:
     """The mistakes of one file so far, and what is none but will hardly be meant."""
 
     file: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    warnings: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Dated] = field(default_factory=list)
 
     def add(self, node: Node, message: str, hint: str = "") -> None:
         """Note a mistake at a node."""
         self.diagnostics.append(Diagnostic(self.file, node.line, node.column, message, hint))
 
-    def warn(self, node: Node, message: str, hint: str = "") -> None:
-        """Note something that can be used as it stands, and will hardly be meant."""
-        self.warnings.append(Diagnostic(self.file, node.line, node.column, message, hint))
+    def warn(
+        self, node: Node, message: str, hint: str = "", *, since: float = float("-inf")
+    ) -> None:
+        """Note something that can be used as it stands, and will hardly be meant.
+
+        `since` is the moment from which on it is so.
+        """
+        warning = Diagnostic(self.file, node.line, node.column, message, hint)
+        self.warnings.append(Dated(since, warning))
 
     def fail(self, node: Node, message: str, hint: str = "") -> Invalid:
         """Note a mistake and give the exception to raise."""

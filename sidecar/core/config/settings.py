@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
-from .schema import Choice, Count, ListOf, Record, Text, key, read_record
+from .schema import Choice, Count, ListOf, Record, Report, Text, examine, key
+from .yaml_tree import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,45 @@ def parse_address(text: str) -> Address:
     """`unix:/path`, `host:port`, `[v6]:port`.  Raises ValueError."""
     hint = "write unix:/run/mtls-sidecar/authz.sock or 127.0.0.1:9640"
     if text.startswith("unix:"):
-        path = text.removeprefix("unix:")
-        if not path.startswith(("/", "@")) and not path:
-            raise ValueError(f"{text!r} names no socket", hint)
-        if len(path.encode()) > 107:
-            raise ValueError("a unix socket's path has at most 107 bytes", "choose a shorter one")
-        return Address(path=path)
+        return Address(path=parse_socket_path(text.removeprefix("unix:")))
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})", text)
-    if not found or int(found[3]) > 65535:
+    if not found or not _is_host(found[1], found[2]):
         raise ValueError(f"{text!r} is no address", hint)
+    if not 0 < int(found[3]) < 65536:
+        raise ValueError(f"{text!r} names no port from 1 to 65535", hint)
     return Address(host=found[1] or found[2], port=int(found[3]))
+
+
+def _is_host(literal: str | None, host: str) -> bool:
+    """Whether a host is an IPv6 address that stood in brackets, an IPv4 address or a name."""
+    try:
+        if literal is not None or re.fullmatch("[0-9.]+", host):
+            return ipaddress.ip_address(literal or host).version == (4 if literal is None else 6)
+    except ValueError:
+        return False
+    return not host.startswith(("-", ".")) and ".." not in host
+
+
+def parse_socket_path(text: str) -> str:
+    """The path of a unix socket.  Raises ValueError."""
+    if text.startswith("unix:"):
+        raise ValueError(f"{text!r} is no path", f"write {text.removeprefix('unix:')}")
+    if text.startswith("@") or "\0" in text:
+        raise ValueError(
+            "an abstract unix socket has no mode and no group: everyone on the machine could ask",
+            "write a path: unix:/run/mtls-sidecar/authz.sock",
+        )
+    if not text or text.endswith("/"):
+        raise ValueError(f"{text!r} names no socket", "write unix:/run/mtls-sidecar/authz.sock")
+    octets = text.encode("utf-8", "surrogatepass")
+    directory, _, _ = octets.rpartition(b"/")
+    if max(len(octets), len(directory) + len("/.ffffff")) > MAX_SOCKET_PATH:
+        raise ValueError("a unix socket's path has at most 107 bytes", "choose a shorter one")
+    return text
+
+
+MAX_SOCKET_PATH = 107
+"""Bytes.  A socket is bound in its directory as `.` and the process's number, then renamed."""
 
 
 def _admin(text: str) -> Address:
@@ -50,7 +81,26 @@ def _mode(text: str) -> int:
     """A socket's mode, in octal.  Raises ValueError."""
     if not re.fullmatch("0?[0-7]{3}", text):
         raise ValueError(f"{text!r} is no mode", "write 0660")
+    if not int(text, 8) & 0o222:
+        raise ValueError(f"with mode {text} nobody may connect: that takes w", "write 0660")
     return int(text, 8)
+
+
+def _group(text: str) -> str:
+    """A group's name or number.  Raises ValueError."""
+    number = text.isascii() and text.isdigit()
+    if int(text) >= 2**32 - 1 if number else not re.fullmatch(r"[^\s:,/\x00-\x20]{1,64}", text):
+        raise ValueError(f"{text!r} is no group", "write nginx's group, such as www-data")
+    return text
+
+
+def _log_file(text: str) -> str:
+    """`stderr` or a file's path.  Raises ValueError."""
+    if text in ("stdout", "journal", "syslog", "off", "none", "-", "/dev/stdout"):
+        raise ValueError(f"{text!r} is no file", "write stderr (the journal), or a file's path")
+    if text.endswith("/"):
+        raise ValueError(f"{text!r} is a directory", "write stderr, or a file's path")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +133,9 @@ class Settings:
     )
     socket_mode: int = key(Text("a mode", check=_mode), "mode of the unix socket", default=0o660)
     socket_group: str = key(
-        Text("a group's name"), "group of the unix socket: nginx's, such as www-data", default=""
+        Text("a group's name", check=_group),
+        "group of the unix socket: nginx's, such as www-data",
+        default="",
     )
     admin: Address = key(
         Text("an address", check=_admin),
@@ -100,11 +152,15 @@ class Settings:
     decision_log: str = key(
         Choice(("all", "denied", "off")), "which decisions are logged", default="all"
     )
-    decision_log_file: str = key(_FILE, "a file, or stderr", default="stderr")
+    decision_log_file: str = key(
+        Text("a path", check=_log_file), "a file, or stderr", default="stderr"
+    )
     log_format: str = key(Choice(("text", "json")), "form of the log's lines", default="text")
     state_dir: str = key(_FILE, "what is kept across restarts", default="/var/lib/mtls-sidecar")
     fetch_socket: str = key(
-        _FILE, "where the fetcher answers for OCSP", default="/run/mtls-sidecar-fetch/fetch.sock"
+        Text("a path", check=parse_socket_path),
+        "where the fetcher answers for OCSP",
+        default="/run/mtls-sidecar-fetch/fetch.sock",
     )
     fetch_admin: Address = key(
         Text("an address", check=_admin), "where the fetcher's metrics are", default=Address()
@@ -124,4 +180,23 @@ def read_settings(data: bytes, file: str) -> Settings:
     """
     if not re.search(rb"^[^#\s]", data, re.MULTILINE):
         return Settings()
-    return read_record(Settings, data, file)
+    settings, report = examine(Settings, data, file)
+    _refuse_shared_addresses(settings, data, report)
+    report.check()
+    return settings
+
+
+def _refuse_shared_addresses(settings: Settings, data: bytes, report: Report) -> None:
+    """Report a key whose address another key has, too: only one of them could listen."""
+    addresses = {
+        "listen": settings.listen,
+        "admin": settings.admin,
+        "fetch_socket": Address(path=settings.fetch_socket),
+        "fetch_admin": settings.fetch_admin,
+    }
+    written = {name.text: name for name, _ in parse(data, report.file)[0].pairs or ()}
+    taken: dict[Address, str] = {}
+    for name, address in addresses.items():
+        if address and (first := taken.setdefault(address, name)) != name:
+            node = written.get(name) or written[first]
+            report.add(node, f"{address} is the address of {first} and of {name}", "choose another")

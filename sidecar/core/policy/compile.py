@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeVar
 
 from sidecar.core.bounded import remember
-from sidecar.core.config.schema import Located, Report, examine, suggest
+from sidecar.core.config.schema import Dated, Located, Report, examine, suggest
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.nginx.locations import (
     Chooser,
@@ -28,6 +28,7 @@ from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors, Path, issuer_remarks
 
+from .doubts import doubt
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
 
@@ -135,6 +136,12 @@ class Policy:
     trusts: Mapping[str, Trust]
     chooser: Chooser
     warnings: tuple[Diagnostic, ...] = ()
+    dated: tuple[Dated, ...] = ()
+
+    def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
+        """What the policy says that will hardly be meant, as of a moment; in the file's order."""
+        dated = {warning for since, warning in self.dated if since <= now}
+        return tuple(sorted({*self.warnings, *dated}))
 
 
 def policy_hash(data: bytes) -> str:
@@ -146,6 +153,7 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     """Build a policy.  Raises `PolicyError` with every diagnostic, in all files."""
     spec, report = examine(PolicySpec, data, file)
     build = _Build(file, spec, sources, report)
+    doubt(spec, report)
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
     locations = build.locations(trusts)
     chooser = build.chooser()
@@ -156,7 +164,8 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
         locations=locations,
         trusts=trusts,
         chooser=chooser,
-        warnings=tuple(sorted({*build.warnings, *report.warnings})),
+        warnings=tuple(build.warnings),
+        dated=tuple(report.warnings),
     )
 
 

@@ -29,6 +29,9 @@ from .subject import check_issuer, dn, read_subject, values
 warnings.filterwarnings(
     "ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning
 )
+# Whoever has a certificate made chooses its names; none of them may reach the journal this way.
+for _about in ("Attribute's length must be", "Country names should be"):
+    warnings.filterwarnings("ignore", _about, UserWarning)
 
 _VERSION, _EXTENSIONS = 0xA0, 0xA3
 

@@ -144,6 +144,40 @@ def test_the_first_rule_that_matches_names_itself_and_its_roles() -> None:
     assert (decision.rule, decision.roles) == ("ops", ("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("allow", "rule", "roles"),
+    [
+        ("[{any: [ops]}]", "allow[0]", ("a",)),
+        ("[{any: [{cn: x, roles: q}, {cn: alice, roles: r}]}]", "allow[0]", ("r",)),
+        ("[{all: [ops, {ou: SRE, roles: [b, a]}], roles: c}]", "allow[0]", ("c", "a", "b")),
+        ("[{cn: alice, roles: c, any: [{all: [{ou: SRE, roles: d}]}]}]", "allow[0]", ("c", "d")),
+        ("[{any: [{name: inner, cn: alice, roles: r}]}]", "inner", ("r",)),
+        ("[{name: outer, any: [{name: inner, cn: alice}]}]", "outer", ()),
+        ("[{all: [{ou: SRE}, {name: second, cn: alice}]}]", "second", ()),
+        ("[named]", "chief", ("z",)),
+        ("[{any: [named]}]", "chief", ("z",)),
+        ("[{cn: alice, not: ops_not}]", "allow[0]", ()),
+    ],
+)
+def test_rules_within_rules_grant_their_roles(
+    allow: str, rule: str, roles: tuple[str, ...]
+) -> None:
+    """What matched within `any`, `all` and groups grants its roles; the outermost name counts."""
+    groups = (
+        "groups:\n  ops: [{cn: alice, roles: a}]\n"
+        "  named: [{name: chief, cn: alice, roles: z}]\n  ops_not: [{cn: bob, roles: n}]\n"
+    )
+    decision = ask(site(allow, groups), alice)
+    assert (decision.allowed, decision.rule, decision.roles) == (True, rule, roles)
+
+
+def test_a_group_with_roles_may_deny() -> None:
+    """A group's roles belong to what grants; in `deny` it refuses, and grants nothing."""
+    text = "    deny: [ops]\ngroups:\n  ops: [{cn: alice, roles: a}]\n"
+    decision = ask(site("verified", text), alice)
+    assert (decision.reason, decision.roles) == (Reason.DENIED_BY_RULE, ())
+
+
 def test_groups_nest_and_name_their_rules() -> None:
     """A group stands wherever a rule may."""
     text = "groups:\n  one: [{cn: x}, {cn: alice}]\n  two: [one, {cn: y}]\n"

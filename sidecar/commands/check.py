@@ -1,0 +1,77 @@
+"""`check`: what is wrong with a policy, what of it is hardly meant, what its service can't read."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.core.config.schema import Located
+from sidecar.core.errors import Diagnostic
+from sidecar.core.policy.spec import PolicySpec, is_address
+
+SERVICE_USER = "mtls-sidecar"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of this machine with all of its groups."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def can_read(self, path: Path) -> bool:
+        """Whether the user may read a file, by asking as that user (which takes root)."""
+        command = ["test", "-r", str(path)]
+        return (
+            subprocess.run(
+                command, user=self.uid, group=self.gid, extra_groups=self.groups, check=False
+            ).returncode
+            == 0
+        )
+
+
+def service_user(name: str = SERVICE_USER) -> User | None:
+    """The service's user, where there is one and we may ask as it; None elsewhere."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    if found.pw_uid == 0:
+        return None
+    groups = tuple(os.getgrouplist(name, found.pw_gid))
+    return User(name, found.pw_uid, found.pw_gid, groups)
+
+
+def unreadable(spec: PolicySpec, policy: Path, user: User) -> Iterator[Diagnostic]:
+    """Each file of a policy, and the policy itself, that the service's user can't read."""
+    if not user.can_read(policy):
+        yield Diagnostic(str(policy), 0, 0, _why(policy, user), _hint(user))
+    for place in _files(spec):
+        path = policy.parent / place.text
+        if path.exists() and not user.can_read(path):
+            node = place.node
+            yield Diagnostic(str(policy), node.line, node.column, _why(path, user), _hint(user))
+
+
+def _files(spec: PolicySpec) -> Iterator[Located]:
+    for trust in spec.trust.values():
+        yield from trust.ca
+        yield from trust.intermediates
+        yield from trust.denylist
+        yield from (place for place in trust.crl if not is_address(place.text))
+
+
+def _why(path: Path, user: User) -> str:
+    return f"the service's user {user.name} can't read {str(path)!r}"
+
+
+def _hint(user: User) -> str:
+    return f"chgrp {user.name} it and chmod g+r it, and let the group into its directories (g+x)"

@@ -1,0 +1,119 @@
+"""Doubts about a policy: what is no mistake of form, and can never take effect.
+
+A doubt may hold from a moment on: a rule's `until`, a CA's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sidecar.core.config.schema import Located, Report
+from sidecar.core.config.yaml_tree import Node
+
+from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec
+
+_AFTER_PUBLIC = (
+    "trust",
+    "deny",
+    "san_matches_host",
+    "sni_matches_host",
+    "public_methods",
+    "forward_cert",
+    "cache_seconds",
+)
+"""Keys that nobody looks at where a location is public."""
+
+
+def doubt(spec: PolicySpec, report: Report) -> None:
+    """Note every doubt about a policy's form."""
+    for rules in spec.groups.values():
+        _doubt_ends(rules, report)
+    for layer in (spec.defaults, *spec.locations):
+        _doubt_ends(layer.allow or (), report)
+        _doubt_ends(layer.deny or (), report)
+    for location in spec.locations:
+        _doubt_location(location, spec.defaults, report)
+    for name, trust in spec.trust.items():
+        _doubt_trust(name, trust, report)
+    _doubt_unused_trusts(spec, report)
+    if not spec.locations:
+        report.warn(spec.node, "no locations: nobody may pass anywhere", "add one")
+
+
+def _rules(rules: Sequence[RuleSpec | Located]) -> Iterator[RuleSpec]:
+    """The rules of a list and those within them; groups by name are lists of their own."""
+    for rule in rules:
+        if isinstance(rule, RuleSpec):
+            yield rule
+            for part in (rule.any, rule.all, rule.not_):
+                yield from _rules(part or ())
+
+
+def _doubt_ends(rules: Sequence[RuleSpec | Located], report: Report) -> None:
+    for rule in _rules(rules):
+        if rule.until is not None and rule.until_node is not None:
+            report.warn(
+                rule.until_node,
+                f"`until: {rule.until_node.text}` is past: the rule matches no more",
+                "remove the rule, or let it end later",
+                since=rule.until,
+            )
+
+
+def _key(node: Node, name: str) -> Node | None:
+    """Where a key stands in a mapping; None where it is left out."""
+    return next((key for key, _ in node.pairs or () if key.text == name), None)
+
+
+def _is_public(rules: tuple[RuleSpec | Located, ...] | None) -> bool:
+    first = rules[0] if rules else None
+    return isinstance(first, Located) and first.text == "public"
+
+
+def _doubt_location(location: LocationSpec, defaults: BehaviourSpec, report: Report) -> None:
+    allow = defaults.allow if location.allow is None else location.allow
+    if allow is None:
+        report.warn(
+            location.node,
+            f"location {location.name!r} has no `allow`: nobody may pass",
+            "add allow, or allow: [] if that is meant",
+        )
+    if not _is_public(allow):
+        return
+    for name in _AFTER_PUBLIC:
+        key = _key(location.node, name)
+        if key is not None and getattr(location, name) not in (None, False, 0, ()):
+            report.warn(
+                key,
+                f"`{name}` has no effect here: `allow: public` lets everybody in before",
+                f"remove {name}, or allow less",
+            )
+
+
+def _doubt_trust(name: str, trust: TrustSpec, report: Report) -> None:
+    asks = bool(trust.crl or trust.ocsp)
+    key = _key(trust.node, "revocation")
+    if key is not None and asks and trust.revocation == "off":
+        report.warn(
+            key,
+            f"trust {name!r} names crl or ocsp, and `revocation: off` asks neither",
+            "write revocation: required or best_effort",
+        )
+    if key is not None and not asks and trust.revocation == "best_effort":
+        report.warn(key, f"trust {name!r} names no crl and no ocsp to ask", "name one")
+    grace = _key(trust.node, "crl_grace")
+    if grace is not None and trust.crl_grace and not trust.crl:
+        report.warn(grace, "`crl_grace` has no effect without crl", "remove it")
+
+
+def _doubt_unused_trusts(spec: PolicySpec, report: Report) -> None:
+    """Every trust counts where a location names none; else only those that are named."""
+    named: set[str] = set()
+    for location in spec.locations:
+        trusts = spec.defaults.trust if location.trust is None else location.trust
+        if trusts is None:
+            return
+        named |= {each.text for each in trusts}
+    for name, trust in spec.trust.items():
+        if spec.locations and name not in named:
+            report.warn(trust.node, f"no location names trust {name!r}", "name it, or remove it")

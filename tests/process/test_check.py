@@ -1,0 +1,123 @@
+"""`check` and the daemon's log, as an administrator sees them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from daemon import ROOT, Daemon
+from pki import CA
+
+from sidecar.commands.check import User, service_user, unreadable
+from sidecar.core.policy.spec import read_policy
+
+staff = CA("Staff")
+
+DOUBTFUL = """\
+version: 1
+locations:
+  - name: site
+    allow:
+      - {cn: alice, until: 2020-01-31}
+      - {dn: 'C=DE,O=Ex,CN=alice'}
+"""
+
+
+def run(place: Path, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]  # `more` is stdout or stderr
+        command,
+        cwd=place,
+        text=True,
+        timeout=60,
+        check=False,
+        env=env,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
+    )
+
+
+def test_a_warning_has_its_place_and_is_no_mistake(tmp_path: Path) -> None:
+    """`check` prints file, line and column of what will hardly be meant, and exits 0."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(DOUBTFUL)
+    found = run(tmp_path, "check", str(path))
+    assert found.returncode == 0, found.stderr
+    assert f"warning: {path}:5:28: `until: 2020-01-31` is past" in found.stderr
+    assert f"warning: {path}:6:14: dn: the RDNs seem to stand in OpenSSL's order" in found.stderr
+    assert "write the last RDN first: CN=alice,O=Ex,C=DE" in found.stderr
+
+
+def test_the_daemon_logs_a_warning_and_serves(tmp_path: Path) -> None:
+    """What `check` warns of, the daemon says at start, and refuses nothing for it."""
+    with Daemon(tmp_path, DOUBTFUL) as daemon:
+        assert "is past" in daemon.log.read_text()
+
+
+def test_a_mistake_in_an_argument_is_told_in_words(tmp_path: Path) -> None:
+    """No tuple, no errno: what is wrong and what to write instead."""
+    (tmp_path / "policy.yaml").write_text("version: 1\nlocations: [{name: a, allow: verified}]\n")
+    explain = ["explain", "--policy", "policy.yaml", "--location", "a"]
+    found = run(tmp_path, *explain, "--now", "tomorrow")
+    assert found.returncode == 2
+    assert found.stderr == (
+        "mtls-sidecar: 'tomorrow' is no date; write 2027-01-31 or 2027-01-31T18:00:00Z\n"
+    )
+    found = run(tmp_path, "check", "--config", "none.yaml")
+    assert (found.returncode, found.stderr) == (
+        2,
+        "mtls-sidecar: none.yaml: No such file or directory\n",
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    """`mtls-sidecar schema | head -0` says nothing about a broken pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = run(tmp_path, "schema", stdout=writing)
+    os.close(writing)
+    assert (found.returncode, found.stderr) == (2, "")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 100])
+def test_a_librarys_warning_about_a_name_is_not_told(name: str, tmp_path: Path) -> None:
+    """An empty or a long CN is no news for the journal: whoever has one chose it."""
+    leaf = staff.forge(cn=name)
+    (tmp_path / "leaf.crt").write_bytes(leaf.pem)
+    (tmp_path / "ca.crt").write_bytes(staff.pem)
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\ntrust: {t: {ca: ca.crt}}\n"
+        "locations: [{name: a, allow: [{issuer_cn: Staff}]}]\n"
+    )
+    found = run(tmp_path, *"explain --policy policy.yaml --location a --cert leaf.crt".split())
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="asking as another user takes root")
+def test_what_the_services_user_can_not_read_is_told(tmp_path: Path) -> None:
+    """A file that root reads and the service doesn't is told with its place in the policy."""
+    found = pwd.getpwnam("nobody")
+    nobody = User("nobody", found.pw_uid, found.pw_gid, (found.pw_gid,))
+    open_place = tmp_path.parent
+    text = "version: 1\ntrust: {t: {ca: ca.crt, denylist: deny.txt}}\nlocations: []\n"
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+    for name, mode in (("ca.crt", 0o600), ("deny.txt", 0o644)):
+        (tmp_path / name).write_bytes(staff.pem)
+        (tmp_path / name).chmod(mode)
+    spec = read_policy(text.encode(), "policy.yaml")
+    for directory in (tmp_path, open_place, open_place.parent):
+        directory.chmod(0o711)
+    [told] = unreadable(spec, policy, nobody)
+    assert (told.line, told.column) == (2, 17)
+    assert "the service's user nobody can't read" in told.message
+
+
+def test_without_the_services_user_nobody_is_asked() -> None:
+    """On a machine without the user there is nobody to ask as."""
+    assert service_user("no-such-user-here") is None
+    assert service_user("root") is None

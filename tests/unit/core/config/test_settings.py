@@ -1,0 +1,95 @@
+"""sidecar.yaml: what it accepts can work."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from sidecar.core.config.schema import moment
+from sidecar.core.config.settings import parse_address, read_settings
+from sidecar.core.errors import PolicyError
+from sidecar.runtime.listen import open_listener
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listen: unix:@mtls", "abstract"),
+        ("admin: 'unix:@mtls'", "abstract"),
+        ("listen: 'unix:'", "names no socket"),
+        ("listen: unix:/run/", "names no socket"),
+        ("listen: 127.0.0.1:0", "port"),
+        ("listen: 127.0.0.1:65536", "port"),
+        ("listen: 127.0.0.256:80", "no address"),
+        ("listen: 1.2.3:80", "no address"),
+        ("listen: '[1.2.3.4]:80'", "no address"),
+        ("listen: '[::zz]:80'", "no address"),
+        ("listen: '::1:80'", "no address"),
+        ("listen: '*:80'", "no address"),
+        (f"listen: unix:/{'x' * 107}", "107 bytes"),
+        (f"listen: unix:/{'x' * 100}/s", "107 bytes"),
+        ("socket_mode: 0440", "nobody may connect"),
+        ("socket_mode: 4770", "no mode"),
+        ("socket_group: 4294967295", "no group"),
+        ("socket_group: 99999999999999999999", "no group"),
+        ("socket_group: a:b", "no group"),
+        ("decision_log_file: stdout", "no file"),
+        ("decision_log_file: /var/log/", "directory"),
+        ("fetch_socket: unix:/run/x.sock", "no path"),
+        ("fetch_socket: '@x'", "abstract"),
+        ("listen: 127.0.0.1:9641", "the address of listen and of admin"),
+        ("admin: unix:/run/mtls-sidecar/authz.sock", "the address of listen and of admin"),
+        ("fetch_admin: 127.0.0.1:9641", "the address of admin and of fetch_admin"),
+    ],
+)
+def test_what_could_never_work_is_refused(text: str, message: str) -> None:
+    """Each value that nobody could ever use is told with its line and what to write instead."""
+    with pytest.raises(PolicyError) as caught:
+        read_settings(text.encode(), "sidecar.yaml")
+    [found] = caught.value.diagnostics
+    assert found.line == 1
+    assert message in found.message
+    assert found.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.1:9640", "[::1]:9640", "localhost:80", "a-b.example:1", "unix:/run/a.sock"],
+)
+def test_what_can_work_is_taken(text: str) -> None:
+    """An address is shown as it was written."""
+    assert str(parse_address(text)) == text
+
+
+def test_the_longest_path_can_be_listened_on(tmp_path: Path) -> None:
+    """A path of 107 bytes is no error of the kernel's, however long its directory."""
+    directory = tmp_path / "d"
+    directory.mkdir()
+    for name_length in (6, 20):
+        middle = 107 - len(str(directory)) - 2 - name_length
+        longer = directory / ("m" * middle)
+        longer.mkdir(exist_ok=True)
+        path = longer / ("s" * (107 - len(str(longer)) - 1))
+        if len(path.name) < len(".ffffff"):
+            with pytest.raises(ValueError, match="107 bytes"):
+                parse_address(f"unix:{path}")
+            continue
+        listener = open_listener(parse_address(f"unix:{path}"), 0o600, "")
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+        finally:
+            listener.close()
+            os.unlink(path)
+
+
+def test_the_last_day_is_a_day() -> None:
+    """`until: 9999-12-31` holds through the last day that a date can say."""
+    assert moment("9999-12-31", end=True) == 253402300800.0
+    assert moment("9999-12-31") == 253402214400.0
+    assert moment("2027-01-31", end=True) == moment("2027-02-01")
+    assert moment("9999-12-31T23:59:59-14:00") > 0
+    assert moment("0001-01-01T00:00:00+14:00") < 0

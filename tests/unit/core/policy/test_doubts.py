@@ -1,0 +1,217 @@
+"""What `check` accepts can take effect: the rest is a mistake, or a warning with its place."""
+
+from __future__ import annotations
+
+import pytest
+from asking import NOW, mistakes, policy
+from pki import CA
+
+staff = CA("Staff")
+HEAD = "version: 1\nlocations:\n"
+
+
+def warnings(text: str, at: float = NOW, **files: bytes) -> list[str]:
+    found = policy(text, **files).warnings_at(at)
+    assert all(each.line and each.column for each in found)
+    return [each.message for each in found]
+
+
+def in_rule(rule: str) -> str:
+    return HEAD + "  - {name: a, allow: [" + rule + "]}\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{from: 2026-02-01, until: 2026-01-31}", "isn't after"),
+        ("{from: 2026-02-01T10:00:00Z, until: 2026-02-01T10:00:00Z}", "isn't after"),
+        ("{dn: alice}", "no DN"),
+        ("{dn: 'CN=alice,'}", "no DN"),
+        ("{dn: 'CN=alice,nope=x'}", "unknown attribute type 'nope'"),
+        ("{dn: 'CN=#0C05ab'}", "no DER"),
+        (r"{dn: 'CN=\C3,O=x'}", "no UTF-8"),
+        ("{dn: 'CN=\"alice'}", "quotation mark"),
+        (r"{dn: 'CN=a\0Ab'}", "control character"),
+        ('{cn: "a\\tb"}', "control character"),
+        ("{cn: '~'}", "empty regular expression"),
+        ("{email: example.com}", "no mail address"),
+        ("{email: 'é@example.com'}", "no mail address"),
+        ("{client_ip: 'fe80::1%eth0'}", "zone"),
+        ("{sha256: " + "ab" * 20 + "}", "a SHA-1 fingerprint"),
+        ("{spki_sha256: '" + ":".join(["AB"] * 20) + "'}", "a SHA-1 fingerprint"),
+        ("{sha256: " + "ab" * 16 + "}", "an MD5 fingerprint"),
+        ("{dns: example.com.}", "no DNS name"),
+        ("{policy_oid: 1.40.1}", "no object identifier"),
+        ("{eku: 3.1.2}", "no key usage"),
+        ("{method: TRACE}", "TRACE"),
+        ("{method: M2}", "no method"),
+        ("{not: {cn: a, roles: [x]}}", "roles where nothing is granted"),
+        ("{not: {cn: a, name: x}}", "a name within `not`"),
+        ("{any: [verified]}", "'verified' is no rule and no group"),
+    ],
+)
+def test_a_rule_that_can_never_match_is_a_mistake(rule: str, message: str) -> None:
+    """Told once, with its line, its column and what to write instead."""
+    found = mistakes(in_rule(rule))
+    assert [d.line for d in found] == [3]
+    assert message in found[0].message
+    assert found[0].column
+    assert found[0].hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("  - {name: a, allow: [verified, {cn: a}]}\n", "'verified' beside other rules"),
+        ("  - {name: a, allow: [public, {cn: a}]}\n", "'public' beside other rules"),
+        ("  - {name: a, deny: [verified]}\n", "'verified' is no rule and no group"),
+        ("  - {name: a, deny: [{cn: x, roles: [r]}]}\n", "roles where nothing is granted"),
+        ("  - {name: a, deny: {any: [{cn: x, roles: r}]}}\n", "roles where nothing is granted"),
+        ("  - {name: a, location: /, server_name: []}\n", "an empty list of server names"),
+        ("  - {name: a, public_methods: [TRACE]}\n", "TRACE"),
+    ],
+)
+def test_a_location_that_can_not_mean_what_it_says_is_a_mistake(text: str, message: str) -> None:
+    """One mistake, told once."""
+    found = mistakes(HEAD + text)
+    assert len(found) == 1
+    assert message in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("crl: ldap://ldap.example.com/cn=x", "no http(s) address"),
+        ("crl: ftp://example.com/x.crl", "no http(s) address"),
+        ("crl: file:///etc/x.crl", "no http(s) address"),
+        ("crl: 'ldap:///CN=x'", "no http(s) address"),
+        ("crl: http:/example.com/x", "no http(s) address"),
+        ("crl: 'https://'", "no http(s) address"),
+        ("crl: 'https:///x'", "no http(s) address"),
+        ("crl: https://example.com:99999/x", "no port"),
+        ("crl: https://example.com:0/x", "no port"),
+        ("crl: 'https://exa mple.com/x'", "no http(s) address"),
+        ("crl: 'https://bücher.example/x'", "no http(s) address"),
+        ("crl: 'https://example.com/x#y'", "no http(s) address"),
+        ("ocsp: 'http://:80'", "no http(s) address"),
+        ("ocsp: 'http://[::zz]/'", "no http(s) address"),
+        ("denylist: https://example.com/deny.txt", "no file"),
+        ("intermediates: https://example.com/ca.crt", "no file"),
+    ],
+)
+def test_an_address_that_can_never_be_fetched_is_a_mistake(key: str, message: str) -> None:
+    """Only http(s) addresses with a host are fetched, and only for CRLs and OCSP."""
+    text = f"version: 1\ntrust:\n  a: {{ca: s.crt, {key}}}\nlocations: []\n"
+    found = mistakes(text, s_crt=staff.pem)
+    assert [d.line for d in found] == [3]
+    assert message in found[0].message
+
+
+def test_a_password_in_an_address_is_not_told() -> None:
+    """What is wrong with an address is told without its user and password."""
+    text = (
+        "version: 1\ntrust:\n  a: {ca: s.crt, crl: 'ftp://u:secret@example.com/x'}\nlocations: []\n"
+    )
+    [found] = mistakes(text, s_crt=staff.pem)
+    assert "secret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{until: 2020-01-31}", "is past"),
+        ("{any: [{cn: a, until: 2020-01-31}, {cn: b}]}", "is past"),
+        ("{cn: '~ x'}", "the blank after ~"),
+        ("{cn: ' alice'}", "blank"),
+        ("{cn: 'e\u0301'}", "NFC"),
+        ("{serial: 1234567890123456789}", "looks decimal"),
+        ("{client_ip: '::/0'}", "holds no IPv4 address"),
+        ("{uri: example.org/x}", "has no scheme"),
+        ("{uri: 'https://bücher.example/x'}", "isn't ASCII"),
+        ("{dns: 192.0.2.7}", "no DNS name that an authority should certify"),
+        ("{dn: 'C=DE,O=Ex,CN=alice'}", "OpenSSL's order"),
+        ("{dn: '/CN=a*'}", "no name begins with /"),
+        ("{dn: 'cn=a*'}", "the type is written CN"),
+        ("{dn: 'CN=a*, O=Ex'}", "no blank stands beside"),
+        (r"{dn: 'CN=J\C3\BCrgen*'}", "letters aren't escaped"),
+        (r"{dn: '~CN=J\\C3\\BCrgen.*'}", "letters aren't escaped"),
+        (r"{dn: '~CN=a\\, b.*'}", "specials are escaped in hex"),
+        (r"{dn: '/CN=J\xFCrgen'}", "it refuses, and grants nothing"),
+    ],
+)
+def test_a_pattern_that_hardly_matches_is_a_warning(rule: str, message: str) -> None:
+    """It is accepted and told, with its place."""
+    found = warnings(in_rule(rule))
+    assert any(message in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{cn: alice}",
+        "{dn: 'CN=alice,O=Example'}",
+        "{dn: 'CN=alice,*'}",
+        "{dn: '*,O=Example,C=DE'}",
+        "{dn: '~CN=[a-z]+,OU=(A|B),O=Example'}",
+        "{dn: '2.5.4.97=PSD*'}",
+        "{uri: 'spiffe://example.org/ns/*'}",
+        "{serial: 4711}",
+        "{client_ip: ['0.0.0.0/0', '2001:db8::/32']}",
+        "{email: '*@example.com'}",
+        "{until: 9999-12-31}",
+    ],
+)
+def test_a_usual_pattern_is_no_warning(rule: str) -> None:
+    """What people write is taken in silence."""
+    found = warnings(in_rule(rule))
+    assert [each for each in found if "2.5.4.97" not in each] == []
+
+
+def test_an_end_is_told_once_it_is_past() -> None:
+    """The same policy warns from the moment on at which its rule ends."""
+    text = in_rule("{cn: a, until: 2027-01-31}")
+    end = 1801440000.0  # 2027-02-01T00:00:00Z
+    assert warnings(text, end - 1) == []
+    assert len(warnings(text, end)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("locations: []\n", "no locations"),
+        ("locations: [{name: a}]\n", "has no `allow`"),
+        ("locations: [{name: a, allow: public, deny: [{cn: x}]}]\n", "`deny` has no effect"),
+        (
+            "locations: [{name: a, allow: public, san_matches_host: true}]\n",
+            "`san_matches_host` has no effect",
+        ),
+        (
+            "trust: {t: {ca: s.crt}, u: {ca: s.crt}}\n"
+            "locations: [{name: a, trust: t, allow: verified}]\n",
+            "no location names trust 'u'",
+        ),
+        (
+            "trust: {t: {ca: s.crt, ocsp: 'http://x/', revocation: off}}\n"
+            "locations: [{name: a, allow: verified}]\n",
+            "asks neither",
+        ),
+        (
+            "trust: {t: {ca: s.crt, revocation: best_effort}}\n"
+            "locations: [{name: a, allow: verified}]\n",
+            "names no crl and no ocsp",
+        ),
+        (
+            "trust: {t: {ca: s.crt, revocation: required}}\n"
+            "locations: [{name: a, allow: verified}]\n",
+            "it denies all",
+        ),
+        (
+            "trust: {t: {ca: s.crt, crl_grace: 60}}\nlocations: [{name: a, allow: verified}]\n",
+            "`crl_grace` has no effect",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_a_warning(text: str, message: str) -> None:
+    """A key that nobody will ever look at is told."""
+    found = warnings("version: 1\n" + text, s_crt=staff.pem)
+    assert any(message in each for each in found), found
