@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from stack import Stack, example
+from https import Connection
+from stack import EXAMPLES, Stack, example
 from tools import NginxBinary
 
 HOSTILE = """
@@ -160,3 +163,52 @@ def test_the_snippets_send_what_the_contract_says() -> None:
         "X-Real-IP": "$remote_addr",
         "X-Request-ID": "$request_id",
     }
+
+
+NAMELESS = """
+http {
+    include snippets/mtls-sidecar.conf;
+    upstream app { server 127.0.0.1:8080; }
+    server {
+        listen 80;
+        include snippets/authz-location.conf;
+        include snippets/identity.conf;
+        location / { auth_request /authz/health; proxy_pass http://app; }
+        location /closed/ { auth_request /authz/closed; proxy_pass http://app; }
+    }
+}
+"""
+OPEN_AND_CLOSED = """
+version: 1
+locations:
+  - {name: health, allow: public}
+  - {name: closed, allow: verified}
+"""
+
+
+def test_a_request_without_host_is_decided(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """HTTP/1.0 without Host to a server without a name: public is public, closed is closed."""
+    with Stack(nginx_binary, tmp_path, conf=NAMELESS, policy=OPEN_AND_CLOSED) as stack:
+        port = next(iter(stack.plain_ports.values()))
+        for path, status in ((b"/healthz", 200), (b"/closed/", 401)):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+                request = b"GET %b HTTP/1.0\r\n\r\n" % path
+                assert Connection(plain, "").raw(request).status == status
+
+
+def test_the_readmes_example_works_as_written(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """README.md's four lines of policy with its lines for nginx: alice in, carol and nobody out."""
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    simplest = readme.partition("A policy that says more")[0]
+    found = dict(re.findall(r"```(yaml|nginx)\n(.*?)```", simplest, re.DOTALL))
+    conf = f"http {{\n{found['nginx']}}}\n".replace("127.0.0.1:8000", "127.0.0.1:8080")
+    with ExitStack() as open_:
+        stack = Stack(nginx_binary, tmp_path, conf=conf, policy=found["yaml"])
+        (tmp_path / "nginx/pki/ca.crt").write_bytes(stack.people.staff.pem)
+        open_.enter_context(stack)
+        carol = stack.people.staff.issue("carol")
+        forged = {"X-Client-CN": "root"}
+        alice = stack.get("/", cert=stack.people.alice, headers=forged)
+        assert (alice.status, alice.saw("x-client-cn")) == (200, ["alice"])
+        assert stack.get("/", cert=carol).status == 403
+        assert stack.get("/").status == 401

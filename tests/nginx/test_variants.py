@@ -6,8 +6,9 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 import http2
 import pytest
@@ -127,6 +128,28 @@ def test_optional_no_ca_leaves_the_chain_to_the_sidecar(stack: Stack) -> None:
     assert get("/", cert=people.mallory).status == 403
     assert get("/", cert=people.alice).status == 403
     assert get("/").status == 401
+
+
+@pytest.mark.parametrize("cas", ["intermediate", "root", "both", "other"])
+def test_optional_no_ca_whatever_ca_nginx_has_elsewhere(
+    nginx_binary: NginxBinary, tmp_path: Path, cas: str
+) -> None:
+    """The CAs that http { } names, an intermediate alone too, refuse nobody in this server."""
+    site = "variants/optional-no-ca.conf"
+    with ExitStack() as open_:
+        stack = Stack(nginx_binary, tmp_path, sites=[site])
+        people = stack.people
+        issuing, root = people.issuing.pem, people.root.pem
+        texts = {"intermediate": issuing, "root": root, "both": issuing + root}
+        text = texts.get(cas, people.staff.pem)
+        (tmp_path / "nginx/pki/client-cas.crt").write_bytes(text)
+        open_.enter_context(stack)
+        dave, alone = people.issuing.issue("dave"), people.issuing.issue("dave")
+        object.__setattr__(alone, "issuer", None)  # its chain is not sent
+        for cert in (dave, alone):
+            assert stack.get("/", cert=cert).saw("x-client-cn") == ["dave"]
+        assert stack.get("/", cert=people.mallory).status == 403
+        assert stack.get("/").status == 401
 
 
 def test_a_cors_preflight_needs_no_certificate(stack: Stack) -> None:

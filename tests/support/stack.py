@@ -214,7 +214,7 @@ class Stack:
         etc = directory / "nginx"
         self.people.write_nginx_files(etc / "pki")
         self._install(etc)
-        given = adapt(conf, self.replacements(sites[0])) if conf else self._conf(sites)
+        given = self.adapted(conf) if conf else self._conf(sites)
         self.nginx = Nginx(binary, given, etc)
 
     # -- setting up
@@ -230,6 +230,10 @@ class Stack:
             "listen 443": f"listen 127.0.0.1:{self.ports[site]}",
             "listen 80": f"listen 127.0.0.1:{self.plain_ports[site]}",
         }
+
+    def adapted(self, conf: str) -> str:
+        """A whole nginx.conf, written like the examples, with the test's paths and ports."""
+        return adapt(conf, self.replacements(next(iter(self.ports))))
 
     def _install(self, etc: Path) -> None:
         shutil.copytree(EXAMPLES / "html", etc / "html", dirs_exist_ok=True)
