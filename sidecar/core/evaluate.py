@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -145,12 +146,12 @@ def _check_validity(inquiry: _Inquiry) -> Passed | Ended:
     inquiry.until(cert.not_before)
     inquiry.until(cert.not_after + 1)
     if inquiry.now < cert.not_before:
-        return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.x509.not_valid_before_utc)}")
+        return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.not_before)}")
     if not valid(cert, inquiry.now):
-        return Ended(Reason.EXPIRED, f"ended {_utc(cert.x509.not_valid_after_utc)}")
+        return Ended(Reason.EXPIRED, f"ended {_utc(cert.not_after)}")
     if not inquiry.tracing:
         return _GO_ON
-    return Passed(f"until {_utc(cert.x509.not_valid_after_utc)}")
+    return Passed(f"until {_utc(cert.not_after)}")
 
 
 def _check_issuer(inquiry: _Inquiry) -> Passed | Ended:
@@ -195,7 +196,7 @@ def _check_names(inquiry: _Inquiry) -> Passed | Ended:
     host = normalize_host(request.host)
     if host is None:
         return Ended(Reason.HOST_MISMATCH, f"{request.host[:200]!r} is no host")
-    if here.san_matches_host and not san_matches_host(cert.dns, cert.ip, host):
+    if here.san_matches_host and not _san_matches(cert, host):
         names = ", ".join((*cert.dns, *cert.ip)[:10]) or "no DNS or IP name"
         return Ended(Reason.HOST_MISMATCH, f"{names} doesn't cover {host!r}")
     if here.sni_matches_host and fold_dns(request.server_name).removesuffix(".") != host:
@@ -204,6 +205,13 @@ def _check_names(inquiry: _Inquiry) -> Passed | Ended:
             f"the connection is for {request.server_name[:200]!r}, not {host!r}",
         )
     return Passed(f"{host} is covered")
+
+
+def _san_matches(cert: ClientCert, host: str) -> bool:
+    """Whether the certificate's names cover the host: none does where they can't be read."""
+    if not cert.unreadable.isdisjoint(("dns", "ip")):
+        return False
+    return san_matches_host(cert.dns, cert.ip, host)
 
 
 def _ask_deny_rules(inquiry: _Inquiry) -> Passed | Ended:
@@ -354,7 +362,10 @@ def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
 def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
     if trust.crls is None:
         return None
-    answer = trust.crls.status(crl_facts(cert.x509, cert.issuer_name), issuer.x509, now)
+    try:
+        answer = trust.crls.status(crl_facts(cert), issuer.x509, now)
+    except MalformedCertificate as error:
+        return Answer(Status.UNKNOWN, "crl", str(error), math.inf)
     if answer.status is Status.UNKNOWN and trust.missing:
         detail = f"{answer.detail}; not fetched yet: {', '.join(trust.missing)}"
         return Answer(answer.status, answer.source, detail, answer.until)
@@ -399,5 +410,5 @@ def _responder_revoked(
     return found.status is Status.REVOKED
 
 
-def _utc(moment: object) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"

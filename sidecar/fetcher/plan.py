@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,5 +100,8 @@ class PlanReader:
 
 
 def _responder(name: str, trust: TrustSpec, authorities: Iterable[bytes]) -> Responder:
-    issuers = {fingerprint(der): x509.load_der_x509_certificate(der) for der in authorities}
+    issuers = {}
+    for der in authorities:
+        with suppress(ValueError):  # of one that `cryptography` can't read nothing is asked
+            issuers[fingerprint(der)] = x509.load_der_x509_certificate(der)
     return Responder(name, trust.ocsp, issuers, float(trust.clock_tolerance))

@@ -3,8 +3,9 @@
 What grants must match wholly, what refuses may match partly.  A rule is compiled for one of two
 sides: granting (`allow`) or refusing (`deny`), and `not` turns the side over.  On the granting
 side every one of several CNs, Os or OUs must match, and what nginx didn't tell (no client
-address, no method) matches nothing; on the refusing side any one suffices, and what isn't known
-matches.  Names of the SAN are alternatives: any one of them matches, on both sides.
+address, no method) or what can't be read of the certificate matches nothing; on the refusing side
+any one suffices, and what isn't known or can't be read matches.  Names of the SAN are
+alternatives: any one of them matches, on both sides.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class _KeyTest:
     refusing: bool
 
     def __call__(self, facts: Facts) -> bool:
+        if self.key in facts.cert.unreadable:
+            return self.refusing
         values = _values(facts, self.key, self.refusing)
         if not values:
             return self.refusing and self.key in _REQUEST
@@ -190,6 +193,9 @@ class RuleSet:
         """The first rule that matches, or None."""
         candidates = set(self._rest)
         for key, by_value in self._index.items():
+            if key in facts.cert.unreadable:  # on the refusing side each of them matches
+                candidates.update(*by_value.values())
+                continue
             read = KINDS[key].reader(self._refusing)
             for value in _values(facts, key, self._refusing):
                 for each in read(value).keys:

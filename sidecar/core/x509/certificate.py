@@ -1,7 +1,9 @@
 """What a client certificate proves: `SSL-Client-Cert` → a frozen `ClientCert`.
 
-Every field is read from the certificate's ASN.1.  Nothing here checks a signature, a date or a
-revocation: that is `path_building`, `evaluate` and `revocation`.
+Every field is read from the certificate's ASN.1, to the last octet at every level that is read, and
+what is around the signed part is DER, so that nobody can spell a certificate otherwise.  Nothing
+here checks a signature, a date or a revocation: that is `path_building`, `evaluate` and
+`revocation`.
 """
 
 from __future__ import annotations
@@ -10,19 +12,18 @@ import base64
 import binascii
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import NameOID
 
 from sidecar.core.errors import MalformedCertificate, brief
 
-from .der import value_of
-from .extensions import read_extensions
-from .signature import take_apart
-from .subject import check_issuer, dn, read_subject, values
+from .der import BIT_STRING, SEQUENCE, is_bits, is_integer, moment, only, slices, value_of, within
+from .extensions import Extensions, read_extensions, split_extension, split_extensions
+from .subject import Name, read_issuer, read_name
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
 # that are negative or zero.  They are compared as numbers, like any other.
@@ -33,7 +34,8 @@ warnings.filterwarnings(
 for _about in ("Attribute's length must be", "Country names should be"):
     warnings.filterwarnings("ignore", _about, UserWarning)
 
-_VERSION, _EXTENSIONS = 0xA0, 0xA3
+MAX_SERIAL = 128
+"""Octets of the longest serial number (RFC 5280, 4.1.2.2, has 20)."""
 
 EKU_NAMES = {
     "serverAuth": "1.3.6.1.5.5.7.3.1",
@@ -53,15 +55,23 @@ class ClientCert:
 
     Names are text as the certificate has them; `dn` and `issuer_dn` are RFC 4514 (last RDN
     first, as nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
-    lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.  DER are `signed`, the
-    TBSCertificate; `algorithm`, the signature's AlgorithmIdentifier; `issuer_name` and
-    `subject_name`, Names.
+    lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.  `unreadable` are the kinds (keys of
+    rules) that the certificate has a value of that can't be read: these never grant and always
+    refuse.  DER are `signed`, the TBSCertificate; `algorithm`, the signature's
+    AlgorithmIdentifier; `issuer_name` and `subject_name`, Names; `spki`, the
+    SubjectPublicKeyInfo; `extensions`, one Extension each.  `signature` are the octets of the
+    signature.
     """
 
-    x509: x509.Certificate
     der: bytes
     signed: bytes
     algorithm: bytes
+    signature: bytes
+    spki: bytes
+    extensions: list[bytes]
+    version: int
+    subject: Name
+    issuer: Name
     cn: tuple[str, ...]
     o: tuple[str, ...]
     ou: tuple[str, ...]
@@ -73,6 +83,7 @@ class ClientCert:
     upn: tuple[str, ...]
     eku: tuple[str, ...]
     policy_oid: tuple[str, ...]
+    unreadable: frozenset[str]
     issuer_name: bytes
     subject_name: bytes
     serial: int
@@ -80,21 +91,46 @@ class ClientCert:
     not_after: float
     sha256: str
     spki_sha256: str
+    _parsed: list[x509.Certificate] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def x509(self) -> x509.Certificate:
+        """The certificate as `cryptography` reads it.
+
+        Raises `MalformedCertificate`: it refuses what others accept (characters that a string's
+        type doesn't allow, defaults that are written out).
+        """
+        if not self._parsed:
+            try:
+                self._parsed.append(x509.load_der_x509_certificate(self.der))
+            except Exception as error:  # of many classes; all mean the same
+                raise MalformedCertificate(
+                    f"the certificate has parts that can't be read: {brief(error)}"
+                ) from error
+        return self._parsed[0]
 
     @property
     def issuer_cn(self) -> tuple[str, ...]:
         """The issuer's CNs."""
-        return values(self.x509.issuer).get(NameOID.COMMON_NAME, ())
+        return self.issuer.cn
 
     @property
     def issuer_dn(self) -> str:
         """The issuer's DN, as RFC 4514 writes it."""
-        return dn(self.x509.issuer)
+        return self.issuer.dn
 
     @property
     def serial_hex(self) -> str:
         """The serial number as nginx's `$ssl_client_serial` has it: upper-case hex, even length."""
         return serial_hex(self.serial)
+
+    def extension(self, oid: bytes) -> bytes | None:
+        """The value of an extension, by the contents of its OID; None where there is none."""
+        for octets in self.extensions:
+            found, value = split_extension(octets)
+            if found == oid:
+                return value
+        return None
 
 
 def serial_hex(serial: int) -> str:
@@ -153,33 +189,130 @@ def pem_to_der(pem: bytes) -> bytes:
 def from_der(der: bytes) -> ClientCert:
     """Read one DER certificate, all of it.  Raises `MalformedCertificate`, nothing else."""
     try:
-        return _read(x509.load_der_x509_certificate(der), der)
+        return _read(der)
     except MalformedCertificate:
         raise
-    except Exception as error:  # the parser's own errors are of many classes; all mean the same
-        raise MalformedCertificate(f"not a readable certificate: {brief(error)}") from error
+    except ValueError as error:
+        raise MalformedCertificate(f"not a readable certificate: {brief(error)}") from None
 
 
-def _read(cert: x509.Certificate, der: bytes) -> ClientCert:
-    signed, algorithm, fields = take_apart(der, most=10)
-    # version (left out where it is 1), serial number, algorithm, issuer, validity, subject, key
-    if fields[0][0] == _VERSION:
-        del fields[0]
-    serial, _, issuer, _, subject, key = fields[:6]
-    extensions = read_extensions(cert, fields[-1] if fields[-1][0] == _EXTENSIONS else b"")
-    check_issuer(cert, issuer)
+def _read(der: bytes) -> ClientCert:
+    parts = _take_apart(der)
+    subject, issuer = read_name(parts.subject), read_issuer(parts.issuer)
+    listed = split_extensions(parts.extensions)
+    extensions = read_extensions(listed)
+    not_before, not_after = _period(parts.validity)
     return ClientCert(
-        cert,
         der,
+        parts.signed,
+        parts.algorithm,
+        parts.signature,
+        parts.key,
+        listed,
+        parts.version,
+        subject,
+        issuer,
+        *subject[:4],
+        *extensions[:-1],
+        unreadable=_unreadable(subject, issuer, extensions),
+        issuer_name=parts.issuer,
+        subject_name=parts.subject,
+        serial=parts.serial,
+        not_before=not_before,
+        not_after=not_after,
+        sha256=hashlib.sha256(der).hexdigest(),
+        spki_sha256=hashlib.sha256(parts.key).hexdigest(),
+    )
+
+
+def _unreadable(subject: Name, issuer: Name, extensions: Extensions) -> frozenset[str]:
+    found = subject.unreadable | extensions.unreadable
+    return found | {"issuer_cn"} if "cn" in issuer.unreadable else found
+
+
+class _Parts(NamedTuple):
+    """A Certificate, taken apart (RFC 5280, 4.1).  Fields of bytes are DER, but for `signature`."""
+
+    signed: bytes
+    algorithm: bytes
+    signature: bytes
+    version: int
+    serial: int
+    issuer: bytes
+    validity: bytes
+    subject: bytes
+    key: bytes
+    extensions: bytes
+
+
+_FIELDS = bytes.fromhex("02 30 30 30 30 30")
+"""Tags of serialNumber, signature, issuer, validity, subject and subjectPublicKeyInfo."""
+_EXTENSIONS = 0xA3
+_SHAPES = {
+    version + _FIELDS + ids + extensions
+    for version in (b"", b"\xa0")
+    for ids in (b"", b"\x81", b"\x82", b"\x81\x82")
+    for extensions in (b"", b"\xa3")
+}
+_VERSIONS = {bytes((0xA0, 3, 2, 1, number)): number + 1 for number in range(3)}
+_NO_EXTENSIONS = bytes.fromhex("a3023000")
+
+
+def _take_apart(der: bytes) -> _Parts:
+    """Take a Certificate apart.  Raises ValueError where it isn't DER."""
+    outer = only(der, SEQUENCE)
+    parts = slices(der, outer.start, outer.stop, 4)
+    if bytes([each[0] for each in parts]) != b"\x30\x30\x03":
+        raise ValueError("it isn't made of a signed part, an algorithm and a signature")
+    signed, algorithm, signature = parts
+    fields = slices(signed, value_of(signed, 0), len(signed), 11)
+    tags = bytes([each[0] for each in fields])
+    if tags not in _SHAPES:
+        raise ValueError("its signed part isn't made as RFC 5280 has it")
+    version = _VERSIONS.get(fields.pop(0)) if tags[0] == 0xA0 else 1
+    if version is None:
+        raise ValueError("its version is none of 1 to 3")
+    if len(fields) > 6 and not all(map(_is_unique_id, fields[6:])):
+        raise ValueError("one of its unique identifiers is no BIT STRING")
+    if fields[1] != algorithm:
+        raise ValueError("the signature algorithms within and without differ")
+    if [each[0] for each in within(fields[5], SEQUENCE)] != [SEQUENCE, BIT_STRING]:
+        raise ValueError("its public key is no algorithm and bits")
+    return _Parts(
         signed,
         algorithm,
-        *read_subject(cert, subject),
-        *extensions,
-        issuer_name=issuer,
-        subject_name=subject,
-        serial=int.from_bytes(serial[value_of(serial, 0) :], "big", signed=True),
-        not_before=cert.not_valid_before_utc.timestamp(),
-        not_after=cert.not_valid_after_utc.timestamp(),
-        sha256=hashlib.sha256(der).hexdigest(),
-        spki_sha256=hashlib.sha256(key).hexdigest(),
+        _signature(signature),
+        version,
+        _serial(fields[0]),
+        fields[2],
+        fields[3],
+        fields[4],
+        fields[5],
+        fields[-1] if tags[-1] == _EXTENSIONS else _NO_EXTENSIONS,
     )
+
+
+def _is_unique_id(field: bytes) -> bool:
+    return field[0] == _EXTENSIONS or is_bits(field[value_of(field, 0) :])
+
+
+def _signature(octets: bytes) -> bytes:
+    """The octets of a BIT STRING, all eight bits of each used."""
+    at = value_of(octets, 0)
+    if len(octets) == at or octets[at]:
+        raise ValueError("the signature isn't whole octets")
+    return octets[at + 1 :]
+
+
+def _serial(octets: bytes) -> int:
+    value = octets[value_of(octets, 0) :]
+    if not is_integer(value) or len(value) > MAX_SERIAL:
+        raise ValueError("its serial number is no INTEGER of a usual length")
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _period(octets: bytes) -> tuple[float, float]:
+    times = within(octets, SEQUENCE)
+    if len(times) != 2:
+        raise ValueError("its validity isn't two times")
+    return moment(times[0]), moment(times[1])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from . import extension_values as ext
@@ -29,6 +28,7 @@ from .keys import (
     weakness,
 )
 from .name_constraints import Constraints, Names, names_of, read_constraints
+from .signature import scheme
 
 CLIENT_AUTH = bytes.fromhex("06082b06010505070302")
 
@@ -105,7 +105,7 @@ class Profile:
             names=names_of(cert, [] if san is None else ext.general_names(san)),
             foreign=_foreign(found),
             policies=any(oid in found for oid in _POLICIES),
-            weak_signature=_is_weak(cert.x509),
+            weak_signature=_is_weak(cert.algorithm),
             key_fault=_key_fault(spki),
             pss_only=_pss_parameters(spki),
         )
@@ -126,10 +126,10 @@ def _foreign(found: dict[bytes, ext.Extension]) -> str:
     return ""
 
 
-def _is_weak(cert: x509.Certificate) -> bool:
+def _is_weak(algorithm: bytes) -> bool:
     """Whether the signature's digest is below level 2: MD5, SHA-1, and what isn't known."""
     try:
-        digest = cert.signature_hash_algorithm
+        digest = scheme(algorithm).hashing
     except (UnsupportedAlgorithm, ValueError):
         return True
     return digest is not None and digest.digest_size < MIN_DIGEST

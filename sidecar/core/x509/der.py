@@ -1,18 +1,20 @@
-"""As much DER as CRLs need beside `cryptography`: TLVs, and names made comparable.
+"""The DER that certificates and CRLs are read by: TLVs, OIDs, times, strings, comparable names.
 
-Lengths are definite and tags have one octet (X.690, 10.1; X.509 uses no other).
+Lengths are definite and minimal, and tags have one octet (X.690, 10.1; X.509 uses no other).
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
 
-INTEGER, OID, SEQUENCE = 0x02, 0x06, 0x30
-BOOLEAN, ENUMERATED, OCTET_STRING = 0x01, 0x0A, 0x04
+INTEGER, OID, SEQUENCE, SET = 0x02, 0x06, 0x30, 0x31
+BOOLEAN, ENUMERATED, BIT_STRING, OCTET_STRING = 0x01, 0x0A, 0x03, 0x04
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
+VISIBLE_STRING, BMP_STRING = 0x1A, 0x1E
 
 
 class Tlv(NamedTuple):
@@ -30,6 +32,8 @@ def tlv(data: bytes, at: int, end: int) -> Tlv:
     """The TLV that begins at `at` and ends by `end`.  Raises ValueError."""
     if at + 2 > end:
         raise ValueError(f"the DER breaks off at octet {at}")
+    if data[at] & 0x1F == 0x1F:
+        raise ValueError(f"a DER tag at octet {at} has more than one octet")
     length = data[at + 1]
     start = at + 2
     if length >= 0x80:
@@ -38,6 +42,8 @@ def tlv(data: bytes, at: int, end: int) -> Tlv:
             raise ValueError(f"a DER length at octet {at} is not definite")
         length = int.from_bytes(data[start : start + octets], "big")
         start += octets
+        if length < 0x80 or length >> 8 * (octets - 1) == 0:
+            raise ValueError(f"a DER length at octet {at} is longer than need be")
     if start + length > end:
         raise ValueError(f"the DER value at octet {at} is longer than what holds it")
     return _new(Tlv, (data[at], start, start + length))
@@ -54,7 +60,8 @@ def children(data: bytes, start: int, stop: int) -> Iterator[Tlv]:
 def slices(data: bytes, at: int, stop: int, most: int = 0) -> list[bytes]:
     """The TLVs that follow each other from `at` to `stop`, whole.
 
-    At most the first `most`, if that is said.  Raises ValueError.
+    At most the first `most`, if that is said.  Raises ValueError.  Tags are for the caller to
+    check: one that says "more octets follow" is given as it stands.
     """
     found: list[bytes] = []
     try:
@@ -62,7 +69,7 @@ def slices(data: bytes, at: int, stop: int, most: int = 0) -> list[bytes]:
             length = data[at + 1]
             if length < 0x80:
                 end = at + 2 + length
-            elif length == 0x82:
+            elif length == 0x82 and data[at + 2]:
                 end = at + 4 + (data[at + 2] << 8 | data[at + 3])
             else:
                 end = tlv(data, at, stop).stop
@@ -91,6 +98,136 @@ def only(data: bytes, tag: int) -> Tlv:
     return found
 
 
+def within(data: bytes, tag: int) -> list[bytes]:
+    """The TLVs in the one of this tag that the data is.  Raises ValueError."""
+    if len(data) > 1 and data[0] == tag and data[1] == len(data) - 2 < 0x80:
+        return slices(data, 2, len(data))
+    found = only(data, tag)
+    return slices(data, found.start, found.stop)
+
+
+def encode(tag: int, value: bytes) -> bytes:
+    """One TLV."""
+    length = len(value)
+    if length < 0x80:
+        return bytes((tag, length)) + value
+    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(octets))) + octets + value
+
+
+MAX_NESTING = 16
+"""How deep values that nobody asks for may lie within each other."""
+
+
+def check_values(data: bytes, start: int, stop: int, depth: int = MAX_NESTING) -> None:
+    """Check values that nobody asks for: all lengths fit, and each is one of its type.
+
+    Raises ValueError.
+    """
+    if not depth:
+        raise ValueError(f"DER values lie deeper than {MAX_NESTING} within each other")
+    for found in children(data, start, stop):
+        if found.tag & 0x20:
+            if 0x21 <= found.tag < 0x40 and found.tag not in (SEQUENCE, SET):
+                raise ValueError("a DER value is in pieces")
+            check_values(data, found.start, found.stop, depth - 1)
+        elif found.tag in _CHECKS and not _CHECKS[found.tag](data[found.start : found.stop]):
+            raise ValueError(f"a DER value is none of its type, {found.tag:#x}")
+
+
+def is_bits(octets: bytes) -> bool:
+    """Whether these can be the contents of a BIT STRING."""
+    return bool(octets) and octets[0] < 8 and (len(octets) > 1 or not octets[0])
+
+
+def is_integer(octets: bytes) -> bool:
+    """Whether these can be the contents of an INTEGER: as few as need be (X.690, 8.3.2)."""
+    return bool(octets) and not (len(octets) > 1 and (octets[0], octets[1] >> 7) in _PADDING)
+
+
+_PADDING = ((0x00, 0), (0xFF, 1))
+
+
+def _is_oid(octets: bytes) -> bool:
+    try:
+        return bool(dotted(octets))
+    except ValueError:
+        return False
+
+
+_CHECKS: dict[int, Callable[[bytes], bool]] = {
+    BOOLEAN: lambda octets: len(octets) == 1,
+    INTEGER: is_integer,
+    ENUMERATED: is_integer,
+    BIT_STRING: is_bits,
+    OID: _is_oid,
+    0x00: lambda _: False,
+    0x05: lambda octets: not octets,
+    0x1C: lambda octets: len(octets) % 4 == 0,
+    BMP_STRING: lambda octets: len(octets) % 2 == 0,
+}
+
+
+MAX_OID = 64
+"""Octets of the longest object identifier that is read."""
+
+
+@lru_cache(maxsize=1024)
+def dotted(octets: bytes) -> str:
+    """An object identifier's contents in dotted form.  Raises ValueError."""
+    if not octets or len(octets) > MAX_OID or octets[-1] & 0x80:
+        raise ValueError("an object identifier can't be read")
+    arcs, arc = [], 0
+    for octet in octets:
+        if arc == 0 and octet == 0x80:
+            raise ValueError("an object identifier is padded")
+        arc = arc << 7 | octet & 0x7F
+        if octet < 0x80:
+            arcs.append(arc)
+            arc = 0
+    first = min(arcs[0] // 40, 2)
+    return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
+
+
+def moment(data: bytes) -> float:
+    """A Time in seconds since the epoch (RFC 5280, 4.1.2.5: whole seconds, `Z`).
+
+    Raises ValueError.
+    """
+    digits = data[2:-1]
+    if data[:2] == b"\x17\x0d":
+        digits = (b"19" if digits >= b"5" else b"20") + digits
+    elif data[:2] != b"\x18\x0f":
+        raise ValueError("a time is written in no form that X.509 has")
+    if len(digits) != 14 or not digits.isdigit() or data[-1:] != b"Z":
+        raise ValueError("a time is written in no form that X.509 has")
+    day, seconds = divmod(int(digits), 1000000)
+    hour, seconds = divmod(seconds, 10000)
+    minute, second = divmod(seconds, 100)
+    if hour > 23 or minute > 59 or second > 59:
+        raise ValueError("a time has no such hour, minute or second")
+    days = date(day // 10000, day // 100 % 100, day % 100).toordinal() - _EPOCH
+    return float(days * 86400 + hour * 3600 + minute * 60 + second)
+
+
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+def string(tag: int, octets: bytes) -> str | None:
+    """A string's text, as OpenSSL's `ASN1_STRING_to_UTF8` reads it; None for any other type.
+
+    What has one octet a character is Latin-1, whatever its type allows.  A BMPString has no
+    surrogates.  Raises ValueError.
+    """
+    encoding = _TEXT.get(tag)
+    if encoding is None:
+        return None
+    text = octets.decode(encoding)
+    if tag == BMP_STRING and len(text) * 2 != len(octets):
+        raise ValueError("a BMPString holds surrogates")
+    return text
+
+
 # UTF8String, NumericString, PrintableString, TeletexString, IA5String, VisibleString,
 # UniversalString, BMPString: how their octets become text.
 _TEXT = {
@@ -99,9 +236,9 @@ _TEXT = {
     0x13: "latin-1",
     0x14: "latin-1",
     0x16: "latin-1",
-    0x1A: "latin-1",
+    VISIBLE_STRING: "latin-1",
     0x1C: "utf-32-be",
-    0x1E: "utf-16-be",
+    BMP_STRING: "utf-16-be",
 }
 
 

@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from .certificate import ClientCert
+from .der import BIT_STRING, SEQUENCE, encode
 
-_ECDSA = "1.2.840.10045."
+_LONGEST = 160
+"""Octets of the longest signature that can be a pair of numbers: two of 571 bits."""
 _SLACK = 64
 """Bits by which both numbers of a signature are never shorter than the order (but for 2^-64)."""
 
@@ -36,10 +38,10 @@ def twins(cert: ClientCert) -> tuple[str, ...]:
 
     The certificate doesn't say its issuer's curve, and its holder doesn't choose it.
     """
-    if not cert.x509.signature_algorithm_oid.dotted_string.startswith(_ECDSA):
+    if cert.signature[:1] != b"\x30" or len(cert.signature) > _LONGEST:
         return ()
     try:
-        r, s = decode_dss_signature(cert.x509.signature)
+        r, s = decode_dss_signature(cert.signature)
     except ValueError:
         return ()
     signed = cert.signed + cert.algorithm
@@ -49,13 +51,5 @@ def twins(cert: ClientCert) -> tuple[str, ...]:
 
 
 def _sha256(signed: bytes, signature: bytes) -> str:
-    bits = b"\0" + signature
-    return hashlib.sha256(_tlv(0x30, signed + _tlv(0x03, bits))).hexdigest()
-
-
-def _tlv(tag: int, value: bytes) -> bytes:
-    length = len(value)
-    if length < 0x80:
-        return bytes((tag, length)) + value
-    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(octets))) + octets + value
+    bits = encode(BIT_STRING, b"\0" + signature)
+    return hashlib.sha256(encode(SEQUENCE, signed + bits)).hexdigest()

@@ -1,176 +1,305 @@
-"""What of a certificate's extensions rules ask for.
+"""What of a certificate's extensions rules ask for, read from their DER.
 
-`cryptography` reads them, every one, and refuses what it can't read.  But for the subject's key
-identifier and its alternative names a company's certificates all have the same extensions, octet
-by octet: what was read once is known again, and those two are read here where they are plain.
+Each Extension is read to its last octet, and none may come twice (RFC 5280, 4.2).  What is within
+one is read where a rule can ask about it: subjectAltName, extKeyUsage, certificatePolicies.  What
+of these can't be read is named in `unreadable`, and rules then never grant by it and always refuse.
+Any other extension is nobody's business here.  But for keys' identifiers and alternative names a
+company's certificates all have the same extensions, octet by octet: these are read once.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Callable
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat import asn1
-
 from sidecar.core.bounded import remember
+from sidecar.core.errors import MalformedCertificate
 
-from .der import BOOLEAN, OCTET_STRING, slices, value_of
-from .subject import clean, values
+from .der import (
+    BOOLEAN,
+    INTEGER,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    check_values,
+    dotted,
+    slices,
+    string,
+    value_of,
+    within,
+)
+from .subject import clean, read_name
 
-UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
+MAX_EXTENSIONS = 64
+"""Most extensions of one certificate."""
+
+MAX_NAMES = 4096
+"""Most alternative names of one certificate."""
+
+MAX_OIDS = 128
+"""Most usages, and most policies, of one certificate."""
+
+_Texts = tuple[str, ...]
 
 
 class Extensions(NamedTuple):
     """Alternative names by kind, extended key usages and certificate policies (dotted OIDs)."""
 
-    dns: tuple[str, ...] = ()
-    uri: tuple[str, ...] = ()
-    ip: tuple[str, ...] = ()
-    email: tuple[str, ...] = ()
-    upn: tuple[str, ...] = ()
-    eku: tuple[str, ...] = ()
-    policy_oid: tuple[str, ...] = ()
-
-
-def read_extensions(cert: x509.Certificate, field: bytes) -> Extensions:
-    """The extensions of a certificate; `field` is their DER, `[3]` and all, or empty.
-
-    Raises `MalformedCertificate`, and what `cryptography` raises for what it can't read.
-    """
-    if not field:
-        return Extensions()
-    listed = slices(field, value_of(field, value_of(field, 0)), len(field))
-    return _read_plain(listed) or _read_any(cert, listed)
+    dns: _Texts = ()
+    uri: _Texts = ()
+    ip: _Texts = ()
+    email: _Texts = ()
+    upn: _Texts = ()
+    eku: _Texts = ()
+    policy_oid: _Texts = ()
+    unreadable: frozenset[str] = frozenset()
 
 
 class _Known(NamedTuple):
-    """An extension that was read before: its OID (DER), and what rules ask of it."""
+    """One Extension, read: the contents of its OID, and the value of alternative names."""
 
     oid: bytes
-    eku: tuple[str, ...] = ()
-    policy_oid: tuple[str, ...] = ()
+    eku: _Texts = ()
+    policy_oid: _Texts = ()
+    unreadable: frozenset[str] = frozenset()
+    value: bytes = b""
 
+
+_ALTERNATIVE_NAME = bytes.fromhex("551d11")
+_USAGES, _POLICIES = bytes.fromhex("551d25"), bytes.fromhex("551d20")
+_KEY_IDENTIFIER = bytes.fromhex("551d0e")
 
 _KNOWN: dict[bytes, _Known] = {}
 """Extensions by their DER."""
 _MOST, _LONGEST = 1000, 1000
 
-_KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
-_ALTERNATIVE_NAME = bytes.fromhex("0603551d11")
+NAMES = frozenset({"dns", "uri", "ip", "email", "upn"})
+"""The kinds of alternative names that rules ask about."""
 
 
-def _read_any(cert: x509.Certificate, listed: list[bytes]) -> Extensions:
-    """Read by `cryptography`, which refuses repeated ones; remember what others may have too."""
-    found = Extensions()
-    for octets, extension in zip(listed, cert.extensions, strict=True):
-        value = extension.value
-        known = _Known(slices(octets, value_of(octets, 0), len(octets), 1)[0])
-        match value:
-            case x509.SubjectAlternativeName():
-                found = found._replace(**_names(value))
-            case x509.ExtendedKeyUsage():
-                known = known._replace(eku=tuple(usage.dotted_string for usage in value))
-                found = found._replace(eku=known.eku)
-            case x509.CertificatePolicies():
-                policies = tuple(policy.policy_identifier.dotted_string for policy in value)
-                known = known._replace(policy_oid=policies)
-                found = found._replace(policy_oid=policies)
-        if known.oid not in (_KEY_IDENTIFIER, _ALTERNATIVE_NAME) and len(octets) <= _LONGEST:
-            remember(_KNOWN, octets, known, _MOST)
+def split_extensions(field: bytes) -> list[bytes]:
+    """Each Extension of a certificate's `[3]` field.  Raises ValueError."""
+    (listed,) = within(field, 0xA3)
+    found = within(listed, SEQUENCE)
+    if len(found) > MAX_EXTENSIONS:
+        raise ValueError(f"more than {MAX_EXTENSIONS} extensions")
     return found
 
 
-def _names(san: x509.SubjectAlternativeName) -> dict[str, tuple[str, ...]]:
-    """The subject's alternative names by kind (RFC 5280, 4.2.1.6), every one checked."""
-    found: dict[str, list[str]] = {"dns": [], "uri": [], "ip": [], "email": [], "upn": []}
-    for name in san:
-        match name:
-            case x509.DNSName():
-                found["dns"].append(clean(name.value))
-            case x509.UniformResourceIdentifier():
-                found["uri"].append(clean(name.value))
-            case x509.IPAddress():
-                found["ip"].append(str(name.value))
-            case x509.RFC822Name():
-                found["email"].append(clean(name.value))
-            case x509.DirectoryName():
-                values(name.value)
-            case x509.OtherName() if name.type_id == UPN:
-                found["upn"].append(clean(_utf8_string(name.value)))
-    return {kind: tuple(texts) for kind, texts in found.items()}
+def read_extensions(listed: list[bytes]) -> Extensions:
+    """What rules ask for of these extensions.
 
-
-def _utf8_string(der: bytes) -> str:
-    """The text of one DER UTF8String, which is what a Microsoft user principal name is."""
-    text: str = asn1.decode_der(str, der)
-    return text
-
-
-# -- extensions that are plain --------------------------------------------------------------------
-
-
-def _read_plain(listed: list[bytes]) -> Extensions | None:
-    """Read by what is known already; None where that doesn't suffice."""
+    Raises ValueError for what isn't DER, and `MalformedCertificate`.
+    """
     oids = set()
     names = _NO_NAMES
-    eku: tuple[str, ...] = ()
-    policies: tuple[str, ...] = ()
+    eku: _Texts = ()
+    policies: _Texts = ()
+    unreadable = _NOTHING
     for octets in listed:
-        known = _KNOWN.get(octets)
-        if known is not None:
-            oids.add(known.oid)
-            eku = known.eku or eku
-            policies = known.policy_oid or policies
-        elif octets.startswith(_KEY_IDENTIFIER, 2) and _is_plain_identifier(octets):
-            oids.add(_KEY_IDENTIFIER)
-        elif octets.startswith(_ALTERNATIVE_NAME, value_of(octets, 0)):
-            oids.add(_ALTERNATIVE_NAME)
-            plain = _plain_names(octets)
-            if plain is None:
-                return None
-            names = plain
+        known = _KNOWN.get(octets) or _read(octets)
+        oids.add(known.oid)
+        eku = known.eku or eku
+        policies = known.policy_oid or policies
+        if known.value:
+            names, broken = read_names(known.value)
+            unreadable |= broken
+        elif known.unreadable:
+            unreadable |= known.unreadable
+    if len(oids) != len(listed):
+        raise ValueError("an extension is repeated")
+    return Extensions(*names, eku, policies, unreadable)
+
+
+def _read(octets: bytes) -> _Known:
+    oid, value = split_extension(octets)
+    if oid == _ALTERNATIVE_NAME:
+        return _Known(oid, unreadable=NAMES, value=value)
+    known = _Known(oid)
+    if oid == _USAGES:
+        eku = _read_oids(value, _usage)
+        known = _Known(oid, unreadable=frozenset({"eku"})) if eku is None else _Known(oid, eku=eku)
+    elif oid == _POLICIES:
+        policies = _read_oids(value, _policy)
+        if policies is None:
+            known = _Known(oid, unreadable=frozenset({"policy_oid"}))
         else:
-            return None
-    return Extensions(*names, eku, policies) if len(oids) == len(listed) else None
+            known = _Known(oid, policy_oid=policies)
+    if oid != _KEY_IDENTIFIER and len(octets) <= _LONGEST:
+        remember(_KNOWN, octets, known, _MOST)
+    return known
 
 
-def _is_plain_identifier(octets: bytes) -> bool:
-    """SEQUENCE { OID, OCTET STRING { OCTET STRING } } and nothing else, all lengths short."""
-    size = len(octets)
-    return (
-        size > 11
-        and octets[7] == octets[9] == OCTET_STRING
-        and octets[8] == size - 9
-        and octets[10] == size - 11
-    )
+def split_extension(octets: bytes) -> tuple[bytes, bytes]:
+    """The contents of an Extension's OID, and its value.  Raises ValueError.
+
+    `critical` is any BOOLEAN, FALSE too, though DER leaves that out.
+    """
+    parts = within(octets, SEQUENCE)
+    if len(parts) == 3:
+        critical = parts.pop(1)
+        if critical[0] != BOOLEAN or len(critical) != 3:
+            raise ValueError("an extension's critical is no BOOLEAN")
+    if len(parts) != 2 or parts[0][0] != OID or parts[1][0] != OCTET_STRING:
+        raise ValueError("an extension is no OID and OCTET STRING")
+    oid, value = parts
+    oid = oid[value_of(oid, 0) :]
+    dotted(oid)
+    return oid, value[value_of(value, 0) :]
 
 
-_Texts = tuple[str, ...]
+# -- usages and policies --------------------------------------------------------------------------
+
+
+def _read_oids(value: bytes, read: Callable[[bytes], str]) -> _Texts | None:
+    """A SEQUENCE OF what `read` reads; None where it can't be read."""
+    try:
+        found = within(value, SEQUENCE)
+        return tuple([read(each) for each in found]) if len(found) <= MAX_OIDS else None
+    except ValueError:
+        return None
+
+
+def _usage(octets: bytes) -> str:
+    """A KeyPurposeId.  Raises ValueError."""
+    if octets[0] != OID:
+        raise ValueError("a key usage is no OID")
+    return dotted(octets[value_of(octets, 0) :])
+
+
+def _policy(octets: bytes) -> str:
+    """A PolicyInformation; its qualifiers are not read.  Raises ValueError."""
+    policy, *qualifiers = within(octets, SEQUENCE) or [b"\0"]
+    if len(qualifiers) > 1:
+        raise ValueError("a policy is no OID and qualifiers")
+    for each in qualifiers:
+        for qualifier in within(each, SEQUENCE):
+            oid, value = within(qualifier, SEQUENCE)
+            _usage(oid)
+            check_values(value, 0, len(value))
+    return _usage(policy)
+
+
+# -- alternative names ----------------------------------------------------------------------------
+
 _Kinds = tuple[_Texts, _Texts, _Texts, _Texts, _Texts]
 _NO_NAMES: _Kinds = ((), (), (), (), ())
-_DNS, _EMAIL, _URI, _IP = 0x82, 0x81, 0x86, 0x87
+_NOTHING: frozenset[str] = frozenset()
+_OTHER, _EMAIL, _DNS, _X400, _DIRECTORY, _EDI, _URI, _IP, _REGISTERED = (
+    0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88,
+)  # fmt: skip
+_TEXTS = {_DNS: "dns", _URI: "uri", _EMAIL: "email"}
+
+UPN = bytes.fromhex("2b060104018237140203")
+"""The otherName that is a Microsoft user principal name (1.3.6.1.4.1.311.20.2.3)."""
 
 
-def _plain_names(octets: bytes) -> _Kinds | None:
-    """The names of a subjectAltName: `dns`, `uri`, `ip`, `email`, and no `upn`."""
-    at = value_of(octets, 0) + len(_ALTERNATIVE_NAME)
-    if octets[at] == BOOLEAN:
-        at += 3
-    at = value_of(octets, value_of(octets, at))  # an OCTET STRING, in it a SEQUENCE
-    found: dict[int, list[str]] = {_DNS: [], _URI: [], _IP: [], _EMAIL: []}
-    for name in slices(octets, at, len(octets)):
-        tag, value = name[0], name[2:]
-        if tag not in found or name[1] != len(value) or not value:
-            return None
-        if tag == _IP:
-            if len(value) not in (4, 16):
-                return None
-            text = str(ipaddress.ip_address(value))
+def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
+    """The subject's alternative names by kind (RFC 5280, 4.2.1.6), and the unreadable kinds.
+
+    Every name is checked for control characters, those that no rule asks for too.  A kind of which
+    one name can't be read has none.  Raises `MalformedCertificate`.
+    """
+    found: dict[str, list[str]] = {"dns": [], "uri": [], "ip": [], "email": [], "upn": []}
+    broken = set()
+    try:
+        names = within(value, SEQUENCE)
+        if len(names) > MAX_NAMES:
+            raise MalformedCertificate(f"more than {MAX_NAMES} alternative names")
+        for name in names:
+            kind = _TEXTS.get(name[0])
+            if kind is None:
+                kind, text = _other_name(name)
+            else:
+                text = _ia5(name[value_of(name, 0) :])
+            if text is not None:
+                found[kind].append(text)
+            elif kind:
+                broken.add(kind)
+    except MalformedCertificate:
+        raise
+    except ValueError:
+        return _NO_NAMES, NAMES
+    for kind in broken:
+        found[kind] = []
+    dns, uri, ip, email, upn = map(tuple, found.values())
+    return (dns, uri, ip, email, upn), frozenset(broken) if broken else _NOTHING
+
+
+def _ia5(octets: bytes) -> str | None:
+    """The text of an IA5String; None where an octet is no character of it.
+
+    Raises `MalformedCertificate` for control characters.
+    """
+    if octets.isascii():
+        return clean(octets.decode())
+    clean(_NOT_ASCII.sub(b"?", octets).decode())
+    return None
+
+
+_NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
+
+
+def _other_name(name: bytes) -> tuple[str, str | None]:
+    """The kind of a name that isn't dns, uri or email, and its text if that can be read.
+
+    No kind: no rule asks about it.  Raises ValueError where OpenSSL, too, reads no name at all,
+    and `MalformedCertificate`.
+    """
+    tag, value = name[0], name[value_of(name, 0) :]
+    if tag == _IP:
+        return "ip", str(ipaddress.ip_address(value)) if len(value) in (4, 16) else None
+    if tag == _OTHER:
+        return _other_kind(value)
+    if tag == _DIRECTORY:
+        read_name(value)
+    elif tag == _REGISTERED:
+        dotted(value)
+    elif tag in (_X400, _EDI):
+        check_values(value, 0, len(value))
+    else:
+        raise ValueError(f"an alternative name has the tag {tag:#x}")
+    return "", None
+
+
+def _other_kind(value: bytes) -> tuple[str, str | None]:
+    """An otherName's OID and `[0]` value: `upn`, or of no kind.  Raises as `_other_name`."""
+    oid, *rest = slices(value, 0, len(value))
+    (inner,) = within(rest[0], 0xA0) if len(rest) == 1 else (b"",)
+    if oid[0] != OID or not inner:
+        raise ValueError("an otherName is no OID and value")
+    check_values(oid + inner, 0, len(oid) + len(inner))
+    if oid[value_of(oid, 0) :] != UPN:
+        return "", None
+    try:
+        text = string(inner[0], inner[value_of(inner, 0) :])
+    except ValueError:
+        return "upn", None
+    return "upn", None if text is None else clean(text)
+
+
+# -- constraints ----------------------------------------------------------------------------------
+
+BASIC_CONSTRAINTS = bytes.fromhex("551d13")
+
+
+def read_basic_constraints(value: bytes) -> tuple[bool, int | None]:
+    """`cA` and `pathLenConstraint` (RFC 5280, 4.2.1.9), as OpenSSL reads them.  Raises ValueError.
+
+    A default that is written out and a path length without `cA` are read all the same.
+    """
+    parts = within(value, SEQUENCE)
+    tags = bytes([each[0] for each in parts])
+    if tags not in (b"", b"\1", b"\2", b"\1\2") or any(len(each) < 3 for each in parts):
+        raise ValueError("basicConstraints can't be read")
+    is_ca, length = False, None
+    for each in parts:
+        if each[0] == INTEGER:
+            length = int.from_bytes(each[value_of(each, 0) :], "big", signed=True)
+        elif len(each) == 3:
+            is_ca = each[2] != 0
         else:
-            text = value.decode("latin-1")
-            if not (text.isascii() and text.isprintable()):
-                return None
-        found[tag].append(text)
-    dns, uri, ip, email = map(tuple, found.values())
-    return (dns, uri, ip, email, ()) if at < len(octets) else None
+            raise ValueError("cA is no BOOLEAN")
+    return is_ca, length

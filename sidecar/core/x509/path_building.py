@@ -156,7 +156,7 @@ class Anchors:
                 continue
             if next(budget, None) is None:
                 return
-            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert.x509):
+            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert):
                 continue
             if issuer.sha256 in self._anchors:
                 yield (*below, issuer)
@@ -191,7 +191,7 @@ class Anchors:
                 continue
             if next(budget, None) is None:
                 return
-            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert.x509):
+            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert):
                 continue
             if issuer.sha256 in self._anchors:
                 yield (*below, authority)

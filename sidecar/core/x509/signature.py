@@ -6,31 +6,25 @@ as reading them; and what is read elsewhere should be what was signed, octet by 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-from .der import SEQUENCE, only, slices, value_of
+from .der import BIT_STRING, SEQUENCE, UTC_TIME, encode, only, slices, value_of
 
 Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None
 
 
 class Signed(Protocol):
-    """A certificate or a CRL, as `cryptography` has read it."""
+    """A certificate or a CRL, read."""
 
     @property
     def signature(self) -> bytes:
         """The signature's octets."""
-
-    @property
-    def signature_hash_algorithm(self) -> HashAlgorithm | None:
-        """The hash; None where the algorithm has its own."""
-
-    @property
-    def signature_algorithm_parameters(self) -> Parameters:
-        """Padding or curve scheme.  Raises `UnsupportedAlgorithm`."""
 
 
 class Parts(NamedTuple):
@@ -64,10 +58,7 @@ def is_signed_by(key: object, signed: bytes, algorithm: bytes, value: Signed) ->
     `signed` and `algorithm` are what `take_apart` found in the value's DER.
     """
     try:
-        scheme = _SCHEMES.get(algorithm)
-        if scheme is None:
-            scheme = _scheme(algorithm, value)
-        parameters, hashing = scheme
+        parameters, hashing = scheme(algorithm)
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
             key.verify(value.signature, signed, parameters)
         elif isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, _PADDINGS):
@@ -83,15 +74,46 @@ def is_signed_by(key: object, signed: bytes, algorithm: bytes, value: Signed) ->
     return True
 
 
-_SCHEMES: dict[bytes, tuple[Parameters, HashAlgorithm | None]] = {}
-"""What an AlgorithmIdentifier (DER) means, as there are few."""
+class Scheme(NamedTuple):
+    """What an AlgorithmIdentifier means.  `hashing` is None where the algorithm has its own."""
+
+    parameters: Parameters
+    hashing: HashAlgorithm | None
 
 
-def _scheme(algorithm: bytes, value: Signed) -> tuple[Parameters, HashAlgorithm | None]:
-    scheme = value.signature_algorithm_parameters, value.signature_hash_algorithm
-    if len(_SCHEMES) < 100 and len(algorithm) < 200:  # strangers make more
-        _SCHEMES[algorithm] = scheme
-    return scheme
+_SCHEMES: dict[bytes, Scheme] = {}
+"""Schemes by AlgorithmIdentifier (DER), as there are few."""
+
+
+def scheme(algorithm: bytes) -> Scheme:
+    """The scheme of an AlgorithmIdentifier (DER).  Raises ValueError, `UnsupportedAlgorithm`.
+
+    `cryptography` reads it, from a certificate that has nothing else in it: one of which it can't
+    read a name, say, has an algorithm all the same.
+    """
+    known = _SCHEMES.get(algorithm)
+    if known is None:
+        cert = x509.load_der_x509_certificate(bare_certificate(algorithm=algorithm))
+        known = Scheme(cert.signature_algorithm_parameters, cert.signature_hash_algorithm)
+        if len(_SCHEMES) < 100 and len(algorithm) < 200:  # strangers make more
+            _SCHEMES[algorithm] = known
+    return known
+
+
+_ED25519 = bytes.fromhex("300506032b6570")
+
+
+def bare_certificate(
+    issuer: bytes = b"\x30\0", extensions: Iterable[bytes] = (), algorithm: bytes = _ED25519
+) -> bytes:
+    """A certificate (DER) with these parts and nothing else, for `cryptography` to read them."""
+    bits = encode(BIT_STRING, b"\0" + bytes(32))
+    validity = encode(SEQUENCE, 2 * encode(UTC_TIME, b"260101000000Z"))
+    key = encode(SEQUENCE, _ED25519 + bits)
+    more = encode(0xA3, encode(SEQUENCE, b"".join(extensions)))
+    start = bytes.fromhex("a003020102020101")
+    signed = start + algorithm + issuer + validity + b"\x30\0" + key + more
+    return encode(SEQUENCE, encode(SEQUENCE, signed) + algorithm + bits)
 
 
 _PADDINGS = (padding.PKCS1v15, padding.PSS)

@@ -1,8 +1,6 @@
-"""The names of a certificate's subject and issuer; none of them carries a control character.
+"""Names (RFC 5280, 4.1.2.4), read as OpenSSL reads them; none carries a control character.
 
-`cryptography` has read the whole certificate before, but its objects for a name cost more than all
-the rest.  So a subject is read here from its DER where it is as plain as most are, and what is
-alike in all certificates of a company is read once.  Any other is left to `cryptography`.
+What is alike in all certificates of a company, and an issuer's whole name, is read once.
 """
 
 from __future__ import annotations
@@ -10,31 +8,51 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from sidecar.core.bounded import remember
 from sidecar.core.errors import MalformedCertificate
 
-from .der import slices, value_of
+from .der import (
+    BIT_STRING,
+    MAX_NAME,
+    OID,
+    SEQUENCE,
+    SET,
+    VISIBLE_STRING,
+    dotted,
+    is_bits,
+    string,
+    value_of,
+    within,
+)
 
-# The names of RFC 4514, section 3, and beyond them those that OpenSSL, and so nginx, prints.
-_DN_NAMES = {
-    NameOID.EMAIL_ADDRESS: "emailAddress",
-    NameOID.SERIAL_NUMBER: "serialNumber",
-    NameOID.SURNAME: "SN",
-    NameOID.GIVEN_NAME: "GN",
-    NameOID.TITLE: "title",
-}
+MAX_ATTRIBUTES = 128
+"""Most attributes of one name."""
 
 
-class Subject(NamedTuple):
-    """Values by type, in their order, and the DN as RFC 4514 writes it (last RDN first)."""
+class Attribute(NamedTuple):
+    """One AttributeTypeAndValue: `CN`, `alice`, `CN=alice`.
+
+    `type` is a short name of `TYPES`, or a dotted OID.  `value` is None where the value is no
+    string; RFC 4514's `text` is then the DER in hex.
+    """
+
+    type: str
+    value: str | None
+    text: str
+
+
+class Name(NamedTuple):
+    """Values by type, in their order, and the DN as RFC 4514 writes it (last RDN first).
+
+    `unreadable` are the kinds of `cn`, `o` and `ou` of which a value is no string.
+    """
 
     cn: tuple[str, ...]
     o: tuple[str, ...]
     ou: tuple[str, ...]
     dn: str
+    rdns: tuple[tuple[Attribute, ...], ...]
+    unreadable: frozenset[str]
 
 
 def clean(text: str) -> str:
@@ -49,66 +67,58 @@ def clean(text: str) -> str:
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
-
-def values(name: x509.Name) -> dict[x509.ObjectIdentifier, tuple[str, ...]]:
-    """A Name's values by type.  Raises `MalformedCertificate` for a control character in any."""
-    found: dict[x509.ObjectIdentifier, tuple[str, ...]] = {}
-    for attribute in name:
-        value = attribute.value
-        text = clean(value) if isinstance(value, str) else str(value)
-        found[attribute.oid] = (*found.get(attribute.oid, ()), text)
-    return found
-
-
-def dn(name: x509.Name) -> str:
-    """A Name as RFC 4514 writes it."""
-    return name.rfc4514_string(_DN_NAMES)
-
-
-def read_subject(cert: x509.Certificate, name: bytes) -> Subject:
-    """The subject of a certificate, whose DER is `name`.  Raises `MalformedCertificate`."""
-    return _plain_subject(name) or _any_subject(cert.subject)
-
-
-def _any_subject(name: x509.Name) -> Subject:
-    found = values(name)
-    return Subject(
-        cn=found.get(NameOID.COMMON_NAME, ()),
-        o=found.get(NameOID.ORGANIZATION_NAME, ()),
-        ou=found.get(NameOID.ORGANIZATIONAL_UNIT_NAME, ()),
-        dn=dn(name),
-    )
-
-
 _MOST = 1000
 """Names kept of a kind; strangers make as many as they like."""
 
-_CHECKED: dict[bytes, None] = {}
-"""Issuer names that were found readable, as there are few: reading one takes microseconds."""
+_ISSUERS: dict[bytes, Name] = {}
+"""Issuers' names by their DER, as there are few."""
 
 
-def check_issuer(cert: x509.Certificate, name: bytes) -> None:
-    """An issuer's name has to be as readable as a subject's: rules and the log speak of it.
-
-    `name` is its DER.  Raises `MalformedCertificate`.
-    """
-    if name in _CHECKED:
-        return
-    values(cert.issuer)
-    if len(name) < 1000:
-        remember(_CHECKED, name, None, _MOST)
+def read_issuer(der: bytes) -> Name:
+    """As `read_name`, remembered."""
+    name = _ISSUERS.get(der)
+    if name is None:
+        name = read_name(der)
+        if len(der) < 1000:
+            remember(_ISSUERS, der, name, _MOST)
+    return name
 
 
-# -- subjects that are plain ----------------------------------------------------------------------
+def read_name(der: bytes) -> Name:
+    """Read a Name.  Raises ValueError for what isn't DER, and `MalformedCertificate`."""
+    if len(der) > MAX_NAME:
+        raise ValueError(f"a name of more than {MAX_NAME} octets")
+    rdns = []
+    left = MAX_ATTRIBUTES
+    for octets in within(der, SEQUENCE):
+        shared = _SHARED.get(octets)
+        rdn = (shared,) if shared else _read_relative(octets)
+        left -= len(rdn)
+        if left < 0:
+            raise ValueError(f"a name of more than {MAX_ATTRIBUTES} attributes")
+        rdns.append(rdn)
+    return _name(tuple(rdns))
 
 
-class _Relative(NamedTuple):
-    """A relative name with one attribute: `CN`, `alice`, `CN=alice`."""
+def _name(rdns: tuple[tuple[Attribute, ...], ...]) -> Name:
+    flat = [attribute for rdn in rdns for attribute in rdn]
+    if len(flat) == len(rdns):
+        text = ",".join([a.text for a in reversed(flat)])
+    else:
+        text = ",".join(["+".join([a.text for a in rdn]) for rdn in reversed(rdns)])
+    unreadable = [a.type.lower() for a in flat if a.value is None and a.type in _ASKED]
+    return Name(
+        tuple([a.value for a in flat if a.type == "CN" and a.value is not None]),
+        tuple([a.value for a in flat if a.type == "O" and a.value is not None]),
+        tuple([a.value for a in flat if a.type == "OU" and a.value is not None]),
+        text,
+        rdns,
+        frozenset(unreadable) if unreadable else _NOTHING,
+    )
 
-    kind: str
-    value: str
-    text: str
 
+_NOTHING: frozenset[str] = frozenset()
+_ASKED = frozenset({"CN", "O", "OU"})
 
 # RFC 4514, section 3, and beyond it as OpenSSL, and so nginx, writes them.
 TYPES = {
@@ -129,57 +139,59 @@ TYPES = {
 }
 """Attribute types by the octets of their OID."""
 
-_UTF8, _PRINTABLE, _IA5 = 0x0C, 0x13, 0x16
-_NOT_PLAIN = re.compile('[\x00-\x1f\x7f-\x9f\\\\"+,;<>]|^[# ]| $')
-"""What RFC 4514, 2.4, escapes, and control characters."""
-
-_PLAIN: dict[bytes, _Relative] = {}
-"""Relative names that many share, by their DER: all kinds but those that name one person."""
-_LONGEST = 0x7F
+_SHARED: dict[bytes, Attribute] = {}
+"""RDNs of one attribute that many share, by their DER: all types but those that name one person."""
+_LONGEST = 0x80
 _OWN = {"CN", "UID", "emailAddress", "serialNumber", "SN", "GN"}
 
 
-def _plain_subject(name: bytes) -> Subject | None:
-    """Read a Name (DER, known to be well-formed), or None where it isn't plain."""
-    relatives = []
-    for octets in slices(name, value_of(name, 0), len(name)):
-        relative = _PLAIN.get(octets) or _read(octets)
-        if relative is None:
-            return None
-        relatives.append(relative)
-    return Subject(
-        tuple([value for kind, value, _ in relatives if kind == "CN"]),
-        tuple([value for kind, value, _ in relatives if kind == "O"]),
-        tuple([value for kind, value, _ in relatives if kind == "OU"]),
-        ",".join([text for _, _, text in reversed(relatives)]),
-    )
+def _read_relative(octets: bytes) -> tuple[Attribute, ...]:
+    """SET OF SEQUENCE { OID, ANY }."""
+    rdn = tuple([_read_attribute(*each) for each in _split(octets)])
+    if len(rdn) == 1 and len(octets) <= _LONGEST and rdn[0].type not in _OWN:
+        remember(_SHARED, octets, rdn[0], _MOST)
+    return rdn
 
 
-def _read(octets: bytes) -> _Relative | None:
-    """SET { SEQUENCE { OID, string } }, all lengths in one octet."""
+def _split(octets: bytes) -> list[tuple[bytes, bytes]]:
+    """The contents of each OID in an RDN, and its value's TLV.  Raises ValueError."""
     size = len(octets)
-    if not 11 <= size <= _LONGEST:
-        return None
-    behind = 6 + octets[5]
-    kind = TYPES.get(octets[6:behind])
-    if kind is None or octets[behind + 1] != size - behind - 2:
-        return None
-    text = _text(octets[behind], octets[behind + 2 :])
-    if not text or _NOT_PLAIN.search(text):
-        return None
-    relative = _Relative(kind, text, f"{kind}={text}")
-    if kind not in _OWN:
-        remember(_PLAIN, octets, relative, _MOST)
-    return relative
+    if 8 <= size < 0x80 and octets[:5] == bytes((SET, size - 2, SEQUENCE, size - 4, OID)):
+        at = 6 + octets[5]  # one attribute, all lengths in one octet: the usual
+        if at + 1 < size and octets[at + 1] == size - at - 2 < 0x80:
+            return [(octets[6:at], octets[at:])]
+    found = []
+    for attribute in within(octets, SET):
+        parts = within(attribute, SEQUENCE)
+        if len(parts) != 2 or parts[0][0] != OID:
+            raise ValueError("an attribute of a name is no type and value")
+        oid, value = parts
+        found.append((oid[value_of(oid, 0) :], value))
+    if not found:
+        raise ValueError("an RDN has no attribute")
+    return found
 
 
-def _text(tag: int, octets: bytes) -> str:
-    """The text of a string, or nothing."""
-    try:
-        if tag == _UTF8:
-            return octets.decode()
-        if tag in (_PRINTABLE, _IA5):
-            return octets.decode("ascii")
-    except UnicodeDecodeError:
-        pass
-    return ""
+def _read_attribute(oid: bytes, value: bytes) -> Attribute:
+    kind = TYPES.get(oid) or dotted(oid)
+    text = string(value[0], value[value_of(value, 0) :]) if value[0] != VISIBLE_STRING else None
+    if text is None:
+        bits = value[0] != BIT_STRING or is_bits(value[value_of(value, 0) :])
+        if value[0] not in _NO_STRINGS or not bits:
+            raise ValueError(f"a value of {kind} is none that a name can have")
+        return Attribute(kind, None, f"{kind}=#{value.hex().upper()}")
+    if _SPECIAL.search(text):
+        return Attribute(kind, clean(text), f"{kind}={_escape(text)}")
+    return Attribute(kind, text, f"{kind}={text}")
+
+
+_NO_STRINGS = bytes((BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29))
+"""Types that OpenSSL takes for a value beside strings (`ASN1_PRINTABLE`), and prints in hex."""
+
+_SPECIAL = re.compile('[\x00-\x1f\x7f-\x9f\\\\"+,;<>]|^[# ]| $')
+"""What RFC 4514, 2.4, escapes, and control characters."""
+
+
+def _escape(text: str) -> str:
+    """A value as RFC 4514, 2.4, writes it."""
+    return _SPECIAL.sub(r"\\\g<0>", text)

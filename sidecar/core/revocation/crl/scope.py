@@ -16,7 +16,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.der import comparable_name
+from sidecar.core.x509.extensions import (
+    BASIC_CONSTRAINTS,
+    read_basic_constraints,
+    split_extension,
+)
+from sidecar.core.x509.signature import bare_certificate
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -69,10 +76,10 @@ class CertFacts:
 
     __slots__ = ("_is_ca", "_points", "cert", "issuer", "serial")
 
-    def __init__(self, cert: x509.Certificate, issuer: bytes) -> None:
+    def __init__(self, cert: ClientCert) -> None:
         self.cert = cert
-        self.serial = cert.serial_number
-        self.issuer = comparable_name(issuer)
+        self.serial = cert.serial
+        self.issuer = comparable_name(cert.issuer_name)
         self._points: tuple[Point, ...] | None = None
         self._is_ca: bool | None = None
 
@@ -80,29 +87,23 @@ class CertFacts:
     def points(self) -> tuple[Point, ...]:
         """Its own distribution points; none where they can't be read."""
         if self._points is None:
-            self._points = _points(self.cert, self.issuer)
+            self._points = _points(self.cert)
         return self._points
 
     @property
     def is_ca(self) -> bool:
         """Whether BasicConstraints says so.  Raises ValueError where that can't be read."""
         if self._is_ca is None:
-            try:
-                found = self.cert.extensions.get_extension_for_class(x509.BasicConstraints)
-                self._is_ca = found.value.ca
-            except x509.ExtensionNotFound:
-                self._is_ca = False
-            except Exception as error:  # the parser's errors are of many classes
-                raise ValueError(f"basicConstraints can't be read: {error}") from error
+            found = self.cert.extension(BASIC_CONSTRAINTS)
+            self._is_ca = found is not None and read_basic_constraints(found)[0]
         return self._is_ca
 
 
-def crl_facts(cert: x509.Certificate, issuer: bytes = b"") -> CertFacts:
-    """What `CrlIndex.status` needs of a certificate; `issuer` is its Name, DER, if it is at hand.
-
-    Raises ValueError for a broken issuer.
-    """
-    return CertFacts(cert, issuer or cert.issuer.public_bytes())
+def crl_facts(cert: x509.Certificate | ClientCert) -> CertFacts:
+    """What `CrlIndex.status` needs of a certificate.  Raises ValueError for a broken one."""
+    if not isinstance(cert, ClientCert):
+        cert = from_der(cert.public_bytes(Encoding.DER))
+    return CertFacts(cert)
 
 
 def covered(scope: Scope, crl_issuer: bytes, point: Point, facts: CertFacts) -> int:
@@ -151,10 +152,16 @@ def read_scope(found: x509.IssuingDistributionPoint, issuer: x509.Name) -> Scope
     )
 
 
-def _points(cert: x509.Certificate, issuer: bytes) -> tuple[Point, ...]:
+_POINTS = bytes.fromhex("551d1f")
+
+
+def _points(cert: ClientCert) -> tuple[Point, ...]:
+    """A certificate's cRLDistributionPoints, read by themselves: nothing else can spoil them."""
     try:
-        found = cert.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-        return tuple(_point(point, cert.issuer) for point in found)
+        found = [octets for octets in cert.extensions if split_extension(octets)[0] == _POINTS]
+        bare = x509.load_der_x509_certificate(bare_certificate(cert.issuer_name, found))
+        points = bare.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+        return tuple(_point(point, bare.issuer) for point in points)
     except Exception:  # noqa: BLE001 - absent, or broken in any way: then nothing covers a point
         return ()
 

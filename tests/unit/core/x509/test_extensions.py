@@ -1,29 +1,30 @@
-"""What is read by the short way is what `cryptography` reads, or left to it.
-
-Subjects, extensions and nginx's spelling of a certificate are read here where they are plain.  Each
-test reads the same certificate by both ways.
-"""
+"""Extensions are read as OpenSSL reads them, to the last octet, or not at all."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from unittest.mock import patch
-from urllib.parse import unquote_to_bytes
+import ipaddress
+import random
 
+import asking
+import libcrypto
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
-from der import der_extension, der_oid, tlv
-from hypothesis import example, given, settings
+from der import der_extension, der_oid, der_rdn, tlv
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pki import CA, CLIENT_AUTH
+from lying_der import lies
+from pki import CA, CLIENT_AUTH, Leaf
 
 from sidecar.core.errors import MalformedCertificate
-from sidecar.core.x509 import certificate, extensions
-from sidecar.core.x509 import subject as subject_reader
-from sidecar.core.x509.certificate import ClientCert, from_der, from_header, pem_to_der
+from sidecar.core.x509 import extensions
+from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.der import within
+from sidecar.core.x509.extensions import MAX_NAMES, read_basic_constraints
 
-pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length:UserWarning")
+SAN, EKU, POLICIES = "2.5.29.17", "2.5.29.37", "2.5.29.32"
+NAMES = {"dns", "uri", "ip", "email", "upn"}
+UPN = der_oid("1.3.6.1.4.1.311.20.2.3")
 
 staff = CA("Staff")
 alice = staff.issue(
@@ -34,156 +35,357 @@ alice = staff.issue(
     email=["a@x.example"],
     uri=["spiffe://x/a"],
     ip=["192.0.2.7", "2001:db8::1"],
+    upn=["a@corp"],
     policies=["1.2.3.4"],
     extra_extensions=[(x509.SubjectKeyIdentifier(b"k" * 20), False)],
 )
 
-Read = dict[str, object] | None
+
+def extension(oid: str, value: bytes, critical: bytes = b"") -> bytes:
+    return tlv(0x30, der_oid(oid), critical, tlv(0x04, value))
 
 
-def told(cert: ClientCert) -> Read:
-    """All that a certificate was read as, but for the parser's own object."""
-    return {f.name: getattr(cert, f.name) for f in fields(cert) if f.name != "x509"}
+def with_san(*names: bytes, behind: bytes = b"") -> Leaf:
+    return staff.forge(extensions=[extension(SAN, tlv(0x30, *names) + behind)])
 
 
-def read(der: bytes) -> Read:
+def read(der: bytes) -> ClientCert | None:
     try:
-        return told(from_der(der))
+        return from_der(der)
     except MalformedCertificate:
         return None
 
 
-def read_long(der: bytes) -> Read:
-    """As `read`, everything by `cryptography`."""
-    with (
-        patch.object(subject_reader, "_plain_subject", lambda _: None),
-        patch.object(extensions, "_read_plain", lambda _: None),
-    ):
-        return read(der)
+# -- against OpenSSL
 
 
-def assert_alike(der: bytes, *before: bytes) -> None:
-    """Read anew, read by what was learnt, and read by `cryptography`: all the same.
+def assert_as_openssl(der: bytes) -> ClientCert | None:
+    """Whatever is read here is what OpenSSL reads; what it doesn't read is not read here."""
+    ours, theirs = read(der), libcrypto.read(der)
+    if ours is None:
+        return None
+    if theirs is None:
+        assert ours.spki != from_der(alice.der).spki, der.hex()  # keys are read by who uses them
+        return None
+    _assert_names(ours, theirs, der)
+    for kind in ("eku", "policy_oid"):
+        if kind not in ours.unreadable:
+            assert getattr(ours, kind) == getattr(theirs, kind), der.hex()
+        else:
+            assert getattr(ours, kind) == ()
+    return ours
 
-    `before` are certificates to learn from first.
+
+def _assert_names(ours: ClientCert, theirs: libcrypto.Read, der: bytes) -> None:
+    # What is within an x400Address or an EDIPartyName is read here only as DER.
+    skipped = any(name[0] in (0xA3, 0xA5) for name in _names(ours))
+    for kind in NAMES:
+        values = getattr(ours, kind)
+        if kind in ours.unreadable:
+            assert values == ()
+        elif theirs.names is None:
+            assert skipped, der.hex()
+        elif kind == "ip":
+            assert tuple(ipaddress.ip_address(v).packed for v in values) == theirs.names["ip"]
+        else:
+            assert tuple(v.encode() for v in values) == theirs.names[kind], der.hex()
+
+
+def _names(cert: ClientCert) -> list[bytes]:
+    try:
+        return within(cert.extension(der_oid(SAN)[2:]) or b"", 0x30)
+    except ValueError:
+        return []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tags_and_lengths_that_lie_are_read_as_by_openssl_or_not_at_all(seed: int) -> None:
+    """One or two lies at any level of a certificate with everything in it; each both ways.
+
+    Each certificate is read anew and again: what was read before makes no difference.
     """
-    extensions._KNOWN.clear()
-    subject_reader._PLAIN.clear()
-    for other in before:
-        read(other)
-    first = read(der)
-    assert read(der) == first
-    assert first == read_long(der)
+    read_some = 0
+    for der in lies(alice.der, random.Random(seed), 1000):
+        extensions._KNOWN.clear()
+        ours = assert_as_openssl(der)
+        again = assert_as_openssl(der)
+        assert (ours is None) == (again is None)
+        read_some += ours is not None and not ours.unreadable
+    assert read_some > 50
 
 
-# -- subjects
-
-OIDS = [*("2.5.4." + str(n) for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17, 42, 97)), "1.2.3.4"]
-OIDS += ["0.9.2342.19200300.100.1.25", "0.9.2342.19200300.100.1.1", "1.2.840.113549.1.9.1"]
-TAGS = [0x0C, 0x13, 0x16, 0x14, 0x12, 0x1A, 0x1E, 0x1C, 0x03, 0x04]
-
-plain_text = st.text("abcXYZ019 -._'()/:?", min_size=1, max_size=9).map(str.encode)
-odd_text = st.text(st.sampled_from('aé€ #+,;<>="\\\0\n\x7f\x85\u2028@_*&'), max_size=4)
 octets = st.one_of(
-    plain_text,
-    odd_text.map(lambda text: text.encode()),
-    odd_text.map(lambda text: text.encode("utf-16-be")),
+    st.sampled_from(
+        [b"a.example", b"a@b.example", b"https://x/", b"caf\xe9", b"", b"\x7f", b"a\0b"]
+    ),
     st.binary(max_size=6),
-    st.integers(100, 300).map(lambda size: b"a" * size),
+    st.sampled_from([4, 5, 8, 16, 32]).map(bytes),
+)
+strings = st.builds(
+    tlv, st.sampled_from([0x0C, 0x13, 0x14, 0x16, 0x1A, 0x1C, 0x1E, 0x02, 1]), octets
+)
+other_names = st.builds(
+    lambda oid, tag, value, more: tlv(0xA0, oid, tlv(tag, value), more),
+    st.sampled_from([UPN, UPN, der_oid("1.2.3.4"), b"\x06\x01\x80"]),
+    st.sampled_from([0xA0, 0xA0, 0xA0, 0xA1, 0x80]),
+    strings,
+    st.sampled_from([b"", b"", b"\x05\0"]),
+)
+general_names = st.one_of(
+    st.builds(tlv, st.sampled_from([0x81, 0x82, 0x86, 0x87, 0x88, 0x9F, 0x84, 0xA2]), octets),
+    other_names,
+    st.just(tlv(0xA4, staff.subject.public_bytes())),
+    strings.map(lambda s: tlv(0xA4, tlv(0x30, tlv(0x31, tlv(0x30, der_oid("2.5.4.3"), s))))),
+)
+policies = st.builds(
+    lambda oid, *more: tlv(0x30, oid, *more),
+    st.sampled_from([der_oid("1.2.3"), b"\x06\x02\x80\x01", b"\x06\0", b"\x06\x01\x80", b"\x05\0"]),
+    st.sampled_from([b"", tlv(0x30), tlv(0x30, tlv(0x30, der_oid("1.2.9"), b"\x05\0")), b"\x05\0"]),
+)
+own_extensions = st.one_of(
+    st.lists(general_names, max_size=3).map(lambda n: extension(SAN, tlv(0x30, *n))),
+    st.lists(policies, max_size=3).map(lambda n: extension(POLICIES, tlv(0x30, *n))),
+    st.lists(st.sampled_from([der_oid("1.2.3"), b"\x06\x01\x80", b"\x06\0", b"\x0c\x01a"])).map(
+        lambda n: extension(EKU, tlv(0x30, *n))
+    ),
+    st.binary(max_size=30).map(lambda value: extension(SAN, value)),
+    st.binary(max_size=30).map(lambda value: extension(EKU, value)),
 )
 
 
-VALUES = [
-    b"",
-    b"a",
-    b"a b",
-    b" a",
-    b"a ",
-    b"#a",
-    b"a#",
-    b"a@b",
-    b"a_b",
-    b"a*",
-    b"a\0",
-    b"a\nb",
-    b"\x7f",
-]
-VALUES += [c.encode() for c in 'é€+,;<>="\\\x85\u2028\u202e'] + ["aé".encode("latin-1"), b"\0a"]
-VALUES += [b"a" * 4, b"a" * 8, b"a" * 16, b"a" * 32, b"a" * 110, b"a" * 127, b"a" * 128, b"a" * 300]
+@settings(max_examples=300)
+@given(st.lists(own_extensions, min_size=1, max_size=2))
+def test_odd_extensions_are_read_as_by_openssl_or_not_at_all(own: list[bytes]) -> None:
+    """Broken OIDs, other types of strings, unknown tags, several alike."""
+    der = staff.forge(extensions=own).der
+    if (found := read(der)) and (theirs := libcrypto.read(der)):
+        _assert_names(found, theirs, der)
 
 
-def attribute(oid: str, tag: int, value: bytes) -> bytes:
-    return tlv(0x30, der_oid(oid), tlv(tag, value))
+# -- what OpenSSL reads and cryptography doesn't
 
 
-plain_attributes = st.builds(
-    attribute, st.sampled_from(OIDS[:-4]), st.sampled_from([0x0C, 0x13]), st.just(b"plain")
+@pytest.mark.parametrize("tag", [0x0C, 0x13, 0x14, 0x16, 0x1A])
+def test_a_upn_is_read_from_any_string(tag: int) -> None:
+    """UTF8String, as Microsoft writes it, and what other authorities write."""
+    leaf = with_san(tlv(0xA0, UPN, tlv(0xA0, tlv(tag, b"alice@corp"))))
+    assert from_der(leaf.der).upn == ("alice@corp",)
+
+
+def test_a_upn_is_read_from_a_bmpstring() -> None:
+    """Two octets a character."""
+    text = tlv(0x1E, "älice@corp".encode("utf-16-be"))
+    assert from_der(with_san(tlv(0xA0, UPN, tlv(0xA0, text))).der).upn == ("älice@corp",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        tlv(0xA3, tlv(0x30)),  # x400Address
+        tlv(0xA5, tlv(0xA1, tlv(0x0C, b"party"))),  # ediPartyName
+        tlv(0x88, b"\x2a\x03"),  # registeredID
+        tlv(0xA0, der_oid("1.2.3"), tlv(0xA0, b"\x05\0")),
+        tlv(0xA4, tlv(0x30, der_rdn("2.5.4.3", b"a_b", 0x13))),
+    ],
+    ids=["x400", "edi", "oid", "other", "directory"],
 )
-attributes = st.one_of(
-    plain_attributes,
-    st.builds(attribute, st.sampled_from(OIDS), st.just(0x0C), octets),
-    st.builds(attribute, st.just("2.5.4.3"), st.sampled_from(TAGS), octets),
+def test_names_that_no_rule_asks_about_are_passed_over(name: bytes) -> None:
+    """The others are read."""
+    cert = from_der(with_san(name, tlv(0x82, b"a.example")).der)
+    assert (cert.dns, cert.unreadable) == (("a.example",), frozenset())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        extension("2.5.29.19", tlv(0x30, tlv(1, b"\0"), tlv(2, b"\0"))),
+        extension("2.5.29.19", tlv(0x30, tlv(1, b"\0"))),
+        extension("2.5.29.19", tlv(0x30), tlv(1, b"\0")),
+        extension("2.5.29.19", b"garbage"),
+        extension("2.5.29.15", b"\x03\x02\x09\x80"),
+        extension("2.5.29.31", b"\x30"),
+        extension("1.2.3.4", b"", tlv(1, b"\x01")),
+        extension(
+            POLICIES,
+            tlv(
+                0x30,
+                tlv(
+                    0x30,
+                    der_oid("1.2.3"),
+                    tlv(0x30, tlv(0x30, der_oid("1.3.6.1.5.5.7.2.2"), tlv(0x30, b"\x1a\1\xe9"))),
+                ),
+            ),
+        ),
+    ],
 )
-relative_names = st.one_of(
-    attributes.map(lambda one: tlv(0x31, one)),
-    st.lists(attributes, max_size=2).map(lambda some: tlv(0x31, *sorted(some))),
+def test_what_no_rule_asks_about_is_nobody_s_business(odd: bytes) -> None:
+    """Path lengths without cA, defaults written out, Latin-1 in a notice, broken constraints."""
+    cert = from_der(staff.forge(extensions=[odd], dns=["a.example"]).der)
+    assert (cert.dns, cert.unreadable) == (("a.example",), frozenset())
+    assert cert.eku == (CLIENT_AUTH.dotted_string,)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (tlv(0x30), (False, None)),
+        (tlv(0x30, tlv(1, b"\xff")), (True, None)),
+        (tlv(0x30, tlv(1, b"\xff"), tlv(2, b"\3")), (True, 3)),
+        (tlv(0x30, tlv(1, b"\0"), tlv(2, b"\0")), (False, 0)),
+        (tlv(0x30, tlv(2, b"\0")), (False, 0)),
+    ],
 )
-plain_names = st.lists(plain_attributes.map(lambda one: tlv(0x31, one)), max_size=2)
+def test_basic_constraints(value: bytes, read: tuple[bool, int | None]) -> None:
+    """Also with the default written out, and a path length without cA."""
+    assert read_basic_constraints(value) == read
 
 
-@settings(max_examples=400)
-@given(plain_names, relative_names, plain_names)
-def test_every_subject_is_read_as_by_cryptography(
-    before: list[bytes], name: bytes, behind: list[bytes]
-) -> None:
-    """Types, encodings, escapes, several values: CN, O, OU and DN are the same by both ways."""
-    assert_alike(staff.forge(subject=tlv(0x30, *before, name, *behind)).der)
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\x30", tlv(0x30) + b"\0", tlv(0x30, b"\1\0"), tlv(0x30, tlv(2, b"\0"), tlv(1, b"\0"))],
+)
+def test_broken_basic_constraints(value: bytes) -> None:
+    """Nobody's authority."""
+    with pytest.raises(ValueError, match=r"DER|basicConstraints|BOOLEAN"):
+        read_basic_constraints(value)
 
 
-@pytest.mark.parametrize("tag", TAGS)
-def test_every_value_of_a_subject_is_read_as_by_cryptography(tag: int) -> None:
-    """Each type of attribute with each kind of value, one by one."""
-    for oid in OIDS:
-        for value in VALUES:
-            name = tlv(0x30, tlv(0x31, attribute(oid, tag, value)))
-            assert_alike(staff.forge(subject=name).der)
+# -- what can't be read
 
 
-def test_usual_subjects_go_the_short_way() -> None:
-    """Were everything left to cryptography, the tests here would prove nothing."""
-    der = alice.cert.subject.public_bytes()
-    assert subject_reader._plain_subject(der) == (
-        ("alice",),
-        ("Example",),
-        ("SRE", "Ops"),
-        "CN=alice,OU=Ops,OU=SRE,O=Example",
-    )
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        with_san(tlv(0x82, b"x.partner.test"), behind=tlv(0x82, b"admin.example.com")),
+        with_san(tlv(0x82, b"x.partner.test"), b"\x82\x11admin.example.co"),
+        with_san(b"\x82\x81\x11admin.example.com"),
+        with_san(tlv(0xA2, tlv(0x16, b"admin."), tlv(0x16, b"example.com"))),
+        with_san(tlv(0x82, b"admin.example.com"), tlv(0x89, b"")),
+        with_san(tlv(0x82, b"admin.example.com"), b"\xbf\x1f\x00"),
+        with_san(tlv(0x82, b"admin.example.com"), tlv(0xA4, tlv(0x30, tlv(0x31)))),
+        staff.forge(extensions=[extension(SAN, tlv(0x31, tlv(0x82, b"admin.example.com")))]),
+        staff.forge(extensions=[extension(SAN, b"\x30\x80" + tlv(0x82, b"a.example") + b"\0\0")]),
+    ],
+)
+def test_a_san_that_is_not_der_to_the_last_octet_has_no_names(leaf: Leaf) -> None:
+    """Trailing names, lengths that lie, pieces, unknown kinds: nothing in it is read."""
+    cert = from_der(leaf.der)
+    assert (cert.dns, cert.uri, cert.ip, cert.email, cert.upn) == ((), (), (), (), ())
+    assert cert.unreadable == NAMES
 
 
-def test_what_a_person_is_called_is_not_remembered() -> None:
-    """O and OU are, as they are shared; endless CNs, or endless organizations, take no memory."""
-    subject_reader._PLAIN.clear()
-    for number in range(1100):
-        subject = staff.issue(f"user{number}", o=f"Org {number}", key=alice.private).cert.subject
-        assert subject_reader._plain_subject(subject.public_bytes()) is not None
-        if number == 500:
-            assert len(subject_reader._PLAIN) == 501
-    assert 0 < len(subject_reader._PLAIN) < 1000
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (tlv(0x87, b"12345"), "ip"),
+        (tlv(0x82, b"caf\xe9.example"), "dns"),
+        (tlv(0x81, b"caf\xe9@example"), "email"),
+        (tlv(0x86, b"https://caf\xe9/"), "uri"),
+        (tlv(0xA0, UPN, tlv(0xA0, tlv(0x0C, b"\xff"))), "upn"),
+        (tlv(0xA0, UPN, tlv(0xA0, tlv(0x02, b"\1"))), "upn"),
+    ],
+)
+def test_one_odd_name_spoils_its_own_kind(name: bytes, kind: str) -> None:
+    """And no other."""
+    good = [tlv(0x82, b"a.example"), tlv(0x81, b"a@b"), tlv(0x86, b"u:"), tlv(0x87, b"1234")]
+    cert = from_der(with_san(*good, name, tlv(0xA0, UPN, tlv(0xA0, tlv(0x0C, b"a")))).der)
+    assert cert.unreadable == {kind}
+    assert {k for k in NAMES if not getattr(cert, k)} == {kind}
 
 
-# -- extensions
+ODD = {
+    "dns": with_san(tlv(0x82, b"a.example"), behind=b"\0"),
+    "uri": with_san(tlv(0x86, b"u:\xe9")),
+    "ip": with_san(tlv(0x87, b"12345")),
+    "email": with_san(tlv(0x81, b"a@\xe9")),
+    "upn": with_san(tlv(0xA0, UPN, tlv(0xA0, tlv(2, b"\1")))),
+    "policy_oid": staff.forge(extensions=[extension(POLICIES, b"\x30\0\0")]),
+    "cn": staff.forge(subject=tlv(0x30, der_rdn("2.5.4.3", b"\0a", 0x03))),
+    "o": staff.forge(subject=tlv(0x30, der_rdn("2.5.4.10", b"\0a", 0x03))),
+    "ou": staff.forge(subject=tlv(0x30, der_rdn("2.5.4.11", b"\0a", 0x03))),
+}
+PATTERNS = {"dns": "a.example", "ip": "192.0.2.1", "email": "a@b", "policy_oid": "1.2.3"}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("form", ["exact", "other"])
+def test_what_can_not_be_read_never_grants_and_always_refuses(kind: str, form: str) -> None:
+    """As `allow`, `deny`, `not` in each, by an exact pattern and by others."""
+    pattern = PATTERNS.get(kind, "x")
+    if form == "other":
+        others = {"ip": "0.0.0.0/0", "policy_oid": "1.2.4", "dns": '"*.example"'}
+        pattern = others.get(kind, '"*"')
+    test = f"{{{kind}: {pattern}}}"
+
+    def reason(allow: str, deny: str = "[]") -> str:
+        rules = asking.site(f"[{allow}]", f"    deny: {deny}\n")
+        return str(asking.ask(rules, ODD[kind]).reason)
+
+    assert reason(test) == "not_allowed"
+    assert reason(f"{{eku: clientAuth, not: {test}}}") == "not_allowed"
+    assert reason(f"{{any: [{test}]}}") == "not_allowed"
+    assert reason("{eku: clientAuth}", f"[{test}]") == "denied_by_rule"
+    assert reason("{eku: clientAuth}", f"[{{all: [{test}]}}]") == "denied_by_rule"
+    assert reason("{eku: clientAuth}", f"[{{eku: clientAuth, not: {test}}}]") == "denied_by_rule"
+    assert reason("{eku: clientAuth}") == "allowed"
+
+
+def test_usages_that_can_not_be_read() -> None:
+    """The same of `eku`, which every other certificate here has."""
+    leaf = Leaf("x", staff.issue("x", eku=[]).der, alice.private, staff)
+    broken = extension(EKU, tlv(0x30, der_oid(CLIENT_AUTH.dotted_string)) + b"\0")
+    forged = staff.forge("x", extensions=[broken])
+    with pytest.raises(MalformedCertificate, match="repeated"):
+        from_der(forged.der)
+    assert from_der(leaf.der).eku == ()
+    odd = from_der(_replaced(staff.forge("x").der))
+    assert odd.eku == ()
+    assert odd.unreadable == {"eku"}
+
+
+def _replaced(der: bytes) -> bytes:
+    """With clientAuth's OID padded: 2B 06 becomes 80 2B, of the same length."""
+    oid = bytes.fromhex("06082b06010505070302")
+    assert der.count(oid) == 1
+    return der.replace(oid, bytes.fromhex("0608802b010505070302"))
+
+
+@pytest.mark.parametrize("name", [tlv(0x82, b"a.example\xe9"), tlv(0x87, b"12345")])
+def test_a_host_is_not_matched_by_names_of_which_one_can_not_be_read(name: bytes) -> None:
+    """`san_matches_host` needs all of them."""
+    rules = asking.site("verified", "    san_matches_host: true\n")
+    good = with_san(tlv(0x82, b"a.example"))
+    assert asking.ask(rules, good, host="a.example").reason == "allowed"
+    odd = with_san(tlv(0x82, b"a.example"), name)
+    assert asking.ask(rules, odd, host="a.example").reason == "host_mismatch"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        tlv(0x82, b"a\0b"),
+        tlv(0x82, b"a\0\xe9"),
+        tlv(0x86, b"a\r\nb"),
+        tlv(0x81, b"\x7f"),
+        tlv(0xA0, UPN, tlv(0xA0, tlv(0x0C, b"a\0"))),
+        tlv(0xA0, UPN, tlv(0xA0, tlv(0x1E, b"\0\n"))),
+        tlv(0xA4, tlv(0x30, der_rdn("2.5.4.3", b"a\0"))),
+    ],
+)
+def test_control_characters_are_malformed_in_every_kind_of_name(name: bytes) -> None:
+    """Before any rule, whether one asks or not."""
+    with pytest.raises(MalformedCertificate, match="control"):
+        from_der(with_san(tlv(0x82, b"a.example"), name).der)
+
+
+# -- remembered, bounded
 
 USUAL = [
-    der_extension(extension, critical)
+    der_extension(each, critical)
     for critical in (False, True)
-    for extension in (
-        x509.BasicConstraints(ca=False, path_length=None),
+    for each in (
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION, CLIENT_AUTH]),
-        x509.SubjectKeyIdentifier(b"k" * 20),
-        x509.SubjectKeyIdentifier(b""),
         x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), None)]),
-        x509.SubjectAlternativeName([x509.DNSName("a.example")]),
-        x509.SubjectAlternativeName([x509.DNSName("b" * 200)]),
         x509.AuthorityInformationAccess(
             [
                 x509.AccessDescription(
@@ -194,125 +396,49 @@ USUAL = [
         ),
     )
 ]
-GENERAL_NAMES = [0x82, 0x81, 0x86, 0x87, 0x88, 0xA0, 0xA4, 0xA5, 0x9F]
-general_names = st.one_of(
-    st.builds(tlv, st.sampled_from(GENERAL_NAMES), octets),
-    st.builds(tlv, st.sampled_from(GENERAL_NAMES[:3]), odd_text.map(str.encode)),
-    st.builds(tlv, st.just(0x87), st.sampled_from([0, 4, 5, 8, 16, 32]).map(bytes)),
-    st.just(tlv(0xA4, staff.subject.public_bytes())),
-)
-alternative_names = st.lists(st.one_of(general_names, st.just(tlv(0x82, b"a.b"))), max_size=3).map(
-    lambda found: tlv(0x30, *found)
-)
-KEY_IDENTIFIERS = [tlv(0x04, b"key"), tlv(0x04), tlv(0x03, b"key"), tlv(0x04, b"key") + b"y"]
-KEY_IDENTIFIERS += [b"\x04\x05key", tlv(0x04, b"k" * 200), b"\x04\x81\x03key", b"\x04", b""]
 
 
-def extension(oid: str, critical: bytes, value: bytes) -> bytes:
-    return tlv(0x30, der_oid(oid), critical, tlv(0x04, value))
-
-
-criticals = st.sampled_from([b"", tlv(0x01, b"\xff"), tlv(0x01, b"\0"), tlv(0x01)])
-others = st.sampled_from(["2.5.29.17", "2.5.29.14", "2.5.29.37", "2.5.29.32", "1.2.3.4"])
-values = st.one_of(st.binary(max_size=30), alternative_names, st.sampled_from(KEY_IDENTIFIERS))
-own_extensions = st.one_of(
-    st.builds(extension, st.just("2.5.29.17"), criticals, alternative_names),
-    st.builds(extension, st.just("2.5.29.14"), criticals, st.sampled_from(KEY_IDENTIFIERS)),
-    st.builds(extension, others, criticals, values),
-)
-
-
-@settings(max_examples=400)
-@given(st.lists(st.sampled_from(USUAL), max_size=2), st.lists(own_extensions, max_size=2))
-def test_all_extensions_are_read_as_by_cryptography(usual: list[bytes], own: list[bytes]) -> None:
-    """Known and unknown ones, broken ones, several alike: the same names and usages, or refused."""
-    found = [*usual, *own]
-    each = [staff.forge(extensions=[one]).der for one in found]
-    assert_alike(staff.forge(extensions=found).der, *each)
-
-
-@pytest.mark.parametrize("tag", GENERAL_NAMES)
-def test_every_alternative_name_is_read_as_by_cryptography(tag: int) -> None:
-    """Each kind of name with each kind of value, one by one."""
-    for value in VALUES:
-        san = tlv(0x30, tlv(0x82, b"a.b"), tlv(tag, value))
-        own = extension("2.5.29.17", b"", san)
-        assert_alike(staff.forge(extensions=[own]).der, staff.forge().der)
-
-
-@pytest.mark.parametrize("value", KEY_IDENTIFIERS)
-def test_every_key_identifier_is_read_as_by_cryptography(value: bytes) -> None:
-    """Right ones and broken ones, critical or not."""
-    for critical in (b"", tlv(0x01, b"\xff")):
-        own = extension("2.5.29.14", critical, value)
-        assert_alike(staff.forge(extensions=[own]).der, staff.forge().der)
-
-
-def test_usual_extensions_go_the_short_way() -> None:
-    """Once an authority's extensions are known, cryptography isn't asked for the next leaf's."""
-    from_der(alice.der)
-    other = staff.issue(
-        "bob",
-        dns=["c.example"],
-        policies=["1.2.3.4"],
-        extra_extensions=[(x509.SubjectKeyIdentifier(b"l" * 20), False)],
-    )
-    with patch.object(extensions, "_read_any", side_effect=AssertionError):
-        cert = from_der(other.der)
-    assert (cert.dns, cert.policy_oid) == (("c.example",), ("1.2.3.4",))
-    assert cert.eku == (CLIENT_AUTH.dotted_string,)
+@pytest.mark.parametrize("twice", USUAL)
+def test_an_extension_twice_is_malformed_known_or_not(twice: bytes) -> None:
+    """RFC 5280, 4.2; in the same words or in others."""
+    oid = within(twice, 0x30)[0]
+    other = tlv(0x30, oid, tlv(0x04, b"\x30\0"))
+    for pair in ([twice, twice], [twice, other], [other, twice]):
+        for _ in range(2):
+            with pytest.raises(MalformedCertificate, match="repeated"):
+                from_der(staff.forge(extensions=pair).der)
 
 
 def test_endless_extensions_take_no_memory() -> None:
-    """Of a certificate's own extensions none is kept, of others a thousand at most."""
+    """What strangers put in is remembered, but never more than so many."""
     extensions._KNOWN.clear()
     for number in range(1100):
-        policy = x509.PolicyInformation(x509.ObjectIdentifier(f"1.2.3.{number}"), None)
-        policies = der_extension(x509.CertificatePolicies([policy]))
-        own = der_extension(x509.SubjectKeyIdentifier(number.to_bytes(20, "big")))
-        from_der(staff.forge(extensions=[policies, own]).der)
-        if number == 500:
-            assert len(extensions._KNOWN) == 502  # the usage beside
+        own = extension(f"1.2.3.{number}", b"")
+        from_der(staff.forge(extensions=[own]).der)
     assert 0 < len(extensions._KNOWN) < 1000
 
 
-# -- the whole
+def test_alternative_names_are_bounded() -> None:
+    """More than any certificate has, and none is read."""
+    most = with_san(*[tlv(0x82, b"a")] * MAX_NAMES)
+    assert len(from_der(most.der).dns) == MAX_NAMES
+    with pytest.raises(MalformedCertificate, match="more than"):
+        from_der(with_san(*[tlv(0x82, b"a")] * (MAX_NAMES + 1)).der)
 
 
-@given(st.integers(0, len(alice.der) - 1), st.integers(0, 255))
-def test_every_changed_octet_is_read_as_by_cryptography(at: int, value: int) -> None:
-    """One octet of a certificate with everything in it is another one."""
-    assert_alike(alice.der[:at] + bytes([value]) + alice.der[at + 1 :])
+@pytest.mark.parametrize("oid", [EKU, POLICIES])
+def test_usages_and_policies_are_bounded(oid: str) -> None:
+    """Beyond that they can't be read."""
+    one = der_oid("1.2.3") if oid == EKU else tlv(0x30, der_oid("1.2.3"))
+    kind = "eku" if oid == EKU else "policy_oid"
+    for times, unreadable in ((128, set()), (129, {kind})):
+        value, broken = extensions._read(extension(oid, tlv(0x30, one * times))), unreadable
+        assert value.unreadable == broken
 
 
-@given(st.integers(0, len(alice.der)), st.binary(max_size=3), st.integers(0, 3))
-def test_every_cut_is_read_as_by_cryptography(at: int, new: bytes, cut: int) -> None:
-    """Octets put in and taken out."""
-    assert_alike(alice.der[:at] + new + alice.der[at + cut :])
-
-
-PIECES = ["%", "%%", "%0", "%0A", "%0a", "%0D", "%20", "%2B", "%2b", "%zz", "=", "%3D", "%3D%3D"]
-PIECES += ["\n", "\r", "\t", " ", "+", "A", "AAAA", "\0", "\xff", "-", "%2D", "%\n", "%=", "=\n"]
-
-
-@given(st.integers(0, len(alice.escaped)), st.sampled_from(PIECES), st.integers(0, 4))
-@example(len(alice.escaped) - 33, "%", 0)
-@example(len(alice.escaped) - 33, "%%", 0)
-def test_every_spelling_is_decoded_as_by_urllib(at: int, piece: str, cut: int) -> None:
-    """Stray, broken and doubled escapes, blanks, line ends: what nginx writes is read, and no more.
-
-    A spelling that the short way takes is the same certificate by the long way.
-    """
-    value = alice.escaped[:at] + piece.encode("latin-1") + alice.escaped[at + cut :]
-    short = certificate._as_nginx_writes(value)
-    try:
-        long = pem_to_der(unquote_to_bytes(value))
-    except MalformedCertificate:
-        long = None
-    assert short in (None, long)
-
-
-def test_what_nginx_writes_goes_the_short_way() -> None:
-    """The value of $ssl_client_escaped_cert."""
-    assert certificate._as_nginx_writes(alice.escaped) == alice.der
-    assert from_header(alice.escaped).der == alice.der
+def test_extensions_are_bounded() -> None:
+    """A certificate of hundreds is refused before one is read."""
+    own = [extension(f"1.2.3.{number}", b"") for number in range(64)]
+    from_der(staff.forge(extensions=own[:63]).der)
+    with pytest.raises(MalformedCertificate, match="more than"):
+        from_der(staff.forge(extensions=own).der)
