@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from . import extension_values as ext
 from .canonical_name import Name, canonical_name
 from .certificate import ClientCert
-from .der import SEQUENCE, children, only
+from .der import SEQUENCE, children, encode, only
 from .keys import (
     RSA_PSS,
     VERSION,
@@ -208,11 +208,5 @@ def may_have_issued(authority: Profile, serial: int, below: Profile, algorithm: 
 
 def _fits_pss(parameters: bytes, algorithm: bytes) -> bool:
     """Whether a signature is by RSASSA-PSS, with the very parameters that its key asks for."""
-    oid, found = key_algorithm(_wrap(algorithm))
+    oid, found = key_algorithm(encode(SEQUENCE, algorithm))
     return oid == RSA_PSS and parameters in (b"", found)
-
-
-def _wrap(algorithm: bytes) -> bytes:
-    """An AlgorithmIdentifier as the only part of a SEQUENCE."""
-    size = len(algorithm)
-    return b"\x30\x82" + size.to_bytes(2, "big") + algorithm
