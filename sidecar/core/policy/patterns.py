@@ -18,6 +18,7 @@ from sidecar.core.ip_address import holds_mapped, parse_address, parse_network
 from sidecar.core.x509.certificate import EKU_NAMES
 from sidecar.core.x509.distinguished_name import (
     Name,
+    as_logged,
     canonical_text,
     escape_in_hex,
     fold_mail,
@@ -160,7 +161,8 @@ def _dn(text: str) -> Pattern:
     if text.startswith("~"):
         pattern = _compared(_checked(text), str)
         return Pattern(text, test=pattern.test, doubts=pattern.doubts + doubts_about_text(text))
-    return _dn_glob(text) if "*" in _checked(text) else _exact_dn(text)
+    logged = as_logged(_checked(text))
+    return _dn_glob(logged) if "*" in text else _exact_dn(logged)
 
 
 _ESCAPED = re.compile(r'\\([\\"+,;<>=# ])')

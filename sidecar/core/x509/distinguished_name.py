@@ -150,11 +150,17 @@ _ONELINE_ESCAPE = re.compile(r"\\x([0-9A-Fa-f]{2})|\\([/+])")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
+def as_logged(text: str) -> str:
+    r"""Undo what nginx's access log does to a name: `\x5C` is a backslash, `\x22` a quote."""
+    return text.replace(r"\x5C", "\\").replace(r"\x22", '"')
+
+
 def parse_name(text: str) -> Name:
     r"""Parse a DN: RFC 4514 and 2253, what nginx and OpenSSL print, `/O=Example/CN=alice`.
 
     Raises ValueError: what is wrong, and what to write instead.
     """
+    text = as_logged(text)
     if text.startswith("/"):
         return _parse_oneline(text)
     rdns: list[tuple[Attribute, ...]] = []
