@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs mtls-sidecar beside nginx, or a newer version over an older one.
 #
-#   sh deploy/install.sh               as root: program, configuration, units, user
+#   sh deploy/install.sh               as root: program, configuration, snippets, units, users
 #   sh deploy/install.sh --root DIR    into DIR only, for packages: no user, no systemctl
-#   sh deploy/install.sh --uninstall   removes program and units; configuration and state stay
+#   sh deploy/install.sh --uninstall   removes all but the configuration
 #
 # A configuration file that you edited is never overwritten: the new one goes beside it as *.new.
 set -eu
+umask 022 # whatever the caller's is: everybody may run the program, nobody else may change it
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 root=
@@ -22,16 +23,21 @@ done
 
 program=/opt/mtls-sidecar
 config=/etc/mtls-sidecar
+state=/var/lib/mtls-sidecar
+logs=/var/log/mtls-sidecar
+snippets=/etc/nginx/snippets
 units=/etc/systemd/system
-unit_names='mtls-sidecar.service mtls-sidecar@.service mtls-sidecar.socket mtls-sidecar-fetch.service'
+unit_names='mtls-sidecar.service mtls-sidecar.socket mtls-sidecar-admin.socket
+    mtls-sidecar@.service mtls-sidecar@.socket mtls-sidecar-admin@.socket
+    mtls-sidecar-fetch.service'
 
 say() { printf '%s\n' "$*"; }
+die() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 on_host() { [ -z "$root" ]; }
+with_systemd() { on_host && command -v systemctl >/dev/null 2>&1; }
 
-if on_host && [ "$(id -u)" != 0 ]; then
-    echo 'install.sh: run it as root, or with --root DIR' >&2
-    exit 1
-fi
+if on_host && [ "$(id -u)" != 0 ]; then die 'run it as root, or with --root DIR'; fi
+cd / # nothing that lies where it was called is ever run
 
 # nginx's group, which may open the socket.
 nginx_group() {
@@ -41,48 +47,63 @@ nginx_group() {
     say www-data
 }
 
+# -I: neither the caller's directory nor its PYTHON* variables have a say.
 find_python() {
     # the system's own first: the service may not look into anybody's home
     for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
         command -v "$name" >/dev/null 2>&1 || continue
-        "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
-            { say "$name"; return; }
+        "$name" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+            2>/dev/null && { say "$name"; return; }
     done
-    echo 'install.sh: needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)' >&2
-    exit 1
+    die 'needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)'
+}
+
+# Two installations at once wait for each other; the lock goes with this shell.
+lock() {
+    mkdir -p "$root/opt"
+    exec 9>"$root$program.lock"
+    "$1" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 9>&9
 }
 
 # The new file in place of the old one, unless somebody edited that.  The checksum of what was
 # shipped is kept.
 put_config() {
-    source=$1 target=$2
+    source=$1 target=$2 mode=$3
     shipped=$root$config/.shipped/$(basename "$target")
     mkdir -p "$root$config/.shipped"
     if [ -e "$target" ] && [ "$(cksum <"$target")" != "$(cat "$shipped" 2>/dev/null)" ]; then
         if cmp -s "$source" "$target"; then return; fi
-        cp "$source" "$target.new"
+        if ! cmp -s "$source" "$target.new"; then
+            cp "$source" "$target.new"
+            chmod "$mode" "$target.new"
+        fi
         say "kept your $target; the new one is $target.new"
         return
     fi
     cp "$source" "$target"
-    chmod 0644 "$target"
+    chmod "$mode" "$target"
     cksum <"$target" >"$shipped"
 }
 
 # Built aside and put in place whole: what runs keeps its files until it is restarted, and an
 # installation that fails halfway leaves the old one.
 install_program() {
-    python=$(find_python)
     fresh=$root$program.new
     rm -rf "$fresh"
     mkdir -p "$fresh"
-    "$python" -m venv "$fresh"
-    "$fresh/bin/python" -m pip install -qq --disable-pip-version-check --no-input --no-deps \
+    "$python" -I -m venv "$fresh"
+    "$fresh/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input --no-deps \
         --only-binary :all: --require-hashes -r "$here/deploy/requirements.lock"
-    site=$("$fresh/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    # What installs has no business in production.
+    "$fresh/bin/python" -I -m pip uninstall -qq --disable-pip-version-check -y pip setuptools \
+        2>/dev/null
+    rm -f "$fresh"/bin/pip*
+    site=$("$fresh/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     cp -R "$here/sidecar" "$site/sidecar"
     find "$site/sidecar" -name __pycache__ -prune -exec rm -rf {} +
-    "$fresh/bin/python" -m compileall -q "$site/sidecar"
+    # The source tree may be private to its owner; the program is everybody's to read.
+    chmod -R u=rwX,go=rX "$site/sidecar"
+    "$fresh/bin/python" -I -m compileall -q "$site/sidecar"
     launcher=$fresh/bin/mtls-sidecar
     printf '#!/bin/sh\nexec %s/bin/python -P -m sidecar "$@"\n' "$program" >"$launcher"
     chmod 0755 "$launcher"
@@ -92,33 +113,44 @@ install_program() {
     rm -rf "$root$program.old"
 }
 
+# The policy tells who may go where, and is nobody's but the services' to read.
 install_config() {
     mkdir -p "$root$config"
-    group=$(nginx_group)
+    chmod 0750 "$root$config"
     prepared=$(mktemp)
-    sed "s/^socket_group: .*/socket_group: $group/" "$here/config/sidecar.yaml" >"$prepared"
-    put_config "$prepared" "$root$config/sidecar.yaml"
+    sed "s/^socket_group: .*/socket_group: $(nginx_group)/" "$here/config/sidecar.yaml" >"$prepared"
+    put_config "$prepared" "$root$config/sidecar.yaml" 0640
     rm -f "$prepared"
-    put_config "$here/config/policy.yaml" "$root$config/policy.yaml"
+    put_config "$here/config/policy.yaml" "$root$config/policy.yaml" 0640
+    on_host || return 0
+    for each in . sidecar.yaml policy.yaml; do chgrp mtls-sidecar "$config/$each"; done
+}
+
+install_snippets() {
+    [ -d "$root/etc/nginx" ] || return 0
+    mkdir -p "$root$snippets"
+    for each in "$here"/nginx-example/snippets/*.conf; do
+        put_config "$each" "$root$snippets/$(basename "$each")" 0644
+    done
 }
 
 install_units() {
     mkdir -p "$root$units"
     group=$(nginx_group)
     for name in $unit_names; do
-        sed "s/^SocketGroup=.*/SocketGroup=$group/" "$here/deploy/$name" >"$root$units/$name"
+        sed "s/^SocketGroup=www-data/SocketGroup=$group/" "$here/deploy/$name" >"$root$units/$name"
         chmod 0644 "$root$units/$name"
     done
 }
 
-# The daemon's user belongs to nginx's group, so that it may give the socket to it.  The fetcher has
-# a user of its own, and of the daemon's directories only the one for what it brings.
+# The fetcher has a user of its own, and of the daemon's directories only the one for what it
+# brings.  Those who own a directory could put a link into it: nothing below is followed, and
+# what is there already is left to its owner.
 make_users() {
     make_user mtls-sidecar --user-group
     make_user mtls-sidecar-fetch --gid mtls-sidecar
-    usermod -a -G "$(nginx_group)" mtls-sidecar
-    install -d -m 0750 -o mtls-sidecar -g mtls-sidecar /var/lib/mtls-sidecar
-    install -d -m 0750 -o mtls-sidecar-fetch -g mtls-sidecar /var/lib/mtls-sidecar/crl
+    make_directory "$state" mtls-sidecar
+    make_directory "$state/crl" mtls-sidecar-fetch
 }
 
 make_user() {
@@ -129,37 +161,74 @@ make_user() {
             --shell /usr/sbin/nologin "$user"
 }
 
+make_directory() {
+    if [ -L "$1" ] || { [ -e "$1" ] && [ ! -d "$1" ]; }; then
+        die "$1 is a link or a file; look at who put it there, and remove it"
+    fi
+    mkdir -m 0750 "$1" 2>/dev/null || return 0
+    chown -h "$2:mtls-sidecar" "$1"
+}
+
+restart_what_runs() {
+    systemctl daemon-reload || true
+    for name in mtls-sidecar mtls-sidecar-fetch; do
+        systemctl try-restart "$name" || say "$name does not start: systemctl status $name"
+    done
+    each_instance try-restart
+}
+
+each_instance() {
+    systemctl list-units --all --plain --no-legend 'mtls-sidecar@*.service' 2>/dev/null |
+        while read -r unit _; do systemctl $1 "$unit" || true; done
+}
+
 uninstall() {
-    if on_host && command -v systemctl >/dev/null 2>&1; then
-        systemctl disable --now mtls-sidecar.socket mtls-sidecar.service mtls-sidecar-fetch.service \
-            2>/dev/null || true
-        systemctl list-units --all --plain --no-legend 'mtls-sidecar@*.service' |
-            while read -r unit _; do systemctl disable --now "$unit" 2>/dev/null || true; done
-        rm -f /usr/local/bin/mtls-sidecar
+    say 'nginx answers 500 wherever it asks the sidecar, from now on'
+    if with_systemd; then
+        systemctl disable --now mtls-sidecar.socket mtls-sidecar-admin.socket mtls-sidecar.service \
+            mtls-sidecar-fetch.service 2>/dev/null || true
+        each_instance 'disable --now' 2>/dev/null
+        systemctl stop 'mtls-sidecar@*.socket' 'mtls-sidecar-admin@*.socket' 2>/dev/null || true
     fi
     for name in $unit_names; do rm -f "$root$units/$name"; done
-    rm -rf "$root$program"
-    if on_host && command -v systemctl >/dev/null 2>&1; then systemctl daemon-reload || true; fi
-    say "removed; $config and /var/lib/mtls-sidecar stay"
+    rm -rf "$root$program" "$root$program.lock" "$root$config/.shipped" "$root$config"/*.new \
+        "$root$snippets"/*.new
+    if with_systemd; then systemctl daemon-reload || true; fi
+    if on_host; then
+        rm -f /usr/local/bin/mtls-sidecar
+        rm -rf "$state" "$logs" /run/mtls-sidecar /run/mtls-sidecar-fetch
+        for user in mtls-sidecar-fetch mtls-sidecar; do
+            if getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || true; fi
+        done
+        if getent group mtls-sidecar >/dev/null; then groupdel mtls-sidecar || true; fi
+    fi
+    say "removed; $config and $snippets stay"
 }
 
 if [ "$action" = uninstall ]; then
     uninstall
     exit 0
 fi
+upgrade=
+if [ -e "$root$program" ]; then upgrade=yes; fi
+python=$(find_python)
+lock "$python"
 install_program
+if on_host; then make_users; fi
 install_config
+install_snippets
 install_units
-if on_host; then
-    make_users
-    if command -v systemctl >/dev/null 2>&1; then systemctl daemon-reload || true; fi
-    ln -sf "$program/bin/mtls-sidecar" /usr/local/bin/mtls-sidecar
+if on_host; then ln -sfn "$program/bin/mtls-sidecar" /usr/local/bin/mtls-sidecar; fi
+if [ -n "$upgrade" ]; then
+    if with_systemd; then restart_what_runs; fi
+    say "upgraded to $("$root$program/bin/python" -I -m sidecar --version)"
+    exit 0
 fi
-cat <<EOF
+if with_systemd; then systemctl daemon-reload || true; fi
+cat <<END
 installed.  Next:
   1. edit $config/policy.yaml (it lets nobody in yet), then: mtls-sidecar check
   2. systemctl enable --now mtls-sidecar
-  3. nginx: include the files of nginx-example/snippets, then: nginx -t && systemctl reload nginx
+  3. nginx: include the files of $snippets, then: nginx -t && systemctl reload nginx
   4. where the policy names http(s) CRLs or OCSP: systemctl enable --now mtls-sidecar-fetch
-  5. over an older version: systemctl try-restart mtls-sidecar mtls-sidecar-fetch
-EOF
+END

@@ -49,7 +49,7 @@ else
     rm -rf .coverage
     mkdir .coverage
     # Tests mostly wait for processes: twice as many workers as processors.
-    check python -m coverage run -m pytest -n "$((2 * $(nproc)))"
+    check python -m coverage run -m pytest -n "$((2 * $(nproc)))" --dist loadgroup
     coverage combine -q
     check coverage report
 fi

@@ -64,7 +64,7 @@ class Service:
             connection.check(now)
 
     def drain(self) -> None:
-        """Answer what is under way, close the rest."""
+        """Close what carries nothing; what is under way ends with its answer."""
         self.draining = True
         for connection in list(self.connections):
             connection.close_when_idle()
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._fd = self._transport.get_extra_info("socket").fileno()
         service = self.service
-        if len(service.connections) >= service.limits.max_connections or service.draining:
+        if len(service.connections) >= service.limits.max_connections:
             self.abort()
             return
         service.connections.add(self)

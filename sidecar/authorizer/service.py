@@ -45,6 +45,10 @@ GC_THRESHOLDS = (10_000, 20, 20)
 FLUSH_SECONDS = 0.1
 """How long a line of the decision log waits for others."""
 
+DRAIN_GRACE = 0.25
+"""Seconds in which connections that carry nothing stay open at the end: nginx may just have
+connected, or be about to send its next request."""
+
 WARN_BEFORE = 2 * 86400
 """Seconds before a CRL's nextUpdate at which its age is warned of, or half its life if shorter."""
 
@@ -298,8 +302,10 @@ class Daemon:
 
     async def _drain(self) -> None:
         """Let what is under way end, within the drain timeout."""
-        self.service.drain()
+        self.service.draining = True
         self._tell_status()
+        await asyncio.sleep(DRAIN_GRACE)
+        self.service.drain()
         deadline = time.monotonic() + self.settings.limits.drain_timeout
         while self.service.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)

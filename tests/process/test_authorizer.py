@@ -273,6 +273,18 @@ def test_sigterm_answers_what_is_under_way(daemon: Daemon) -> None:
     assert daemon.process.wait(10) == 0
 
 
+def test_who_has_just_connected_is_answered(daemon: Daemon) -> None:
+    """At SIGTERM a peer that has connected, or sends its next request, still gets its answer."""
+    with daemon.client() as fresh, daemon.client() as idle:
+        assert idle.ask("site", alice).status == 204
+        daemon.until(lambda: daemon.metric("mtls_sidecar_connections") == 2)
+        daemon.signal(signal.SIGTERM)
+        for client in (fresh, idle):
+            answer = client.ask("site", alice)
+            assert (answer.status, answer.headers["connection"]) == (204, "close")
+            assert client.closed()
+
+
 def test_the_service_manager_is_told(tmp_path: Path) -> None:
     """READY, RELOADING, WATCHDOG and STOPPING arrive on NOTIFY_SOCKET."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

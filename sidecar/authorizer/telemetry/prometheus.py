@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -111,10 +112,17 @@ def _policy(policy: Policy) -> Iterator[Metric]:
     yield _gauge("crl_entries", "Revoked certificates in the CRL", labels, counts)
 
 
+class _OwnProcess(ProcessCollector):
+    """The process's own metrics, also where /proc shows nothing but processes."""
+
+    def _boot_time(self) -> float:
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def registry_for(counts: Counts) -> CollectorRegistry:
     """A registry of these counts and the process's own metrics."""
     registry = CollectorRegistry()
     registry.register(DecisionCollector(counts))
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+    for collector in (_OwnProcess, PlatformCollector, GCCollector):
         collector(registry=registry)
     return registry

@@ -1,0 +1,214 @@
+#!/bin/sh
+# Runs as root in a container that has booted systemd; what it sees goes to /out/saw, a line each.
+# The source tree is /src.  The first boot installs and uses the units; the second one finds them
+# enabled, upgrades and uninstalls.
+set -eu
+set +e # each line's outcome is what is looked at
+exec 2>>/out/stderr
+set -x
+cd /
+socket=/run/mtls-sidecar/authz.sock
+
+saw() { printf '%s=%s\n' "$1" "$2" >>/out/saw; }
+state() { systemctl is-active "$1" 2>/dev/null || true; }
+ask() { # USER [SOCKET [LOCATION]]
+    runuser -u "$1" -- /usr/bin/python3 -I /ask.py "${2:-$socket}" "${3:-open}"
+}
+web() {
+    /usr/bin/python3 -I -c 'import sys, urllib.request as u
+print(u.urlopen("http://127.0.0.1:9641" + sys.argv[1]).read().decode())' "$1"
+}
+under_load() { # NAME COMMAND...: what is lost of a steady load meanwhile
+    touch /asking
+    runuser -u www-data -- /usr/bin/python3 -I /ask.py $socket open /asking >/out/load &
+    name=$1
+    shift
+    "$@"
+    rm /asking
+    wait $!
+    saw "$name" "$(cat /out/load)"
+}
+
+installs() {
+    sh /src/deploy/install.sh >/out/install 2>&1
+    saw installed $?
+    saw private "$(stat -c %a:%U:%G /etc/mtls-sidecar/policy.yaml)"
+    saw installer_gone "$(ls /opt/mtls-sidecar/bin | grep -c pip)"
+    cat >/etc/mtls-sidecar/policy.yaml <<'EOF'
+version: 1
+locations:
+  - {name: open, allow: public}
+EOF
+    systemctl enable --now mtls-sidecar
+    saw started "$(state mtls-sidecar)"
+    saw status "$(systemctl show -P StatusText mtls-sidecar)"
+    saw socket "$(stat -c %a:%U:%G $socket)"
+    saw directory "$(stat -c %a:%U:%G /run/mtls-sidecar)"
+    saw nginx "$(ask www-data)"
+    saw stranger "$(ask games)"
+    saw ready "$(web /readyz)"
+}
+
+reloads() {
+    echo '  - {name: two, allow: public}' >>/etc/mtls-sidecar/policy.yaml
+    saw reload "$(systemctl reload mtls-sidecar && echo done)"
+    for _ in $(seq 50); do
+        [ "$(ask www-data $socket two)" = 204 ] && break
+        sleep 0.1
+    done
+    saw reloaded "$(ask www-data $socket two)"
+    cp -p /etc/mtls-sidecar/policy.yaml /good.yaml
+    echo 'unknown: 1' >>/etc/mtls-sidecar/policy.yaml
+    saw bad_reload "$(systemctl reload mtls-sidecar || echo refused)"
+    saw bad_reload_serves "$(ask www-data $socket two)"
+    cat /good.yaml >/etc/mtls-sidecar/policy.yaml
+    saw good_reload "$(systemctl reload mtls-sidecar && echo done)"
+}
+
+restarts() {
+    for _ in $(seq 20); do
+        systemctl restart mtls-sidecar
+        sleep 0.2
+    done
+}
+
+kills() {
+    for _ in $(seq 3); do
+        systemctl kill -s KILL mtls-sidecar
+        sleep 2
+    done
+}
+
+hangs() {
+    mkdir -p /run/systemd/system/mtls-sidecar.service.d
+    printf '[Service]\nWatchdogSec=1s\n' >/run/systemd/system/mtls-sidecar.service.d/w.conf
+    systemctl daemon-reload
+    systemctl restart mtls-sidecar
+    kill -STOP "$(systemctl show -P MainPID mtls-sidecar)"
+    for _ in $(seq 100); do
+        [ "$(systemctl show -P NRestarts mtls-sidecar)" != 0 ] && break
+        sleep 0.1
+    done
+    for _ in $(seq 100); do [ "$(state mtls-sidecar)" = active ] && break; sleep 0.1; done
+    saw restarts "$(systemctl show -P NRestarts mtls-sidecar)"
+    saw after_watchdog "$(ask www-data)"
+    rm /run/systemd/system/mtls-sidecar.service.d/w.conf
+    systemctl daemon-reload
+}
+
+is_shut() {
+    pid=$(systemctl show -P MainPID mtls-sidecar)
+    saw scheduled "$(awk '{print $41}' "/proc/$pid/stat")"
+    saw networks "$(nsenter -t "$pid" -n cat /proc/net/dev | grep -c :)"
+    saw process_metrics "$(web /metrics | grep -c ^process_resident_memory_bytes)"
+    saw started_at "$(web /metrics | awk -v now="$(date +%s)" \
+        '/^process_start_time_seconds/ {print (now - $2 >= -2 && now - $2 < 300)}')"
+}
+
+stops() {
+    systemctl stop mtls-sidecar.socket mtls-sidecar
+    saw stopped "$(state mtls-sidecar)"
+    saw result "$(systemctl show -P Result mtls-sidecar)"
+    saw socket_gone "$(test -e $socket || echo yes)"
+    systemctl start mtls-sidecar.socket
+    saw activated "$(ask www-data)"
+    saw by_socket "$(state mtls-sidecar)"
+    saw socket_stranger "$(ask games)"
+    systemctl stop mtls-sidecar
+}
+
+has_instances() {
+    systemctl start mtls-sidecar@1 mtls-sidecar@2
+    saw instances "$(state mtls-sidecar@1) $(state mtls-sidecar@2)"
+    saw instance "$(ask www-data /run/mtls-sidecar/authz-2.sock)"
+    saw instance_admin "$(stat -c %a:%U:%G /run/mtls-sidecar/admin-2.sock)"
+}
+
+has_fetcher() {
+    systemctl start mtls-sidecar-fetch
+    saw fetcher "$(state mtls-sidecar-fetch)"
+    fetcher=$(systemctl show -P MainPID mtls-sidecar-fetch)
+    saw fetcher_user "$(stat -c %U:%G "/proc/$fetcher")"
+    saw fetcher_runs "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch)"
+    saw fetcher_writes "$(stat -c %a:%U:%G /var/lib/mtls-sidecar/crl)"
+    saw fetcher_socket "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch/fetch.sock)"
+    saw fetcher_brings "$(as_fetcher touch /var/lib/mtls-sidecar/crl/x && echo yes)"
+    saw fetcher_touches "$(as_fetcher sh -c 'for p in /var/lib/mtls-sidecar /run/mtls-sidecar \
+        /etc/mtls-sidecar /opt/mtls-sidecar /var/log/mtls-sidecar
+        do touch $p/x 2>/dev/null && echo $p; done
+        kill -0 '"$(systemctl show -P MainPID mtls-sidecar@1)"' 2>/dev/null && echo daemon')"
+    saw daemon_reads "$(runuser -u mtls-sidecar -- ls /var/lib/mtls-sidecar/crl)"
+    systemctl restart mtls-sidecar@1
+    saw crl_still "$(stat -c %U /var/lib/mtls-sidecar/crl)"
+    systemctl stop mtls-sidecar-fetch
+    saw sockets_stay "$(ask www-data /run/mtls-sidecar/authz-1.sock)"
+    systemctl stop mtls-sidecar@1 mtls-sidecar@2
+    systemctl stop mtls-sidecar@1.socket mtls-sidecar@2.socket \
+        mtls-sidecar-admin@1.socket mtls-sidecar-admin@2.socket
+}
+
+as_fetcher() {
+    nsenter -t "$fetcher" -m runuser -u mtls-sidecar-fetch -g mtls-sidecar -- "$@" 2>&1
+}
+
+logs() {
+    echo 'decision_log_file: /var/log/mtls-sidecar/decisions.log' >>/etc/mtls-sidecar/sidecar.yaml
+    systemctl start mtls-sidecar
+    ask www-data
+    sleep 0.5
+    saw logged "$(grep -c public /var/log/mtls-sidecar/decisions.log)"
+    saw fetcher_reads "$(runuser -u mtls-sidecar-fetch -- cat \
+        /var/log/mtls-sidecar/decisions.log 2>/dev/null | wc -l)"
+}
+
+# A broken policy at start is tried again until it is mended, however long that takes.
+heals() {
+    systemctl stop mtls-sidecar
+    find /var/lib/mtls-sidecar -mindepth 1 -not -path '*/crl*' -delete # no last good one
+    echo 'unknown: 1' >>/etc/mtls-sidecar/policy.yaml
+    systemctl start --no-block mtls-sidecar
+    sleep 9 # more tries than systemd's default of five
+    saw broken "$(state mtls-sidecar)"
+    cat /good.yaml >/etc/mtls-sidecar/policy.yaml
+    saw healed "$(ask www-data)"
+}
+
+if [ ! -e /var/lib/mtls-sidecar ]; then
+    installs
+    reloads
+    under_load lost_by_restarts restarts
+    under_load lost_by_kills kills
+    hangs
+    is_shut
+    stops
+    has_instances
+    has_fetcher
+    logs
+    heals
+    journalctl -u 'mtls-sidecar*' --no-pager >/out/journal 2>&1
+    exit
+fi
+
+saw rebooted "$(ask www-data)"
+saw rebooted_again "$(ask www-data)"
+saw rebooted_stranger "$(ask games)"
+saw rebooted_socket "$(stat -c %a:%U:%G $socket)"
+saw rebooted_directory "$(stat -c %a:%U:%G /run/mtls-sidecar)"
+saw rebooted_ready "$(web /readyz)"
+upgrade() { sh /src/deploy/install.sh >/out/upgrade 2>&1; }
+under_load lost_by_upgrade upgrade
+saw upgraded "$(tail -n 1 /out/upgrade)"
+mv /var/lib/mtls-sidecar/crl /var/lib/mtls-sidecar/kept
+mkdir /victim
+ln -s /victim /var/lib/mtls-sidecar/crl
+saw link_refused "$(sh /src/deploy/install.sh >/dev/null 2>&1 || echo yes)"
+saw victim "$(stat -c %U:%G /victim)"
+sh /src/deploy/install.sh --uninstall >/out/uninstall 2>&1
+saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes) $(state mtls-sidecar@1)"
+saw uninstall_warns "$(grep -c 'nginx answers 500' /out/uninstall)"
+saw left "$(find /etc /opt /usr/local /var /run -xdev -name '*mtls-sidecar*' 2>/dev/null |
+    sort | tr '\n' ' ')"
+saw left_users "$(getent passwd mtls-sidecar mtls-sidecar-fetch
+    getent group mtls-sidecar)"
+journalctl -u 'mtls-sidecar*' --no-pager -b >>/out/journal 2>&1
+saw finished yes
