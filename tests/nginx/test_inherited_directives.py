@@ -6,11 +6,15 @@ accepts the configuration with the snippets exactly when it does without.
 
 from __future__ import annotations
 
+import shutil
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from https import Connection
 from nginx import Nginx, free_port
-from stack import Stack
+from stack import EXAMPLES, Stack
 from tools import NginxBinary
 
 TOGETHER = """
@@ -263,3 +267,36 @@ def test_each_of_the_others_changes_no_decision(ground: Ground, group: str) -> N
     stack.nginx.write(ground.conf(server=group, snippet=SNIPPETS[0]))
     stack.nginx.reload()
     decides_right(stack)
+
+
+STAND_INS = """
+http {{
+    upstream mtls_sidecar {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; }}
+    map $ssl_server_name $mtls_sidecar_sni {{ default ""; }}
+    proxy_next_upstream error timeout http_403 http_500 non_idempotent;
+    server {{ listen 127.0.0.1:{first}; return 403; }}
+    server {{ listen 127.0.0.1:{second}; return 204; }}
+    server {{
+        listen 127.0.0.1:{port};
+        include snippets/authz-location.conf;
+        location / {{ auth_request /authz/site; root /nowhere; }}
+    }}
+}}
+"""
+
+
+def test_a_denial_is_asked_of_no_second_sidecar(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """With `proxy_next_upstream http_403` a denial is final, though another instance would allow.
+
+    Two constant answers stand for a sidecar that knows of a revocation, and one that doesn't yet.
+    """
+    shutil.copytree(EXAMPLES / "snippets", tmp_path / "snippets")
+    port, first, second = free_port(), free_port(), free_port()
+    conf = STAND_INS.format(port=port, first=first, second=second)
+    with Nginx(nginx_binary, conf, tmp_path):
+        seen = []
+        for _ in range(4):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+                request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+                seen.append(Connection(plain, "").raw(request).status)
+    assert seen == [403, 404, 403, 404]
