@@ -182,16 +182,19 @@ def _fetch(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from sidecar.commands.doctor.checks import examine
     from sidecar.commands.doctor.findings import Finding, as_json
-    from sidecar.commands.doctor.nginx_config import read_dump, read_nginx
+    from sidecar.commands.doctor.nginx_config import read_nginx, read_piped
+    from sidecar.commands.doctor.version import installed_nginx, nginx_version
 
     piped = options.nginx == "-"
-    root = read_dump(sys.stdin.read()) if piped else read_nginx(Path(options.nginx))
+    root = read_piped(sys.stdin.buffer) if piped else read_nginx(Path(options.nginx))
+    given = options.nginx_version
+    version = nginx_version(given) if given else installed_nginx()
     policy: Policy | None = None
     try:
         policy = load_policy(options)
     except PolicyError as error:
         print(error, file=sys.stderr)
-    findings = examine(root, policy)
+    findings = examine(root, policy, version)
     if policy is None:
         where = settings_of(options).policy
         what = "the policy can't be used"
@@ -200,7 +203,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(as_json(findings))
     else:
         print("\n".join(map(str, findings)) or f"{root.file}: nothing to mend")
-    return 1 if findings else 0
+    return 0 if all(each.accepted for each in findings) else 1
 
 
 def _schema(_: argparse.Namespace) -> int:
@@ -257,6 +260,11 @@ def _parser() -> argparse.ArgumentParser:
         default="/etc/nginx/nginx.conf",
         metavar="NGINX_CONF",
         help="nginx.conf, or - for what `nginx -T` prints (default: /etc/nginx/nginx.conf)",
+    )
+    doctor.add_argument(
+        "--nginx-version",
+        metavar="X.Y.Z",
+        help="the nginx that this is for (default: what `nginx -v` says on this machine)",
     )
     doctor.add_argument("--json", action="store_true", help="for programs")
 

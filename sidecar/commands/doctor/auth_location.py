@@ -6,12 +6,18 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Iterator
 
 from sidecar.core.policy.compile import Policy
 
+from . import server_name
 from .findings import Finding
-from .nginx_config import REGEX, Block
+from .nginx_config import Block
+from .rewriting import condition_can_hold, status_of
+from .routing import REGEX, serving
+from .targets import addresses, passes, plain_variables
 
+SNI = "SSL-Server-Name"
 HEADERS = {
     "SSL-Client-Verify": "$ssl_client_verify",
     "SSL-Client-Cert": "$ssl_client_escaped_cert",
@@ -20,9 +26,16 @@ HEADERS = {
     "X-Original-Method": "$request_method",
     "X-Real-IP": "$remote_addr",
     "X-Request-ID": "$request_id",
-    "SSL-Server-Name": "$mtls_sidecar_sni",
 }
-"""What the auth location has to send."""
+"""What the auth location has to send, beside the server name."""
+
+KEEP_ALIVE_BY_DEFAULT = (1, 29, 7)
+"""The nginx from which on upstreams are asked by HTTP/1.1 and kept open unless told otherwise."""
+
+_FAILURES = {"413", "500", "502", "503", "504"}
+"""What the auth location answers by itself when the sidecar can't be asked."""
+
+_CONTENT = ("root", "alias", "empty_gif", "stub_status", "autoindex", "index", "flv", "mp4")
 
 _FINGERPRINT, _WHOLE = "$ssl_client_fingerprint", "$ssl_client_escaped_cert"
 """The certificate in the key of a cache: either tells it from every other of the CA."""
@@ -32,36 +45,37 @@ _LIFETIME = {"x-accel-expires", "cache-control", "expires"}
 
 
 class AuthLocation:
-    """One URI that `auth_request` names, and the location that serves it, if any."""
+    """One URI that `auth_request` names, and the location that asks the sidecar about it.
+
+    `kept` holds the addresses of what is protected: none of them may answer the question.
+    """
 
     def __init__(
         self,
         uri: str,
-        here: Block | None,
+        here: Block,
         root: Block,
+        kept: set[str],
         policy: Policy | None,
         findings: list[Finding],
+        version: tuple[int, ...] | None = None,
     ) -> None:
         self._uri = uri
         self._here = here
         self._root = root
+        self._kept = kept
         self._policy = policy
         self._findings = findings
+        self._version = version
 
     def examine(self, asking: Block) -> str | None:
         """Everything about it; the name that is asked about, "" where the sidecar chooses."""
         here = self._here
-        if here is None or here is asking:
-            self._add(
-                "no-auth-location",
-                asking,
-                f"no location of its own serves {self._uri}",
-                "include snippets/authz-location.conf;",
-            )
-            return None
         self._answers(here)
+        self._led_away(here)
         self._passes_on(here)
         self._headers(here)
+        self._server_name(here)
         self._connection(here)
         name = self._name(here, asking)
         if here.value("proxy_cache", "off") != "off":
@@ -74,17 +88,18 @@ class AuthLocation:
     # -- who answers
 
     def _answers(self, here: Block) -> None:
-        for early in (*here.own("return"), *returns_in_ifs(here)):
-            self._add(
-                "auth-location-returns",
-                early,
-                "`return` in the location that is to ask the sidecar",
-                "proxy_pass http://mtls_sidecar;",
-            )
+        for early in here.within("return"):
+            if self._runs(early) and status_of(early) < 400:
+                self._add(
+                    "auth-location-returns",
+                    early,
+                    "`return` in the location that is to ask the sidecar",
+                    "proxy_pass http://mtls_sidecar;",
+                )
         if not here.own("internal"):
             self._add("not-internal", here, "the auth location isn't internal", "internal;")
         for page in here.inherited("error_page"):
-            if any(re.fullmatch("=(2..)?", word) for word in page.args):
+            if self._opens(page, here):
                 self._add(
                     "error-page-open",
                     page,
@@ -92,10 +107,69 @@ class AuthLocation:
                     "error_page 599 /authz/;   (in the auth location)",
                 )
 
+    def _opens(self, page: Block, here: Block) -> bool:
+        """Whether an error_page can make a 2xx of an answer that isn't the sidecar's."""
+        codes = [word for word in page.args[:-1] if word.isdecimal()]
+        intercepts = here.value("proxy_intercept_errors", "off") == "on"
+        if not any(code in _FAILURES or (intercepts and code >= "300") for code in codes):
+            return False
+        if any(re.fullmatch("=(2..)?", word) for word in page.args):
+            return True
+        return self._opens_by_recursion(page)
+
+    def _opens_by_recursion(self, page: Block) -> bool:
+        """Whether the page's own location has an error_page that makes a 2xx of its errors."""
+        server = next((each for each in _around(page) if each.name == "server"), None)
+        uri = page.args[-1]
+        place = serving(server, uri) if server and uri.startswith(("/", "@")) else None
+        return (
+            place is not None
+            and place.value("recursive_error_pages", "off") == "on"
+            and any(
+                re.fullmatch("=(2..)?", word)
+                for each in place.inherited("error_page")
+                for word in each.args
+            )
+        )
+
+    def _led_away(self, here: Block) -> None:
+        """Whatever answers the question in the sidecar's place."""
+        for each in here.within("rewrite"):
+            if self._runs(each) and not self._rewrites_to_a_name(each):
+                self._elsewhere(each, "`rewrite` in the auth location changes the question")
+        for each in here.own("try_files"):
+            self._elsewhere(each, "`try_files` in the auth location leads to something else")
+        for each in passes(here):
+            shared = addresses(each, self._root) & self._kept
+            if shared:
+                where = ", ".join(sorted(shared))
+                self._elsewhere(each, f"the question leads to {where}, which is to be protected")
+        if not here.own("proxy_pass"):
+            at = next((each for name in _CONTENT for each in here.own(name)), here)
+            self._elsewhere(at, f"{self._uri} isn't passed to the sidecar")
+
+    def _elsewhere(self, at: Block, what: str) -> None:
+        self._add("no-auth-location", at, what, "include snippets/authz-location.conf;")
+
+    def _runs(self, at: Block) -> bool:
+        """Whether a directive can run for the question, by the `if` around it."""
+        around = at.parent
+        return around is None or around.name != "if" or condition_can_hold(around, self._uri)
+
+    def _rewrites_to_a_name(self, rewrite: Block) -> bool:
+        """Whether it only puts another constant name of the sidecar's into the question."""
+        words = rewrite.args
+        return words[2:] == ["break"] and re.fullmatch(r"/authz(/[\w-]+)?", words[1]) is not None
+
     def _name(self, here: Block, asking: Block) -> str | None:
         """What the sidecar is asked about: the auth_request's URI, as `proxy_pass` rewrites it."""
         passing = here.own("proxy_pass")
-        uri = _rewritten(self._uri, here, passing[0].args[0]) if passing else self._uri
+        uri: str | None = self._uri
+        for each in here.own("rewrite"):
+            if self._rewrites_to_a_name(each):
+                uri = each.args[1]
+        if passing and uri is not None:
+            uri = question_uri(uri, here, passing[0].args[0])
         if uri is None:
             return None
         if uri == "/authz":
@@ -133,17 +207,41 @@ class AuthLocation:
                 self._add("header-missing", here, f"{spelled} isn't sent", line)
             elif len(sent) > 1:
                 self._add("header-twice", sent[-1], f"{spelled} is set twice", line)
-            elif re.sub(r"\$\{(\w+)\}", r"$\1", sent[0].args[1]) != variable:
+            elif plain_variables(sent[0].args[1]) != variable:
                 what = f"{spelled} is {sent[0].args[1]}, not {variable}"
                 self._add("header-wrong", sent[0], what, line)
+
+    def _server_name(self, here: Block) -> None:
+        """The one header whose value the client writes: by a strict map, behind all others."""
+        holding = here.inherited("proxy_set_header")
+        for each in holding:
+            if server_name.is_raw(each.args[1], each, self._root):
+                what = f"{each.args[0]} is {each.args[1]}, where a client may write line ends"
+                self._add("sni-raw", each, what, server_name.WRITE)
+        sent = [each for each in holding if each.args[0].lower() == SNI.lower()]
+        if not sent:
+            self._add("header-missing", here, f"{SNI} isn't sent", server_name.WRITE)
+            return
+        if len(sent) > 1:
+            self._add("header-twice", sent[-1], f"{SNI} is set twice", server_name.WRITE)
+        value = plain_variables(sent[-1].args[1])
+        if not server_name.is_raw(value, sent[-1], self._root) and not server_name.is_strict_map(
+            value, self._root
+        ):
+            what = f"{SNI} is {sent[-1].args[1]}, not the client's server name"
+            self._add("header-wrong", sent[-1], what, server_name.WRITE)
+        if holding[-1] is not sent[-1]:
+            what = f"{SNI} stands before {holding[-1].args[0]}"
+            self._add("sni-not-last", sent[-1], what, server_name.WRITE)
 
     # -- the connection
 
     def _connection(self, here: Block) -> None:
         name = here.value("proxy_pass").partition("://")[2].partition("/")[0]
-        upstreams = {each.args[0]: each for each in self._root.all("upstream")}
-        upstream = upstreams.get(name)
-        if upstream is None or not upstream.own("keepalive"):
+        upstream = next((u for u in self._root.all("upstream") if u.args[0] == name), None)
+        modern = self._version is not None and self._version >= KEEP_ALIVE_BY_DEFAULT
+        keepalive = upstream.own("keepalive") if upstream is not None else []
+        if upstream is None or (not keepalive and not modern) or _is_zero(keepalive):
             self._add(
                 "no-keepalive",
                 upstream or here,
@@ -152,14 +250,14 @@ class AuthLocation:
             )
         for server in upstream.own("server") if upstream is not None else ():
             self._socket(server)
-        if here.value("proxy_http_version") != "1.1":
+        if here.value("proxy_http_version", "1.1" if modern else "1.0") == "1.0":
             self._add("no-http11", here, "HTTP/1.1 isn't asked for", "proxy_http_version 1.1;")
         connection = [
-            each
+            each.args[1]
             for each in here.inherited("proxy_set_header")
             if each.args[0].lower() == "connection"
         ]
-        if not any(each.args[1] == "" for each in connection):
+        if connection != [""] and (connection or not modern):
             self._add(
                 "connection-close",
                 here,
@@ -182,7 +280,11 @@ class AuthLocation:
 
     def _cache(self, here: Block, *, by_uri: bool) -> None:
         key = here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")
-        key = key.replace(_WHOLE, _FINGERPRINT).replace("$ssl_server_name", "$mtls_sidecar_sni")
+        key = plain_variables(key).replace(_WHOLE, _FINGERPRINT)
+        sent = here.inherited("proxy_set_header")
+        names = [each.args[1] for each in sent if each.args[0].lower() == SNI.lower()]
+        for each in (*map(plain_variables, names), server_name.RAW):
+            key = key.replace(each, "$mtls_sidecar_sni") if each else key
         needed = self._key_needs(by_uri)
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:
@@ -214,16 +316,7 @@ class AuthLocation:
         return [*needed, "$request_uri"] if by_uri else needed
 
 
-def returns_in_ifs(location: Block) -> list[Block]:
-    """`return`s of an `if` right in a location: they run before auth_request as well.
-
-    Those that refuse (4xx, 5xx) let nobody in.
-    """
-    found = (early for each in location.own("if") for early in each.own("return"))
-    return [early for early in found if not re.match("[45]..", early.args[0])]
-
-
-def _rewritten(uri: str, here: Block, target: str) -> str | None:
+def question_uri(uri: str, here: Block, target: str) -> str | None:
     """The URI that `proxy_pass` sends (ngx_http_proxy_create_request); None: it can't be told."""
     if "$" in target:
         return None
@@ -241,6 +334,18 @@ def _plain(passing: Block) -> str:
     target = passing.args[0] if passing.name == "proxy_pass" else "http://mtls_sidecar"
     scheme, _, rest = target.partition("://")
     return f"proxy_pass {scheme}://{rest.partition('/')[0]};"
+
+
+def _around(block: Block) -> Iterator[Block]:
+    """The blocks around a directive, from the inside."""
+    here = block.parent
+    while here is not None:
+        yield here
+        here = here.parent
+
+
+def _is_zero(keepalive: list[Block]) -> bool:
+    return bool(keepalive) and keepalive[-1].args[:1] == ["0"]
 
 
 def _may_write(path: str, user: str) -> bool:

@@ -1,157 +1,140 @@
 """`doctor`: reads nginx's real configuration and says what lets someone past or locks everyone out.
 
-Here are servers and locations: who is asked, who isn't, and what the application is told.
-`auth_location` looks at how the sidecar is asked.
+Here are servers and locations: who is asked, and who isn't.  `auth_location` looks at how the
+sidecar is asked, `bypasses` at what goes before `auth_request` or round it, `application` at what
+the application is told, `between_servers` at servers beside each other.
 """
 
 from __future__ import annotations
 
-import re
-from itertools import combinations
+import os
 
 from sidecar.core.policy.compile import Policy
 
-from .auth_location import AuthLocation, returns_in_ifs
+from .application import identity
+from .auth_location import AuthLocation
+from .authorities import authorities, early_data, verification
+from .between_servers import never_asks, sessions, streams
+from .bypasses import Bypasses
+from .exemptions import accept
 from .findings import Finding
-from .nginx_config import Block, serving
+from .nginx_config import Block
+from .precedence import taken_by_regex
+from .server import Asked, Server, closed, question
+from .targets import passes
 
-PASSES = ("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass")
-DENIALS = {"401", "403", "500"}
-"""What auth_request makes of a denial, and of no answer (ngx_http_auth_request_handler)."""
+INCLUDE = "include snippets/authz-location.conf;"
+STOCK_ROOTS = {"html", "/usr/share/nginx/html"}
+"""Where nginx's packages have their welcome page."""
 
-ANSWERED = "$upstream_http_"
-CLIENTS = ("$http_", "$arg_", "$cookie_")
-"""Variables that hold what the client says."""
+WELCOME = {"index.html", "50x.html", "index.nginx-debian.html"}
+
+PUBLIC_FILES = {"/robots.txt", "/favicon.ico"}
+ACME = "/.well-known/acme-challenge"
+"""What is public by its nature (RFC 9309; RFC 8555, 8.3)."""
 
 
-def examine(root: Block, policy: Policy | None) -> list[Finding]:
-    """Every finding, in the files' order.  `policy` is None where it can't be read."""
+def examine(
+    root: Block, policy: Policy | None, version: tuple[int, ...] | None = None
+) -> list[Finding]:
+    """Every finding, in the files' order; those that the configuration exempts are marked.
+
+    Args:
+        root: The configuration.
+        policy: The policy, or None where it can't be read.
+        version: The nginx that reads the configuration, where it is known.
+    """
     findings: list[Finding] = []
     servers = [
-        Server(each, root, policy, findings)
+        Server(each, root)
         for each in root.all("server")
         if each.parent is not None and each.parent.name == "http"
     ]
     asking = [each for each in servers if each.asking]
+    asked: set[str] = set()
     for server in asking:
-        server.examine()
+        check = _ServerCheck(server, root, policy, findings, version)
+        check.examine()
+        asked |= check.asked
     for server in servers:
         if not server.asking:
-            server.examine_open(asking)
-    _sessions(asking, policy, findings)
-    _identity(servers, findings)
+            never_asks(server, asking, findings)
+    streams(root, asking, findings)
+    sessions([each.block for each in asking], policy, findings)
+    authorities(asking, root, policy, findings)
+    identity(servers, findings)
     if policy is not None and asking:
-        _never_asked(root, policy, {name for each in asking for name in each.asked}, findings)
-    return sorted(dict.fromkeys(findings), key=lambda f: (f.file, f.line, f.id))
+        _never_asked(root, policy, asked, findings)
+    return accept(root, list(dict.fromkeys(findings)))
 
 
-class Server:
-    """One server { }, its locations, and what is asked there."""
+class _ServerCheck:
+    """One server that asks: how it asks, and where it doesn't."""
 
     def __init__(
-        self, block: Block, root: Block, policy: Policy | None, findings: list[Finding]
+        self,
+        server: Server,
+        root: Block,
+        policy: Policy | None,
+        findings: list[Finding],
+        version: tuple[int, ...] | None,
     ) -> None:
-        self.block = block
-        self.locations = list(block.all("location"))
-        self.asking = [each for each in (block, *self.locations) if _asks(each)]
         self.asked: set[str] = set()
         """Names of the policy that are asked about; "" where the sidecar chooses."""
+        self._server = server
         self._root = root
         self._policy = policy
         self._findings = findings
+        self._version = version
 
     def examine(self) -> None:
-        """A server that asks: its certificates, its locations, and how it asks."""
-        questions = {each.value("auth_request") for each in self.asking}
-        places = {uri: serving(self.block, uri) for uri in questions}
-        for location in self.locations:
-            if location not in places.values() or _asks(location):
+        """Everything about it."""
+        server = self._server
+        for location in server.locations:
+            if location not in server.questions.values() or server.asks(location):
                 self._location(location)
-        for here in self.asking:
-            uri = here.value("auth_request")
-            place = AuthLocation(uri, places[uri], self._root, self._policy, self._findings)
-            name = place.examine(here)
-            if name is not None:
-                self.asked.add(name)
-            self._error_pages(here)
-        self._certificates()
-
-    def examine_open(self, asking: list[Server]) -> None:
-        """A server that never asks, beside those that do: it must not lead to the same place."""
-        kept = {pass_to: other for other in asking for pass_to in other.passed()}
-        for location in (self.block, *self.locations):
-            if _closed(location) or location.value("auth_request") == "off":
-                continue
-            for each in _passes(location):
-                other = kept.get(_target(each))
-                if other is not None:
-                    listen = f"the server of line {other.block.line}"
-                    self._add(
-                        "never-asks",
-                        each,
-                        f"nobody is asked on the way to {_target(each)}, which {listen} keeps",
-                        "auth_request /authz/NAME;  or, if it is meant to be open: "
-                        "auth_request off;",
-                    )
-
-    def passed(self) -> set[str]:
-        """Where requests go to that were asked about."""
-        return {_target(each) for location in self.asking for each in _passes(location)}
+        self._rest()
+        self._questions()
+        Bypasses(server, self._findings).examine()
+        taken_by_regex(server, self._findings)
+        verification(server.block, self._policy, self.asked, self._findings)
+        early_data(server.block, self._findings)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))
 
-    # -- certificates
+    # -- who is asked
 
-    def _certificates(self) -> None:
-        server = self.block
-        tls = any({"ssl", "quic"} & set(listen.args) for listen in server.own("listen"))
-        verify = server.value("ssl_verify_client", "off")
-        if tls and verify == "off":
-            self._add(
-                "no-verify", server, "ssl_verify_client is off here", "ssl_verify_client optional;"
+    def _questions(self) -> None:
+        """How each question is put; one finding where an include was forgotten."""
+        server, told = self._server, False
+        kept = server.protected()
+        for here in server.asking:
+            uri = question(here)
+            place = server.questions[uri]
+            if server.asked[uri] is Asked.NOBODY or place is None:
+                if not told:
+                    at = (here.inherited("auth_request") or [here])[-1]
+                    what = f"no location of its own serves {uri}"
+                    self._add("no-auth-location", at, what, INCLUDE)
+                told = True
+                self.asked.add(uri.removeprefix("/authz").removeprefix("/"))
+                continue
+            how = AuthLocation(
+                uri, place, self._root, kept, self._policy, self._findings, self._version
             )
-        anchors = ("ssl_client_certificate", "ssl_trusted_certificate")
-        if verify in ("on", "optional") and not any(map(server.inherited, anchors)):
-            self._add(
-                "no-ca",
-                server,
-                "no ssl_client_certificate holds here",
-                "ssl_client_certificate /etc/nginx/pki/ca.crt;",
-            )
-        if verify == "optional_no_ca" and self._policy is not None:
-            for name in sorted(self.asked):
-                self._forgiven(name)
+            name = how.examine(here)
+            if name is not None:
+                self.asked.add(name)
 
-    def _forgiven(self, name: str) -> None:
-        assert self._policy is not None
-        place = self._policy.locations.get(name)
-        trusts = place.trusts if place is not None else tuple(self._policy.trusts.values())
-        if not any(trust.sidecar_verifies for trust in trusts):
-            self._add(
-                "no-ca-no-trust",
-                self.block,
-                f"optional_no_ca, and no trust of {name or 'the policy'!r} verifies chains",
-                "verify: sidecar   (in policy.yaml), or ssl_verify_client optional;",
-            )
-
-    # -- locations
+    # -- who isn't
 
     def _location(self, location: Block) -> None:
-        if location.args[-1].startswith("@") or location.own("internal") or _closed(location):
+        if location.args[-1].startswith("@") or location.own("internal") or closed(location):
             return
-        returns = location.own("return")
-        if _asks(location):
-            for early in (*returns, *returns_in_ifs(location)):
-                self._add(
-                    "return-first",
-                    early,
-                    "`return` where the sidecar is to be asked",
-                    "try_files or proxy_pass in its place",
-                )
-            if location.value("satisfy") == "any":
-                self._add("satisfy-any", location, "`satisfy any` holds here", "satisfy all;")
-        elif not location.inherited("auth_request") and not returns:
+        if location.inherited("auth_request") or location.own("return"):
+            return
+        if not self._is_public(location):
             self._add(
                 "not-asked",
                 location,
@@ -159,94 +142,45 @@ class Server:
                 "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;",
             )
 
-    def _error_pages(self, here: Block) -> None:
-        """Where a denial leads: to a location that isn't asked about, and not to what is kept."""
-        for page in here.inherited("error_page"):
-            uri = page.args[-1]
-            if not uri.startswith(("/", "@")) or not DENIALS & set(page.args[:-1]):
-                continue
-            place = serving(self.block, uri) or self.block
-            if place.value("auth_request", "off") != "off":
-                self._add(
-                    "error-page-asks",
-                    page,
-                    f"{uri} is served by a location that asks",
-                    f"location = {uri} {{ internal; auth_request off; … }}",
-                )
-            elif passes := [each for each in _passes(place) if _target(each) in self.passed()]:
-                self._add(
-                    "denial-passed-on",
-                    page,
-                    f"{uri} leads to {_target(passes[0])}, which asking is to keep",
-                    f"location {uri} {{ internal; return 403; }}",
-                )
+    def _is_public(self, location: Block) -> bool:
+        """Whether nobody expects a question here: ACME, robots.txt, a static error page."""
+        if passes(location):
+            return False
+        path = location.args[-1].removeprefix("^")
+        if path.startswith(ACME):
+            return True
+        if location.args[0] != "=":
+            return False
+        pages = {each.args[-1] for each in self._server.block.all("error_page")}
+        pages |= {each.args[-1] for each in self._server.block.inherited("error_page")}
+        return path in PUBLIC_FILES | pages
 
-
-# -- the application
-
-
-def _identity(servers: list[Server], findings: list[Finding]) -> None:
-    """Headers that a server tells an application by whom it is used must be nginx's throughout."""
-    kept = {target for each in servers for target in each.passed()}
-    for server in servers:
-        told = _identity_headers(server)
-        for location in (server.block, *server.locations):
-            passes = [each for each in location.own("proxy_pass") if _target(each) in kept]
-            if not passes or location.own("internal") or _closed(location):
-                continue
-            sent = {d.args[0].lower(): d for d in location.inherited("proxy_set_header")}
-            passed_on = location.value("proxy_pass_request_headers", "on") == "on"
-            for name, line in told.items():
-                found = sent.get(name.lower())
-                if found is None and passed_on:
-                    what = f"{name} isn't set here, as it is elsewhere"
-                    findings.append(
-                        Finding("identity-lost", passes[0].file, passes[0].line, what, line)
-                    )
-                elif found is not None and found.args[1].startswith(CLIENTS):
-                    what = f"{name} is {found.args[1]}"
-                    findings.append(
-                        Finding("identity-from-client", found.file, found.line, what, line)
-                    )
-
-
-def _identity_headers(server: Server) -> dict[str, str]:
-    """Each header that a server sets from the sidecar's answer, with the line that does."""
-    found: dict[str, str] = {}
-    for location in (server.block, *server.locations):
-        answered = {
-            each.args[0]
-            for each in location.inherited("auth_request_set")
-            if each.args[1].startswith(ANSWERED)
-        }
-        for each in location.inherited("proxy_set_header"):
-            name, value = each.args[0], re.sub(r"\$\{(\w+)\}", r"$\1", each.args[1])
-            if value in answered:
-                found.setdefault(name, f"proxy_set_header {name} {value};")
-    return found
-
-
-# -- between servers
-
-
-def _sessions(asking: list[Server], policy: Policy | None, findings: list[Finding]) -> None:
-    """Servers of one port with different CAs share TLS sessions; then the issuer must be asked."""
-    if policy is None or policy.trusts:
-        return
-    for one, other in combinations(asking, 2):
-        ports = [{each.args[0] for each in s.block.own("listen")} for s in (one, other)]
-        cas = [s.block.value("ssl_client_certificate") for s in (one, other)]
-        if ports[0] & ports[1] and cas[0] != cas[1]:
-            findings.append(
-                Finding(
-                    "session-shared",
-                    other.block.file,
-                    other.block.line,
-                    f"another CA than the server of line {one.block.line}, on one port, and the "
-                    "policy names no trust",
-                    "trust: {NAME: {ca: …}}   (in policy.yaml, and in each location)",
-                )
+    def _rest(self) -> None:
+        """What no location covers is served from the server's own root."""
+        server = self._server.block
+        root = server.inherited("root")
+        if server.inherited("auth_request") or closed(server) or not root:
+            return
+        if self._server.uncovered() and not _only_welcomes(root[-1].args[0]):
+            self._add(
+                "not-asked",
+                server,
+                f"no location covers the rest, which is served from {root[-1].args[0]} to anybody",
+                "location / { auth_request /authz/NAME; }   (or return 404; in it)",
             )
+
+
+def _only_welcomes(root: str) -> bool:
+    """Whether a directory is the package's own, with its welcome page at most.
+
+    One that isn't here (the configuration is another machine's) is taken to be so.
+    """
+    if root.rstrip("/") not in STOCK_ROOTS:
+        return False
+    try:
+        return all(each.name in WELCOME for each in os.scandir(root))
+    except OSError:
+        return True
 
 
 def _never_asked(root: Block, policy: Policy, asked: set[str], findings: list[Finding]) -> None:
@@ -262,22 +196,3 @@ def _never_asked(root: Block, policy: Policy, asked: set[str], findings: list[Fi
         for name in policy.locations
         if name not in asked and name not in by_uri
     )
-
-
-def _asks(block: Block) -> bool:
-    """Whether the sidecar is asked here; an internal location is somebody's error page at most."""
-    return not block.own("internal") and block.value("auth_request", "off") != "off"
-
-
-def _closed(location: Block) -> bool:
-    """Whether nginx itself lets nobody in: a `deny all` without an `allow`."""
-    return any(deny.args == ["all"] for deny in location.own("deny")) and not location.own("allow")
-
-
-def _passes(location: Block) -> list[Block]:
-    return [each for name in PASSES for each in location.own(name)]
-
-
-def _target(passing: Block) -> str:
-    """Where a `proxy_pass` leads: the upstream's name or address, without a URI."""
-    return passing.args[0].partition("://")[2].partition("/")[0] or passing.args[0]

@@ -32,6 +32,28 @@ KINDS = {
     "not-asked": Kind(_OPEN, "whoever knows the address gets in without a certificate"),
     "never-asks": Kind(_OPEN, "what the other server protects is reached by this one"),
     "return-first": Kind(_OPEN, "`return` runs before auth_request, so nobody is asked"),
+    "rewrite-first": Kind(
+        _OPEN, "`rewrite` runs before auth_request, and nobody is asked where it leads"
+    ),
+    "question-rewritten": Kind(
+        _OPEN,
+        "a server's rewrites run for the question too; a 2xx of the application lets all in",
+    ),
+    "question-redirected": Kind(_CLOSED, "the question is answered by a redirect, which is a 500"),
+    "set-undone": Kind(
+        _OPEN,
+        "the question runs this again, and the request goes on with that value instead of its own",
+    ),
+    "regex-takes": Kind(
+        _OPEN, "a regular expression goes before a prefix without ^~, so the other is never asked"
+    ),
+    "alias-traversal": Kind(_OPEN, "`..` behind the prefix leads out of the directory"),
+    "early-data": Kind(_OPEN, "who recorded a request can send it again, and it is allowed again"),
+    "several-cas": Kind(
+        _OPEN, "whoever has a certificate of either goes by its name: anybody's alice is alice"
+    ),
+    "sni-raw": Kind(_OPEN, "a line end in the client's server name writes headers of the question"),
+    "sni-not-last": Kind(_OPEN, "a line end in it would go before, and so replace, what follows"),
     "satisfy-any": Kind(_OPEN, "an `allow` or a password lets in whom the sidecar denies"),
     "no-auth-location": Kind(
         _OPEN, "the question ends in another location, where a 2xx lets all in, or in a 404: 500"
@@ -69,9 +91,15 @@ KINDS = {
     "unknown-name": Kind(_CLOSED, "the policy knows no such location, so everybody is denied"),
     "broken-policy": Kind(_CLOSED, "names and caches couldn't be held against it"),
     "socket-closed": Kind(_CLOSED, "nginx can't ask, so everybody is denied"),
+    "exemption-broken": Kind(_COST, "it exempts nothing"),
+    "exemption-unused": Kind(_COST, "what is no longer there may come back, and nobody would know"),
     "never-asked": Kind(_COST, "nobody is held to it; perhaps its name is misspelt in nginx"),
-    "no-keepalive": Kind(_COST, "every decision costs a new connection"),
-    "no-http11": Kind(_COST, "nginx speaks HTTP/1.0, so every decision costs a new connection"),
+    "no-keepalive": Kind(
+        _COST, "every decision costs a new connection (from nginx 1.29.7 on it's the default)"
+    ),
+    "no-http11": Kind(
+        _COST, "nginx before 1.29.7 speaks HTTP/1.0, so every decision costs a new connection"
+    ),
     "connection-close": Kind(
         _COST, "nginx before 1.29.7 sends `Connection: close`, a new connection each time"
     ),
@@ -87,6 +115,8 @@ class Finding:
     line: int
     what: str
     write: str
+    accepted: str = ""
+    """Why it is meant, where the configuration says so: see `exemptions`."""
 
     @property
     def severity(self) -> Severity:
@@ -99,6 +129,9 @@ class Finding:
         return KINDS[self.id].why
 
     def __str__(self) -> str:
+        if self.accepted:
+            what = f"{self.file}:{self.line}: [{self.id}] accepted: {self.what}"
+            return f"{what}\n    reason: {self.accepted}"
         return (
             f"{self.file}:{self.line}: [{self.id}] {self.severity}: {self.what}\n"
             f"    why: {self.why}\n    write: {self.write}"

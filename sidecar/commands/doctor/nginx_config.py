@@ -1,30 +1,40 @@
-"""nginx's configuration as a tree, with as much of nginx's own rules as `doctor` needs.
+"""nginx's configuration as a tree: its files read within bounds, their includes in place.
 
 A directive holds from the nearest block that has any of its name (`inherited`), as most of
-nginx's do.  A URI's location is chosen as nginx chooses it.  Variables, maps and scripts are not
-followed.
+nginx's do.  njs and Lua are not followed.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import glob
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import BinaryIO, Protocol
 
-import crossplane
+from sidecar.runtime.files import read_file
 
-REGEX = ("~", "~*")
+from .syntax import COMMENT, Statement, SyntaxFault, statements
+
+MAX_BYTES = 32 << 20
+"""Octets of all files; a file that is included twice counts once."""
+MAX_DIRECTIVES = 500_000
+MAX_INCLUDES = 20_000
+MAX_INCLUDE_DEPTH = 40
+
+MARKER = "mtls-sidecar:"
+"""A comment with this in it is addressed to doctor: see `exemptions`."""
+
 _MARK = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 """What `nginx -T` writes before each file (ngx_conf_parse, main)."""
 
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """One directive, and the directives in it."""
+    """One directive, and the directives in it.  `end` is the line on which it ends."""
 
     name: str
     args: list[str]
@@ -32,6 +42,7 @@ class Block:
     line: int
     parent: Block | None = None
     inner: list[Block] = field(default_factory=list)
+    end: int = 0
 
     def own(self, name: str) -> list[Block]:
         """Directives of this name that stand right in this block."""
@@ -58,15 +69,18 @@ class Block:
                 yield each
             yield from each.all(name)
 
+    def within(self, *names: str) -> Iterator[Block]:
+        """Directives of these names here and in the `if` and `limit_except` blocks below."""
+        for each in self.inner:
+            if each.name in names:
+                yield each
+            if each.name in ("if", "limit_except"):
+                yield from each.within(*names)
+
 
 def read_nginx(path: Path) -> Block:
     """The configuration with its includes in place.  Raises ValueError where it can't be read."""
-    found = crossplane.parse(str(path), combine=True, catch_errors=True)
-    _refuse_errors(found)
-    root = Block("", [], str(path), 0)
-    for config in found["config"]:
-        root.inner += [_block(each, root) for each in config["parsed"]]
-    return root
+    return _Tree(_Disk(), PurePosixPath(path).parent).root(str(path))
 
 
 def read_dump(text: str) -> Block:
@@ -76,97 +90,148 @@ def read_dump(text: str) -> Block:
         raise ValueError(
             "that isn't the output of nginx -T; write: nginx -T | mtls-sidecar doctor -"
         )
-    files = dict(zip(parts[::2], parts[1::2], strict=True))
-    return _Dump(files, PurePosixPath(parts[0]).parent).root(parts[0])
+    files = {
+        name: text.removeprefix("\n") for name, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+    return _Tree(_Dump(files), PurePosixPath(parts[0]).parent).root(parts[0])
 
 
+def read_piped(stream: BinaryIO) -> Block:
+    """The output of `nginx -T` on a stream, up to a limit.  Raises ValueError."""
+    data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{_UNREADABLE} standard input: it is larger than {MAX_BYTES >> 20} MiB")
+    return read_dump(data.decode(errors="replace"))
+
+
+_UNREADABLE = "nginx's configuration can't be read:"
+
+
+# -- files
+
+
+class _Files(Protocol):
+    """Where the configuration's files are."""
+
+    def read(self, name: str) -> str:
+        """A file's text.  Raises OSError."""
+
+    def matching(self, pattern: str) -> list[str]:
+        """The files that an `include` with wildcards names, in order."""
+
+
+@dataclass(slots=True)
+class _Disk:
+    """Files on this machine."""
+
+    left: int = MAX_BYTES
+
+    def read(self, name: str) -> str:
+        data = read_file(name, self.left)
+        self.left -= len(data)
+        return data.decode(errors="replace")
+
+    def matching(self, pattern: str) -> list[str]:
+        return sorted(islice(glob.iglob(pattern), MAX_INCLUDES + 1))
+
+
+@dataclass(slots=True)
 class _Dump:
-    """The files of a dump, by their names; includes are looked up among them."""
+    """Files of a dump, by their names."""
 
-    def __init__(self, files: dict[str, str], base: PurePosixPath) -> None:
+    texts: dict[str, str]
+
+    def read(self, name: str) -> str:
+        if name not in self.texts:
+            raise FileNotFoundError(2, "it is not in the output of nginx -T", name)
+        return self.texts[name]
+
+    def matching(self, pattern: str) -> list[str]:
+        return sorted(each for each in self.texts if _path_matches(each, pattern))
+
+
+def _path_matches(path: str, pattern: str) -> bool:
+    """Whether glob(3) would name this path: wildcards match no slash and no leading dot."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(
+        fnmatch.fnmatchcase(part, one) and not (part.startswith(".") and one[:1] in "*?[")
+        for part, one in zip(parts, patterns, strict=True)
+    )
+
+
+# -- the tree
+
+
+class _Tree:
+    """Builds the tree, and refuses what is too large: an include may stand in many places."""
+
+    def __init__(self, files: _Files, base: PurePosixPath) -> None:
         self._files = files
         self._base = base
         self._open: list[str] = []
+        self._read: dict[str, list[Statement]] = {}
+        self._named: dict[str, list[str]] = {}
+        self._directives = 0
+        self._includes = 0
 
     def root(self, name: str) -> Block:
         root = Block("", [], name, 0)
-        self._put(name, root)
+        try:
+            self._put(name, root, name)
+        except SyntaxFault as fault:
+            raise ValueError(f"{_UNREADABLE} {fault}") from None
         return root
 
-    def _put(self, name: str, parent: Block) -> None:
+    def _put(self, name: str, parent: Block, where: str) -> None:
         if name in self._open:
-            raise ValueError(f"{name} includes itself")
+            raise SyntaxFault(f"{where}: {name} includes itself")
+        if len(self._open) >= MAX_INCLUDE_DEPTH:
+            raise SyntaxFault(f"{where}: more than {MAX_INCLUDE_DEPTH} includes within each other")
         self._open.append(name)
-        text = self._files[name].removeprefix("\n")  # which ends the mark's line
-        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-            file.write(text)
-            file.flush()
-            found = crossplane.parse(
-                file.name, single=True, catch_errors=True, check_ctx=False, check_args=False
-            )
-        _refuse_errors(found, name)
-        for given in found["config"][0]["parsed"]:
-            self._add({**given, "file": name}, parent, name)
+        for each in self._statements(name, where):
+            self._add(each, parent, name)
         self._open.pop()
 
-    def _add(self, given: dict[str, Any], parent: Block, name: str) -> None:
-        if given["directive"] == "include":
-            pattern = str(self._base / given["args"][0])
-            for each in sorted(self._files):
-                if fnmatch.fnmatchcase(each, pattern):
-                    self._put(each, parent)
+    def _statements(self, name: str, where: str) -> list[Statement]:
+        if name not in self._read:
+            try:
+                text = self._files.read(name)
+            except (OSError, ValueError) as error:
+                reason = (isinstance(error, OSError) and error.strerror) or "it has no such name"
+                raise SyntaxFault(f"{where}: {name}: {reason}") from None
+            try:
+                self._read[name] = statements(text, keep_comments=MARKER)
+            except SyntaxFault as fault:
+                raise SyntaxFault(f"{name}:{fault}") from None
+        return self._read[name]
+
+    def _add(self, given: Statement, parent: Block, name: str) -> None:
+        self._directives += 1
+        if self._directives > MAX_DIRECTIVES:
+            raise SyntaxFault(f"{name}:{given.line}: more than {MAX_DIRECTIVES:,} directives")
+        if given.name == "include" and len(given.args) == 1:
+            self._include(given, parent, name)
             return
-        block = Block(given["directive"], given["args"], name, given["line"], parent)
+        block = Block(given.name, given.args, name, given.line, parent, end=given.end)
         parent.inner.append(block)
-        for each in given.get("block", ()):
+        for each in given.block:
             self._add(each, block, name)
 
+    def _include(self, given: Statement, parent: Block, name: str) -> None:
+        where = f"{name}:{given.line}: include {given.args[0]}"
+        pattern = str(self._base / given.args[0])
+        for each in self._names(pattern):
+            self._includes += 1
+            if self._includes > MAX_INCLUDES:
+                raise SyntaxFault(f"{where}: more than {MAX_INCLUDES:,} files are included")
+            self._put(each, parent, where)
 
-def _refuse_errors(found: dict[str, Any], name: str = "") -> None:
-    if found["status"] != "ok":
-        told = "; ".join(f"{name or e.get('file')}: {e['error']}" for e in found["errors"])
-        raise ValueError(f"nginx's configuration can't be read: {told}")
-
-
-def _block(given: dict[str, Any], parent: Block) -> Block:
-    block = Block(given["directive"], given["args"], given["file"], given["line"], parent)
-    block.inner = [_block(each, block) for each in given.get("block", ())]
-    return block
-
-
-# -- choosing a location
-
-
-def serving(within: Block, uri: str) -> Block | None:
-    """The location that serves a URI (ngx_http_core_find_location): exact, prefix, regex; or @name.
-
-    None where none does, or where a regular expression decides that Python can't read.
-    """
-    locations = within.own("location")
-    if uri.startswith("@"):
-        return next((each for each in locations if each.args == [uri]), None)
-    exact = next((each for each in locations if each.args == ["=", uri]), None)
-    if exact is not None:
-        return exact
-    prefixes = [
-        each
-        for each in locations
-        if each.args[0] not in ("=", *REGEX) and uri.startswith(each.args[-1])
-    ]
-    longest = max(prefixes, key=lambda each: len(each.args[-1]), default=None)
-    inner = serving(longest, uri) if longest is not None else None
-    if inner is not None:
-        return inner
-    if longest is None or longest.args[0] != "^~":
-        for each in locations:
-            if each.args[0] in REGEX and _matches(each, uri):
-                return serving(each, uri) or each
-    return longest
+    def _names(self, pattern: str) -> list[str]:
+        if not glob.has_magic(pattern):
+            return [pattern]
+        if pattern not in self._named:
+            self._named[pattern] = self._files.matching(pattern)
+        return self._named[pattern]
 
 
-def _matches(location: Block, uri: str) -> bool:
-    flags = re.IGNORECASE if location.args[0] == "~*" else 0
-    try:
-        return re.search(location.args[1], uri, flags) is not None
-    except re.error:
-        return False
+__all__ = ["COMMENT", "Block", "read_dump", "read_nginx", "read_piped"]

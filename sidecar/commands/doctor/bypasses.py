@@ -1,0 +1,257 @@
+"""What goes before `auth_request`, or round it: rewrites, returns, error pages, `satisfy any`."""
+
+from __future__ import annotations
+
+import re
+
+from .findings import Finding
+from .nginx_config import Block
+from .rewriting import (
+    assigned,
+    can_rewrite,
+    differs_in_the_question,
+    redirects,
+    scripted,
+    status_of,
+)
+from .routing import REGEX, serving
+from .server import Server, closed, has_content, question
+
+DENIALS = {"401", "403", "500"}
+"""What auth_request makes of a denial, and of no answer (ngx_http_auth_request_handler)."""
+
+EARLIER = {"400", "413", "414", "494", "495", "496", "497"}
+"""What nginx answers by itself before anybody is asked."""
+
+
+class Bypasses:
+    """The ways past the question within one server."""
+
+    def __init__(self, server: Server, findings: list[Finding]) -> None:
+        self._server = server
+        self._findings = findings
+        self._protected = server.protected()
+
+    def examine(self) -> None:
+        """Everything about the server and those of its locations where the sidecar is asked."""
+        self._question_rewritten()
+        self._server_returns()
+        self._sets()
+        for here in self._server.asking:
+            self._error_pages(here)
+            self._post_actions(here)
+            if here.name == "location" and not closed(here):
+                self._satisfy(here)
+            if here.name == "location":
+                self._returns(here)
+                self._rewrites(here)
+        for location in self._server.locations:
+            if not self._server.asks(location):
+                self._traversal(location)
+
+    def _add(self, id: str, at: Block, what: str, write: str) -> None:
+        self._findings.append(Finding(id, at.file, at.line, what, write))
+
+    # -- the question itself
+
+    def _question_rewritten(self) -> None:
+        """A server's rewrites see the question's own URI first, then what they made of it."""
+        for uri in self._server.questions:
+            if not self._server.asks_sidecar(uri):
+                continue
+            for each in scripted(self._server.block, uri, "rewrite"):
+                if not can_rewrite(each, uri):
+                    continue
+                away = redirects(each)
+                self._add(
+                    "question-redirected" if away else "question-rewritten",
+                    each,
+                    f"`rewrite {each.args[0]}` holds for the question {uri} as well",
+                    f"rewrite … within location / {{ }}, or: if ($uri !~ ^{uri}) {{ rewrite … }}",
+                )
+
+    def _server_returns(self) -> None:
+        """A server's returns answer the question, or everybody before it is put."""
+        server = self._server.block
+        for uri in self._server.questions:
+            if not self._server.asks_sidecar(uri):
+                continue
+            for each in scripted(server, uri, "return"):
+                if status_of(each) >= 300:
+                    continue
+                if each.parent is server:
+                    self._add("return-first", each, *_RETURNS)
+                elif differs_in_the_question(each):
+                    self._add(
+                        "auth-location-returns",
+                        each,
+                        f"`return` answers the question {uri} as well",
+                        "return … within a location",
+                    )
+
+    # -- before the question
+
+    def _returns(self, here: Block) -> None:
+        for each in here.within("return"):
+            code = status_of(each)
+            if 200 <= code < 300 and not _is_preflight(each):
+                self._add("return-first", each, *_RETURNS)
+            elif code >= 300 and (page := self._page(here, str(code))):
+                leading = f"`return {code}` leads to {page.args[-1]}, where nobody is asked"
+                self._add("return-first", each, leading, "auth_request /authz/NAME;   (there)")
+
+    def _page(self, here: Block, code: str) -> Block | None:
+        """The error_page that leads this code to what is kept, asking nobody."""
+        for page in here.inherited("error_page"):
+            if code in page.args[:-1] and self._leads_in(page.args[-1]):
+                return page
+        return None
+
+    def _leads_in(self, uri: str) -> bool:
+        """Whether a URI within nginx leads to what is kept, and nobody is asked on that way."""
+        if not uri.startswith(("/", "@")):
+            return False
+        path = uri.partition("?")[0]
+        place = serving(self._server.block, path.partition("$")[0])
+        return (
+            place is not None
+            and not closed(place)
+            and (place.own("internal") or place.value("auth_request", "off") == "off")
+            and bool(self._server.led_to(place) & self._protected)
+        )
+
+    def _rewrites(self, here: Block) -> None:
+        """`rewrite … last` to a location that is internal, and so asks nobody."""
+        for each in here.within("rewrite"):
+            if redirects(each) or each.args[2:] == ["break"]:
+                continue
+            for place in self._may_serve(each.args[1]):
+                if place.own("internal") and has_content(place) and not closed(place):
+                    what = f"`rewrite` leads to {' '.join(place.args)}, where nobody is asked"
+                    self._add("rewrite-first", each, what, "rewrite … break;   (and proxy_pass)")
+
+    def _may_serve(self, replacement: str) -> list[Block]:
+        """The locations that may serve what a `rewrite` writes, as far as it is constant."""
+        path, variable, _ = replacement.partition("?")[0].partition("$")
+        if not variable:
+            place = serving(self._server.block, path)
+            return [place] if place is not None else []
+        return [
+            each
+            for each in self._server.locations
+            if each not in self._server.questions.values()
+            and each.args[0] not in REGEX
+            and each.args[-1].startswith("/")
+            and (each.args[-1].startswith(path) or path.startswith(each.args[-1]))
+        ]
+
+    # -- beside the question
+
+    def _satisfy(self, here: Block) -> None:
+        if here.value("satisfy") == "any":
+            self._add("satisfy-any", here, "`satisfy any` holds here", "satisfy all;")
+
+    def _traversal(self, here: Block) -> None:
+        """`location /img { alias /data/img/; }`: /img../secret is /data/secret."""
+        for alias in here.own("alias"):
+            prefix = here.args[-1]
+            open_prefix = here.args[0] not in ("=", *REGEX) and not prefix.endswith("/")
+            if open_prefix and alias.args[0].endswith("/") and not closed(here):
+                self._add(
+                    "alias-traversal",
+                    alias,
+                    f"{prefix}../ is served from above {alias.args[0]}, and nobody is asked",
+                    f"location {prefix}/ {{ alias {alias.args[0]}; }}",
+                )
+
+    # -- after a denial
+
+    def _error_pages(self, here: Block) -> None:
+        """Where a denial leads: to a location that isn't asked about, and not to what is kept."""
+        earlier = EARLIER | self._limits(here)
+        for page in here.inherited("error_page"):
+            uri, codes = page.args[-1], set(page.args[:-1])
+            if not uri.startswith(("/", "@")) or not codes & (DENIALS | earlier):
+                continue
+            place = serving(self._server.block, uri)
+            if self._leads_in(uri):
+                self._add(
+                    "denial-passed-on",
+                    page,
+                    f"{uri} leads to what asking is to keep, and nobody is asked there",
+                    f"location {uri} {{ internal; return 403; }}",
+                )
+            elif codes & {"401", "403"} and question(place or self._server.block):
+                if place is not None and closed(place):
+                    continue  # it answers before it would ask
+                self._add(
+                    "error-page-asks",
+                    page,
+                    f"{uri} is served by a location that asks",
+                    f"location = {uri} {{ internal; auth_request off; … }}",
+                )
+
+    def _limits(self, here: Block) -> set[str]:
+        """What limits answer; they are applied before anybody is asked."""
+        return {
+            here.value(f"{each}_status", "503")
+            for each in ("limit_req", "limit_conn")
+            if here.inherited(each)
+        }
+
+    def _post_actions(self, here: Block) -> None:
+        """`post_action` runs when a request has ended, a denied one, too."""
+        for each in here.inherited("post_action"):
+            if self._leads_in(each.args[0]):
+                what = f"post_action leads to {each.args[0]} after a denial as well"
+                self._add("denial-passed-on", each, what, "mirror, in its place")
+
+    # -- variables
+
+    def _sets(self) -> None:
+        """Variables that the question assigns anew, while the request's own values wait."""
+        server = self._server
+        anew = assigned(server.block)
+        for place in server.questions.values():
+            if place is not None and not any(place is each for each in server.asking):
+                for name, where in {**assigned(place), **_named_by(place)}.items():
+                    anew.setdefault(name, []).extend(where)
+        for here in server.asking:
+            if here.name != "location":
+                continue
+            for name, places in {**assigned(here), **_named_by(here)}.items():
+                for each in places:
+                    if name in anew and not _all_alike([each, *anew[name]]):
+                        line = anew[name][0].line
+                        what = f"{name} is assigned here, and again in the question (line {line})"
+                        self._add("set-undone", each, what, f"another name than {name}")
+
+
+_RETURNS = (
+    "`return` where the sidecar is to be asked",
+    "try_files or proxy_pass in its place; or, if it is meant to be open: auth_request off;",
+)
+
+
+def _is_preflight(early: Block) -> bool:
+    """Whether a `return` answers CORS's OPTIONS alone, without a body."""
+    around = early.parent
+    return (
+        early.args == ["204"]
+        and around is not None
+        and around.name == "if"
+        and around.args in (["$request_method", "=", "OPTIONS"], ["$request_method", "OPTIONS"])
+    )
+
+
+def _named_by(location: Block) -> dict[str, list[Block]]:
+    """Variables that a location's own expression captures."""
+    if location.name != "location" or location.args[0] not in REGEX:
+        return {}
+    return {f"${name}": [location] for name in re.findall(r"\(\?P?<(\w+)>", location.args[-1])}
+
+
+def _all_alike(sets: list[Block]) -> bool:
+    """Whether all of them give the variable the same constant, whatever runs."""
+    values = {tuple(each.args) for each in sets}
+    return len(values) == 1 and all(each.name == "set" and "$" not in each.args[1] for each in sets)

@@ -1,0 +1,83 @@
+"""What nginx's rewrite module does to a request before `auth_request` runs, and to the question.
+
+Rewrites right in a server run for the subrequest of `auth_request` too: they may lead the question
+elsewhere, and its `set`s are done again while the request's own values wait.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .nginx_config import Block
+from .routing import matches
+
+_OF_THE_URI = re.compile(
+    r"\$\{?(uri|document_uri|args|query_string|is_args|arg_\w+|request_filename|document_root|"
+    r"realpath_root|fastcgi_\w+|request_body\w*|content_\w+)\b"
+)
+"""Variables that are others in the question than in the request that it is about."""
+
+
+def status_of(early: Block) -> int:
+    """What `return` answers: an address alone is 302 (ngx_http_rewrite_return)."""
+    code = early.args[0] if early.args else ""
+    return int(code) if re.fullmatch(r"\d{3}", code) else 302
+
+
+def condition_can_hold(condition: Block, uri: str) -> bool:
+    """Whether an `if` can be true of a request for this URI; only `$uri` is known of it."""
+    args = condition.args
+    if len(args) != 3 or args[0] not in ("$uri", "${uri}", "$document_uri"):
+        return True
+    operator, operand = args[1], args[2]
+    if operator in ("=", "!="):
+        return "$" in operand or (operand == uri) == (operator == "=")
+    found = matches(operand, uri, operator.endswith("*"))
+    return found is None or found == (not operator.startswith("!"))
+
+
+def scripted(block: Block, uri: str, *names: str) -> Iterator[Block]:
+    """Directives of the rewrite module here that can run for a URI, those of an `if` too."""
+    for each in block.inner:
+        if each.name in names:
+            yield each
+        elif each.name == "if" and condition_can_hold(each, uri):
+            yield from scripted(each, uri, *names)
+
+
+def can_rewrite(rewrite: Block, uri: str) -> bool:
+    """Whether a `rewrite` can match a URI; yes where its expression can't be read."""
+    return matches(rewrite.args[0], uri) is not False
+
+
+def redirects(rewrite: Block) -> bool:
+    """Whether a `rewrite` answers a redirect and leads nowhere within nginx."""
+    return rewrite.args[-1] in ("redirect", "permanent") or bool(
+        re.match(r"https?://|\$scheme", rewrite.args[1])
+    )
+
+
+def differs_in_the_question(at: Block) -> bool:
+    """Whether an `if` around can be true of the question and not of the request.
+
+    Variables that some `set` or `map` decides may rest on anything.
+    """
+    around = at.parent
+    if around is None or around.name != "if":
+        return False
+    return bool(_OF_THE_URI.search(" ".join(around.args))) or around.args[0].startswith(("-", "!-"))
+
+
+def assigned(block: Block) -> dict[str, list[Block]]:
+    """Variables that the rewrite module assigns right here or in an `if`, with where."""
+    found: dict[str, list[Block]] = {}
+    for each in block.within("set", "rewrite", "if"):
+        names = [each.args[0]] if each.name == "set" else _captures(" ".join(each.args))
+        for name in names:
+            found.setdefault(name, []).append(each)
+    return found
+
+
+def _captures(pattern: str) -> list[str]:
+    return [f"${name}" for name in re.findall(r"\(\?P?<(\w+)>", pattern)]

@@ -1,0 +1,119 @@
+"""Choose the location of a URI as nginx does, and tell what a regular expression can match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+
+import re2
+
+from .nginx_config import Block
+
+REGEX = ("~", "~*")
+
+_POSIX = {
+    "[:alnum:]": "A-Za-z0-9",
+    "[:alpha:]": "A-Za-z",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:space:]": r"\s",
+    "[:upper:]": "A-Z",
+    "[:word:]": r"\w",
+    "[:xdigit:]": "A-Fa-f0-9",
+}
+_LITERAL = re.compile(r"\\([^\w\s])|([\w/%@!~,;:&='\"<>-])")
+"""A character of a regular expression that stands for itself."""
+_ALTERNATIVES = re.compile(r"\((?:\?:|\?P?<\w+>)?((?:\\[^\w\s]|[\w/|%@!~,;:&='-])*)\)(?![?*{])")
+_OPTIONAL = re.compile(r"[?*{]")
+
+
+def serving(within: Block, uri: str) -> Block | None:
+    """The location that serves a URI (ngx_http_core_find_location), or the one of a @name.
+
+    None where none does.
+    """
+    if uri.startswith("@"):
+        return next((each for each in within.own("location") if each.args == [uri]), None)
+    return _find(within, uri)[0]
+
+
+def _find(within: Block, uri: str) -> tuple[Block | None, bool]:
+    """The location, and whether regular expressions of the level above are no longer asked."""
+    locations = within.own("location")
+    exact = next((each for each in locations if each.args == ["=", uri]), None)
+    if exact is not None:
+        return exact, True
+    prefixes = [
+        each
+        for each in locations
+        if each.args[0] not in ("=", *REGEX) and uri.startswith(each.args[-1])
+    ]
+    longest = max(prefixes, key=lambda each: len(each.args[-1]), default=None)
+    found = longest
+    if longest is not None:
+        inner, final = _find(longest, uri)
+        if final:
+            return inner, True
+        found = inner or longest
+    if longest is None or longest.args[0] != "^~":
+        for each in locations:
+            if each.args[0] in REGEX and matches(each.args[-1], uri, each.args[0] == "~*"):
+                return _find(each, uri)[0] or each, True
+    return found, False
+
+
+def matches(pattern: str, text: str, ignore_case: bool = False) -> bool | None:
+    """Whether nginx's regular expression matches somewhere in a text; None: it can't be told."""
+    search = _compiled(pattern, ignore_case)
+    return None if search is None else search(text) is not None
+
+
+@cache
+def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], object] | None:
+    """RE2 where it knows the syntax, since it is linear; else Python's, for lookarounds."""
+    given = re.sub(r"\(\?<(?=\w)", "(?P<", pattern)
+    for name, members in _POSIX.items():
+        given = given.replace(name, members)
+    flags = "(?i)" if ignore_case else ""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(flags + given, options).search
+    except re2.error:
+        pass
+    try:
+        return re.compile(flags + given.replace(r"\z", r"\Z")).search
+    except (re.error, RecursionError, OverflowError):
+        return None
+
+
+def literal_prefixes(pattern: str) -> list[str] | None:
+    """What each match of an anchored expression begins with, by alternative; None: not anchored."""
+    rest = re.sub(r"^(\^|\\A)", "", pattern)
+    if rest == pattern or _has_alternatives(rest):
+        return None
+    prefixes, at = [""], 0
+    while at < len(rest):
+        if (found := _LITERAL.match(rest, at)) and not _OPTIONAL.match(rest, found.end()):
+            prefixes = [each + (found[1] or found[2]) for each in prefixes]
+        elif found := _ALTERNATIVES.match(rest, at):
+            words = [re.sub(r"\\(.)", r"\1", word) for word in found[1].split("|")]
+            prefixes = [each + word for each in prefixes for word in words]
+        else:
+            break
+        at = found.end()
+        if len(prefixes) > 64:
+            break
+    return prefixes
+
+
+def _has_alternatives(pattern: str) -> bool:
+    """Whether a `|` stands outside of all groups and classes, so that `^` binds one side only."""
+    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "", pattern)
+    depth = 0
+    for each in bare:
+        depth += (each == "(") - (each == ")")
+        if each == "|" and depth == 0:
+            return True
+    return False

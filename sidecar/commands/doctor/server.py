@@ -1,0 +1,144 @@
+"""One `server { }`: what it asks by `auth_request`, whom, and which of its locations are kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .auth_location import question_uri
+from .nginx_config import Block
+from .rewriting import status_of
+from .routing import REGEX, serving
+from .targets import files, led_to, passes
+
+OWN_CONTENT = re.compile(r"js_content|\w+_by_lua(_\w+)?|perl|auth_jwt|auth_oidc")
+"""Directives by which a location may authorize on its own."""
+
+_SIDECAR = re.compile(r"mtls.?sidecar|authz\.sock")
+
+
+class Asked(Enum):
+    """Whom a question reaches."""
+
+    SIDECAR = "the sidecar"
+    OTHER = "another authorizer"
+    NOBODY = "nobody: no location of its own serves it"
+
+
+@dataclass(slots=True)
+class Server:
+    """One server { } and its locations."""
+
+    block: Block
+    root: Block
+    locations: list[Block] = field(init=False)
+    questions: dict[str, Block | None] = field(init=False)
+    """Each URI that `auth_request` names here, and the location that serves it."""
+    asked: dict[str, Asked] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.locations = list(self.block.all("location"))
+        guarded = [each for each in self.places if question(each)]
+        self.questions = {uri: serving(self.block, uri) for uri in map(question, guarded)}
+        answering = list(self.questions.values())
+        kept = {where for each in guarded if each not in answering for where in self.led_to(each)}
+        self.asked = {uri: self._asked(uri, kept) for uri in self.questions}
+
+    @property
+    def places(self) -> list[Block]:
+        """The server itself and its locations."""
+        return [self.block, *self.locations]
+
+    @property
+    def asking(self) -> list[Block]:
+        """Where the sidecar is to be asked."""
+        return [each for each in self.places if self.asks(each)]
+
+    def asks(self, place: Block) -> bool:
+        """Whether the sidecar is to be asked here."""
+        return self.asks_sidecar(question(place))
+
+    def asks_sidecar(self, uri: str) -> bool:
+        """Whether a question is the sidecar's to answer."""
+        return self.asked.get(uri, Asked.OTHER) is not Asked.OTHER
+
+    def led_to(self, place: Block) -> set[str]:
+        """The addresses that a location leads to."""
+        return led_to(place, self.root)
+
+    def protected(self) -> set[str]:
+        """The addresses of what the sidecar is asked about."""
+        answering = list(self.questions.values())
+        return {
+            where for each in self.asking if each not in answering for where in self.led_to(each)
+        }
+
+    def protected_files(self) -> set[str]:
+        """The directories that are served where the sidecar is asked."""
+        found = (files(each) for each in self.locations if self.asks(each) and not closed(each))
+        return {each for each in found if each is not None}
+
+    def uncovered(self) -> list[str]:
+        """URIs, out of a few, that no location serves."""
+        return [uri for uri in ("/", "/secret.txt", "/zz/zz.bin") if not serving(self.block, uri)]
+
+    def _asked(self, uri: str, kept: set[str]) -> Asked:
+        place = self.questions[uri]
+        if place is None:
+            return Asked.NOBODY
+        passing = passes(place)
+        targets = {each.args[0] for each in passing} | self.led_to(place)
+        if any(map(_SIDECAR.search, targets)):
+            return Asked.SIDECAR
+        by_name = uri == "/authz" or uri.startswith("/authz/")
+        its_own = bool(place.own("internal")) or place.args[-1].lstrip("^").startswith("/authz")
+        if by_name:
+            return Asked.SIDECAR if its_own else Asked.NOBODY
+        if _is_everything(place) or self._is_kept(place, kept):
+            return Asked.NOBODY
+        if self._puts_the_question(uri, place):
+            return Asked.SIDECAR
+        if passing or any(OWN_CONTENT.fullmatch(each.name) for each in place.inner):
+            return Asked.OTHER
+        return Asked.SIDECAR if place.own("return") else Asked.NOBODY
+
+    def _is_kept(self, place: Block, kept: set[str]) -> bool:
+        """Whether a location belongs to the application, and is no authorizer's."""
+        if place.own("auth_request") and question(place):
+            return True
+        return not place.own("internal") and bool(self.led_to(place) & kept)
+
+    def _puts_the_question(self, uri: str, place: Block) -> bool:
+        """Whether a location sends what the sidecar is to be told."""
+        for each in place.own("proxy_pass"):
+            sent = question_uri(uri, place, each.args[0]) or ""
+            if sent == "/authz" or sent.startswith("/authz/"):
+                return True
+        headers = (each.args[0].lower() for each in place.inherited("proxy_set_header"))
+        return "ssl-client-verify" in headers and bool(place.own("internal"))
+
+
+def question(place: Block) -> str:
+    """The URI that is asked here, "" for none; an internal location is no client's."""
+    uri = "off" if place.own("internal") else place.value("auth_request", "off")
+    return "" if uri == "off" else uri
+
+
+def closed(place: Block) -> bool:
+    """Whether nginx itself lets nobody in: `deny all` without an `allow`, or a refusal.
+
+    A redirect shows nothing either.
+    """
+    if any(deny.args == ["all"] for deny in place.own("deny")) and not place.own("allow"):
+        return True
+    return any(not 200 <= status_of(each) < 300 for each in place.own("return")[:1])
+
+
+def has_content(place: Block) -> bool:
+    """Whether a location itself serves something: an application or files."""
+    return bool(passes(place)) or bool(place.own("root") or place.own("alias"))
+
+
+def _is_everything(place: Block) -> bool:
+    return not place.own("internal") and place.args[-1] == "/" and place.args[0] not in REGEX
