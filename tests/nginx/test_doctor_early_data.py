@@ -64,8 +64,8 @@ def record_early_data(stack: Stack) -> bytes:
         relay = threading.Thread(target=relay_once, args=(between, port_of(stack), sent))
         relay.start()
         at = f"127.0.0.1:{between.getsockname()[1]}"
-        resume = ["-no_ign_eof", "-connect", at, "-sess_in", session, "-early_data", request]
-        program.run(*client, *resume, input="")
+        resume = ["-no_ign_eof", "-connect", at, "-sess_in", str(session), "-early_data"]
+        program.run(*client, *resume, request, input="")
         relay.join()
     return bytes(sent)
 

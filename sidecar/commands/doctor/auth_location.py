@@ -283,8 +283,8 @@ class AuthLocation:
         key = plain_variables(key).replace(_WHOLE, _FINGERPRINT)
         sent = here.inherited("proxy_set_header")
         names = [each.args[1] for each in sent if each.args[0].lower() == SNI.lower()]
-        for each in (*map(plain_variables, names), server_name.RAW):
-            key = key.replace(each, "$mtls_sidecar_sni") if each else key
+        for name in (*map(plain_variables, names), server_name.RAW):
+            key = key.replace(name, "$mtls_sidecar_sni") if name else key
         needed = self._key_needs(by_uri)
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from asking import policy
 from daemon import ROOT
+from good_nginx import GOOD, POLICY, found
 from nginx import Nginx, free_port
 from pki import CA
 from stack import EXAMPLES, Stack
@@ -31,49 +32,11 @@ CACHE = (
     "proxy_cache c; proxy_cache_key $ssl_client_verify$ssl_client_escaped_cert$host"
     "$mtls_sidecar_sni$uri;"
 )
-MAP = r'map $ssl_server_name $mtls_sidecar_sni { "~\A[A-Za-z0-9._-]{1,255}\z" $ssl_server_name; }'
 PASS = "proxy_pass http://app;"
 HOST = "proxy_set_header Host $host;"
 REFUSED = "auth_request /authz/site; error_page 403 = @in;"
 IN = "location @in { auth_request off; proxy_pass http://app; }"
 CLAIMED = "proxy_set_header X-Client-CN $http_x_client_cn;"
-
-GOOD = """\
-http {
-    upstream mtls_sidecar { server unix:/run/mtls-sidecar/authz.sock; keepalive 16; } MAP
-    server {
-        listen 443 ssl;
-        ssl_client_certificate ca.crt; auth_request_set $cn $upstream_http_x_client_cn;
-        ssl_verify_client optional; proxy_set_header X-Client-CN $cn;
-        location / { auth_request /authz/site; proxy_pass http://app; }
-        location /public/ { auth_request off; }
-        location /static/ { deny all; }
-        location ^~ /authz/ {
-            internal;
-            proxy_pass http://mtls_sidecar;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_pass_request_headers off;
-            proxy_pass_request_body off;
-            proxy_set_header Host $host;
-            proxy_set_header SSL-Client-Verify $ssl_client_verify;
-            proxy_set_header SSL-Client-Cert $ssl_client_escaped_cert;
-            proxy_set_header X-Original-URI $request_uri;
-            proxy_set_header X-Original-Method $request_method;
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Request-ID $request_id;
-            proxy_set_header SSL-Server-Name $mtls_sidecar_sni;
-        }
-    }
-}
-""".replace("MAP", MAP)
-POLICY = policy("version: 1\nlocations:\n  - {name: site, allow: verified}\n")
-
-
-def found(text: str, directory: Path) -> list[tuple[str, int]]:
-    path = directory / "nginx.conf"
-    path.write_text(text)
-    return [(each.id, each.line) for each in examine(read_nginx(path), POLICY)]
 
 
 @pytest.mark.parametrize("site", sorted(SITES))

@@ -1,0 +1,201 @@
+"""`doctor` isn't loud on what is right: guards, other authorizers, newer nginx; one cause, once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from daemon import ROOT
+from good_nginx import GOOD, POLICY, found
+
+from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.nginx_config import read_nginx
+from sidecar.commands.doctor.routing import literal_prefixes, matches
+from sidecar.commands.doctor.version import nginx_version
+
+PUBLIC = "location /public/ { auth_request off; }"
+ASKING = "auth_request /authz/site;"
+AUTH = GOOD[GOOD.index("        location ^~ /authz/") : GOOD.rindex("    }")]
+OAUTH = """location = /oauth2/auth { internal; proxy_pass http://127.0.0.1:4180;
+    proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+location /oauth2/ { auth_request off; proxy_pass http://127.0.0.1:4180; }
+location @guarded { auth_request /oauth2/auth; error_page 401 = @in; proxy_pass http://other; }
+location @in { return 302 /oauth2/start; }
+location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        r"location ~ /\.ht { return 404; }",
+        rf"location ~ /\.ht {{ {ASKING} return 404; }}",
+        f"location /a/ {{ {ASKING} return 301 /b/; }}",
+        f"location /a/ {{ {ASKING} if ($arg_a) {{ return 403; }} proxy_pass http://app; }}",
+        f"location /a/ {{ {ASKING} if ($request_method = OPTIONS) {{ return 204; }} "
+        "proxy_pass http://app; }",
+        "location = /robots.txt { root /x; }",
+        "location ^~ /.well-known/acme-challenge/ { root /x; }",
+        "error_page 404 /404.html; location = /404.html { root /x; }",
+        "error_page 404 =200 /index.html;",
+        "if ($host = a.b) { return 301 https://b.c$request_uri; }",
+        'if ($request_uri = "/healthz") { return 200 ok; }',
+        "rewrite ^/old/(.*)$ /new/$1 last;",
+        "rewrite ^/(?!authz)(.*)$ /new/$1 last;",
+        "if ($uri !~ ^/authz) { rewrite ^ /index.php last; }",
+        "if ($uri ~* ^/blog) { rewrite ^ /index.php last; }",
+        f"set $a 1; location /a/ {{ {ASKING} set $b 2; proxy_pass http://app; }}",
+        f"set $a 1; location /a/ {{ {ASKING} set $a 1; proxy_pass http://app; }}",
+        rf"location ~ \.php$ {{ {ASKING} proxy_pass http://app; }}",
+        f"location ^~ /img {{ {ASKING} alias /data/img/; }}",
+        "location /img/ { auth_request off; alias /data/img/; }",
+        f"location /a/ {{ {ASKING} error_page 502 504 = @b; proxy_pass http://app; }} "
+        "location @b { auth_request off; proxy_pass http://app; }",
+        "ssl_early_data on; if ($ssl_early_data) { return 425; }",
+        f"location /a/ {{ limit_except GET {{ deny all; }} {ASKING} proxy_pass http://app; }}",
+        OAUTH,
+    ],
+)
+def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
+    """Guards, redirects, public files, other authorizers and harmless rewrites are silent."""
+    assert found(GOOD.replace(PUBLIC, lines), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("rewrite ^ /index.php last;", "question-rewritten"),
+        ("rewrite ^/([a-z]+)/(.*)$ /$2?a=$1;", "question-rewritten"),
+        ("if (!-e $request_filename) { rewrite ^ /index.php; }", "question-rewritten"),
+        ("if ($http_x) { rewrite (.*) /x$1 break; }", "question-rewritten"),
+        (r"rewrite ^/(?>a|b)uthz.*+$ /x;", "question-rewritten"),
+        ("rewrite ^([^.]*[^/])$ $1/ permanent;", "question-redirected"),
+        ("if ($arg_a = '') { return 200; }", "auth-location-returns"),
+        (f"set $a 1; location /a/ {{ {ASKING} set $a 2; proxy_pass http://app; }}", "set-undone"),
+        (
+            f"if ($host ~ (?<a>.+)) {{ set $b 1; }} location /a/ {{ {ASKING} set $a 2; }}",
+            "set-undone",
+        ),
+        ("location /img { auth_request off; alias /data/img/; }", "alias-traversal"),
+        ("ssl_early_data on;", "early-data"),
+        (
+            rf"location /a/ {{ {ASKING} }} location ~ \.php$ {{ auth_request /authz; }}",
+            "regex-takes",
+        ),
+        ("location /in/ { internal; proxy_pass http://app; } "
+         f"location /a/ {{ {ASKING} rewrite ^/a/(.*) /in/$1; }}", "rewrite-first"),
+    ],
+)  # fmt: skip
+def test_what_goes_round_the_question(lines: str, expected: str, tmp_path: Path) -> None:
+    """Each way is told at its own line."""
+    assert (expected, 8) in found(GOOD.replace(PUBLIC, lines), tmp_path)
+
+
+def test_a_regex_that_names_the_prefix_is_meant(tmp_path: Path) -> None:
+    """Who writes `~ ^/admin/.*[.]php$` beside `location /admin/` knows which goes first."""
+    for regex in (r"^/a/.*\.php$", r"^/(?:a|b)/x", r"^/b/"):
+        lines = f"location /a/ {{ {ASKING} }} location ~ {regex} {{ auth_request /authz/b; }}"
+        told = found(GOOD.replace(PUBLIC, lines), tmp_path)
+        assert "regex-takes" not in {each for each, _ in told}
+
+
+def test_a_forgotten_include_is_one_finding(tmp_path: Path) -> None:
+    """Many locations ask, and nothing serves the question: the one line that helps, once."""
+    more = "".join(
+        f"location /{i}/ {{ auth_request /authz/site; proxy_pass http://app; }}\n"
+        for i in range(10)
+    )
+    text = GOOD.replace(AUTH, "").replace(PUBLIC, more)
+    path = tmp_path / "nginx.conf"
+    path.write_text(text)
+    (only,) = examine(read_nginx(path), POLICY)
+    assert (only.id, only.write) == (
+        "no-auth-location",
+        "include snippets/authz-location.conf;",
+    )
+    # The same where a location that asks nobody would serve it.
+    text = text.replace("location / {", "location = /x {").replace(
+        more, more + "location / { auth_request off; proxy_pass http://front; }"
+    )
+    assert [each for each, _ in found(text, tmp_path)] == ["no-auth-location"]
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (None, {"no-keepalive", "no-http11", "connection-close"}),
+        ((1, 29, 6), {"no-keepalive", "no-http11", "connection-close"}),
+        ((1, 29, 7), set()),
+        ((1, 31, 0), set()),
+    ],
+)
+def test_newer_nginx_keeps_connections_by_default(
+    version: tuple[int, ...] | None, expected: set[str], tmp_path: Path
+) -> None:
+    """From 1.29.7 on, HTTP/1.1 and keep-alive are the default; what says otherwise is told."""
+    text = GOOD.replace("keepalive 16;", "").replace("proxy_http_version 1.1;", "")
+    text = text.replace('proxy_set_header Connection "";', "")
+    path = tmp_path / "nginx.conf"
+    path.write_text(text)
+    assert {each.id for each in examine(read_nginx(path), POLICY, version)} == expected
+    text = GOOD.replace("keepalive 16", "keepalive 0").replace("version 1.1", "version 1.0")
+    path.write_text(text.replace('Connection ""', "Connection close"))
+    told = {each.id for each in examine(read_nginx(path), POLICY, version)}
+    assert told == {"no-keepalive", "no-http11", "connection-close"}
+
+
+def test_the_version_is_asked_of_nginx(tmp_path: Path) -> None:
+    """`nginx -v` of the PATH, or what --nginx-version says; nonsense is exit 2."""
+    program = tmp_path / "nginx"
+    program.write_text("#!/bin/sh\necho 'nginx version: nginx/1.29.7' >&2\n")
+    program.chmod(0o755)
+    conf, rules = tmp_path / "nginx.conf", tmp_path / "policy.yaml"
+    conf.write_text(GOOD.replace("proxy_http_version 1.1;", ""))
+    rules.write_text("version: 1\nlocations:\n  - {name: site, allow: verified}\n")
+
+    def doctor(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sidecar", "doctor", str(conf), "--policy", str(rules), *more],
+            cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert doctor().returncode == 0
+    assert "[no-http11]" in doctor("--nginx-version", "1.22.1").stdout
+    done = doctor("--nginx-version", "new")
+    assert (done.returncode, "expected three numbers" in done.stderr) == (2, True)
+    assert nginx_version("nginx version: nginx/1.22.1 (Ubuntu)") == (1, 22, 1)
+
+
+def test_a_stream_leads_round_as_well(tmp_path: Path) -> None:
+    """A server of stream { } before the application's own address."""
+    text = GOOD.replace(
+        "http {", "stream { server { listen 1; proxy_pass 127.0.0.1:9; } } http {", 1
+    )
+    text = text.replace("http://app", "http://localhost:9")
+    assert found(text, tmp_path) == [("never-asks", 1)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"\.php$", None),
+        ("^/a|b", None),
+        ("^/(?:a|b)/c?", ["/a/", "/b/"]),
+        (r"^/a\.b/[x]", ["/a.b/"]),
+        (r"\A/ab*", ["/a"]),
+        ("^/(a|b)?/", ["/"]),
+        ("^(?!x)/a", [""]),
+    ],
+)
+def test_what_a_regex_begins_with(pattern: str, expected: list[str] | None) -> None:
+    """The literal beginnings of an anchored expression, alternative by alternative."""
+    assert literal_prefixes(pattern) == expected
+
+
+def test_expressions_are_asked_of_re2_or_python() -> None:
+    """Lookarounds and possessive quantifiers too; what neither can read is unknown."""
+    assert matches(r"^/(?!authz)", "/authz") is False
+    assert matches(r"(?<name>a)\z", "ba") is True
+    assert matches("[[:alpha:]]+", "1") is False
+    assert matches(r"(*VERB)\K(", "a") is None
