@@ -19,6 +19,9 @@ from enum import StrEnum
 import aiohttp
 from yarl import URL
 
+from sidecar.core.errors import printable
+from sidecar.core.policy.spec import shown
+
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -35,10 +38,13 @@ class Failure(StrEnum):
 
 
 class FetchError(Exception):
-    """Nothing was brought.  `retry_after` is what the server asked for, in seconds, or None."""
+    """Nothing was brought.  `retry_after` is what the server asked for, in seconds, or None.
+
+    The detail goes to logs and metrics: it has neither control characters nor passwords.
+    """
 
     def __init__(self, failure: Failure, detail: str, retry_after: float | None = None) -> None:
-        super().__init__(detail)
+        super().__init__(shown(printable(detail)))
         self.failure = failure
         self.retry_after = retry_after
 
@@ -124,8 +130,11 @@ def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
     target = url.join(URL(response.headers.get("Location", "")))
     upgrade = (url.scheme, url.port, target.scheme, target.port) == ("http", 80, "https", 443)
     same = (url.scheme, url.port) == (target.scheme, target.port)
-    if target.host != url.host or not (same or upgrade) or target.user is not None:
-        raise FetchError(Failure.REDIRECT, f"redirected to {target.scheme}://{target.authority}")
+    # A relative address keeps the user of the one it is relative to.
+    stranger = target.user not in (None, url.user)
+    if target.host != url.host or not (same or upgrade) or stranger:
+        place = f"{target.scheme}://{target.host}:{target.port}"
+        raise FetchError(Failure.REDIRECT, f"redirected to {place}")
     return target
 
 

@@ -73,7 +73,7 @@ def read_crl_aside(
     shared = os.memfd_create("crl", os.MFD_CLOEXEC)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "sidecar.runtime.crl_worker", str(shared)],
+            [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
             input=pickle.dumps((str(path), source, authorities, trusted_only)),
             stdout=subprocess.PIPE,
             pass_fds=(shared,),

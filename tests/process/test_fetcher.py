@@ -355,6 +355,33 @@ def test_a_redirect_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
     run(check)
 
 
+@pytest.mark.parametrize(
+    ("target", "comes"),
+    [
+        ("/y", "updated"),
+        ("http://127.0.0.1:1/y", "redirect_refused"),
+        ("http://user:secret@127.0.0.1:1/y", "redirect_refused"),
+        ("http://else:secret@127.0.0.1/y", "redirect_refused"),
+        ("/x", "redirect_refused"),
+    ],
+)
+def test_no_password_reaches_the_log(
+    tmp_path: Path, target: str, comes: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user and password of an address stay secret when its redirect is refused; a relative
+    redirect is followed with them."""
+
+    async def check() -> None:
+        async with serving(redirecting(target)) as server:
+            with_user = server.url.replace("://", "://user:secret@")
+            async with bench(tmp_path, with_user) as b:
+                assert await b.bring() == comes
+                assert all("Authorization" in request.headers for request in server.seen)
+
+    run(check)
+    assert "secret" not in caplog.text
+
+
 def test_a_redirect_in_circles_ends(tmp_path: Path) -> None:
     """After a few redirects it is enough."""
 
