@@ -41,6 +41,7 @@ LAYERS = (
         "policy.doubts", "policy.rules", "x509.path_building", "revocation.crl.index",
         "revocation.ocsp.response",
     ),
+    ("policy.lockouts",),
     ("policy.compile",),
     ("evaluate",),
 )  # fmt: skip

@@ -29,6 +29,7 @@ from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors, Path, issuer_remarks
 
 from .doubts import doubt
+from .lockouts import note_lockouts
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
 
@@ -155,6 +156,8 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     build = _Build(file, spec, sources, report)
     doubt(spec, report)
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
+    for name, trust in trusts.items():
+        note_lockouts(spec.trust[name], trust, report)
     locations = build.locations(trusts)
     chooser = build.chooser()
     if build.report.diagnostics or build.elsewhere:

@@ -9,7 +9,7 @@ from sidecar.core.x509.distinguished_name import Name, canonical_text
 
 Doubt = tuple[str, str]
 
-_HINT = "write it as `mtls-sidecar explain` shows it: CN=alice,O=Example"
+_HINT = "write CN=alice,O=Example"
 _TOP = {OIDS[name] for name in ("c", "dc", "o", "st", "l")}
 _OWN = {OIDS[name] for name in ("cn", "uid", "emailaddress", "serialnumber")}
 
@@ -30,7 +30,7 @@ def doubts_about_order(name: Name) -> tuple[Doubt, ...]:
 
 _ESCAPED = re.compile(r"\\+x?[89A-Fa-f][0-9A-Fa-f]")
 _SPECIAL = re.compile(r'\\\\\\?[+,;<>"]')
-_TYPE = re.compile(r"(?:^|[,+/])( *)([A-Za-z][A-Za-z0-9-]*|[0-9.]+)( *)=")
+_TYPE = re.compile(r"(?:^|[,+/*])( *)([A-Za-z][A-Za-z0-9-]*|[0-9.]+)( *)=")
 
 
 def doubts_about_text(pattern: str) -> tuple[Doubt, ...]:

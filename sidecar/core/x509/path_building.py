@@ -130,6 +130,11 @@ class Anchors:
         self._turns = sorted(t for c in self._all.values() for t in (c.not_before, c.not_after + 1))
 
     @property
+    def certificates(self) -> tuple[ClientCert, ...]:
+        """Every authority's certificate, anchors first."""
+        return tuple(self._all.values())
+
+    @property
     def der(self) -> tuple[bytes, ...]:
         """Every authority's DER, anchors first: those whose signature on a CRL may count."""
         return tuple(cert.der for cert in self._all.values())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from asking import NOW, mistakes, policy
-from pki import CA
+from pki import CA, now
 
 staff = CA("Staff")
 HEAD = "version: 1\nlocations:\n"
@@ -215,3 +217,59 @@ def test_what_has_no_effect_is_a_warning(text: str, message: str) -> None:
     """A key that nobody will ever look at is told."""
     found = warnings("version: 1\n" + text, s_crt=staff.pem)
     assert any(message in each for each in found), found
+
+
+TRUST = "trust: {t: {ca: s.crt, crl: s.crl%s}}\nlocations: [{name: a, allow: verified}]\n"
+
+
+def test_a_crl_that_has_ended_is_told() -> None:
+    """From its end on, and its grace, with what comes of it."""
+    end = now() + timedelta(hours=2)
+    crl = staff.crl(next_update=end)
+    at = end.timestamp()
+    for more, grace, effect in (
+        ("", 0, "nobody whom it certified gets in"),
+        (", crl_grace: 60", 60, "nobody whom it certified gets in"),
+        (", revocation: best_effort", 0, "clears nobody"),
+    ):
+        text = "version: 1\n" + TRUST % more
+        assert warnings(text, at + grace - 1, s_crt=staff.pem, s_crl=crl) == []
+        [told] = warnings(text, at + grace, s_crt=staff.pem, s_crl=crl)
+        assert "CRL s.crl of CA 'CN=Staff' has ended" in told
+        assert effect in told
+    newer = staff.crl(next_update=end + timedelta(days=9), number=2)
+    both = "version: 1\n" + (TRUST % "").replace("s.crl", "[s.crl, n.crl]")
+    assert warnings(both, at, s_crt=staff.pem, s_crl=crl, n_crl=newer) == []
+
+
+def test_a_ca_without_a_crl_is_told_where_one_is_required() -> None:
+    """A second CA whose certificates nobody can get in with; a root above is none."""
+    other = CA("Other")
+    text = "version: 1\n" + TRUST % ""
+    [told] = warnings(text, s_crt=staff.pem + other.pem, s_crl=staff.crl())
+    assert "no CRL of CA 'CN=Other'" in told
+    lax = "version: 1\n" + TRUST % ", revocation: best_effort"
+    assert warnings(lax, s_crt=staff.pem + other.pem, s_crl=staff.crl()) == []
+    below = staff.intermediate()
+    assert warnings(text, s_crt=staff.pem + below.pem, s_crl=below.crl()) == []
+    whole = "version: 1\n" + TRUST % ", chain: all"
+    [told] = warnings(whole, s_crt=staff.pem + below.pem, s_crl=below.crl())
+    assert "no CRL of CA 'CN=Staff'" in told
+
+
+def test_a_ca_that_has_ended_is_told() -> None:
+    """From its end on."""
+    end = now() + timedelta(hours=1)
+    ca = CA("Old", not_after=end)
+    text = "version: 1\ntrust: {t: {ca: s.crt}}\nlocations: [{name: a, allow: verified}]\n"
+    at = end.timestamp()
+    assert warnings(text, at, s_crt=ca.pem) == []
+    [told] = warnings(text, at + 1, s_crt=ca.pem)
+    assert "CA 'CN=Old' has ended" in told
+
+
+def test_a_crl_that_was_never_fetched_is_told() -> None:
+    """Under `required` nobody gets in before the fetcher has brought it."""
+    text = "version: 1\n" + (TRUST % "").replace("s.crl", "'http://u:p@x.example/s.crl'")
+    [told] = warnings(text, s_crt=staff.pem)
+    assert "nothing was fetched yet from http://x.example/s.crl" in told

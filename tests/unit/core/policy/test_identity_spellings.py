@@ -97,13 +97,11 @@ def test_the_order_within_an_rdn_does_not_count() -> None:
     for attributes in ([0, 1], [1, 0]):
         both = [(NAME, UTF8, b"a"), (ORGANIZATION, UTF8, b"Ex")]
         leaf = named([both[i] for i in attributes])
-        if not is_taken(leaf):
-            continue
         for text in ("CN=a+O=Ex", "O=Ex+CN=a", "/CN=a+O=Ex", "o = Ex + cn = a"):
             assert allowed(dn(text), leaf)
             assert denied(dn(text), leaf)
         assert allowed(dn("CN=a+*"), leaf)
-        assert denied(dn("O=Ex+*"), leaf) or denied(dn("CN=a+*"), leaf)
+        assert denied(dn("CN=a+*"), leaf)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +116,6 @@ def test_the_order_within_an_rdn_does_not_count() -> None:
 def test_the_kind_of_string_does_not_count(tag: int, value: bytes) -> None:
     """UTF8String, T61String, BMPString and UniversalString of one text are one name."""
     leaf = named([(NAME, tag, value)])
-    if not is_taken(leaf):
-        return
     assert allowed(dn("CN=Jürgen"), leaf)
     assert denied(dn(r"CN=J\C3\BCrgen"), leaf)
 
@@ -356,7 +352,7 @@ def test_what_openssl_prints_refuses(name: str, form: str, tmp_path: Path) -> No
 
 def test_odd_names_are_read() -> None:
     """Of the names above only those are refused that the certificate's reader doesn't take."""
-    assert sum(issue_odd(name) is not None for name in ODD) >= len(ODD) - 3
+    assert [name for name in ODD if issue_odd(name) is None] == []
 
 
 def test_an_authority_that_names_itself_otherwise_is_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""What of a trust locks everybody out, now or from a moment on: its CAs' and its CRLs' ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sidecar.core.config.schema import Report
+from sidecar.core.revocation.crl.index import Crl
+from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.der import comparable_name
+from sidecar.core.x509.path_building import Anchors
+
+from .spec import TrustSpec
+
+
+class Revocable(Protocol):
+    """The parts of a trust that are looked at."""
+
+    @property
+    def anchors(self) -> Anchors: ...
+    @property
+    def revocation(self) -> str: ...
+    @property
+    def chain_all(self) -> bool: ...
+    @property
+    def crl_list(self) -> tuple[Crl, ...]: ...
+    @property
+    def ocsp(self) -> str: ...
+    @property
+    def missing(self) -> tuple[str, ...]: ...
+
+
+def note_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> None:
+    """Note each CA that ends, and each whose CRLs end or are none where they are required."""
+    authorities = trust.anchors.certificates
+    for authority in authorities:
+        report.warn(
+            spec.node,
+            f"CA {_shown(authority)} has ended: it lets in nobody any more",
+            "put its successor there",
+            since=authority.not_after + 1,
+        )
+    if trust.revocation == "off" or not spec.crl or trust.ocsp:
+        return
+    if trust.missing:
+        if trust.revocation == "required":
+            places = ", ".join(trust.missing)
+            report.warn(
+                spec.node,
+                f"nothing was fetched yet from {places}: certificates that it speaks of are denied",
+                "start mtls-sidecar-fetch",
+            )
+        return
+    for authority in authorities:
+        if trust.chain_all or not _issues_authorities(authority, authorities):
+            _note_crls(spec, trust, authority, report)
+
+
+def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:
+    name = comparable_name(authority.subject_name)
+    if any(crl.issuer not in _names(trust.anchors.certificates) for crl in trust.crl_list):
+        return  # an indirect CRL: whose certificates it speaks of, only it says
+    complete = [crl for crl in trust.crl_list if crl.issuer == name and crl.delta_base is None]
+    required = trust.revocation == "required"
+    if not complete:
+        if required:
+            report.warn(
+                spec.node,
+                f"no CRL of CA {_shown(authority)}, and `revocation: required`: "
+                "nobody whom it certified gets in",
+                "add its CRL, or remove the CA",
+            )
+        return
+    last = max(complete, key=lambda crl: crl.next_update or 0.0)
+    effect = "nobody whom it certified gets in" if required else "it revokes, and clears nobody"
+    report.warn(
+        spec.node,
+        f"CRL {last.source} of CA {_shown(authority)} has ended: {effect}",
+        "put a newer one there",
+        since=(last.next_update or float("-inf")) + spec.crl_grace,
+    )
+
+
+def _names(certificates: Sequence[ClientCert]) -> set[bytes]:
+    return {comparable_name(each.subject_name) for each in certificates}
+
+
+def _issues_authorities(authority: ClientCert, authorities: Sequence[ClientCert]) -> bool:
+    """Whether another CA of the trust was issued by this one: then leaves hardly are."""
+    name = comparable_name(authority.subject_name)
+    return any(
+        comparable_name(other.issuer_name) == name and other is not authority
+        for other in authorities
+        if comparable_name(other.subject_name) != name
+    )
+
+
+def _shown(authority: ClientCert) -> str:
+    return repr(authority.dn[:100])
