@@ -296,7 +296,7 @@ def unsure(answer: Answer, strict: bool) -> bool:
     """Whether the sidecar may choose nothing where nginx has a location."""
     if answer.host not in ("", normalize_host(answer.host)) and not strict:
         return True
-    if "*" in answer.host or answer.host.startswith("~"):
+    if set("*$") & set(answer.host) or answer.host.startswith("~"):
         return True
     return len(readings(answer.request_uri)) > 1 or bool(re.search(rb"[\x00-\x1f\x7f]", answer.uri))
 

@@ -18,7 +18,7 @@ _NAME = r"[A-Za-z0-9._~!$&'()*+,;=%-]+"
 _LITERAL = r"\[[A-Za-z0-9._~!$&'()*+,;=:-]*\]"
 _HOST = re.compile(rf"(?P<host>{_NAME}|{_LITERAL})(?::(?P<port>[0-9]*))?\Z")
 
-_AS_WRITTEN = re.compile(r"~|.*\*", re.DOTALL)
+_NO_NAME = re.compile(r"~|.*[*$]", re.DOTALL)
 
 
 def normalize_host(host: str) -> str | None:
@@ -33,13 +33,14 @@ def normalize_host(host: str) -> str | None:
     return match["host"].removesuffix(".").lower() or None
 
 
-def is_server_name_as_written(host: str) -> bool:
-    """Whether `$host` is a `server_name` and not what a client sent.
+def has_no_name(host: str) -> bool:
+    """Whether the server of this `$host` can't be told by its name.
 
     Without Host (HTTP/1.0), `$host` is the first `server_name` of the server as it is written:
-    `~^www`, `*.x`, `x.*`.  Looked up like a host, it can lead to another server.
+    `~^www`, `*.x`, `x.*`.  Looked up like a host, it could lead to another server.  And a name
+    with `$`, which nginx takes as it stands, is refused here as a variable.
     """
-    return _AS_WRITTEN.match(host) is not None
+    return _NO_NAME.match(host) is not None
 
 
 def _is_port(digits: str) -> bool:

@@ -13,7 +13,7 @@ server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the defau
 servers of nginx can't share a name: `overlaps` tells where a policy says so.
 
 Where nginx's answer can't be known, it is None: for a host that nginx 1.31 would not leave as it
-is, for one that is a `server_name` as it is written (see `is_server_name_as_written`), for a URI
+is, for one that is a `server_name` as it is written (see `has_no_name`), for a URI
 that `merge_slashes` on and off take to two locations, and for a URI with control characters (`%0a`)
 where a regular expression would have to be asked.
 
@@ -39,7 +39,7 @@ from typing import Generic, Literal, TypeVar
 from .host import (
     ServerName,
     compile_name,
-    is_server_name_as_written,
+    has_no_name,
     normalize_host,
     parse_server_name,
 )
@@ -234,7 +234,7 @@ class Chooser:
         its end: nginx 1.22 makes that of `Host: x.:80.`, and then knows it by no name.  A URI
         that `merge_slashes` takes to two different locations is None, too.
         """
-        if host and (normalize_host(host) != host or is_server_name_as_written(host)):
+        if host and (normalize_host(host) != host or has_no_name(host)):
             return None
         server = self._server(host)
         if server is None:

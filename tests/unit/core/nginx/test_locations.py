@@ -353,6 +353,7 @@ SERVERS = [
         ("*.example.com", None),
         ("www.*", None),
         ("~www.example.com", None),
+        ("a$b.example.com", None),
     ],
 )
 def test_server_precedence(host: str, name: str | None) -> None:
