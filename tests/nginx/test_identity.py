@@ -141,6 +141,20 @@ def test_a_clients_own_identity_headers_never_arrive(stack: Stack, way: str, pla
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_nor_by_trailers_or_hop_by_hop_headers(stack: Stack, way: str) -> None:
+    """Behind a chunked body, or named in Connection: neither sets nor removes one."""
+    request = (
+        f"POST /{way}/ HTTP/1.1\r\nHost: app.example.com\r\nTransfer-Encoding: chunked\r\n"
+        "Connection: keep-alive, X-Client-CN\r\nTrailer: X-Client-CN\r\n\r\n"
+        "1\r\nx\r\n0\r\nX-Client-CN: forged\r\nX-Client-Role: forged\r\n\r\n"
+    ).encode()
+    with stack.connect(cert=stack.people.alice) as connection:
+        seen = folded(connection.raw(request))
+    assert seen["x-client-cn"] == ["alice"]
+    assert "forged" not in str(seen)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_where_nobody_is_asked_nobody_has_a_name(stack: Stack, way: str) -> None:
     """On a public page, with a certificate or without, the application has no identity at all."""
     for cert in (None, stack.people.alice):

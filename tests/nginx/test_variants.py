@@ -221,6 +221,16 @@ def test_websocket_is_asked_for_once_at_its_start(stack: Stack) -> None:
     assert stack.get("/chat/", site=site, cert=stack.people.alice).app
 
 
+@pytest.mark.parametrize("other", ["h2c", "websocket, h2c", "h2c, websocket", "TLS/1.0", "x"])
+def test_no_other_upgrade_reaches_the_application(stack: Stack, other: str) -> None:
+    """h2c and its like would lead past nginx: the application sees a plain request."""
+    said = {"Upgrade": other, "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABk"}
+    answer = at(stack, "websocket")("/chat/", cert=stack.people.alice, headers=said)
+    assert answer.status == 200
+    assert answer.saw("upgrade") == []
+    assert "upgrade" not in str(answer.saw("connection")).lower()
+
+
 def test_http2_is_decided_as_http1(stack: Stack) -> None:
     """Over h2: 200 for alice, 403 for bob, 401 for nobody."""
     people = stack.people
