@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.policy.spec import policy_schema, read_policy
 from sidecar.core.wire import BadRequest, build
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+from sidecar.runtime.log_lines import configure_logging
 
 CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
@@ -28,7 +28,7 @@ CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    configure_logging()
     try:
         code: int = options.run(options)
         sys.stdout.flush()

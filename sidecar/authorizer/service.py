@@ -21,6 +21,7 @@ from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import Ledger
 from sidecar.core.config.settings import Settings
+from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import Question
 from sidecar.core.policy.compile import Policy
 from sidecar.core.revocation.crl.index import Crl
@@ -231,7 +232,7 @@ class Daemon:
             log.error(
                 "reload refused, policy %s stays in force:\n%s",
                 result.policy.hash,
-                "\n".join(self.problems),
+                PolicyError(result.diagnostics),
             )
         for warning in result.policy.warnings_at(result.at):
             log.warning("%s", warning)

@@ -1,0 +1,75 @@
+"""Log lines that nobody else can write: the one place where they are made harmless.
+
+Whatever a message is filled with may come from a peer, a certificate, a file's name or another's
+library, and may hold line ends, escape sequences and marks that turn the direction of writing.  So
+every value is escaped here and cut, and what still has several lines (a traceback, a list of
+mistakes) goes on indented: a line that begins at the margin is always the program's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+
+from sidecar.core.errors import PolicyError, printable
+
+MAX_VALUE = 4000
+"""Most characters of one value; of a value's text, nobody needs more."""
+
+MAX_LINES = 1000
+"""Most lines of one message."""
+
+INDENT = "    "
+
+
+class OneMargin(logging.Formatter):
+    """Formats a record so that only its first line begins at the margin."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole text, without a line end behind it."""
+        text = f"{record.levelname} {self._message(record)}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            text += "\n" + record.stack_info
+        first, *more = text.split("\n")[:MAX_LINES]
+        return "\n".join([_cut(first), *(INDENT + _cut(line) for line in more)])
+
+    def _message(self, record: logging.LogRecord) -> str:
+        """The message with harmless values; as it is where they don't fit, so that none is lost."""
+        args = record.args
+        try:
+            if isinstance(args, Mapping):
+                return record.msg % {name: harmless(value) for name, value in args.items()}
+            return str(record.msg) % tuple(map(harmless, args)) if args else str(record.msg)
+        except (TypeError, ValueError, KeyError):
+            return f"{record.msg} {harmless(args)}"
+
+
+def harmless(value: object) -> object:
+    """A value as it may stand in a message: one line, but for the mistakes of a file."""
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, PolicyError):
+        return "\n".join(map(str, value.diagnostics))
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - an object of another's library may fail at anything
+        text = f"({type(value).__name__} without a text)"
+    return printable(text[:MAX_VALUE])
+
+
+def _cut(line: str) -> str:
+    return printable(line[: 4 * MAX_VALUE])
+
+
+def configure_logging() -> None:
+    """Log to stderr by these lines, other libraries' warnings too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneMargin())
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
