@@ -385,7 +385,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
 def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
     """Whether a decision by the answer held could be another by the new one."""
-    if held.status is not new.status:
+    if held.status is not new.status or held.delegate != new.delegate:
         return True
     shorter = new.until < held.until or new.since > held.since
     return shorter and new.status is Status.GOOD
