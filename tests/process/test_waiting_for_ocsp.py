@@ -46,6 +46,8 @@ def test_who_sends_more_while_he_waits_gets_no_answer_but_400(tmp_path: Path) ->
         told.set()
         daemon.until(lambda: daemon.ask("site", ALICE).reason == "allowed")
 
+    beside(tmp_path, check, wait)
+
 
 def test_who_never_reads_while_he_waits_takes_little_memory(tmp_path: Path) -> None:
     """Hundreds of megabytes behind a request that waits are never read into memory."""
