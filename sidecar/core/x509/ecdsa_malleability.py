@@ -1,9 +1,10 @@
 """The other fingerprints that a certificate's holder can give it.
 
 Of an ECDSA signature (r, s) the pair (r, n - s) is as valid, n being the order of the curve, and
-anybody can compute it (SEC 1, 4.1.4 verifies both; X.509 demands neither).  So a certificate that
-an EC authority signed has a twin with the same contents, the same key and another SHA-256.  What
-refuses a fingerprint must refuse the twin's as well; what grants by one grants that one only.
+anybody can compute it (SEC 1, 4.1.4 verifies both; X.509 demands neither).  Of an RSASSA-PSS
+signature OpenSSL takes the number with and without its leading zeros.  So such a certificate has a
+twin with the same contents, the same key and another SHA-256.  What refuses a fingerprint must
+refuse the twin's as well; what grants by one grants that one only.
 """
 
 from __future__ import annotations
@@ -34,20 +35,43 @@ _ORDERS = tuple(
 
 
 def twins(cert: ClientCert) -> tuple[str, ...]:
-    """SHA-256, in hex, of the certificate with its signature turned over, by every likely curve.
+    """SHA-256, in hex, of the same certificate with each other signature that verifies."""
+    if cert.signature[:1] == b"\x30" and len(cert.signature) <= _LONGEST:
+        others = _turned_over(cert.signature)
+    elif _PSS in cert.algorithm:
+        others = _with_other_zeros(cert.signature)
+    else:
+        return ()
+    signed = cert.signed + cert.algorithm
+    return tuple([_sha256(signed, other) for other in others])
+
+
+def _turned_over(signature: bytes) -> list[bytes]:
+    """(r, n - s), by every likely curve.
 
     The certificate doesn't say its issuer's curve, and its holder doesn't choose it.
     """
-    if cert.signature[:1] != b"\x30" or len(cert.signature) > _LONGEST:
-        return ()
     try:
-        r, s = decode_dss_signature(cert.signature)
+        r, s = decode_dss_signature(signature)
     except ValueError:
-        return ()
-    signed = cert.signed + cert.algorithm
+        return []
     length = max(r, s).bit_length()
     likely = {n for n in _ORDERS if max(r, s) < n and n.bit_length() - length < _SLACK}
-    return tuple(_sha256(signed, encode_dss_signature(r, n - s)) for n in sorted(likely))
+    return [encode_dss_signature(r, n - s) for n in sorted(likely)]
+
+
+_PSS = bytes.fromhex("2a864886f70d01010a")
+_STEP = 32
+"""Of an RSA key's length in octets every usual one is a multiple."""
+
+
+def _with_other_zeros(signature: bytes) -> list[bytes]:
+    """The number with fewer leading zeros, and with more up to a usual length."""
+    bare = signature.lstrip(b"\0")
+    most = max(len(signature), -(-len(bare) // _STEP) * _STEP)
+    most = min(most, len(bare) + _STEP)
+    padded = [bytes(zeros) + bare for zeros in range(most - len(bare) + 1)]
+    return [other for other in padded if other != signature]
 
 
 def _sha256(signed: bytes, signature: bytes) -> str:
