@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 
-from sidecar.core.decision import ISSUED, Decision
+from sidecar.core.decision import ISSUED, Decision, Reason
 from sidecar.core.evaluate import Question, evaluate
 from sidecar.core.policy.compile import Location, Policy
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey
@@ -20,6 +21,19 @@ from .request_cache import Answered, Repeats
 from .two_generation_cache import Cache
 
 Key = tuple[Location, ClientCert | None, *tuple[str, ...]]
+
+Refused = tuple[bytes, Key]
+"""The SHA-256 of a stranger's certificate, as it came, and the rest of the request."""
+
+_OF_STRANGERS = frozenset(
+    {
+        Reason.MALFORMED_CERTIFICATE,
+        Reason.EXPIRED,
+        Reason.NOT_YET_VALID,
+        Reason.UNTRUSTED_ISSUER,
+    }
+)
+"""Refusals for what a certificate is: to read it, or to look for its issuer, can be made costly."""
 
 BYTES = 32 * 1024
 """Bytes remembered at most for each entry of `limits.cache_entries`, certificates included."""
@@ -48,6 +62,7 @@ class Engine:
         # With those of `Repeats` these are the `BYTES`, but for a few.
         self._certs: Cache[bytes, ClientCert] = Cache(entries * 7168, _weigh_cert)
         self._decisions: Cache[Key, Answered] = Cache(entries * 16384, _weigh_decision)
+        self._refusals: Cache[Refused, Answered] = Cache(entries * 2048, _weigh_refusal)
         self._chosen: Cache[bytes, str] = Cache(entries * 1024, _weigh_place)
         self.repeats = Repeats(entries, clock)
 
@@ -61,13 +76,17 @@ class Engine:
         if location is None:
             return self._answer(request, now, questions)
         subject = self._certs.get(request.cert) if request.cert else None
+        refused = b""
         if subject is not None or not request.cert:
             known = self._decisions.get(_key(location, request, subject))
-            if known is not None and known.since <= now < known.expires:
-                if not known.decision.cache_seconds:
-                    return known
-                head = render(known.decision, self.policy.hash, now)
-                return Answered(known.decision, head, known.since, known.expires, known.note)
+        else:
+            refused = sha256(request.cert).digest()
+            known = self._refusals.get((refused, _key(location, request, None)))
+        if known is not None and known.since <= now < known.expires:
+            if not known.decision.cache_seconds:
+                return known
+            head = render(known.decision, self.policy.hash, now)
+            return Answered(known.decision, head, known.since, known.expires, known.note)
         asked = request
         if request.location is None or subject is not None:
             asked = request._replace(location=location.name, subject=subject)
@@ -78,6 +97,8 @@ class Engine:
             # A decision may end before the certificate is read; it is about that one all the same.
             subject = subject or answered.decision.subject
             self._remember_decision(location, request, subject, answered, now)
+        elif refused and answered.decision.reason in _OF_STRANGERS:
+            self._refusals.put((refused, _key(location, request, None)), _outlined(answered))
         return answered
 
     def _remember_decision(
@@ -145,6 +166,20 @@ def _weigh_decision(key: Key, answered: Answered) -> int:
     decision = answered.decision
     texts = sum(map(len, key[2:])) + len(answered.head) + len(decision.detail)
     return 1500 + texts + _cert_bytes(decision.subject)
+
+
+def _outlined(answered: Answered) -> Answered:
+    """A refusal, remembered without the certificate's octets: strangers' are as large as can be."""
+    decision = answered.decision
+    if decision.subject is None:
+        return answered
+    outline = decision.subject.outline()
+    decision = decision._replace(subject=outline, detail=decision.detail[:500])
+    return Answered(decision, answered.head, answered.since, answered.expires, answered.note)
+
+
+def _weigh_refusal(key: Refused, answered: Answered) -> int:
+    return _weigh_decision(key[1], answered)
 
 
 def _weigh_place(place: bytes, _: str) -> int:
