@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from der import der_oid, tlv
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pki import CA, CLIENT_AUTH
 
 from sidecar.core.errors import MalformedCertificate
-from sidecar.core.x509.certificate import from_der, from_header, serial_hex
+from sidecar.core.x509 import certificate, der
+from sidecar.core.x509.certificate import from_der, from_header, pem_to_der, serial_hex
 
 staff = CA("Staff")
 alice = staff.issue(
@@ -163,3 +165,89 @@ def _resized(der: bytes, by: int) -> bytes:
     lengths = (int.from_bytes(der[at : at + 2]) + by for at in (2, 6))
     outer, inner = (length.to_bytes(2) for length in lengths)
     return b"\x30\x82" + outer + b"\x30\x82" + inner + der[8:]
+
+
+# -- what nginx writes
+
+PIECES = ["%", "%%", "%0", "%0A", "%0a", "%0D", "%20", "%2B", "%2b", "%zz", "=", "%3D", "%3D%3D"]
+PIECES += ["\n", "\r", "\t", " ", "+", "A", "AAAA", "\0", "\xff", "-", "%2D", "%\n", "%=", "=\n"]
+
+
+@given(st.integers(0, len(alice.escaped)), st.sampled_from(PIECES), st.integers(0, 4))
+@example(len(alice.escaped) - 33, "%", 0)
+@example(len(alice.escaped) - 33, "%%", 0)
+def test_every_spelling_is_decoded_as_by_urllib(at: int, piece: str, cut: int) -> None:
+    """Stray, broken and doubled escapes, blanks, line ends: what nginx writes is read, and no more.
+
+    A spelling that the short way takes is the same certificate by the long way.
+    """
+    value = alice.escaped[:at] + piece.encode("latin-1") + alice.escaped[at + cut :]
+    short = certificate._as_nginx_writes(value)
+    try:
+        long = pem_to_der(unquote_to_bytes(value))
+    except MalformedCertificate:
+        long = None
+    assert short in (None, long)
+
+
+def test_what_nginx_writes_goes_the_short_way() -> None:
+    """The value of $ssl_client_escaped_cert."""
+    assert certificate._as_nginx_writes(alice.escaped) == alice.der
+    assert from_header(alice.escaped).der == alice.der
+
+
+# -- what is bounded
+
+
+@pytest.mark.parametrize(("octets", "read"), [(128, True), (129, False)])
+def test_serial_numbers_are_bounded(octets: int, read: bool) -> None:
+    """They are compared as numbers and written in decimal and hex."""
+    der = staff.forge(serial=1 << (8 * octets - 2)).der
+    if read:
+        assert from_der(der).serial_hex.startswith("40")
+    else:
+        with pytest.raises(MalformedCertificate, match="serial"):
+            from_der(der)
+
+
+@pytest.mark.parametrize(
+    ("time", "moment"),
+    [
+        (tlv(0x17, b"700101000000Z"), 0.0),
+        (tlv(0x17, b"491231235959Z"), 2524607999.0),
+        (tlv(0x17, b"500101000000Z"), -631152000.0),
+        (tlv(0x18, b"99991231235959Z"), 253402300799.0),
+        (tlv(0x18, b"20260301000000Z"), 1772323200.0),
+    ],
+)
+def test_times_are_read(time: bytes, moment: float) -> None:
+    """UTCTime until 2049, GeneralizedTime (RFC 5280, 4.1.2.5)."""
+    assert der.moment(time) == moment
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        tlv(0x17, b"260301000000"),
+        tlv(0x17, b"2603010000Z"),
+        tlv(0x17, b"260301000000+0000"),
+        tlv(0x17, b"260229000000Z"),
+        tlv(0x17, b"260301240000Z"),
+        tlv(0x17, b"260301006000Z"),
+        tlv(0x17, b"260301000060Z"),
+        tlv(0x17, b"26 301000000Z"),
+        tlv(0x17, b"2603010000\xb20Z"),
+        tlv(0x17, b"20260301000000Z"),
+        tlv(0x18, b"260301000000Z"),
+        tlv(0x18, b"20260301000000.5Z"),
+        tlv(0x18, b"00000301000000Z"),
+        tlv(0x16, b"260301000000Z"),
+        tlv(0x17),
+        b"\x17",
+        b"",
+    ],
+)
+def test_times_that_are_none_are_not(time: bytes) -> None:
+    """No zone but Z, no fractions, nothing left out, and a day that there is."""
+    with pytest.raises(ValueError, match=r"time|day|month|year"):
+        der.moment(time)
