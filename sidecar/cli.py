@@ -73,16 +73,21 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return replace(settings, **given)
 
 
-def load_policy(options: argparse.Namespace) -> Policy:
-    """The policy that the command is about.  Raises `PolicyError`."""
+def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> Policy:
+    """The policy that the command is about.  Raises `PolicyError`.
+
+    With `trusted_only` files that everyone may write are refused, as the daemon does.
+    """
     settings = settings_of(options)
     path = Path(settings.policy)
+    trusted_only = trusted_only and settings.allow_writable_policy != "true"
     try:
-        data = read_file(path, MAX_POLICY)
+        data = read_file(path, MAX_POLICY, trusted_only=trusted_only)
     except OSError as error:
         why = error.strerror or str(error)
         raise PolicyError([Diagnostic(str(path), 0, 0, f"can't be read: {why}")]) from None
-    return compile_policy(data, str(path), DirectSources(path.parent, Path(settings.state_dir)))
+    sources = DirectSources(path.parent, Path(settings.state_dir), trusted_only)
+    return compile_policy(data, str(path), sources)
 
 
 # -- the commands
@@ -107,7 +112,7 @@ def _check(options: argparse.Namespace) -> int:
         options.policy = options.file
     path = settings_of(options).policy
     try:
-        policy = load_policy(options)
+        policy = load_policy(options, trusted_only=True)
         user = service_user()
         spec = read_policy(read_file(path, MAX_POLICY), path)
         refused = list(unreadable(spec, Path(path), user)) if user else []

@@ -117,6 +117,22 @@ def test_what_the_services_user_can_not_read_is_told(tmp_path: Path) -> None:
     assert "the service's user nobody can't read" in told.message
 
 
+def test_a_file_that_everyone_may_write_is_refused_as_by_the_daemon(tmp_path: Path) -> None:
+    """What the daemon wouldn't take, `check` doesn't either, the policy's files included."""
+    policy, ca = tmp_path / "policy.yaml", tmp_path / "ca.crt"
+    policy.write_text("version: 1\ntrust: {t: {ca: ca.crt}}\nlocations: []\n")
+    ca.write_bytes(staff.pem)
+    for path in (policy, ca):
+        path.chmod(0o666)
+        found = run(tmp_path, "check", str(policy))
+        assert found.returncode == 2
+        assert "everyone may write it" in found.stderr
+        (tmp_path / "sidecar.yaml").write_text("allow_writable_policy: true\n")
+        found = run(tmp_path, "check", "-c", "sidecar.yaml", str(policy))
+        assert found.returncode == 0, found.stderr
+        path.chmod(0o644)
+
+
 def test_without_the_services_user_nobody_is_asked() -> None:
     """On a machine without the user there is nobody to ask as."""
     assert service_user("no-such-user-here") is None

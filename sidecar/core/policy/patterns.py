@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sidecar.core.ip_address import holds_mapped, parse_address, parse_network
@@ -190,11 +191,17 @@ def _exact_dn(text: str) -> Pattern:
     return Pattern(text, (key_of(name),), refusing=refusing, doubts=doubts_about_order(name))
 
 
+_RECENT = 64
+"""Names whose readings are kept, of certificates that were issued under a trust."""
+
+
+@lru_cache(maxsize=_RECENT)
 def _dn_granted(der: bytes) -> Reading:
     name = _read_name(der)
     return Reading((key_of(name),), (canonical_text(name),))
 
 
+@lru_cache(maxsize=_RECENT)
 def _dn_refused(der: bytes) -> Reading:
     """The name, also the other way round as OpenSSL prints it, and in all its spellings."""
     name = _read_name(der)

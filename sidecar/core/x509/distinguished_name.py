@@ -142,6 +142,7 @@ def _dotted(octets: bytes) -> str:
 # -- from text -------------------------------------------------------------------------------------
 
 _TYPE = re.compile(r"\s*(?:oid\.)?(\d+(?:\.\d+)+|[A-Za-z][A-Za-z0-9-]*)\s*=", re.IGNORECASE)
+_OID = re.compile(r"([01]\.[1-3]?[0-9]|2\.(0|[1-9][0-9]*))(\.(0|[1-9][0-9]*))*")
 _HEX = re.compile(r"\s*#((?:[0-9A-Fa-f]{2})+)\s*(?=[,;+]|\Z)")
 _PART = re.compile(r'\\([0-9A-Fa-f]{2})|\\(.)|([^\\,;+"]+|")', re.DOTALL)
 _QUOTED_PART = re.compile(r'\\([0-9A-Fa-f]{2})|\\(.)|([^\\"]+)', re.DOTALL)
@@ -196,7 +197,7 @@ def _parse_attribute(text: str, at: int) -> tuple[Attribute, int]:
 
 
 def _oid(name: str) -> str:
-    oid = name if name[0].isdigit() else OIDS.get(name.lower(), "")
+    oid = name if _OID.fullmatch(name) else OIDS.get(name.lower(), "")
     if not oid:
         raise ValueError(f"unknown attribute type {name!r}", "write its OID: 2.5.4.3=alice")
     return oid
