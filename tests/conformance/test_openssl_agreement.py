@@ -81,6 +81,7 @@ def mailed(address: str, tag: int = IA5) -> bytes:
 # -- cases of our own
 
 _AIA = tlv(0x30, tlv(0x30, der_oid("1.3.6.1.5.5.7.48.1"), uri("http://o.test/")))
+_CRL_POINTS = tlv(0x30, tlv(0x30, tlv(0xA0, tlv(0xA0, uri("http://c/")))))
 _KEY_ID = tlv(0x04, b"\x01" * 20)
 _AKI = tlv(0x30, tlv(0x80, b"\x01" * 20))
 _ROOT_SKI = extension(SKI, _KEY_ID)
@@ -130,7 +131,7 @@ def extensions() -> dict[str, Chain]:
         "inhibit any": ("2.5.29.54", der_int(0)),
         "mappings": ("2.5.29.33", tlv(0x30, tlv(0x30, der_oid("1.2.3"), der_oid("1.2.4")))),
         "issuer names": ("2.5.29.18", tlv(0x30, dns("a.test"))),
-        "crl points": ("2.5.29.31", tlv(0x30, tlv(0x30, tlv(0xA0, tlv(0xA0, uri("http://c/")))))),
+        "crl points": ("2.5.29.31", _CRL_POINTS),
         "broken crl points": ("2.5.29.31", tlv(0x30, tlv(0x30, tlv(0xA0, tlv(0xA5, b""))))),
         "netscape client": ("2.16.840.1.113730.1.1", tlv(0x03, b"\7\x80")),
         "netscape server": ("2.16.840.1.113730.1.1", tlv(0x03, b"\6\x40")),
@@ -382,14 +383,37 @@ def test_two_authorities_of_one_name_are_both_tried() -> None:
 # -- chance
 
 
-def random_case(chance: random.Random) -> Chain:
-    """A chain of two or three in which a few things are odd."""
+def mangled(octets: bytes, chance: random.Random) -> bytes:
+    """An extension with one octet of its value changed, doubled or lost; lengths may lie."""
+    at = chance.randrange(2, len(octets))
+    new = chance.choice(
+        [b"", bytes([octets[at] ^ 1 << chance.randrange(8)]), octets[at : at + 1] * 2]
+    )
+    body = octets[2:at] + new + octets[at + 1 :]
+    return tlv(0x30, body) if chance.random() < 0.8 else octets[:2] + body
+
+
+def random_case(chance: random.Random, *, mangle: bool = False) -> Chain:
+    """A chain of two or three in which a few things are odd, or broken."""
+
+    def broken(parts: list[bytes]) -> tuple[bytes, ...]:
+        if mangle and parts and chance.random() < 0.6:
+            at = chance.randrange(len(parts))
+            parts[at] = mangled(parts[at], chance)
+        return tuple(parts)
+
     few: list[Callable[[], bytes]] = [
-        lambda: usage(chance.choice([0x80, 0x84, 0x04, 0x08, 0x40, 0])),
-        lambda: extended(*chance.choices([CLIENT, SERVER, ANY], k=chance.randint(0, 2))),
-        lambda: extension(UNKNOWN, b"\5\0", chance.random() < 0.3),
-        lambda: extension(SKI, tlv(0x04, bytes([chance.randint(1, 2)]) * 20)),
-        lambda: extension(AKI, tlv(0x30, tlv(0x80, bytes([chance.randint(1, 2)]) * 20))),
+        lambda: usage(chance.choice([0x84, 0x84, 0x84, 0x80, 0x0C, 0x04, 0])),
+        lambda: extended(CLIENT, *chance.choices([SERVER, ANY], k=chance.randint(0, 2))),
+        lambda: extended(*chance.choices([SERVER, ANY, CLIENT], k=chance.randint(0, 2))),
+        lambda: extension(UNKNOWN, b"\5\0", chance.random() < 0.2),
+        lambda: extension(SKI, tlv(0x04, bytes([chance.choice([1, 1, 1, 2])]) * 20)),
+        lambda: extension(AKI, tlv(0x30, tlv(0x80, bytes([chance.choice([1, 1, 1, 2])]) * 20))),
+        lambda: extension("2.5.29.31", _CRL_POINTS),
+        lambda: extension("2.5.29.32", tlv(0x30, tlv(0x30, der_oid("1.2.3")))),
+        lambda: extension("2.5.29.18", tlv(0x30, dns("a.test"))),
+        lambda: extension("2.16.840.1.113730.1.1", tlv(0x03, b"\5\xa0")),
+        lambda: extension(AIA, _AIA),
     ]
     limits = [base for base in _BASES if base not in ("ip odd mask", "ip short")]
 
@@ -399,27 +423,28 @@ def random_case(chance: random.Random) -> Chain:
 
     def authority(text: str, which: int) -> Spec:
         parts = [basic(chance.random() < 0.95, chance.choice([None, None, 0, 1]))]
-        if chance.random() < 0.5:
+        if chance.random() < (0.2 if mangle else 0.5):
             bases = [_BASES[each] for each in chance.choices(limits, k=chance.randint(1, 3))]
             at = chance.randint(0, len(bases))
             parts.append(constraints(bases[:at], bases[at:], chance.random() < 0.5))
         subject = name(cn(text), *([der_rdn(ORGANIZATION, b"Ex")] if chance.random() < 0.5 else []))
-        return Spec(subject, key("ec", which), (*parts, *some().values()))
+        return Spec(subject, key("ec", which), broken([*parts, *some().values()]))
 
     subject, names = _NAMES[chance.choice(list(_NAMES))]
     more = [san(*names)] if names else []
-    low = Spec(subject, key("ec", 2), (*more, *some().values()))
+    low = Spec(subject, key("ec", 2), broken([*more, *some().values()]))
     between = [authority("Sub", 1)] if chance.random() < 0.7 else []
     return chain(authority("Root", 0), *between, low)
 
 
-def test_random_chains() -> None:
+@pytest.mark.parametrize("mangle", [False, True], ids=["odd", "broken"])
+def test_random_chains(mangle: bool) -> None:
     """The same law for chains by chance; MTLS_SIDECAR_CHAINS=10000 tries as many."""
     seed = int(os.environ.get("MTLS_SIDECAR_SEED", "11"))
-    count = int(os.environ.get("MTLS_SIDECAR_CHAINS", "150"))
+    count = int(os.environ.get("MTLS_SIDECAR_CHAINS", "120"))
     print("seed", seed)
     chance = random.Random(seed)
-    cases = [random_case(chance) for _ in range(count)]
+    cases = [random_case(chance, mangle=mangle) for _ in range(count)]
     loose = [
         place
         for place, (given, theirs) in enumerate(zip(cases, openssl_accepts(cases), strict=True))

@@ -114,7 +114,8 @@ class Profile:
 def is_version_1(cert: ClientCert) -> bool:
     """Whether it is of X.509's first version, which has no extensions."""
     outer = only(cert.signed, SEQUENCE)
-    return next(children(cert.signed, outer.start, outer.stop)).tag != VERSION
+    first, *_ = children(cert.signed, outer.start, outer.stop)
+    return first.tag != VERSION
 
 
 def _foreign(found: dict[bytes, ext.Extension]) -> str:

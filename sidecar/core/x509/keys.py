@@ -68,7 +68,7 @@ def weakness(key: object) -> str:
 def key_algorithm(spki: bytes) -> tuple[bytes, bytes]:
     """The algorithm's OID and parameters, DER, of a SubjectPublicKeyInfo.  Raises ValueError."""
     outer = only(spki, SEQUENCE)
-    algorithm = next(children(spki, outer.start, outer.stop))
+    algorithm, *_ = children(spki, outer.start, outer.stop)
     oid, *rest = children(spki, algorithm.start, algorithm.stop)
     return spki[algorithm.start : oid.stop], spki[oid.stop : algorithm.stop] if rest else b""
 
