@@ -42,6 +42,9 @@ MAX_DEPTH = 8
 MAX_SIGNATURES = 32
 """Most signatures checked for one certificate: a bound on what a hostile one can cost."""
 
+MAX_STEPS = 500
+"""Most steps from a certificate to one that may have issued it, with `verify: sidecar`."""
+
 _KEY_CERT_SIGN = 0x04
 
 
@@ -171,37 +174,70 @@ class Anchors:
     # -- verify: sidecar
 
     def verified_path(self, cert: ClientCert, now: float) -> Path | None:
-        """A path of a client's certificate that holds by all that `sslclient` asks, or None."""
-        leaf, _ = _profile(cert)
-        if leaf is None or client_fault(leaf) or not valid(cert, now):
+        """A path of a client's certificate that holds by all that `sslclient` asks, or None.
+
+        Of a certificate that no authority signed nothing but its issuer and signature is read.
+        """
+        is_anchor = cert.sha256 in self._anchors
+        signatures = _Signatures()
+        if not valid(cert, now) or not (is_anchor or self._is_signed(cert, signatures)):
             return None
-        if cert.sha256 in self._anchors:
+        leaf, _ = _profile(cert)
+        if leaf is None or client_fault(leaf):
+            return None
+        if is_anchor:
             return ()
-        budget = iter(range(MAX_SIGNATURES))
-        for chain in self._chains(cert, leaf, now, (), budget):
+        for chain in self._chains(cert, leaf, now, (), signatures):
             if _names_are_permitted(leaf, chain):
                 return tuple(authority.cert for authority in chain)
         return None
 
+    def _named(self, issuer: bytes) -> Sequence[Authority]:
+        return self._by_name.get(_comparable(issuer), ())
+
+    def _is_signed(self, cert: ClientCert, signatures: _Signatures) -> bool:
+        return any(signatures.hold(cert, authority) for authority in self._named(cert.issuer_name))
+
     def _chains(
-        self, cert: ClientCert, low: Profile, now: float, below: _Chain, budget: Iterator[int]
+        self, cert: ClientCert, low: Profile, now: float, below: _Chain, signatures: _Signatures
     ) -> Iterator[_Chain]:
         if low.weak_signature:
             return
-        for authority in self._by_name.get(_comparable(cert.issuer_name), ()):
+        for authority in self._named(cert.issuer_name):
             high, issuer = authority.profile, authority.cert
             if high is None or authority in below or not _may_verify(authority, below, now):
                 continue
             if not may_have_issued(high, issuer.serial, low, cert.algorithm):
                 continue
-            if next(budget, None) is None:
-                return
-            if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert):
+            if not signatures.hold(cert, authority):
                 continue
             if issuer.sha256 in self._anchors:
                 yield (*below, authority)
             elif len(below) < MAX_DEPTH:
-                yield from self._chains(issuer, high, now, (*below, authority), budget)
+                yield from self._chains(issuer, high, now, (*below, authority), signatures)
+
+
+class _Signatures:
+    """The signatures that are checked for one certificate: each once, `MAX_SIGNATURES` at most.
+
+    Beyond `MAX_STEPS` questions every answer is no: authorities that all issued each other make
+    more paths than can be tried.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], bool] = {}
+        self._steps = MAX_STEPS
+
+    def hold(self, cert: ClientCert, authority: Authority) -> bool:
+        """Whether the authority's key signed the certificate."""
+        pair = cert.sha256, authority.cert.sha256
+        self._steps -= 1
+        if self._steps < 0:
+            return False
+        if pair not in self._known and len(self._known) < MAX_SIGNATURES:
+            signed = is_signed_by(authority.key, cert.signed, cert.algorithm, cert)
+            self._known[pair] = signed
+        return self._known.get(pair, False)
 
 
 def valid(cert: ClientCert, now: float) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
+import chains
 import ocsp_pki as pki
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509 import path_building
+from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.path_building import Anchors
+from sidecar.core.x509.signature import is_signed_by
 
 DNS, MAIL, URI = x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
@@ -122,3 +127,54 @@ def test_constraints_on_mail_hold_for_the_subject(critical: bool) -> None:
     assert not is_verified(only(MAIL("example.org")), critical, mail, names=False)
     assert is_verified(only(DNS("example.org")), critical, mail, names=False)
     assert is_verified(only(MAIL("example.com")), critical, mail)
+
+
+# -- what a search may cost
+
+
+def crossed(count: int) -> tuple[list[ClientCert], ClientCert]:
+    """Authorities of which each has a certificate by every other, and a leaf of one of them."""
+    specs = [chains.sub(f"CA {each}", key=chains.key("ec", 20 + each)) for each in range(count)]
+    certs = [
+        from_der(chains.signed(replace(one, serial=other), specs[other]))
+        for one in specs
+        for other in range(count)
+    ]
+    return certs, from_der(chains.signed(chains.leaf(), specs[0]))
+
+
+@pytest.mark.parametrize("way", ["issuing_path", "verified_path"])
+def test_authorities_that_all_issued_each_other_cost_no_more(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 certificates, more paths than can be tried, and none to the anchor: 32 signatures."""
+    between, leaf = crossed(8)
+    checked: list[object] = []
+
+    def count(*of: Any) -> bool:
+        checked.append(of)
+        return is_signed_by(*of)
+
+    monkeypatch.setattr(path_building, "is_signed_by", count)
+    anchors = Anchors([from_der(chains.signed(chains.root()))], between)
+    assert getattr(anchors, way)(leaf, chains.NOW.timestamp()) is None
+    assert len(checked) <= path_building.MAX_SIGNATURES
+
+
+def test_a_stranger_s_certificate_is_not_read_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows a CA's name gets one signature checked, and no extension read."""
+    anchors = Anchors([from_der(chains.signed(chains.root()))], [])
+    stranger = from_der(chains.signed(chains.leaf(), chains.root(key=chains.key("ec", 30))))
+    monkeypatch.setattr(path_building, "_profile", None)
+    assert anchors.verified_path(stranger, chains.NOW.timestamp()) is None
+
+
+def test_more_names_than_are_compared_are_refused() -> None:
+    """What an authority's constraints would cost is bounded; a certificate beyond is refused."""
+    names = [chains.dns(f"a{each}.ex.test") for each in range(1500)]
+    for bases, accepted in ((10, True), (20, False)):
+        limit = chains.constraints([chains.dns("ex.test")] * bases)
+        given = chains.chain(chains.root("Root", limit), chains.leaf("alice", chains.san(*names)))
+        anchors = Anchors([from_der(given.anchors[0])], [])
+        path = anchors.verified_path(from_der(given.leaf), chains.NOW.timestamp())
+        assert (path is not None) == accepted
