@@ -27,6 +27,10 @@ OPEN_SERVER = (
     + " } }\n"
 )
 FALLBACK = "location @app { auth_request off; " + PASS + " }"
+RECURSIVE = (
+    "recursive_error_pages on; error_page 502 @sorry; } location @sorry { auth_request off; "
+    "error_page 404 =200 /public.html; return 404; } location ^~ /authz/z {"
+)
 SORRY = "error_page 502 =200 /public.html;"
 HEADERS = "proxy_pass_request_headers off;"
 VERIFY = "proxy_set_header SSL-Client-Verify $ssl_client_verify;"
@@ -216,6 +220,7 @@ FAULTS = [
     Fault("auth-location-returns", "internal;\n", "internal; return 204;\n", stranger),
     Fault("not-internal", "internal;\n", "", stranger_asks),
     Fault("error-page-open", "error_page 599 /authz/;", SORRY, stranger_without_sidecar),
+    Fault("error-page-open", "error_page 599 /authz/;", RECURSIVE, stranger_without_sidecar),
     Fault("denial-passed-on", ASKED, f"{FALLBACK} {ASKED} error_page 401 403 = @app; ", stranger),
     Fault("proxy-pass-request-headers", HEADERS, "", stranger_with_headers, (VERIFY, CERT)),
     Fault("header-wrong", "Real-IP $remote_addr", "Real-IP $http_x_real_ip", says_another_address),

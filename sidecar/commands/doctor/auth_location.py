@@ -12,7 +12,7 @@ from sidecar.core.policy.compile import Policy
 
 from . import server_name
 from .findings import Finding
-from .nginx_config import Block
+from .nginx_config import Block, Root
 from .rewriting import condition_can_hold, status_of
 from .routing import REGEX, serving
 from .targets import addresses, passes, plain_variables
@@ -54,7 +54,7 @@ class AuthLocation:
         self,
         uri: str,
         here: Block,
-        root: Block,
+        root: Root,
         kept: set[str],
         policy: Policy | None,
         findings: list[Finding],
@@ -115,21 +115,17 @@ class AuthLocation:
             return False
         if any(re.fullmatch("=(2..)?", word) for word in page.args):
             return True
-        return self._opens_by_recursion(page)
+        return here.value("recursive_error_pages", "off") == "on" and self._opens_further(page)
 
-    def _opens_by_recursion(self, page: Block) -> bool:
+    def _opens_further(self, page: Block) -> bool:
         """Whether the page's own location has an error_page that makes a 2xx of its errors."""
         server = next((each for each in _around(page) if each.name == "server"), None)
         uri = page.args[-1]
         place = serving(server, uri) if server and uri.startswith(("/", "@")) else None
-        return (
-            place is not None
-            and place.value("recursive_error_pages", "off") == "on"
-            and any(
-                re.fullmatch("=(2..)?", word)
-                for each in place.inherited("error_page")
-                for word in each.args
-            )
+        return place is not None and any(
+            re.fullmatch("=(2..)?", word)
+            for each in place.inherited("error_page")
+            for word in each.args
         )
 
     def _led_away(self, here: Block) -> None:
@@ -238,7 +234,7 @@ class AuthLocation:
 
     def _connection(self, here: Block) -> None:
         name = here.value("proxy_pass").partition("://")[2].partition("/")[0]
-        upstream = next((u for u in self._root.all("upstream") if u.args[0] == name), None)
+        upstream = self._root.upstream(name)
         modern = self._version is not None and self._version >= KEEP_ALIVE_BY_DEFAULT
         keepalive = upstream.own("keepalive") if upstream is not None else []
         if upstream is None or (not keepalive and not modern) or _is_zero(keepalive):

@@ -10,7 +10,7 @@ from sidecar.core.policy.compile import Policy
 from sidecar.runtime.files import read_file
 
 from .findings import Finding
-from .nginx_config import Block
+from .nginx_config import Block, Root
 from .rewriting import status_of
 from .server import Server
 
@@ -64,7 +64,7 @@ def early_data(server: Block, findings: list[Finding]) -> None:
 
 
 def authorities(
-    asking: list[Server], root: Block, policy: Policy | None, findings: list[Finding]
+    asking: list[Server], root: Root, policy: Policy | None, findings: list[Finding]
 ) -> None:
     """Several CAs, and a policy that doesn't tell them apart."""
     if policy is None or policy.trusts:
@@ -80,7 +80,7 @@ def authorities(
             findings.append(Finding("several-cas", found[0].file, found[0].line, what, write))
 
 
-def _topmost(directive: Block, root: Block) -> set[str]:
+def _topmost(directive: Block, root: Root) -> set[str]:
     """The CAs of a file that no other CA in it has issued; empty where it can't be read."""
     try:
         data = read_file(Path(root.file).parent / directive.args[0], MAX_BUNDLE)

@@ -2,54 +2,65 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 from sidecar.core.policy.compile import Policy
 
 from .findings import Finding
-from .nginx_config import Block
+from .nginx_config import Block, Root
 from .server import Server, closed
 from .targets import PASSES, addresses, files
 
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"
 
 
-def never_asks(server: Server, asking: list[Server], findings: list[Finding]) -> None:
-    """A server that never asks, beside those that do: it must not lead to the same place."""
-    places = server.locations + ([server.block] if server.uncovered() else [])
-    for place in places:
-        if closed(place) or closed(server.block) or place.inherited("auth_request"):
-            continue
-        for each in place.within(*PASSES):
-            shared = addresses(each, server.root)
-            _add_if_kept(each, shared, asking, findings)
-        if (directory := files(place)) is not None and not place.own("internal"):
-            for other in asking:
-                if any(each.startswith(directory) for each in other.protected_files()):
-                    at = (place.own("alias") or place.inherited("root"))[-1]
-                    _add(at, directory, other, findings)
-                    break
+class Kept:
+    """What the servers that ask protect: addresses and directories, each with its server."""
 
+    def __init__(self, asking: list[Server]) -> None:
+        self._addresses: dict[str, Server] = {}
+        self._files: dict[str, Server] = {}
+        for server in asking:
+            for address in sorted(server.protected()):
+                self._addresses.setdefault(address, server)
+            for directory in sorted(server.protected_files()):
+                for above in (directory, *_above(directory)):
+                    self._files.setdefault(above, server)
 
-def streams(root: Block, asking: list[Server], findings: list[Finding]) -> None:
-    """A server of `stream { }` that leads to what a server of `http { }` protects."""
-    for stream in root.own("stream"):
-        for server in stream.own("server"):
-            for each in server.own("proxy_pass"):
-                _add_if_kept(each, addresses(each, stream), asking, findings)
+    def never_asks(self, server: Server, findings: list[Finding]) -> None:
+        """A server that never asks: it must not lead to what another one keeps."""
+        places = server.locations + ([server.block] if server.uncovered() else [])
+        for place in places:
+            if closed(place) or closed(server.block) or place.inherited("auth_request"):
+                continue
+            for each in place.within(*PASSES):
+                self._leads(each, addresses(each, server.root), findings)
+            directory = files(place)
+            other = self._files.get(directory or "")
+            if other is not None and directory and not place.own("internal"):
+                at = (place.own("alias") or place.inherited("root"))[-1]
+                _add(at, directory, other, findings)
 
+    def streams(self, root: Root, findings: list[Finding]) -> None:
+        """A server of `stream { }` that leads to what a server of `http { }` keeps."""
+        for stream in root.own("stream"):
+            for server in stream.own("server"):
+                for each in server.own("proxy_pass"):
+                    self._leads(each, addresses(each, root), findings)
 
-def _add_if_kept(at: Block, where: set[str], asking: list[Server], findings: list[Finding]) -> None:
-    for other in asking:
-        if shared := where & other.protected():
-            _add(at, ", ".join(sorted(shared)), other, findings)
+    def _leads(self, at: Block, where: set[str], findings: list[Finding]) -> None:
+        for address in sorted(where & self._addresses.keys()):
+            _add(at, address, self._addresses[address], findings)
             return
 
 
+def _above(directory: str) -> list[str]:
+    """The directories around one, each with a slash at its end."""
+    parts = directory.rstrip("/").split("/")
+    return ["/".join(parts[:i]) + "/" for i in range(1, len(parts))]
+
+
 def _add(at: Block, where: str, other: Server, findings: list[Finding]) -> None:
-    what = (
-        f"nobody is asked on the way to {where}, which the server of line {other.block.line} keeps"
-    )
+    line = other.block.line
+    what = f"nobody is asked on the way to {where}, which the server of line {line} keeps"
     findings.append(Finding("never-asks", at.file, at.line, what, WRITE))
 
 
@@ -57,10 +68,13 @@ def sessions(servers: list[Block], policy: Policy | None, findings: list[Finding
     """Servers of one port with different CAs share TLS sessions; then the issuer must be asked."""
     if policy is None or policy.trusts:
         return
-    for one, other in combinations(servers, 2):
-        ports = [{each.args[0] for each in s.own("listen")} for s in (one, other)]
-        cas = [s.value("ssl_client_certificate") for s in (one, other)]
-        if ports[0] & ports[1] and cas[0] != cas[1]:
+    first: dict[str, Block] = {}
+    for other in servers:
+        ca = other.value("ssl_client_certificate")
+        ports = [each.args[0] for each in other.own("listen")]
+        before = [first.setdefault(port, other) for port in ports]
+        one = next((s for s in before if s.value("ssl_client_certificate") != ca), None)
+        if one is not None:
             findings.append(
                 Finding(
                     "session-shared",

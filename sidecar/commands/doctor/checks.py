@@ -14,11 +14,11 @@ from sidecar.core.policy.compile import Policy
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
-from .between_servers import never_asks, sessions, streams
+from .between_servers import Kept, sessions
 from .bypasses import Bypasses
 from .exemptions import accept
 from .findings import Finding
-from .nginx_config import Block
+from .nginx_config import Block, Root
 from .precedence import taken_by_regex
 from .server import Asked, Server, closed, question
 from .targets import passes
@@ -35,7 +35,7 @@ ACME = "/.well-known/acme-challenge"
 
 
 def examine(
-    root: Block, policy: Policy | None, version: tuple[int, ...] | None = None
+    root: Root, policy: Policy | None, version: tuple[int, ...] | None = None
 ) -> list[Finding]:
     """Every finding, in the files' order; those that the configuration exempts are marked.
 
@@ -56,10 +56,11 @@ def examine(
         check = _ServerCheck(server, root, policy, findings, version)
         check.examine()
         asked |= check.asked
+    kept = Kept(asking)
     for server in servers:
         if not server.asking:
-            never_asks(server, asking, findings)
-    streams(root, asking, findings)
+            kept.never_asks(server, findings)
+    kept.streams(root, findings)
     sessions([each.block for each in asking], policy, findings)
     authorities(asking, root, policy, findings)
     identity(servers, findings)
@@ -74,7 +75,7 @@ class _ServerCheck:
     def __init__(
         self,
         server: Server,
-        root: Block,
+        root: Root,
         policy: Policy | None,
         findings: list[Finding],
         version: tuple[int, ...] | None,
@@ -183,7 +184,7 @@ def _only_welcomes(root: str) -> bool:
         return True
 
 
-def _never_asked(root: Block, policy: Policy, asked: set[str], findings: list[Finding]) -> None:
+def _never_asked(root: Root, policy: Policy, asked: set[str], findings: list[Finding]) -> None:
     by_uri = set(policy.chooser.names) if "" in asked else set()
     findings += (
         Finding(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .findings import KINDS, Finding
-from .nginx_config import COMMENT, MARKER, Block
+from .nginx_config import COMMENT, MARKER, Block, Root
 
 WRITE = f"# {MARKER} allow FINDING-NAME why it is meant"
 _WIDE = {"server", "http", "stream", "mail", "events"}
@@ -43,10 +43,13 @@ class _Exemption:
         )
 
 
-def accept(root: Block, findings: list[Finding]) -> list[Finding]:
+def accept(root: Root, findings: list[Finding]) -> list[Finding]:
     """The findings, those that are meant marked so, and what is wrong with the exemptions."""
     exemptions, broken = _exemptions(root)
-    told = [_accepted(each, exemptions) for each in findings]
+    by_id: dict[tuple[str, str], list[_Exemption]] = {}
+    for exemption in exemptions:
+        by_id.setdefault((exemption.file, exemption.id), []).append(exemption)
+    told = [_accepted(each, by_id.get((each.file, each.id), [])) for each in findings]
     unused = [
         Finding(
             "exemption-unused",
@@ -68,7 +71,7 @@ def _accepted(finding: Finding, exemptions: list[_Exemption]) -> Finding:
     return replace(finding, accepted=meant[0].reason) if meant else finding
 
 
-def _exemptions(root: Block) -> tuple[list[_Exemption], list[Finding]]:
+def _exemptions(root: Root) -> tuple[list[_Exemption], list[Finding]]:
     found: dict[tuple[str, int], _Exemption] = {}
     broken: dict[tuple[str, int], Finding] = {}
     for note in root.all(COMMENT):

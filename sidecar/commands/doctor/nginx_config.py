@@ -64,10 +64,12 @@ class Block:
 
     def all(self, name: str) -> Iterator[Block]:
         """Every block of this name below."""
+        yield from (each for each in self._below() if each.name == name)
+
+    def _below(self) -> Iterator[Block]:
         for each in self.inner:
-            if each.name == name:
-                yield each
-            yield from each.all(name)
+            yield each
+            yield from each._below()
 
     def within(self, *names: str) -> Iterator[Block]:
         """Directives of these names here and in the `if` and `limit_except` blocks below."""
@@ -78,12 +80,39 @@ class Block:
                 yield from each.within(*names)
 
 
-def read_nginx(path: Path) -> Block:
+@dataclass(slots=True, eq=False)
+class Root(Block):
+    """A whole configuration.  What is looked up again and again is indexed when first asked for."""
+
+    by_name: dict[str, list[Block]] = field(default_factory=dict)
+    upstreams: dict[tuple[str, str], Block] = field(default_factory=dict)
+
+    def all(self, name: str) -> Iterator[Block]:
+        """Every block of this name."""
+        self._index()
+        yield from self.by_name.get(name, ())
+
+    def upstream(self, name: str, context: str = "http") -> Block | None:
+        """The upstream of this name, which nginx takes in any case, of http or stream."""
+        self._index()
+        return self.upstreams.get((context, name.lower()))
+
+    def _index(self) -> None:
+        if self.by_name:
+            return
+        for each in self._below():
+            self.by_name.setdefault(each.name, []).append(each)
+        for each in self.by_name.get("upstream", ()):
+            if each.args and each.parent is not None:
+                self.upstreams.setdefault((each.parent.name, each.args[0].lower()), each)
+
+
+def read_nginx(path: Path) -> Root:
     """The configuration with its includes in place.  Raises ValueError where it can't be read."""
     return _Tree(_Disk(), PurePosixPath(path).parent).root(str(path))
 
 
-def read_dump(text: str) -> Block:
+def read_dump(text: str) -> Root:
     """The output of `nginx -T`, with its includes in place.  Raises ValueError."""
     parts = _MARK.split(text)[1:]
     if not parts:
@@ -96,7 +125,7 @@ def read_dump(text: str) -> Block:
     return _Tree(_Dump(files), PurePosixPath(parts[0]).parent).root(parts[0])
 
 
-def read_piped(stream: BinaryIO) -> Block:
+def read_piped(stream: BinaryIO) -> Root:
     """The output of `nginx -T` on a stream, up to a limit.  Raises ValueError."""
     data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -174,8 +203,8 @@ class _Tree:
         self._directives = 0
         self._includes = 0
 
-    def root(self, name: str) -> Block:
-        root = Block("", [], name, 0)
+    def root(self, name: str) -> Root:
+        root = Root("", [], name, 0)
         try:
             self._put(name, root, name)
         except SyntaxFault as fault:
@@ -234,4 +263,4 @@ class _Tree:
         return self._named[pattern]
 
 
-__all__ = ["COMMENT", "Block", "read_dump", "read_nginx", "read_piped"]
+__all__ = ["COMMENT", "Block", "Root", "read_dump", "read_nginx", "read_piped"]

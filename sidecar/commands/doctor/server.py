@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .auth_location import question_uri
-from .nginx_config import Block
+from .nginx_config import Block, Root
 from .rewriting import status_of
 from .routing import REGEX, serving
 from .targets import files, led_to, passes
@@ -31,7 +31,7 @@ class Server:
     """One server { } and its locations."""
 
     block: Block
-    root: Block
+    root: Root
     locations: list[Block] = field(init=False)
     questions: dict[str, Block | None] = field(init=False)
     """Each URI that `auth_request` names here, and the location that serves it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .nginx_config import COMMENT, Block
+from .nginx_config import COMMENT, Block, Root
 from .targets import plain_variables
 
 RAW = "$ssl_server_name"
@@ -32,7 +32,7 @@ _STRICT = re.compile(
 )
 
 
-def is_strict_map(variable: str, root: Block) -> bool:
+def is_strict_map(variable: str, root: Root) -> bool:
     """Whether a variable comes from a `map` of the raw server name that keeps line ends out."""
     found = [
         each
@@ -42,7 +42,7 @@ def is_strict_map(variable: str, root: Block) -> bool:
     return bool(found) and all(map(_is_strict, found))
 
 
-def is_raw(value: str, at: Block, root: Block) -> bool:
+def is_raw(value: str, at: Block, root: Root) -> bool:
     """Whether a header's value is what the client wrote: directly, by `set` or by a lax `map`."""
     value = plain_variables(value)
     for name in re.findall(r"\$\w+", value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .nginx_config import Block
+from .nginx_config import Block, Root
 
 PASSES = ("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass")
 
@@ -23,7 +23,7 @@ def passes(location: Block) -> list[Block]:
     return list(location.within(*PASSES))
 
 
-def addresses(passing: Block, root: Block) -> set[str]:
+def addresses(passing: Block, root: Root) -> set[str]:
     """The addresses that a `*_pass` leads to: the upstream's, if it names one.
 
     What rests on a variable that no `set` with a constant decides stays as it is written.
@@ -37,13 +37,15 @@ def addresses(passing: Block, root: Block) -> set[str]:
     name = (host[0] if host else "").lower()
     if not name:
         return {target}
-    for upstream in root.all("upstream"):
-        if upstream.args and upstream.args[0].lower() == name:
-            return {_address(each.args[0], "80") for each in upstream.own("server") if each.args}
+    around = passing.parent
+    streaming = around is not None and around.parent is not None and around.parent.name == "stream"
+    upstream = root.upstream(name, "stream" if streaming else "http")
+    if upstream is not None:
+        return {_address(each.args[0], "80") for each in upstream.own("server") if each.args}
     return {_address(name, _DEFAULT_PORTS.get(scheme, "") if found else "")}
 
 
-def led_to(location: Block, root: Block) -> set[str]:
+def led_to(location: Block, root: Root) -> set[str]:
     """All addresses that a location leads to."""
     return {where for each in passes(location) for where in addresses(each, root)}
 
