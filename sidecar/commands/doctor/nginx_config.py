@@ -32,6 +32,10 @@ _MARK = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 """What `nginx -T` writes before each file (ngx_conf_parse, main)."""
 
 
+_INDEXED = 32
+"""From how many directives on a block is looked up by an index."""
+
+
 @dataclass(slots=True, eq=False)
 class Block:
     """One directive, and the directives in it.  `end` is the line on which it ends."""
@@ -43,10 +47,17 @@ class Block:
     parent: Block | None = None
     inner: list[Block] = field(default_factory=list)
     end: int = 0
+    named: dict[str, list[Block]] = field(default_factory=dict)
+    """Of a large block: what stands in it, by name, built when first asked for."""
 
     def own(self, name: str) -> list[Block]:
         """Directives of this name that stand right in this block."""
-        return [each for each in self.inner if each.name == name]
+        if len(self.inner) < _INDEXED:
+            return [each for each in self.inner if each.name == name]
+        if not self.named:
+            for each in self.inner:
+                self.named.setdefault(each.name, []).append(each)
+        return self.named.get(name, [])
 
     def inherited(self, name: str) -> list[Block]:
         """Directives of this name that hold here: the nearest block's that has any."""

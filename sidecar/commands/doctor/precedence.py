@@ -10,38 +10,50 @@ from .server import Server, closed, question
 
 def taken_by_regex(server: Server, findings: list[Finding]) -> None:
     """Each regular expression that serves a part of a prefix location under another question."""
-    for regex in server.locations:
-        if regex.args[0] not in REGEX or closed(regex) or regex.own("internal"):
-            continue
-        if regex in server.questions.values() or regex.parent is None:
-            continue
-        for prefix in regex.parent.own("location"):
-            if _takes(server, regex, prefix):
-                asked = question(regex) or "nobody"
-                findings.append(
-                    Finding(
-                        "regex-takes",
-                        regex.file,
-                        regex.line,
-                        f"it serves a part of {prefix.args[-1]} (line {prefix.line}), where "
-                        f"{question(prefix)} is asked, and asks {asked}",
-                        f"location ^~ {prefix.args[-1]} {{ … }}   (and there, if it needs one, "
-                        "a location of its own for the regular expression)",
-                    )
-                )
+    for parent in (server.block, *server.locations):
+        locations = parent.own("location")
+        regexes = [e for e in locations if e.args[0] in REGEX and _may_take(server, e)]
+        prefixes = [e for e in locations if _may_be_taken(server, e)] if regexes else []
+        findings += [
+            _finding(regex, prefix)
+            for regex in regexes
+            for prefix in prefixes
+            if _can_match_below(regex.args[-1], prefix.args[-1])
+            and question(prefix) != question(regex)
+            and not _covers(prefix, regex)
+        ]
 
 
-def _takes(server: Server, regex: Block, prefix: Block) -> bool:
+def _may_take(server: Server, regex: Block) -> bool:
+    """Whether an expression serves requests; where nothing is asked at all, `not-asked` says so."""
+    if closed(regex) or regex.own("internal") or regex in server.questions.values():
+        return False
+    return bool(regex.inherited("auth_request"))
+
+
+def _may_be_taken(server: Server, prefix: Block) -> bool:
     path = prefix.args[-1]
     if prefix.args[0] in ("=", "^~", *REGEX) or not path.startswith("/") or path == "/":
         return False
-    if not server.asks(prefix) or question(prefix) == question(regex) or closed(prefix):
-        return False
-    if not question(regex) and not regex.inherited("auth_request"):
-        return False  # `not-asked` says so
-    if any(each.args == regex.args for each in prefix.own("location")):
-        return False
-    return _can_match_below(regex.args[-1], path)
+    return server.asks(prefix) and not closed(prefix)
+
+
+def _covers(prefix: Block, regex: Block) -> bool:
+    """Whether the prefix location has the same expression within, which then goes first."""
+    return any(each.args == regex.args for each in prefix.own("location"))
+
+
+def _finding(regex: Block, prefix: Block) -> Finding:
+    asked = question(regex) or "nobody"
+    return Finding(
+        "regex-takes",
+        regex.file,
+        regex.line,
+        f"it serves a part of {prefix.args[-1]} (line {prefix.line}), where "
+        f"{question(prefix)} is asked, and asks {asked}",
+        f"location ^~ {prefix.args[-1]} {{ … }}   (and there, if it needs one, "
+        "a location of its own for the regular expression)",
+    )
 
 
 def _can_match_below(pattern: str, path: str) -> bool:

@@ -88,6 +88,7 @@ def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], object] | None
         return None
 
 
+@cache
 def literal_prefixes(pattern: str) -> list[str] | None:
     """What each match of an anchored expression begins with, by alternative; None: not anchored."""
     rest = re.sub(r"^(\^|\\A)", "", pattern)

@@ -199,3 +199,14 @@ def test_expressions_are_asked_of_re2_or_python() -> None:
     assert matches(r"(?<name>a)\z", "ba") is True
     assert matches("[[:alpha:]]+", "1") is False
     assert matches(r"(*VERB)\K(", "a") is None
+
+
+def test_thousands_of_servers_are_examined(tmp_path: Path) -> None:
+    """Looking up is by index: what is examined grows with the configuration, not its square."""
+    server = (
+        "server { listen 443 ssl; location / { auth_request /authz; proxy_pass http://a%d; } }\n"
+    )
+    servers = "".join(server % i for i in range(2000))
+    text = GOOD.replace("    server {", f"{servers}    server {{", 1)
+    told = found(text.replace(ASKING, "auth_request /authz/site;"), tmp_path)
+    assert [each for each, _ in told].count("no-auth-location") == 2000
