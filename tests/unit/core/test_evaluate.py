@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import time
 from typing import Any
 
 import pytest
-from asking import NOW, ask, policy, site
+from asking import NOW, ask, policy, request, site
 from cryptography import x509
 from pki import CA, SERVER_AUTH, now
 
 from sidecar.core.decision import Decision, Reason, Step
-from sidecar.core.evaluate import STEPS
+from sidecar.core.evaluate import STEPS, evaluate
 from sidecar.core.policy.compile import Policy
+from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.ocsp.response import OcspAnswer, ocsp_key
 
 staff = CA("Staff")
 partners = CA("Partners")
@@ -272,3 +275,35 @@ def test_no_decision_without_a_policy_location_by_uri() -> None:
     assert there("app.example.com", "/admin/../x").reason is Reason.UNKNOWN_LOCATION
     assert there("other.example.com", "/admin/x").reason is Reason.UNKNOWN_LOCATION
     assert there("app.example.com", "").reason is Reason.UNKNOWN_LOCATION
+
+
+# -- OCSP answers and a clock that goes back
+
+
+@pytest.mark.parametrize(
+    ("status", "since", "until", "reason"),
+    [
+        (Status.GOOD, -10.0, 10.0, Reason.ALLOWED),
+        (Status.GOOD, 1.0, 10.0, Reason.REVOCATION_UNKNOWN),
+        (Status.GOOD, -10.0, 0.0, Reason.REVOCATION_UNKNOWN),
+        (Status.REVOKED, 1.0, 10.0, Reason.REVOKED),
+        (Status.REVOKED, -10.0, 0.0, Reason.REVOKED),
+    ],
+)
+def test_an_ocsp_answer_is_good_only_between_its_times(
+    status: Status, since: float, until: float, reason: Reason
+) -> None:
+    """Before and after them `good` is worth nothing; `revoked` revokes all the same."""
+    ca = CA("Staff")
+    leaf = ca.issue("alice")
+    text = (
+        'version: 1\ntrust: {staff: {ca: ca.crt, ocsp: "http://r/"}}\n'
+        "locations: [{name: site, allow: verified}]\n"
+    )
+    rules = policy(text, ca_crt=ca.pem)
+    key = ocsp_key(
+        leaf.sha256, hashlib.sha256(ca.der).hexdigest(), rules.trusts["staff"].clock_tolerance
+    )
+    answer = OcspAnswer(status, until=NOW + until, since=NOW + since)
+    decision = evaluate(rules, request(leaf), NOW, {key: answer})
+    assert decision.reason is reason

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from sidecar.core.errors import brief
 from sidecar.core.x509.der import SEQUENCE, only, slices, value_of
-from sidecar.core.x509.signature import is_signed_by, take_apart
+from sidecar.core.x509.signature import Scheme, is_signed_by, scheme, take_apart
 
 MAX_CERTIFICATES = 8
 """Most certificates of a response that are tried as the delegated responder."""
@@ -126,46 +126,21 @@ def _may_sign(cert: x509.Certificate) -> bool:
 
 def _check_signature(signed: Signed, signer: x509.Certificate) -> None:
     try:
-        key, value = signer.public_key(), _Value(signed)
+        key, how = signer.public_key(), scheme(signed.algorithm)
     except (UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise Refused(f"the signature is not understood: {brief(error)}") from None
-    if value.signature_hash_algorithm is not None and not value.is_strong:
+    if not _is_strong(how):
         raise Refused("the signature is not understood: its hash is not one of SHA-2")
-    if not is_signed_by(key, signed.data, signed.algorithm, value):
+    if not is_signed_by(key, signed.data, signed.algorithm, signed):
         raise Refused("the signature is wrong")
 
 
-class _Value:
-    """A signature as `is_signed_by` takes it: `cryptography` reads the AlgorithmIdentifier.
-
-    It does so from a CRL that has nothing else in it, as for certificates and CRLs.
-    """
-
-    def __init__(self, signed: Signed) -> None:
-        """Raises ValueError, `UnsupportedAlgorithm`."""
-        self.signature = signed.signature
-        body = _sequence(b"\x02\x01\x01" + signed.algorithm + b"\x30\0" + _MOMENT)
-        crl = x509.load_der_x509_crl(_sequence(body + signed.algorithm + b"\x03\x01\0"))
-        self.signature_hash_algorithm = crl.signature_hash_algorithm
-        self.signature_algorithm_parameters = crl.signature_algorithm_parameters
-
-    @property
-    def is_strong(self) -> bool:
-        """Whether every hash that has a part in it is one of SHA-2."""
-        found = [self.signature_hash_algorithm]
-        if isinstance(self.signature_algorithm_parameters, padding.PSS):
-            found.append(self.signature_algorithm_parameters.mgf._algorithm)
-        return all(isinstance(hashing, _SIGNATURE_HASHES) for hashing in found)
-
-
-_MOMENT = b"\x17\x0d260101000000Z"
-
-
-def _sequence(body: bytes) -> bytes:
-    length = len(body)
-    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    header = bytes([length]) if length < 0x80 else bytes([0x80 | len(octets)]) + octets
-    return bytes([SEQUENCE]) + header + body
+def _is_strong(how: Scheme) -> bool:
+    """Whether every hash that has a part in it is one of SHA-2; none, where it has its own."""
+    found = [] if how.hashing is None else [how.hashing]
+    if isinstance(how.parameters, padding.PSS):
+        found.append(how.parameters.mgf._algorithm)
+    return all(isinstance(hashing, _SIGNATURE_HASHES) for hashing in found)
 
 
 class Signed(NamedTuple):
