@@ -8,7 +8,6 @@ that somebody ended early.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import httptools
@@ -30,8 +29,9 @@ BYTES_BEHIND = "bytes behind the request: nginx sends none before it has read th
 
 _END = b"\r\n\r\n"
 
-_NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-"""What stands in no request head, wherever it ends: no sense in waiting for its end."""
+_CR = 0x0D
+_PLAIN = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
+"""What stands within the lines of a head."""
 
 _SPELT = (
     b"SSL-Client-Verify", b"SSL-Client-Cert", b"Host", b"SSL-Server-Name", b"X-Original-URI",
@@ -70,9 +70,16 @@ def is_complete(data: bytes | bytearray, seen: int = 0) -> bool:
         raise NotOneRequest(BYTES_BEHIND)
     if len(data) > MAX_HEAD:
         raise NotOneRequest("the request head is too long")
-    if not data[:1].isupper() or (end < 0 and _NO_HEAD.search(data, max(0, seen - 1))):
+    if not data[:1].isupper() or (end < 0 and _is_no_head(data, seen)):
         raise NotOneRequest("not HTTP")
     return end >= 0
+
+
+def _is_no_head(data: bytes | bytearray, seen: int) -> bool:
+    """Whether control characters or single line ends have come: no sense in waiting for more."""
+    start = seen - 1 if seen and data[seen - 1] == _CR else seen
+    rest = data[start:].translate(None, _PLAIN).replace(b"\r\n", b"")
+    return bool(rest) and not (rest == b"\r" and data[-1] == _CR)
 
 
 def read_head(data: bytes) -> Head:
