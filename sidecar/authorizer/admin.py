@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -13,8 +14,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sidecar.authorizer.telemetry.prometheus import registry_for
+from sidecar.core.errors import printable
 from sidecar.runtime.admin_listener import AdminListener, Handler, Renderer, serve_admin
 
+from .readiness import shut_out
 from .status_page import Status
 
 __all__ = ["admin_listener", "make_routes", "render_page", "serve_admin"]
@@ -51,9 +54,7 @@ def make_routes(status: Status, registry: CollectorRegistry) -> dict[str, Handle
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        if status.not_ready:
-            return web.Response(status=503, text=f"not ready: {status.not_ready}\n")
-        return web.Response(text="ok\n")
+        return _readiness(status, time.time())
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(
@@ -61,6 +62,18 @@ def make_routes(status: Status, registry: CollectorRegistry) -> dict[str, Handle
         )
 
     return {"/metrics": metrics, "/livez": livez, "/readyz": readyz, "/": page}
+
+
+def _readiness(status: Status, now: float) -> web.Response:
+    """503 while nobody can get in who should; 200, with a warning, while something is amiss."""
+    why, shut = shut_out(status.policy, now) if status.policy is not None else ("", "")
+    if status.not_ready or why:
+        text = printable(f"not ready: {status.not_ready or why}")
+        return web.Response(status=503, text=f"{text}\n")
+    warnings = [f"warning: {shut}"] if shut else []
+    if status.problems:
+        warnings.append(f"warning: an older version serves: {status.problems[0]}")
+    return web.Response(text="".join(f"{printable(line)}\n" for line in ["ok", *warnings]))
 
 
 # -- the page

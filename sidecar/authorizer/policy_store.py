@@ -1,62 +1,40 @@
 """The policy in force: read, watched, built aside, swapped at once.
 
-Start-up is the first reload.  A reload that finds a mistake changes nothing of the policy; but
-data files that are sound still take effect under the old policy, so that a denylist's new line
-isn't held up by a typo somewhere else.  Each file that is broken stays as it last was.
-
-Files are watched by looking at them (device, inode, size, times, symlinks followed) a few times
-a second: that sees a save in place, a rename, a swapped symlink and a network file system alike.
+Start-up is the first reload.  The policy's text and each file that it names are sources of their
+own: what is in force is the last good text with, for each trust, the last good certificates and
+CRLs, and always every denylist line and every CRL entry that can be read.  At start, what is
+broken is set aside for the copy that an earlier process kept in the state directory.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import json
+import hashlib
 import logging
-import os
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from sidecar.core.errors import Diagnostic, PolicyError
-from sidecar.core.policy.compile import Policy, compile_policy
-from sidecar.core.policy.spec import is_address, shown
-from sidecar.core.revocation.crl.index import (
-    Crl,
-    CrlError,
-    Watermark,
-    goes_back,
-    read_crl,
-    scope_key,
-    watermark,
-)
-from sidecar.core.revocation.denylist import Denylist, parse_denylist
-from sidecar.core.x509.bundle import Bundle, read_bundle
-from sidecar.runtime.crl_worker import read_crl_aside
-from sidecar.runtime.files import MAX_POLICY, Signature, crl_place, read_file, signature
+from sidecar.core.errors import Diagnostic, PolicyError, brief
+from sidecar.core.policy.compile import Draft, Policy, compile_draft
+from sidecar.runtime.crl_worker import CrlWorkers
+from sidecar.runtime.files import MAX_POLICY, read_file
+
+from .last_good import InForce, LastGood
+from .readings import SETTLE_SECONDS, Readings
+from .trust_files import Key, Read, Resolved, TrustFiles
+from .watermarks import Watermarks
 
 log = logging.getLogger("mtls-sidecar")
 
 POLL_SECONDS = 0.2
 """How often files are looked at."""
 
-SETTLE_SECONDS = 0.05
-"""How long a changed file must rest before it is read."""
+FAILED_SECONDS = 1.0
+"""Until the next try after a reload that failed by a mistake of our own."""
 
-LARGE_CRL = 1024 * 1024
-"""CRLs from this size on, in bytes, are read in a process of their own, while we serve."""
-
-RETRY_SECONDS = (1.0, 300.0)
-"""How soon a file is read again that couldn't be, and the longest wait as it goes on."""
-
-_LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG)
-"""What keeps a file from being read until somebody changes it or its place."""
-
-T = TypeVar("T")
+POLICY: Key = ("policy",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,151 +48,8 @@ class Reload:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was taken."""
+        """Whether everything was taken: else something older than the files serves."""
         return not self.diagnostics
-
-
-@dataclass(slots=True)
-class WatchedSources:
-    """A policy's files, each read again only when it changed; the last good version is kept.
-
-    `unread` says that a file couldn't be read for a reason that may pass, so that its being
-    unchanged means nothing.
-    """
-
-    base: Path
-    state_dir: Path
-    trusted_only: bool
-    marks: Watermarks
-    seen: dict[Path, Signature | None] = field(default_factory=dict)
-    forgiving: bool = False
-    serving: bool = False
-    unread: bool = False
-    backwards: int = 0
-    _good: dict[tuple[object, ...], tuple[Signature | None, object]] = field(default_factory=dict)
-
-    def begin(self) -> None:
-        """Begin a reload: strict, nothing seen yet."""
-        self.seen.clear()
-        self.forgiving = self.unread = False
-        self.backwards = 0
-
-    def certificates(self, path: str) -> Bundle:
-        """The certificates of a file.  Raises OSError, ValueError."""
-        return self._keep(
-            ("pem", path), self.base / path, lambda found: read_bundle(self._read(found))
-        )
-
-    def denylist(self, path: str) -> Denylist:
-        """A denylist.  Raises OSError, PolicyError."""
-        place = self.base / path
-        return self._keep(
-            ("deny", path), place, lambda found: parse_denylist(self._read(found), str(found))
-        )
-
-    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
-        """A CRL; None where nothing was fetched yet, or nothing acceptable ever was.
-
-        Raises OSError, CrlError.
-        """
-        path = crl_place(self.base, self.state_dir, trust, place)
-        key = ("crl", trust, place, authorities)
-        source = shown(place)
-        try:
-            return self._keep(key, path, lambda found: self._read_crl(found, source, authorities))
-        except FileNotFoundError as error:
-            if not is_address(place):
-                raise
-            if key in self._good:
-                why = "what was fetched is gone; restart mtls-sidecar-fetch"
-                raise FileNotFoundError(errno.ENOENT, why, error.filename) from None
-            return None
-        except GoesBackwards:
-            if self.forgiving:
-                return None
-            raise
-
-    def _read_crl(self, path: Path, place: str, authorities: tuple[bytes, ...]) -> Crl:
-        found = signature(path)
-        if self.serving and found is not None and found.size >= LARGE_CRL:
-            crl = read_crl_aside(path, place, authorities, trusted_only=self.trusted_only)
-        else:
-            crl = read_crl(self._read(path), place, authorities)
-        why = self.marks.refuses(crl)
-        if why:
-            self.backwards += 1
-            raise GoesBackwards(f"refused: {why}", "put the newest CRL there")
-        self.marks.note(crl)
-        return crl
-
-    def _read(self, path: Path) -> bytes:
-        return read_file(path, trusted_only=self.trusted_only)
-
-    def _keep(self, key: tuple[object, ...], path: Path, read: Callable[[Path], T]) -> T:
-        now = signature(path)
-        self.seen[path] = now
-        known = self._good.get(key)
-        if known is not None and now is not None and known[0] == now:
-            return known[1]  # type: ignore[return-value]  # a key's value has one type
-        try:
-            value = read(path)
-        except (OSError, ValueError, PolicyError) as error:
-            self.note(error)
-            if self.forgiving and known is not None:
-                return known[1]  # type: ignore[return-value]  # a key's value has one type
-            raise
-        self._good[key] = (now, value)
-        return value
-
-    def note(self, error: Exception) -> None:
-        """Remember that a file is to be read again, where the reason may pass by itself."""
-        if isinstance(error, OSError) and error.errno not in _LASTING:
-            self.unread = True
-
-
-class GoesBackwards(CrlError):
-    """A CRL older than one that was accepted before."""
-
-
-class Watermarks:
-    """The newest CRL accepted for each issuer and scope, kept across restarts."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._marks: dict[str, Watermark] = {}
-        self._dirty = False
-        if path is not None:
-            try:
-                found = json.loads(path.read_bytes())
-                self._marks = {k: Watermark(n, float(t)) for k, (n, t) in found.items()}
-            except FileNotFoundError:
-                pass
-            except (OSError, ValueError, TypeError, AttributeError) as error:
-                raise OSError(f"{path}: {error}; remove it to begin anew") from error
-
-    def refuses(self, crl: Crl) -> str | None:
-        """Why a CRL is older than what was accepted, or None."""
-        return goes_back(self._marks.get(scope_key(crl)), crl)
-
-    def note(self, crl: Crl) -> None:
-        """Remember a CRL as accepted."""
-        mark = watermark(crl)
-        if self._marks.get(scope_key(crl)) != mark:
-            self._marks[scope_key(crl)] = mark
-            self._dirty = True
-
-    def save(self) -> None:
-        """Write what changed, atomically.  Raises OSError."""
-        if not self._dirty or self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        found = {key: (mark.number, mark.this_update) for key, mark in self._marks.items()}
-        with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False) as file:
-            json.dump(found, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, self._path)
-        self._dirty = False
 
 
 class Store:
@@ -230,112 +65,173 @@ class Store:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
+        self.current: Policy | None = None
         self._changed = changed
         self._clock = clock
-        self.current: Policy | None = None
-        self._good = b""
         self._trusted_only = trusted_only
-        marks = Watermarks(state_dir / "crl-watermarks.json")
-        self._marks = marks
-        self._sources = WatchedSources(path.parent, state_dir, trusted_only, marks)
+        self._readings = Readings()
+        self._last_good = LastGood(state_dir / "last-good")
+        self._marks = Watermarks(state_dir / "crl-watermarks.json")
+        self._workers = CrlWorkers()
+        self._files = TrustFiles(
+            path.parent,
+            state_dir,
+            trusted_only,
+            self._marks,
+            self._readings,
+            self._last_good,
+            self._workers,
+            clock,
+        )
+        self._draft: Draft | None = None
+        self._digest = ""
+        self._told: tuple[Policy | None, tuple[Diagnostic, ...]] = None, ()
+        self._backwards: set[Key] = set()
+        self._turns_at = float("inf")
+        self._failed = False
         self._lock = asyncio.Lock()
-        self._wait, self._again_at = RETRY_SECONDS[0], 0.0
+        self._keeping: asyncio.Task[None] | None = None
+        self._unkept: tuple[dict[Key, InForce], list[Key]] | None = None
 
     def load(self) -> Reload:
-        """Read and build everything; blocking.  Raises `PolicyError` where nothing is in force."""
-        sources = self._sources
-        sources.begin()
-        sources.seen[self.path] = signature(self.path)
-        sources.serving = self.current is not None
-        problems: tuple[Diagnostic, ...] = ()
-        try:
-            data = self._read()
-            self.current = compile_policy(data, str(self.path), sources)
-            self._good = data
-        except PolicyError as error:
-            problems = error.diagnostics
-            self.current = self._second_best(error)
-        self._save_marks()
-        return Reload(self.current, problems, self._clock(), sources.backwards)
+        """Look at every file and put into force what can be; blocking.
 
-    def _second_best(self, error: PolicyError) -> Policy:
-        """The last good policy with those of its files that are sound.
-
-        At start there is none, and only a CRL that goes backwards is set aside.
+        Only while nothing is in force is every reading waited for.  Raises `PolicyError` where
+        nothing can be put into force then.
         """
-        if self.current is None and not self._sources.backwards:
-            raise error
-        self._sources.forgiving = True
-        data = self._good or self._read()
-        try:
-            policy = compile_policy(data, str(self.path), self._sources)
-        except PolicyError:
-            if self.current is None:
-                raise
-            return self.current
-        self._good = data
-        return policy
+        self._readings.begin(patient=self.current is None)
+        problems: list[Diagnostic] = []
+        for draft, digest in self._drafts(problems):
+            resolved = self._files.resolve(draft)
+            trusts = {n: r.trust for n, r in resolved.items() if r.trust is not None}
+            told = [problem for each in resolved.values() for problem in each.problems]
+            if len(trusts) == len(resolved):
+                self._put_into_force(draft, digest, resolved)
+                problems += told
+                break
+            if not any(each.pending for each in resolved.values()):
+                problems += told
+        self._readings.end()
+        if self.current is None:
+            raise PolicyError(problems or [self._mistake("it can't be used")])
+        return Reload(self.current, tuple(sorted(set(problems))), self._clock(), self._new_backs())
 
-    def _read(self) -> bytes:
-        try:
-            return read_file(self.path, MAX_POLICY, trusted_only=self._trusted_only)
-        except OSError as error:
-            self._sources.note(error)
-            why = error.strerror or str(error)
-            raise PolicyError([Diagnostic(str(self.path), 0, 0, f"can't be read: {why}")]) from None
+    def _drafts(self, problems: list[Diagnostic]) -> Iterator[tuple[Draft, str]]:
+        """The policies to try: of the file as it is, and the one that is or was in force."""
+        outcome = self._readings.ask(POLICY, self.path, lambda: self._read(self.path))
+        if outcome is not None and outcome.error is not None:
+            problems += self._mistakes(outcome.error)
+        elif outcome is not None and outcome.value.value is not self._draft:
+            yield outcome.value
+        if self._draft is not None:
+            yield self._draft, self._digest
+        elif (copy := self._last_good.copy_of(*POLICY)) is not None:
+            path, digest = copy
+            kept = self._readings.ask(("kept", *POLICY), path, lambda: self._read(path))
+            if kept is not None and kept.error is None and kept.value.digest == digest:
+                yield kept.value
 
-    def _save_marks(self) -> None:
+    def _read(self, path: Path) -> Read:
+        data = read_file(path, MAX_POLICY, trusted_only=self._trusted_only)
+        return Read(compile_draft(data, str(self.path)), hashlib.sha256(data).hexdigest())
+
+    def _mistakes(self, error: BaseException) -> tuple[Diagnostic, ...]:
+        if isinstance(error, PolicyError):
+            return error.diagnostics
+        if isinstance(error, OSError):
+            return (self._mistake(f"can't be read: {error.strerror or error}"),)
+        log.error("the policy can't be used", exc_info=error)
+        return (self._mistake(f"it can't be used: {type(error).__name__}: {brief(error)}"),)
+
+    def _mistake(self, message: str) -> Diagnostic:
+        return Diagnostic(str(self.path), 0, 0, message)
+
+    def _put_into_force(self, draft: Draft, digest: str, resolved: dict[str, Resolved]) -> None:
+        trusts = {name: each.trust for name, each in resolved.items() if each.trust is not None}
+        same = draft is self._draft and self.current is not None
+        if not same or any(self.current.trusts[n] is not t for n, t in trusts.items()):  # type: ignore[union-attr]  # same says so
+            warnings = [warning for each in resolved.values() for warning in each.warnings]
+            dated = [warning for each in resolved.values() for warning in each.dated]
+            self.current = draft.bind(trusts, warnings, dated)
+        self._draft, self._digest = draft, digest
+        self._files.commit(resolved)
+        self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
+        files = {key: file for each in resolved.values() for key, file in each.files.items()}
+        self._unkept = {POLICY: InForce(self.path, digest), **files}, list(_named(draft))
+
+    def _new_backs(self) -> int:
+        """How many CRLs were refused as going backwards that weren't counted before."""
+        found = self._files.backwards
+        new = found - self._backwards
+        self._backwards = set(found)
+        return len(new)
+
+    async def reload(self, *, asked: bool = True) -> None:
+        """Look again, then tell; one at a time.  Whatever goes wrong leaves what is in force.
+
+        Unless it was asked for, it isn't told where nothing was read and nothing has changed.
+        """
+        async with self._lock:
+            self._failed = False
+            try:
+                result = await asyncio.to_thread(self.load)
+            except Exception as error:
+                self._failed = True
+                log.exception("a reload failed")
+                if self.current is None:
+                    raise
+                why = f"it can't be used: {type(error).__name__}, see the log"
+                result = Reload(self.current, (self._mistake(why),), self._clock())
+            now = result.policy, result.diagnostics
+            news = not self._readings.pending and self._readings.take_fresh() > 0
+            if asked or news or now != self._told:
+                self._told = now
+                self._changed(result)
+
+    # -- what outlasts the process
+
+    def _keep_soon(self) -> None:
+        """Keep copies and watermarks aside: no reload waits for a disk."""
+        if self._unkept is not None and (self._keeping is None or self._keeping.done()):
+            self._keeping = asyncio.create_task(asyncio.to_thread(self.keep))
+
+    def keep(self) -> None:
+        """Write copies of the files in force, and the watermarks; blocking."""
+        unkept, self._unkept = self._unkept, None
         try:
             self._marks.save()
         except OSError as error:
             log.warning("CRL numbers aren't remembered across restarts: %s", error)
+        if unkept is not None:
+            self._last_good.save(*unkept)
 
-    async def reload(self) -> None:
-        """Load aside, then tell; one at a time.  Whatever goes wrong leaves what is in force."""
-        async with self._lock:
-            try:
-                result = await asyncio.to_thread(self.load)
-            except Exception as error:
-                log.exception("a reload failed")
-                if self.current is None:
-                    raise
-                self._sources.unread = True
-                why = f"it can't be used: {type(error).__name__}, see the log"
-                problem = Diagnostic(str(self.path), 0, 0, why)
-                result = Reload(self.current, (problem,), self._clock())
-            self._plan_again()
-            self._changed(result)
-
-    def _plan_again(self) -> None:
-        """Set when to look again at what couldn't be read: later each time."""
-        first, longest = RETRY_SECONDS
-        self._again_at = time.monotonic() + self._wait
-        self._wait = min(2 * self._wait, longest) if self._sources.unread else first
+    # -- watching
 
     async def watch(self) -> None:
         """Reload whenever a file changes; until cancelled."""
         while True:
-            await asyncio.sleep(POLL_SECONDS)
-            if await asyncio.to_thread(self._moved):
-                for _ in range(20):  # at most a second: a file that is always written to is read
-                    await asyncio.sleep(SETTLE_SECONDS)
-                    if not await asyncio.to_thread(self._restless):
-                        break
-                await self.reload()
+            self._keep_soon()
+            pending = self._readings.pending or self._failed
+            pause = SETTLE_SECONDS if pending else POLL_SECONDS
+            await asyncio.sleep(FAILED_SECONDS if self._failed else pause)
+            if pending or await asyncio.to_thread(self.moved):
+                await self.reload(asked=False)
 
-    def _moved(self) -> bool:
-        """Whether any file looks otherwise than when it was read, or is to be read again."""
-        if self._sources.unread and time.monotonic() >= self._again_at:
-            return True
-        return any(signature(path) != seen for path, seen in list(self._sources.seen.items()))
+    def moved(self) -> bool:
+        """Whether a file looks otherwise than when it was read, or something is due."""
+        return self._readings.moved() or self._clock() >= self._turns_at
 
-    def _restless(self) -> bool:
-        """Whether a changed file was written to within the settling time."""
-        now = time.time_ns()
-        for path, seen in list(self._sources.seen.items()):
-            found = signature(path)
-            if found is not None and found != seen:
-                age = (now - max(found.mtime, found.ctime)) / 1e9
-                if 0 <= age < SETTLE_SECONDS:
-                    return True
-        return False
+    async def close(self) -> None:
+        """End what is at work."""
+        self._workers.close()
+        if self._keeping is not None:
+            await asyncio.wait([self._keeping], timeout=5)
+
+
+def _named(draft: Draft) -> Iterator[Key]:
+    """The keys of all files that a policy needs."""
+    yield POLICY
+    for name, trust in draft.spec.trust.items():
+        yield from (("ca", place.text) for place in (*trust.ca, *trust.intermediates))
+        yield from (("denylist", place.text) for place in trust.denylist)
+        yield from (("crl", name, place.text) for place in trust.crl)

@@ -21,7 +21,7 @@ from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import Ledger
 from sidecar.core.config.settings import Settings
-from sidecar.core.errors import PolicyError
+from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import Question
 from sidecar.core.policy.compile import Policy
 from sidecar.core.revocation.crl.index import Crl
@@ -32,7 +32,7 @@ from .connection import Connection, Service
 from .decision_cache import Engine
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
-from .policy_store import Reload, Store
+from .policy_store import POLL_SECONDS, Reload, Store
 from .status_page import Status
 
 log = logging.getLogger("mtls-sidecar")
@@ -65,8 +65,8 @@ class Sockets:
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises `PolicyError` where the policy can't be used, `ListenError`, OSError and ValueError
-    where a socket or a file can't.
+    Where no policy can be used it waits for one, and serves nothing meanwhile.  Raises
+    `ListenError`, OSError and ValueError where a socket can't be used.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.disable()  # until the policy is there: what a load makes, it keeps
@@ -99,12 +99,19 @@ class Daemon:
         self.problems: tuple[str, ...] = ()
         self.loaded_at = 0.0
         self._warned: set[tuple[str, float]] = set()
+        self._serving = False
+        self._admin: asyncio.Task[None] | None = None
 
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
         """Start, serve, drain, stop."""
-        first = self.store.load()
+        stopped = asyncio.Event()
+        self._listen_to_signals(asyncio.get_running_loop(), stopped)
+        first = await self._first_load(stopped, handed)
+        if first is None:
+            return
         self.service = Service(self._engine(first.policy), self.ledger, self.settings.limits)
         self.service.ask = self._ask
+        self._serving = True
         self.ocsp_file.load(first.policy.trusts)
         self.counts.connections = lambda: len(self.service.connections)
         self.counts.ocsp_answers = lambda: len(self.answers)
@@ -121,8 +128,6 @@ class Daemon:
             )
             for listener in sockets.authz
         ]
-        stopped = asyncio.Event()
-        self._listen_to_signals(loop, stopped)
         self.notifier.ready(self._status_line())
         log.info("serving %s, policy %s", self.settings.listen, first.policy.hash)
         chores = [
@@ -133,9 +138,9 @@ class Daemon:
                 self._flush(),
                 self._watchdog(),
                 self._crl_ages(),
-                self._serve_admin(handed.get("admin", [])),
             )
         ]
+        chores.append(self._admin or self._start_admin(handed))
         chores.append(asyncio.create_task(self.answers.keep_fresh()))
         chores.append(asyncio.create_task(self.ocsp_file.keep()))
         failed: list[BaseException] = []
@@ -160,6 +165,7 @@ class Daemon:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            await self.store.close()
             for path in sockets.made:
                 remove_socket(path)
             self.ocsp_file.save()
@@ -170,6 +176,44 @@ class Daemon:
             raise failed[0]
 
     # -- start
+
+    async def _first_load(
+        self, stopped: asyncio.Event, handed: dict[str, list[socket.socket]]
+    ) -> Reload | None:
+        """Load the policy; while that can't be done, say why and look again.  None: stopped."""
+        stopping = asyncio.create_task(stopped.wait())
+        told: tuple[Diagnostic, ...] = ()
+        while not stopped.is_set():
+            loading = asyncio.create_task(asyncio.to_thread(self.store.load))
+            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not loading.done():
+                break
+            try:
+                return loading.result()
+            except PolicyError as error:
+                if error.diagnostics != told:
+                    told = error.diagnostics
+                    self._tell_waiting(told)
+            gc.enable()
+            self._admin = self._admin or self._start_admin(handed)
+            while not stopping.done() and not await asyncio.to_thread(self.store.moved):
+                await asyncio.wait({stopping}, timeout=POLL_SECONDS)
+        if self._admin is not None:
+            self._admin.cancel()
+            await asyncio.wait({self._admin})
+        await self.store.close()
+        return None
+
+    def _start_admin(self, handed: dict[str, list[socket.socket]]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._serve_admin(handed.get("admin", [])))
+
+    def _tell_waiting(self, told: tuple[Diagnostic, ...]) -> None:
+        """Say why nothing is served yet."""
+        self.problems = tuple(map(str, told))
+        lines = PolicyError(told)
+        log.error("no policy is in force, nothing is served until this is mended:\n%s", lines)
+        self.notifier.status(f"no policy is in force: {self.problems[0]}")
+        self._tell_status()
 
     def _sockets(self, handed: dict[str, list[socket.socket]]) -> Sockets:
         """The sockets of the service manager, or else our own."""
@@ -195,6 +239,8 @@ class Daemon:
 
     def _hang_up(self) -> None:
         """SIGHUP: open the log anew and read the policy again."""
+        if self.store.current is None:  # it is looked for all the time
+            return
         self.notifier.reloading()
         try:
             self.decisions.reopen()
@@ -242,11 +288,16 @@ class Daemon:
     status: Status | None = None
 
     def _tell_status(self) -> None:
-        if self.status is not None:
-            self.status.policy = self.service.engine.policy
-            self.status.loaded_at = self.loaded_at
-            self.status.problems = self.problems
-            self.status.not_ready = "draining" if self.service.draining else ""
+        status = self.status
+        if status is None:
+            return
+        status.problems = self.problems
+        if not self._serving:
+            status.not_ready = "; ".join(["no policy is in force", *self.problems[:10]])
+            return
+        status.policy = self.service.engine.policy
+        status.loaded_at = self.loaded_at
+        status.not_ready = "draining" if self.service.draining else ""
 
     def _status_line(self) -> str:
         state = "last reload refused, " if self.problems else ""

@@ -35,7 +35,7 @@ def printable(text: str) -> str:
     return _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """What an error of somebody else's code says, on one line, or at least its name."""
     return printable(" ".join(str(error).split())[:200]) or type(error).__name__
 

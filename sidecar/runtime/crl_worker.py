@@ -1,45 +1,77 @@
-"""Reading a large CRL in a process of its own, so that no decision waits for it.
+"""Reading a large file of CRLs in a process of its own, so that no decision waits for it.
 
 A thread would hold the interpreter.  What the process has read comes back twofold: the small
-parts pickled, and each large run of bytes by way of a memory file that both have mapped, so
-that nothing of size is copied or unpickled here.
+parts pickled, and each table of entries by way of a memory file that both have mapped, so that
+nothing of size is copied or unpickled here.  The process may use only so much memory: a file that
+needs more is refused, and no other file is the worse for it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import mmap
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import NamedTuple
 
-from sidecar.core.revocation.crl.index import Crl, CrlError, read_crl
+from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls
 
-from .files import read_file
+from .files import MAX_CRL, read_file
 
 LARGE = 64 * 1024
-"""Runs of bytes from this size on go by way of the memory file."""
+"""Tables from this size on, in octets, go by way of the memory file."""
 
-PATIENCE = 900
+MAX_ANSWER = 1024 * 1024
+"""Most octets of all else that a file of CRLs may come to."""
+
+MAX_MEMORY = 896 * 1024 * 1024
+"""Most octets of memory that one process may use."""
+
+AT_ONCE = 2
+"""Most processes at the same time; further files wait."""
+
+PATIENCE = 300
 """Seconds until a process that doesn't end is given up."""
 
 Run = tuple[int, int]
 
 
-class _Pickler(pickle.Pickler):
-    """Leaves large runs of bytes in a file, page by page."""
+class CrlReading(NamedTuple):
+    """What a file of CRLs holds, and the SHA-256 of its octets, in hexadecimal."""
 
-    def __init__(self, target: io.BytesIO, descriptor: int) -> None:
+    found: CrlFile
+    digest: str
+
+
+def read_crl_file(
+    path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+) -> CrlReading:
+    """Read and verify a file of CRLs, here.  Raises OSError."""
+    data = read_file(path, MAX_CRL, trusted_only=trusted_only)
+    return CrlReading(read_crls(data, source, authorities), hashlib.sha256(data).hexdigest())
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves large tables in a file, page by page."""
+
+    def __init__(self, target: io.BytesIO, descriptor: int, reading: CrlReading) -> None:
         super().__init__(target, protocol=5)
         self._descriptor = descriptor
         self._end = 0
+        tables = [t for crl in reading.found.crls for t in (crl.entries.own, crl.entries.others)]
+        runs = [run for table in tables for run in (table.data, table.starts)]
+        self._runs = {id(run) for run in runs if len(run) >= LARGE}
 
     def persistent_id(self, obj: object) -> Run | None:
-        if not isinstance(obj, bytes) or len(obj) < LARGE:
+        if not isinstance(obj, bytes) or id(obj) not in self._runs:
             return None
         run = (self._end, len(obj))
         view = memoryview(obj)
@@ -61,35 +93,67 @@ class _Unpickler(pickle.Unpickler):
         return mmap.mmap(self._descriptor, length, access=mmap.ACCESS_READ, offset=offset)
 
 
-def read_crl_aside(
-    path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
-) -> Crl:
-    """`read_crl` of a file, elsewhere.  Raises OSError and `CrlError`.
+class CrlWorkers:
+    """Processes that read files of CRLs: a few at a time, ended with `close`."""
 
-    Blocks until it is done; the interpreter is free meanwhile.
-    """
-    package = Path(__file__).resolve().parents[2]
-    path_ = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    shared = os.memfd_create("crl", os.MFD_CLOEXEC)
-    try:
-        done = subprocess.run(
+    def __init__(self) -> None:
+        self._turns = threading.Semaphore(AT_ONCE)
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def read(
+        self, path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+    ) -> CrlReading:
+        """`read_crl_file`, elsewhere.  Blocks until it is done; the interpreter is free meanwhile.
+
+        Raises OSError, and `CrlError` where the file takes too much memory.
+        """
+        question = pickle.dumps((str(path.absolute()), source, authorities, trusted_only))
+        with self._turns:
+            shared = os.memfd_create("crl", os.MFD_CLOEXEC)
+            try:
+                answer = self._run(question, shared)
+                found = _Unpickler(io.BytesIO(answer), shared).load()
+            except (subprocess.SubprocessError, EOFError) as error:
+                why = f"the process that read it ended: {error}"
+                raise OSError(errno.EAGAIN, why, str(path)) from None
+            finally:
+                os.close(shared)
+        if isinstance(found, Exception):
+            raise found
+        return CrlReading(*found)
+
+    def _run(self, question: bytes, shared: int) -> bytes:
+        package = Path(__file__).resolve().parents[2]
+        process = subprocess.Popen(
+            # -P: a `sidecar.py` in the working directory is none of ours
             [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
-            input=pickle.dumps((str(path), source, authorities, trusted_only)),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(shared,),
-            env={**os.environ, "PYTHONPATH": path_},
-            timeout=PATIENCE,
-            check=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(package)},
         )
-        found = _Unpickler(io.BytesIO(done.stdout), shared).load()
-    except subprocess.SubprocessError as error:
-        raise OSError(errno.EAGAIN, f"the process that read it ended: {error}", str(path)) from None
-    finally:
-        os.close(shared)
-    if isinstance(found, Exception):
-        raise found
-    crl: Crl = found
-    return crl
+        self._processes.add(process)
+        try:
+            if self._closed:
+                process.kill()
+            answer, _ = process.communicate(question, timeout=PATIENCE)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            self._processes.discard(process)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, "crl_worker")
+        return answer
+
+    def close(self) -> None:
+        """End the processes that are at work."""
+        self._closed = True
+        for process in list(self._processes):
+            process.kill()
 
 
 def main() -> None:
@@ -97,16 +161,29 @@ def main() -> None:
     shared = int(sys.argv[1])
     with contextlib.suppress(OSError):  # the service manager may forbid it
         os.nice(5)  # decisions come first
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     path, source, authorities, trusted_only = pickle.load(sys.stdin.buffer)
-    try:
-        found: Crl | Exception = read_crl(
-            read_file(path, trusted_only=trusted_only), source, authorities
-        )
-    except (OSError, CrlError) as error:
-        found = error
     target = io.BytesIO()
-    _Pickler(target, shared).dump(found)
-    sys.stdout.buffer.write(target.getvalue())
+    try:
+        found = read_crl_file(path, source, authorities, trusted_only=trusted_only)
+        _Pickler(target, shared, found).dump(tuple(found))  # this module is __main__ here
+        if len(target.getbuffer()) > MAX_ANSWER:
+            raise CrlError(
+                "its names and extensions are too large", "bring a CRL whose entries are its bulk"
+            )
+    except MemoryError:
+        why = f"reading it takes more than {limit >> 20} MiB of memory"
+        _answer(CrlError(why, "have the CA issue smaller CRLs, by distribution point"))
+    except (OSError, CrlError) as error:
+        _answer(error)
+    else:
+        sys.stdout.buffer.write(target.getvalue())
+
+
+def _answer(error: Exception) -> None:
+    sys.stdout.buffer.write(pickle.dumps(error))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.core.policy.spec import is_address, shown
-from sidecar.core.revocation.crl.index import Crl, read_crl
+from sidecar.core.revocation.crl.index import Crl, read_crls
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
 from sidecar.core.x509.bundle import Bundle, read_bundle
 
 MAX_POLICY = 16 * 1024 * 1024
-MAX_FILE = 512 * 1024 * 1024
+MAX_BUNDLE = 4 * 1024 * 1024
+MAX_DENYLIST = 16 * 1024 * 1024
+MAX_CRL = 256 * 1024 * 1024
+"""Most octets of each kind of file."""
+
 _TRIES = 5
 
 
@@ -48,7 +52,7 @@ def signature(path: str | Path) -> Signature | None:
         return None
 
 
-def read_file(path: str | Path, limit: int = MAX_FILE, *, trusted_only: bool = False) -> bytes:
+def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool = False) -> bytes:
     """A regular file's bytes, read whole while it did not change.
 
     Raises OSError: also for a directory, a FIFO or a device, for more than `limit` bytes, for a
@@ -103,9 +107,16 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a file that can't be used to NAME.broken, so that a new one can be written."""
+    """Rename what can't be used to NAME.broken, in place of an older one."""
+    aside = path.with_name(f"{path.name}.broken")
     with contextlib.suppress(OSError):
-        path.replace(path.with_name(f"{path.name}.broken"))
+        aside.unlink()
+    with contextlib.suppress(OSError):
+        aside.rmdir()
+    if os.path.lexists(aside):
+        aside = path.with_name(f"{path.name}.broken.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        path.replace(aside)
 
 
 def crl_state_path(state_dir: Path, trust: str, url: str) -> Path:
@@ -129,20 +140,25 @@ class DirectSources:
 
     def certificates(self, path: str) -> Bundle:
         """The certificates of a file.  Raises OSError, ValueError."""
-        return read_bundle(read_file(self.base / path, trusted_only=self.trusted_only))
+        return read_bundle(read_file(self.base / path, MAX_BUNDLE, trusted_only=self.trusted_only))
 
     def denylist(self, path: str) -> Denylist:
         """A denylist.  Raises OSError, PolicyError."""
-        data = read_file(self.base / path, trusted_only=self.trusted_only)
+        data = read_file(self.base / path, MAX_DENYLIST, trusted_only=self.trusted_only)
         return parse_denylist(data, str(self.base / path))
 
-    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
-        """A CRL; None where it is an address that wasn't fetched yet."""
+    def crls(
+        self, place: str, trust: str, authorities: tuple[bytes, ...]
+    ) -> tuple[Crl, ...] | None:
+        """The CRLs of a file; None where it is an address that wasn't fetched yet."""
         try:
             path = crl_place(self.base, self.state_dir, trust, place)
-            data = read_file(path, trusted_only=self.trusted_only)
+            data = read_file(path, MAX_CRL, trusted_only=self.trusted_only)
         except FileNotFoundError:
             if is_address(place):
                 return None
             raise
-        return read_crl(data, shown(place), authorities)
+        found = read_crls(data, shown(place), authorities)
+        for mistake in found.mistakes:
+            raise mistake
+        return found.crls

@@ -68,6 +68,10 @@ class Notifier:
         """Serving."""
         self._send(f"READY=1\nSTATUS={status}")
 
+    def status(self, status: str) -> None:
+        """How it stands, not serving yet."""
+        self._send(f"STATUS={status}")
+
     def reloading(self) -> None:
         """Reading the policy anew; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import socket
 import subprocess
@@ -15,15 +16,16 @@ from daemon import ROOT, Daemon
 from nginx import free_port
 from pki import CA
 
-from sidecar.authorizer import policy_store
+from sidecar.authorizer import policy_store, readings, trust_files
 from sidecar.authorizer.admin import admin_listener
-from sidecar.authorizer.policy_store import Reload, Store, WatchedSources, Watermarks
+from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.authorizer.readings import Readings
 from sidecar.authorizer.status_page import Status
 from sidecar.authorizer.telemetry.counters import Counts
-from sidecar.core.policy import compile as policy
 from sidecar.runtime import admin_listener as runtime_listener
 from sidecar.runtime.admin_listener import MAX_CONNECTIONS
-from sidecar.runtime.files import crl_state_path
+from sidecar.runtime.crl_worker import CrlWorkers
+from sidecar.runtime.files import Signature, crl_state_path
 
 staff = CA("Staff")
 alice = staff.issue("alice")
@@ -118,37 +120,63 @@ def test_a_reload_that_fails_is_not_the_last(
     first = found.load().policy
 
     def broken(*_: object) -> None:
-        monkeypatch.setattr(policy_store, "compile_policy", policy.compile_policy)
         raise RuntimeError("a mistake of our own")
 
-    monkeypatch.setattr(policy_store, "compile_policy", broken)
+    def put(name: str) -> None:
+        path.write_text(f"version: 1\nlocations: [{{name: {name}, allow: public}}]\n")
 
     async def watch() -> None:
         watching = asyncio.create_task(found.watch())
-        path.write_text("version: 1\nlocations: [{name: b, allow: public}]\n")
-        while len(told) < 2 and not watching.done():
+        with monkeypatch.context() as patched:
+            patched.setattr(policy_store, "compile_draft", broken)
+            put("b")
+            while not told and not watching.done():
+                await asyncio.sleep(0.02)
+        with monkeypatch.context() as patched:
+            patched.setattr(trust_files.TrustFiles, "resolve", broken)
+            put("c")
+            while len(told) < 2 and not watching.done():
+                await asyncio.sleep(0.02)
+        put("d")
+        while not told[-1].ok and not watching.done():
             await asyncio.sleep(0.02)
         watching.cancel()
+        await found.close()
 
     asyncio.run(asyncio.wait_for(watch(), 30))
-    assert told[0].policy is first
-    assert "RuntimeError, see the log" in str(told[0].diagnostics[0])
-    assert told[1].ok
-    assert "b" in told[1].policy.locations
+    assert told[0].policy is told[1].policy is first
+    assert "RuntimeError: a mistake of our own" in str(told[0].diagnostics[0])
+    assert "RuntimeError, see the log" in str(told[1].diagnostics[0])
+    assert "d" in told[-1].policy.locations
 
 
-def test_what_can_not_be_read_is_tried_ever_less_often(tmp_path: Path) -> None:
-    """A file that goes on failing doesn't keep the daemon busy, and one that is mended is seen."""
-    found = Store(tmp_path / "policy.yaml", tmp_path, trusted_only=False, changed=print)
-    waits = []
-    for _ in range(12):
-        found._sources.unread = True
-        waits.append(found._wait)
-        found._plan_again()
+def test_what_can_not_be_read_is_tried_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that goes on failing doesn't keep the daemon busy, and a small one is seen soon."""
+    large = Signature(0, 0, 1 << 30, 0, 0)
+    waits = [readings._pause(tries, large) for tries in range(12)]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    found._sources.unread = False
-    found._plan_again()
-    assert found._wait == 1
+    assert max(readings._pause(tries, None) for tries in range(99)) == readings.RETRY_SMALL
+
+
+def test_a_file_that_fails_for_a_while_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may pass by itself is tried again; what can't is left alone until the file changes."""
+    monkeypatch.setattr(readings, "RETRY_SECONDS", (0.0, 0.0))
+    found = Readings()
+    raised: list[BaseException] = [OSError(errno.EMFILE, "no"), MemoryError(), ValueError("no")]
+
+    def read() -> int:
+        raise raised.pop(0)
+
+    for _ in range(5):
+        found.begin(patient=True)
+        outcome = found.ask(("x",), tmp_path, read)
+        found.end()
+    assert outcome is not None
+    assert isinstance(outcome.error, ValueError)
+    assert not raised
+    assert not found.moved()
 
 
 def test_a_chore_that_fails_ends_the_daemon(tmp_path: Path) -> None:
@@ -171,31 +199,41 @@ def test_a_chore_that_fails_ends_the_daemon(tmp_path: Path) -> None:
     assert not daemon.socket.exists()
 
 
-def test_a_large_crl_that_anybody_may_write_is_refused_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_crl_that_anybody_may_write_is_refused_too(tmp_path: Path) -> None:
     """The process that reads it aside asks the same of it as ours."""
-    monkeypatch.setattr(policy_store, "LARGE_CRL", 1)
     path = tmp_path / "staff.crl"
-    path.write_bytes(staff.crl())
-    sources = WatchedSources(tmp_path, tmp_path, True, Watermarks(None), serving=True)
-    assert sources.crl("staff.crl", "staff", (staff.der,)) is not None
+    path.write_bytes(staff.crl([alice]))
+    workers = CrlWorkers()
+    reading = workers.read(path, "staff.crl", (staff.der,), trusted_only=True)
+    assert reading.found.crls[0].entry_count == 1
     path.chmod(0o666)
     with pytest.raises(PermissionError):
-        sources.crl("staff.crl", "staff", (staff.der,))
+        workers.read(path, "staff.crl", (staff.der,), trusted_only=True)
 
 
 def test_a_killed_reader_is_no_verdict_on_a_crl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the process that reads a large CRL is killed, the CRL is read again later."""
-    monkeypatch.setattr(policy_store, "LARGE_CRL", 1)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     (tmp_path / "staff.crl").write_bytes(staff.crl())
-    sources = WatchedSources(tmp_path, tmp_path, True, Watermarks(None), serving=True)
-    with pytest.raises(OSError, match="ended"):
-        sources.crl("staff.crl", "staff", (staff.der,))
-    assert sources.unread
+    with pytest.raises(OSError, match="ended") as caught:
+        CrlWorkers().read(tmp_path / "staff.crl", "staff.crl", (staff.der,), trusted_only=True)
+    assert readings._may_pass(caught.value)
+
+
+def test_the_reader_of_crls_runs_nothing_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `sidecar.py` where the daemon happens to be started is never run."""
+    (tmp_path / "sidecar.py").write_text("open('ran', 'w')\n")
+    (tmp_path / "staff.crl").write_bytes(staff.crl())
+    monkeypatch.chdir(tmp_path)
+    reading = CrlWorkers().read(
+        tmp_path / "staff.crl", "staff.crl", (staff.der,), trusted_only=True
+    )
+    assert not reading.found.mistakes
+    assert not (tmp_path / "ran").exists()
 
 
 URL = "http://user:s3cret@crl.example.com/ca.crl"

@@ -41,7 +41,7 @@ LAYERS = (
         "policy.doubts", "policy.rules", "x509.path_building", "revocation.crl.index",
         "revocation.ocsp.response",
     ),
-    ("policy.lockouts",),
+    ("policy.lockouts", "policy.trust"),
     ("policy.compile",),
     ("evaluate",),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.policy.patterns import KINDS
 from sidecar.core.policy.spec import is_address
-from sidecar.core.revocation.crl.index import Crl, read_crl
+from sidecar.core.revocation.crl.index import Crl, read_crls
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
 from sidecar.core.wire import AuthzRequest, build
 from sidecar.core.x509.bundle import Bundle, read_bundle
@@ -41,10 +41,15 @@ class Memory:
     def denylist(self, path: str) -> Denylist:
         return parse_denylist(self._read(path), path)
 
-    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
+    def crls(
+        self, place: str, trust: str, authorities: tuple[bytes, ...]
+    ) -> tuple[Crl, ...] | None:
         if is_address(place) and place not in self.files:
             return None
-        return read_crl(self._read(place), place, authorities)
+        found = read_crls(self._read(place), place, authorities)
+        for mistake in found.mistakes:
+            raise mistake
+        return found.crls
 
 
 def policy(text: str, **files: bytes) -> Policy:

@@ -177,6 +177,12 @@ class Daemon:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
+    def peak(self) -> int:
+        """The most resident memory that it has had, in bytes."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def has_failed(self, times: int) -> bool:
         """Whether so many reloads were refused."""
         return self.metric('mtls_sidecar_policy_reloads_total{result="error"}') == times

@@ -86,8 +86,10 @@ class Sources:
     def denylist(self, path: str) -> Denylist:
         raise FileNotFoundError(path)
 
-    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
-        return read_crl((DATA / "crls" / place).read_bytes(), place, authorities)
+    def crls(
+        self, place: str, trust: str, authorities: tuple[bytes, ...]
+    ) -> tuple[Crl, ...] | None:
+        return (read_crl((DATA / "crls" / place).read_bytes(), place, authorities),)
 
 
 CRLS = ", ".join(each.name for each in files("crls") if each.name not in REFUSED)

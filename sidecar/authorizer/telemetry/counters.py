@@ -42,6 +42,7 @@ class Counts:
         self._clients_since = now()
         self.reloads = {"success": 0, "error": 0}
         self.reloaded_at = 0.0
+        self.stale = False
         self.crl_backwards = 0
         self.log_dropped = 0
         self.policy: Policy | None = None
@@ -100,6 +101,7 @@ class Counts:
     def reloaded(self, policy: Policy, ok: bool, at: float) -> None:
         """Note how a reload ended; what enforcing would break is counted anew."""
         self.reloads["success" if ok else "error"] += 1
+        self.stale = not ok
         if ok:
             self.reloaded_at = at
             self.locked_out = {n: set() for n, loc in policy.locations.items() if loc.monitor}

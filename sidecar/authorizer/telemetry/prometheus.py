@@ -48,6 +48,12 @@ class DecisionCollector(Collector):
         yield _gauge(
             "policy_reload_timestamp_seconds", "Last good load", (), {(): counts.reloaded_at}
         )
+        yield _gauge(
+            "policy_stale",
+            "1 while something older than the policy's files serves",
+            (),
+            {(): float(counts.stale)},
+        )
         locked = {(name,): len(clients) for name, clients in counts.locked_out.items()}
         yield _gauge(
             "shadow_would_break_clients",

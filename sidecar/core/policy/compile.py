@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, Protocol, TypeVar
 
-from sidecar.core.bounded import remember
 from sidecar.core.config.schema import Dated, Located, Report, examine, suggest
+from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.nginx.locations import (
     Chooser,
@@ -22,16 +22,27 @@ from sidecar.core.nginx.locations import (
     duplicates,
     overlaps,
 )
-from sidecar.core.revocation.crl.index import Crl, CrlError, CrlIndex
+from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
-from sidecar.core.x509.path_building import Anchors, Path, issuer_remarks
+from sidecar.core.x509.path_building import Anchors
 
 from .doubts import doubt
 from .lockouts import note_lockouts
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
+from .trust import (
+    Trust,
+    at_node,
+    build_trust,
+    bundle_remarks,
+    file_mistake,
+    trust_warning,
+    unusable_crls,
+)
+
+__all__ = ["Draft", "Location", "Policy", "Sources", "Trust", "compile_draft", "compile_policy"]
 
 _Entry = tuple[str, tuple[ServerName, ...] | None, LocationPattern]
 
@@ -49,47 +60,13 @@ class Sources(Protocol):
     def denylist(self, path: str) -> Denylist:
         """A denylist (see `parse_denylist`).  Raises OSError, PolicyError."""
 
-    def crl(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
-        """The CRL of a file or an http(s) address; None where none was fetched yet.
+    def crls(
+        self, place: str, trust: str, authorities: tuple[bytes, ...]
+    ) -> tuple[Crl, ...] | None:
+        """The CRLs of a file or an http(s) address; None where none was fetched yet.
 
         Raises OSError and `CrlError`.
         """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trust:
-    """One named authority, ready to be asked."""
-
-    name: str
-    anchors: Anchors
-    sidecar_verifies: bool
-    chain_all: bool
-    revocation: str
-    denylists: tuple[Denylist, ...]
-    crls: CrlIndex | None
-    crl_list: tuple[Crl, ...]
-    ocsp: str
-    clock_tolerance: int
-    missing: tuple[str, ...] = ()
-    _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)
-
-    def path(self, cert: ClientCert, now: float) -> Path | None:
-        """The issuers of a certificate up to an anchor of this trust, or None.
-
-        Remembered for as long as no authority begins or ends to be valid.
-        """
-        known = self._paths.get(cert.sha256)
-        if known is not None and known[0] <= now < known[1]:
-            return known[2]
-        find = self.anchors.verified_path if self.sidecar_verifies else self.anchors.issuing_path
-        path = find(cert, now)
-        if path is not None:
-            until = self.anchors.next_change(now)
-            remember(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
-        return path
-
-
-_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +127,46 @@ def policy_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """A policy that lacks what the files of its trusts say, and so can't decide.
+
+    Its locations are compiled once; `bind` gives them the trusts of the moment.
+    """
+
+    file: str
+    spec: PolicySpec
+    policy: Policy
+
+    def bind(
+        self,
+        trusts: Mapping[str, Trust],
+        warnings: Sequence[Diagnostic] = (),
+        dated: Sequence[Dated] = (),
+    ) -> Policy:
+        """The policy with these trusts, one for each that it names, and what to warn of them."""
+        locations = {
+            name: replace(location, trusts=tuple(trusts[each.name] for each in location.trusts))
+            for name, location in self.policy.locations.items()
+        }
+        return replace(
+            self.policy,
+            locations=locations,
+            trusts=dict(trusts),
+            warnings=(*self.policy.warnings, *warnings),
+            dated=(*self.policy.dated, *dated),
+        )
+
+
+def compile_draft(data: bytes, file: str) -> Draft:
+    """Build all of a policy that its own text says.  Raises `PolicyError` with every diagnostic."""
+    spec, report = examine(PolicySpec, data, file)
+    build = _Build(file, spec, None, report)
+    doubt(spec, report)
+    trusts = {name: build.unread_trust(name, trust) for name, trust in spec.trust.items()}
+    return Draft(file, spec, build.policy(data, trusts))
+
+
 def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     """Build a policy.  Raises `PolicyError` with every diagnostic, in all files."""
     spec, report = examine(PolicySpec, data, file)
@@ -158,18 +175,7 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
     for name, trust in trusts.items():
         note_lockouts(spec.trust[name], trust, report)
-    locations = build.locations(trusts)
-    chooser = build.chooser()
-    if build.report.diagnostics or build.elsewhere:
-        raise PolicyError([*build.report.diagnostics, *build.elsewhere])
-    return Policy(
-        hash=policy_hash(data),
-        locations=locations,
-        trusts=trusts,
-        chooser=chooser,
-        warnings=tuple(build.warnings),
-        dated=tuple(report.warnings),
-    )
+    return build.policy(data, trusts)
 
 
 @dataclass(slots=True)
@@ -178,83 +184,82 @@ class _Build:
 
     file: str
     spec: PolicySpec
-    sources: Sources
+    sources: Sources | None
     report: Report
     elsewhere: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
 
+    def policy(self, data: bytes, trusts: Mapping[str, Trust]) -> Policy:
+        """The whole.  Raises `PolicyError` with every diagnostic."""
+        locations = self.locations(trusts)
+        chooser = self.chooser()
+        if self.report.diagnostics or self.elsewhere:
+            raise PolicyError([*self.report.diagnostics, *self.elsewhere])
+        return Policy(
+            hash=policy_hash(data),
+            locations=locations,
+            trusts=trusts,
+            chooser=chooser,
+            warnings=tuple(self.warnings),
+            dated=tuple(self.report.warnings),
+        )
+
     # -- trust
+
+    def unread_trust(self, name: str, spec: TrustSpec) -> Trust:
+        """One trust without its files."""
+        if not spec.ca and any(key.text == "ca" for key, _ in spec.node.pairs or ()):
+            self.report.add(spec.node, f"trust {name!r} names no ca", "add ca: pki/ca.crt")
+        message = trust_warning(name, spec)
+        if message:
+            self._warn(spec.node, message)
+        return build_trust(name, spec, Anchors([], []))
 
     def trust(self, name: str, spec: TrustSpec) -> Trust:
         """One trust with its files read."""
+        assert self.sources is not None
+        self.unread_trust(name, spec)
         verifies = spec.verify == "sidecar"
-        anchors = self._certificates(spec.ca, verifies)
-        if not spec.ca and any(name.text == "ca" for name, _ in spec.node.pairs or ()):
-            self.report.add(spec.node, f"trust {name!r} names no ca", "add ca: pki/ca.crt")
-        between = self._certificates(spec.intermediates, verifies)
+        anchors = self._certificates(spec.ca, self.sources, verifies)
+        between = self._certificates(spec.intermediates, self.sources, verifies)
         store = Anchors(anchors, between)
-        found = [(place, self._crl(place, name, store.der)) for place in spec.crl]
-        crls = tuple(crl for _, crl in found if crl is not None)
-        for crl in crls:
-            if crl.unusable:
-                self._warn(spec.node, f"CRL {crl.source} is of no use: {crl.unusable}")
-        revocation = spec.revocation or ("required" if spec.crl or spec.ocsp else "off")
-        if revocation == "required" and not spec.crl and not spec.ocsp:
-            self._warn(
-                spec.node,
-                f"trust {name!r} requires revocation but names no crl and no ocsp: it denies all",
-            )
-        whole = spec.chain == "all"
-        index = CrlIndex(crls, spec.clock_tolerance, spec.crl_grace, whole_chain=whole)
-        return Trust(
-            name=name,
-            anchors=store,
-            sidecar_verifies=spec.verify == "sidecar",
-            chain_all=whole,
-            revocation=revocation,
-            denylists=tuple(d for d in map(self._denylist, spec.denylist) if d is not None),
-            crls=index if spec.crl else None,
-            crl_list=crls,
-            ocsp=spec.ocsp,
-            clock_tolerance=spec.clock_tolerance,
-            missing=tuple(shown(place.text) for place, crl in found if crl is None),
+        read = self.sources.crls
+        found = [(p, self._take(p, read, p.text, name, store.der)) for p in spec.crl]
+        denylists = [self._take(p, self.sources.denylist, p.text) for p in spec.denylist]
+        crls = [crl for _, several in found for crl in several or ()]
+        self.warnings += unusable_crls(self.file, spec, crls)
+        return build_trust(
+            name,
+            spec,
+            store,
+            denylists=[each for each in denylists if each is not None],
+            crls=crls,
+            missing=[shown(place.text) for place, several in found if several is None],
         )
 
-    def _warn(self, node: object, message: str) -> None:
-        line, column = getattr(node, "line", 0), getattr(node, "column", 0)
-        self.warnings.append(Diagnostic(self.file, line, column, message))
+    def _warn(self, node: Node, message: str) -> None:
+        self.warnings.append(at_node(self.file, node, message))
 
     def _take(self, place: Located, read: Callable[P, T], *args: P.args, **_: P.kwargs) -> T | None:
         """What reading a file gives; a mistake is reported where the policy names the file."""
         try:
             return read(*args, **_)
-        except OSError as error:
-            why = error.strerror or str(error)
-            self.report.add(
-                place.node, f"can't read {shown(place.text)!r}: {why}", "correct the path"
-            )
         except PolicyError as error:
             self.elsewhere += error.diagnostics
-        except (CrlError, ValueError) as error:
-            message, *hint = error.args or (type(error).__name__,)
-            self.report.add(place.node, f"{shown(place.text)}: {message}", *map(str, hint))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told with its place
+            self.report.diagnostics.append(file_mistake(self.file, place, error))
         return None
 
-    def _certificates(self, places: Sequence[Located], verifies: bool) -> list[ClientCert]:
+    def _certificates(
+        self, places: Sequence[Located], sources: Sources, verifies: bool
+    ) -> list[ClientCert]:
         found: list[ClientCert] = []
         for place in places:
-            bundle = self._take(place, self.sources.certificates, place.text)
+            bundle = self._take(place, sources.certificates, place.text)
             if bundle is not None:
                 found += bundle
-                for remark in (*bundle.remarks, *(issuer_remarks(bundle) if verifies else ())):
-                    self._warn(place.node, f"{shown(place.text)}: {remark}")
+                self.warnings += bundle_remarks(self.file, place, bundle, verifies)
         return found
-
-    def _denylist(self, place: Located) -> Denylist | None:
-        return self._take(place, self.sources.denylist, place.text)
-
-    def _crl(self, place: Located, trust: str, authorities: tuple[bytes, ...]) -> Crl | None:
-        return self._take(place, self.sources.crl, place.text, trust, authorities)
 
     # -- locations
 

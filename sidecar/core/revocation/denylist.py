@@ -97,26 +97,52 @@ class Denylist:
         return None
 
 
-def parse_denylist(data: bytes, file: str) -> Denylist:
-    """Read a denylist.  Raises `PolicyError` with every mistake in it, by line and column."""
+def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, ...]]:
+    """Read every line that can be read, and say what is wrong with the others.  Never raises."""
     mistakes: list[Diagnostic] = []
     entries: dict[tuple[str, int], Entry] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             entry = _read_line(raw, file, number)
         except _Mistake as mistake:
-            mistakes.append(Diagnostic(file, number, *mistake.args))
-            if len(mistakes) >= MAX_DIAGNOSTICS:
-                break
-            continue
+            if len(mistakes) < MAX_DIAGNOSTICS:
+                mistakes.append(Diagnostic(file, number, *mistake.args))
+            entry = _read_without_comment(raw, file, number)
         if entry is not None:
-            key = (entry.kind, _number(entry.value))
-            # the longer one of two about the same: the other adds nothing
-            if key not in entries or entries[key].until < entry.until:
-                entries[key] = entry
+            _add(entries, entry)
+    return Denylist(file, entries), tuple(mistakes)
+
+
+def parse_denylist(data: bytes, file: str) -> Denylist:
+    """Read a denylist.  Raises `PolicyError` with every mistake in it, by line and column."""
+    found, mistakes = read_denylist(data, file)
     if mistakes:
         raise PolicyError(mistakes)
-    return Denylist(file, entries)
+    return found
+
+
+def joined(older: Denylist, newer: Denylist) -> Denylist:
+    """Everything that either denies: for a file some of whose lines can't be read now."""
+    entries = dict(older.entries)
+    for entry in newer.entries.values():
+        _add(entries, entry)
+    return Denylist(newer.file, entries)
+
+
+def _add(entries: dict[tuple[str, int], Entry], entry: Entry) -> None:
+    """Of two entries about the same keep the longer: the other adds nothing."""
+    key = (entry.kind, _number(entry.value))
+    if key not in entries or entries[key].until < entry.until:
+        entries[key] = entry
+
+
+def _read_without_comment(raw: bytes, file: str, number: int) -> Entry | None:
+    """The entry of a line that only its comment spoils, by being no UTF-8."""
+    body, sign, _ = raw.partition(b"#")
+    try:
+        return _read_line(body, file, number) if sign else None
+    except _Mistake:
+        return None
 
 
 def _number(value: str) -> int:

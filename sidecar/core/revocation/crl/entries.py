@@ -6,8 +6,8 @@ fixed-width records in a few bytes objects, which go from one process to another
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import accumulate
@@ -62,6 +62,7 @@ class Entry(NamedTuple):
 _TAIL = struct.Struct(">HB")
 _BOUNDS = struct.Struct("<II")
 _WIDEST = 20
+_TOO_LARGE = 1 << 8 * _WIDEST
 _PER_BUCKET = 8
 _MEMO = 65536
 _LEAST, _STRETCH = 0x82 + 2, 65536
@@ -73,24 +74,23 @@ _USUAL_TIME = bytes((UTC_TIME, 13))
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The serials of one certificate issuer, as numbers.
+    """Keys of at most 20 octets, such as serial numbers, each with its entry.
 
-    `data` holds records of `width` octets of serial (big-endian, unsigned), two of day and one
-    of reason, ordered by bucket (CRC-32 of the serial); `starts`, 32-bit little-endian, says
-    where in `data` each bucket begins.  Serials that are negative or wider are in `odd`.
+    `data` holds records of `width` octets of key (big-endian, unsigned), two of day and one
+    of reason, ordered by bucket (CRC-32 of the key); `starts`, 32-bit little-endian, says
+    where in `data` each bucket begins.
     """
 
     width: int
     data: bytes
     starts: bytes
-    odd: Mapping[int, Entry]
 
-    def find(self, serial: int) -> Entry | None:
-        """The entry of a serial number; of several, one that revokes."""
+    def find(self, number: int) -> Entry | None:
+        """The entry of a key; of several, one that revokes."""
         try:
-            key = serial.to_bytes(self.width, "big")
+            key = number.to_bytes(self.width, "big")
         except OverflowError:
-            return self.odd.get(serial)
+            return None
         bucket = crc32(key) & (len(self.starts) // 4 - 2)
         start, stop = _BOUNDS.unpack_from(self.starts, bucket * 4)
         width, found = self.width, None
@@ -104,48 +104,62 @@ class Table:
         return found
 
 
-def build_table(rows: list[bytes], odd: Mapping[int, Entry]) -> Table:
-    """A table of rows: `_WIDEST` octets of serial, then day and reason."""
+def build_table(rows: list[bytes]) -> Table:
+    """A table of rows: `_WIDEST` octets of key, then day and reason.
+
+    Empties `rows`, so that a large list is never there twice.
+    """
     largest = max(rows, default=b"")  # begins with the largest number, so with the widest
     width = max(len(largest[:_WIDEST].lstrip(b"\0")), 1)
     spare = _WIDEST - width
     mask = (1 << max(0, (len(rows) // _PER_BUCKET).bit_length())) - 1
     buckets: list[list[bytes]] = [[] for _ in range(mask + 1)]
-    for row in rows:
+    while rows:
+        row = rows.pop()
         buckets[crc32(row[spare:_WIDEST]) & mask].append(row[spare:])
     size = width + _TAIL.size
     starts = accumulate((len(bucket) * size for bucket in buckets), initial=0)
     packed = struct.pack(f"<{mask + 2}I", *starts)
-    return Table(width, b"".join(map(b"".join, buckets)), packed, dict(odd))
+    return Table(width, b"".join(map(b"".join, buckets)), packed)
 
 
-@dataclass(slots=True)
-class _Rows:
-    rows: list[bytes] = field(default_factory=list)
-    odd: dict[int, Entry] = field(default_factory=dict)
+NO_TABLE = build_table([])
 
-    def add_odd(self, number: int, entry: Entry) -> None:
-        """Put in a serial number that no row can hold."""
-        known = self.odd.get(number)
-        if known is None or known.reason == REMOVE:
-            self.odd[number] = entry
+
+def digest_of(issuer: bytes, serial: int) -> bytes:
+    """A key of 20 octets for a certificate that has no place in its CRL's own table.
+
+    However many issuers an indirect CRL names, and however long their serial numbers are, its
+    entries take the same room each.
+    """
+    octets = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
+    return hashlib.sha256(issuer + b"\0" + octets).digest()[:_WIDEST]
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """All entries of a CRL, by the certificates' issuer (a comparable name)."""
+    """All entries of a CRL.
 
-    tables: Mapping[bytes, Table]
+    `own` is of the CRL's issuer (a comparable name), by serial number; `others`, by `digest_of`,
+    is of other issuers, and of serial numbers that are negative or of more than 20 octets.
+    """
+
+    issuer: bytes = b""
+    own: Table = NO_TABLE
+    others: Table = NO_TABLE
     count: int = 0
     unusable: str = ""
 
     def find(self, issuer: bytes, serial: int) -> Entry | None:
         """What is said about the certificate with this issuer and serial number."""
-        table = self.tables.get(issuer)
-        return table.find(serial) if table is not None else None
+        if issuer == self.issuer and 0 <= serial < _TOO_LARGE:
+            return self.own.find(serial)
+        if not len(self.others.data):
+            return None
+        return self.others.find(int.from_bytes(digest_of(issuer, serial), "big"))
 
 
-NO_ENTRIES = Entries({})
+NO_ENTRIES = Entries()
 
 
 def read_entries(tbs: bytes, issuer: bytes, *, indirect: bool) -> Entries:
@@ -157,42 +171,59 @@ def read_entries(tbs: bytes, issuer: bytes, *, indirect: bool) -> Entries:
     reader = _Reader(tbs, issuer, indirect)
     reader.read()
     if reader.unusable:
-        return Entries({}, reader.count, reader.unusable)
-    tables = {name: build_table(found.rows, found.odd) for name, found in reader.found.items()}
-    return Entries(tables, reader.count)
+        return Entries(count=reader.count, unusable=reader.unusable)
+    own, others = build_table(reader.own), build_table(reader.others)
+    return Entries(issuer, own, others, reader.count)
 
 
 @dataclass(slots=True)
 class _Reader:
     """One pass over `revokedCertificates`.
 
-    `_days` and `_said` remember how the few octets that come again and again are to be read:
-    day and reason as a row has them.
+    `own` are the rows of the CRL's issuer, `others` those that `digest_of` names.  `_here` takes
+    the rows of `_whose`, the issuer at this place of the list.  `_days` and `_said` remember how
+    the few octets that come again and again are to be read: day and reason as a row has them.
     """
 
     data: bytes
     issuer: bytes
     indirect: bool
-    found: dict[bytes, _Rows] = field(default_factory=dict)
+    own: list[bytes] = field(default_factory=list)
+    others: list[bytes] = field(default_factory=list)
     count: int = 0
     unusable: str = ""
-    _here: _Rows = field(default_factory=_Rows)
+    _here: list[bytes] = field(init=False)
+    _whose: bytes = field(init=False)
     _alike_from: int = 0
     _days: dict[bytes, bytes] = field(default_factory=dict)
     _said: dict[bytes, bytes] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._here, self._whose = self.own, self.issuer
+
     def read(self) -> None:
         """Read all entries, or up to the first that isn't understood."""
         at, end = _revoked(self.data)
-        self._here = self.found[self.issuer] = _Rows()
         while at < end and not self.unusable:
-            rows = self._here.rows
+            rows = self._here
             before = len(rows)
             at = self._read_alike(at, end, rows)
             at = self._read_usual(at, min(end, at + _STRETCH), end, rows)
             self.count += len(rows) - before
             if at < end:
                 at = self._read_one(at, end)
+        self._turn_to(self.issuer)
+
+    def _turn_to(self, issuer: bytes) -> None:
+        """Go on with the entries of another issuer (RFC 5280, 5.3.3)."""
+        if issuer == self._whose:
+            return
+        if self._whose != self.issuer:
+            while self._here:
+                row = self._here.pop()
+                serial = int.from_bytes(row[:_WIDEST], "big")
+                self.others.append(digest_of(self._whose, serial) + row[_WIDEST:])
+        self._here, self._whose = self.own if issuer == self.issuer else [], issuer
 
     def _read_alike(self, at: int, end: int, rows: list[bytes]) -> int:
         """Read runs of entries that are alike in all tags and lengths; give where they end.
@@ -280,7 +311,7 @@ class _Reader:
         if not said.unusable and said.issuer is None:
             remember(self._said, octets, bytes([said.reason]), _MEMO)
         if said.issuer is not None:
-            self._here = self.found.setdefault(said.issuer, _Rows())
+            self._turn_to(said.issuer)
         self.unusable = said.unusable
         self.count += 1
         self._add(serial, self._day(time), said.reason)
@@ -293,10 +324,9 @@ class _Reader:
         try:
             octets = number.to_bytes(_WIDEST, "big")
         except OverflowError:
-            entry = Entry(int.from_bytes(day, "big"), reason)
-            self._here.add_odd(number, entry)
+            self.others.append(digest_of(self._whose, number) + day + bytes([reason]))
             return
-        self._here.rows.append(octets + day + bytes([reason]))
+        self._here.append(octets + day + bytes([reason]))
 
     def _day(self, time: Tlv) -> bytes:
         """The day of a Time, counted from 1970 (clamped to 1970..2149)."""

@@ -32,9 +32,11 @@ from .entries import HOLD, REMOVE, Entry
 from .parse import (
     Crl,
     CrlError,
+    CrlFile,
     Watermark,
     goes_back,
     read_crl,
+    read_crls,
     scope_key,
     supersedes,
     watermark,
@@ -55,11 +57,13 @@ __all__ = [
     "CertFacts",
     "Crl",
     "CrlError",
+    "CrlFile",
     "CrlIndex",
     "Watermark",
     "crl_facts",
     "goes_back",
     "read_crl",
+    "read_crls",
     "scope_key",
     "supersedes",
     "watermark",
@@ -106,11 +110,12 @@ class _Clock:
 class _Group:
     """The CRLs with one issuer, scope and signing key, newest first.
 
-    `any` is one of them, for what they share.
+    `any` is one of them, for what they share.  Without `clears` they only revoke.
     """
 
     clock: _Clock
     any: Crl
+    clears: bool = True
     complete: list[Crl] = field(default_factory=list)
     deltas: list[Crl] = field(default_factory=list)
     speaks_of_all: bool = field(init=False)
@@ -234,7 +239,11 @@ _REMEMBERED = 1024
 
 
 class CrlIndex:
-    """The CRLs of one trust.  `tolerance` and `grace` in seconds."""
+    """The CRLs of one trust.  `tolerance` and `grace` in seconds.
+
+    `revoking` were refused, as older than one accepted before or as not fitting the others: what
+    they list is revoked, and they never say that anything is good.
+    """
 
     def __init__(
         self,
@@ -243,6 +252,7 @@ class CrlIndex:
         grace: float = 0.0,
         *,
         whole_chain: bool = False,
+        revoking: Sequence[Crl] = (),
     ) -> None:
         self._clock = _Clock(tolerance, grace)
         self._whole_chain = whole_chain
@@ -257,10 +267,12 @@ class CrlIndex:
                     groups[key].add(crl)
                 else:
                     groups[key] = _Group(self._clock, crl)
+        usable = (c for c in revoking if not c.unusable and c.scope.only != "attribute")
+        all_groups = [*groups.values(), *(_Group(self._clock, c, clears=False) for c in usable)]
         self._groups: dict[bytes, list[_Group]] = {}
-        for group in groups.values():
+        for group in all_groups:
             self._groups.setdefault(group.any.issuer, []).append(group)
-        self._indirect = any(group.scope.indirect for group in groups.values())
+        self._indirect = any(group.scope.indirect for group in all_groups)
         self._keys: dict[int, tuple[x509.Certificate, bytes]] = {}  # by id: hashing takes longer
         self._certs: dict[bytes, x509.Certificate] = {}
 
@@ -270,6 +282,18 @@ class CrlIndex:
         That `issuer` issued it, and is trusted, is the caller's to know.
         """
         return self._status(cert, issuer, now, frozenset())
+
+    def why_unfit(self, now: float) -> str:
+        """Why no CRL can say that any certificate is good at `now`; empty where one can."""
+        why = "no CRL is there"
+        for groups in self._groups.values():
+            for group in groups:
+                fresh = group.fresh(now)
+                if group.clears and fresh.until:
+                    return ""
+                if group.clears:
+                    why = f"{fresh.source}: {fresh.why}"
+        return why
 
     def _status(
         self, cert: CertFacts, issuer: x509.Certificate, now: float, asking: frozenset[bytes]
@@ -282,7 +306,9 @@ class CrlIndex:
             listed = group.listed(cert.issuer, cert.serial, now) if standing.revokes else None
             if listed is not None:
                 return self._revoked(listed, now)
-            if standing.why:
+            if not group.clears:
+                found.add(group.any.source, "it was refused, and only revokes")
+            elif standing.why:
                 found.add(group.any.source, standing.why)
             else:
                 clearing.append((group, standing.until))

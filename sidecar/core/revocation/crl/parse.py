@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -27,7 +28,7 @@ from sidecar.core.x509.der import comparable_name
 from sidecar.core.x509.signature import Parts, is_signed_by, take_apart
 
 from .entries import NO_ENTRIES, Entries, Entry, read_entries
-from .scope import EVERYTHING, Authorities, Scope, Signer, read_scope
+from .scope import EVERYTHING, Authorities, Authority, Scope, Signer, read_scope
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -74,40 +75,75 @@ class Crl:
         return self.entries.find(issuer, serial)
 
 
-def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
-    """Read one CRL, PEM or DER, and verify it against a trust's authorities (DER certificates).
+class CrlFile(NamedTuple):
+    """What a file of CRLs holds: those that can be used, and what is wrong with the others."""
 
-    `source` is the name that the CRL goes by in answers.  Raises `CrlError`, nothing else.
+    crls: tuple[Crl, ...]
+    mistakes: tuple[CrlError, ...]
+
+
+def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile:
+    """Read a file: one CRL in DER, or one or more in PEM with any text around, as OpenSSL does.
+
+    Each is verified against a trust's authorities (DER certificates).  `source` is the name that
+    the CRL goes by in answers; a second one in the file is `source#2`.  Never raises.
     """
-    try:
-        return _read(_to_der(data), source, tuple(authorities))
-    except CrlError:
-        raise
-    except Exception as error:  # the parser's own errors are of many classes; all mean the same
-        hint = "put one whole CRL there, PEM or DER"
-        raise CrlError(f"not a readable CRL: {brief(error)}", hint) from error
+    crls: list[Crl] = []
+    mistakes: list[CrlError] = []
+    for number, block in enumerate(_blocks(data), 1):
+        name = source if number == 1 else f"{source}#{number}"
+        try:
+            if isinstance(block, CrlError):
+                raise block
+            crls.append(_read(block, name, tuple(authorities)))
+        except CrlError as error:
+            mistakes.append(error)
+        except Exception as error:  # noqa: BLE001 - the parser's errors are of many classes
+            why = f"not a readable CRL: {brief(error)}"
+            mistakes.append(CrlError(why, "put whole CRLs there, PEM or DER"))
+    return CrlFile(tuple(crls), tuple(mistakes))
 
 
-_BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
+def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
+    """Read the only CRL of a file; see `read_crls`.  Raises `CrlError`, nothing else."""
+    crls, mistakes = read_crls(data, source, authorities)
+    if mistakes:
+        raise mistakes[0]
+    if len(crls) > 1:
+        raise CrlError(f"{len(crls)} CRLs in one file", "put each CRL into a file of its own")
+    return crls[0]
 
 
-def _to_der(data: bytes) -> bytes:
-    """The DER of what is DER or PEM; text before a PEM block is let be, as OpenSSL writes it."""
+_PEM = re.compile(rb"-----BEGIN X509 CRL-----(.*?)(-----|\Z)(END X509 CRL-----)?", re.DOTALL)
+
+MAX_BLOCKS = 64
+"""Most CRLs in one PEM file."""
+
+
+def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
+    """The DER of each CRL in a file, or what is wrong with it; one at least."""
     if data[:1] == b"\x30":
-        return data
-    if not data.strip():
-        raise CrlError("the file is empty", "put one whole CRL there, PEM or DER")
-    blocks = data.count(b"-----BEGIN ")
-    if blocks > 1:
-        raise CrlError(f"{blocks} PEM blocks in one file", "put each CRL into a file of its own")
-    _, begin, rest = data.partition(_BEGIN)
-    if not begin:
-        raise CrlError("neither PEM nor DER of a CRL", f"a PEM file has {_BEGIN.decode()}")
-    body, end, after = rest.partition(_END)
-    if not end or after.strip():
-        what = "something follows the CRL" if end else "the PEM block has no end"
-        raise CrlError(what, "put one whole CRL there, PEM or DER")
-    return binascii.a2b_base64(body.translate(None, b" \t\r\n"), strict_mode=True)
+        yield data
+        return
+    number = 0
+    for number, found in enumerate(_PEM.finditer(data), 1):
+        if number > MAX_BLOCKS:
+            yield CrlError(f"more than {MAX_BLOCKS} CRLs in one file", "use several files")
+            return
+        body, _, end = found.groups()
+        if not end:
+            yield CrlError("the PEM block has no end", "put whole CRLs there, PEM or DER")
+            continue
+        try:
+            yield binascii.a2b_base64(body.translate(None, b" \t\r\n"), strict_mode=True)
+        except binascii.Error as error:
+            why = f"not a readable CRL: {brief(error)}"
+            yield CrlError(why, "put whole CRLs there, PEM or DER")
+    if not number and not data.strip():
+        yield CrlError("the file is empty", "put one whole CRL there, PEM or DER")
+    elif not number:
+        hint = "a PEM file has -----BEGIN X509 CRL-----"
+        yield CrlError("neither PEM nor DER of a CRL", hint)
 
 
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
@@ -171,13 +207,18 @@ def _read_extensions(crl: x509.CertificateRevocationList) -> _Extensions:
     if delta is not None and number is None:
         unusable = unusable or "a delta CRL without a number"
     return _Extensions(
-        number=number.crl_number if isinstance(number, x509.CRLNumber) else None,
+        number=_in_bounds(number.crl_number) if isinstance(number, x509.CRLNumber) else None,
         delta_base=delta.crl_number if isinstance(delta, x509.DeltaCRLIndicator) else None,
         scope=read_scope(point, crl.issuer)
         if isinstance(point, x509.IssuingDistributionPoint)
         else EVERYTHING,
         unusable=unusable,
     )
+
+
+def _in_bounds(number: int) -> int | None:
+    """The number, or None for one of more than 20 octets (RFC 5280, 5.2.3): as good as none."""
+    return number if 0 <= number < 1 << 159 else None
 
 
 # -- who signed ----------------------------------------------------------------------------------
@@ -202,7 +243,7 @@ def _verify(
         raise CrlError(f"issued by {name}, which is no authority of this trust", hint)
     _refuse_weak(crl)
     over = (parts.signed, parts.algorithm, crl)
-    signed = [a for a in named if is_signed_by(a.cert.public_key(), *over)]
+    signed = [a for a in named if _has_signed(a, over)]
     if not signed:
         hint = "bring it anew; if the CA has a new key, add its new certificate to the trust"
         raise CrlError(f"the signature is not by {name}", hint)
@@ -211,6 +252,16 @@ def _verify(
         hint = "have the CA's certificate issued with the keyUsage cRLSign"
         raise CrlError(f"{name} may not sign CRLs: its keyUsage lacks cRLSign", hint)
     return _Signed(signers[0].key, known.signers(signers), known.speak_for(signers))
+
+
+def _has_signed(
+    authority: Authority, over: tuple[bytes, bytes, x509.CertificateRevocationList]
+) -> bool:
+    """Whether the authority's key made the signature; a key of an unknown kind made none."""
+    try:
+        return is_signed_by(authority.cert.public_key(), *over)
+    except Exception:  # noqa: BLE001 - the parser's errors are of many classes
+        return False
 
 
 def _refuse_weak(crl: x509.CertificateRevocationList) -> None:

@@ -13,8 +13,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.der import comparable_name
@@ -23,7 +22,8 @@ from sidecar.core.x509.extensions import (
     read_basic_constraints,
     split_extension,
 )
-from sidecar.core.x509.signature import bare_certificate
+from sidecar.core.x509.keys import subject_public_key_info
+from sidecar.core.x509.signature import bare_certificate, take_apart
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -261,8 +261,12 @@ class Authorities:
     @staticmethod
     @lru_cache(maxsize=8)
     def of(ders: tuple[bytes, ...]) -> Authorities:
-        """Read DER certificates; each signature among them is checked once.  Raises ValueError."""
-        found = tuple(_authority(der) for der in dict.fromkeys(ders))
+        """Read DER certificates; each signature among them is checked once.
+
+        One that can't be read here has signed nothing that could be verified: it is left out.
+        """
+        read = (_authority_or_none(der) for der in dict.fromkeys(ders))
+        found = tuple(authority for authority in read if authority is not None)
         parents = {a.der: tuple(_parents(a, found)) for a in found}
         return Authorities(found, parents, _valid_ways(found, parents))
 
@@ -334,6 +338,13 @@ def _joined(windows: Iterable[tuple[float, float]]) -> Windows:
     return tuple(found)
 
 
+def _authority_or_none(der: bytes) -> Authority | None:
+    try:
+        return _authority(der)
+    except Exception:  # noqa: BLE001 - the parser's errors are of many classes
+        return None
+
+
 def _authority(der: bytes) -> Authority:
     cert = x509.load_der_x509_certificate(der)
     usage = _extension(cert, x509.KeyUsage)
@@ -358,9 +369,9 @@ def _extension(cert: x509.Certificate, kind: type[E]) -> E | None:
 
 
 def key_digest(cert: x509.Certificate) -> bytes:
-    """The SHA-256 of a certificate's SubjectPublicKeyInfo."""
-    spki = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).digest()
+    """The SHA-256 of a certificate's SubjectPublicKeyInfo, whatever kind of key that is."""
+    signed = take_apart(cert.public_bytes(Encoding.DER)).signed
+    return hashlib.sha256(subject_public_key_info(signed)).digest()
 
 
 def _parents(child: Authority, all_: Iterable[Authority]) -> Iterator[Authority]:
@@ -368,6 +379,6 @@ def _parents(child: Authority, all_: Iterable[Authority]) -> Iterator[Authority]
         if parent.subject == child.issuer and parent.issues:
             try:
                 child.cert.verify_directly_issued_by(parent.cert)
-            except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+            except Exception:  # noqa: BLE001 - a signature that can't be checked proves nothing
                 continue
             yield parent

@@ -17,7 +17,9 @@ from sidecar.core.revocation.denylist import (
     Status,
     format_entry,
     has_entry,
+    joined,
     parse_denylist,
+    read_denylist,
 )
 
 SHA, SPKI = "ab" * 32, "cd" * 32
@@ -217,3 +219,40 @@ def test_what_is_there_is_not_written_twice() -> None:
     assert not has_entry(held, "serial", "2", "2027-01-01")
     assert not has_entry(held, "serial", "-2", "2026-12-31")
     assert not has_entry(held, "sha256", SHA)
+
+
+# -- a file that is partly broken
+
+
+def test_a_bad_line_holds_up_no_other() -> None:
+    """Lines before and behind a bad one take effect, and the bad one is named by its line."""
+    text = f"serial 1\nserial what\nsha256 {SHA}\n" + "junk\n" * 3000 + f"spki_sha256 {SPKI}\n"
+    found, said = read_denylist(text.encode(), "deny.txt")
+    assert found.lookup(1, "0" * 64, "0" * 64, NOW) is not None
+    assert found.lookup(2, SHA, "0" * 64, NOW) is not None
+    assert found.lookup(2, "0" * 64, SPKI, NOW) is not None
+    assert said[0].line == 2
+    assert len(said) == MAX_DIAGNOSTICS
+
+
+def test_a_comment_that_is_no_text_spoils_no_entry() -> None:
+    """It is told, and the entry before it denies all the same."""
+    found, said = read_denylist(b"serial 7 # M\xfcller\n", "deny.txt")
+    assert found.lookup(7, "0" * 64, "0" * 64, NOW) is not None
+    assert "not UTF-8" in said[0].message
+
+
+def test_joined_denies_what_either_denies() -> None:
+    """Of two entries about the same the longer counts, whichever list has it."""
+    older = parse_denylist(b"serial 1\nserial 2 until 2026-01-01\n", "deny.txt")
+    newer = parse_denylist(b"serial 2\nserial 1 until 2026-01-01\nserial 3\n", "deny.txt")
+    both = joined(older, newer)
+    assert all(both.lookup(n, "0" * 64, "0" * 64, NOW) for n in (1, 2, 3))
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 99), max_size=5))
+def test_whatever_stands_between_good_lines_deny(junk: bytes, serials: list[int]) -> None:
+    """Any bytes between two line ends leave the other lines as they are."""
+    lines = [f"serial {n:x}".encode() for n in serials]
+    found, _ = read_denylist((b"\n" + junk + b"\n").join(lines), "deny.txt")
+    assert all(found.lookup(n, "0" * 64, "0" * 64, NOW) for n in serials)

@@ -1,0 +1,34 @@
+"""Whether those who should get in can, as `/readyz` tells."""
+
+from __future__ import annotations
+
+from sidecar.core.policy.compile import Location, Policy, Trust
+
+
+def shut_out(policy: Policy, now: float) -> tuple[str, str]:
+    """Why nobody can get in anywhere, and what is shut in part; empty where nothing is."""
+    shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
+    if not shut:
+        return "", ""
+    asking = [each for each in policy.locations.values() if _asks(each)]
+    told = "; ".join(f"trust {name}: {why}" for name, why in shut.items())
+    if asking and all(trust.name in shut for each in asking for trust in each.trusts):
+        return told, ""
+    return "", told
+
+
+def _asks(location: Location) -> bool:
+    """Whether a location lets in nobody without a certificate of a trust."""
+    return bool(location.trusts) and not location.public and not location.monitor
+
+
+def _why_shut(trust: Trust, now: float) -> str:
+    """Why revocation lets nobody of a trust in; empty where it lets somebody in."""
+    if trust.revocation != "required" or trust.ocsp:
+        return ""
+    if trust.crls is None:
+        return "revocation is required, and neither a crl nor ocsp is named"
+    why = trust.crls.why_unfit(now)
+    missing = f"not fetched yet: {', '.join(trust.missing)}" if trust.missing else ""
+    told = ", ".join(filter(None, (why, missing)))
+    return f"no CRL is in force ({told}), and revocation is required" if why else ""
