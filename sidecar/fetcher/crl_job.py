@@ -25,8 +25,8 @@ import aiohttp
 
 from sidecar.core.errors import brief, printable
 from sidecar.core.policy.spec import shown
-from sidecar.core.revocation.crl.index import CrlError, read_crl, supersedes
-from sidecar.runtime.files import crl_state_path
+from sidecar.core.revocation.crl.index import read_crls, supersedes
+from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, set_aside
 
 from .http_client import Fetched, FetchError, Limits, fetch, max_age
 from .metrics import FetchMetrics
@@ -50,6 +50,11 @@ ELSEWHERE_FROM = 1024 * 1024
 """Bytes from which a CRL is verified in another process, so that OCSP answers don't wait."""
 
 VERIFY_SECONDS = 300.0
+
+TOLERANCE = 300.0
+"""How far the clock of whoever signs CRLs may be ahead, in seconds."""
+
+MAX_META = 65536
 SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
 
 
@@ -92,22 +97,21 @@ def judge(
 
     A CRL past its nextUpdate is `stale`: the newest there is, though it proves little.
     """
-    try:
-        new = read_crl(data, url, authorities)
-    except CrlError as error:
-        return Verdict("invalid", str(error)[:500])
-    if new.unusable:
-        return Verdict("invalid", new.unusable)
-    if held is not None:
-        try:
-            old = read_crl(held, url, authorities)
-        except CrlError:
-            old = None  # not of these authorities any more: nothing to go back behind
-        if old is not None and not old.unusable and not supersedes(new, old):
-            return Verdict("backwards", "older than the CRL that stands")
-    next_update = new.next_update or 0.0
+    new, mistakes = read_crls(data, url, authorities)
+    if mistakes:
+        return Verdict("invalid", str(mistakes[0])[:500])
+    unusable = [crl.unusable for crl in new if crl.unusable]
+    if unusable:
+        return Verdict("invalid", unusable[0])
+    # What isn't of these authorities any more, or of the future, is nothing to go back behind.
+    old = [] if held is None else read_crls(held, url, authorities).crls
+    in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
+    if not all(supersedes(one, other) for one in new for other in in_force):
+        return Verdict("backwards", "older than the CRL that stands")
+    next_update = min(crl.next_update or 0.0 for crl in new)
     stale = bool(next_update) and next_update <= now
-    return Verdict("stale" if stale else "updated", "", new.this_update, next_update)
+    this_update = max(crl.this_update for crl in new)
+    return Verdict("stale" if stale else "updated", "", this_update, next_update)
 
 
 async def judge_aside(
@@ -128,7 +132,12 @@ async def judge_aside(
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file whole: written beside it, synced, renamed.  Raises `OSError`."""
+    """Replace a file whole: written beside it, synced, renamed.  Raises `OSError`.
+
+    A directory in its place is set aside.
+    """
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -305,17 +314,22 @@ def _between(low: float, high: float) -> float:
     return random.uniform(low, high)
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path, limit: int = MAX_CRL) -> bytes | None:
+    """A file of ours; what can't be one (a FIFO, a directory, something huge) is set aside."""
     try:
-        return path.read_bytes()
+        return read_file(path, limit)
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("%s is set aside: %s", path, error.strerror or error)
+        set_aside(path)
         return None
 
 
 def _load_validators(path: Path, held: bytes | None) -> Validators:
     """Those that were stored for just these bytes; none if in doubt."""
     try:
-        stored: Mapping[str, str] = json.loads(path.read_bytes())
+        stored: Mapping[str, str] = json.loads(_read(path, MAX_META) or b"{}")
         found = Validators(**{name: str(value) for name, value in stored.items()})
     except (OSError, ValueError, TypeError, AttributeError):
         return Validators()

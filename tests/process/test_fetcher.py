@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import ocsp_pki as pki
 import pytest
 from aiohttp import web
 from fetch_server import giving, giving_with_etag, make_crl, serving, write_policy
+from pki import CA as PkiCA
 from prometheus_client import CollectorRegistry
 
 from sidecar.core.config.settings import Address
@@ -37,6 +40,7 @@ from sidecar.runtime.listen import ListenError
 
 ROOT = Path(__file__).parents[2]
 CA = pki.authority()
+staff = PkiCA("Staff")
 QUICK = Limits(size=1 << 20, total=1.0, silence=0.5, connect=0.5)
 
 
@@ -712,3 +716,56 @@ def test_time_is_an_argument(tmp_path: Path) -> None:
             assert (await job.bring())[0] == "stale"
 
     run(check)
+
+
+# -- what stands in the state directory, planted or broken
+
+
+@pytest.mark.parametrize("suffix", [".crl", ".json"])
+@pytest.mark.parametrize("how", ["FIFO", "directory", "link", "500 MiB", "garbage"])
+def test_what_is_planted_holds_up_no_fetch(tmp_path: Path, suffix: str, how: str) -> None:
+    """It is set aside or replaced: the CRL is brought, and the next one."""
+    crl = make_crl(CA)
+
+    async def check() -> None:
+        async with serving(giving(crl)) as server, bench(tmp_path, server.url) as b:
+            place = b.path.with_suffix(suffix)
+            if how == "FIFO":
+                os.mkfifo(place)
+            elif how == "directory":
+                place.mkdir()
+            elif how == "link":
+                place.symlink_to("/dev/zero")
+            else:
+                place.write_bytes(b"garbage")
+                if how == "500 MiB":
+                    os.truncate(place, 500 << 20)
+            assert await b.bring() == "updated"
+            assert b.path.read_bytes() == crl
+            again, _ = await b.new_job().bring()
+            assert again == "unchanged"
+
+    run(check)
+
+
+def test_a_crl_of_the_future_gives_way_to_the_right_one() -> None:
+    """Though older by number and time: what isn't in force yet is nothing to go back behind."""
+    now = datetime.now(UTC)
+    ahead = staff.crl(number=9, this_update=now + timedelta(hours=1), der=True)
+    right = staff.crl(number=6, der=True)
+    judged = crl_job.judge(right, ahead, "http://x/", (staff.der,), now.timestamp())
+    assert judged.result == "updated"
+    judged = crl_job.judge(right, staff.crl(number=7), "http://x/", (staff.der,), now.timestamp())
+    assert judged.result == "backwards"
+
+
+def test_two_crls_in_one_answer_are_taken() -> None:
+    """As one PEM file of an address; the earlier end counts, and each may not go back."""
+    other = PkiCA("Other")
+    both = staff.crl(number=6) + other.crl(number=6)
+    known = (staff.der, other.der)
+    judged = crl_job.judge(both, None, "http://x/", known, time.time())
+    assert judged.result == "updated"
+    older = staff.crl(number=6) + other.crl(number=5)
+    assert crl_job.judge(older, both, "http://x/", known, time.time()).result == "backwards"
+    assert crl_job.judge(both, None, "http://x/", (staff.der,), time.time()).result == "invalid"
