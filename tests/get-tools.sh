@@ -11,7 +11,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 tools=$root/.tools
 unpacked=$tools/root
-packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container'
+packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container libnss3-tools'
 
 say() { printf 'get-tools.sh: %s\n' "$*" >&2; }
 
@@ -69,7 +69,7 @@ unpack_packages() {
 }
 
 install_chromium() {
-    grep -qs 'chromium()' -r "$root"/tests --include="test_*.py" || return 0 # no test wants it
+    grep -qs "chromium()" -r "$root/tests" --include="*.py" || return 0 # no test wants it
     command -v chromium >/dev/null 2>&1 && return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say 'chromium is installed by root with apt-get only'

@@ -189,11 +189,12 @@ def _weigh_place(place: bytes, _: str) -> int:
 def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> Key:
     """All of a request that a decision at this location can depend on."""
     if not (location.uses_host or location.uses_method or location.uses_client_ip):
-        return (location, subject, request.verify)
+        return (location, subject, request.verify, request.other_origin)
     return (
         location,
         subject,
         request.verify,
+        request.other_origin,
         request.host if location.uses_host else "",
         request.server_name if location.uses_host else "",
         request.method if location.uses_method else "",

@@ -214,6 +214,17 @@ def _san_matches(cert: ClientCert, host: str) -> bool:
     return san_matches_host(cert.dns, cert.ip, host)
 
 
+def _check_origin(inquiry: _Inquiry) -> Passed | Ended:
+    """Refuse what another site's page asks with its visitor's certificate."""
+    if not inquiry.here.same_origin:
+        return Passed("not asked for")
+    origin = inquiry.request.other_origin
+    if origin:
+        saw = f"a page of another site made the request ({origin})"
+        return Ended(Reason.DENIED_BY_RULE, saw, rule="same_origin")
+    return Passed("not of another site's page")
+
+
 def _ask_deny_rules(inquiry: _Inquiry) -> Passed | Ended:
     rules = inquiry.here.deny
     if not len(rules):
@@ -246,6 +257,7 @@ STEPS = (
     ("issuer", _check_issuer),
     ("revocation", _check_revocation),
     ("names", _check_names),
+    ("origin", _check_origin),
     ("deny", _ask_deny_rules),
     ("allow", _ask_allow_rules),
 )

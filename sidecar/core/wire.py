@@ -17,6 +17,7 @@ from sidecar.core.x509.certificate import ClientCert
 
 from .decision import Decision, Reason
 from .ip_address import parse_address
+from .origin import other_origin
 
 MAX_CERT_HEADER = 128 * 1024
 """Longest `SSL-Client-Cert` value, in bytes (the contract's 128 KiB)."""
@@ -32,6 +33,10 @@ CONTROL_HEADERS = {
     b"x-original-method": "method",
     b"x-real-ip": "client_ip",
     b"x-request-id": "request_id",
+    b"origin": "origin",
+    b"sec-fetch-site": "site",
+    b"sec-fetch-mode": "mode",
+    b"sec-fetch-dest": "destination",
 }
 _SPELLINGS = {name.replace(b"-", b"_"): name for name in CONTROL_HEADERS}
 
@@ -47,7 +52,8 @@ class AuthzRequest(NamedTuple):
 
     `location` is the name asked for, `None` when the sidecar is to choose by `host` and `uri`.
     `cert` and `uri` are the raw header values; text is Latin-1, so any byte has a character.
-    A `method` or `client_ip` that can't be one is empty: not known.  `subject` is the
+    A `method` or `client_ip` that can't be one is empty: not known.  `other_origin` names the
+    origin of another site's page that made the request (`origin.other_origin`).  `subject` is the
     certificate of `cert` where whoever asks has read it already.
     """
 
@@ -60,6 +66,7 @@ class AuthzRequest(NamedTuple):
     method: str = ""
     client_ip: str = ""
     request_id: str = ""
+    other_origin: str = ""
     subject: ClientCert | None = None
 
 
@@ -130,7 +137,13 @@ def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
         _method(get("method", b"")),
         _client_ip(get("client_ip", b"")),
         get("request_id", b"").decode("latin-1"),
+        _other_origin(found) if "site" in found or "origin" in found else "",
     )
+
+
+def _other_origin(found: dict[str, bytes]) -> str:
+    names = ("host", "method", "origin", "site", "mode", "destination")
+    return other_origin(*(found.get(name, b"").decode("latin-1") for name in names))
 
 
 def _method(value: bytes) -> str:

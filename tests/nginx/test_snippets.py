@@ -162,6 +162,10 @@ def test_the_snippets_send_what_the_contract_says() -> None:
         "X-Original-Method": "$request_method",
         "X-Real-IP": "$remote_addr",
         "X-Request-ID": "$request_id",
+        "Origin": "$http_origin",
+        "Sec-Fetch-Site": "$http_sec_fetch_site",
+        "Sec-Fetch-Mode": "$http_sec_fetch_mode",
+        "Sec-Fetch-Dest": "$http_sec_fetch_dest",
     }
 
 

@@ -33,7 +33,7 @@ LAYERS = (
         "revocation.crl.scope", "revocation.ocsp.responder", "x509.bundle",
         "x509.ecdsa_malleability", "x509.extension_values",
     ),
-    ("x509.name_constraints",),
+    ("x509.name_constraints", "origin"),
     ("x509.client_purpose",),
     ("wire", "policy.patterns", "config.schema", "nginx.locations", "revocation.crl.parse"),
     ("policy.spec", "config.settings", "revocation.denylist"),

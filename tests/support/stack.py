@@ -27,7 +27,7 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from daemon import Daemon
@@ -114,6 +114,7 @@ class _App(BaseHTTPRequestHandler):
     """Answers any request with what it saw of it, as JSON; speaks enough WebSocket to greet."""
 
     protocol_version = "HTTP/1.1"
+    server: _AppServer
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -127,7 +128,10 @@ class _App(BaseHTTPRequestHandler):
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
             "body": body,
         }
+        self._note()
         data = json.dumps(saw).encode()
+        if page := self.server.pages.get(self.path):
+            return self._page(page)
         status = re.match("/status/([1-5][0-9]{2})$", self.path)
         self.send_response(int(status[1]) if status else 200)
         self.send_header("Content-Type", "application/json")
@@ -141,6 +145,7 @@ class _App(BaseHTTPRequestHandler):
 
     def _greet(self) -> None:
         who = self.headers.get("X-Client-CN", "nobody").encode()
+        self._note()
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
@@ -148,12 +153,30 @@ class _App(BaseHTTPRequestHandler):
         self.wfile.write(bytes([0x81, len(who)]) + who)  # RFC 6455, 5.2: one text frame
         self.close_connection = True
 
+    def _page(self, page: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def _note(self) -> None:
+        self.server.seen.append(f"{self.command} {self.path}")
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 class _AppServer(ThreadingHTTPServer):
+    """`seen` has the method and path of each request that reached the application; `pages` are
+    HTML pages that it serves, by path."""
+
     daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: list[str] = []
+        self.pages: dict[str, bytes] = {}
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is no concern of a test."""

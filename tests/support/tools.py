@@ -156,6 +156,12 @@ def chromium() -> Tool:
 
 
 @cache
+def nss_tool(name: str) -> Tool:
+    """`certutil` or `pk12util`: what puts a certificate where Chromium finds it."""
+    return _find(name)
+
+
+@cache
 def systemd_analyze() -> Tool:
     return _find("systemd-analyze")
 

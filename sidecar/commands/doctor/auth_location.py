@@ -40,6 +40,14 @@ _CONTENT = ("root", "alias", "empty_gif", "stub_status", "autoindex", "index", "
 _FINGERPRINT, _WHOLE = "$ssl_client_fingerprint", "$ssl_client_escaped_cert"
 """The certificate in the key of a cache: either tells it from every other of the CA."""
 
+_ORIGIN = {
+    "origin": "$http_origin",
+    "sec-fetch-site": "$http_sec_fetch_site",
+    "sec-fetch-mode": "$http_sec_fetch_mode",
+    "sec-fetch-dest": "$http_sec_fetch_dest",
+}
+"""What tells the page of another site: where it is sent, an answer is for that page alone."""
+
 _LIFETIME = {"x-accel-expires", "cache-control", "expires"}
 """Headers by which the sidecar says how long an answer may be kept."""
 
@@ -281,7 +289,9 @@ class AuthLocation:
         names = [each.args[1] for each in sent if each.args[0].lower() == SNI.lower()]
         for name in (*map(plain_variables, names), server_name.RAW):
             key = key.replace(name, "$mtls_sidecar_sni") if name else key
-        needed = self._key_needs(by_uri)
+        needed = self._key_needs(by_uri) + [
+            _ORIGIN[each.args[0].lower()] for each in sent if each.args[0].lower() in _ORIGIN
+        ]
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:
             at = here.inherited("proxy_cache_key") or [here]

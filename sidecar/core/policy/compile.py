@@ -89,6 +89,7 @@ class Location:
     cache_seconds: int
     public_methods: frozenset[str]
     forward_cert: bool
+    same_origin: bool
 
     uses_method: bool = field(init=False)
     uses_client_ip: bool = field(init=False)
@@ -287,6 +288,7 @@ class _Build:
         word = allow[0].text if len(allow) == 1 and isinstance(allow[0], Located) else ""
         plain = word in RESERVED
         deny = _first(layers, lambda s: s.deny, ())
+        public_methods = frozenset(_first(layers, lambda s: s.public_methods, ()))
         return Location(
             name=spec.name,
             trusts=self._trusts(spec, _first(layers, lambda s: s.trust, None), trusts),
@@ -298,8 +300,10 @@ class _Build:
             san_matches_host=_first(layers, lambda s: s.san_matches_host, False),
             sni_matches_host=_first(layers, lambda s: s.sni_matches_host, False),
             cache_seconds=_first(layers, lambda s: s.cache_seconds, 0),
-            public_methods=frozenset(_first(layers, lambda s: s.public_methods, ())),
+            public_methods=public_methods,
             forward_cert=_first(layers, lambda s: s.forward_cert, False),
+            # Who lets a CORS preflight through means other origins to come.
+            same_origin=_first(layers, lambda s: s.same_origin, "OPTIONS" not in public_methods),
         )
 
     def _trusts(

@@ -334,6 +334,12 @@ class BehaviourSpec:
         "methods let through without a certificate, as for a CORS preflight",
         default=None,
     )
+    same_origin: bool | None = key(
+        Flag(),
+        "pages of other sites may only link here (default: true, but false where public_methods "
+        "has OPTIONS)",
+        default=None,
+    )
     forward_cert: bool | None = key(
         Flag(), "add RFC 9440's Client-Cert to the answer", default=None
     )
