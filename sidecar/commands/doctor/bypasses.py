@@ -63,6 +63,8 @@ class Bypasses:
                 if not can_rewrite(each, uri):
                     continue
                 away = redirects(each)
+                if away and can_rewrite(each, "/"):
+                    continue  # every request is redirected before anything is asked
                 self._add(
                     "question-redirected" if away else "question-rewritten",
                     each,

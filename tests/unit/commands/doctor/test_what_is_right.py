@@ -42,6 +42,7 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "if ($host = a.b) { return 301 https://b.c$request_uri; }",
         'if ($request_uri = "/healthz") { return 200 ok; }',
         "rewrite ^/old/(.*)$ /new/$1 last;",
+        "if ($scheme = http) { rewrite ^ https://$host$request_uri? permanent; }",
         "rewrite ^/(?!authz)(.*)$ /new/$1 last;",
         "if ($uri !~ ^/authz) { rewrite ^ /index.php last; }",
         "if ($uri ~* ^/blog) { rewrite ^ /index.php last; }",
