@@ -26,6 +26,7 @@ ANCHOR = "TrustAnchorRootCertificate.crt"
 REFUSED = {
     "BadCRLIssuerNameCACRL.crl": "is no authority of this trust",
     "BadCRLSignatureCACRL.crl": "the signature is not by",
+    "BadSignedCACRL.crl": "is no authority of this trust",
     "DSACACRL.crl": "signed with sha1",
     "DSAParametersInheritedCACRL.crl": "is no authority of this trust",
     "TwoCRLsCABadCRL.crl": "is no authority of this trust",
