@@ -32,7 +32,10 @@ _FINGERPRINT = re.compile("[0-9A-Fa-f]{64}")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name a case alike in every worker of a parallel run, though keys are made anew in each."""
+    """Name a case alike in every worker of a parallel run, though keys and moments are made anew
+    in each."""
+    if isinstance(val, float) and val > 1e9:
+        return "MOMENT"
     if isinstance(val, str) and _FINGERPRINT.search(val):
         return _FINGERPRINT.sub("FINGERPRINT", val)
     return None
