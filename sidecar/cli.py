@@ -160,19 +160,29 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    from sidecar.commands.revoke import add, choose_denylists, read_target
+    from sidecar.commands.revoke.command import Call, run
+    from sidecar.commands.revoke.target import FORMS
 
-    path = Path(settings_of(options).policy)
-    if options.denylist:
-        lists = [Path(options.denylist).resolve()]
-    else:
-        spec = read_policy(read_file(path, MAX_POLICY), str(path))
-        lists = choose_denylists(spec, path.parent, options.trust)
-    target = read_target(options.target, key=options.key)
-    for place in lists:
-        line = add(place, target, options.until, options.reason)
-        print(f"{place}: {line}" if line else f"{place}: denied already, nothing to add")
-    return 0
+    said = {form: value for form in FORMS if (value := getattr(options, form)) is not None}
+    targets = [value for value in (options.target, *said.values()) if isinstance(value, str)]
+    if len(said) > 1 or len(targets) != (0 if options.list else 1):
+        raise ValueError(
+            "say one target: revoke CERT, revoke --serial 0A1B, revoke --fingerprint SHA256, "
+            "revoke --file CERT; or revoke --list"
+        )
+    call = Call(
+        target="".join(targets),
+        form="".join(said),
+        key=options.key,
+        until=options.until,
+        reason=options.reason,
+        trust=options.trust,
+        denylist=options.denylist,
+        undo=options.undo,
+        listing=options.list,
+        as_json=options.json,
+    )
+    return run(call, settings_of(options))
 
 
 def _fetch(options: argparse.Namespace) -> int:
@@ -247,12 +257,22 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="for programs")
 
     revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")
-    revoke.add_argument("target", metavar="CERT|SERIAL|FINGERPRINT")
+    revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT")
+    for form, meaning in (
+        ("file", "the target is a certificate's file"),
+        ("serial", "the target is a serial number, in hexadecimal"),
+        ("fingerprint", "the target is a SHA-256 fingerprint"),
+    ):
+        revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
+    revoke.add_argument("--undo", action="store_true", help="remove the line of this target")
+    revoke.add_argument("--list", action="store_true", help="print the lines that deny now")
+    revoke.add_argument("--json", action="store_true", help="with --list: for programs")
     revoke.add_argument("--reason", default="", help="why, for the line's comment")
     revoke.add_argument("--until", default="", metavar="DATE", help="the day it ends, if it does")
     revoke.add_argument("--trust", help="only the denylist of this trust")
     revoke.add_argument("--denylist", metavar="FILE", help="this file, whatever the policy says")
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
+    revoke.add_argument("--state-dir", help="the daemon's, which is asked whether it is in force")
 
     fetch = _command(commands, "fetch", _fetch, "bring CRLs and OCSP answers")
     fetch.add_argument("--once", action="store_true", help="bring every CRL once, then exit")

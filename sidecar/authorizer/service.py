@@ -29,6 +29,7 @@ from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
 from .connection import Connection, Service
+from .control import serve_control
 from .decision_cache import Engine
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
@@ -138,6 +139,11 @@ class Daemon:
                 self._flush(),
                 self._watchdog(),
                 self._crl_ages(),
+                serve_control(
+                    Path(self.settings.state_dir),
+                    Path(self.settings.policy),
+                    lambda: self.service.engine.policy,
+                ),
             )
         ]
         chores.append(self._admin or self._start_admin(handed))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool =
     """A regular file's bytes, read whole while it did not change.
 
     Raises OSError: also for a directory, a FIFO or a device, for more than `limit` bytes, for a
-    file that changes each time it is read, and with `trusted_only` for one that others may write.
+    file that changes each time it is read, and with `trusted_only` for one that others may write
+    or could replace by another.
     """
     for _ in range(_TRIES):
         # O_NONBLOCK: opening a FIFO that nobody writes must not wait.
@@ -64,6 +66,9 @@ def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool =
         with open(descriptor, "rb") as file:
             before = os.fstat(descriptor)
             _check(before, str(path), limit, trusted_only)
+            if trusted_only and (why := untrusted_directory(path, before.st_uid)):
+                # EAGAIN: mending a directory changes nothing of the file; it is tried again.
+                raise PermissionError(errno.EAGAIN, why, str(path))
             data = file.read(limit + 1)
             after = os.fstat(descriptor)
         if Signature.of(before) == Signature.of(after) and len(data) == after.st_size:
@@ -80,6 +85,82 @@ def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> 
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", path)
     if trusted_only and found.st_mode & stat.S_IWOTH:
         raise PermissionError(errno.EPERM, "everyone may write it; chmod o-w it", path)
+
+
+# -- who could put another file in a file's place
+
+MAX_LINKS = 40
+"""Most symbolic links on the way to a file, as Linux has it."""
+
+
+def untrusted_directory(path: str | Path, owner: int) -> str:
+    """Why somebody else could replace a file of this owner, or nothing.
+
+    As sshd's StrictModes: each directory on the way, through every link, must belong to root, this
+    process's user or the file's owner, and only they may write it.  In a directory like /tmp, what
+    is there must be theirs; the file itself root's or this process's user's.
+    """
+    ours = {0, os.geteuid()}
+    for place, found, shared, is_last in _way(path):
+        if is_last and shared and found.st_uid not in ours:
+            return f"it stands where everybody can make files; chown root {place}, or move it"
+        is_theirs = not is_last and (shared or stat.S_ISDIR(found.st_mode))
+        if is_theirs and found.st_uid not in {*ours, owner}:
+            return (
+                f"{place} belongs to user {found.st_uid}, who could replace it; chown root "
+                f"{place}, or move the file"
+            )
+        if stat.S_ISDIR(found.st_mode) and _anybody_may_replace(found):
+            return f"everyone may write {place}; chmod o-w {place}"
+    return ""
+
+
+def writable_directory(path: str | Path) -> str:
+    """Which directory on the way to a file anybody could change, and what to do; or nothing."""
+    for place, found, _, _ in _way(path):
+        if stat.S_ISDIR(found.st_mode) and _anybody_may_replace(found):
+            return f"everyone may write {place}; chmod o-w {place}"
+    return ""
+
+
+def _anybody_may_replace(found: os.stat_result) -> bool:
+    return bool(found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+
+
+def _way(path: str | Path) -> Iterator[tuple[str, os.stat_result, bool, bool]]:
+    """Every directory and link on the way to a file, from / on, and the file itself.
+
+    Each with what `lstat` says, whether everybody may make files where it is, and whether it is
+    the file.  What isn't there ends it.
+    """
+    at, left, links = "/", os.path.join(os.getcwd(), path).split("/")[1:], 0
+    found = os.lstat(at)
+    yield at, found, False, False
+    shared = [bool(found.st_mode & stat.S_IWOTH)]
+    while left:
+        name = left.pop(0)
+        if name in ("", ".", ".."):
+            if name == "..":
+                at, shared = os.path.dirname(at), shared[:-1] or shared
+            continue
+        place = os.path.join(at, name)
+        try:
+            found = os.lstat(place)
+        except OSError:
+            return
+        is_link = stat.S_ISLNK(found.st_mode)
+        yield place, found, shared[-1], not left and not is_link
+        if is_link:
+            target = os.readlink(place)
+            links += 1
+            if links > MAX_LINKS:
+                return
+            left[:0] = target.split("/")
+            if target.startswith("/"):
+                at, shared = "/", shared[:1]
+        else:
+            at = place
+            shared.append(bool(found.st_mode & stat.S_IWOTH))
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:

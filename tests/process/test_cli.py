@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import chains
 import pytest
 from daemon import ROOT
 from der import pem
-from pki import CA, Leaf
-
-from sidecar.commands import revoke
+from pki import CA
 
 staff = CA("Staff")
 alice = staff.issue("alice", dns=["app.example.com"])
@@ -133,95 +128,6 @@ def test_check(place: Path) -> None:
     assert "bad.yaml:3:15: can't read 'no.crt'" in found.stderr
     assert "bad.yaml:5:58: unknown key 'cnn'; did you mean 'cn'?" in found.stderr
     assert run(place, "check", "missing.yaml").returncode == 2
-
-
-@pytest.mark.parametrize("target", ["alice.crt", "alice.der", "serial", "sha256"])
-def test_revoke_denies(place: Path, target: str) -> None:
-    """By file, serial or fingerprint: one line, once, with date and reason; alice is denied."""
-    (place / "deny.txt").chmod(0o640)
-    named = {"serial": f"{alice.serial:X}", "sha256": alice.sha256}.get(target, target)
-    for _ in range(2):
-        found = run(place, "revoke", named, "--reason", "laptop\nstolen")
-        assert found.returncode == 0, found.stderr
-    lines = (place / "deny.txt").read_text().splitlines()
-    assert len(lines) == 2
-    assert "laptop stolen" in lines[1]
-    assert stat.S_IMODE((place / "deny.txt").stat().st_mode) == 0o640
-    assert run(place, "explain", "--location", "admin", "--cert", "alice.crt").returncode == 1
-    assert (
-        run(place, "explain", "--location", "admin", "--cert", "bob.crt", "--json").returncode == 1
-    )
-
-
-def test_revoke_a_key_denies_every_certificate_of_it(place: Path) -> None:
-    """--key writes the key's fingerprint."""
-    assert run(place, "revoke", "alice.crt", "--key").returncode == 0
-    assert alice.spki_sha256 in (place / "deny.txt").read_text()
-    again: Leaf = staff.issue("alice", key=alice.private)
-    (place / "again.crt").write_bytes(again.pem)
-    found = run(place, "explain", "--location", "admin", "--cert", "again.crt", "--json")
-    assert json.loads(found.stdout)["reason"] == "revoked"
-
-
-def test_revoke_until(place: Path) -> None:
-    """--until ends the denial after that day."""
-    assert run(place, "revoke", "alice.crt", "--until", "2001-01-01").returncode == 0
-    assert run(place, "explain", "--location", "admin", "--cert", "alice.crt").returncode == 0
-    assert run(place, "revoke", "alice.crt", "--until", "soon").returncode == 2
-
-
-@pytest.mark.parametrize(
-    "arguments", [["zzz"], ["alice.crt", "--trust", "nobody"], ["0A", "--key"]]
-)
-def test_revoke_refuses_what_it_can_not_do(place: Path, arguments: list[str]) -> None:
-    """A target that is none, or an unknown trust: exit 2, nothing written."""
-    before = (place / "deny.txt").read_bytes()
-    found = run(place, "revoke", *arguments)
-    assert found.returncode == 2
-    assert found.stderr
-    assert (place / "deny.txt").read_bytes() == before
-
-
-def test_revoke_leaves_a_broken_denylist_alone(place: Path) -> None:
-    """A mistake in the file is told with its line, and nothing is changed."""
-    (place / "deny.txt").write_text("serial ??\n")
-    found = run(place, "revoke", "alice.crt")
-    assert (found.returncode, "deny.txt:1:8" in found.stderr) == (2, True)
-    assert (place / "deny.txt").read_text() == "serial ??\n"
-
-
-def test_two_who_revoke_at_once_lose_nothing(place: Path) -> None:
-    """Ten at the same time are ten lines."""
-    serials = [f"{number:02X}" for number in range(10, 20)]
-    threads = [threading.Thread(target=run, args=(place, "revoke", s)) for s in serials]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    text = (place / "deny.txt").read_text()
-    assert all(f"serial {serial} " in text for serial in serials)
-
-
-def test_nobody_else_holds_a_revocation_up(place: Path) -> None:
-    """A lock that any user can take, on the directory or on the denylist, is none of ours."""
-    with (place / "deny.txt").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        directory = os.open(place, os.O_RDONLY)
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        assert run(place, "revoke", "0A").returncode == 0
-        os.close(directory)
-    assert stat.S_IMODE((place / ".deny.txt.lock").stat().st_mode) == 0o600
-
-
-def test_a_revocation_that_waits_too_long_says_so(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Held up by another `revoke` that hangs: an error with the way out, not an endless wait."""
-    monkeypatch.setattr(revoke, "PATIENCE", 0.1)
-    with (place / ".deny.txt.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(OSError, match="another `revoke` holds it"):
-            revoke.add(place / "deny.txt", revoke.Target("serial", "0A"), "", "")
 
 
 def test_schema_is_json() -> None:

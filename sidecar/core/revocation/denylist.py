@@ -241,9 +241,28 @@ def format_entry(kind: str, value: str, until: str = "", comment: str = "") -> s
     return f"{line} # {note}" if note else line
 
 
-def has_entry(denylist: Denylist, kind: str, value: str, until: str = "") -> bool:
-    """Whether the list already denies this for at least as long.  Raises ValueError."""
-    wanted = _read_line(format_entry(kind, value, until).encode(), "", 1)
-    assert wanted is not None
-    found = denylist.entries.get((kind, _number(wanted.value)))
-    return found is not None and found.until >= wanted.until
+def one_entry(kind: str, value: str, until: str = "") -> Entry:
+    """The entry that `format_entry` would write.  Raises ValueError."""
+    entry = _read_line(format_entry(kind, value, until).encode(), "", 1)
+    assert entry is not None  # `format_entry` made it
+    return entry
+
+
+def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, Entry | Diagnostic | None]]:
+    """Every line with its line feed, and what it says: an entry, a mistake, or nothing."""
+    for number, raw in enumerate(_lines(data), 1):
+        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        try:
+            yield raw, _read_line(text.rstrip(b"\n"), file, number)
+        except _Mistake as mistake:
+            known = _read_without_comment(text.rstrip(b"\n"), file, number)
+            yield raw, known or Diagnostic(file, number, *mistake.args)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return re.findall(rb"[^\n]*\n|[^\n]+\Z", data)
+
+
+def is_same(entry: Entry, other: Entry) -> bool:
+    """Whether two entries are about the same."""
+    return entry.kind == other.kind and _number(entry.value) == _number(other.value)

@@ -93,6 +93,21 @@ def read_bundle(data: bytes) -> Bundle:
     return Bundle(tuple(certs), tuple(remarks))
 
 
+def read_certificates(data: bytes) -> tuple[ClientCert, ...]:
+    """Every different certificate of a file, whatever it is trusted for, in its order.
+
+    Raises ValueError, also where one of them can't be read.
+    """
+    found: dict[str, ClientCert] = {}
+    for label, der in _blocks(data):
+        stop = tlv(der, 0, len(der)).stop if label == _TRUSTED else len(der)
+        cert = from_der(der[:stop])
+        found[cert.sha256] = cert
+        if len(found) > MAX_CERTIFICATES:
+            raise ValueError(f"more than {MAX_CERTIFICATES} certificates", "use several files")
+    return tuple(found.values())
+
+
 def _name(cert: ClientCert) -> str:
     return printable(cert.dn[:200])
 

@@ -16,10 +16,12 @@ from sidecar.core.revocation.denylist import (
     Answer,
     Status,
     format_entry,
-    has_entry,
+    is_same,
     joined,
+    one_entry,
     parse_denylist,
     read_denylist,
+    read_lines,
 )
 
 SHA, SPKI = "ab" * 32, "cd" * 32
@@ -209,18 +211,6 @@ def test_only_entries_are_written(kind: str, value: str, until: str) -> None:
         format_entry(kind, value, until, "why")
 
 
-def test_what_is_there_is_not_written_twice() -> None:
-    """`has_entry` is true for the same name in any spelling, if the entry lasts long enough."""
-    held = parse_denylist(b"serial 0A:1B\nserial 2 until 2026-12-31\n", "deny.txt")
-    assert has_entry(held, "serial", "a1b")
-    assert has_entry(held, "serial", "a1b", "2030-01-01")
-    assert has_entry(held, "serial", "2", "2026-12-31")
-    assert not has_entry(held, "serial", "2")
-    assert not has_entry(held, "serial", "2", "2027-01-01")
-    assert not has_entry(held, "serial", "-2", "2026-12-31")
-    assert not has_entry(held, "sha256", SHA)
-
-
 # -- a file that is partly broken
 
 
@@ -256,3 +246,20 @@ def test_whatever_stands_between_good_lines_deny(junk: bytes, serials: list[int]
     lines = [f"serial {n:x}".encode() for n in serials]
     found, _ = read_denylist((b"\n" + junk + b"\n").join(lines), "deny.txt")
     assert all(found.lookup(n, "0" * 64, "0" * 64, NOW) for n in serials)
+
+
+def test_every_line_is_read_on_its_own() -> None:
+    """`read_lines` gives back every octet of a file, and of each line what it says."""
+    data = b"\xef\xbb\xbfserial 0A:1B\n# nobody\n\nserial ??\nsha256 " + SHA.encode()
+    found = list(read_lines(data, "deny.txt"))
+    assert b"".join(raw for raw, _ in found) == data
+    kinds = [type(said).__name__ for _, said in found]
+    assert kinds == ["Entry", "NoneType", "NoneType", "Diagnostic", "Entry"]
+    assert [said.line for _, said in found if said is not None] == [1, 4, 5]
+
+
+@pytest.mark.parametrize(("other", "same"), [("a1b", True), ("0xA1B", True), ("-a1b", False)])
+def test_entries_are_the_same_in_any_spelling(other: str, same: bool) -> None:
+    """`is_same` compares kind and number, however a value is written."""
+    assert is_same(one_entry("serial", "0A:1B"), one_entry("serial", other)) == same
+    assert not is_same(one_entry("serial", SHA), one_entry("sha256", SHA))

@@ -1,0 +1,1 @@
+"""`revoke`: deny a certificate, a key or a serial number from now on, and confirm it."""

@@ -1,0 +1,261 @@
+"""`revoke TARGET`, `revoke --undo TARGET` and `revoke --list`, from the call to the exit code.
+
+0: done, and a running daemon confirms it.  1: written, but not confirmed or not everywhere; or
+nothing to undo.  2: the call or a file is wrong, and nothing was changed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sidecar.commands.explain import escaped_pem
+from sidecar.core.config.settings import Settings
+from sidecar.core.decision import Reason
+from sidecar.core.errors import PolicyError, brief, printable
+from sidecar.core.evaluate import evaluate
+from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.spec import read_policy
+from sidecar.core.revocation.denylist import Entry, is_same, one_entry
+from sidecar.core.wire import build
+from sidecar.core.x509.certificate import ClientCert
+from sidecar.runtime.control_socket import NoDaemon
+from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+
+from .confirm import Confirmation, gone, in_force, question
+from .denylist_file import add, locate, read_entries, remove
+from .lists import ListedTrust, choose, only_file, trusts_of
+from .target import Target, read_target
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked for.  `form` says what the target is, where that was said."""
+
+    target: str = ""
+    form: str = ""
+    key: bool = False
+    until: str = ""
+    reason: str = ""
+    trust: str | None = None
+    denylist: str | None = None
+    undo: bool = False
+    listing: bool = False
+    as_json: bool = False
+
+
+def run(call: Call, settings: Settings) -> int:
+    """The exit code.  Raises `PolicyError`, OSError and ValueError where nothing was changed."""
+    if call.listing:
+        return _list(call, settings)
+    target = read_target(call.target, form=call.form, key=call.key)
+    if call.undo:
+        return _undo(call, settings, target)
+    return _revoke(call, settings, target)
+
+
+# -- revoke
+
+
+def _revoke(call: Call, settings: Settings, target: Target) -> int:
+    entry = one_entry(target.kind, target.value, call.until)
+    if entry.until <= time.time():
+        raise ValueError(f"--until {call.until} has passed: nobody would be denied")
+    trusts = _chosen(call, settings, target)
+    failed, written = False, 0
+    for place in _places(trusts, call, first_only=True):
+        try:
+            line = add(place, target, call.until, call.reason)
+        except OSError as error:
+            failed = _fail(f"{_said(error, place)}; not revoked in {place}")
+        else:
+            written += 1
+            print(printable(f"{place}: {line or 'denied already, nothing to add'}"))
+    if not written:
+        return 2
+    names = [each.name for each in trusts]
+    if not any(names):
+        text = f"no trust of {settings.policy} names {call.denylist} as its denylist"
+        return int(_fail(f"written, but {text}: nobody is denied by it"))
+    found = in_force(settings, Path(settings.policy), names, entry)
+    return _told(found, failed, "written, but not known to be in force")
+
+
+def _chosen(call: Call, settings: Settings, target: Target) -> list[ListedTrust]:
+    """The trusts to revoke in.  Raises `PolicyError`, OSError, ValueError."""
+    if call.denylist:
+        path = Path(call.denylist)
+        if not path.exists():
+            locate(path)
+            raise FileNotFoundError(2, "no such file; make it first, with touch", str(path))
+        try:
+            return list(only_file(_trusts(settings, target), path)) or [ListedTrust("", (path,))]
+        except (PolicyError, OSError, ValueError):  # a denylist without a policy, for now
+            return [ListedTrust(UNKNOWN, (path,))]
+    return choose(_trusts(settings, target), call.trust)
+
+
+UNKNOWN = "unknown, as the policy can't be read"
+"""What stands for the trust of a file while there is no policy to tell."""
+
+
+def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
+    """The trusts of the policy, or, where that can't be read, those that the daemon has in force.
+
+    Raises `PolicyError` and OSError.
+    """
+    path = Path(settings.policy)
+    try:
+        spec = read_policy(read_file(path, MAX_POLICY), str(path))
+    except (PolicyError, OSError) as error:
+        entry = one_entry(target.kind, target.value)
+        try:
+            told = question(Path(settings.state_dir), entry, 2.0)
+            if Path(told["policy"]).resolve() != path.resolve():
+                raise error
+            trusts = told["trusts"].items()
+        except (NoDaemon, OSError, ValueError, KeyError, TypeError):
+            raise error from None
+        why = f"warning: {path} can't be used now; the trusts are those of the running daemon"
+        print(printable(why), file=sys.stderr)
+        return [ListedTrust(name, tuple(map(Path, each["denylists"]))) for name, each in trusts]
+    return trusts_of(spec, path.parent, target.cert)
+
+
+def _places(trusts: Sequence[ListedTrust], call: Call, *, first_only: bool) -> list[Path]:
+    """The files of these trusts, each once.  Raises OSError where one leads nowhere."""
+    paths = [
+        path for each in trusts for path in (each.denylists[:1] if first_only else each.denylists)
+    ]
+    return list(dict.fromkeys(map(locate, paths)))
+
+
+def _said(error: OSError, place: Path) -> str:
+    return f"{error.filename or place}: {error.strerror or error}"
+
+
+def _fail(text: str) -> bool:
+    print(f"mtls-sidecar: {printable(text)}", file=sys.stderr)
+    return True
+
+
+def _told(found: Confirmation, failed: bool, otherwise: str) -> int:
+    if not found.done:
+        failed = _fail(f"{otherwise}: {found.text}")
+    elif not failed:
+        print(printable(found.text))
+    return int(failed)
+
+
+# -- undo
+
+
+def _undo(call: Call, settings: Settings, target: Target) -> int:
+    """Take back what `revoke` of this target wrote, and say what revokes it all the same."""
+    entry = one_entry(target.kind, target.value)
+    trusts = [each for each in _all_or_chosen(call, settings, target) if each.denylists]
+    places = _places(trusts, call, first_only=False)
+    failed = undone = False
+    for place in places:
+        try:
+            removed = remove(place, target)
+        except OSError as error:
+            failed = _fail(f"{_said(error, place)}; not undone in {place}")
+            continue
+        for line in removed:
+            undone = True
+            print(printable(f"{place}: removed: {line}"))
+    if not undone and not failed:
+        failed = _fail(f"no denylist has a line {target.kind} {target.value}; nothing to undo")
+    for text in _still_revoked(settings, target, entry):
+        print(printable(f"it is revoked still: {text}"))
+    if failed:
+        return 1
+    found = gone(settings, Path(settings.policy), places, entry)
+    return _told(found, failed, "removed, but not known to be out of force")
+
+
+def _all_or_chosen(call: Call, settings: Settings, target: Target) -> list[ListedTrust]:
+    if call.denylist or call.trust:
+        return _chosen(call, settings, target)
+    return _trusts(settings, target)
+
+
+def _still_revoked(settings: Settings, target: Target, entry: Entry) -> list[str]:
+    """What denies the target now, by the files as they are."""
+    path = Path(settings.policy)
+    try:
+        sources = DirectSources(path.parent, Path(settings.state_dir))
+        policy = compile_policy(read_file(path, MAX_POLICY), str(path), sources)
+    except (PolicyError, OSError) as error:
+        return [f"maybe; the policy can't be used to tell: {brief(error)}"]
+    if target.cert is not None:
+        return _revoked_in(policy, target.cert)
+    found = [
+        each.answer()
+        for trust in policy.trusts.values()
+        for denylist in trust.denylists
+        for each in denylist.entries.values()
+        if is_same(each, entry) and time.time() < each.until
+    ]
+    return list(dict.fromkeys(f"{each.source}: {each.detail}" for each in found))
+
+
+def _revoked_in(policy: Policy, cert: ClientCert) -> list[str]:
+    """What every location's decision says, where it is `revoked`."""
+    found: dict[str, None] = {}
+    for name in policy.locations:
+        fields = {"verify": b"SUCCESS", "cert": escaped_pem(cert.der)}
+        decision = evaluate(policy, build(name, fields), time.time())
+        if decision.reason is Reason.REVOKED:
+            found[decision.detail] = None
+    return list(found)
+
+
+# -- list
+
+
+def _list(call: Call, settings: Settings) -> int:
+    """Print the lines that deny now, by trust and file."""
+    trusts = _all_or_chosen(call, settings, Target("serial", "0"))
+    found: list[dict[str, object]] = []
+    for trust in trusts:
+        for path in trust.denylists:
+            entries, mistakes = read_entries(locate(path))
+            lines = [each for each in entries if time.time() < each.until]
+            found += [_as_json(trust.name, path, each) for each in lines]
+            if not call.as_json:
+                print(printable(f"{trust.name or 'no trust'}: {path}"))
+                for each in lines:
+                    print(printable(f"  line {each.line}: {each.answer().detail}"))
+            for mistake in mistakes:
+                print(f"warning: not in force: {mistake}", file=sys.stderr)
+    if call.as_json:
+        print(json.dumps(found, indent=2))
+    return 0
+
+
+def _as_json(trust: str, path: Path, entry: Entry) -> dict[str, object]:
+    end = None if entry.until == math.inf else _rfc3339(entry.until)
+    return {
+        "trust": trust,
+        "file": str(path),
+        "line": entry.line,
+        "kind": entry.kind,
+        "value": entry.value,
+        "until": end,
+        "comment": entry.comment,
+    }
+
+
+def _rfc3339(moment: float) -> str | None:
+    try:
+        return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,135 @@
+"""Ask the running daemon whether a line is in force, until it is or time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.core.config.settings import Address, Settings
+from sidecar.core.errors import brief
+from sidecar.core.revocation.denylist import Entry
+from sidecar.runtime.control_socket import NoDaemon, ask
+
+PATIENCE = 5.0
+"""Seconds that a daemon has to put a line in force."""
+
+PAUSE = 0.05
+"""Seconds between two questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What the daemon says: `done`, and a sentence for people.  Without a daemon it is done."""
+
+    done: bool
+    text: str
+
+
+def in_force(settings: Settings, policy: Path, trusts: Sequence[str], entry: Entry) -> Confirmation:
+    """Whether every trust denies this, for as long as it should."""
+
+    def lacking(told: dict[str, Any]) -> list[str]:
+        return [
+            name
+            for name in trusts
+            if not any(
+                _until(line) >= entry.until
+                for line in told["trusts"].get(name, {"lines": ()})["lines"]
+            )
+        ]
+
+    return _wait(settings, policy, entry, lacking, "in force", "once it starts")
+
+
+def gone(settings: Settings, policy: Path, places: Sequence[Path], entry: Entry) -> Confirmation:
+    """Whether no line of these files denies this any more."""
+    meant = {str(each.resolve()) for each in places}
+
+    def still(told: dict[str, Any]) -> list[str]:
+        return [
+            name
+            for name, trust in told["trusts"].items()
+            if any(str(Path(line["file"]).resolve()) in meant for line in trust["lines"])
+        ]
+
+    return _wait(settings, policy, entry, still, "undone", "once it starts")
+
+
+def _until(line: dict[str, Any]) -> float:
+    return math.inf if line["until"] is None else float(line["until"])
+
+
+def _wait(
+    settings: Settings,
+    policy: Path,
+    entry: Entry,
+    missing: Callable[[dict[str, Any]], list[str]],
+    done: str,
+    later: str,
+) -> Confirmation:
+    """Ask until no trust is missing.  Whatever isn't confirmed in time says why."""
+    state_dir = Path(settings.state_dir)
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            told = question(state_dir, entry, max(0.1, end - time.monotonic()))
+        except NoDaemon as error:
+            if not _answers(settings.listen):
+                return Confirmation(True, f"no daemon is running ({error}): {done} {later}")
+            why = (
+                f"something answers at {settings.listen}, but no daemon says that it serves with "
+                f"state_dir {state_dir}: give its --config, or see its log"
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said = brief(error)
+            why = f"the daemon can't be asked ({said}): run this as root or as the daemon's user"
+            if isinstance(error, PermissionError):
+                return Confirmation(False, why)
+        else:
+            if Path(told["policy"]).resolve() != policy.resolve():
+                why = f"the daemon serves another policy, {told['policy']}: say --policy, --config"
+                return Confirmation(False, why)
+            names = missing(told)
+            if not names:
+                return Confirmation(True, f"{done}: the daemon of {told['policy']} confirms it")
+            why = (
+                f"the daemon has not taken it over for trust {', '.join(map(repr, names))}: see "
+                "its log, and what `mtls-sidecar check` says"
+            )
+        if time.monotonic() > end:
+            return Confirmation(False, why)
+        time.sleep(PAUSE)
+
+
+def question(state_dir: Path, entry: Entry, patience: float) -> dict[str, Any]:
+    """What the daemon says of an entry.  Raises `NoDaemon`, OSError, ValueError."""
+    told = ask(state_dir, {"kind": entry.kind, "value": entry.value}, patience)
+    if "trusts" not in told:
+        raise ValueError(str(told.get("error", "no answer")))
+    return told
+
+
+def _answers(address: Address) -> bool:
+    """Whether somebody serves the authorization socket, or may."""
+    family = socket.AF_UNIX if address.path else socket.AF_INET
+    if ":" in address.host:
+        family = socket.AF_INET6
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, socket.gaierror):
+        with socket.socket(family, socket.SOCK_STREAM) as peer:
+            peer.settimeout(1)
+            try:
+                peer.connect(address.path or (address.host, address.port))
+            except TimeoutError:
+                return True
+            except OSError as error:
+                if isinstance(error, PermissionError):
+                    return True
+                raise
+        return True
+    return False

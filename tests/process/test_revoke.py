@@ -1,0 +1,484 @@
+"""`revoke`, as an administrator types it, beside a running daemon and without one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from daemon import ROOT, Daemon
+from pki import CA, Leaf
+
+from sidecar.commands.revoke import denylist_file
+from sidecar.commands.revoke.target import Target
+
+staff = CA("Staff")
+partners = CA("Partners")
+alice = staff.issue("alice")
+bob = staff.issue("bob")
+carol = partners.issue("carol")
+
+POLICY = """\
+version: 1
+trust:
+  staff: {ca: ca.crt, denylist: deny.txt}
+locations:
+  - {name: site, location: /, allow: verified}
+"""
+TWO = """\
+version: 1
+trust:
+  staff: {ca: ca.crt, denylist: deny.txt}
+  partners: {ca: partners.crt}
+locations:
+  - {name: site, location: /, trust: [staff, partners], allow: verified}
+"""
+FILES = {"ca_crt": staff.pem, "partners_crt": partners.pem, "deny_txt": b"# nobody yet\n"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a policy, its files and certificates, and the settings of no daemon."""
+    daemon(tmp_path)
+    return tmp_path
+
+
+def daemon(directory: Path, policy: str = POLICY) -> Daemon:
+    """A daemon that isn't started, and certificates beside its files."""
+    for leaf in (alice, bob, carol):
+        (directory / f"{leaf.name}.crt").write_bytes(leaf.pem)
+        (directory / f"{leaf.name}.der").write_bytes(leaf.der)
+    return Daemon(directory, policy, "", **FILES)
+
+
+def run(
+    place: Path, *arguments: str, user: int | None = None, groups: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sidecar", arguments[0], "-c", "sidecar.yaml", *arguments[1:]]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command,
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=env,
+        user=user,
+        group=user,
+        extra_groups=groups if user else None,
+    )
+
+
+def revoke(place: Path, *arguments: str) -> str:
+    """What a `revoke` that succeeds prints."""
+    found = run(place, "revoke", *arguments)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
+
+
+def refused(place: Path, *arguments: str, code: int = 2) -> str:
+    """What a `revoke` that fails says; nothing was written where the call was wrong."""
+    before = (place / "deny.txt").read_bytes()
+    found = run(place, "revoke", *arguments)
+    assert found.returncode == code, found.stdout + found.stderr
+    assert "Traceback" not in found.stderr
+    assert "('" not in found.stderr
+    if code == 2:
+        assert (place / "deny.txt").read_bytes() == before
+    return found.stderr
+
+
+def lines(place: Path) -> list[str]:
+    return (place / "deny.txt").read_text().splitlines()
+
+
+# -- in force
+
+
+@pytest.mark.parametrize("target", ["alice.crt", "alice.der", "serial", "fingerprint"])
+def test_a_revocation_is_in_force_when_revoke_returns(tmp_path: Path, target: str) -> None:
+    """The very next request is denied, the other client goes on, and the daemon is named."""
+    named = {
+        "serial": ("--serial", f"{alice.serial:X}"),
+        "fingerprint": (alice.sha256,),
+    }.get(target, (target,))
+    with daemon(tmp_path) as found:
+        assert found.ask("site", alice).status == 204
+        assert "in force: the daemon of" in revoke(tmp_path, *named, "--reason", "laptop\nstolen")
+        assert found.ask("site", alice).reason == "revoked"
+        assert found.ask("site", bob).status == 204
+        assert "denied already" in revoke(tmp_path, *named)
+    assert len(lines(tmp_path)) == 2
+    assert "laptop stolen" in lines(tmp_path)[1]
+
+
+def test_without_a_daemon_revoke_says_so(place: Path) -> None:
+    """The line is written; nothing claims to be in force."""
+    told = revoke(place, "alice.crt")
+    assert "no daemon is running" in told
+    assert f"sha256 {alice.sha256}" in lines(place)[1]
+    assert run(place, "explain", "--location", "site", "--cert", "alice.crt").returncode == 1
+
+
+def test_a_daemon_that_does_not_take_it_over_is_told_of(tmp_path: Path) -> None:
+    """The daemon still serves an older policy, with another denylist: exit 1, and what to do."""
+    with daemon(tmp_path) as found:
+        broken = POLICY.replace("deny.txt", "other.txt").replace("allow:", "trust: nope, allow:")
+        found.write("policy.yaml", broken)
+        found.until(lambda: found.has_failed(1))
+        told = refused(tmp_path, "alice.crt", code=1)
+        assert "not known to be in force: the daemon has not taken it over for trust" in told
+        assert found.ask("site", alice).status == 204
+
+
+def test_a_file_that_is_nobodys_denylist_is_told_of(place: Path) -> None:
+    """--denylist writes where it is told to, and says that nobody is denied by it."""
+    (place / "other.txt").touch()
+    told = refused(place, "--denylist", "other.txt", "alice.crt", code=1)
+    assert "no trust of" in told
+    assert alice.sha256 in (place / "other.txt").read_text()
+    assert "no daemon is running" in revoke(place, "--denylist", "deny.txt", "alice.crt")
+
+
+def test_a_stranger_on_the_authorization_address_is_no_confirmation(place: Path) -> None:
+    """Somebody listens, but no daemon with this state directory: exit 1."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(place / "authz.sock"))
+        listener.listen()
+        assert "--config" in refused(place, "alice.crt", code=1)
+
+
+def test_a_daemon_of_another_policy_is_no_confirmation(tmp_path: Path) -> None:
+    """The daemon at hand serves another policy: exit 1, and which."""
+    with daemon(tmp_path):
+        shutil.copy(tmp_path / "policy.yaml", tmp_path / "other.yaml")
+        told = refused(tmp_path, "alice.crt", "--policy", "other.yaml", code=1)
+        assert "serves another policy" in told
+
+
+def test_the_control_socket_is_the_owners_alone(tmp_path: Path) -> None:
+    """Mode 0600; it goes with the daemon, and garbage on it harms nobody."""
+    found = daemon(tmp_path)
+    with found:
+        control = tmp_path / "state/control.sock"
+        found.until(control.exists)
+        assert stat.S_IMODE(control.stat().st_mode) == 0o600
+        for said in (b"\n", b"[]\n", b"{\n", b'{"kind":"x","value":"0"}\n', b"\xff" * 2**21):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+                peer.connect(str(control))
+                try:
+                    peer.sendall(said)
+                    peer.shutdown(socket.SHUT_WR)
+                    assert b"trusts" not in peer.recv(65536)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass
+        assert found.ask("site", alice).status == 204
+        assert "Traceback" not in found.log.read_text()
+    assert not control.exists()
+
+
+def test_a_broken_policy_holds_no_revocation_up(tmp_path: Path) -> None:
+    """The trusts are then those that the daemon has in force."""
+    with daemon(tmp_path) as found:
+        found.write("policy.yaml", "version: [\n")
+        found.until(lambda: found.has_failed(1))
+        assert "in force" in revoke(tmp_path, "alice.crt")
+        assert found.ask("site", alice).reason == "revoked"
+
+
+def test_a_list_can_be_written_before_there_is_a_policy(place: Path) -> None:
+    """--denylist without a policy, and without a daemon: done, and it says that none runs."""
+    (place / "policy.yaml").unlink()
+    assert "no daemon is running" in revoke(place, "alice.crt", "--denylist", "deny.txt")
+    assert "policy.yaml" in refused(place, "alice.crt")
+
+
+# -- which list
+
+
+def test_a_trust_without_a_denylist_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Carol's trust has none, while another's has one: nothing is written."""
+    with daemon(tmp_path, TWO) as found:
+        assert "'partners' has no denylist" in refused(tmp_path, "carol.crt")
+        assert "'partners' has no denylist" in refused(tmp_path, "0A1B")
+        assert "'partners' has no denylist" in refused(tmp_path, "alice.crt", "--trust", "partners")
+        assert "in force" in revoke(tmp_path, "alice.crt")  # partners can't have issued hers
+        assert "in force" in revoke(tmp_path, "0A1B", "--trust", "staff")
+        assert found.ask("site", alice).reason == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["zzz"], "no file, no serial number"),
+        (["alice.crt", "--trust", "nobody"], "it has: staff"),
+        (["0A", "--key"], "--key goes with"),
+        (["alice.crt", "--until", "soon"], "soon"),
+        (["alice.crt", "--until", "2001-01-01"], "has passed"),
+        (["alice.crt", "--denylist", "nowhere.txt"], "make it first"),
+        (["alice.crt", "--serial", "0A"], "say one target"),
+        ([], "say one target"),
+        (["--list", "0A"], "say one target"),
+    ],
+)
+def test_revoke_refuses_what_it_can_not_do(place: Path, arguments: list[str], told: str) -> None:
+    """A call that is wrong, or would deny nobody: exit 2, nothing written."""
+    assert told in refused(place, *arguments)
+
+
+def test_a_bad_line_elsewhere_does_not_stop_a_revocation(place: Path) -> None:
+    """It stays as it is, and the new line is written."""
+    (place / "deny.txt").write_bytes(b"serial ??\n\xff\xfe\nserial 0A")
+    revoke(place, "alice.crt")
+    found = (place / "deny.txt").read_bytes()
+    assert found.startswith(b"serial ??\n\xff\xfe\nserial 0A\nsha256 ")
+
+
+# -- what the target is
+
+
+@pytest.mark.parametrize("name", ["0A1B", alice.sha256, "12"])
+def test_a_target_that_is_also_a_file_is_asked_about(place: Path, name: str) -> None:
+    """A file of that name, which holds bob's certificate, is not taken, nor is the number."""
+    (place / name).write_bytes(bob.pem)
+    told = refused(place, name)
+    assert f"--file {name}" in told
+    assert f"--{'fingerprint' if len(name) == 64 else 'serial'} {name}" in told
+    revoke(place, "--file", name)
+    assert bob.sha256 in lines(place)[1]
+    revoke(place, name, "--fingerprint" if len(name) == 64 else "--serial")
+    assert (name if len(name) == 64 else f"serial {name} ") in lines(place)[2]
+    revoke(place, f"./{name}")
+    assert len(lines(place)) == 3
+
+
+@pytest.mark.parametrize("digits", [32, 40, 96, 128])
+@pytest.mark.parametrize("colons", [False, True])
+def test_what_may_be_another_fingerprint_is_asked_about(
+    place: Path, digits: int, colons: bool
+) -> None:
+    """MD5, SHA-1, SHA-384 and SHA-512 fingerprints are as long as serial numbers can be."""
+    text = "A1" * (digits // 2)
+    text = ":".join(text[at : at + 2] for at in range(0, digits, 2)) if colons else text
+    assert f"--serial {text}" in refused(place, text)
+    revoke(place, "--serial", text)
+    assert f"serial {'A1' * (digits // 2)} " in lines(place)[1]
+
+
+def test_what_looks_decimal_is_asked_about(place: Path) -> None:
+    """Both spellings are told, and each is taken."""
+    told = refused(place, "1234567890123456")
+    assert "0x462D53C8ABAC0 if it is decimal, 0x1234567890123456 if" in told
+    assert "looks decimal" in refused(place, "--serial", "1234567890123456")
+    revoke(place, "0x1234567890123456")
+    revoke(place, "0x462D53C8ABAC0")
+
+
+def openssl(place: Path, *arguments: str) -> bytes:
+    return subprocess.run(
+        ["openssl", *arguments], cwd=place, capture_output=True, check=True
+    ).stdout
+
+
+def test_certificates_in_every_dress_are_taken(place: Path) -> None:
+    """DER, `-trustout`, `x509 -text` and the same certificate twice: one and the same line."""
+    (place / "t.pem").write_bytes(
+        openssl(place, "x509", "-in", "alice.crt", "-trustout", "-addreject", "clientAuth")
+    )
+    assert b"TRUSTED" in (place / "t.pem").read_bytes()
+    (place / "text.pem").write_bytes(openssl(place, "x509", "-in", "alice.crt", "-text"))
+    (place / "twice.pem").write_bytes(alice.pem + alice.pem)
+    for name in ("alice.crt", "alice.der", "t.pem", "text.pem", "twice.pem"):
+        revoke(place, name)
+    assert len(lines(place)) == 2
+    assert f"sha256 {alice.sha256}" in lines(place)[1]
+
+
+def test_other_files_are_refused_with_the_way_out(place: Path) -> None:
+    """PKCS #12, PKCS #7, a key, a chain, plain text, an empty file, a FIFO, a link to nowhere."""
+    key = alice.key_pem
+    (place / "alice.key").write_bytes(key)
+    export = ["pkcs12", "-export", "-in", "alice.crt", "-inkey", "alice.key", "-passout", "pass:x"]
+    (place / "alice.p12").write_bytes(openssl(place, *export))
+    (place / "alice.p7b").write_bytes(
+        openssl(place, "crl2pkcs7", "-nocrl", "-certfile", "alice.crt")
+    )
+    (place / "chain.pem").write_bytes(alice.pem + staff.pem)
+    (place / "note.txt").write_text("alice's laptop\n")
+    (place / "empty.crt").write_bytes(b"")
+    (place / "cut.der").write_bytes(alice.der[:-9])
+    os.mkfifo(place / "fifo.crt")
+    (place / "gone.crt").symlink_to("nowhere.crt")
+    assert "openssl pkcs12 -in alice.p12" in refused(place, "alice.p12")
+    assert "openssl pkcs7 -in alice.p7b" in refused(place, "alice.p7b")
+    assert "PRIVATE KEY" in refused(place, "alice.key")
+    told = refused(place, "chain.pem")
+    assert "2 certificates" in told
+    assert alice.sha256 in told
+    for name in ("note.txt", "empty.crt", "cut.der"):
+        assert "give the certificate as PEM or DER" in refused(place, name), name
+    assert "not a regular file" in refused(place, "fifo.crt")
+    assert "isn't there" in refused(place, "gone.crt")
+    assert "directory" in refused(place, "--file", ".")
+
+
+# -- the file
+
+
+def test_revoke_a_key_denies_every_certificate_of_it(place: Path) -> None:
+    """--key writes the key's fingerprint."""
+    revoke(place, "alice.crt", "--key")
+    assert alice.spki_sha256 in (place / "deny.txt").read_text()
+    again: Leaf = staff.issue("alice", key=alice.private)
+    (place / "again.crt").write_bytes(again.pem)
+    found = run(place, "explain", "--location", "site", "--cert", "again.crt", "--json")
+    assert json.loads(found.stdout)["reason"] == "revoked"
+
+
+def test_a_dangling_link_makes_no_file_elsewhere(place: Path) -> None:
+    """The denylist's path is a link to nowhere: an error that names it."""
+    (place / "deny.txt").unlink()
+    (place / "deny.txt").symlink_to("elsewhere.txt")
+    found = run(place, "revoke", "alice.crt")
+    assert found.returncode == 2
+    assert "it is a link to elsewhere.txt" in found.stderr
+    assert not (place / "elsewhere.txt").exists()
+    assert not list(place.glob(".deny*"))
+
+
+def test_a_link_to_the_list_is_followed(place: Path) -> None:
+    """The file behind the link gets the line; the link stays."""
+    (place / "deny.txt").rename(place / "real.txt")
+    (place / "deny.txt").symlink_to("real.txt")
+    revoke(place, "alice.crt")
+    assert (place / "deny.txt").is_symlink()
+    assert alice.sha256 in (place / "real.txt").read_text()
+
+
+def test_mode_and_hard_links_are_kept(place: Path) -> None:
+    """The mode stays, and a file with two names is still one file."""
+    (place / "deny.txt").chmod(0o640)
+    revoke(place, "alice.crt")
+    assert stat.S_IMODE((place / "deny.txt").stat().st_mode) == 0o640
+    os.link(place / "deny.txt", place / "same.txt")
+    revoke(place, "bob.crt")
+    assert bob.sha256 in (place / "same.txt").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_group_of_the_list_is_kept(place: Path) -> None:
+    """A user who is not in the list's group leaves owner and group as they are."""
+    user, group = 64321, 64322
+    for parent in place.parents:
+        if parent.stat().st_uid == 0 and not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
+    os.chown(place, user, user)
+    for owner in (user, 0):
+        os.chown(place / "deny.txt", owner, group)
+        (place / "deny.txt").chmod(0o660 if owner else 0o666)
+        serial = f"0A{owner:X}"
+        found = run(place, "revoke", serial, user=user)
+        assert found.returncode == 0, found.stderr
+        kept = (place / "deny.txt").stat()
+        assert (kept.st_uid, kept.st_gid) == (owner, group)
+        assert f"serial {serial.lstrip('0')}" in (place / "deny.txt").read_text().replace(" 0", " ")
+    with_group = run(place, "revoke", "0B", user=user, groups=(group,))
+    assert with_group.returncode == 0, with_group.stderr
+
+
+def test_two_who_revoke_at_once_lose_nothing(place: Path) -> None:
+    """Ten at the same time are ten lines."""
+    serials = [f"{number:02X}" for number in range(10, 20)]
+    threads = [threading.Thread(target=run, args=(place, "revoke", s)) for s in serials]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    text = (place / "deny.txt").read_text()
+    assert all(f"serial {serial} " in text for serial in serials)
+
+
+def test_nobody_else_holds_a_revocation_up(place: Path) -> None:
+    """A lock that any user can take, on the directory or on the denylist, is none of ours."""
+    with (place / "deny.txt").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        directory = os.open(place, os.O_RDONLY)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        revoke(place, "0A")
+        os.close(directory)
+    assert stat.S_IMODE((place / ".deny.txt.lock").stat().st_mode) == 0o600
+
+
+def test_a_directory_that_everyone_may_write_is_refused(place: Path) -> None:
+    """There the lock and the list are anybody's: an error with the way out."""
+    place.chmod(0o777)
+    assert f"chmod o-w {place}" in refused(place, "alice.crt")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_lock_that_somebody_else_planted_is_refused(place: Path) -> None:
+    """Also in a sticky directory: whoever made the lock could hold it."""
+    place.chmod(0o1777)
+    lock = place / ".deny.txt.lock"
+    lock.touch()
+    lock.chmod(0o600)
+    os.chown(lock, 64321, 64321)
+    assert f"{lock}: " in refused(place, "alice.crt")
+
+
+def test_a_revocation_that_waits_too_long_says_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held up by another `revoke` that hangs: an error with the way out, not an endless wait."""
+    monkeypatch.setattr(denylist_file, "PATIENCE", 0.1)
+    with (place / ".deny.txt.lock").open("ab") as file:
+        os.fchmod(file.fileno(), 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another `revoke` holds it"):
+            denylist_file.add(place / "deny.txt", Target("serial", "0A"), "", "")
+
+
+# -- undo and list
+
+
+def test_undo_takes_back_that_line_alone(tmp_path: Path) -> None:
+    """The daemon confirms it, and what revokes the certificate all the same is told."""
+    with daemon(tmp_path) as found:
+        revoke(tmp_path, "alice.crt")
+        revoke(tmp_path, "--serial", f"{alice.serial:X}")
+        told = revoke(tmp_path, "--undo", "alice.crt")
+        assert "undone: the daemon of" in told
+        assert f"it is revoked still: denylist {tmp_path}/deny.txt:2" in told
+        assert found.ask("site", alice).reason == "revoked"
+        told = revoke(tmp_path, "--undo", "--serial", f"{alice.serial:X}")
+        assert "still" not in told
+        assert found.ask("site", alice).status == 204
+    assert (tmp_path / "deny.txt").read_bytes() == FILES["deny_txt"]
+    assert "nothing to undo" in refused(tmp_path, "--undo", "alice.crt", code=1)
+
+
+def test_list_prints_what_denies_now(place: Path) -> None:
+    """By trust and file, with ends and comments; what has ended or can't be read is left out."""
+    text = "serial 0A until 2999-01-01 # stolen\nserial 0B until 2001-01-01\nserial ??\n"
+    (place / "deny.txt").write_text(text)
+    found = run(place, "revoke", "--list")
+    assert found.returncode == 0
+    assert f"staff: {place}/deny.txt\n  line 1: serial A until 2999-01-02T00:00:00Z # stolen\n" in (
+        found.stdout.replace("serial 0A", "serial A")
+    )
+    assert "0B" not in found.stdout
+    assert "deny.txt:3:8" in found.stderr
+    listed = json.loads(run(place, "revoke", "--list", "--json").stdout)
+    assert [(each["trust"], each["line"], each["kind"]) for each in listed] == [
+        ("staff", 1, "serial")
+    ]
+    assert (listed[0]["until"], listed[0]["comment"]) == ("2999-01-02T00:00:00Z", "stolen")
