@@ -377,7 +377,9 @@ def test_what_doctor_finds_is_so(fault: Fault, tmp_path: Path) -> None:
         assert fault.comes(stack)
 
 
-@pytest.mark.parametrize("comes", {each.comes for each in FAULTS}, ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "comes", dict.fromkeys(each.comes for each in FAULTS), ids=lambda each: each.__name__
+)
 def test_without_the_fault_no_harm_is_done(comes: Callable[[Stack], bool], tmp_path: Path) -> None:
     """The same configuration without any fault: doctor is silent, and nothing of it happens."""
     with run(None, tmp_path) as stack:

@@ -212,7 +212,7 @@ def test_endless_strangers_evict_no_regulars() -> None:
         assert found.decide(asking.request(alice)).decision.granted
 
 
-@pytest.mark.parametrize("at", [NOW - 1, NOW + 2 * DAY])
+@pytest.mark.parametrize("at", [NOW - 1, NOW + 2 * DAY], ids=["back", "later"])
 def test_a_refusal_holds_while_it_can_not_turn(at: float) -> None:
     """A certificate that is too young today is let in later; a clock that goes back forgets."""
     clocked = Clocked(asking.policy(TRUSTED, ca_crt=staff.pem))
