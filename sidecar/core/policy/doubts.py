@@ -78,6 +78,13 @@ def _doubt_location(location: LocationSpec, defaults: BehaviourSpec, report: Rep
             f"location {location.name!r} has no `allow`: nobody may pass",
             "add allow, or allow: [] if that is meant",
         )
+    deny = _key(location.node, "deny")
+    if deny is not None and location.deny == () and defaults.deny:
+        report.warn(
+            deny,
+            f"an empty `deny` in location {location.name!r} drops the deny rules of defaults",
+            "remove it to keep them",
+        )
     if not _is_public(allow):
         return
     for name in _AFTER_PUBLIC:

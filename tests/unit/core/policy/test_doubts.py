@@ -273,3 +273,17 @@ def test_a_crl_that_was_never_fetched_is_told() -> None:
     text = "version: 1\n" + (TRUST % "").replace("s.crl", "'http://u:p@x.example/s.crl'")
     [told] = warnings(text, s_crt=staff.pem)
     assert "nothing was fetched yet from http://x.example/s.crl" in told
+
+
+@pytest.mark.parametrize("empty", ["", "[]"])
+def test_an_empty_deny_that_drops_the_deny_of_defaults_is_told(empty: str) -> None:
+    """A location's value replaces that of `defaults`, also where nothing stands behind the key."""
+    text = (
+        "version: 1\ndefaults: {deny: [{cn: bob}]}\nlocations:\n  - name: a\n    allow: verified\n"
+    )
+    assert warnings(text + f"    deny: {empty}\n") == [
+        "an empty `deny` in location 'a' drops the deny rules of defaults"
+    ]
+    assert warnings(text + "    deny: [{cn: carol}]\n") == []
+    assert warnings(text) == []
+    assert warnings(text.replace("deny: [{cn: bob}]", "") + f"    deny: {empty}\n") == []
