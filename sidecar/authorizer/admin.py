@@ -17,8 +17,8 @@ from sidecar.authorizer.telemetry.prometheus import registry_for
 from sidecar.core.errors import printable
 from sidecar.runtime.admin_listener import AdminListener, Handler, Renderer, serve_admin
 
+from .daemon_status import DaemonStatus
 from .readiness import shut_out
-from .status_page import Status
 
 __all__ = ["admin_listener", "make_routes", "render_page", "serve_admin"]
 
@@ -36,12 +36,12 @@ HEADERS = {
 }
 
 
-def admin_listener(status: Status, hosts: tuple[str, ...] = ()) -> AdminListener:
+def admin_listener(status: DaemonStatus, hosts: tuple[str, ...] = ()) -> AdminListener:
     """The listener with its paths; `hosts` are names under which it may be asked."""
     return AdminListener(make_routes(status, registry_for(status.counts)), hosts, HEADERS)
 
 
-def make_routes(status: Status, registry: CollectorRegistry) -> dict[str, Handler]:
+def make_routes(status: DaemonStatus, registry: CollectorRegistry) -> dict[str, Handler]:
     """Every path, GET or HEAD."""
     renderer = Renderer(before=lambda: status.counts.settle())
 
@@ -64,7 +64,7 @@ def make_routes(status: Status, registry: CollectorRegistry) -> dict[str, Handle
     return {"/metrics": metrics, "/livez": livez, "/readyz": readyz, "/": page}
 
 
-def _readiness(status: Status, now: float) -> web.Response:
+def _readiness(status: DaemonStatus, now: float) -> web.Response:
     """503 while nobody can get in who should; 200, with a warning, while something is amiss."""
     why, shut = shut_out(status.policy, now) if status.policy is not None else ("", "")
     if status.not_ready or why:
@@ -79,7 +79,7 @@ def _readiness(status: Status, now: float) -> web.Response:
 # -- the page
 
 
-def render_page(status: Status) -> str:
+def render_page(status: DaemonStatus) -> str:
     """The status page: one HTML document, nothing loaded from elsewhere."""
     state = (
         f'<p class="bad">Not ready: {escape(status.not_ready)}</p>'
@@ -95,14 +95,14 @@ def render_page(status: Status) -> str:
     )
 
 
-def _problems(status: Status) -> str:
+def _problems(status: DaemonStatus) -> str:
     if not status.problems:
         return ""
     lines = escape("\n".join(status.problems))
     return f'<h2 class="bad">The last reload was refused</h2><pre>{lines}</pre>'
 
 
-def _policy(status: Status) -> str:
+def _policy(status: DaemonStatus) -> str:
     assert status.policy is not None
     return (
         f"<p>Policy <code>{escape(status.policy.hash)}</code>, in force since "
@@ -110,7 +110,7 @@ def _policy(status: Status) -> str:
     )
 
 
-def _locations(status: Status) -> str:
+def _locations(status: DaemonStatus) -> str:
     assert status.policy is not None
     totals: dict[str, dict[str, int]] = {}
     for (name, verdict, _), count in list(status.counts.decisions.items()):
@@ -124,7 +124,7 @@ def _locations(status: Status) -> str:
     return _table("Locations", ("name", "mode", "allowed", "denied"), rows)
 
 
-def _crls(status: Status) -> str:
+def _crls(status: DaemonStatus) -> str:
     assert status.policy is not None
     rows = [
         (trust.name, crl.source, str(crl.entry_count), _utc(crl.next_update), crl.unusable)
@@ -134,7 +134,7 @@ def _crls(status: Status) -> str:
     return _table("CRLs", ("trust", "source", "entries", "next update", ""), rows) if rows else ""
 
 
-def _expiring(status: Status) -> str:
+def _expiring(status: DaemonStatus) -> str:
     rows = [(within, str(count)) for within, count in status.counts.expiring().items()]
     return _table("Clients that end soon", ("within", "certificates"), rows)
 

@@ -19,13 +19,13 @@ from fcntl import ioctl
 from termios import FIONREAD
 from typing import cast
 
-from sidecar.authorizer.telemetry.recorder import Ledger
+from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Limits
 from sidecar.core.evaluate import Question, refuse
 from sidecar.core.wire import AuthzRequest, render
 
 from .decision_cache import Engine
-from .request_cache import Answered
+from .request_cache import RenderedDecision
 from .request_head import BYTES_BEHIND, Head, NotOneRequest, is_complete, read_head
 
 log = logging.getLogger("mtls-sidecar")
@@ -42,21 +42,25 @@ class Service:
     """What every connection shares.  `held` counts the bytes that `MAX_HELD` bounds."""
 
     engine: Engine
-    ledger: Ledger
+    recorder: DecisionRecorder
     limits: Limits
     ask: Callable[[list[Question], float], Awaitable[None]] | None = None
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
     held: int = 0
 
-    def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
+    def decide(
+        self, request: AuthzRequest, questions: list[Question] | None = None
+    ) -> RenderedDecision:
         """The engine's answer; should it ever fail, log the error and answer 400."""
         try:
             return self.engine.decide(request, questions)
         except Exception:  # whatever it is: nginx gets its answer, and it is no
             log.exception("a decision failed; it is answered 400")
             decision = refuse("the decision failed, see the log")
-            return Answered(decision, render(decision, self.engine.policy.hash, 0.0), 0.0, 0.0)
+            return RenderedDecision(
+                decision, render(decision, self.engine.policy.hash, 0.0), 0.0, 0.0
+            )
 
     def sweep(self, now: float) -> None:
         """Close connections that are too slow or silent; called about once a second."""
@@ -134,16 +138,16 @@ class Connection(asyncio.Protocol):
             self._continue(data)
             return
         service = self.service
-        repeats = service.engine.repeats
-        clock = repeats.clock
+        request_cache = service.engine.request_cache
+        clock = request_cache.clock
         start = clock()
-        known = repeats.find(data, start)
+        known = request_cache.find(data, start)
         if known is None or service.draining:
             self._begin(data)
             return
-        repeat, uri, request_id = known
+        cached, uri, request_id = known
         # Written at once: uvloop would write only after all that came.
-        answer = repeat.answer
+        answer = cached.answer
         try:
             written = os.write(self._fd, answer)
         except OSError:  # no room, or nobody there any more: the transport sees to it
@@ -151,7 +155,7 @@ class Connection(asyncio.Protocol):
         if written < len(answer):
             self._send(answer[written:])
         self._lively = True
-        service.ledger.enter_again(repeat, uri, request_id, start, clock())
+        service.recorder.record_cached(cached, uri, request_id, start, clock())
 
     def _send(self, data: bytes) -> None:
         if self._transport is not None:
@@ -225,7 +229,7 @@ class Connection(asyncio.Protocol):
         self.service.held -= self._held
         self._held = 0
 
-    def _take(self, data: bytes) -> tuple[AuthzRequest, Answered] | None:
+    def _take(self, data: bytes) -> tuple[AuthzRequest, RenderedDecision] | None:
         """Answer one whole request; what was answered, if its like may be known again.
 
         Raises `NotOneRequest`.
@@ -258,16 +262,16 @@ class Connection(asyncio.Protocol):
 
     # -- answers
 
-    def _answer(self, answered: Answered, head: Head, start: float) -> None:
+    def _answer(self, answered: RenderedDecision, head: Head, start: float) -> None:
         self._write(answered.head, head)
-        self.service.ledger.enter(answered, head.request, time.perf_counter() - start)
+        self.service.recorder.record(answered, head.request, time.perf_counter() - start)
 
     def _refuse(self, head: Head, start: float) -> None:
         decision = refuse(head.mistake)
         answer = render(decision, self.service.engine.policy.hash, 0.0)
         self._write(answer, head)
-        answered = Answered(decision, answer, 0.0, 0.0)
-        self.service.ledger.enter(answered, None, time.perf_counter() - start)
+        answered = RenderedDecision(decision, answer, 0.0, 0.0)
+        self.service.recorder.record(answered, None, time.perf_counter() - start)
 
     def _write(self, answer: bytes, head: Head) -> None:
         ends = self._leaving or not head.keep or self.service.draining

@@ -17,12 +17,12 @@ from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey
 from sidecar.core.wire import AuthzRequest, render
 from sidecar.core.x509.certificate import ClientCert
 
-from .request_cache import Answered, Repeats
-from .two_generation_cache import Cache
+from .request_cache import RenderedDecision, RequestCache
+from .two_generation_cache import TwoGenerationCache
 
-Key = tuple[Location, ClientCert | None, *tuple[str, ...]]
+DecisionKey = tuple[Location, ClientCert | None, *tuple[str, ...]]
 
-Refused = tuple[bytes, Key]
+RefusalKey = tuple[bytes, DecisionKey]
 """The SHA-256 of a stranger's certificate, as it came, and the rest of the request."""
 
 _OF_STRANGERS = frozenset(
@@ -59,14 +59,24 @@ class Engine:
         self.policy = policy
         self._answers = answers
         self._clock = clock
-        # With those of `Repeats` these are the `BYTES`, but for a few.
-        self._certs: Cache[bytes, ClientCert] = Cache(entries * 7168, _weigh_cert)
-        self._decisions: Cache[Key, Answered] = Cache(entries * 16384, _weigh_decision)
-        self._refusals: Cache[Refused, Answered] = Cache(entries * 2048, _weigh_refusal)
-        self._chosen: Cache[bytes, str] = Cache(entries * 1024, _weigh_place)
-        self.repeats = Repeats(entries, clock)
+        # With those of `RequestCache` these are the `BYTES`, but for a few.
+        self._certs: TwoGenerationCache[bytes, ClientCert] = TwoGenerationCache(
+            entries * 7168, _weigh_cert
+        )
+        self._decisions: TwoGenerationCache[DecisionKey, RenderedDecision] = TwoGenerationCache(
+            entries * 16384, _weigh_decision
+        )
+        self._refusals: TwoGenerationCache[RefusalKey, RenderedDecision] = TwoGenerationCache(
+            entries * 2048, _weigh_refusal
+        )
+        self._chosen: TwoGenerationCache[bytes, str] = TwoGenerationCache(
+            entries * 1024, _weigh_place
+        )
+        self.request_cache = RequestCache(entries, clock)
 
-    def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
+    def decide(
+        self, request: AuthzRequest, questions: list[Question] | None = None
+    ) -> RenderedDecision:
         """The decision about a request, remembered or new.
 
         OCSP answers that were wanting are put into `questions`.
@@ -86,7 +96,7 @@ class Engine:
             if not known.decision.cache_seconds:
                 return known
             head = render(known.decision, self.policy.hash, now)
-            return Answered(known.decision, head, known.since, known.expires, known.note)
+            return RenderedDecision(known.decision, head, known.since, known.expires, known.note)
         asked = request
         if request.location is None or subject is not None:
             asked = request._replace(location=location.name, subject=subject)
@@ -106,7 +116,7 @@ class Engine:
         location: Location,
         request: AuthzRequest,
         subject: ClientCert | None,
-        answered: Answered,
+        answered: RenderedDecision,
         now: float,
     ) -> None:
         if subject is not None:
@@ -114,15 +124,15 @@ class Engine:
         if now < answered.expires:
             self._decisions.put(_key(location, request, subject), answered)
 
-    def remember(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
+    def remember(self, data: bytes, request: AuthzRequest, answered: RenderedDecision) -> None:
         """Know this request again, if its kind may be: these are all the bytes it had."""
         if _may_be_remembered(request, answered):
-            self.repeats.put(data, request, answered)
+            self.request_cache.put(data, request, answered)
 
     def forget(self) -> None:
         """Forget every decision, as after a new OCSP answer."""
         self._decisions.clear()
-        self.repeats.clear()
+        self.request_cache.clear()
 
     def location(self, decision: Decision) -> Location | None:
         """The location that a decision is about."""
@@ -142,12 +152,14 @@ class Engine:
 
     def _answer(
         self, request: AuthzRequest, now: float, questions: list[Question] | None
-    ) -> Answered:
+    ) -> RenderedDecision:
         decision = evaluate(self.policy, request, now, self._answers, questions=questions)
-        return Answered(decision, render(decision, self.policy.hash, now), now, decision.expires)
+        return RenderedDecision(
+            decision, render(decision, self.policy.hash, now), now, decision.expires
+        )
 
 
-def _may_be_remembered(request: AuthzRequest, answered: Answered) -> bool:
+def _may_be_remembered(request: AuthzRequest, answered: RenderedDecision) -> bool:
     """Strangers' certificates are not: anybody makes as many, and as large ones, as he likes."""
     return not request.cert or answered.decision.reason in ISSUED
 
@@ -161,24 +173,26 @@ def _weigh_cert(header: bytes, cert: ClientCert) -> int:
     return len(header) + _cert_bytes(cert)
 
 
-def _weigh_decision(key: Key, answered: Answered) -> int:
+def _weigh_decision(key: DecisionKey, answered: RenderedDecision) -> int:
     """As if nothing else kept the certificate: a bound, not a sum."""
     decision = answered.decision
     texts = sum(map(len, key[2:])) + len(answered.head) + len(decision.detail)
     return 1500 + texts + _cert_bytes(decision.subject)
 
 
-def _outlined(answered: Answered) -> Answered:
+def _outlined(answered: RenderedDecision) -> RenderedDecision:
     """A refusal, remembered without the certificate's octets: strangers' are as large as can be."""
     decision = answered.decision
     if decision.subject is None:
         return answered
     outline = decision.subject.outline()
     decision = decision._replace(subject=outline, detail=decision.detail[:500])
-    return Answered(decision, answered.head, answered.since, answered.expires, answered.note)
+    return RenderedDecision(
+        decision, answered.head, answered.since, answered.expires, answered.note
+    )
 
 
-def _weigh_refusal(key: Refused, answered: Answered) -> int:
+def _weigh_refusal(key: RefusalKey, answered: RenderedDecision) -> int:
     return _weigh_decision(key[1], answered)
 
 
@@ -186,7 +200,7 @@ def _weigh_place(place: bytes, _: str) -> int:
     return len(place) + 200
 
 
-def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> Key:
+def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> DecisionKey:
     """All of a request that a decision at this location can depend on."""
     if not (location.uses_host or location.uses_method or location.uses_client_ip):
         return (location, subject, request.verify, request.other_origin)

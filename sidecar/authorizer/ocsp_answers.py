@@ -55,7 +55,7 @@ REFRESH_FROM = 0.75
 UNREACHABLE = frozenset({"unreachable", "fetcher"})
 """Kinds of failure that are true of every certificate of the trust."""
 
-KINDS = UNREACHABLE | {"refused", "busy", "no_answer", "unverified", "older"}
+FAILURE_KINDS = UNREACHABLE | {"refused", "busy", "no_answer", "unverified", "older"}
 
 LOG_EVERY = 10.0
 """Seconds between two log lines about the same kind of failure of one trust."""
@@ -66,7 +66,7 @@ class NoAnswer(Exception):
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
-        self.kind = kind if kind in KINDS else "no_answer"
+        self.kind = kind if kind in FAILURE_KINDS else "no_answer"
 
 
 class OcspClient:
@@ -109,7 +109,7 @@ class OcspClient:
                 return fetch_protocol.unpack(answer, "response")
         except TimeoutError:
             raise NoAnswer("fetcher", "no answer within the deadline") from None
-        except (OSError, fetch_protocol.FrameError) as error:
+        except (OSError, fetch_protocol.MessageError) as error:
             raise NoAnswer("fetcher", str(error) or type(error).__name__) from None
         raise NoAnswer(answer.get("kind", "fetcher"), answer.get("error", "no response"))
 
@@ -122,7 +122,7 @@ class OcspClient:
         finally:
             writer.close()
         if answer is None:
-            raise fetch_protocol.FrameError("the fetcher closed the connection")
+            raise fetch_protocol.MessageError("the fetcher closed the connection")
         return answer
 
 
@@ -137,7 +137,7 @@ class _Query:
 
 
 @dataclass(slots=True)
-class _Entry:
+class _HeldAnswer:
     """One remembered answer, its DER as verified at `at`, and what it takes to ask again."""
 
     answer: OcspAnswer
@@ -153,7 +153,7 @@ class _Entry:
         return len(self.query.cert) + len(self.query.issuer) + 3 * len(self.der) + 1000
 
 
-class Record(NamedTuple):
+class StoredResponse(NamedTuple):
     """A verified response as it is kept across a restart; DER, and when it was verified."""
 
     trust: str
@@ -189,7 +189,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._pause = pause
         self._size = size
         self._changed = changed
-        self._entries: OrderedDict[OcspKey, _Entry] = OrderedDict()
+        self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
         self._bytes = 0
         self.version = self.turns = 0
         self._asking: dict[OcspKey, asyncio.Task[None]] = {}
@@ -247,7 +247,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             )
             now = self._clock()
             answer = self._verify(der, query, nonce, now)
-            self._keep(key, _Entry(answer, query, der, now, self._refresh_at(answer)))
+            self._keep(key, _HeldAnswer(answer, query, der, now, self._refresh_at(answer)))
         except NoAnswer as failure:
             self._failed(key, query.trust, failure)
         else:
@@ -265,7 +265,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             raise NoAnswer("unverified", answer.detail)
         return answer
 
-    def _keep(self, key: OcspKey, entry: _Entry) -> None:
+    def _keep(self, key: OcspKey, entry: _HeldAnswer) -> None:
         """Remember an answer.  Raises `NoAnswer` if a later one is there already (a replay)."""
         held = self._entries.get(key)
         if held is not None:
@@ -283,7 +283,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         elif entry.answer.status is Status.REVOKED:
             self.turns += 1
 
-    def _follow(self, held: OcspAnswer, entry: _Entry) -> None:
+    def _follow(self, held: OcspAnswer, entry: _HeldAnswer) -> None:
         """Let a new answer take the place of the one held.  Raises `NoAnswer`."""
         new = entry.answer
         if held.this_update > new.this_update:
@@ -305,12 +305,12 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     # -- across a restart
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[StoredResponse]:
         """What is held, to be kept: that not used for longest first."""
         found = ((entry.query, entry) for entry in self._entries.values())
-        return [Record(q.trust, q.cert, q.issuer, e.der, e.at) for q, e in found]
+        return [StoredResponse(q.trust, q.cert, q.issuer, e.der, e.at) for q, e in found]
 
-    def restore(self, record: Record, tolerance: int) -> bool:
+    def restore(self, record: StoredResponse, tolerance: int) -> bool:
         """Take what was kept, if it passes the same checks again; whether it did.
 
         It is checked as at the moment when it was verified first, since an answer that says revoked
@@ -324,7 +324,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             if answer.status is Status.GOOD and self._clock() >= answer.until:
                 return False
             due = self._refresh_at(answer)
-            self._keep(key, _Entry(answer, query, record.response, record.at, due))
+            self._keep(key, _HeldAnswer(answer, query, record.response, record.at, due))
         except NoAnswer:
             return False
         return True

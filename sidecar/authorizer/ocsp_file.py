@@ -20,7 +20,7 @@ from sidecar.core.policy.compile import Trust
 from sidecar.runtime import fetch_protocol
 from sidecar.runtime.files import read_file, set_aside, write_file
 
-from .ocsp_answers import MAX_ANSWERS, OcspAnswers, Record
+from .ocsp_answers import MAX_ANSWERS, OcspAnswers, StoredResponse
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -68,7 +68,7 @@ class OcspFile:
         if lines:
             log.info("%d of %d OCSP answers kept from before are in force", taken, len(lines))
 
-    def _take(self, record: Record, trusts: Mapping[str, Trust]) -> bool:
+    def _take(self, record: StoredResponse, trusts: Mapping[str, Trust]) -> bool:
         """Whether the present policy knows its issuer, and the response is right."""
         trust = trusts.get(record.trust)
         if trust is None or not trust.ocsp or record.issuer not in trust.anchors.der:
@@ -113,21 +113,21 @@ class OcspFile:
             log.warning("OCSP answers aren't kept across restarts: %s", error)
 
 
-def _write(path: Path, records: list[Record]) -> None:
+def _write(path: Path, records: list[StoredResponse]) -> None:
     write_file(path, b"".join(_lines(records)))
 
 
-def _lines(records: list[Record]) -> Iterator[bytes]:
+def _lines(records: list[StoredResponse]) -> Iterator[bytes]:
     for record in records:
         binary = {name: fetch_protocol.pack(getattr(record, name)) for name in _BINARY}
         yield json.dumps({"trust": record.trust, "at": record.at, **binary}).encode() + b"\n"
 
 
-def _read(line: bytes) -> Record:
+def _read(line: bytes) -> StoredResponse:
     """Raises ValueError, and what else parsers raise for hostile text."""
     found = json.loads(line)
     at, trust = found["at"], found["trust"]
     if not isinstance(at, float) or not math.isfinite(at) or not isinstance(trust, str):
         raise ValueError("no such record")
     cert, issuer, response = (fetch_protocol.unpack({"": found[name]}, "") for name in _BINARY)
-    return Record(trust, cert, issuer, response, at)
+    return StoredResponse(trust, cert, issuer, response, at)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sidecar.core.decision import Decision
 from sidecar.core.wire import AuthzRequest
 
-from .two_generation_cache import Cache
+from .two_generation_cache import TwoGenerationCache
 
 _BY_NAME, _BY_URI = b"GET /authz/", b"GET /authz "
 _URI, _ID = b"\r\nX-Original-URI: ", b"\r\nX-Request-ID: "
@@ -41,7 +41,7 @@ MAX_ANSWER = 16 * 1024
 SECONDS = 3600.0
 """Longest a request is known again without being read: so that its client still counts as seen."""
 
-Frame = tuple[bytes, bytes, bytes]
+RequestKey = tuple[bytes, bytes, bytes]
 """What of a request is the same each time: before the URI, between it and the id, and behind.
 
 Where the sidecar chooses the location, the URI is none of what may differ, and the first is empty.
@@ -49,7 +49,7 @@ Where the sidecar chooses the location, the URI is none of what may differ, and 
 
 
 @dataclass(slots=True)
-class Answered:
+class RenderedDecision:
     """A decision and its answer: `head` ends before the blank line and has no `Connection`.
 
     It was made at `since` and could turn at `expires`; it holds only between these moments, so
@@ -77,24 +77,24 @@ class Answered:
 
 
 @dataclass(slots=True)
-class Repeat:
-    """What is the same each time: what was asked, the whole answer, and when it holds.
+class CachedAnswer:
+    """A cached answer, the request that it answers, and the period in which it is valid.
 
-    `request` has neither certificate nor, where the URI may differ, a URI.  `written` is the
-    decision log's: what it writes of each, but for what differs.  `times` counts how often it was
-    asked for since that was last told to the metrics.
+    `request` holds no certificate and, where the URI may vary, no URI.  `log_line` caches the
+    constant part of the decision log's line.  `uncounted` is the number of hits that the counters
+    have not been told of yet.
     """
 
     request: AuthzRequest
-    answered: Answered
+    answered: RenderedDecision
     answer: bytes
     since: float
     expires: float
-    written: bytes | None = None
-    times: int = 0
+    log_line: bytes | None = None
+    uncounted: int = 0
 
 
-Again = tuple[Repeat, bytes | None, bytes, float, float]
+CacheHit = tuple[CachedAnswer, bytes | None, bytes, float, float]
 """One asked for again: its URI (None: the same) and id, when it came and when it was answered."""
 
 
@@ -103,15 +103,17 @@ def is_whole(data: bytes) -> bool:
     return data.startswith((_BY_NAME, _BY_URI)) and data.find(b"\r\n\r\n") == len(data) - 4
 
 
-class Repeats:
+class RequestCache:
     """The requests known again.  `entries` bounds their memory; `clock` gives epoch seconds."""
 
     def __init__(self, entries: int, clock: Callable[[], float]) -> None:
-        self._known: Cache[Frame, Repeat] = Cache(entries * BYTES, _weigh)
+        self._known: TwoGenerationCache[RequestKey, CachedAnswer] = TwoGenerationCache(
+            entries * BYTES, _weigh
+        )
         self.clock = clock
-        self._last: tuple[bytes, Frame] = (b"", (b"", b"", b""))
+        self._last: tuple[bytes, RequestKey] = (b"", (b"", b"", b""))
 
-    def find(self, data: bytes, now: float) -> tuple[Repeat, bytes | None, bytes] | None:
+    def find(self, data: bytes, now: float) -> tuple[CachedAnswer, bytes | None, bytes] | None:
         """The answer, the URI (None: the same) and the id of a request that was asked before.
 
         `now` as `clock` gives it.
@@ -130,37 +132,37 @@ class Repeats:
                 return None
         if not request_id.isalnum():
             return None
-        frame = before, start, rest[_ID_LENGTH:]
-        known = self._known.regulars.get(frame) or self._known.get(frame)
-        if known is None or not known.since <= now < known.expires:
-            self._last = (data, frame)  # `put` will ask for it
+        key = before, start, rest[_ID_LENGTH:]
+        cached = self._known.tenured.get(key) or self._known.get(key)
+        if cached is None or not cached.since <= now < cached.expires:
+            self._last = (data, key)  # `put` will ask for it
             return None
-        return known, uri, request_id
+        return cached, uri, request_id
 
-    def put(self, data: bytes, request: AuthzRequest, answered: Answered) -> None:
+    def put(self, data: bytes, request: AuthzRequest, answered: RenderedDecision) -> None:
         """Know this request again: the parser has read it, and these are all the bytes it had.
 
         `find` was asked for it before, or else it isn't remembered.
         """
         now = self.clock()
         expires = min(answered.expires, now + SECONDS)
-        last, frame = self._last
+        last, key = self._last
         if data is not last or answered.decision.cache_seconds:
             return
         if not answered.since <= now < expires or len(data) > MAX_REQUEST:
             return
         # The id is no longer than that, and the frame is one of its own kind of request.
-        if is_whole(data) and frame[2].startswith(b"\r\n") and len(answered.head) <= MAX_ANSWER:
+        if is_whole(data) and key[2].startswith(b"\r\n") and len(answered.head) <= MAX_ANSWER:
             uri = request.uri if request.location is None else b""
             request = request._replace(cert=b"", uri=uri)  # its frame has them
             answer = answered.head + b"\r\n"
-            self._known.put(frame, Repeat(request, answered, answer, answered.since, expires))
+            self._known.put(key, CachedAnswer(request, answered, answer, answered.since, expires))
 
     def clear(self) -> None:
         """Forget them all."""
         self._known.clear()
 
 
-def _weigh(frame: Frame, repeat: Repeat) -> int:
+def _weigh(key: RequestKey, cached: CachedAnswer) -> int:
     """About how many bytes a remembered request takes: twice what stands in it, and its answer."""
-    return 2 * sum(map(len, frame)) + 2 * len(repeat.answer) + 1000
+    return 2 * sum(map(len, key)) + 2 * len(cached.answer) + 1000

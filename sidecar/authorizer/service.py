@@ -19,7 +19,7 @@ import uvloop
 
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
-from sidecar.authorizer.telemetry.recorder import Ledger
+from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import Question
@@ -30,11 +30,11 @@ from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
 from .connection import Connection, Service
 from .control import serve_control
+from .daemon_status import DaemonStatus
 from .decision_cache import Engine
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
 from .policy_store import POLL_SECONDS, Reload, Store
-from .status_page import Status
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -87,7 +87,7 @@ class Daemon:
         self.decisions = DecisionLog(
             settings.decision_log, settings.log_format, settings.decision_log_file
         )
-        self.ledger = Ledger(self.counts, self.decisions)
+        self.recorder = DecisionRecorder(self.counts, self.decisions)
         self.store = Store(
             Path(settings.policy),
             Path(settings.state_dir),
@@ -110,7 +110,7 @@ class Daemon:
         first = await self._first_load(stopped, handed)
         if first is None:
             return
-        self.service = Service(self._engine(first.policy), self.ledger, self.settings.limits)
+        self.service = Service(self._engine(first.policy), self.recorder, self.settings.limits)
         self.service.ask = self._ask
         self._serving = True
         self.ocsp_file.load(first.policy.trusts)
@@ -175,7 +175,7 @@ class Daemon:
             for path in sockets.made:
                 remove_socket(path)
             self.ocsp_file.save()
-            self.ledger.log()
+            self.recorder.log()
             self.decisions.close()
             log.info("stopped")
         if failed:
@@ -258,7 +258,7 @@ class Daemon:
         """Serve metrics until cancelled.  Loaded aside: decisions don't wait for it."""
         settings = self.settings
         module = await asyncio.to_thread(import_module, ".admin", __package__)
-        self.status = Status(self.counts)
+        self.status = DaemonStatus(self.counts)
         self._tell_status()
         listener = module.admin_listener(self.status, settings.admin_hosts)
         await module.serve_admin(
@@ -291,7 +291,7 @@ class Daemon:
         self.notifier.ready(self._status_line())
         self._tell_status()
 
-    status: Status | None = None
+    status: DaemonStatus | None = None
 
     def _tell_status(self) -> None:
         status = self.status
@@ -332,7 +332,7 @@ class Daemon:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self.ledger.log()
+            self.recorder.log()
             self.decisions.flush()
 
     async def _watchdog(self) -> None:

@@ -9,68 +9,76 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Cache(Generic[K, V]):
+class TwoGenerationCache(Generic[K, V]):
     """Remembers values up to about `size` by weight; constant time, no bookkeeping on a hit.
 
     A new key goes into a nursery of half the size, which is emptied when full.  A key asked for a
     second time moves among the regulars; when these are full, those not asked for since the last
     time they were full are forgotten.  So endless new keys only ever empty the nursery.  `weigh`
     gives the weight of a key with its value; what alone weighs more than the regulars may, isn't
-    remembered.  Where each call counts, `regulars` may be looked into first.
+    remembered.  Where each call counts, `tenured` may be looked into first.
     """
 
-    __slots__ = ("_fading", "_limit", "_nursery", "_settled", "_waiting", "_weigh", "regulars")
+    __slots__ = (
+        "_limit",
+        "_nursery",
+        "_nursery_weight",
+        "_previous",
+        "_tenured_weight",
+        "_weigh",
+        "tenured",
+    )
 
     def __init__(self, size: int, weigh: Callable[[K, V], int]) -> None:
         self._limit = max(0, size // 4)
         self._weigh = weigh
         self._nursery: dict[K, V] = {}
-        self.regulars: dict[K, V] = {}
-        self._fading: dict[K, V] = {}
-        self._waiting = self._settled = 0
+        self.tenured: dict[K, V] = {}
+        self._previous: dict[K, V] = {}
+        self._nursery_weight = self._tenured_weight = 0
 
     def get(self, key: K) -> V | None:
         """The value remembered for a key, or None."""
-        value = self.regulars.get(key)
+        value = self.tenured.get(key)
         if value is None:
-            value = self._fading.pop(key, None)
+            value = self._previous.pop(key, None)
             if value is None:
                 value = self._nursery.pop(key, None)
             if value is not None:
-                self._settle(key, value)
+                self._promote(key, value)
         return value
 
     def put(self, key: K, value: V) -> None:
         """Remember a value, replacing what was remembered for the key."""
         weight = self._weigh(key, value)
-        old = self.regulars.pop(key, None)
+        old = self.tenured.pop(key, None)
         if old is not None:
-            self._settled -= self._weigh(key, old)
+            self._tenured_weight -= self._weigh(key, old)
         else:
-            self._fading.pop(key, None)
+            self._previous.pop(key, None)
             self._nursery.pop(key, None)  # its weight stays counted until the nursery is emptied
         if weight > self._limit:
             return
         if old is not None:
-            self._settle(key, value)
+            self._promote(key, value)
             return
-        self._waiting += weight
-        if self._waiting > 2 * self._limit:
-            self._nursery, self._waiting = {}, weight
+        self._nursery_weight += weight
+        if self._nursery_weight > 2 * self._limit:
+            self._nursery, self._nursery_weight = {}, weight
         self._nursery[key] = value
 
     def clear(self) -> None:
         """Forget everything."""
-        self._nursery, self.regulars, self._fading = {}, {}, {}
-        self._waiting = self._settled = 0
+        self._nursery, self.tenured, self._previous = {}, {}, {}
+        self._nursery_weight = self._tenured_weight = 0
 
     def __len__(self) -> int:
-        return len(self._nursery) + len(self.regulars) + len(self._fading)
+        return len(self._nursery) + len(self.tenured) + len(self._previous)
 
-    def _settle(self, key: K, value: V) -> None:
+    def _promote(self, key: K, value: V) -> None:
         weight = self._weigh(key, value)
-        self._settled += weight
-        if self._settled > self._limit:
-            self._fading, self.regulars = self.regulars, {}
-            self._settled = weight
-        self.regulars[key] = value
+        self._tenured_weight += weight
+        if self._tenured_weight > self._limit:
+            self._previous, self.tenured = self.tenured, {}
+            self._tenured_weight = weight
+        self.tenured[key] = value

@@ -38,7 +38,7 @@ READ_SECONDS = 5.0
 Message = Mapping[str, str]
 
 
-class Kind(StrEnum):
+class ErrorKind(StrEnum):
     """What an error means to the daemon; also the metric's label."""
 
     REFUSED = "refused"  # the question itself can't be asked
@@ -76,7 +76,7 @@ class OcspService:
                 writer.write(fetch_protocol.encode(await self.answer(question)))
                 async with asyncio.timeout(READ_SECONDS):
                     await writer.drain()
-        except (fetch_protocol.FrameError, TimeoutError, ConnectionError) as error:
+        except (fetch_protocol.MessageError, TimeoutError, ConnectionError) as error:
             log.debug("question dropped: %s", error)
         except asyncio.CancelledError:  # we are stopping; asyncio.streams would log a traceback
             pass
@@ -88,9 +88,9 @@ class OcspService:
         trust = question.get("trust", "")
         responder = self._plan().responders.get(trust)
         if responder is None:
-            return _error(Kind.REFUSED, "the policy names no responder for this trust")
+            return _error(ErrorKind.REFUSED, "the policy names no responder for this trust")
         if self._asking >= MAX_QUESTIONS:
-            return self._counted(trust, _error(Kind.BUSY, "too many questions at once"))
+            return self._counted(trust, _error(ErrorKind.BUSY, "too many questions at once"))
         self._asking += 1
         try:
             return self._counted(trust, await self._ask(responder, question))
@@ -107,19 +107,19 @@ class OcspService:
             nonce = fetch_protocol.unpack(question, "nonce") or None
             request = build_request(cert, issuer, nonce)
         except ValueError as error:
-            return _error(Kind.REFUSED, str(error))
+            return _error(ErrorKind.REFUSED, str(error))
         start = time.monotonic()
         try:
             der = await self._exchange(responder.url, request)
         except FetchError as error:
             down = error.failure in (Failure.NETWORK, Failure.TIMEOUT)
-            return _error(Kind.UNREACHABLE if down else Kind.NO_ANSWER, str(error))
+            return _error(ErrorKind.UNREACHABLE if down else ErrorKind.NO_ANSWER, str(error))
         finally:
             took = time.monotonic() - start
             self._metrics.ocsp_seconds.labels(responder.trust).observe(took)
         seen = verify_response(der, cert, issuer, self._clock(), responder.tolerance, nonce)
         if seen.status is Status.UNKNOWN:
-            return _error(Kind.NO_ANSWER, seen.detail)
+            return _error(ErrorKind.NO_ANSWER, seen.detail)
         return {"response": fetch_protocol.pack(der)}
 
     async def _exchange(self, url: str, request: bytes) -> bytes:
@@ -132,7 +132,7 @@ class OcspService:
         return answer.body
 
 
-def _error(kind: Kind, detail: str) -> Message:
+def _error(kind: ErrorKind, detail: str) -> Message:
     return {"error": detail[:500], "kind": kind.value}
 
 

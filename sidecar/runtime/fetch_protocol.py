@@ -11,43 +11,43 @@ import binascii
 import json
 from collections.abc import Mapping
 
-MAX_FRAME = 1024 * 1024
+MAX_MESSAGE = 1024 * 1024
 """Longest message, in bytes; a certificate and its issuer fit many times over."""
 
 
-class FrameError(ValueError):
+class MessageError(ValueError):
     """What arrived is no message of this protocol."""
 
 
 def encode(message: Mapping[str, str]) -> bytes:
-    """One frame.  Raises `FrameError` if it would be longer than `MAX_FRAME`."""
+    """One frame.  Raises `MessageError` if it would be longer than `MAX_MESSAGE`."""
     data = json.dumps(message).encode()
-    if len(data) > MAX_FRAME:
-        raise FrameError("the message is too long")
+    if len(data) > MAX_MESSAGE:
+        raise MessageError("the message is too long")
     return len(data).to_bytes(4, "big") + data
 
 
 async def read(reader: asyncio.StreamReader) -> dict[str, str] | None:
-    """The next message; None when the peer has closed.  Raises `FrameError`."""
+    """The next message; None when the peer has closed.  Raises `MessageError`."""
     try:
         size = int.from_bytes(await reader.readexactly(4), "big")
-        if size > MAX_FRAME:
-            raise FrameError("the message is too long")
+        if size > MAX_MESSAGE:
+            raise MessageError("the message is too long")
         return decode(await reader.readexactly(size))
     except asyncio.IncompleteReadError as error:
         if error.partial:
-            raise FrameError("the message is cut off") from None
+            raise MessageError("the message is cut off") from None
         return None
 
 
 def decode(data: bytes) -> dict[str, str]:
-    """A JSON object of strings.  Raises `FrameError`."""
+    """A JSON object of strings.  Raises `MessageError`."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
-        raise FrameError("the message is not JSON") from None
+        raise MessageError("the message is not JSON") from None
     if not isinstance(message, dict) or not all(isinstance(v, str) for v in message.values()):
-        raise FrameError("the message is not an object of strings")
+        raise MessageError("the message is not an object of strings")
     return message
 
 
@@ -57,8 +57,8 @@ def pack(data: bytes) -> str:
 
 
 def unpack(message: Mapping[str, str], field: str) -> bytes:
-    """The bytes under `field`; empty when it is left out.  Raises `FrameError`."""
+    """The bytes under `field`; empty when it is left out.  Raises `MessageError`."""
     try:
         return base64.b64decode(message.get(field, ""), validate=True)
     except (binascii.Error, ValueError):
-        raise FrameError(f"{field} is not Base64") from None
+        raise MessageError(f"{field} is not Base64") from None

@@ -26,7 +26,7 @@ from pki import CA
 
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
-from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, Record
+from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
 from sidecar.authorizer.request_head import read_head
 from sidecar.core.config.settings import Limits
 from sidecar.core.evaluate import evaluate
@@ -155,7 +155,7 @@ class World:
             self.rng.choice(("good", "good", "revoked")),
         )
         der = response(LEAVES.index(leaf), kind, start, length, self.rng.random() < 0.4)
-        record = Record("staff", leaf.der, staff.der, der, self.now)
+        record = StoredResponse("staff", leaf.der, staff.der, der, self.now)
         self.kinds.add(f"answer taken: {self.answers.restore(record, TOLERANCE)}")
 
     def ask(self) -> None:

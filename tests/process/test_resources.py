@@ -18,9 +18,9 @@ from pki import CA
 
 from sidecar.authorizer import policy_store, readings, trust_files
 from sidecar.authorizer.admin import admin_listener
+from sidecar.authorizer.daemon_status import DaemonStatus
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.authorizer.readings import Readings
-from sidecar.authorizer.status_page import Status
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.runtime import admin_listener as runtime_listener
 from sidecar.runtime.admin_listener import MAX_CONNECTIONS
@@ -92,7 +92,7 @@ def test_an_admin_connection_has_its_time(monkeypatch: pytest.MonkeyPatch) -> No
         return found
 
     async def lasting(listener: socket.socket) -> list[bytes]:
-        found = admin_listener(Status(counts))
+        found = admin_listener(DaemonStatus(counts))
         await found.start([listener])
         peers = [socket.create_connection(listener.getsockname(), 30) for _ in range(3)]
         peers[1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-")

@@ -14,10 +14,10 @@ from cryptography import x509
 
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
-from sidecar.authorizer.request_cache import Answered
+from sidecar.authorizer.request_cache import RenderedDecision
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
-from sidecar.authorizer.telemetry.recorder import Ledger
+from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Limits
 from sidecar.core.errors import MalformedCertificate, PolicyError
 from sidecar.core.evaluate import Question
@@ -53,7 +53,9 @@ _OCSP_MOMENT = 1795460036.0
 class _Outright(Service):
     """A service that doesn't turn a failed decision into an answer: here it shall be seen."""
 
-    def decide(self, request: AuthzRequest, questions: list[Question] | None = None) -> Answered:
+    def decide(
+        self, request: AuthzRequest, questions: list[Question] | None = None
+    ) -> RenderedDecision:
         return self.engine.decide(request, questions)
 
 
@@ -85,9 +87,9 @@ class Transport:
     abort = write_eof = close
 
 
-def silent() -> Ledger:
-    """A ledger whose entries nobody reads."""
-    return Ledger(Counts(), DecisionLog("off", "text", "stderr"))
+def silent() -> DecisionRecorder:
+    """A recorder whose records nobody reads."""
+    return DecisionRecorder(Counts(), DecisionLog("off", "text", "stderr"))
 
 
 def wire(data: bytes) -> None:

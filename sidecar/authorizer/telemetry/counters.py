@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from sidecar.authorizer.request_cache import Again, Answered, Repeat
+from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.policy.compile import Policy
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
@@ -51,7 +51,7 @@ class Counts:
         self.ocsp_answers: Callable[[], int] = int
         self.ocsp_failures: Mapping[str, int] = {}
 
-    def record(self, answered: Answered, seconds: float) -> None:
+    def record(self, answered: RenderedDecision, seconds: float) -> None:
         """Count one decision, which took so many seconds, and note its client."""
         self._count(answered, 1)
         self._time([seconds])
@@ -68,13 +68,13 @@ class Counts:
                 clients.add(subject.sha256)
                 self._locked_out += len(clients) - before
 
-    def record_again(self, repeats: Iterable[Repeat]) -> None:
+    def count_cached(self, answers: Iterable[CachedAnswer]) -> None:
         """Count more of the same, whose clients were noted before; and begin anew with each."""
-        for repeat in repeats:
-            self._count(repeat.answered, repeat.times)
-            repeat.times = 0
+        for cached in answers:
+            self._count(cached.answered, cached.uncounted)
+            cached.uncounted = 0
 
-    def record_times(self, asked: Iterable[Again]) -> None:
+    def time_cached(self, asked: Iterable[CacheHit]) -> None:
         """How long each of these, one at least, took."""
         took = sorted([end - start for _, _, _, start, end in asked])
         if took[0] < 0:  # the clock was set back meanwhile: no less than 0, as $request_time
@@ -93,10 +93,10 @@ class Counts:
         self.buckets[-1] += len(took) - below
         self.seconds += sum(took)
 
-    def _count(self, answered: Answered, times: int) -> None:
-        self.decisions[answered.label] += times
+    def _count(self, answered: RenderedDecision, uncounted: int) -> None:
+        self.decisions[answered.label] += uncounted
         if answered.shadow is not None:
-            self.shadow[answered.shadow] += times
+            self.shadow[answered.shadow] += uncounted
 
     def reloaded(self, policy: Policy, ok: bool, at: float) -> None:
         """Note how a reload ended; what enforcing would break is counted anew."""

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii as quote
 
-from sidecar.authorizer.request_cache import Again, Answered, Repeat
+from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.decision import Decision
 from sidecar.core.wire import AuthzRequest
 
@@ -66,36 +66,38 @@ class DecisionLog:
         if mode != "off" and not self._path:
             self._thread.start()
 
-    def write(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
+    def write(
+        self, answered: RenderedDecision, request: AuthzRequest | None, seconds: float
+    ) -> None:
         """Log one decision, if its kind is to be logged."""
         if self._wants(answered):
             request = request or _ABSENT
             now = time.time()
-            once = Repeat(request, answered, b"", 0.0, 0.0)
+            once = CachedAnswer(request, answered, b"", 0.0, 0.0)
             request_id = _inside(request.request_id[:MAX_TEXT])
-            self.write_again([(once, None, request_id, now - seconds, now)])
+            self.write_cached([(once, None, request_id, now - seconds, now)])
             if len(request.uri) > MAX_TEXT:
                 self.flush()  # what waits is bounded in lines, and this one is long
 
-    def write_again(self, asked: Iterable[Again]) -> None:
+    def write_cached(self, asked: Iterable[CacheHit]) -> None:
         """Log decisions asked for again, by another id and, if there is one, another URI."""
         parts, took, end_of_line = self._parts, self._took_micros, self._end
-        for repeat, uri, request_id, start, end in asked:
-            written = repeat.written
-            if written is None:
-                wanted = self._wants(repeat.answered)
-                written = self._same(repeat.answered, repeat.request) if wanted else b""
-                repeat.written = written
-            if written:
+        for cached, uri, request_id, start, end in asked:
+            log_line = cached.log_line
+            if log_line is None:
+                wanted = self._wants(cached.answered)
+                log_line = self._same(cached.answered, cached.request) if wanted else b""
+                cached.log_line = log_line
+            if log_line:
                 if uri is None:
-                    uri = _within(repeat.request.uri[:MAX_URI])
+                    uri = _within(cached.request.uri[:MAX_URI])
                 elif _QUOTE in uri or _BACKSLASH in uri:
                     uri = _within(uri)
                 if not self._since <= end < self._until:
                     self._stamp_anew(end)
                 micros = int((end - start) * 1e6)
                 us = took[micros] if 0 <= micros < 1000 else self._took % max(0, micros)
-                parts += (self._stamp, written, request_id, us, uri, end_of_line)
+                parts += (self._stamp, log_line, request_id, us, uri, end_of_line)
         if len(parts) >= BATCH * _PARTS:
             self.flush()
 
@@ -146,10 +148,10 @@ class DecisionLog:
         ]
         return self._join(fields)
 
-    def _wants(self, answered: Answered) -> bool:
+    def _wants(self, answered: RenderedDecision) -> bool:
         return self._mode == "all" or (self._mode == "denied" and not answered.granted)
 
-    def _same(self, answered: Answered, request: AuthzRequest) -> bytes:
+    def _same(self, answered: RenderedDecision, request: AuthzRequest) -> bytes:
         """What stands between the time and the id."""
         if not answered.note:
             answered.note = self._note(answered.decision)
@@ -200,9 +202,9 @@ class DecisionLog:
         view = memoryview(b"\n" + block if self._torn else block)
         try:
             while view:
-                written = os.write(self._file, view)
-                self._torn = view[written - 1] != _LINE_FEED
-                view = view[written:]
+                log_line = os.write(self._file, view)
+                self._torn = view[log_line - 1] != _LINE_FEED
+                view = view[log_line:]
         except OSError:
             self.dropped += lines
 

@@ -7,7 +7,7 @@ it is counted there and then, and told to the metrics when they are read.
 
 from __future__ import annotations
 
-from sidecar.authorizer.request_cache import Again, Answered, Repeat
+from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.wire import AuthzRequest
 
 from .counters import Counts
@@ -23,31 +23,33 @@ UNCOUNTED = 2048
 """About how many different requests wait to be counted, at most; none after `settle`."""
 
 
-class Ledger:
+class DecisionRecorder:
     """Where every decision is entered.  For one thread."""
 
     def __init__(self, counts: Counts, decisions: DecisionLog) -> None:
         self._counts = counts
         self._decisions = decisions
-        self._waiting: list[Again] = []
-        self._uncounted: list[Repeat] = []
+        self._waiting: list[CacheHit] = []
+        self._uncounted: list[CachedAnswer] = []
         counts.settle = self.settle
 
-    def enter(self, answered: Answered, request: AuthzRequest | None, seconds: float) -> None:
+    def record(
+        self, answered: RenderedDecision, request: AuthzRequest | None, seconds: float
+    ) -> None:
         """A decision that took so many seconds; the request if it could be read."""
         self.log()
         self._counts.record(answered, seconds)
         self._decisions.write(answered, request, seconds)
 
-    def enter_again(
-        self, repeat: Repeat, uri: bytes | None, request_id: bytes, start: float, end: float
+    def record_cached(
+        self, cached: CachedAnswer, uri: bytes | None, request_id: bytes, start: float, end: float
     ) -> None:
         """One asked for again: its URI (None: the same) and id, when it came and was answered."""
-        if not repeat.times:
-            self._uncounted.append(repeat)
-        repeat.times += 1
+        if not cached.uncounted:
+            self._uncounted.append(cached)
+        cached.uncounted += 1
         waiting = self._waiting
-        waiting.append((repeat, uri, request_id, start, end))
+        waiting.append((cached, uri, request_id, start, end))
         if len(waiting) >= BATCH:
             self.log()
 
@@ -56,8 +58,8 @@ class Ledger:
         waiting = self._waiting
         if waiting:
             self._waiting = []
-            self._counts.record_times(waiting)
-            self._decisions.write_again(waiting)
+            self._counts.time_cached(waiting)
+            self._decisions.write_cached(waiting)
         if len(self._uncounted) > UNCOUNTED:
             self._count(BATCH)  # as many as can have come since the last time
 
@@ -67,5 +69,5 @@ class Ledger:
         self._count(len(self._uncounted))
 
     def _count(self, most: int) -> None:
-        self._counts.record_again(self._uncounted[:most])
+        self._counts.count_cached(self._uncounted[:most])
         del self._uncounted[:most]

@@ -23,8 +23,8 @@ from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
-from sidecar.authorizer.telemetry.recorder import BATCH, UNCOUNTED, Ledger
-from sidecar.authorizer.two_generation_cache import Cache
+from sidecar.authorizer.telemetry.recorder import BATCH, UNCOUNTED, DecisionRecorder
+from sidecar.authorizer.two_generation_cache import TwoGenerationCache
 from sidecar.core.config.settings import Limits
 from sidecar.core.policy.compile import compile_policy
 from sidecar.runtime.files import DirectSources
@@ -241,13 +241,13 @@ def test_each_is_counted(daemon: Daemon) -> None:
 def test_thousands_of_different_requests_are_all_counted(tmp_path: Path) -> None:
     """More than may wait to be counted: those that do are bounded, and none is lost or twice."""
     counts = Counts()
-    ledger = Ledger(counts, DecisionLog("off", "text", "stderr"))
-    by = replace(service(tmp_path, 1 << 16), ledger=ledger)
+    recorder = DecisionRecorder(counts, DecisionLog("off", "text", "stderr"))
+    by = replace(service(tmp_path, 1 << 16), recorder=recorder)
     different = [question("site", alice, {"Host": f"h{i}.example.com"}) for i in range(5000)]
     for _ in range(4):
         for data in different:
             told(by, data)
-        assert len(ledger._uncounted) <= UNCOUNTED + BATCH
+        assert len(recorder._uncounted) <= UNCOUNTED + BATCH
     counts.settle()
     assert counts.decisions == {("site", "allow", "allowed"): 20_000}
     assert sum(counts.buckets) == 20_000
@@ -307,7 +307,7 @@ def test_only_requests_as_nginx_writes_them_are_known_again(tmp_path: Path) -> N
     by, whole = service(tmp_path, 4096), question("site", alice)
 
     def is_known(data: bytes) -> bool:
-        return by.engine.repeats.find(data, time.time()) is not None
+        return by.engine.request_cache.find(data, time.time()) is not None
 
     assert not is_known(whole)
     told(by, whole)
@@ -344,13 +344,13 @@ def test_the_uri_counts_wherever_it_chooses_the_location(tmp_path: Path) -> None
 def test_an_empty_uri_is_logged_as_empty(tmp_path: Path, first: str) -> None:
     """Each line has its own request's URI, also where that is empty and another's was not."""
     log = tmp_path / "decisions.json"
-    ledger = Ledger(Counts(), DecisionLog("all", "json", str(log)))
-    by = replace(service(tmp_path, 4096), ledger=ledger)
+    recorder = DecisionRecorder(Counts(), DecisionLog("all", "json", str(log)))
+    by = replace(service(tmp_path, 4096), recorder=recorder)
     uris = [first, "", "/second", "", first]
     for uri in uris * 2:
         told(by, question("site", alice, {"X-Original-URI": uri}))
-    ledger.settle()
-    ledger._decisions.close()
+    recorder.settle()
+    recorder._decisions.close()
     assert [json.loads(line)["uri"] for line in log.read_text().splitlines()] == uris * 2
 
 
@@ -379,12 +379,12 @@ def test_what_may_come_in_pieces_is_not_known_again(tmp_path: Path) -> None:
     by, whole = service(tmp_path, 4096), question("site", alice, {"X-Other": "x" * 33_000})
     for _ in range(3):
         assert told(by, whole).startswith(b"HTTP/1.1 204")
-        assert by.engine.repeats.find(whole, time.time()) is None
+        assert by.engine.request_cache.find(whole, time.time()) is None
 
 
 def test_a_value_that_grew_heavy_is_weighed_anew() -> None:
     """Values count, and a replaced one by its new weight."""
-    cache: Cache[int, bytes] = Cache(400, lambda _, value: len(value))
+    cache: TwoGenerationCache[int, bytes] = TwoGenerationCache(400, lambda _, value: len(value))
     for i in range(1000):
         cache.put(i, b"x")
         assert cache.get(i) == b"x"
@@ -397,7 +397,7 @@ def test_a_value_that_grew_heavy_is_weighed_anew() -> None:
 
 def test_the_memory_is_bounded_by_weight() -> None:
     """Few heavy keys or many light ones: never more than the size; too heavy ones not at all."""
-    cache: Cache[bytes, int] = Cache(400, lambda key, _: len(key))
+    cache: TwoGenerationCache[bytes, int] = TwoGenerationCache(400, lambda key, _: len(key))
     for i in range(1000):
         cache.put(b"%050d" % i, i)
         cache.get(b"%050d" % i)

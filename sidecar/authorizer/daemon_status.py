@@ -9,7 +9,7 @@ from sidecar.core.policy.compile import Policy
 
 
 @dataclass(slots=True)
-class Status:
+class DaemonStatus:
     """How the daemon stands.  `not_ready` says why it isn't, or nothing."""
 
     counts: Counts
