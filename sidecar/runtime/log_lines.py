@@ -9,10 +9,13 @@ mistakes) goes on indented: a line that begins at the margin is always the progr
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 
 from sidecar.core.errors import PolicyError, printable
+
+from .systemd import is_journal
 
 MAX_VALUE = 4000
 """Most characters of one value; of a value's text, nobody needs more."""
@@ -23,8 +26,25 @@ MAX_LINES = 1000
 INDENT = "    "
 
 
+MAX_LINE = 8000
+"""Most bytes of a line, but for its margin; the journal would make two of a line over 48 KiB."""
+
+CUT = "..."
+"""What stands behind a line that was cut."""
+
+PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+"""The journal's, by level (sd-daemon(3))."""
+
+
 class OneMargin(logging.Formatter):
-    """Formats a record so that only its first line begins at the margin."""
+    """Formats a record so that only its first line begins at the margin.
+
+    With `priorities` each line begins with its priority, as the journal reads it.
+    """
+
+    def __init__(self, *, priorities: bool = False) -> None:
+        super().__init__()
+        self._priorities = priorities
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole text, without a line end behind it."""
@@ -34,7 +54,8 @@ class OneMargin(logging.Formatter):
         if record.stack_info:
             text += "\n" + record.stack_info
         first, *more = text.split("\n")[:MAX_LINES]
-        return "\n".join([_cut(first), *(INDENT + _cut(line) for line in more)])
+        mark = f"<{PRIORITIES.get(record.levelname, 5)}>" if self._priorities else ""
+        return "\n".join([mark + _cut(first), *(mark + INDENT + _cut(line) for line in more)])
 
     def _message(self, record: logging.LogRecord) -> str:
         """The message with harmless values; as it is where they don't fit, so that none is lost."""
@@ -61,13 +82,16 @@ def harmless(value: object) -> object:
 
 
 def _cut(line: str) -> str:
-    return printable(line[: 4 * MAX_VALUE])
+    data = printable(line[:MAX_LINE]).encode(errors="backslashreplace")
+    if len(data) <= MAX_LINE and len(line) <= MAX_LINE:
+        return data.decode()
+    return data[: MAX_LINE - len(CUT)].decode(errors="ignore") + CUT
 
 
 def configure_logging() -> None:
     """Log to stderr by these lines, other libraries' warnings too."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneMargin())
+    handler.setFormatter(OneMargin(priorities=is_journal(os.environ, 2)))
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(handler)

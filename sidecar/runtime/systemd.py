@@ -49,6 +49,15 @@ def _listener(descriptor: int, label: str) -> socket.socket:
     return found
 
 
+def is_journal(environ: Mapping[str, str], descriptor: int) -> bool:
+    """Whether a descriptor leads to the journal (`JOURNAL_STREAM`, systemd.exec(5))."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     """The watchdog's interval in seconds, or None where nobody watches this process."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):

@@ -1,15 +1,16 @@
 """The decision log: one line a decision, which no certificate and no client can break.
 
 Every value is written as a JSON string in pure ASCII, so control characters, DEL and
-bidirectional marks appear escaped.  A file is written as nginx writes its access log with
-`buffer=`: by many lines at once; stderr, which may be a pipe that somebody reads slowly, by a
-thread.  A full disk or a closed pipe stops no decision: lines that find no room are dropped and
-counted.
+bidirectional marks appear escaped, and cut: no line is longer than `MAX_LINE`.  A file is written
+as nginx writes its access log with `buffer=`: by many lines at once; stderr, which may be a pipe
+that somebody reads slowly, by a thread.  A full disk or a closed pipe stops no decision: lines that
+find no room are dropped and counted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -23,18 +24,41 @@ from sidecar.core.wire import AuthzRequest
 ROOM = 16 * 2**20
 """Most bytes that wait for the thread that writes to stderr."""
 
-MAX_TEXT = 1000
-"""Most characters of one value of a line; what a certificate or a client says may be longer."""
+MAX_LINE = 8192
+"""Most bytes of a line: the journal cuts at 48 KiB and takes the rest for a line of its own."""
 
-MAX_URI = 32 * 1024
-"""Most bytes of a URI in a line: nginx's own bound is `large_client_header_buffers`, 8 KiB."""
+MAX_URI = 2048
+"""Most bytes of a URI in a line, escaped as it stands there."""
+
+MAX_ID = 128
+"""Most bytes of a request's id in a line, escaped."""
+
+ROOM_FOR = {
+    "location": 256,
+    "rule": 512,
+    "subject": 1536,
+    "serial": 320,
+    "detail": 1024,
+    "method": 64,
+    "host": 512,
+    "client_ip": 64,
+    "verify": 256,
+}
+"""Most bytes of each other value that a client or a certificate may choose, escaped."""
+
+CUT = "..."
+"""What stands behind a value that was cut."""
 
 BATCH = 32
 """Lines that are written at once; fewer when `flush` is called."""
 
 # Not blocking: to open a FIFO that nobody reads is an error, not a wait.
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-_LINE_FEED, _QUOTE, _BACKSLASH = b'\n"\\'
+_LINE_FEED, _QUOTE, _BACKSLASH, _LESS = b'\n"\\<'
+_WHOLE = re.compile(
+    r"(?:[^\\]+|\\[^u]|\\ud[89ab][0-9a-f]{2}\\u[0-9a-f]{4}|\\u(?!d[89ab])[0-9a-f]{4})*"
+)
+"""Characters of a JSON string, none of them in part."""
 _PARTS = 6
 """Pieces of a line."""
 _ABSENT = AuthzRequest(None)
@@ -74,10 +98,8 @@ class DecisionLog:
             request = request or _ABSENT
             now = time.time()
             once = CachedAnswer(request, answered, b"", 0.0, 0.0)
-            request_id = _inside(request.request_id[:MAX_TEXT])
+            request_id = _inside(request.request_id, MAX_ID).encode()
             self.write_cached([(once, None, request_id, now - seconds, now)])
-            if len(request.uri) > MAX_TEXT:
-                self.flush()  # what waits is bounded in lines, and this one is long
 
     def write_cached(self, asked: Iterable[CacheHit]) -> None:
         """Log decisions asked for again, by another id and, if there is one, another URI."""
@@ -90,8 +112,8 @@ class DecisionLog:
                 cached.log_line = log_line
             if log_line:
                 if uri is None:
-                    uri = _within(cached.request.uri[:MAX_URI])
-                elif _QUOTE in uri or _BACKSLASH in uri:
+                    uri = _within(cached.request.uri)
+                elif _QUOTE in uri or _BACKSLASH in uri or _LESS in uri or len(uri) > MAX_URI:
                     uri = _within(uri)
                 if not self._since <= end < self._until:
                     self._stamp_anew(end)
@@ -144,7 +166,7 @@ class DecisionLog:
             ("subject", subject.dn if subject else ""),
             ("serial", subject.serial_hex if subject else ""),
             ("sha256", subject.sha256 if subject else ""),
-            ("detail", "" if decision.granted else decision.detail[:500]),
+            ("detail", "" if decision.granted else decision.detail),
         ]
         return self._join(fields)
 
@@ -168,9 +190,10 @@ class DecisionLog:
         return f' {answered.note} {asked} id="'.encode()
 
     def _join(self, fields: list[tuple[str, str]]) -> str:
+        pairs = [(name, _inside(value, ROOM_FOR.get(name, 64))) for name, value in fields]
         if self._json:
-            return ",".join([f'"{name}":{quote(value[:MAX_TEXT])}' for name, value in fields])
-        return " ".join([f"{name}={quote(value[:MAX_TEXT])}" for name, value in fields])
+            return ",".join([f'"{name}":"{value}"' for name, value in pairs])
+        return " ".join([f'{name}="{value}"' for name, value in pairs])
 
     def _stamp_anew(self, now: float) -> None:
         second, millis = divmod(int(now * 1000), 1000)
@@ -209,11 +232,22 @@ class DecisionLog:
             self.dropped += lines
 
 
-def _inside(text: str) -> bytes:
-    """What stands between the quotes of a JSON string."""
-    return quote(text)[1:-1].encode()
+def _inside(text: str, most: int) -> str:
+    """What stands between the quotes of a JSON string, in at most so many ASCII characters.
+
+    Without `<`: a line that another process's output breaks in two must not go on with what the
+    journal takes for a priority.
+    """
+    found = quote(text[: most + 1])[1:-1]
+    if "<" in found:
+        found = found.replace("<", "\\u003c")
+    if len(found) <= most:
+        return found
+    whole = _WHOLE.match(found, 0, most - len(CUT))
+    assert whole is not None  # it matches nothing at all, too
+    return whole[0] + CUT
 
 
 def _within(value: bytes) -> bytes:
-    """As `_inside`, of a header's value."""
-    return _inside(value.decode("latin-1"))
+    """As `_inside`, of a URI as its header has it."""
+    return _inside(value[: MAX_URI + 1].decode("latin-1"), MAX_URI).encode()

@@ -77,3 +77,18 @@ def test_any_text_stays_behind_the_margin(said: str, message: str) -> None:
     """Whatever the text, no line but the first begins at the margin."""
     for each in line(message, said).split("\n")[1:]:
         assert each.startswith(INDENT)
+
+
+@pytest.mark.parametrize("text", ["x", "\xff", "\u202e", "\U0001f600", "\udcff", "\x00", "\n<0>"])
+def test_no_line_is_longer_than_8_kib(text: str) -> None:
+    """Whatever a message, its values or a traceback hold, with a priority before it."""
+    shaped = OneMargin(priorities=True)
+    try:
+        raise ValueError(text * 20_000)
+    except ValueError:
+        found = sys.exc_info()
+    for message, values in (("%s %s", (text * 20_000,) * 2), (text * 20_000, ())):
+        record = logging.LogRecord("x", logging.ERROR, "", 0, message, values, found)
+        for line in shaped.format(record).split("\n"):
+            assert len(line.encode()) <= 8192
+            assert line.startswith(("<3>ERROR ", "<3>    "))
