@@ -15,6 +15,7 @@ class Reason(StrEnum):
 
     ALLOWED = "allowed"
     PUBLIC = "public"
+    EXEMPT = "exempt"
     NO_CERTIFICATE = "no_certificate"
     VERIFY_FAILED = "verify_failed"
     MALFORMED_CERTIFICATE = "malformed_certificate"
@@ -31,7 +32,7 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad_request"
 
 
-GRANTS = frozenset({Reason.ALLOWED, Reason.PUBLIC})
+GRANTS = frozenset({Reason.ALLOWED, Reason.PUBLIC, Reason.EXEMPT})
 
 ISSUED = frozenset(
     {
@@ -49,6 +50,7 @@ ISSUED = frozenset(
 _STATUS = {
     Reason.ALLOWED: 204,
     Reason.PUBLIC: 204,
+    Reason.EXEMPT: 204,
     Reason.NO_CERTIFICATE: 401,
     Reason.VERIFY_FAILED: 401,
     Reason.MALFORMED_CERTIFICATE: 401,

@@ -117,8 +117,28 @@ def _let_public_through(inquiry: _Inquiry) -> Passed | Ended:
 
 def _ask_for_certificate(inquiry: _Inquiry) -> Passed | Ended:
     if not inquiry.request.cert:
-        return Ended(Reason.NO_CERTIFICATE, "no certificate was presented")
+        return _go_without(inquiry) or Ended(Reason.NO_CERTIFICATE, "no certificate was presented")
     return Passed(f"{len(inquiry.request.cert)} bytes") if inquiry.tracing else _GO_ON
+
+
+def _go_without(inquiry: _Inquiry) -> Ended | None:
+    """Let in who needs no certificate here, unless something refuses the request itself."""
+    here = inquiry.here
+    if not len(here.without_cert):
+        return None
+    inquiry.until(here.without_cert.next_moment(inquiry.now))
+    inquiry.until(here.deny_request.next_moment(inquiry.now))
+    facts = Facts(None, inquiry.request, inquiry.now, {})
+    exempt = here.without_cert.match(facts)
+    if exempt is None:
+        return None
+    origin = _check_origin(inquiry)
+    if isinstance(origin, Ended):
+        return origin
+    denied = here.deny_request.match(facts)
+    if denied is not None:
+        return Ended(Reason.DENIED_BY_RULE, f"{denied.rule} matches", rule=denied.rule)
+    return Ended(Reason.EXEMPT, f"{exempt.rule} matches", rule=exempt.rule)
 
 
 def _ask_for_verify(inquiry: _Inquiry) -> Passed | Ended:

@@ -31,7 +31,7 @@ from sidecar.core.x509.path_building import Anchors
 from .doubts import doubt
 from .lockouts import note_lockouts
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
-from .spec import BehaviourSpec, LocationSpec, PolicySpec, TrustSpec, shown
+from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec, shown
 from .trust import (
     Trust,
     at_node,
@@ -73,6 +73,9 @@ class Sources(Protocol):
 class Location:
     """One location, ready to decide.
 
+    `without_cert` says who gets in without a certificate, unless `deny_request` matches: the
+    rules of `deny` that ask about the request alone.
+
     `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
     method, the client's address, the host or the SNI, OCSP answers.
     """
@@ -90,19 +93,23 @@ class Location:
     public_methods: frozenset[str]
     forward_cert: bool
     same_origin: bool
+    without_cert: RuleSet = NOBODY
 
+    deny_request: RuleSet = field(init=False)
     uses_method: bool = field(init=False)
     uses_client_ip: bool = field(init=False)
     uses_host: bool = field(init=False)
     uses_ocsp: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        client_ip = self.allow.client_ip or self.deny.client_ip
-        method = bool(self.public_methods) or self.allow.method or self.deny.method
+        rules = (self.allow, self.deny, self.without_cert)
+        client_ip = any(each.client_ip for each in rules)
+        method = bool(self.public_methods) or any(each.method for each in rules)
         host = self.san_matches_host or self.sni_matches_host
         object.__setattr__(self, "uses_client_ip", client_ip)
         object.__setattr__(self, "uses_method", method)
         object.__setattr__(self, "uses_host", host)
+        object.__setattr__(self, "deny_request", self.deny.of_request())
         object.__setattr__(self, "uses_ocsp", any(trust.ocsp for trust in self.trusts))
 
 
@@ -278,6 +285,7 @@ class _Build:
                 message = f"a second location named {spec.name!r}"
                 self.report.add(spec.node, message, "give each a name of its own")
             found[spec.name] = self._location(spec, rules, trusts)
+            self._doubt_exemption(found[spec.name], spec)
         return found
 
     def _location(
@@ -302,9 +310,32 @@ class _Build:
             cache_seconds=_first(layers, lambda s: s.cache_seconds, 0),
             public_methods=public_methods,
             forward_cert=_first(layers, lambda s: s.forward_cert, False),
+            without_cert=self._without_cert(
+                _first(layers, lambda s: s.without_certificate, ()), rules
+            ),
             # Who lets a CORS preflight through means other origins to come.
             same_origin=_first(layers, lambda s: s.same_origin, "OPTIONS" not in public_methods),
         )
+
+    def _without_cert(self, specs: Sequence[RuleSpec | Located], rules: Compiler) -> RuleSet:
+        """The rules of `without_certificate`; one that asks for a certificate is a mistake."""
+        found = rules.compile(specs, "without_certificate", refusing=False, roles=False)
+        for spec in specs:
+            if rules.compile([spec], "", refusing=False).needs_cert:
+                hint = "use client_ip, method, from and until only"
+                message = "a rule of without_certificate that asks about the certificate"
+                self.report.add(spec.node, message, hint)
+        return found
+
+    def _doubt_exemption(self, location: Location, spec: LocationSpec) -> None:
+        """Warn where who was to be refused need only leave the certificate out."""
+        if len(location.without_cert) and location.deny.needs_cert:
+            self.report.warn(
+                spec.node,
+                f"location {spec.name!r}: who comes without a certificate and matches "
+                "without_certificate is not asked by the rules of deny that ask about one",
+                "deny by client_ip or method too, or narrow without_certificate",
+            )
 
     def _trusts(
         self,

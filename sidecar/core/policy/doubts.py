@@ -20,6 +20,7 @@ _AFTER_PUBLIC = (
     "public_methods",
     "forward_cert",
     "cache_seconds",
+    "without_certificate",
 )
 """Keys that nobody looks at where a location is public."""
 

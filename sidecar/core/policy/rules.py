@@ -27,12 +27,19 @@ from .spec import RuleSpec
 
 
 class Facts(NamedTuple):
-    """What rules are asked about, and what groups have answered: each is asked once a decision."""
+    """What rules are asked about, and what groups have answered: each is asked once a decision.
 
-    cert: ClientCert
+    Without a certificate only rules that ask about the request alone may be asked.
+    """
+
+    cert: ClientCert | None
     request: AuthzRequest
     now: float
     groups: dict[RuleSet, Match | None]
+
+    def is_unreadable(self, key: str) -> bool:
+        """Whether the certificate's values under a key can't be read."""
+        return self.cert is not None and key in self.cert.unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +65,12 @@ _NAMES = {"dn": "subject_name", "issuer_dn": "issuer_name"}
 
 def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
     """The values that a certificate or request has under a key of a rule."""
-    if key == "sha256" and refusing:
-        return (facts.cert.sha256, *twins(facts.cert))
     if key in _REQUEST:
         value: str = getattr(facts.request, key)
         return (value,) if value else ()
+    assert facts.cert is not None  # see `RuleSet.of_request`
+    if key == "sha256" and refusing:
+        return (facts.cert.sha256, *twins(facts.cert))
     found = getattr(facts.cert, _NAMES.get(key, key))
     return found if isinstance(found, tuple) else (found,)
 
@@ -77,7 +85,7 @@ class _KeyTest:
     refusing: bool
 
     def __call__(self, facts: Facts) -> bool:
-        if self.key in facts.cert.unreadable:
+        if facts.is_unreadable(self.key):
             return self.refusing
         values = _values(facts, self.key, self.refusing)
         if not values:
@@ -113,6 +121,7 @@ class _Rule:
     match: Match
     keys: tuple[_KeyTest, ...]
     tests: tuple[Test, ...]
+    needs_cert: bool = True
 
     def matched(self, facts: Facts) -> Match | None:
         """The match, with the roles and the name of the rules within, where every part holds."""
@@ -160,7 +169,16 @@ class RuleSet:
     grow with their number; the others are tried one by one.
     """
 
-    __slots__ = ("_entries", "_index", "_refusing", "_rest", "client_ip", "method", "moments")
+    __slots__ = (
+        "_entries",
+        "_index",
+        "_refusing",
+        "_rest",
+        "client_ip",
+        "method",
+        "moments",
+        "needs_cert",
+    )
 
     def __init__(
         self,
@@ -177,6 +195,7 @@ class RuleSet:
         self.client_ip = "client_ip" in uses
         self.method = "method" in uses
         self.moments = tuple(sorted(moments))
+        self.needs_cert: bool = any(entry.needs_cert for entry in self._entries)
         for position, entry in enumerate(self._entries):
             test = entry.index_key() if isinstance(entry, _Rule) else None
             if test is None:
@@ -193,7 +212,7 @@ class RuleSet:
         """The first rule that matches, or None."""
         candidates = set(self._rest)
         for key, by_value in self._index.items():
-            if key in facts.cert.unreadable:  # on the refusing side each of them matches
+            if facts.is_unreadable(key):  # on the refusing side each of them matches
                 candidates.update(*by_value.values())
                 continue
             read = KINDS[key].reader(self._refusing)
@@ -212,6 +231,15 @@ class RuleSet:
         if self not in facts.groups:
             facts.groups[self] = self.match(facts)
         return facts.groups[self]
+
+    def of_request(self) -> RuleSet:
+        """Those of the rules that ask about the request alone, also within groups."""
+        kept = [
+            entry.of_request() if isinstance(entry, RuleSet) else entry
+            for entry in self._entries
+            if isinstance(entry, RuleSet) or not entry.needs_cert
+        ]
+        return RuleSet(kept, _uses(self), set(self.moments), refusing=self._refusing)
 
     def next_moment(self, now: float) -> float:
         """The first moment after `now` at which a `from` or `until` turns, or infinity."""
@@ -305,7 +333,7 @@ class Compiler:
 
     def _check_words(self, spec: RuleSpec, roles: bool, names: bool) -> None:
         if spec.roles and not roles:
-            message = "roles where nothing is granted: in `deny` or `not`"
+            message = "roles where nothing is granted: in `deny`, `not` or `without_certificate`"
             self._report.add(spec.node, message, "remove them")
         if spec.name and not names:
             message = "a name within `not`, where no rule that matches is ever told"
@@ -321,6 +349,7 @@ class Compiler:
         moments: set[float],
     ) -> _Rule:
         tests: list[Test] = []
+        needs_cert = False
         if spec.from_ is not None or spec.until is not None:
             tests.append(_window(spec.from_, spec.until))
             moments.update(m for m in (spec.from_, spec.until) if m is not None)
@@ -340,11 +369,14 @@ class Compiler:
                 ]
                 tests.append(_asked(sets, join))
                 for inner in sets:
+                    needs_cert = needs_cert or inner.needs_cert
                     uses |= _uses(inner)
                     moments.update(inner.moments)
         uses |= {key for key, _ in spec.tests}
         keys = tuple(_key_test(key, patterns, refusing) for key, patterns in spec.tests)
-        return _Rule(Match(spec.name or label, spec.roles, bool(spec.name)), keys, tuple(tests))
+        needs_cert = needs_cert or any(test.key not in _REQUEST for test in keys)
+        match = Match(spec.name or label, spec.roles, bool(spec.name))
+        return _Rule(match, keys, tuple(tests), needs_cert)
 
 
 RESERVED = ("public", "verified")

@@ -334,6 +334,11 @@ class BehaviourSpec:
         "methods let through without a certificate, as for a CORS preflight",
         default=None,
     )
+    without_certificate: tuple[RuleSpec | Located, ...] | None = key(
+        ListOf(Rule(), or_one=True),
+        "who gets in without a certificate: rules of client_ip, method, from and until only",
+        default=None,
+    )
     same_origin: bool | None = key(
         Flag(),
         "pages of other sites may only link here (default: true, but false where public_methods "
