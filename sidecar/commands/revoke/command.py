@@ -226,6 +226,8 @@ def _list(call: Call, settings: Settings) -> int:
     trusts = _all_or_chosen(call, settings, Target("serial", "0"))
     found: list[dict[str, object]] = []
     for trust in trusts:
+        if not trust.denylists and not call.as_json:
+            print(printable(f"{trust.name}: no denylist, so nobody can be denied in it"))
         for path in trust.denylists:
             entries, mistakes = read_entries(locate(path))
             lines = [each for each in entries if time.time() < each.until]
