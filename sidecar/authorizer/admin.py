@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from sidecar import __version__
 from sidecar.authorizer.telemetry.prometheus import registry_for
 from sidecar.core.errors import printable
 from sidecar.runtime.admin_listener import AdminListener, Handler, Renderer, serve_admin
@@ -89,6 +90,7 @@ def render_page(status: DaemonStatus) -> str:
     parts = [f"<h1>mtls-sidecar</h1>{state}", _problems(status)]
     if status.policy is not None:
         parts += [_policy(status), _locations(status), _crls(status), _expiring(status)]
+    parts.append(f"<p>mtls-sidecar {escape(__version__)}</p>")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>mtls-sidecar</title>'
         f"<style>{STYLE}</style>{''.join(parts)}</html>"

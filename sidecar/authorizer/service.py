@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from sidecar import __version__
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
@@ -130,7 +131,12 @@ class Daemon:
             for listener in sockets.authz
         ]
         self.notifier.ready(self._status_line())
-        log.info("serving %s, policy %s", self.settings.listen, first.policy.hash)
+        log.info(
+            "mtls-sidecar %s serving %s, policy %s",
+            __version__,
+            self.settings.listen,
+            first.policy.hash,
+        )
         chores = [
             asyncio.create_task(chore)
             for chore in (

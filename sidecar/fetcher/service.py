@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from sidecar import __version__
 from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import PolicyError
 from sidecar.runtime.admin_listener import serve_admin
@@ -189,7 +190,7 @@ async def run_fetcher(
         await _serve_ocsp(stack, fetcher, session, metrics)
         fetcher.start_jobs()
         ready()
-        log.info("ready: %d CRLs, %d responders", *fetcher.plan_size)
+        log.info("mtls-sidecar %s ready: %d CRLs, %d responders", __version__, *fetcher.plan_size)
         tasks = [asyncio.create_task(fetcher.watch())]
         if options.admin:
             admin = serve_admin(admin_listener(metrics), [], options.admin, ADMIN_MODE)

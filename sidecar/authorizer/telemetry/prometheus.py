@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from sidecar import __version__
 from sidecar.core.policy.compile import Policy
 
 from .counters import BUCKETS, Counts
@@ -39,6 +41,7 @@ class DecisionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families at this moment."""
         counts = self._counts
+        yield _build()
         labels = ("location", "decision", "reason")
         yield _counter("decisions", "Decisions answered to nginx", labels, counts.decisions)
         yield _counter("shadow_decisions", "What enforcing would decide", labels, counts.shadow)
@@ -103,6 +106,13 @@ def _gauge(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, fl
     for key, value in values.items():
         family.add_metric(key, value)
     return family
+
+
+def _build() -> Metric:
+    """The versions of this program and of its Python."""
+    info = InfoMetricFamily(PREFIX + "build", "The program that runs", labels=())
+    info.add_metric((), {"version": __version__, "python": platform.python_version()})
+    return info
 
 
 def _policy(policy: Policy) -> Iterator[Metric]:
