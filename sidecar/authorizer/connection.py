@@ -21,12 +21,12 @@ from typing import cast
 
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Limits
-from sidecar.core.evaluate import Question, refuse
+from sidecar.core.evaluate import OcspQuestion, refuse
 from sidecar.core.wire import AuthzRequest, render
 
 from .decision_cache import Engine
 from .request_cache import RenderedDecision
-from .request_head import BYTES_BEHIND, Head, NotOneRequest, is_complete, read_head
+from .request_head import BYTES_BEHIND, NotOneRequest, RequestHead, is_complete, read_head
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -44,13 +44,13 @@ class Service:
     engine: Engine
     recorder: DecisionRecorder
     limits: Limits
-    ask: Callable[[list[Question], float], Awaitable[None]] | None = None
+    ask: Callable[[list[OcspQuestion], float], Awaitable[None]] | None = None
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
     held: int = 0
 
     def decide(
-        self, request: AuthzRequest, questions: list[Question] | None = None
+        self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
     ) -> RenderedDecision:
         """The engine's answer; should it ever fail, log the error and answer 400."""
         try:
@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
             self._refuse(head, start)
             return None
         service = self.service
-        questions: list[Question] = []
+        questions: list[OcspQuestion] = []
         answered = service.decide(head.request, questions)
         room = service.held + len(data) <= MAX_HELD
         if questions and service.ask is not None and room:
@@ -262,18 +262,18 @@ class Connection(asyncio.Protocol):
 
     # -- answers
 
-    def _answer(self, answered: RenderedDecision, head: Head, start: float) -> None:
+    def _answer(self, answered: RenderedDecision, head: RequestHead, start: float) -> None:
         self._write(answered.head, head)
         self.service.recorder.record(answered, head.request, time.perf_counter() - start)
 
-    def _refuse(self, head: Head, start: float) -> None:
+    def _refuse(self, head: RequestHead, start: float) -> None:
         decision = refuse(head.mistake)
         answer = render(decision, self.service.engine.policy.hash, 0.0)
         self._write(answer, head)
         answered = RenderedDecision(decision, answer, 0.0, 0.0)
         self.service.recorder.record(answered, None, time.perf_counter() - start)
 
-    def _write(self, answer: bytes, head: Head) -> None:
+    def _write(self, answer: bytes, head: RequestHead) -> None:
         ends = self._leaving or not head.keep or self.service.draining
         if ends:
             answer += b"Connection: close\r\n\r\n"
@@ -304,7 +304,9 @@ class Connection(asyncio.Protocol):
         """What comes is not one request at a time: answer 400, and read nothing further."""
         if self._state not in (State.LINGERING, State.CLOSED):
             self._leave(self._state)
-            self._refuse(Head(AuthzRequest(None), detail, False, False, True), time.perf_counter())
+            self._refuse(
+                RequestHead(AuthzRequest(None), detail, False, False, True), time.perf_counter()
+            )
 
     def _leave(self, state: State) -> None:
         """Go to a state, with nothing left of a request under way."""
@@ -316,13 +318,15 @@ class Connection(asyncio.Protocol):
 
     # -- waiting for an OCSP answer
 
-    def _wait(self, head: Head, start: float, questions: list[Question], size: int) -> None:
+    def _wait(
+        self, head: RequestHead, start: float, questions: list[OcspQuestion], size: int
+    ) -> None:
         self._state = _WAITING
         self._hold(size)
         task = self._finish(head, start, questions)
         self._waiting = asyncio.get_running_loop().create_task(task)
 
-    async def _finish(self, head: Head, start: float, questions: list[Question]) -> None:
+    async def _finish(self, head: RequestHead, start: float, questions: list[OcspQuestion]) -> None:
         """Ask, then decide again by what is known then."""
         service = self.service
         assert service.ask is not None

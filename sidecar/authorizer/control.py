@@ -18,7 +18,7 @@ from typing import Any
 
 from sidecar.core.errors import brief
 from sidecar.core.policy.compile import Policy
-from sidecar.core.revocation.denylist import KINDS
+from sidecar.core.revocation.denylist import ENTRY_KINDS
 from sidecar.runtime.control_socket import MAX_LINE, open_control, remove_control
 from sidecar.runtime.listen import ListenError
 
@@ -37,8 +37,8 @@ def denylist_lines(policy: Policy, file: str, question: object) -> dict[str, Any
         kind, value = question["kind"], int(question["value"], 16)  # type: ignore[index]
     except (TypeError, KeyError, ValueError):
         return {"error": "expected a kind and a value in hexadecimal"}
-    if kind not in KINDS:
-        return {"error": f"unknown kind; expected one of {', '.join(KINDS)}"}
+    if kind not in ENTRY_KINDS:
+        return {"error": f"unknown kind; expected one of {', '.join(ENTRY_KINDS)}"}
     trusts: dict[str, Any] = {}
     for name, trust in policy.trusts.items():
         found = [each.entries.get((kind, value)) for each in trust.denylists]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 
 from sidecar.core.decision import ISSUED, Decision, Reason
-from sidecar.core.evaluate import Question, evaluate
+from sidecar.core.evaluate import OcspQuestion, evaluate
 from sidecar.core.policy.compile import Location, Policy
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey
 from sidecar.core.wire import AuthzRequest, render
@@ -75,7 +75,7 @@ class Engine:
         self.request_cache = RequestCache(entries, clock)
 
     def decide(
-        self, request: AuthzRequest, questions: list[Question] | None = None
+        self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
     ) -> RenderedDecision:
         """The decision about a request, remembered or new.
 
@@ -151,7 +151,7 @@ class Engine:
         return self.policy.locations.get(name)
 
     def _answer(
-        self, request: AuthzRequest, now: float, questions: list[Question] | None
+        self, request: AuthzRequest, now: float, questions: list[OcspQuestion] | None
     ) -> RenderedDecision:
         decision = evaluate(self.policy, request, now, self._answers, questions=questions)
         return RenderedDecision(

@@ -27,8 +27,8 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from sidecar.core.evaluate import Question
-from sidecar.core.revocation.denylist import Status
+from sidecar.core.evaluate import OcspQuestion
+from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key, verify_response
 from sidecar.runtime import fetch_protocol
 
@@ -214,7 +214,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         entry = self._entries.get(key)
         return entry is not None and entry.answer.holds(self._clock())
 
-    async def ensure(self, question: Question, tolerance: float, deadline: float) -> bool:
+    async def ensure(self, question: OcspQuestion, tolerance: float, deadline: float) -> bool:
         """Wait up to `deadline` seconds for an answer; whether there is one now.
 
         `tolerance` is how far clocks may differ, in seconds.  Concurrent calls for one
@@ -261,7 +261,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         except ValueError as error:
             raise NoAnswer("refused", str(error)) from None
         answer = verify_response(der, cert, issuer, now, query.tolerance, nonce)
-        if answer.status is Status.UNKNOWN:
+        if answer.status is RevocationStatus.UNKNOWN:
             raise NoAnswer("unverified", answer.detail)
         return answer
 
@@ -280,7 +280,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         if held is not None and _turns(held.answer, entry.answer):
             self.turns += 1
             self._changed(key)
-        elif entry.answer.status is Status.REVOKED:
+        elif entry.answer.status is RevocationStatus.REVOKED:
             self.turns += 1
 
     def _follow(self, held: OcspAnswer, entry: _HeldAnswer) -> None:
@@ -288,15 +288,18 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         new = entry.answer
         if held.this_update > new.this_update:
             # A good one from the future, as seen by a clock that went back, holds nobody up.
-            if held.status is Status.REVOKED or entry.at >= held.since:
+            if held.status is RevocationStatus.REVOKED or entry.at >= held.since:
                 raise NoAnswer("older", "older than the answer held")
-        elif held.status is new.status is Status.GOOD and held.until >= new.since > held.since:
+        elif (
+            held.status is new.status is RevocationStatus.GOOD
+            and held.until >= new.since > held.since
+        ):
             entry.answer = replace(new, since=held.since)  # good all the time
 
     def _make_room(self) -> None:
         """Forget what was not used for longest, what says revoked last of all."""
         while self._entries and (len(self._entries) > self._size or self._bytes > MAX_BYTES):
-            good = (k for k, e in self._entries.items() if e.answer.status is Status.GOOD)
+            good = (k for k, e in self._entries.items() if e.answer.status is RevocationStatus.GOOD)
             self._drop(next(good, next(iter(self._entries))))
 
     def _drop(self, key: OcspKey) -> None:
@@ -321,7 +324,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         key = ocsp_key(cert, issuer, tolerance)
         try:
             answer = self._verify(record.response, query, None, record.at)
-            if answer.status is Status.GOOD and self._clock() >= answer.until:
+            if answer.status is RevocationStatus.GOOD and self._clock() >= answer.until:
                 return False
             due = self._refresh_at(answer)
             self._keep(key, _HeldAnswer(answer, query, record.response, record.at, due))
@@ -373,7 +376,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         now = self._clock()
         for key, entry in list(self._entries.items()):
             ended = now >= entry.answer.until
-            if ended and entry.answer.status is not Status.REVOKED:
+            if ended and entry.answer.status is not RevocationStatus.REVOKED:
                 self._drop(key)
             elif now >= entry.refresh_at and entry.used and key not in self._asking:
                 paused = self._paused(key, entry.query.trust)
@@ -388,4 +391,4 @@ def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
     if held.status is not new.status or held.delegate != new.delegate:
         return True
     shorter = new.until < held.until or new.since > held.since
-    return shorter and new.status is Status.GOOD
+    return shorter and new.status is RevocationStatus.GOOD

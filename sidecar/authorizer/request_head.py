@@ -47,7 +47,7 @@ class NotOneRequest(ValueError):
 
 
 @dataclass(slots=True)
-class Head:
+class RequestHead:
     """One request as read.
 
     `mistake` says why it is answered 400 ("": it isn't).  With `keep` the connection lives on;
@@ -83,7 +83,7 @@ def _is_no_head(data: bytes | bytearray, seen: int) -> bool:
     return bool(rest) and not (rest == b"\r" and data[-1] == _CR)
 
 
-def read_head(data: bytes) -> Head:
+def read_head(data: bytes) -> RequestHead:
     """Read the head that `is_complete` found.  Raises `NotOneRequest` where it is no HTTP."""
     reader = _Reader()
     reader.parser = parser = httptools.HttpRequestParser(reader)
@@ -149,11 +149,11 @@ class _Reader:
         self._method = parser.get_method()
         self._keep = parser.should_keep_alive() and not self._body
 
-    def judge(self) -> Head:
+    def judge(self) -> RequestHead:
         """The request, or what is wrong with it.  Raises `NotOneRequest`."""
         if self.version not in ("1.1", "1.0"):
             raise NotOneRequest(f"HTTP version {self.version}")
-        head = Head(_NONE, self._bad, self._keep, self.version == "1.0", self._body)
+        head = RequestHead(_NONE, self._bad, self._keep, self.version == "1.0", self._body)
         if self._method not in (b"GET", b"HEAD"):
             head.mistake = "the method is not GET"
         if not head.mistake:

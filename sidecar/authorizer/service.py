@@ -23,7 +23,7 @@ from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Settings
 from sidecar.core.errors import Diagnostic, PolicyError
-from sidecar.core.evaluate import Question
+from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.policy.compile import Policy
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
@@ -317,7 +317,7 @@ class Daemon:
 
     # -- decisions
 
-    async def _ask(self, questions: list[Question], deadline: float) -> None:
+    async def _ask(self, questions: list[OcspQuestion], deadline: float) -> None:
         """Wait for the OCSP answers that a decision wanted."""
         trusts = self.service.engine.policy.trusts
         asked = (

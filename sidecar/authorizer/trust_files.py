@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidecar.core.config.schema import Dated, Located, Report
+from sidecar.core.config.schema import DatedWarning, Located, Report
 from sidecar.core.errors import Diagnostic, brief
 from sidecar.core.policy.compile import Draft
-from sidecar.core.policy.lockouts import note_lockouts
+from sidecar.core.policy.lockouts import warn_about_lockouts
 from sidecar.core.policy.spec import TrustSpec, is_address, shown
 from sidecar.core.policy.trust import (
     Trust,
@@ -110,7 +110,7 @@ class Resolved:
     trust: Trust | None = None
     problems: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
-    dated: list[Dated] = field(default_factory=list)
+    dated: list[DatedWarning] = field(default_factory=list)
     pending: bool = False
     made: Made | None = None
     good: dict[Key, Any] = field(default_factory=dict)
@@ -577,7 +577,7 @@ class _Resolver:
         found = self.found
         found.trust = trust
         report = Report(self.file)
-        note_lockouts(self.spec, trust, report)
+        warn_about_lockouts(self.spec, trust, report)
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
         found.in_force = [crl for crl in full if not self._is_ahead(crl)]

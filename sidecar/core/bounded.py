@@ -8,8 +8,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def remember(memo: dict[K, V], key: K, value: V, most: int) -> None:
+def put_bounded(cache: dict[K, V], key: K, value: V, limit: int) -> None:
     """Keep it, of at most so many; a hostile peer can't fill the memory with keys."""
-    if len(memo) >= most:
-        memo.clear()
-    memo[key] = value
+    if len(cache) >= limit:
+        cache.clear()
+    cache[key] = value

@@ -20,10 +20,10 @@ from sidecar.core.nginx.locations import normalize_host
 from sidecar.core.policy.compile import Location, Policy, Trust
 from sidecar.core.policy.rules import Facts
 from sidecar.core.revocation.crl.index import crl_facts
-from sidecar.core.revocation.denylist import Answer, Status
+from sidecar.core.revocation.denylist import Answer, RevocationStatus
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.x509.certificate import ClientCert, from_der, from_header
-from sidecar.core.x509.ecdsa_malleability import twins
+from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 from sidecar.core.x509.path_building import Path, valid
 from sidecar.core.x509.service_identity import fold_dns, san_matches_host
 
@@ -33,7 +33,7 @@ from .wire import AuthzRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class OcspQuestion:
     """An OCSP answer that the decision would like to have: about `cert`, issued by `issuer`."""
 
     key: OcspKey
@@ -57,12 +57,12 @@ class Ended(NamedTuple):
     roles: tuple[str, ...] = ()
 
 
-_GO_ON = Passed("")
+_UNTRACED = Passed("")
 """Where nobody looks at what was seen."""
 
 
 @dataclass(slots=True)
-class _Inquiry:
+class _Evaluation:
     """What is known so far.  A step may rely on what the steps before it have put here."""
 
     policy: Policy
@@ -73,7 +73,7 @@ class _Inquiry:
     location: Location | None = None
     cert: ClientCert | None = None
     paths: list[tuple[Trust, Path]] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
+    questions: list[OcspQuestion] = field(default_factory=list)
     expires: float = math.inf
 
     def until(self, moment: float) -> None:
@@ -94,45 +94,47 @@ class _Inquiry:
         return self.cert
 
 
-def _choose_location(inquiry: _Inquiry) -> Passed | Ended:
-    request, policy = inquiry.request, inquiry.policy
+def _choose_location(evaluation: _Evaluation) -> Passed | Ended:
+    request, policy = evaluation.request, evaluation.policy
     name = request.location
     if name is None:
         name = policy.chooser.choose(request.host, request.uri)
         if name is None:
             return Ended(Reason.UNKNOWN_LOCATION, "no location for this host and URI")
-    inquiry.location = policy.locations.get(name)
-    if inquiry.location is None:
+    evaluation.location = policy.locations.get(name)
+    if evaluation.location is None:
         return Ended(Reason.UNKNOWN_LOCATION, f"the policy has no location {name[:64]!r}")
     return Passed(name)
 
 
-def _let_public_through(inquiry: _Inquiry) -> Passed | Ended:
-    if inquiry.here.public:
+def _check_public(evaluation: _Evaluation) -> Passed | Ended:
+    if evaluation.here.public:
         return Ended(Reason.PUBLIC, "allow: public", rule="public")
-    if inquiry.request.method in inquiry.here.public_methods:
-        return Ended(Reason.PUBLIC, f"{inquiry.request.method} is public", rule="public_methods")
+    if evaluation.request.method in evaluation.here.public_methods:
+        return Ended(Reason.PUBLIC, f"{evaluation.request.method} is public", rule="public_methods")
     return Passed("a certificate is needed")
 
 
-def _ask_for_certificate(inquiry: _Inquiry) -> Passed | Ended:
-    if not inquiry.request.cert:
-        return _go_without(inquiry) or Ended(Reason.NO_CERTIFICATE, "no certificate was presented")
-    return Passed(f"{len(inquiry.request.cert)} bytes") if inquiry.tracing else _GO_ON
+def _require_certificate(evaluation: _Evaluation) -> Passed | Ended:
+    if not evaluation.request.cert:
+        return _go_without(evaluation) or Ended(
+            Reason.NO_CERTIFICATE, "no certificate was presented"
+        )
+    return Passed(f"{len(evaluation.request.cert)} bytes") if evaluation.tracing else _UNTRACED
 
 
-def _go_without(inquiry: _Inquiry) -> Ended | None:
+def _go_without(evaluation: _Evaluation) -> Ended | None:
     """Let in who needs no certificate here, unless something refuses the request itself."""
-    here = inquiry.here
+    here = evaluation.here
     if not len(here.without_cert):
         return None
-    inquiry.until(here.without_cert.next_moment(inquiry.now))
-    inquiry.until(here.deny_request.next_moment(inquiry.now))
-    facts = Facts(None, inquiry.request, inquiry.now, {})
+    evaluation.until(here.without_cert.next_moment(evaluation.now))
+    evaluation.until(here.deny_request.next_moment(evaluation.now))
+    facts = Facts(None, evaluation.request, evaluation.now, {})
     exempt = here.without_cert.match(facts)
     if exempt is None:
         return None
-    origin = _check_origin(inquiry)
+    origin = _check_origin(evaluation)
     if isinstance(origin, Ended):
         return origin
     denied = here.deny_request.match(facts)
@@ -141,76 +143,76 @@ def _go_without(inquiry: _Inquiry) -> Ended | None:
     return Ended(Reason.EXEMPT, f"{exempt.rule} matches", rule=exempt.rule)
 
 
-def _ask_for_verify(inquiry: _Inquiry) -> Passed | Ended:
-    verify = inquiry.request.verify
+def _check_verify(evaluation: _Evaluation) -> Passed | Ended:
+    verify = evaluation.request.verify
     if verify == "SUCCESS":
         return Passed("SUCCESS")
     # nginx's own errors (FAILED:…) may be forgiven only where the whole chain is verified here.
-    if verify.startswith("FAILED") and any(t.sidecar_verifies for t in inquiry.here.trusts):
+    if verify.startswith("FAILED") and any(t.sidecar_verifies for t in evaluation.here.trusts):
         return Passed(f"{verify[:200]}; this location verifies the chain itself")
     return Ended(Reason.VERIFY_FAILED, f"SSL-Client-Verify is {verify[:200]!r}, not 'SUCCESS'")
 
 
-def _read_certificate(inquiry: _Inquiry) -> Passed | Ended:
+def _read_certificate(evaluation: _Evaluation) -> Passed | Ended:
     try:
-        inquiry.cert = inquiry.request.subject or from_header(inquiry.request.cert)
+        evaluation.cert = evaluation.request.subject or from_header(evaluation.request.cert)
     except MalformedCertificate as error:
         return Ended(Reason.MALFORMED_CERTIFICATE, str(error))
-    if not inquiry.tracing:
-        return _GO_ON
-    return Passed(f"{inquiry.cert.dn or '(empty subject)'}, serial {inquiry.cert.serial_hex}")
+    if not evaluation.tracing:
+        return _UNTRACED
+    return Passed(f"{evaluation.cert.dn or '(empty subject)'}, serial {evaluation.cert.serial_hex}")
 
 
-def _check_validity(inquiry: _Inquiry) -> Passed | Ended:
-    cert = inquiry.subject
-    inquiry.until(cert.not_before)
-    inquiry.until(cert.not_after + 1)
-    if inquiry.now < cert.not_before:
+def _check_validity(evaluation: _Evaluation) -> Passed | Ended:
+    cert = evaluation.subject
+    evaluation.until(cert.not_before)
+    evaluation.until(cert.not_after + 1)
+    if evaluation.now < cert.not_before:
         return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.not_before)}")
-    if not valid(cert, inquiry.now):
+    if not valid(cert, evaluation.now):
         return Ended(Reason.EXPIRED, f"ended {_utc(cert.not_after)}")
-    if not inquiry.tracing:
-        return _GO_ON
+    if not evaluation.tracing:
+        return _UNTRACED
     return Passed(f"until {_utc(cert.not_after)}")
 
 
-def _check_issuer(inquiry: _Inquiry) -> Passed | Ended:
-    if not inquiry.policy.trusts:
+def _check_issuer(evaluation: _Evaluation) -> Passed | Ended:
+    if not evaluation.policy.trusts:
         return Passed("the policy names no trust: nginx's own list of CAs counts")
-    success = inquiry.request.verify == "SUCCESS"
-    for trust in inquiry.here.trusts:
-        inquiry.until(trust.anchors.next_change(inquiry.now))
+    success = evaluation.request.verify == "SUCCESS"
+    for trust in evaluation.here.trusts:
+        evaluation.until(trust.anchors.next_change(evaluation.now))
         if success or trust.sidecar_verifies:
-            path = trust.path(inquiry.subject, inquiry.now)
+            path = trust.path(evaluation.subject, evaluation.now)
             if path is not None:
-                inquiry.paths.append((trust, path))
-    if not inquiry.paths:
-        names = ", ".join(trust.name for trust in inquiry.here.trusts)
-        issuer = inquiry.subject.issuer_dn
+                evaluation.paths.append((trust, path))
+    if not evaluation.paths:
+        names = ", ".join(trust.name for trust in evaluation.here.trusts)
+        issuer = evaluation.subject.issuer_dn
         saw = f"{issuer} leads to no trust anchor of: {names}"
         if not success:
             saw = f"no valid chain leads from {issuer} to a trust anchor of: {names}"
         return Ended(Reason.UNTRUSTED_ISSUER, saw)
-    return Passed(", ".join(trust.name for trust, _ in inquiry.paths))
+    return Passed(", ".join(trust.name for trust, _ in evaluation.paths))
 
 
-def _check_revocation(inquiry: _Inquiry) -> Passed | Ended:
+def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
     saw = []
-    for trust, path in inquiry.paths:
-        for cert, issuer in _pairs(inquiry.subject, path, trust.chain_all):
-            answer = _standing(inquiry, trust, cert, issuer)
-            inquiry.until(answer.until)
-            if answer.status is Status.REVOKED:
+    for trust, path in evaluation.paths:
+        for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
+            answer = _revocation_of(evaluation, trust, cert, issuer)
+            evaluation.until(answer.until)
+            if answer.status is RevocationStatus.REVOKED:
                 return Ended(Reason.REVOKED, f"{answer.source}: {answer.detail}")
-            if answer.status is Status.UNKNOWN and trust.revocation == "required":
+            if answer.status is RevocationStatus.UNKNOWN and trust.revocation == "required":
                 return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
-            if inquiry.tracing:
+            if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
     return Passed("; ".join(saw) or "nothing to ask")
 
 
-def _check_names(inquiry: _Inquiry) -> Passed | Ended:
-    here, request, cert = inquiry.here, inquiry.request, inquiry.subject
+def _check_names(evaluation: _Evaluation) -> Passed | Ended:
+    here, request, cert = evaluation.here, evaluation.request, evaluation.subject
     if not here.uses_host:
         return Passed("not asked for")
     host = normalize_host(request.host)
@@ -234,34 +236,34 @@ def _san_matches(cert: ClientCert, host: str) -> bool:
     return san_matches_host(cert.dns, cert.ip, host)
 
 
-def _check_origin(inquiry: _Inquiry) -> Passed | Ended:
+def _check_origin(evaluation: _Evaluation) -> Passed | Ended:
     """Refuse what another site's page asks with its visitor's certificate."""
-    if not inquiry.here.same_origin:
+    if not evaluation.here.same_origin:
         return Passed("not asked for")
-    origin = inquiry.request.other_origin
+    origin = evaluation.request.other_origin
     if origin:
         saw = f"a page of another site made the request ({origin})"
         return Ended(Reason.DENIED_BY_RULE, saw, rule="same_origin")
     return Passed("not of another site's page")
 
 
-def _ask_deny_rules(inquiry: _Inquiry) -> Passed | Ended:
-    rules = inquiry.here.deny
+def _check_deny_rules(evaluation: _Evaluation) -> Passed | Ended:
+    rules = evaluation.here.deny
     if not len(rules):
         return Passed("no rules")
-    inquiry.until(rules.next_moment(inquiry.now))
-    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now, {}))
+    evaluation.until(rules.next_moment(evaluation.now))
+    found = rules.match(Facts(evaluation.subject, evaluation.request, evaluation.now, {}))
     if found is not None:
         return Ended(Reason.DENIED_BY_RULE, f"{found.rule} matches", rule=found.rule)
     return Passed(f"none of {len(rules)} matches")
 
 
-def _ask_allow_rules(inquiry: _Inquiry) -> Ended:
-    if inquiry.here.verified:
+def _check_allow_rules(evaluation: _Evaluation) -> Ended:
+    if evaluation.here.verified:
         return Ended(Reason.ALLOWED, "allow: verified", rule="verified")
-    rules = inquiry.here.allow
-    inquiry.until(rules.next_moment(inquiry.now))
-    found = rules.match(Facts(inquiry.subject, inquiry.request, inquiry.now, {}))
+    rules = evaluation.here.allow
+    evaluation.until(rules.next_moment(evaluation.now))
+    found = rules.match(Facts(evaluation.subject, evaluation.request, evaluation.now, {}))
     if found is None:
         return Ended(Reason.NOT_ALLOWED, f"none of {len(rules)} matches")
     return Ended(Reason.ALLOWED, f"{found.rule} matches", rule=found.rule, roles=found.roles)
@@ -269,17 +271,17 @@ def _ask_allow_rules(inquiry: _Inquiry) -> Ended:
 
 STEPS = (
     ("location", _choose_location),
-    ("public", _let_public_through),
-    ("certificate", _ask_for_certificate),
-    ("verify", _ask_for_verify),
+    ("public", _check_public),
+    ("certificate", _require_certificate),
+    ("verify", _check_verify),
     ("readable", _read_certificate),
     ("validity", _check_validity),
     ("issuer", _check_issuer),
     ("revocation", _check_revocation),
     ("names", _check_names),
     ("origin", _check_origin),
-    ("deny", _ask_deny_rules),
-    ("allow", _ask_allow_rules),
+    ("deny", _check_deny_rules),
+    ("allow", _check_allow_rules),
 )
 """The order of a decision.  The last step always ends it."""
 
@@ -292,42 +294,42 @@ def evaluate(
     now: float,
     answers: Mapping[OcspKey, OcspAnswer] = NO_ANSWERS,
     trace: list[Step] | None = None,
-    questions: list[Question] | None = None,
+    questions: list[OcspQuestion] | None = None,
 ) -> Decision:
     """Decide one request at `now` (seconds since the epoch).
 
     `answers` are the OCSP answers at hand; those that were wanting are put into `questions`.
     Each step is put into `trace`, with what it saw.  Never raises for what a request holds.
     """
-    inquiry = _Inquiry(policy, request, now, answers, trace is not None)
+    evaluation = _Evaluation(policy, request, now, answers, trace is not None)
     for name, step in STEPS:
-        outcome = step(inquiry)
+        outcome = step(evaluation)
         if trace is not None:
             passed = isinstance(outcome, Passed) or outcome.reason in GRANTS
             trace.append(Step(name, passed, outcome.saw))
         if isinstance(outcome, Ended):
             break
     if questions is not None:
-        questions += inquiry.questions
-    return _decide(inquiry, outcome)
+        questions += evaluation.questions
+    return _decide(evaluation, outcome)
 
 
-def _decide(inquiry: _Inquiry, outcome: Passed | Ended) -> Decision:
+def _decide(evaluation: _Evaluation, outcome: Passed | Ended) -> Decision:
     assert isinstance(outcome, Ended)
-    here = inquiry.location
+    here = evaluation.location
     if here is None:
         return Decision(outcome.reason, detail=outcome.saw)
     # What an OCSP answer still to come could change, nobody may remember.
-    settled = not inquiry.questions and outcome.reason is not Reason.REVOCATION_UNKNOWN
+    settled = not evaluation.questions and outcome.reason is not Reason.REVOCATION_UNKNOWN
     return Decision(
         reason=outcome.reason,
         location=here.name,
         rule=outcome.rule,
         roles=outcome.roles,
-        subject=inquiry.cert,
+        subject=evaluation.cert,
         monitored=here.monitor,
         cache_seconds=here.cache_seconds if settled else 0,
-        expires=inquiry.now if inquiry.questions else inquiry.expires,
+        expires=evaluation.now if evaluation.questions else evaluation.expires,
         forward_cert=here.forward_cert,
         detail=outcome.saw,
     )
@@ -341,7 +343,9 @@ def refuse(request_detail: str) -> Decision:
 # -- revocation, one certificate at a time ------------------------------------------------
 
 
-def _pairs(leaf: ClientCert, path: Path, whole: bool) -> list[tuple[ClientCert, ClientCert]]:
+def _certificates_to_check(
+    leaf: ClientCert, path: Path, whole: bool
+) -> list[tuple[ClientCert, ClientCert]]:
     """The certificates whose revocation is asked, each with its issuer.
 
     The anchor's own is never asked; but a leaf that is an anchor itself is asked about.
@@ -351,29 +355,33 @@ def _pairs(leaf: ClientCert, path: Path, whole: bool) -> list[tuple[ClientCert, 
     return [(leaf, path[0] if path else leaf)]
 
 
-def _standing(inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert) -> Answer:
+def _revocation_of(
+    evaluation: _Evaluation, trust: Trust, cert: ClientCert, issuer: ClientCert
+) -> Answer:
     """Denylist, CRL, OCSP, in this order: the first that knows `revoked` ends it.
 
     GOOD needs one source that says so; a source that doesn't know falls back to the next.
     """
-    now = inquiry.now
+    now = evaluation.now
     denied = _denied(trust, cert, now)
     if denied is not None:
         return denied
     if trust.revocation == "off":
-        return Answer(Status.GOOD, "revocation", "not asked for", math.inf)
+        return Answer(RevocationStatus.GOOD, "revocation", "not asked for", math.inf)
     crl = _crl_answer(trust, cert, issuer, now)
-    if crl is not None and crl.status is Status.REVOKED:
+    if crl is not None and crl.status is RevocationStatus.REVOKED:
         return crl
     if crl is not None:
-        inquiry.until(crl.until)  # it may say revoked then, whatever the responder says
-    ocsp = _ocsp_answer(inquiry, trust, cert, issuer)
+        evaluation.until(crl.until)  # it may say revoked then, whatever the responder says
+    ocsp = _ocsp_answer(evaluation, trust, cert, issuer)
     if crl is not None and ocsp is None:
         return crl
     known = [answer for answer in (ocsp, crl) if answer is not None]
     if not known:
-        return Answer(Status.UNKNOWN, "revocation", "no crl and no ocsp is named", math.inf)
-    for wanted in (Status.REVOKED, Status.GOOD):
+        return Answer(
+            RevocationStatus.UNKNOWN, "revocation", "no crl and no ocsp is named", math.inf
+        )
+    for wanted in (RevocationStatus.REVOKED, RevocationStatus.GOOD):
         for answer in known:
             if answer.status is wanted:
                 return answer
@@ -384,7 +392,7 @@ def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
     for denylist in trust.denylists:
         if not denylist.entries:
             continue
-        for sha256 in (cert.sha256, *twins(cert)):
+        for sha256 in (cert.sha256, *equivalent_fingerprints(cert)):
             answer = denylist.lookup(cert.serial, sha256, cert.spki_sha256, now)
             if answer is not None:
                 return answer
@@ -397,49 +405,55 @@ def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) 
     try:
         answer = trust.crls.status(crl_facts(cert), issuer.x509, now)
     except MalformedCertificate as error:
-        return Answer(Status.UNKNOWN, "crl", str(error), math.inf)
-    if answer.status is Status.UNKNOWN and trust.missing:
+        return Answer(RevocationStatus.UNKNOWN, "crl", str(error), math.inf)
+    if answer.status is RevocationStatus.UNKNOWN and trust.missing:
         detail = f"{answer.detail}; not fetched yet: {', '.join(trust.missing)}"
         return Answer(answer.status, answer.source, detail, answer.until)
     return answer
 
 
 def _ocsp_answer(
-    inquiry: _Inquiry, trust: Trust, cert: ClientCert, issuer: ClientCert
+    evaluation: _Evaluation, trust: Trust, cert: ClientCert, issuer: ClientCert
 ) -> Answer | None:
     if not trust.ocsp:
         return None
     key = ocsp_key(cert.sha256, issuer.sha256, trust.clock_tolerance)
-    answer = inquiry.answers.get(key)
-    if answer is not None and _responder_revoked(inquiry, answer, trust, issuer):
-        return Answer(Status.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf)
-    if answer is not None and answer.holds(inquiry.now):
+    answer = evaluation.answers.get(key)
+    if answer is not None and _responder_revoked(evaluation, answer, trust, issuer):
+        return Answer(
+            RevocationStatus.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf
+        )
+    if answer is not None and answer.holds(evaluation.now):
         return Answer(answer.status, "ocsp", answer.detail, answer.until)
-    inquiry.questions.append(Question(key, trust.name, cert, issuer))
-    if answer is not None and answer.status is Status.REVOKED:  # an old answer revives nobody
-        return Answer(Status.REVOKED, "ocsp", f"{answer.detail} (that answer has ended)", math.inf)
-    return Answer(Status.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
+    evaluation.questions.append(OcspQuestion(key, trust.name, cert, issuer))
+    if (
+        answer is not None and answer.status is RevocationStatus.REVOKED
+    ):  # an old answer revives nobody
+        return Answer(
+            RevocationStatus.REVOKED, "ocsp", f"{answer.detail} (that answer has ended)", math.inf
+        )
+    return Answer(RevocationStatus.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
 
 
 def _responder_revoked(
-    inquiry: _Inquiry, answer: OcspAnswer, trust: Trust, issuer: ClientCert
+    evaluation: _Evaluation, answer: OcspAnswer, trust: Trust, issuer: ClientCert
 ) -> bool:
     """Whether a delegated responder may no longer speak (RFC 6960, 4.2.2.2.1).
 
     Only the denylists and CRLs at hand are asked; a responder's own OCSP is not.
     """
-    if answer.delegate is None or answer.nocheck or answer.status is Status.REVOKED:
+    if answer.delegate is None or answer.nocheck or answer.status is RevocationStatus.REVOKED:
         return False
     try:
         delegate = from_der(answer.delegate.public_bytes(Encoding.DER))
     except MalformedCertificate:
         return True
-    now = inquiry.now
+    now = evaluation.now
     found = _denied(trust, delegate, now) or _crl_answer(trust, delegate, issuer, now)
     if found is None:
         return False
-    inquiry.until(found.until)
-    return found.status is Status.REVOKED
+    evaluation.until(found.until)
+    return found.status is RevocationStatus.REVOKED
 
 
 def _utc(moment: float) -> str:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
-def parse_address(text: str) -> Address:
+def parse_ip_address(text: str) -> IpAddress:
     """Parse one address, without a zone and as IPv4 where it is one.  Raises ValueError."""
-    return one_address(ipaddress.ip_address(text.partition("%")[0]))
+    return unmapped_address(ipaddress.ip_address(text.partition("%")[0]))
 
 
-def one_address(address: Address) -> Address:
+def unmapped_address(address: IpAddress) -> IpAddress:
     """The IPv4 address that an IPv4-mapped IPv6 address stands for; any other one itself."""
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or address
     return address
 
 
-def parse_network(text: str) -> Network:
+def parse_network(text: str) -> IpNetwork:
     """Parse an address or a CIDR network, as IPv4 where all of it is.  Raises ValueError."""
     network = ipaddress.ip_network(text)
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
@@ -31,6 +31,6 @@ def parse_network(text: str) -> Network:
     return network
 
 
-def holds_mapped(network: Network) -> bool:
+def holds_mapped(network: IpNetwork) -> bool:
     """Whether a network of IPv6 holds all IPv4-mapped addresses, which count as IPv4."""
     return isinstance(network, ipaddress.IPv6Network) and _MAPPED.subnet_of(network)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from sidecar.core.x509.certificate import ClientCert
 
 from .decision import Decision, Reason
-from .ip_address import parse_address
+from .ip_address import parse_ip_address
 from .origin import other_origin
 
 MAX_CERT_HEADER = 128 * 1024
@@ -158,7 +158,7 @@ def _client_ip(value: bytes) -> str:
 @lru_cache(maxsize=8192)
 def _short_client_ip(value: bytes) -> str:
     try:
-        return str(parse_address(value.decode("latin-1")))
+        return str(parse_ip_address(value.decode("latin-1")))
     except ValueError:
         return ""
 

@@ -18,7 +18,7 @@ import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import MAX_RESPONSE, build_request, verify_response
 from sidecar.runtime import fetch_protocol
 
@@ -118,7 +118,7 @@ class OcspService:
             took = time.monotonic() - start
             self._metrics.ocsp_seconds.labels(responder.trust).observe(took)
         seen = verify_response(der, cert, issuer, self._clock(), responder.tolerance, nonce)
-        if seen.status is Status.UNKNOWN:
+        if seen.status is RevocationStatus.UNKNOWN:
             return _error(ErrorKind.NO_ANSWER, seen.detail)
         return {"response": fetch_protocol.pack(der)}
 

@@ -20,7 +20,7 @@ from sidecar.core.errors import MalformedCertificate
 from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.compile import Policy
 from sidecar.core.revocation.crl.index import CrlIndex, crl_facts
-from sidecar.core.revocation.denylist import Answer, Status
+from sidecar.core.revocation.denylist import Answer, RevocationStatus
 from sidecar.core.wire import AuthzRequest
 from sidecar.core.x509.path_building import valid
 
@@ -65,7 +65,7 @@ def answers(name: str, *, whole_chain: bool = True) -> list[Answer]:
 
 def is_good(name: str, *, whole_chain: bool = True) -> bool:
     found = answers(name, whole_chain=whole_chain)
-    return bool(found) and all(answer.status is Status.GOOD for answer in found)
+    return bool(found) and all(answer.status is RevocationStatus.GOOD for answer in found)
 
 
 # -- the CRLs by themselves
@@ -108,7 +108,7 @@ def test_a_circular_crl_issuer_is_good_only_on_trust() -> None:
     """A CRL signer that only itself vouches for is UNKNOWN where the whole chain is asked."""
     assert is_good(CIRCULAR, whole_chain=False)
     first = answers(CIRCULAR)[0]
-    assert first.status is Status.UNKNOWN
+    assert first.status is RevocationStatus.UNKNOWN
     assert "signer's certificate" in first.detail
 
 
@@ -129,7 +129,7 @@ def test_a_circular_crl_issuer_is_good_only_on_trust() -> None:
 def test_revoked_ones_are_revoked_not_unknown(name: str, says: str) -> None:
     """Where a CRL lists the certificate, the answer is REVOKED."""
     first = answers(name)[0]
-    assert first.status is Status.REVOKED
+    assert first.status is RevocationStatus.REVOKED
     assert says in first.detail
 
 

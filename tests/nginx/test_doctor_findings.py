@@ -15,7 +15,7 @@ from examined import CONF, POLICY, SERVER, found
 from stack import Stack
 from tools import NginxBinary, nginx_binaries
 
-from sidecar.commands.doctor.findings import KINDS, Severity
+from sidecar.commands.doctor.findings import FINDING_KINDS, Severity
 
 ASKED = "location / { auth_request /authz/site; "
 PUBLIC = "location /public/ { auth_request off; "
@@ -435,5 +435,5 @@ def instead_of_the_sidecar(stack: Stack) -> socket.socket:
 
 def test_every_kind_that_does_harm_is_shown() -> None:
     """Each kind of finding is shown above, or costs only time, or says why it isn't."""
-    harmful = {id for id, kind in KINDS.items() if kind.severity != Severity.COST}
+    harmful = {id for id, kind in FINDING_KINDS.items() if kind.severity != Severity.COST}
     assert harmful == {each.id for each in FAULTS} | NOT_SHOWN.keys()

@@ -45,7 +45,7 @@ from tools import NginxBinary
 from sidecar.core.nginx.locations import (
     MAX_PATH,
     Chooser,
-    Entry,
+    LocationEntry,
     SelectorError,
     parse_location,
     parse_server_name,
@@ -173,7 +173,7 @@ def test_merge_slashes_of_another_server(
     cert, key = CA("root").server("one.test", "two.test").write(tmp_path)
     port = free_port()
     text = TWO_SERVERS.format(cert=cert, key=key, port=port, one=one, two=two)
-    entries: list[Entry] = [
+    entries: list[LocationEntry] = [
         (f"{server}{name}", parse_server_name(f"{server}.test"), parse_location(location))
         for server in ("one", "two")
         for name, location in (("", "/"), ("-admin", "/admin/"))

@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.authorizer import ocsp_answers
 from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient
-from sidecar.core.evaluate import Question
-from sidecar.core.revocation.denylist import Status
+from sidecar.core.evaluate import OcspQuestion
+from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import ocsp_key, verify_response
 from sidecar.core.x509.certificate import from_der
 from sidecar.fetcher import ocsp_service
@@ -38,9 +38,9 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def question(pair: pki.Pair, trust: str = "staff", issuer: pki.Pair = CA) -> Question:
+def question(pair: pki.Pair, trust: str = "staff", issuer: pki.Pair = CA) -> OcspQuestion:
     cert, ca = from_der(pair.der), from_der(issuer.der)
-    return Question(ocsp_key(cert.sha256, ca.sha256, 300), trust, cert, ca)
+    return OcspQuestion(ocsp_key(cert.sha256, ca.sha256, 300), trust, cert, ca)
 
 
 def openssl(directory: Path, *options: str, signer: pki.Pair = CA) -> fetch_server.Answer:
@@ -79,7 +79,7 @@ class Bench:
     registry: CollectorRegistry
     ahead: float = 0.0
 
-    async def status(self, pair: pki.Pair, deadline: float = 5.0) -> Status | None:
+    async def status(self, pair: pki.Pair, deadline: float = 5.0) -> RevocationStatus | None:
         asked = question(pair)
         await self.answers.ensure(asked, 5.0, deadline)
         answer = self.answers.get(asked.key)
@@ -123,8 +123,8 @@ def test_openssl_end_to_end(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with bench(tmp_path, openssl(tmp_path, "-nmin", "10")) as b:
-            assert await b.status(ALICE) is Status.GOOD
-            assert await b.status(BOB) is Status.REVOKED
+            assert await b.status(ALICE) is RevocationStatus.GOOD
+            assert await b.status(BOB) is RevocationStatus.REVOKED
             assert await b.status(EVE) is None
             assert b.answers.failures == {"no_answer": 1}
             assert b.responder.seen[0].headers["Content-Type"] == "application/ocsp-request"
@@ -138,7 +138,7 @@ def test_openssl_delegated_responder_end_to_end(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with bench(tmp_path, openssl(tmp_path, "-nmin", "10", signer=signer)) as b:
-            assert await b.status(BOB) is Status.REVOKED
+            assert await b.status(BOB) is RevocationStatus.REVOKED
 
     run(check)
 
@@ -151,7 +151,7 @@ def test_the_raw_client_brings_a_response_that_verifies(tmp_path: Path) -> None:
             der = await b.client.ask("staff", ALICE.der, CA.der, 5.0)
             assert der is not None
             answer = verify_response(der, ALICE.cert, CA.cert, time.time(), 5.0)
-            assert answer.status is Status.GOOD
+            assert answer.status is RevocationStatus.GOOD
             assert await b.client.ask("staff", EVE.der, CA.der, 5.0) is None
 
     run(check)
@@ -163,8 +163,8 @@ def test_an_answer_is_asked_for_once(tmp_path: Path) -> None:
     async def check() -> None:
         async with bench(tmp_path, crafted()) as b:
             found = await asyncio.gather(*(b.status(ALICE) for _ in range(20)))
-            assert set(found) == {Status.GOOD}
-            assert await b.status(ALICE) is Status.GOOD
+            assert set(found) == {RevocationStatus.GOOD}
+            assert await b.status(ALICE) is RevocationStatus.GOOD
             assert b.asked == 1
 
     run(check)
@@ -194,7 +194,7 @@ def test_a_failure_is_never_an_answer(tmp_path: Path, answer: fetch_server.Answe
             deadline = time.monotonic() + 15
             while await b.status(ALICE) is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.1)
-            assert await b.status(ALICE) is Status.REVOKED
+            assert await b.status(ALICE) is RevocationStatus.REVOKED
 
     run(check)
 
@@ -215,7 +215,7 @@ def test_requests_do_not_each_wait_for_a_responder_that_is_down(
             assert b.asked == 1
             b.responder.answer = crafted()
             b.ahead = 31
-            assert await b.status(BOB) is Status.GOOD
+            assert await b.status(BOB) is RevocationStatus.GOOD
 
     run(check)
 
@@ -228,7 +228,7 @@ def test_one_certificate_without_answer_holds_no_other_up(tmp_path: Path) -> Non
             assert await b.status(EVE) is None
             assert await b.status(EVE) is None
             assert b.asked == 1
-            assert await b.status(ALICE) is Status.GOOD
+            assert await b.status(ALICE) is RevocationStatus.GOOD
 
     run(check)
 
@@ -238,7 +238,7 @@ def test_the_last_answer_serves_until_its_end(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with bench(tmp_path, crafted(end=100)) as b:
-            assert await b.status(ALICE) is Status.GOOD
+            assert await b.status(ALICE) is RevocationStatus.GOOD
             b.responder.answer = giving(b"", 500)
             key = question(ALICE).key
             b.ahead = 99
@@ -286,7 +286,7 @@ def test_a_clock_that_goes_back_forgets_an_answer(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with bench(tmp_path, crafted(start=-60, end=3600)) as b:
-            assert await b.status(ALICE) is Status.GOOD
+            assert await b.status(ALICE) is RevocationStatus.GOOD
             key = question(ALICE).key
             b.responder.answer = giving(b"", 500)
             b.ahead = -86_400
@@ -305,10 +305,10 @@ def test_a_later_answer_from_the_future_holds_nobody_up(tmp_path: Path) -> None:
         async with bench(tmp_path, crafted(start=86_000, end=90_000)) as b:
             b.ahead = 86_400
             b.client.query = lying(86_000)  # type: ignore[method-assign]  # a clock can't be set
-            assert await b.status(ALICE) is Status.GOOD
+            assert await b.status(ALICE) is RevocationStatus.GOOD
             b.client.query = lying(-60)  # type: ignore[method-assign]  # as above
             b.ahead = 0
-            assert await b.status(ALICE) is Status.GOOD
+            assert await b.status(ALICE) is RevocationStatus.GOOD
             assert b.answers.fresh(question(ALICE).key)
 
     run(check)
@@ -344,7 +344,7 @@ def test_answers_in_use_are_asked_for_ahead_of_time(tmp_path: Path) -> None:
             b.ahead = 90
             keeping = asyncio.create_task(b.answers.keep_fresh(0.01))
             key = question(ALICE).key
-            await until(lambda: b.answers[key].status is Status.REVOKED)
+            await until(lambda: b.answers[key].status is RevocationStatus.REVOKED)
             assert b.asked == 2
             assert turned == [key]
             keeping.cancel()
@@ -380,12 +380,12 @@ def test_an_older_answer_does_not_take_the_place_of_a_later_one(tmp_path: Path) 
 
     async def check() -> None:
         async with bench(tmp_path, crafted(REVOKED, start=-10, end=100)) as b:
-            assert await b.status(ALICE) is Status.REVOKED
+            assert await b.status(ALICE) is RevocationStatus.REVOKED
             b.responder.answer = crafted(start=-60, end=3600)
             b.ahead = 95
             b.answers.refresh_due()
             await until(lambda: "older" in b.answers.failures)
-            assert b.answers[question(ALICE).key].status is Status.REVOKED
+            assert b.answers[question(ALICE).key].status is RevocationStatus.REVOKED
 
     run(check)
 
@@ -412,10 +412,10 @@ def test_memory_is_bounded_by_bytes_and_a_revocation_goes_last(
 
     async def check() -> None:
         async with bench(tmp_path, openssl(tmp_path, "-nmin", "10")) as b:
-            assert await b.status(BOB) is Status.REVOKED
+            assert await b.status(BOB) is RevocationStatus.REVOKED
             b.responder.answer = crafted()
             for pair in (ALICE, EVE, ALICE, EVE):
-                assert await b.status(pair) is Status.GOOD
+                assert await b.status(pair) is RevocationStatus.GOOD
             assert question(BOB).key in b.answers
             assert len(b.answers) == 2
             assert 0 < b.answers._bytes <= 2 * 4000
@@ -486,7 +486,7 @@ def test_garbage_on_the_socket_ends_that_connection_only(tmp_path: Path, garbage
             writer.write_eof()
             assert await reader.read() == b""
             writer.close()
-            assert await b.status(ALICE) is Status.GOOD
+            assert await b.status(ALICE) is RevocationStatus.GOOD
 
     run(check)
 

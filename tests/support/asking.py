@@ -13,7 +13,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.compile import Policy, compile_policy
-from sidecar.core.policy.patterns import KINDS
+from sidecar.core.policy.patterns import KEY_COMPARISONS
 from sidecar.core.policy.spec import is_address
 from sidecar.core.revocation.crl.index import Crl, read_crls
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
@@ -95,7 +95,7 @@ def site(allow: str, more: str = "") -> Policy:
 
 def matches(key: str, pattern: str, value: str | int, *, refusing: bool = False) -> bool:
     """Whether a pattern of a rule's key matches one value, in rules that grant or that refuse."""
-    kind = KINDS[key]
+    kind = KEY_COMPARISONS[key]
     parsed = kind.parse(pattern).on(refusing)
     read = kind.reader(refusing)(value)
     if not set(parsed.exact).isdisjoint(read.keys):

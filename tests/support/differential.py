@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sidecar.core.nginx.host import normalize_host
-from sidecar.core.nginx.locations import Chooser, Entry, parse_location, parse_server_name
+from sidecar.core.nginx.locations import Chooser, LocationEntry, parse_location, parse_server_name
 from sidecar.core.nginx.uri import normalize_uri, readings
 
 COUNT = int(os.environ.get("MTLS_SIDECAR_DIFFERENTIAL", "40000"))
@@ -93,8 +93,8 @@ class Site:
     mixed: bool = False
 
     @property
-    def entries(self) -> list[Entry]:
-        found: list[Entry] = []
+    def entries(self) -> list[LocationEntry]:
+        found: list[LocationEntry] = []
         for i, (names, locations) in enumerate(self.blocks):
             parsed = None if names is None else tuple(map(parse_server_name, names.split()))
             for j, text in enumerate(locations):

@@ -20,12 +20,12 @@ from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Limits
 from sidecar.core.errors import MalformedCertificate, PolicyError
-from sidecar.core.evaluate import Question
+from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.nginx.uri import normalize_uri
 from sidecar.core.policy.compile import compile_policy
 from sidecar.core.revocation.crl.index import CrlError, read_crl
-from sidecar.core.revocation.denylist import Status, parse_denylist
+from sidecar.core.revocation.denylist import RevocationStatus, parse_denylist
 from sidecar.core.revocation.ocsp.response import verify_response
 from sidecar.core.wire import AuthzRequest
 from sidecar.core.x509.certificate import from_header
@@ -54,7 +54,7 @@ class _Outright(Service):
     """A service that doesn't turn a failed decision into an answer: here it shall be seen."""
 
     def decide(
-        self, request: AuthzRequest, questions: list[Question] | None = None
+        self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
     ) -> RenderedDecision:
         return self.engine.decide(request, questions)
 
@@ -151,7 +151,7 @@ def ocsp(data: bytes) -> None:
         for name in ("leaf", "ca")
     )
     answer = verify_response(data, leaf, issuer, _OCSP_MOMENT, 0.0)
-    assert answer.status is not Status.GOOD
+    assert answer.status is not RevocationStatus.GOOD
 
 
 def uri(data: bytes) -> None:

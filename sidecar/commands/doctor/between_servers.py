@@ -12,7 +12,7 @@ from .targets import PASSES, addresses, files
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"
 
 
-class Kept:
+class ProtectedTargets:
     """What the servers that ask protect: addresses and directories, each with its server."""
 
     def __init__(self, asking: list[Server]) -> None:

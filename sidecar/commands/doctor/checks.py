@@ -14,7 +14,7 @@ from sidecar.core.policy.compile import Policy
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
-from .between_servers import Kept, sessions
+from .between_servers import ProtectedTargets, sessions
 from .bypasses import Bypasses
 from .exemptions import accept
 from .findings import Finding
@@ -56,7 +56,7 @@ def examine(
         check = _ServerCheck(server, root, policy, findings, version)
         check.examine()
         asked |= check.asked
-    kept = Kept(asking)
+    kept = ProtectedTargets(asking)
     for server in servers:
         if not server.asking:
             kept.never_asks(server, findings)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .findings import KINDS, Finding
+from .findings import FINDING_KINDS, Finding
 from .nginx_config import COMMENT, MARKER, Block, Root
 
 WRITE = f"# {MARKER} allow FINDING-NAME why it is meant"
@@ -89,7 +89,7 @@ def _exemptions(root: Root) -> tuple[list[_Exemption], list[Finding]]:
 def _fault(name: str, reason: str) -> str:
     if not name:
         return "an exemption without the name of a finding"
-    if name not in KINDS:
+    if name not in FINDING_KINDS:
         return f"no finding is called {name!r}"
     return "" if reason.strip() else "an exemption without a reason"
 

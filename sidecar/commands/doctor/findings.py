@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FindingKind:
     """How bad a finding of this kind is, and why."""
 
     severity: Severity
@@ -28,79 +28,111 @@ class Kind:
 
 _OPEN, _CLOSED, _COST = Severity.OPEN, Severity.CLOSED, Severity.COST
 
-KINDS = {
-    "not-asked": Kind(_OPEN, "whoever knows the address gets in without a certificate"),
-    "never-asks": Kind(_OPEN, "what the other server protects is reached by this one"),
-    "return-first": Kind(_OPEN, "`return` runs before auth_request, so nobody is asked"),
-    "rewrite-first": Kind(
+FINDING_KINDS = {
+    "not-asked": FindingKind(_OPEN, "whoever knows the address gets in without a certificate"),
+    "never-asks": FindingKind(_OPEN, "what the other server protects is reached by this one"),
+    "return-first": FindingKind(_OPEN, "`return` runs before auth_request, so nobody is asked"),
+    "rewrite-first": FindingKind(
         _OPEN, "`rewrite` runs before auth_request, and nobody is asked where it leads"
     ),
-    "question-rewritten": Kind(
+    "question-rewritten": FindingKind(
         _OPEN,
         "a server's rewrites run for the question too; a 2xx of the application lets all in",
     ),
-    "question-redirected": Kind(_CLOSED, "the question is answered by a redirect, which is a 500"),
-    "set-undone": Kind(
+    "question-redirected": FindingKind(
+        _CLOSED, "the question is answered by a redirect, which is a 500"
+    ),
+    "set-undone": FindingKind(
         _OPEN,
         "the question runs this again, and the request goes on with that value instead of its own",
     ),
-    "regex-takes": Kind(
+    "regex-takes": FindingKind(
         _OPEN, "a regular expression goes before a prefix without ^~, so the other is never asked"
     ),
-    "alias-traversal": Kind(_OPEN, "`..` behind the prefix leads out of the directory"),
-    "early-data": Kind(_OPEN, "who recorded a request can send it again, and it is allowed again"),
-    "several-cas": Kind(
+    "alias-traversal": FindingKind(_OPEN, "`..` behind the prefix leads out of the directory"),
+    "early-data": FindingKind(
+        _OPEN, "who recorded a request can send it again, and it is allowed again"
+    ),
+    "several-cas": FindingKind(
         _OPEN, "whoever has a certificate of either goes by its name: anybody's alice is alice"
     ),
-    "sni-raw": Kind(_OPEN, "a line end in the client's server name writes headers of the question"),
-    "sni-not-last": Kind(_OPEN, "a line end in it would go before, and so replace, what follows"),
-    "satisfy-any": Kind(_OPEN, "an `allow` or a password lets in whom the sidecar denies"),
-    "no-auth-location": Kind(
+    "sni-raw": FindingKind(
+        _OPEN, "a line end in the client's server name writes headers of the question"
+    ),
+    "sni-not-last": FindingKind(
+        _OPEN, "a line end in it would go before, and so replace, what follows"
+    ),
+    "satisfy-any": FindingKind(_OPEN, "an `allow` or a password lets in whom the sidecar denies"),
+    "no-auth-location": FindingKind(
         _OPEN, "the question ends in another location, where a 2xx lets all in, or in a 404: 500"
     ),
-    "auth-location-returns": Kind(_OPEN, "nginx answers its own question; a 2xx lets all in"),
-    "not-internal": Kind(_OPEN, "clients may ask the sidecar themselves, and learn the policy"),
-    "wrong-uri": Kind(_CLOSED, "the sidecar answers 400, which nginx makes a 500"),
-    "proxy-pass-request-headers": Kind(
+    "auth-location-returns": FindingKind(
+        _OPEN, "nginx answers its own question; a 2xx lets all in"
+    ),
+    "not-internal": FindingKind(
+        _OPEN, "clients may ask the sidecar themselves, and learn the policy"
+    ),
+    "wrong-uri": FindingKind(_CLOSED, "the sidecar answers 400, which nginx makes a 500"),
+    "proxy-pass-request-headers": FindingKind(
         _OPEN, "a header that nginx doesn't set is then the client's own"
     ),
-    "proxy-pass-request-body": Kind(
+    "proxy-pass-request-body": FindingKind(
         _CLOSED, "a question with a body is a 400, so every POST is denied"
     ),
-    "error-page-open": Kind(
+    "error-page-open": FindingKind(
         _OPEN, "it holds in the auth location too, where a 200 means allow: with the sidecar gone"
     ),
-    "denial-passed-on": Kind(_OPEN, "whom the sidecar denies, the application serves all the same"),
-    "error-page-asks": Kind(_CLOSED, "the page is asked about as well, so it is never shown"),
-    "header-missing": Kind(_CLOSED, "without it the sidecar denies what rests on it"),
-    "header-wrong": Kind(_OPEN, "the sidecar decides about something else than nginx serves"),
-    "header-twice": Kind(_CLOSED, "a repeated control header is a 400, so everybody is denied"),
-    "cache-key": Kind(_OPEN, "one client's answer serves another"),
-    "cache-stale": Kind(_OPEN, "old answers go on letting people in, revoked ones too"),
-    "cache-longer": Kind(_OPEN, "nginx keeps answers longer than the sidecar allows"),
-    "identity-lost": Kind(_OPEN, "what a client sends under this name reaches the application"),
-    "identity-from-client": Kind(_OPEN, "the application believes what the client says it is"),
-    "session-shared": Kind(
+    "denial-passed-on": FindingKind(
+        _OPEN, "whom the sidecar denies, the application serves all the same"
+    ),
+    "error-page-asks": FindingKind(
+        _CLOSED, "the page is asked about as well, so it is never shown"
+    ),
+    "header-missing": FindingKind(_CLOSED, "without it the sidecar denies what rests on it"),
+    "header-wrong": FindingKind(
+        _OPEN, "the sidecar decides about something else than nginx serves"
+    ),
+    "header-twice": FindingKind(
+        _CLOSED, "a repeated control header is a 400, so everybody is denied"
+    ),
+    "cache-key": FindingKind(_OPEN, "one client's answer serves another"),
+    "cache-stale": FindingKind(_OPEN, "old answers go on letting people in, revoked ones too"),
+    "cache-longer": FindingKind(_OPEN, "nginx keeps answers longer than the sidecar allows"),
+    "identity-lost": FindingKind(
+        _OPEN, "what a client sends under this name reaches the application"
+    ),
+    "identity-from-client": FindingKind(
+        _OPEN, "the application believes what the client says it is"
+    ),
+    "session-shared": FindingKind(
         _OPEN, "a TLS session of one server resumes at the other and still says SUCCESS"
     ),
-    "no-verify": Kind(_CLOSED, "nginx asks for no client certificate, so everybody is denied"),
-    "no-ca": Kind(_CLOSED, "nginx has no CA to verify client certificates by"),
-    "no-ca-no-trust": Kind(
+    "no-verify": FindingKind(
+        _CLOSED, "nginx asks for no client certificate, so everybody is denied"
+    ),
+    "no-ca": FindingKind(_CLOSED, "nginx has no CA to verify client certificates by"),
+    "no-ca-no-trust": FindingKind(
         _CLOSED, "nginx says FAILED of any issuer it doesn't know, and no trust verifies the chain"
     ),
-    "unknown-name": Kind(_CLOSED, "the policy knows no such location, so everybody is denied"),
-    "broken-policy": Kind(_CLOSED, "names and caches couldn't be held against it"),
-    "socket-closed": Kind(_CLOSED, "nginx can't ask, so everybody is denied"),
-    "exemption-broken": Kind(_COST, "it exempts nothing"),
-    "exemption-unused": Kind(_COST, "what is no longer there may come back, and nobody would know"),
-    "never-asked": Kind(_COST, "nobody is held to it; perhaps its name is misspelt in nginx"),
-    "no-keepalive": Kind(
+    "unknown-name": FindingKind(
+        _CLOSED, "the policy knows no such location, so everybody is denied"
+    ),
+    "broken-policy": FindingKind(_CLOSED, "names and caches couldn't be held against it"),
+    "socket-closed": FindingKind(_CLOSED, "nginx can't ask, so everybody is denied"),
+    "exemption-broken": FindingKind(_COST, "it exempts nothing"),
+    "exemption-unused": FindingKind(
+        _COST, "what is no longer there may come back, and nobody would know"
+    ),
+    "never-asked": FindingKind(
+        _COST, "nobody is held to it; perhaps its name is misspelt in nginx"
+    ),
+    "no-keepalive": FindingKind(
         _COST, "every decision costs a new connection (from nginx 1.29.7 on it's the default)"
     ),
-    "no-http11": Kind(
+    "no-http11": FindingKind(
         _COST, "nginx before 1.29.7 speaks HTTP/1.0, so every decision costs a new connection"
     ),
-    "connection-close": Kind(
+    "connection-close": FindingKind(
         _COST, "nginx before 1.29.7 sends `Connection: close`, a new connection each time"
     ),
 }
@@ -121,12 +153,12 @@ class Finding:
     @property
     def severity(self) -> Severity:
         """What comes of it."""
-        return KINDS[self.id].severity
+        return FINDING_KINDS[self.id].severity
 
     @property
     def why(self) -> str:
         """Why it matters."""
-        return KINDS[self.id].why
+        return FINDING_KINDS[self.id].why
 
     def __str__(self) -> str:
         if self.accepted:

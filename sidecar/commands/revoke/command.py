@@ -22,7 +22,7 @@ from sidecar.core.errors import PolicyError, brief, printable
 from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.compile import Policy, compile_policy
 from sidecar.core.policy.spec import read_policy
-from sidecar.core.revocation.denylist import Entry, is_same, one_entry
+from sidecar.core.revocation.denylist import DenylistEntry, is_same, one_entry
 from sidecar.core.wire import build
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.control_socket import NoDaemon
@@ -187,7 +187,7 @@ def _all_or_chosen(call: Call, settings: Settings, target: Target) -> list[Liste
     return _trusts(settings, target)
 
 
-def _still_revoked(settings: Settings, target: Target, entry: Entry) -> list[str]:
+def _still_revoked(settings: Settings, target: Target, entry: DenylistEntry) -> list[str]:
     """What denies the target now, by the files as they are."""
     path = Path(settings.policy)
     try:
@@ -243,7 +243,7 @@ def _list(call: Call, settings: Settings) -> int:
     return 0
 
 
-def _as_json(trust: str, path: Path, entry: Entry) -> dict[str, object]:
+def _as_json(trust: str, path: Path, entry: DenylistEntry) -> dict[str, object]:
     end = None if entry.until == math.inf else _rfc3339(entry.until)
     return {
         "trust": trust,

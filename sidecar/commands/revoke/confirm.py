@@ -13,7 +13,7 @@ from typing import Any
 
 from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import brief
-from sidecar.core.revocation.denylist import Entry
+from sidecar.core.revocation.denylist import DenylistEntry
 from sidecar.runtime.control_socket import NoDaemon, ask
 
 PATIENCE = 5.0
@@ -31,7 +31,9 @@ class Confirmation:
     text: str
 
 
-def in_force(settings: Settings, policy: Path, trusts: Sequence[str], entry: Entry) -> Confirmation:
+def in_force(
+    settings: Settings, policy: Path, trusts: Sequence[str], entry: DenylistEntry
+) -> Confirmation:
     """Whether every trust denies this, for as long as it should."""
 
     def lacking(told: dict[str, Any]) -> list[str]:
@@ -47,7 +49,9 @@ def in_force(settings: Settings, policy: Path, trusts: Sequence[str], entry: Ent
     return _wait(settings, policy, entry, lacking, "in force", "once it starts")
 
 
-def gone(settings: Settings, policy: Path, places: Sequence[Path], entry: Entry) -> Confirmation:
+def gone(
+    settings: Settings, policy: Path, places: Sequence[Path], entry: DenylistEntry
+) -> Confirmation:
     """Whether no line of these files denies this any more."""
     meant = {str(each.resolve()) for each in places}
 
@@ -68,7 +72,7 @@ def _until(line: dict[str, Any]) -> float:
 def _wait(
     settings: Settings,
     policy: Path,
-    entry: Entry,
+    entry: DenylistEntry,
     missing: Callable[[dict[str, Any]], list[str]],
     done: str,
     later: str,
@@ -107,7 +111,7 @@ def _wait(
         time.sleep(PAUSE)
 
 
-def question(state_dir: Path, entry: Entry, patience: float) -> dict[str, Any]:
+def question(state_dir: Path, entry: DenylistEntry, patience: float) -> dict[str, Any]:
     """What the daemon says of an entry.  Raises `NoDaemon`, OSError, ValueError."""
     told = ask(state_dir, {"kind": entry.kind, "value": entry.value}, patience)
     if "trusts" not in told:

@@ -18,7 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar.core.errors import Diagnostic
-from sidecar.core.revocation.denylist import Entry, format_entry, is_same, one_entry, read_lines
+from sidecar.core.revocation.denylist import (
+    DenylistEntry,
+    format_entry,
+    is_same,
+    one_entry,
+    read_lines,
+)
 from sidecar.runtime.files import MAX_POLICY, read_file, writable_directory
 
 from .target import Target
@@ -44,11 +50,11 @@ def locate(path: Path) -> Path:
     return place
 
 
-def read_entries(path: Path) -> tuple[list[Entry], list[Diagnostic]]:
+def read_entries(path: Path) -> tuple[list[DenylistEntry], list[Diagnostic]]:
     """The entries of a file, and the lines that can't be read.  Raises OSError."""
     said = [each for _, each in read_lines(_read(path), str(path))]
     return (
-        [each for each in said if isinstance(each, Entry)],
+        [each for each in said if isinstance(each, DenylistEntry)],
         [each for each in said if isinstance(each, Diagnostic)],
     )
 
@@ -72,7 +78,11 @@ def add(path: Path, target: Target, until: str, reason: str) -> str | None:
     with _locked(path):
         data = _read(path)
         for _, entry in read_lines(data, str(path)):
-            if isinstance(entry, Entry) and is_same(entry, wanted) and entry.until >= wanted.until:
+            if (
+                isinstance(entry, DenylistEntry)
+                and is_same(entry, wanted)
+                and entry.until >= wanted.until
+            ):
                 return None
         gap = b"" if not data or data.endswith(b"\n") else b"\n"
         _write(path, data, gap + line.encode() + b"\n")
@@ -89,7 +99,7 @@ def remove(path: Path, target: Target) -> list[str]:
     removed: list[str] = []
     with _locked(path):
         for raw, entry in read_lines(_read(path), str(path)):
-            if isinstance(entry, Entry) and is_same(entry, wanted):
+            if isinstance(entry, DenylistEntry) and is_same(entry, wanted):
                 removed.append(raw.decode("utf-8", "replace").strip())
             else:
                 kept.append(raw)

@@ -1,8 +1,8 @@
-"""A small vocabulary for schemas: what a value may be, how it is read, and its JSON Schema.
+"""Describe, read and validate YAML mappings; the same description gives a JSON Schema.
 
-A record is a dataclass whose fields carry a `Kind` (see `key`).  Reading goes on after a mistake,
-so that one run gathers them all in `Report`; what couldn't be read is then left out, and whoever
-asked must look at the report before using the rest.
+A record is a dataclass whose fields carry a `FieldType` (see `key`).  Reading continues after a
+mistake, and `Report` collects every mistake of the file.  A value with a mistake is left out, so
+the caller must check the report before it uses the result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Invalid(Exception):
     """The value was reported; whoever reads what is around it goes on without it."""
 
 
-class Dated(NamedTuple):
+class DatedWarning(NamedTuple):
     """A warning, and the moment from which on it holds (seconds since the epoch)."""
 
     since: float
@@ -40,7 +40,7 @@ class Report:
 
     file: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    warnings: list[Dated] = field(default_factory=list)
+    warnings: list[DatedWarning] = field(default_factory=list)
 
     def add(self, node: Node, message: str, hint: str = "") -> None:
         """Note a mistake at a node."""
@@ -54,7 +54,7 @@ class Report:
         `since` is the moment from which on it is so.
         """
         warning = Diagnostic(self.file, node.line, node.column, message, hint)
-        self.warnings.append(Dated(since, warning))
+        self.warnings.append(DatedWarning(since, warning))
 
     def fail(self, node: Node, message: str, hint: str = "") -> Invalid:
         """Note a mistake and give the exception to raise."""
@@ -75,7 +75,7 @@ class Located:
     node: Node = field(repr=False, compare=False)
 
 
-class Kind(Protocol):
+class FieldType(Protocol):
     """What a value may be."""
 
     def read(self, node: Node, report: Report) -> Any:
@@ -163,7 +163,7 @@ class Count:
 class ListOf:
     """A list; with `or_one`, a single value stands for a list of it.  Nothing is no item."""
 
-    item: Kind
+    item: FieldType
     or_one: bool = False
 
     def read(self, node: Node, report: Report) -> tuple[Any, ...]:
@@ -184,7 +184,7 @@ class ListOf:
 class MapOf:
     """A mapping whose keys are names that the administrator chooses."""
 
-    value: Kind
+    value: FieldType
     names: str
 
     def read(self, node: Node, report: Report) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Record(Generic[T]):
         }
 
 
-def examine(record: type[T], data: bytes, file: str) -> tuple[T, Report]:
+def read_with_report(record: type[T], data: bytes, file: str) -> tuple[T, Report]:
     """What can be read of a file, and all its mistakes of form.
 
     Raises `PolicyError` where nothing can be read of it.
@@ -258,12 +258,12 @@ def examine(record: type[T], data: bytes, file: str) -> tuple[T, Report]:
 
 def read_record(record: type[T], data: bytes, file: str) -> T:
     """A file without a mistake.  Raises `PolicyError` with every diagnostic."""
-    found, report = examine(record, data, file)
+    found, report = read_with_report(record, data, file)
     report.check()
     return found
 
 
-def key(kind: Kind, doc: str, *, required: bool = False, **default: Any) -> Any:
+def key(kind: FieldType, doc: str, *, required: bool = False, **default: Any) -> Any:
     """A dataclass field that is a key of the file: what it may be and what it is for."""
     return field(metadata={"kind": kind, "doc": doc, "required": required}, **default)
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from .schema import Choice, Count, ListOf, Record, Report, Text, examine, key
+from .schema import Choice, Count, ListOf, Record, Report, Text, key, read_with_report
 from .yaml_tree import parse
 
 
@@ -180,7 +180,7 @@ def read_settings(data: bytes, file: str) -> Settings:
     """
     if not re.search(rb"^[^#\s]", data, re.MULTILINE):
         return Settings()
-    settings, report = examine(Settings, data, file)
+    settings, report = read_with_report(Settings, data, file)
     _refuse_shared_addresses(settings, data, report)
     report.check()
     return settings

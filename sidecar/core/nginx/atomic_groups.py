@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from .pcre_classes import ALL
-from .regex_tree import Atomic, Bytes, Choice, Node, Position, Repeat, Sequence
+from .regex_tree import Alternation, Atomic, Bytes, Concatenation, Node, Position, Repetition
 from .selector_error import SelectorError
 
 
@@ -53,14 +53,14 @@ def refuse_unproven(tree: Node) -> None:
 def _walk(node: Node, after: _Start) -> None:
     """Look at the groups of `node`, which `after` follows."""
     match node:
-        case Sequence(parts):
+        case Concatenation(parts):
             for part in reversed(parts):
                 _walk(part, after)
                 after = _start(part).then(after)
-        case Choice(branches):
+        case Alternation(branches):
             for branch in branches:
                 _walk(branch, after)
-        case Repeat(body, _, most):
+        case Repetition(body, _, most):
             _walk(body, after if most == 1 else _start(body).then(after).or_else(after))
         case Atomic(body):
             if not _changes_nothing(body, after):
@@ -74,9 +74,9 @@ def _walk(node: Node, after: _Start) -> None:
 def _changes_nothing(body: Node, after: _Start) -> bool:
     if _deterministic(body):
         return True
-    *before, last = body.parts if isinstance(body, Sequence) and body.parts else (body,)
+    *before, last = body.parts if isinstance(body, Concatenation) and body.parts else (body,)
     return (
-        isinstance(last, Repeat)
+        isinstance(last, Repetition)
         and last.greedy
         and isinstance(last.body, Bytes)
         and all(map(_deterministic, before))
@@ -90,13 +90,13 @@ def _deterministic(node: Node) -> bool:
     if _length(node) is not None:
         return True
     match node:
-        case Sequence(parts):
+        case Concatenation(parts):
             return all(map(_deterministic, parts))
-        case Choice(branches):
+        case Alternation(branches):
             starts = list(map(_start, branches))
             apart = sum(len(s.first) for s in starts) == len(frozenset().union(*_firsts(starts)))
             return apart and not any(s.empty for s in starts) and all(map(_deterministic, branches))
-        case Repeat(body, least, most):
+        case Repetition(body, least, most):
             return least == most and _deterministic(body)
         case Atomic(body):
             return _deterministic(body)
@@ -115,13 +115,13 @@ def _length(node: Node) -> int | None:
             return 1
         case Position():
             return 0
-        case Sequence(parts):
+        case Concatenation(parts):
             lengths = [_length(part) for part in parts]
             return None if None in lengths else sum(each or 0 for each in lengths)
-        case Choice(branches):
+        case Alternation(branches):
             different = {_length(branch) for branch in branches}
             return different.pop() if len(different) == 1 else None
-        case Repeat(body, least, most):
+        case Repetition(body, least, most):
             length = _length(body)
             return length * least if length is not None and least == most else None
         case Atomic(body):
@@ -134,11 +134,11 @@ def _start(node: Node) -> _Start:
             return _Start(members, empty=False, looks=False)
         case Position(kind):
             return _Start(frozenset(), empty=True, looks=kind != "end")
-        case Sequence(parts):
+        case Concatenation(parts):
             return reduce(_Start.then, map(_start, parts), _NOTHING)
-        case Choice(branches):
+        case Alternation(branches):
             return reduce(_Start.or_else, map(_start, branches))
-        case Repeat(body, least, _):
+        case Repetition(body, least, _):
             once = _start(body)
             return once if least else once.or_else(_NOTHING)
         case Atomic(body):

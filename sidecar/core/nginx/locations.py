@@ -49,7 +49,7 @@ from .uri import normalize_uri, readings
 
 __all__ = [
     "Chooser",
-    "Entry",
+    "LocationEntry",
     "LocationPattern",
     "SelectorError",
     "ServerName",
@@ -70,7 +70,7 @@ class LocationPattern:
     value: str
 
 
-Entry = tuple[str, ServerName | tuple[ServerName, ...] | None, LocationPattern]
+LocationEntry = tuple[str, ServerName | tuple[ServerName, ...] | None, LocationPattern]
 """Name of the location, its server_name (None: the default server), its pattern."""
 
 Text = TypeVar("Text", str, bytes)
@@ -208,7 +208,7 @@ class Chooser:
         "names",
     )
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[LocationEntry]) -> None:
         """`entries` in policy order; of two equal patterns in one server the first one counts.
 
         Raises `SelectorError` only for patterns that `parse_location` and `parse_server_name`
@@ -264,7 +264,7 @@ def _listed(names: ServerName | tuple[ServerName, ...] | None) -> tuple[ServerNa
     return (names,) if isinstance(names, ServerName) else names or ()
 
 
-def _servers(entries: Sequence[Entry]) -> dict[ServerName | None, _Server]:
+def _servers(entries: Sequence[LocationEntry]) -> dict[ServerName | None, _Server]:
     """The server of each name; names with the very same locations share one."""
     members: dict[ServerName | None, list[int]] = {}
     for index, (_, names, _) in enumerate(entries):
@@ -277,7 +277,7 @@ def _servers(entries: Sequence[Entry]) -> dict[ServerName | None, _Server]:
     return {key: built[tuple(indexes)] for key, indexes in members.items()}
 
 
-def duplicates(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+def duplicates(entries: Sequence[LocationEntry]) -> list[tuple[int, int]]:
     """Index pairs (first, later) of equal locations in one server; the later can't be reached.
 
     `/x` and `^~ /x` are equal: nginx calls that a duplicate location.  So are `~ re` twice, which
@@ -294,7 +294,7 @@ def duplicates(entries: Sequence[Entry]) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def overlaps(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+def overlaps(entries: Sequence[LocationEntry]) -> list[tuple[int, int]]:
     """Index pairs (first, later) of entries that share a server name, and not all of them.
 
     nginx gives a name to the first server that has it and drops it in later ones, `.x` as a whole

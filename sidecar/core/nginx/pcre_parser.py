@@ -33,7 +33,7 @@ from .pcre_classes import (
     either_case,
     posix,
 )
-from .regex_tree import EMPTY, Atomic, Bytes, Choice, Node, Position, Repeat, Sequence
+from .regex_tree import EMPTY, Alternation, Atomic, Bytes, Concatenation, Node, Position, Repetition
 from .selector_error import SelectorError
 
 MAX_DEPTH = 100
@@ -176,7 +176,7 @@ class _Parser:
         parts: list[Node] = []
         while self.at < len(self.source) and not self.source.startswith(b")", self.at):
             if self.take(b"|"):
-                branches.append(_sequence(parts))
+                branches.append(_concatenation(parts))
                 parts = []
             elif (changed := self._options(flags)) is not None:
                 flags = changed
@@ -184,8 +184,8 @@ class _Parser:
                 parts.append(position)
             else:
                 parts.append(self._quantified(self._atom(flags, depth)))
-        branches.append(_sequence(parts))
-        return branches[0] if len(branches) == 1 else Choice(tuple(branches))
+        branches.append(_concatenation(parts))
+        return branches[0] if len(branches) == 1 else Alternation(tuple(branches))
 
     def _options(self, flags: _Flags) -> _Flags | None:
         """The flags after a `(?i)`, if one stands here."""
@@ -278,7 +278,7 @@ class _Parser:
             raise self.error(f"more than {MAX_REPEAT} repeats", "write fewer", begin)
         if most is not None and least > most:
             raise self.error("a quantifier that ends before it begins", "write {2,3}", begin)
-        repeat = Repeat(atom, least, most, greedy=found["mode"] != b"?")
+        repeat = Repetition(atom, least, most, greedy=found["mode"] != b"?")
         return Atomic(repeat) if found["mode"] == b"+" else repeat
 
     @staticmethod
@@ -358,7 +358,7 @@ def _number(digits: bytes) -> int:
     return int(digits.lstrip(b"0")[:9] or b"0")
 
 
-def _sequence(parts: list[Node]) -> Node:
+def _concatenation(parts: list[Node]) -> Node:
     if not parts:
         return EMPTY
-    return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+    return parts[0] if len(parts) == 1 else Concatenation(tuple(parts))

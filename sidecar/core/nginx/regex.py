@@ -20,7 +20,7 @@ import re2
 
 from .atomic_groups import refuse_unproven
 from .pcre_parser import parse
-from .regex_tree import Atomic, Bytes, Choice, Node, Position, Repeat, Sequence
+from .regex_tree import Alternation, Atomic, Bytes, Concatenation, Node, Position, Repetition
 from .selector_error import SelectorError
 
 __all__ = ["Search", "SelectorError", "compile_search", "re2_source"]
@@ -56,7 +56,7 @@ def re2_source(source: str, *, ignore_case: bool) -> bytes:
         raise SelectorError("nginx's quotes in a regular expression", hint)
     tree = parse(source, ignore_case=ignore_case)
     refuse_unproven(tree)
-    return _written(tree).encode()
+    return _re2_text(tree).encode()
 
 
 # -- writing for RE2 -------------------------------------------------------------------------------
@@ -64,20 +64,20 @@ def re2_source(source: str, *, ignore_case: bool) -> bytes:
 _POSITIONS = {"start": r"\A", "end": r"\z", "boundary": r"\b", "no_boundary": r"\B"}
 
 
-def _written(node: Node) -> str:
+def _re2_text(node: Node) -> str:
     match node:
         case Bytes(members):
             return _set(members)
         case Position(kind):
             return _POSITIONS[kind]
-        case Sequence(parts):
-            return "".join(map(_written, parts))
-        case Choice(branches):
-            return f"(?:{'|'.join(map(_written, branches))})"
-        case Repeat(body, least, most):
-            return f"(?:{_written(body)}){{{least},{'' if most is None else most}}}"
+        case Concatenation(parts):
+            return "".join(map(_re2_text, parts))
+        case Alternation(branches):
+            return f"(?:{'|'.join(map(_re2_text, branches))})"
+        case Repetition(body, least, most):
+            return f"(?:{_re2_text(body)}){{{least},{'' if most is None else most}}}"
         case Atomic(body):
-            return f"(?:{_written(body)})"
+            return f"(?:{_re2_text(body)})"
 
 
 def _set(members: frozenset[int]) -> str:

@@ -1,6 +1,6 @@
 """A parsed regular expression over bytes, in which every construct has one meaning.
 
-Captures, greed and names are gone: only "does it match" is asked.  `Repeat.greedy` is kept for
+Captures, greed and names are gone: only "does it match" is asked.  `Repetition.greedy` is kept for
 `Atomic`, where it decides what a group gives back.
 """
 
@@ -25,21 +25,21 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Concatenation:
     """One part after the other."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Alternation:
     """One of the branches."""
 
     branches: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
+class Repetition:
     """`least` to `most` times; `most` None: without end."""
 
     body: Node
@@ -55,6 +55,6 @@ class Atomic:
     body: Node
 
 
-Node = Bytes | Position | Sequence | Choice | Repeat | Atomic
+Node = Bytes | Position | Concatenation | Alternation | Repetition | Atomic
 
-EMPTY = Sequence(())
+EMPTY = Concatenation(())

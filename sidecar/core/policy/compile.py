@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, Protocol, TypeVar
 
-from sidecar.core.config.schema import Dated, Located, Report, examine, suggest
+from sidecar.core.config.schema import DatedWarning, Located, Report, read_with_report, suggest
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.nginx.locations import (
@@ -28,8 +28,8 @@ from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors
 
-from .doubts import doubt
-from .lockouts import note_lockouts
+from .lockouts import warn_about_lockouts
+from .policy_warnings import warn_about_policy
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec, shown
 from .trust import (
@@ -44,7 +44,7 @@ from .trust import (
 
 __all__ = ["Draft", "Location", "Policy", "Sources", "Trust", "compile_draft", "compile_policy"]
 
-_Entry = tuple[str, tuple[ServerName, ...] | None, LocationPattern]
+_LocationEntry = tuple[str, tuple[ServerName, ...] | None, LocationPattern]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -122,7 +122,7 @@ class Policy:
     trusts: Mapping[str, Trust]
     chooser: Chooser
     warnings: tuple[Diagnostic, ...] = ()
-    dated: tuple[Dated, ...] = ()
+    dated: tuple[DatedWarning, ...] = ()
 
     def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
         """What the policy says that will hardly be meant, as of a moment; in the file's order."""
@@ -150,7 +150,7 @@ class Draft:
         self,
         trusts: Mapping[str, Trust],
         warnings: Sequence[Diagnostic] = (),
-        dated: Sequence[Dated] = (),
+        dated: Sequence[DatedWarning] = (),
     ) -> Policy:
         """The policy with these trusts, one for each that it names, and what to warn of them."""
         locations = {
@@ -168,21 +168,21 @@ class Draft:
 
 def compile_draft(data: bytes, file: str) -> Draft:
     """Build all of a policy that its own text says.  Raises `PolicyError` with every diagnostic."""
-    spec, report = examine(PolicySpec, data, file)
+    spec, report = read_with_report(PolicySpec, data, file)
     build = _Build(file, spec, None, report)
-    doubt(spec, report)
+    warn_about_policy(spec, report)
     trusts = {name: build.unread_trust(name, trust) for name, trust in spec.trust.items()}
     return Draft(file, spec, build.policy(data, trusts))
 
 
 def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     """Build a policy.  Raises `PolicyError` with every diagnostic, in all files."""
-    spec, report = examine(PolicySpec, data, file)
+    spec, report = read_with_report(PolicySpec, data, file)
     build = _Build(file, spec, sources, report)
-    doubt(spec, report)
+    warn_about_policy(spec, report)
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
     for name, trust in trusts.items():
-        note_lockouts(spec.trust[name], trust, report)
+        warn_about_lockouts(spec.trust[name], trust, report)
     return build.policy(data, trusts)
 
 
@@ -369,7 +369,7 @@ class _Build:
                 " nginx takes the value of another server at times; remove it"
             )
             self._warn(self.spec.node, message)
-        entries: list[_Entry] = [
+        entries: list[_LocationEntry] = [
             (s.name, None if s.server_name is None else sum(s.server_name, ()), s.location)
             for s in chosen
         ]
@@ -380,7 +380,9 @@ class _Build:
             self.report.add(self.spec.node, str(error))
             return Chooser([])
 
-    def _check_servers(self, chosen: Sequence[LocationSpec], entries: Sequence[_Entry]) -> None:
+    def _check_servers(
+        self, chosen: Sequence[LocationSpec], entries: Sequence[_LocationEntry]
+    ) -> None:
         """Report locations and server names that nginx would drop or not know apart."""
         for _, second in duplicates(entries):
             self.report.add(

@@ -31,7 +31,7 @@ class Revocable(Protocol):
     def missing(self) -> tuple[str, ...]: ...
 
 
-def note_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> None:
+def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> None:
     """Note each CA that ends, and each whose CRLs end or are none where they are required."""
     authorities = trust.anchors.certificates
     for authority in authorities:

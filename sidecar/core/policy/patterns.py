@@ -1,9 +1,9 @@
-"""Patterns of the policy against values of a certificate or request.
+"""Compare patterns of the policy with values of a certificate or a request.
 
-A pattern is exact; with `*` a glob; with a leading `~` a regular expression (RE2, so linear in
-what it is given) that must match the whole value.  Each key of a rule has its own comparison:
-`KINDS` is the table.  What grants and what refuses may compare otherwise: where one identity has
-several spellings, what refuses sees through all of them.
+A pattern is an exact text, a glob with `*`, or after `~` a regular expression (RE2, linear time)
+that must match the whole value.  `KEY_COMPARISONS` has the comparison of each key of a rule.
+Granting and refusing rules may compare differently: if an identity has several spellings, a
+refusing rule matches every one of them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sidecar.core.ip_address import holds_mapped, parse_address, parse_network
+from sidecar.core.ip_address import holds_mapped, parse_ip_address, parse_network
 from sidecar.core.x509.certificate import EKU_NAMES
 from sidecar.core.x509.distinguished_name import (
-    Name,
+    ComparedName,
     as_logged,
     canonical_text,
     escape_in_hex,
@@ -30,7 +30,7 @@ from sidecar.core.x509.distinguished_name import (
 )
 from sidecar.core.x509.service_identity import fold_dns, is_dns_name
 
-from .dn_spelling import doubts_about_order, doubts_about_text
+from .dn_warnings import order_warnings, spelling_warnings
 from .matching import PatternError, Predicate, compile_regex, glob
 from .uri_spelling import normal_uri
 
@@ -39,7 +39,7 @@ from .uri_spelling import normal_uri
 class Pattern:
     """One pattern.  A value matches whose key is in `exact`, or one of whose texts `test` takes.
 
-    `refusing` is the pattern for rules that refuse, where they compare otherwise.  `doubts` are
+    `refusing` is the pattern for rules that refuse, where they compare otherwise.  `warnings` are
     reasons why it may never match: each a message and what to write instead.
     """
 
@@ -47,25 +47,25 @@ class Pattern:
     exact: tuple[Hashable, ...] = ()
     test: Predicate | None = None
     refusing: Pattern | None = None
-    doubts: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
 
     def on(self, refusing: bool) -> Pattern:
         """The pattern of one side."""
         return self.refusing or self if refusing else self
 
 
-class Reading(NamedTuple):
+class ComparedValue(NamedTuple):
     """A value as patterns see it: keys for exact ones, texts for the others."""
 
     keys: tuple[Hashable, ...]
     texts: tuple[Any, ...]
 
 
-Reader = Callable[[Any], Reading]
+Reader = Callable[[Any], ComparedValue]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KeyComparison:
     """How patterns of one key are read, and values by rules that grant and by rules that refuse."""
 
     parse: Callable[[str], Pattern]
@@ -77,8 +77,8 @@ class Kind:
         return self.refuses if refusing else self.grants
 
 
-def _as_is(value: Any) -> Reading:
-    return Reading((value,), (value,))
+def _as_is(value: Any) -> ComparedValue:
+    return ComparedValue((value,), (value,))
 
 
 # -- text -----------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def _doubts_about(text: str) -> tuple[tuple[str, str], ...]:
+def _text_warnings(text: str) -> tuple[tuple[str, str], ...]:
     found = []
     if text.startswith("~ "):
         found.append(("the blank after ~ belongs to the expression", "remove it, or write ~[ ]"))
@@ -119,40 +119,42 @@ def _text(text: str) -> Pattern:
     if text.isascii() or text.startswith("~"):
         return pattern
     return Pattern(
-        text, pattern.exact, pattern.test, refusing=_compared(text, nfc), doubts=pattern.doubts
+        text, pattern.exact, pattern.test, refusing=_compared(text, nfc), warnings=pattern.warnings
     )
 
 
 def _compared(text: str, fold: Callable[[str], str], *, ignore_case: bool = False) -> Pattern:
     """A pattern that is exact, a glob or a regular expression over folded values."""
-    doubts = _doubts_about(text)
+    warnings = _text_warnings(text)
     if text.startswith("~"):
-        return Pattern(text, test=compile_regex(text[1:], ignore_case=ignore_case), doubts=doubts)
+        return Pattern(
+            text, test=compile_regex(text[1:], ignore_case=ignore_case), warnings=warnings
+        )
     if "*" in text:
-        return Pattern(text, test=glob(fold(text)), doubts=doubts)
-    return Pattern(text, exact=(fold(text),), doubts=doubts)
+        return Pattern(text, test=glob(fold(text)), warnings=warnings)
+    return Pattern(text, exact=(fold(text),), warnings=warnings)
 
 
-def _text_refused(value: str) -> Reading:
+def _text_refused(value: str) -> ComparedValue:
     if value.isascii():
-        return Reading((value,), (value,))
+        return ComparedValue((value,), (value,))
     folded = nfc(value)
-    return Reading((folded,), (folded,) if folded == value else (folded, value))
+    return ComparedValue((folded,), (folded,) if folded == value else (folded, value))
 
 
 def _upn(text: str) -> Pattern:
     """A user principal name: Active Directory compares them without case, so what refuses does."""
     pattern = _compared(_checked(text), str)
     refusing = _compared(text, _fold_case, ignore_case=True)
-    return Pattern(text, pattern.exact, pattern.test, refusing, pattern.doubts)
+    return Pattern(text, pattern.exact, pattern.test, refusing, pattern.warnings)
 
 
 def _fold_case(text: str) -> str:
     return nfc(text).casefold()
 
 
-def _upn_refused(value: str) -> Reading:
-    return Reading((_fold_case(value),), (_fold_case(value), value))
+def _upn_refused(value: str) -> ComparedValue:
+    return ComparedValue((_fold_case(value),), (_fold_case(value), value))
 
 
 # -- distinguished names --------------------------------------------------------------------------
@@ -161,7 +163,7 @@ def _upn_refused(value: str) -> Reading:
 def _dn(text: str) -> Pattern:
     if text.startswith("~"):
         pattern = _compared(_checked(text), str)
-        return Pattern(text, test=pattern.test, doubts=pattern.doubts + doubts_about_text(text))
+        return Pattern(text, test=pattern.test, warnings=pattern.warnings + spelling_warnings(text))
     logged = as_logged(_checked(text))
     return _dn_glob(logged) if "*" in text else _exact_dn(logged)
 
@@ -173,8 +175,8 @@ def _dn_glob(text: str) -> Pattern:
     canonical = glob(_ESCAPED.sub(lambda found: escape_in_hex(found[1]), text))
     as_written = glob(nfc(text))
     refusing = Pattern(text, test=lambda value: canonical(value) or as_written(value))
-    doubts = _doubts_about(text) + doubts_about_text(text)
-    return Pattern(text, test=canonical, refusing=refusing, doubts=doubts)
+    warnings = _text_warnings(text) + spelling_warnings(text)
+    return Pattern(text, test=canonical, refusing=refusing, warnings=warnings)
 
 
 def _exact_dn(text: str) -> Pattern:
@@ -185,10 +187,10 @@ def _exact_dn(text: str) -> Pattern:
         message, hint = error.args
         if not as_printed:
             raise PatternError(message, hint) from None
-        doubt = (f"{message}: it refuses, and grants nothing", hint)
-        return Pattern(text, refusing=Pattern(text, exact=as_printed), doubts=(doubt,))
+        warning = (f"{message}: it refuses, and grants nothing", hint)
+        return Pattern(text, refusing=Pattern(text, exact=as_printed), warnings=(warning,))
     refusing = Pattern(text, exact=(key_of(name, refusing=True), *as_printed))
-    return Pattern(text, (key_of(name),), refusing=refusing, doubts=doubts_about_order(name))
+    return Pattern(text, (key_of(name),), refusing=refusing, warnings=order_warnings(name))
 
 
 _RECENT = 64
@@ -196,23 +198,23 @@ _RECENT = 64
 
 
 @lru_cache(maxsize=_RECENT)
-def _dn_granted(der: bytes) -> Reading:
+def _dn_granted(der: bytes) -> ComparedValue:
     name = _read_name(der)
-    return Reading((key_of(name),), (canonical_text(name),))
+    return ComparedValue((key_of(name),), (canonical_text(name),))
 
 
 @lru_cache(maxsize=_RECENT)
-def _dn_refused(der: bytes) -> Reading:
+def _dn_refused(der: bytes) -> ComparedValue:
     """The name, also the other way round as OpenSSL prints it, and in all its spellings."""
     name = _read_name(der)
     printed = tuple(spellings(name))
-    reverse: Name = tuple(reversed(name))
+    reverse: ComparedName = tuple(reversed(name))
     keys = (key_of(name, refusing=True), key_of(reverse, refusing=True), *printed)
     texts = (canonical_text(name), *printed)
-    return Reading(keys, (*texts, *(nfc(text) for text in texts if not text.isascii())))
+    return ComparedValue(keys, (*texts, *(nfc(text) for text in texts if not text.isascii())))
 
 
-def _read_name(der: bytes) -> Name:
+def _read_name(der: bytes) -> ComparedName:
     try:
         return read_name(der)
     except ValueError:
@@ -225,15 +227,15 @@ def _read_name(der: bytes) -> Name:
 def _dns(text: str) -> Pattern:
     if text.startswith("~"):
         return Pattern(
-            text, test=compile_regex(text[1:], ignore_case=True), doubts=_doubts_about(text)
+            text, test=compile_regex(text[1:], ignore_case=True), warnings=_text_warnings(text)
         )
     folded = fold_dns(text)
     parent = folded.removeprefix("*.")
     if not is_dns_name(parent):
         raise PatternError(f"{text!r} is no DNS name", _dns_hint(parent))
     if re.fullmatch(r"[0-9.]+", parent):
-        doubt = (f"{text!r} is no DNS name that an authority should certify", "write ip: for it")
-        return Pattern(text, exact=(folded,), doubts=(doubt,))
+        warning = (f"{text!r} is no DNS name that an authority should certify", "write ip: for it")
+        return Pattern(text, exact=(folded,), warnings=(warning,))
     if parent == folded:
         return Pattern(text, exact=(folded,))
     return Pattern(text, test=lambda value: value.partition(".")[2] == parent and value[:1] != ".")
@@ -250,11 +252,11 @@ def _dns_hint(name: str) -> str:
     return "write ASCII labels (xn--… for others); `*` only as the whole left-most label"
 
 
-def _dns_granted(value: str) -> Reading:
+def _dns_granted(value: str) -> ComparedValue:
     return _as_is(fold_dns(value))
 
 
-def _dns_refused(value: str) -> Reading:
+def _dns_refused(value: str) -> ComparedValue:
     return _as_is(fold_dns(value).removesuffix("."))
 
 
@@ -268,10 +270,10 @@ def _email(text: str) -> Pattern:
     if not _checked(text).isascii():
         raise PatternError(f"{text!r} is no mail address in ASCII", "write its host as xn--…")
     if "*" in text:
-        return Pattern(text, test=_email_glob(text), doubts=_doubts_about(text))
+        return Pattern(text, test=_email_glob(text), warnings=_text_warnings(text))
     if "@" not in text:
         raise PatternError(f"{text!r} is no mail address", f"write alice@{text} or *@{text}")
-    return Pattern(text, exact=(fold_mail(text),), doubts=_doubts_about(text))
+    return Pattern(text, exact=(fold_mail(text),), warnings=_text_warnings(text))
 
 
 def _email_glob(text: str) -> Predicate:
@@ -298,10 +300,10 @@ def _email_regex(text: str) -> Pattern:
     at = _host_in(source)
     if at is not None:
         test = compile_regex(f"{source[:at]}(?i:{source[at:]})")
-        return Pattern(text, test=test, doubts=_doubts_about(text))
-    pattern = Pattern(text, test=compile_regex(source), doubts=_doubts_about(text))
+        return Pattern(text, test=test, warnings=_text_warnings(text))
+    pattern = Pattern(text, test=compile_regex(source), warnings=_text_warnings(text))
     refusing = Pattern(text, test=compile_regex(source, ignore_case=True))
-    return Pattern(text, test=pattern.test, refusing=refusing, doubts=pattern.doubts)
+    return Pattern(text, test=pattern.test, refusing=refusing, warnings=pattern.warnings)
 
 
 _REGEX_TOKEN = re.compile(
@@ -333,12 +335,12 @@ def _host_in(source: str) -> int | None:
     return behind
 
 
-def _email_granted(value: str) -> Reading:
+def _email_granted(value: str) -> ComparedValue:
     folded = fold_mail(value)
-    return Reading((folded,), (value,) if folded == value else (value, folded))
+    return ComparedValue((folded,), (value,) if folded == value else (value, folded))
 
 
-def _email_refused(value: str) -> Reading:
+def _email_refused(value: str) -> ComparedValue:
     return _email_granted(value.removesuffix("."))
 
 
@@ -348,12 +350,14 @@ def _email_refused(value: str) -> Reading:
 def _uri(text: str) -> Pattern:
     """What grants compares as written; what refuses by RFC 3986, 6.2.2 (case, escapes, dots)."""
     pattern = _compared(_checked(text), str)
-    doubts = pattern.doubts
+    warnings = pattern.warnings
     if not text.startswith(("~", "*")) and not re.match(r"[A-Za-z][A-Za-z0-9+.*-]*:", text):
-        doubts += ((f"{text!r} has no scheme, as every URI in a certificate", "write https://…"),)
+        warnings += ((f"{text!r} has no scheme, as every URI in a certificate", "write https://…"),)
     if not text.startswith("~") and not text.isascii():
-        doubts += ((f"{text!r} isn't ASCII, as every URI in a certificate", "write %C3%A9 for é"),)
-    return Pattern(text, pattern.exact, pattern.test, _uri_refusing(text), doubts)
+        warnings += (
+            (f"{text!r} isn't ASCII, as every URI in a certificate", "write %C3%A9 for é"),
+        )
+    return Pattern(text, pattern.exact, pattern.test, _uri_refusing(text), warnings)
 
 
 def _uri_refusing(text: str) -> Pattern:
@@ -369,9 +373,9 @@ def _uri_refusing(text: str) -> Pattern:
     return Pattern(text, test=lambda value: folded(value.lower()))
 
 
-def _uri_refused(value: str) -> Reading:
+def _uri_refused(value: str) -> ComparedValue:
     normal = normal_uri(value)
-    return Reading((normal,), (value,) if normal == value else (value, normal))
+    return ComparedValue((normal,), (value,) if normal == value else (value, normal))
 
 
 # -- addresses, numbers, fingerprints, identifiers ------------------------------------------------
@@ -387,20 +391,20 @@ def _ip(text: str) -> Pattern:
         raise PatternError(str(error), hint) from None
     if network.num_addresses == 1:
         return Pattern(text, exact=(network.network_address,))
-    doubts: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
     if holds_mapped(network):
-        doubt = f"{text} holds no IPv4 address: IPv4-mapped ones are compared as IPv4"
-        doubts = ((doubt, "add 0.0.0.0/0 if all of IPv4 is meant"),)
+        warning = f"{text} holds no IPv4 address: IPv4-mapped ones are compared as IPv4"
+        warnings = ((warning, "add 0.0.0.0/0 if all of IPv4 is meant"),)
     return Pattern(
         text,
         test=lambda value: not isinstance(value, str) and value in network,
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
-def _ip_value(text: str) -> Reading:
+def _ip_value(text: str) -> ComparedValue:
     try:
-        return _as_is(parse_address(text))
+        return _as_is(parse_ip_address(text))
     except ValueError:
         return _as_is(text)
 
@@ -421,11 +425,11 @@ _LOOKS_DECIMAL = 16
 
 def _serial(text: str) -> Pattern:
     number = parse_serial(text)
-    doubts: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
     if re.fullmatch(f"[0-9]{{{_LOOKS_DECIMAL},}}", text):
-        doubt = f"serial {text} looks decimal, and is read as hex"
-        doubts = ((doubt, f"write {int(text):X} if it is decimal, 0x{text} if it is hex"),)
-    return Pattern(text, exact=(number,), doubts=doubts)
+        warning = f"serial {text} looks decimal, and is read as hex"
+        warnings = ((warning, f"write {int(text):X} if it is decimal, 0x{text} if it is hex"),)
+    return Pattern(text, exact=(number,), warnings=warnings)
 
 
 _DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
@@ -482,39 +486,39 @@ def _fixed(parse: Callable[[str], Hashable]) -> Callable[[str], Pattern]:
     return lambda text: Pattern(text, exact=(parse(text),))
 
 
-_TEXT = Kind(_text, _as_is, _text_refused)
-_DN = Kind(_dn, _dn_granted, _dn_refused)
-_IP = Kind(_ip, _ip_value, _ip_value)
-_FINGERPRINT = Kind(_fixed(parse_fingerprint), _as_is, _as_is)
+_TEXT = KeyComparison(_text, _as_is, _text_refused)
+_DN = KeyComparison(_dn, _dn_granted, _dn_refused)
+_IP = KeyComparison(_ip, _ip_value, _ip_value)
+_FINGERPRINT = KeyComparison(_fixed(parse_fingerprint), _as_is, _as_is)
 
-KINDS = {
+KEY_COMPARISONS = {
     "cn": _TEXT,
     "o": _TEXT,
     "ou": _TEXT,
     "dn": _DN,
-    "email": Kind(_email, _email_granted, _email_refused),
-    "dns": Kind(_dns, _dns_granted, _dns_refused),
-    "uri": Kind(_uri, _as_is, _uri_refused),
+    "email": KeyComparison(_email, _email_granted, _email_refused),
+    "dns": KeyComparison(_dns, _dns_granted, _dns_refused),
+    "uri": KeyComparison(_uri, _as_is, _uri_refused),
     "ip": _IP,
-    "upn": Kind(_upn, _as_is, _upn_refused),
+    "upn": KeyComparison(_upn, _as_is, _upn_refused),
     "issuer_cn": _TEXT,
     "issuer_dn": _DN,
-    "serial": Kind(_serial, _as_is, _as_is),
+    "serial": KeyComparison(_serial, _as_is, _as_is),
     "sha256": _FINGERPRINT,
     "spki_sha256": _FINGERPRINT,
-    "eku": Kind(_eku, _as_is, _as_is),
-    "policy_oid": Kind(_oid, _as_is, _as_is),
+    "eku": KeyComparison(_eku, _as_is, _as_is),
+    "policy_oid": KeyComparison(_oid, _as_is, _as_is),
     "client_ip": _IP,
-    "method": Kind(_fixed(check_method), _as_is, _as_is),
+    "method": KeyComparison(_fixed(check_method), _as_is, _as_is),
 }
 """Every key of a rule that takes patterns."""
 
 __all__ = [
-    "KINDS",
-    "Kind",
+    "KEY_COMPARISONS",
+    "ComparedValue",
+    "KeyComparison",
     "Pattern",
     "PatternError",
-    "Reading",
     "check_method",
     "parse_fingerprint",
     "parse_serial",

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from sidecar.core.config.schema import Located, Report, suggest
 from sidecar.core.wire import AuthzRequest
 from sidecar.core.x509.certificate import ClientCert
-from sidecar.core.x509.ecdsa_malleability import twins
+from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 
 from .matching import Predicate
-from .patterns import KINDS, Pattern, Reading
+from .patterns import KEY_COMPARISONS, ComparedValue, Pattern
 from .spec import RuleSpec
 
 
@@ -70,7 +70,7 @@ def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
         return (value,) if value else ()
     assert facts.cert is not None  # see `RuleSet.of_request`
     if key == "sha256" and refusing:
-        return (facts.cert.sha256, *twins(facts.cert))
+        return (facts.cert.sha256, *equivalent_fingerprints(facts.cert))
     found = getattr(facts.cert, _NAMES.get(key, key))
     return found if isinstance(found, tuple) else (found,)
 
@@ -91,13 +91,13 @@ class _KeyTest:
         if not values:
             return self.refusing and self.key in _REQUEST
         wanted = self.key not in _WHOLE or self.refusing  # any value that matches, or none that not
-        read = KINDS[self.key].reader(self.refusing)
+        read = KEY_COMPARISONS[self.key].reader(self.refusing)
         for value in values:
             if self._matches(read(value)) is wanted:
                 return wanted
         return not wanted
 
-    def _matches(self, value: Reading) -> bool:
+    def _matches(self, value: ComparedValue) -> bool:
         if not self.exact.isdisjoint(value.keys):
             return True
         return any(test(text) for test in self.others for text in value.texts)
@@ -215,7 +215,7 @@ class RuleSet:
             if facts.is_unreadable(key):  # on the refusing side each of them matches
                 candidates.update(*by_value.values())
                 continue
-            read = KINDS[key].reader(self._refusing)
+            read = KEY_COMPARISONS[key].reader(self._refusing)
             for value in _values(facts, key, self._refusing):
                 for each in read(value).keys:
                     candidates.update(by_value.get(each, ()))

@@ -33,7 +33,7 @@ from sidecar.core.config.schema import (
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.nginx.locations import SelectorError, parse_location, parse_server_name
 
-from .patterns import KINDS, Pattern, check_method
+from .patterns import KEY_COMPARISONS, Pattern, check_method
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
 MAX_RULE_DEPTH = 16
@@ -149,13 +149,13 @@ class Rule:
         def part(name: Node, value: Node) -> None:
             if name.text in ("from", "until"):
                 moments[name.text] = value
-            if name.text in KINDS:
+            if name.text in KEY_COMPARISONS:
                 tests.append((name.text, _patterns(name.text, value, report)))
             elif name.text in self._parts():
                 attribute = name.text + "_" * (name.text in ("from", "not"))
                 found[attribute] = self._parts()[name.text].read(value, report)
             else:
-                known = {**KINDS, **self._parts()}
+                known = {**KEY_COMPARISONS, **self._parts()}
                 raise report.fail(name, f"unknown key {name.text!r}", suggest(name.text, known))
 
         for name, value in parts:
@@ -187,7 +187,10 @@ def rule_schema() -> dict[str, Any]:
     one: dict[str, Any] = {"type": ["string", "number"]}
     patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
     rules = {"anyOf": [{"$ref": "#/$defs/rule"}, {"type": "array", "minItems": 1}]}
-    parts = {**dict.fromkeys(KINDS, patterns), **dict.fromkeys(("any", "all", "not"), rules)}
+    parts = {
+        **dict.fromkeys(KEY_COMPARISONS, patterns),
+        **dict.fromkeys(("any", "all", "not"), rules),
+    }
     parts |= {"name": one, "roles": patterns, "from": one, "until": one}
     mapping = {"type": "object", "properties": parts, "additionalProperties": False}
     return {"anyOf": [{"type": "string"}, {**mapping, "minProperties": 1}]}
@@ -212,11 +215,11 @@ class NonEmpty:
 
 def _patterns(name: str, node: Node, report: Report) -> tuple[Pattern, ...]:
     """The patterns under one key of a rule; at least one."""
-    parse = KINDS[name].parse
+    parse = KEY_COMPARISONS[name].parse
 
     def one(item: Node) -> Pattern:
         pattern: Pattern = Text(f"a pattern for {name}", check=parse).read(item, report)
-        for message, hint in pattern.doubts:
+        for message, hint in pattern.warnings:
             report.warn(item, f"{name}: {message}", hint)
         return pattern
 

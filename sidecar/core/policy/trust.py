@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.core.bounded import remember
+from sidecar.core.bounded import put_bounded
 from sidecar.core.config.schema import Located
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, brief
@@ -52,7 +52,7 @@ class Trust:
         path = find(cert, now)
         if path is not None:
             until = self.anchors.next_change(now)
-            remember(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
+            put_bounded(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
         return path
 
 

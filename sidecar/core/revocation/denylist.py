@@ -29,7 +29,7 @@ from sidecar.core.policy.patterns import PatternError, parse_fingerprint, parse_
 from sidecar.core.x509.certificate import serial_hex
 
 
-class Status(Enum):
+class RevocationStatus(Enum):
     """What a source knows about a certificate."""
 
     GOOD = "good"
@@ -44,13 +44,17 @@ class Answer(NamedTuple):
     something else by the passing of time alone; `math.inf`: never.
     """
 
-    status: Status
+    status: RevocationStatus
     source: str
     detail: str = ""
     until: float = math.inf
 
 
-KINDS = {"serial": "a serial number", "sha256": "a certificate", "spki_sha256": "a public key"}
+ENTRY_KINDS = {
+    "serial": "a serial number",
+    "sha256": "a certificate",
+    "spki_sha256": "a public key",
+}
 """What an entry may name, and what that is."""
 
 MAX_DIAGNOSTICS = 1000
@@ -58,7 +62,7 @@ MAX_DIAGNOSTICS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DenylistEntry:
     """One line of a denylist.  `until` in seconds since the epoch; from then on it is void."""
 
     kind: str
@@ -73,7 +77,9 @@ class Entry:
         end = "" if self.until == math.inf else f" until {_utc(self.until)}"
         why = f" # {self.comment}" if self.comment else ""
         detail = f"{self.kind} {self.value}{end}{why}"
-        return Answer(Status.REVOKED, f"denylist {self.file}:{self.line}", detail, self.until)
+        return Answer(
+            RevocationStatus.REVOKED, f"denylist {self.file}:{self.line}", detail, self.until
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +87,7 @@ class Denylist:
     """The entries of one file.  For each name only those are kept that could still answer."""
 
     file: str
-    entries: Mapping[tuple[str, int], Entry]
+    entries: Mapping[tuple[str, int], DenylistEntry]
 
     def lookup(self, serial: int, sha256: str, spki_sha256: str, now: float) -> Answer | None:
         """REVOKED, or None: a denylist says nothing good of anyone.  Fingerprints in hex."""
@@ -100,7 +106,7 @@ class Denylist:
 def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, ...]]:
     """Read every line that can be read, and say what is wrong with the others.  Never raises."""
     mistakes: list[Diagnostic] = []
-    entries: dict[tuple[str, int], Entry] = {}
+    entries: dict[tuple[str, int], DenylistEntry] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             entry = _read_line(raw, file, number)
@@ -129,14 +135,14 @@ def joined(older: Denylist, newer: Denylist) -> Denylist:
     return Denylist(newer.file, entries)
 
 
-def _add(entries: dict[tuple[str, int], Entry], entry: Entry) -> None:
+def _add(entries: dict[tuple[str, int], DenylistEntry], entry: DenylistEntry) -> None:
     """Of two entries about the same keep the longer: the other adds nothing."""
     key = (entry.kind, _number(entry.value))
     if key not in entries or entries[key].until < entry.until:
         entries[key] = entry
 
 
-def _read_without_comment(raw: bytes, file: str, number: int) -> Entry | None:
+def _read_without_comment(raw: bytes, file: str, number: int) -> DenylistEntry | None:
     """The entry of a line that only its comment spoils, by being no UTF-8."""
     body, sign, _ = raw.partition(b"#")
     try:
@@ -153,7 +159,7 @@ class _Mistake(Exception):
     """Arguments: column, message, hint."""
 
 
-def _read_line(raw: bytes, file: str, number: int) -> Entry | None:
+def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -163,13 +169,15 @@ def _read_line(raw: bytes, file: str, number: int) -> Entry | None:
     if not words:
         return None
     column, kind = words[0]
-    if kind not in KINDS:
-        raise _Mistake(column, f"unknown kind of entry {kind[:80]!r}", suggest(kind[:80], KINDS))
+    if kind not in ENTRY_KINDS:
+        raise _Mistake(
+            column, f"unknown kind of entry {kind[:80]!r}", suggest(kind[:80], ENTRY_KINDS)
+        )
     if len(words) < 2:
-        hint = f"write {kind} and {KINDS[kind]} in hexadecimal"
+        hint = f"write {kind} and {ENTRY_KINDS[kind]} in hexadecimal"
         raise _Mistake(column, f"{kind} of what?", hint)
     value = _value(kind, *words[1])
-    return Entry(kind, value, _until(words[2:]), _one_line(comment), file, number)
+    return DenylistEntry(kind, value, _until(words[2:]), _one_line(comment), file, number)
 
 
 def _words(text: str) -> Iterator[tuple[int, str]]:
@@ -241,14 +249,14 @@ def format_entry(kind: str, value: str, until: str = "", comment: str = "") -> s
     return f"{line} # {note}" if note else line
 
 
-def one_entry(kind: str, value: str, until: str = "") -> Entry:
+def one_entry(kind: str, value: str, until: str = "") -> DenylistEntry:
     """The entry that `format_entry` would write.  Raises ValueError."""
     entry = _read_line(format_entry(kind, value, until).encode(), "", 1)
     assert entry is not None  # `format_entry` made it
     return entry
 
 
-def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, Entry | Diagnostic | None]]:
+def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, DenylistEntry | Diagnostic | None]]:
     """Every line with its line feed, and what it says: an entry, a mistake, or nothing."""
     for number, raw in enumerate(_lines(data), 1):
         text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
@@ -263,6 +271,6 @@ def _lines(data: bytes) -> list[bytes]:
     return re.findall(rb"[^\n]*\n|[^\n]+\Z", data)
 
 
-def is_same(entry: Entry, other: Entry) -> bool:
+def is_same(entry: DenylistEntry, other: DenylistEntry) -> bool:
     """Whether two entries are about the same."""
     return entry.kind == other.kind and _number(entry.value) == _number(other.value)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from .der import OID, SEQUENCE, Tlv, children, only
 
-Name = tuple[tuple[bytes, ...], ...]
+CanonicalName = tuple[tuple[bytes, ...], ...]
 """Relative names in their order, each with its attributes sorted."""
 
 SET, UTF8, BMP, UNIVERSAL = 0x31, 0x0C, 0x1E, 0x1C
@@ -24,7 +24,7 @@ MAX_NAME = 16384
 
 
 @lru_cache(maxsize=512)
-def canonical_name(der: bytes) -> Name:
+def canonical_name(der: bytes) -> CanonicalName:
     """A DER Name in the form that OpenSSL compares.  Raises ValueError."""
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")

@@ -22,8 +22,8 @@ from cryptography.utils import CryptographyDeprecationWarning
 from sidecar.core.errors import MalformedCertificate, brief
 
 from .der import BIT_STRING, SEQUENCE, is_bits, is_integer, moment, only, slices, value_of, within
-from .extensions import Extensions, read_extensions, split_extension, split_extensions
-from .subject import Name, read_issuer, read_name
+from .extensions import RuleExtensions, read_extensions, split_extension, split_extensions
+from .subject import ParsedName, read_issuer, read_name
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
 # that are negative or zero.  They are compared as numbers, like any other.
@@ -69,8 +69,8 @@ class ClientCert:
     spki: bytes
     extensions: list[bytes]
     version: int
-    subject: Name
-    issuer: Name
+    subject: ParsedName
+    issuer: ParsedName
     cn: tuple[str, ...]
     o: tuple[str, ...]
     ou: tuple[str, ...]
@@ -253,7 +253,9 @@ def _read(der: bytes) -> ClientCert:
     )
 
 
-def _unreadable(subject: Name, issuer: Name, extensions: Extensions) -> frozenset[str]:
+def _unreadable(
+    subject: ParsedName, issuer: ParsedName, extensions: RuleExtensions
+) -> frozenset[str]:
     found = subject.unreadable | extensions.unreadable
     return found | {"issuer_cn"} if "cn" in issuer.unreadable else found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from . import extension_values as ext
-from .canonical_name import Name, canonical_name
+from .canonical_name import CanonicalName, canonical_name
 from .certificate import ClientCert
 from .der import SEQUENCE, children, encode, only
 from .keys import (
@@ -27,7 +27,7 @@ from .keys import (
     subject_public_key_info,
     weakness,
 )
-from .name_constraints import Constraints, Names, names_of, read_constraints
+from .name_constraints import ConstrainedNames, Constraints, names_of, read_constraints
 from .signature import scheme
 
 CLIENT_AUTH = bytes.fromhex("06082b06010505070302")
@@ -52,8 +52,8 @@ MIN_DIGEST = 28
 class Profile:
     """What of a certificate decides about its place in a client's chain."""
 
-    subject: Name
-    issuer: Name
+    subject: CanonicalName
+    issuer: CanonicalName
     is_version_1: bool
     is_ca: bool | None
     path_length: float
@@ -63,7 +63,7 @@ class Profile:
     key_id: bytes | None
     authority: ext.AuthorityKey
     constraints: Constraints | None
-    names: Names
+    names: ConstrainedNames
     foreign: str
     policies: bool
     weak_signature: bool

@@ -20,7 +20,7 @@ from .service_identity import fold_dns
 _HINT = "write it as RFC 4514 does, the last RDN first: CN=alice,O=Example"
 
 
-class Attribute(NamedTuple):
+class ComparedAttribute(NamedTuple):
     """A type (dotted OID) and a value: text, or the DER of what is no string.
 
     `der` is the value's own, and empty where the name was read from text.
@@ -31,7 +31,7 @@ class Attribute(NamedTuple):
     der: bytes = b""
 
 
-Name = tuple[tuple[Attribute, ...], ...]
+ComparedName = tuple[tuple[ComparedAttribute, ...], ...]
 """RDNs in the certificate's order: the first RDN first."""
 
 Key = tuple[tuple[tuple[str, str | bytes], ...], ...]
@@ -51,7 +51,7 @@ def fold_mail(address: str) -> str:
     return local + at + fold_dns(host)
 
 
-def key_of(name: Name, *, refusing: bool = False) -> Key:
+def key_of(name: ComparedName, *, refusing: bool = False) -> Key:
     """Make a name comparable.
 
     With `refusing` text is compared in Unicode's NFC, and OpenSSL's `uid` is RFC 4514's `UID`.
@@ -59,7 +59,7 @@ def key_of(name: Name, *, refusing: bool = False) -> Key:
     return tuple(_sorted([_fold(attribute, refusing) for attribute in rdn]) for rdn in name)
 
 
-def _fold(attribute: Attribute, refusing: bool) -> tuple[str, str | bytes]:
+def _fold(attribute: ComparedAttribute, refusing: bool) -> tuple[str, str | bytes]:
     oid, value, _ = attribute
     if isinstance(value, str):
         if refusing and not value.isascii():
@@ -100,7 +100,7 @@ _ENCODINGS = {
 
 
 @lru_cache(maxsize=128)
-def read_name(der: bytes) -> Name:
+def read_name(der: bytes) -> ComparedName:
     """Read a Name.  Raises ValueError, also for one of more than `MAX_NAME` octets."""
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
@@ -111,9 +111,11 @@ def read_name(der: bytes) -> Name:
     )
 
 
-def _read_attribute(der: bytes, start: int, stop: int) -> Attribute:
+def _read_attribute(der: bytes, start: int, stop: int) -> ComparedAttribute:
     kind, value = children(der, start, stop)
-    return Attribute(_dotted(der[kind.start : kind.stop]), *_value(der[kind.stop : value.stop]))
+    return ComparedAttribute(
+        _dotted(der[kind.start : kind.stop]), *_value(der[kind.stop : value.stop])
+    )
 
 
 def _value(der: bytes) -> tuple[str | bytes, bytes]:
@@ -156,7 +158,7 @@ def as_logged(text: str) -> str:
     return text.replace(r"\x5C", "\\").replace(r"\x22", '"')
 
 
-def parse_name(text: str) -> Name:
+def parse_name(text: str) -> ComparedName:
     r"""Parse a DN: RFC 4514 and 2253, what nginx and OpenSSL print, `/O=Example/CN=alice`.
 
     Raises ValueError: what is wrong, and what to write instead.
@@ -164,8 +166,8 @@ def parse_name(text: str) -> Name:
     text = as_logged(text)
     if text.startswith("/"):
         return _parse_oneline(text)
-    rdns: list[tuple[Attribute, ...]] = []
-    rdn: list[Attribute] = []
+    rdns: list[tuple[ComparedAttribute, ...]] = []
+    rdn: list[ComparedAttribute] = []
     at = 0
     while True:
         attribute, at = _parse_attribute(text, at)
@@ -179,21 +181,21 @@ def parse_name(text: str) -> Name:
         at += 1
 
 
-def _parse_attribute(text: str, at: int) -> tuple[Attribute, int]:
+def _parse_attribute(text: str, at: int) -> tuple[ComparedAttribute, int]:
     found = _TYPE.match(text, at)
     if found is None:
         raise ValueError(f"{text!r} is no DN: no `type=` in {text[at:][:40]!r}", _HINT)
     oid, at = _oid(found[1]), found.end()
     hexadecimal = _HEX.match(text, at)
     if hexadecimal is not None:
-        return Attribute(oid, _from_hex(hexadecimal[1])), hexadecimal.end()
+        return ComparedAttribute(oid, _from_hex(hexadecimal[1])), hexadecimal.end()
     while text[at : at + 1] == " ":
         at += 1
     if text[at : at + 1] == '"':
         value, at = _parse_quoted(text, at + 1)
     else:
         value, at = _parse_value(text, at)
-    return Attribute(oid, _checked(value, text)), at
+    return ComparedAttribute(oid, _checked(value, text)), at
 
 
 def _oid(name: str) -> str:
@@ -251,12 +253,12 @@ def _checked(octets: bytes, text: str) -> str:
     return value
 
 
-def _parse_oneline(text: str) -> Name:
+def _parse_oneline(text: str) -> ComparedName:
     """`/O=Example/CN=alice`, the first RDN first: X509_NAME_oneline, and nginx's legacy form."""
     _, *parts = _ONELINE.split(text)
     if not parts or not _ONELINE.match(text):
         raise ValueError(f"{text!r} is no DN", _HINT)
-    rdns: list[tuple[Attribute, ...]] = []
+    rdns: list[tuple[ComparedAttribute, ...]] = []
     for separator, part in zip(parts[::2], parts[1::2], strict=True):
         kind, _, raw = part.partition("=")
         octets = b""
@@ -266,7 +268,7 @@ def _parse_oneline(text: str) -> Name:
             octets += bytes.fromhex(found[1]) if found[1] else found[2].encode()
             at = found.end()
         value = _checked(octets + raw[at:].encode("utf-8", "surrogatepass"), text)
-        attribute = Attribute(_oid(kind), value)
+        attribute = ComparedAttribute(_oid(kind), value)
         if separator == "+" and rdns:
             rdns[-1] = (*rdns[-1], attribute)
         else:
@@ -279,7 +281,7 @@ def _parse_oneline(text: str) -> Name:
 _SPECIAL = re.compile('[\\\\"+,;<>]|^[# ]| $')
 
 
-def canonical_text(name: Name) -> str:
+def canonical_text(name: ComparedName) -> str:
     r"""Write a name in the one way that globs and regular expressions look at.
 
     RFC 4514, the last RDN first; attributes of one RDN in the order of their OIDs; types by
@@ -303,7 +305,7 @@ def escape_in_hex(character: str) -> str:
     return f"\\{ord(character):02X}"
 
 
-def spellings(name: Name) -> Iterator[str]:
+def spellings(name: ComparedName) -> Iterator[str]:
     """A name as nginx and OpenSSL write it: RFC 2253 with escapes, and in one line twice.
 
     What refuses is asked about these too.  `name` is one that was read from DER.
@@ -326,7 +328,7 @@ def _escape_octets(value: str) -> str:
     return "".join(chr(octet) if octet < 0x80 else f"\\{octet:02X}" for octet in octets)
 
 
-def _rfc2253(attribute: Attribute) -> str:
+def _rfc2253(attribute: ComparedAttribute) -> str:
     oid, value, der = attribute
     if isinstance(value, bytes) or oid not in NAMES:
         return f"{_short(oid)}=#{der.hex().upper()}"
@@ -334,7 +336,7 @@ def _rfc2253(attribute: Attribute) -> str:
     return f"{_short(oid)}={_escape_octets(text)}"
 
 
-def _spaced(attribute: Attribute) -> str:
+def _spaced(attribute: ComparedAttribute) -> str:
     oid, value, der = attribute
     if isinstance(value, bytes):
         return f"{_short(oid)} = #{der.hex().upper()}"
@@ -342,7 +344,7 @@ def _spaced(attribute: Attribute) -> str:
     return f'{_short(oid)} = "{text}"' if _SPECIAL.search(value) else f"{_short(oid)} = {text}"
 
 
-def _oneline(rdn: Iterable[Attribute], *, escape: bool) -> str:
+def _oneline(rdn: Iterable[ComparedAttribute], *, escape: bool) -> str:
     """`/type=value`, as X509_NAME_oneline does since OpenSSL 3 (`escape`) and did before."""
     found = ""
     for oid, _, der in rdn:

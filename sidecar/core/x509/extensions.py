@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sidecar.core.bounded import remember
+from sidecar.core.bounded import put_bounded
 from sidecar.core.errors import MalformedCertificate
 
 from .der import (
@@ -44,7 +44,7 @@ MAX_OIDS = 128
 _Texts = tuple[str, ...]
 
 
-class Extensions(NamedTuple):
+class RuleExtensions(NamedTuple):
     """Alternative names by kind, extended key usages and certificate policies (dotted OIDs)."""
 
     dns: _Texts = ()
@@ -88,7 +88,7 @@ def split_extensions(field: bytes) -> list[bytes]:
     return found
 
 
-def read_extensions(listed: list[bytes]) -> Extensions:
+def read_extensions(listed: list[bytes]) -> RuleExtensions:
     """What rules ask for of these extensions.
 
     Raises ValueError for what isn't DER, and `MalformedCertificate`.
@@ -110,7 +110,7 @@ def read_extensions(listed: list[bytes]) -> Extensions:
             unreadable |= known.unreadable
     if len(oids) != len(listed):
         raise ValueError("an extension is repeated")
-    return Extensions(*names, eku, policies, unreadable)
+    return RuleExtensions(*names, eku, policies, unreadable)
 
 
 def _read(octets: bytes) -> _Known:
@@ -128,7 +128,7 @@ def _read(octets: bytes) -> _Known:
         else:
             known = _Known(oid, policy_oid=policies)
     if oid != _KEY_IDENTIFIER and len(octets) <= _LONGEST:
-        remember(_KNOWN, octets, known, _MOST)
+        put_bounded(_KNOWN, octets, known, _MOST)
     return known
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .canonical_name import Name, attributes, canonical_name, text_of
+from .canonical_name import CanonicalName, attributes, canonical_name, text_of
 from .certificate import ClientCert
 from .extension_values import (
     DIRECTORY,
@@ -42,7 +42,7 @@ _PLAIN_URI = re.compile(
 _PLAIN_BASE = re.compile(rb"[A-Za-z0-9._-]*")
 
 
-class Refused(ValueError):
+class NameNotPermitted(ValueError):
     """A name that an authority's constraints don't let be; the text says which."""
 
 
@@ -72,23 +72,23 @@ def _check_base(base: GeneralName) -> None:
         raise ValueError("a constraint on mail that is neither a host nor an address")
 
 
-class Names(NamedTuple):
+class ConstrainedNames(NamedTuple):
     """What constraints are held against: a certificate's subject and alternative names."""
 
-    subject: Name
+    subject: CanonicalName
     mail: tuple[tuple[int, bytes], ...]
     hosts: tuple[bytes, ...]
     alternative: tuple[GeneralName, ...]
 
 
-def names_of(cert: ClientCert, alternative: list[GeneralName]) -> Names:
+def names_of(cert: ClientCert, alternative: list[GeneralName]) -> ConstrainedNames:
     """The names of a certificate, whose SAN is `alternative`.  Raises ValueError.
 
     `hosts`: CNs that look like a DNS name.
     """
     found = attributes(cert.subject_name)
     cns = [text_of(tag, octets) for oid, tag, octets in found if oid == _COMMON_NAME]
-    return Names(
+    return ConstrainedNames(
         subject=canonical_name(cert.subject_name),
         mail=tuple((tag, octets) for oid, tag, octets in found if oid == _EMAIL_ADDRESS),
         hosts=tuple(cn.encode() for cn in cns if _HOST_LIKE.fullmatch(cn.rstrip("\0"))),
@@ -96,25 +96,28 @@ def names_of(cert: ClientCert, alternative: list[GeneralName]) -> Names:
     )
 
 
-def check_names(names: Names, constraints: Constraints, *, is_leaf: bool) -> None:
-    """Check all names of a certificate against one authority's subtrees.  Raises `Refused`."""
+def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: bool) -> None:
+    """Check all names of a certificate against one authority's subtrees.
+
+    Raises `NameNotPermitted`.
+    """
     asked = list(names.alternative)
     for tag, octets in names.mail:
         if tag != _IA5:
-            raise Refused("an emailAddress in the subject that is no IA5String")
+            raise NameNotPermitted("an emailAddress in the subject that is no IA5String")
         asked.append(GeneralName(MAIL, octets))
     if is_leaf and not any(name.tag == DNS for name in names.alternative):
         asked += [GeneralName(DNS, host) for host in names.hosts]
     count = (len(asked) + 1) * (len(constraints.permitted) + len(constraints.excluded))
     if count > MAX_COMPARISONS:
-        raise Refused("more names than are compared")
+        raise NameNotPermitted("more names than are compared")
     if names.subject:
         _check_directory(names.subject, constraints)
     for name in asked:
         _check(name, constraints)
 
 
-def _check_directory(name: Name, constraints: Constraints) -> None:
+def _check_directory(name: CanonicalName, constraints: Constraints) -> None:
     _decide(
         "its subject",
         [_starts_with(name, base) for base in constraints.permitted if base.tag == DIRECTORY],
@@ -122,16 +125,16 @@ def _check_directory(name: Name, constraints: Constraints) -> None:
     )
 
 
-def _starts_with(name: Name, base: GeneralName) -> bool:
+def _starts_with(name: CanonicalName, base: GeneralName) -> bool:
     wanted = canonical_name(base.octets)
     return name[: len(wanted)] == wanted
 
 
 def _decide(what: str, permitted: list[bool], excluded: list[bool]) -> None:
     if permitted and not any(permitted):
-        raise Refused(f"{what} is in no permitted subtree")
+        raise NameNotPermitted(f"{what} is in no permitted subtree")
     if any(excluded):
-        raise Refused(f"{what} is in an excluded subtree")
+        raise NameNotPermitted(f"{what} is in an excluded subtree")
 
 
 def _check(name: GeneralName, constraints: Constraints) -> None:
@@ -140,17 +143,17 @@ def _check(name: GeneralName, constraints: Constraints) -> None:
     if name.tag == OTHER and name.octets.startswith(_SMTP_UTF8_MAILBOX):
         every = constraints.permitted + constraints.excluded
         if any(base.tag == MAIL for base in every):
-            raise Refused("an SmtpUTF8Mailbox below a constraint on mail")
+            raise NameNotPermitted("an SmtpUTF8Mailbox below a constraint on mail")
     if not permitted and not excluded:
         return
     if name.tag == DIRECTORY:
         _check_directory(canonical_name(name.octets), constraints)
         return
     if name.tag not in _MATCHERS:
-        raise Refused("a kind of name whose constraints are not compared")
+        raise NameNotPermitted("a kind of name whose constraints are not compared")
     lies_in, may_lie_in, form = _MATCHERS[name.tag]
     if form is not None and not form.fullmatch(name.octets):
-        raise Refused(f"the name {name.octets[:80]!r}, which is not plain")
+        raise NameNotPermitted(f"the name {name.octets[:80]!r}, which is not plain")
     _decide(
         f"the name {name.octets[:80]!r}",
         [lies_in(name.octets, base.octets) for base in permitted],

@@ -33,7 +33,7 @@ from .client_purpose import (
 )
 from .der import comparable_name
 from .keys import UnusableKey, public_key, subject_public_key_info
-from .name_constraints import Refused, check_names
+from .name_constraints import NameNotPermitted, check_names
 from .signature import is_signed_by
 
 MAX_DEPTH = 8
@@ -295,6 +295,6 @@ def _names_are_permitted(leaf: Profile, chain: _Chain) -> bool:
             for high in profiles[at + 1 :]:
                 if high.constraints is not None:
                     check_names(low.names, high.constraints, is_leaf=at == 0)
-    except Refused:
+    except NameNotPermitted:
         return False
     return True

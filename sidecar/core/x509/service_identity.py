@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sidecar.core.ip_address import parse_address
+from sidecar.core.ip_address import parse_ip_address
 
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -40,7 +40,7 @@ def san_matches_host(dns: Sequence[str], ips: Sequence[str], host: str) -> bool:
     `host` is as `normalize_host` gives it; an IPv6 address stands in brackets.
     """
     try:
-        address = parse_address(host.removeprefix("[").removesuffix("]"))
+        address = parse_ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         return is_dns_name(host) and any(covers(name, host) for name in dns)
     return any(_is_address(ip, address) for ip in ips)
@@ -48,6 +48,6 @@ def san_matches_host(dns: Sequence[str], ips: Sequence[str], host: str) -> bool:
 
 def _is_address(text: str, address: object) -> bool:
     try:
-        return parse_address(text) == address
+        return parse_ip_address(text) == address
     except ValueError:
         return False

@@ -19,7 +19,7 @@ from .der import BIT_STRING, SEQUENCE, UTC_TIME, encode, only, slices, value_of
 Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None
 
 
-class Signed(Protocol):
+class HasSignature(Protocol):
     """A certificate or a CRL, read."""
 
     @property
@@ -27,7 +27,7 @@ class Signed(Protocol):
         """The signature's octets."""
 
 
-class Parts(NamedTuple):
+class SignedParts(NamedTuple):
     """A Certificate or a CertificateList, DER: its `tbs…` part, its algorithm, its first fields."""
 
     signed: bytes
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
     fields: list[bytes]
 
 
-def take_apart(der: bytes, most: int = 3) -> Parts:
+def take_apart(der: bytes, most: int = 3) -> SignedParts:
     """What a signature is over, by which algorithm, and the first fields of that.
 
     Raises ValueError where the DER is broken, or where the algorithm within isn't the one without
@@ -49,10 +49,10 @@ def take_apart(der: bytes, most: int = 3) -> Parts:
             break
     if within != algorithm:
         raise ValueError("the signature algorithms within and without differ")
-    return Parts(signed, algorithm, fields)
+    return SignedParts(signed, algorithm, fields)
 
 
-def is_signed_by(key: object, signed: bytes, algorithm: bytes, value: Signed) -> bool:
+def is_signed_by(key: object, signed: bytes, algorithm: bytes, value: HasSignature) -> bool:
     """Whether the key made the signature: RSA (v1.5, PSS), ECDSA, Ed25519, Ed448, ML-DSA.
 
     `signed` and `algorithm` are what `take_apart` found in the value's DER.

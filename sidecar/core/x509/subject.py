@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from sidecar.core.bounded import remember
+from sidecar.core.bounded import put_bounded
 from sidecar.core.errors import MalformedCertificate
 
 from .der import (
@@ -29,7 +29,7 @@ MAX_ATTRIBUTES = 128
 """Most attributes of one name."""
 
 
-class Attribute(NamedTuple):
+class NameAttribute(NamedTuple):
     """One AttributeTypeAndValue: `CN`, `alice`, `CN=alice`.
 
     `type` is a short name of `TYPES`, or a dotted OID.  `value` is None where the value is no
@@ -41,7 +41,7 @@ class Attribute(NamedTuple):
     text: str
 
 
-class Name(NamedTuple):
+class ParsedName(NamedTuple):
     """Values by type, in their order, and the DN as RFC 4514 writes it (last RDN first).
 
     `unreadable` are the kinds of `cn`, `o` and `ou` of which a value is no string.
@@ -51,7 +51,7 @@ class Name(NamedTuple):
     o: tuple[str, ...]
     ou: tuple[str, ...]
     dn: str
-    rdns: tuple[tuple[Attribute, ...], ...]
+    rdns: tuple[tuple[NameAttribute, ...], ...]
     unreadable: frozenset[str]
 
 
@@ -70,21 +70,21 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MOST = 1000
 """Names kept of a kind; strangers make as many as they like."""
 
-_ISSUERS: dict[bytes, Name] = {}
+_ISSUERS: dict[bytes, ParsedName] = {}
 """Issuers' names by their DER, as there are few."""
 
 
-def read_issuer(der: bytes) -> Name:
+def read_issuer(der: bytes) -> ParsedName:
     """As `read_name`, remembered."""
     name = _ISSUERS.get(der)
     if name is None:
         name = read_name(der)
         if len(der) < 1000:
-            remember(_ISSUERS, der, name, _MOST)
+            put_bounded(_ISSUERS, der, name, _MOST)
     return name
 
 
-def read_name(der: bytes) -> Name:
+def read_name(der: bytes) -> ParsedName:
     """Read a Name.  Raises ValueError for what isn't DER, and `MalformedCertificate`."""
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
@@ -100,14 +100,14 @@ def read_name(der: bytes) -> Name:
     return _name(tuple(rdns))
 
 
-def _name(rdns: tuple[tuple[Attribute, ...], ...]) -> Name:
+def _name(rdns: tuple[tuple[NameAttribute, ...], ...]) -> ParsedName:
     flat = [attribute for rdn in rdns for attribute in rdn]
     if len(flat) == len(rdns):
         text = ",".join([a.text for a in reversed(flat)])
     else:
         text = ",".join(["+".join([a.text for a in rdn]) for rdn in reversed(rdns)])
     unreadable = [a.type.lower() for a in flat if a.value is None and a.type in _ASKED]
-    return Name(
+    return ParsedName(
         tuple([a.value for a in flat if a.type == "CN" and a.value is not None]),
         tuple([a.value for a in flat if a.type == "O" and a.value is not None]),
         tuple([a.value for a in flat if a.type == "OU" and a.value is not None]),
@@ -139,17 +139,17 @@ TYPES = {
 }
 """Attribute types by the octets of their OID."""
 
-_SHARED: dict[bytes, Attribute] = {}
+_SHARED: dict[bytes, NameAttribute] = {}
 """RDNs of one attribute that many share, by their DER: all types but those that name one person."""
 _LONGEST = 0x80
 _OWN = {"CN", "UID", "emailAddress", "serialNumber", "SN", "GN"}
 
 
-def _read_relative(octets: bytes) -> tuple[Attribute, ...]:
+def _read_relative(octets: bytes) -> tuple[NameAttribute, ...]:
     """SET OF SEQUENCE { OID, ANY }."""
     rdn = tuple([_read_attribute(*each) for each in _split(octets)])
     if len(rdn) == 1 and len(octets) <= _LONGEST and rdn[0].type not in _OWN:
-        remember(_SHARED, octets, rdn[0], _MOST)
+        put_bounded(_SHARED, octets, rdn[0], _MOST)
     return rdn
 
 
@@ -172,17 +172,17 @@ def _split(octets: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _read_attribute(oid: bytes, value: bytes) -> Attribute:
+def _read_attribute(oid: bytes, value: bytes) -> NameAttribute:
     kind = TYPES.get(oid) or dotted(oid)
     text = string(value[0], value[value_of(value, 0) :]) if value[0] != VISIBLE_STRING else None
     if text is None:
         bits = value[0] != BIT_STRING or is_bits(value[value_of(value, 0) :])
         if value[0] not in _NO_STRINGS or not bits:
             raise ValueError(f"a value of {kind} is none that a name can have")
-        return Attribute(kind, None, f"{kind}=#{value.hex().upper()}")
+        return NameAttribute(kind, None, f"{kind}=#{value.hex().upper()}")
     if _SPECIAL.search(text):
-        return Attribute(kind, clean(text), f"{kind}={_escape(text)}")
-    return Attribute(kind, text, f"{kind}={text}")
+        return NameAttribute(kind, clean(text), f"{kind}={_escape(text)}")
+    return NameAttribute(kind, text, f"{kind}={text}")
 
 
 _NO_STRINGS = bytes((BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29))

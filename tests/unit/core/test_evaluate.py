@@ -15,7 +15,7 @@ from pki import CA, SERVER_AUTH, now
 from sidecar.core.decision import Decision, Reason, Step
 from sidecar.core.evaluate import STEPS, evaluate
 from sidecar.core.policy.compile import Policy
-from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import OcspAnswer, ocsp_key
 
 staff = CA("Staff")
@@ -283,15 +283,15 @@ def test_no_decision_without_a_policy_location_by_uri() -> None:
 @pytest.mark.parametrize(
     ("status", "since", "until", "reason"),
     [
-        (Status.GOOD, -10.0, 10.0, Reason.ALLOWED),
-        (Status.GOOD, 1.0, 10.0, Reason.REVOCATION_UNKNOWN),
-        (Status.GOOD, -10.0, 0.0, Reason.REVOCATION_UNKNOWN),
-        (Status.REVOKED, 1.0, 10.0, Reason.REVOKED),
-        (Status.REVOKED, -10.0, 0.0, Reason.REVOKED),
+        (RevocationStatus.GOOD, -10.0, 10.0, Reason.ALLOWED),
+        (RevocationStatus.GOOD, 1.0, 10.0, Reason.REVOCATION_UNKNOWN),
+        (RevocationStatus.GOOD, -10.0, 0.0, Reason.REVOCATION_UNKNOWN),
+        (RevocationStatus.REVOKED, 1.0, 10.0, Reason.REVOKED),
+        (RevocationStatus.REVOKED, -10.0, 0.0, Reason.REVOKED),
     ],
 )
 def test_an_ocsp_answer_is_good_only_between_its_times(
-    status: Status, since: float, until: float, reason: Reason
+    status: RevocationStatus, since: float, until: float, reason: Reason
 ) -> None:
     """Before and after them `good` is worth nothing; `revoked` revokes all the same."""
     ca = CA("Staff")

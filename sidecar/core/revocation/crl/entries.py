@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import NamedTuple
 from zlib import crc32
 
-from sidecar.core.bounded import remember
+from sidecar.core.bounded import put_bounded
 from sidecar.core.x509.der import (
     GENERALIZED_TIME,
     INTEGER,
@@ -26,7 +26,7 @@ from sidecar.core.x509.der import (
     tlv,
 )
 
-from .entry_extensions import Extensions, read_extensions
+from .entry_extensions import EntryExtensions, read_extensions
 
 HOLD, REMOVE = 6, 8
 
@@ -48,7 +48,7 @@ REASONS = (
 _EPOCH = date(1970, 1, 1)
 
 
-class Entry(NamedTuple):
+class CrlEntry(NamedTuple):
     """What a CRL says about one serial number: the day, counted from 1970, and the reason."""
 
     day: int
@@ -64,7 +64,7 @@ _BOUNDS = struct.Struct("<II")
 _WIDEST = 20
 _TOO_LARGE = 1 << 8 * _WIDEST
 _PER_BUCKET = 8
-_MEMO = 65536
+_MAX_CACHED = 65536
 _LEAST, _STRETCH = 0x82 + 2, 65536
 """Octets of entries that are read by columns: at least, and at most in one go."""
 
@@ -85,7 +85,7 @@ class Table:
     data: bytes
     starts: bytes
 
-    def find(self, number: int) -> Entry | None:
+    def find(self, number: int) -> CrlEntry | None:
         """The entry of a key; of several, one that revokes."""
         try:
             key = number.to_bytes(self.width, "big")
@@ -97,7 +97,7 @@ class Table:
         at = self.data.find(key, start, stop)
         while at >= 0:
             if (at - start) % (width + _TAIL.size) == 0:
-                found = Entry(*_TAIL.unpack_from(self.data, at + width))
+                found = CrlEntry(*_TAIL.unpack_from(self.data, at + width))
                 if found.reason != REMOVE:
                     break
             at = self.data.find(key, at + 1, stop)
@@ -150,7 +150,7 @@ class Entries:
     count: int = 0
     unusable: str = ""
 
-    def find(self, issuer: bytes, serial: int) -> Entry | None:
+    def find(self, issuer: bytes, serial: int) -> CrlEntry | None:
         """What is said about the certificate with this issuer and serial number."""
         if issuer == self.issuer and 0 <= serial < _TOO_LARGE:
             return self.own.find(serial)
@@ -259,7 +259,7 @@ class _Reader:
             return []
         run = list(struct.iter_unpack(f"4x{octets}s8s7x{rest}s", data[at:stop]))
         for day in {day for _, day, _ in run} - days.keys():
-            remember(days, day, _day_number(day[2:]).to_bytes(2, "big"), _MEMO)
+            put_bounded(days, day, _day_number(day[2:]).to_bytes(2, "big"), _MAX_CACHED)
         try:
             return [n.rjust(_WIDEST, b"\0") + days[day] + said[tail] for n, day, tail in run]
         except KeyError:  # extensions that weren't seen yet
@@ -307,9 +307,9 @@ class _Reader:
         if tag != SEQUENCE or serial.tag != INTEGER or len(rest) > 1:
             raise ValueError(f"the CRL entry at octet {at} is broken")
         octets = data[time.stop : stop]
-        said = read_extensions(octets, self.indirect) if octets else Extensions()
+        said = read_extensions(octets, self.indirect) if octets else EntryExtensions()
         if not said.unusable and said.issuer is None:
-            remember(self._said, octets, bytes([said.reason]), _MEMO)
+            put_bounded(self._said, octets, bytes([said.reason]), _MAX_CACHED)
         if said.issuer is not None:
             self._turn_to(said.issuer)
         self.unusable = said.unusable
@@ -333,7 +333,7 @@ class _Reader:
         text = self.data[time.start : time.stop]
         if time.tag == UTC_TIME and len(text) == 13:
             day = _day_number(text[:6]).to_bytes(2, "big")
-            remember(self._days, self.data[time.start - 2 : time.start + 6], day, _MEMO)
+            put_bounded(self._days, self.data[time.start - 2 : time.start + 6], day, _MAX_CACHED)
         elif time.tag == GENERALIZED_TIME:
             day = _day_number(text[:8]).to_bytes(2, "big")  # rare: after 2049
         else:

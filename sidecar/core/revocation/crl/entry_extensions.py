@@ -22,7 +22,7 @@ _DIRECTORY_NAME = 0xA4
 
 
 @dataclass(frozen=True, slots=True)
-class Extensions:
+class EntryExtensions:
     """What an entry's extensions say.  `issuer`: a comparable name, where it changes."""
 
     reason: int = 0
@@ -30,26 +30,26 @@ class Extensions:
     unusable: str = ""
 
 
-def read_extensions(octets: bytes, indirect: bool) -> Extensions:
+def read_extensions(octets: bytes, indirect: bool) -> EntryExtensions:
     """crlEntryExtensions (RFC 5280, 5.3).  Raises ValueError where the DER is broken."""
     reason, issuer = 0, None
     seen = set()
     for extension in children(octets, *only(octets, SEQUENCE)[1:]):
         oid, critical, value = _read_extension(octets, extension.start, extension.stop)
         if oid in seen:
-            return Extensions(unusable="an entry has the same extension twice")
+            return EntryExtensions(unusable="an entry has the same extension twice")
         seen.add(oid)
         if oid == _REASON_CODE:
             reason = _reason(value)
         elif oid == _CERTIFICATE_ISSUER:
             if not indirect:
-                return Extensions(unusable="certificateIssuer in a CRL that is not indirect")
+                return EntryExtensions(unusable="certificateIssuer in a CRL that is not indirect")
             issuer = _directory_name(value)
             if issuer is None:
-                return Extensions(unusable="a certificateIssuer is no directoryName")
+                return EntryExtensions(unusable="a certificateIssuer is no directoryName")
         elif critical and oid != _INVALIDITY_DATE:
-            return Extensions(unusable=f"unknown critical entry extension {_dotted(oid)}")
-    return Extensions(reason, issuer)
+            return EntryExtensions(unusable=f"unknown critical entry extension {_dotted(oid)}")
+    return EntryExtensions(reason, issuer)
 
 
 def _read_extension(octets: bytes, start: int, stop: int) -> tuple[bytes, bool, bytes]:

@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from sidecar.core.bounded import remember
-from sidecar.core.revocation.denylist import Answer, Status
+from sidecar.core.bounded import put_bounded
+from sidecar.core.revocation.denylist import Answer, RevocationStatus
 
-from .entries import HOLD, REMOVE, Entry
+from .entries import HOLD, REMOVE, CrlEntry
 from .parse import (
     Crl,
     CrlError,
@@ -74,7 +74,7 @@ class _Listed(NamedTuple):
     """A CRL lists the certificate."""
 
     crl: Crl
-    entry: Entry
+    entry: CrlEntry
 
 
 class _Fresh(NamedTuple):
@@ -86,7 +86,7 @@ class _Fresh(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Clock:
+class _FreshnessRule:
     """How far clocks may differ, and how long a CRL serves on, in seconds."""
 
     tolerance: float
@@ -113,7 +113,7 @@ class _Group:
     `any` is one of them, for what they share.  Without `clears` they only revoke.
     """
 
-    clock: _Clock
+    clock: _FreshnessRule
     any: Crl
     clears: bool = True
     complete: list[Crl] = field(default_factory=list)
@@ -206,7 +206,7 @@ def _stale(crl: Crl) -> str:
     return "it has no nextUpdate" if crl.next_update is None else "its nextUpdate has passed"
 
 
-class _Standing(NamedTuple):
+class _SignerStanding(NamedTuple):
     """Whether a group's revocations count, and what keeps its silence from counting as GOOD."""
 
     revokes: bool
@@ -229,10 +229,12 @@ class _Findings:
     def answer(self, nothing: str) -> Answer:
         """UNKNOWN, and why."""
         if not self.notes:
-            return Answer(Status.UNKNOWN, "crl", nothing, self.retry)
+            return Answer(RevocationStatus.UNKNOWN, "crl", nothing, self.retry)
         source, why = self.notes[0]
         more = [f"{s}: {w}" for s, w in self.notes[1:4]]
-        return Answer(Status.UNKNOWN, f"crl {source}", "; ".join([why, *more]), self.retry)
+        return Answer(
+            RevocationStatus.UNKNOWN, f"crl {source}", "; ".join([why, *more]), self.retry
+        )
 
 
 _REMEMBERED = 1024
@@ -254,7 +256,7 @@ class CrlIndex:
         whole_chain: bool = False,
         revoking: Sequence[Crl] = (),
     ) -> None:
-        self._clock = _Clock(tolerance, grace)
+        self._clock = _FreshnessRule(tolerance, grace)
         self._whole_chain = whole_chain
         self._unusable: dict[bytes, list[Crl]] = {}
         groups: dict[tuple[bytes, str, bytes], _Group] = {}
@@ -327,7 +329,7 @@ class CrlIndex:
         crl, detail = listed.crl, str(listed.entry)
         if not self._clock.fresh_until(crl, now):
             detail += ", by a CRL that is not in force now"
-        return Answer(Status.REVOKED, f"crl {crl.source}", detail)
+        return Answer(RevocationStatus.REVOKED, f"crl {crl.source}", detail)
 
     def _cleared(
         self,
@@ -353,7 +355,9 @@ class CrlIndex:
             until = min(until, fresh.until, ends)
             sources.append(fresh.source)
             if reasons == ALL_REASONS:
-                return Answer(Status.GOOD, f"crl {', '.join(sources)}", "not listed", until)
+                return Answer(
+                    RevocationStatus.GOOD, f"crl {', '.join(sources)}", "not listed", until
+                )
         if reasons:
             found.add(", ".join(sources), "it covers some reasons only")
         return None
@@ -381,41 +385,47 @@ class CrlIndex:
 
     # -- whether a CRL's signer may speak
 
-    def _standing(self, crl: Crl, key: bytes, now: float, asking: frozenset[bytes]) -> _Standing:
+    def _standing(
+        self, crl: Crl, key: bytes, now: float, asking: frozenset[bytes]
+    ) -> _SignerStanding:
         """Whether a CRL may speak of what the holder of `key` (a SHA-256) issued."""
         if key == crl.signer_key:
-            return _Standing(True, "")
+            return _SignerStanding(True, "")
         if key not in crl.speaks_for:
-            return _Standing(
+            return _SignerStanding(
                 False, "its signer is not under the anchor of the certificate's issuer"
             )
         # Any way to an anchor will do; without a sound one, the best of them says what it lacks.
         standings = [self._signer_standing(s, now, asking) for s in crl.signers]
         standings.sort(key=lambda s: (s.why != "", not s.revokes))
-        return standings[0] if standings else _Standing(False, "its signer leads to no anchor")
+        return (
+            standings[0] if standings else _SignerStanding(False, "its signer leads to no anchor")
+        )
 
-    def _signer_standing(self, signer: Signer, now: float, asking: frozenset[bytes]) -> _Standing:
-        status, until = Status.UNKNOWN, math.inf
+    def _signer_standing(
+        self, signer: Signer, now: float, asking: frozenset[bytes]
+    ) -> _SignerStanding:
+        status, until = RevocationStatus.UNKNOWN, math.inf
         if not signer.issuer:
-            status = Status.GOOD
+            status = RevocationStatus.GOOD
         elif signer.cert not in asking:
             facts, issuer = crl_facts(self._cert(signer.cert)), self._cert(signer.issuer)
             answer = self._status(facts, issuer, now, asking | {signer.cert})
             status, until = answer.status, answer.until
-        if status is Status.REVOKED:
-            return _Standing(False, "its signer's certificate is revoked")
-        if status is Status.UNKNOWN and self._whole_chain:
-            return _Standing(True, "whether its signer's certificate is revoked is unknown")
+        if status is RevocationStatus.REVOKED:
+            return _SignerStanding(False, "its signer's certificate is revoked")
+        if status is RevocationStatus.UNKNOWN and self._whole_chain:
+            return _SignerStanding(True, "whether its signer's certificate is revoked is unknown")
         for start, stop in signer.valid:
             if start <= now < stop:
-                return _Standing(True, "", min(stop, until))
-        return _Standing(True, "its signer's certificate is not valid now")
+                return _SignerStanding(True, "", min(stop, until))
+        return _SignerStanding(True, "its signer's certificate is not valid now")
 
     def _key(self, cert: x509.Certificate) -> bytes:
         known = self._keys.get(id(cert))
         if known is None:
             known = (cert, key_digest(cert))
-            remember(self._keys, id(cert), known, _REMEMBERED)
+            put_bounded(self._keys, id(cert), known, _REMEMBERED)
         return known[1]
 
     def _cert(self, der: bytes) -> x509.Certificate:

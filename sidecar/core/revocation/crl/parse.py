@@ -25,9 +25,9 @@ from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief, printable
 from sidecar.core.x509.der import comparable_name
-from sidecar.core.x509.signature import Parts, is_signed_by, take_apart
+from sidecar.core.x509.signature import SignedParts, is_signed_by, take_apart
 
-from .entries import NO_ENTRIES, Entries, Entry, read_entries
+from .entries import NO_ENTRIES, CrlEntry, Entries, read_entries
 from .scope import EVERYTHING, Authorities, Authority, Scope, Signer, read_scope
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -70,7 +70,7 @@ class Crl:
         """How many certificates it lists."""
         return self.entries.count
 
-    def find(self, issuer: bytes, serial: int) -> Entry | None:
+    def find(self, issuer: bytes, serial: int) -> CrlEntry | None:
         """What it says about the certificate with this issuer and serial number."""
         return self.entries.find(issuer, serial)
 
@@ -185,14 +185,14 @@ _PROCESSED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class _Extensions:
+class _CrlExtensions:
     number: int | None
     delta_base: int | None
     scope: Scope
     unusable: str
 
 
-def _read_extensions(crl: x509.CertificateRevocationList) -> _Extensions:
+def _read_extensions(crl: x509.CertificateRevocationList) -> _CrlExtensions:
     """The CRL's extensions (RFC 5280, 5.2).  Raises what the parser raises."""
     values = {type(extension.value): extension.value for extension in crl.extensions}
     number = values.get(x509.CRLNumber)
@@ -206,7 +206,7 @@ def _read_extensions(crl: x509.CertificateRevocationList) -> _Extensions:
     unusable = f"unknown critical extension {unknown[0]}" if unknown else ""
     if delta is not None and number is None:
         unusable = unusable or "a delta CRL without a number"
-    return _Extensions(
+    return _CrlExtensions(
         number=_in_bounds(number.crl_number) if isinstance(number, x509.CRLNumber) else None,
         delta_base=delta.crl_number if isinstance(delta, x509.DeltaCRLIndicator) else None,
         scope=read_scope(point, crl.issuer)
@@ -233,7 +233,7 @@ class _Signed(NamedTuple):
 
 
 def _verify(
-    crl: x509.CertificateRevocationList, parts: Parts, issuer: bytes, known: Authorities
+    crl: x509.CertificateRevocationList, parts: SignedParts, issuer: bytes, known: Authorities
 ) -> _Signed:
     """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
     name = crl.issuer.rfc4514_string()

@@ -63,7 +63,7 @@ EVERYTHING = Scope()
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class DistributionPoint:
     """A distribution point of a certificate, all names comparable.  `issuers`: its cRLIssuer."""
 
     names: frozenset[bytes]
@@ -80,11 +80,11 @@ class CertFacts:
         self.cert = cert
         self.serial = cert.serial
         self.issuer = comparable_name(cert.issuer_name)
-        self._points: tuple[Point, ...] | None = None
+        self._points: tuple[DistributionPoint, ...] | None = None
         self._is_ca: bool | None = None
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[DistributionPoint, ...]:
         """Its own distribution points; none where they can't be read."""
         if self._points is None:
             self._points = _points(self.cert)
@@ -106,7 +106,7 @@ def crl_facts(cert: x509.Certificate | ClientCert) -> CertFacts:
     return CertFacts(cert)
 
 
-def covered(scope: Scope, crl_issuer: bytes, point: Point, facts: CertFacts) -> int:
+def covered(scope: Scope, crl_issuer: bytes, point: DistributionPoint, facts: CertFacts) -> int:
     """The reasons for which a CRL with this scope answers about a certificate's point.
 
     RFC 5280, 6.3.3 (b) and (d).  0: it does not speak about it.
@@ -132,9 +132,9 @@ def _is_meant(scope: Scope, facts: CertFacts) -> bool:
         return False
 
 
-def implied_point(issuer: bytes) -> Point:
+def implied_point(issuer: bytes) -> DistributionPoint:
     """The point that every certificate has: its issuer's name (RFC 5280, 6.3.3, at the end)."""
-    return Point(frozenset({_directory(issuer)}))
+    return DistributionPoint(frozenset({_directory(issuer)}))
 
 
 def read_scope(found: x509.IssuingDistributionPoint, issuer: x509.Name) -> Scope:
@@ -155,7 +155,7 @@ def read_scope(found: x509.IssuingDistributionPoint, issuer: x509.Name) -> Scope
 _POINTS = bytes.fromhex("551d1f")
 
 
-def _points(cert: ClientCert) -> tuple[Point, ...]:
+def _points(cert: ClientCert) -> tuple[DistributionPoint, ...]:
     """A certificate's cRLDistributionPoints, read by themselves: nothing else can spoil them."""
     try:
         found = [octets for octets in cert.extensions if split_extension(octets)[0] == _POINTS]
@@ -166,12 +166,12 @@ def _points(cert: ClientCert) -> tuple[Point, ...]:
         return ()
 
 
-def _point(point: x509.DistributionPoint, issuer: x509.Name) -> Point:
+def _point(point: x509.DistributionPoint, issuer: x509.Name) -> DistributionPoint:
     directories = [n.value for n in point.crl_issuer or () if isinstance(n, x509.DirectoryName)]
     if point.crl_issuer and len(directories) != len(point.crl_issuer):
         raise ValueError("a cRLIssuer is no directoryName")
     base = directories[0] if directories else issuer
-    return Point(
+    return DistributionPoint(
         names=_names(point.full_name, point.relative_name, base),
         issuers=frozenset(comparable_name(name.public_bytes()) for name in directories),
         reasons=_mask(point.reasons),

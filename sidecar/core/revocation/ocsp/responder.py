@@ -37,16 +37,16 @@ _RESPONDER_EXTENSIONS = frozenset(
 )
 
 
-class Refused(Exception):
+class ResponseRefused(Exception):
     """The response proves nothing; the argument says why."""
 
 
 def signer_of(
-    response: ocsp.OCSPResponse, signed: Signed, issuer: x509.Certificate, now: float
+    response: ocsp.OCSPResponse, signed: SignedResponse, issuer: x509.Certificate, now: float
 ) -> x509.Certificate | None:
     """The delegated responder whose signature it is; None if the issuer signed itself.
 
-    Raises `Refused`.  The delegate's own revocation is not asked about here.
+    Raises `ResponseRefused`.  The delegate's own revocation is not asked about here.
     """
     if _is_responder(response, issuer):
         _check_signature(signed, issuer)
@@ -58,9 +58,9 @@ def signer_of(
                 _check_delegate(candidate, issuer, now)
                 _check_signature(signed, candidate)
                 return candidate
-            except Refused as refused:
+            except ResponseRefused as refused:
                 why = str(refused)
-    raise Refused(why)
+    raise ResponseRefused(why)
 
 
 def _is_responder(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
@@ -74,16 +74,18 @@ def _is_responder(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool
 def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: float) -> None:
     """RFC 6960, 4.2.2.2: OCSPSigning, issued directly by the authority, and valid now."""
     if not _issued(delegate, issuer):
-        raise Refused("the responder's certificate is not issued by the certificate's issuer")
+        raise ResponseRefused(
+            "the responder's certificate is not issued by the certificate's issuer"
+        )
     if not _has_ocsp_signing(delegate):
-        raise Refused("the responder's certificate is not for OCSPSigning")
+        raise ResponseRefused("the responder's certificate is not for OCSPSigning")
     start, stop = window(delegate)
     if not start <= now < stop:
-        raise Refused("the responder's certificate is not valid now")
+        raise ResponseRefused("the responder's certificate is not valid now")
     if not _may_sign(delegate):
-        raise Refused("the responder's keyUsage does not allow signing")
+        raise ResponseRefused("the responder's keyUsage does not allow signing")
     if any(e.critical and e.oid not in _RESPONDER_EXTENSIONS for e in delegate.extensions):
-        raise Refused("the responder's certificate has an unknown critical extension")
+        raise ResponseRefused("the responder's certificate has an unknown critical extension")
 
 
 def window(cert: x509.Certificate) -> tuple[float, float]:
@@ -124,15 +126,15 @@ def _may_sign(cert: x509.Certificate) -> bool:
     return usage.digital_signature or usage.content_commitment
 
 
-def _check_signature(signed: Signed, signer: x509.Certificate) -> None:
+def _check_signature(signed: SignedResponse, signer: x509.Certificate) -> None:
     try:
         key, how = signer.public_key(), scheme(signed.algorithm)
     except (UnsupportedAlgorithm, ValueError, TypeError) as error:
-        raise Refused(f"the signature is not understood: {brief(error)}") from None
+        raise ResponseRefused(f"the signature is not understood: {brief(error)}") from None
     if not _is_strong(how):
-        raise Refused("the signature is not understood: its hash is not one of SHA-2")
+        raise ResponseRefused("the signature is not understood: its hash is not one of SHA-2")
     if not is_signed_by(key, signed.data, signed.algorithm, signed):
-        raise Refused("the signature is wrong")
+        raise ResponseRefused("the signature is wrong")
 
 
 def _is_strong(how: Scheme) -> bool:
@@ -143,7 +145,7 @@ def _is_strong(how: Scheme) -> bool:
     return all(isinstance(hashing, _SIGNATURE_HASHES) for hashing in found)
 
 
-class Signed(NamedTuple):
+class SignedResponse(NamedTuple):
     """The parts of a BasicOCSPResponse (RFC 6960, 4.2.1), DER: ResponseData, how it is signed."""
 
     data: bytes
@@ -151,7 +153,7 @@ class Signed(NamedTuple):
     signature: bytes
 
 
-def signed_part(der: bytes) -> Signed:
+def signed_part(der: bytes) -> SignedResponse:
     """What of an OCSPResponse is signed, octet by octet as it came.  Raises ValueError."""
     outer = only(der, SEQUENCE)
     _, explicit = slices(der, outer.start, outer.stop)
@@ -164,7 +166,7 @@ def signed_part(der: bytes) -> Signed:
     value = bits[value_of(bits, 0) :]
     if value[:1] != b"\0" or len(algorithm) > _MAX_ALGORITHM:
         raise ValueError("the signature is no whole number of octets, or its algorithm is too long")
-    return Signed(data, algorithm, value[1:])
+    return SignedResponse(data, algorithm, value[1:])
 
 
 _BASIC = bytes.fromhex("06092b0601050507300101")

@@ -35,10 +35,10 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief
-from sidecar.core.revocation.denylist import Status
+from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.x509.der import BOOLEAN, SEQUENCE, Tlv, children, only
 
-from .responder import Refused, has_extension, signed_part, signer_of, window
+from .responder import ResponseRefused, has_extension, signed_part, signer_of, window
 
 DEFAULT_LIFETIME = 60.0
 """Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
@@ -83,7 +83,7 @@ class OcspAnswer:
     new answer should be there by `next_update`.
     """
 
-    status: Status
+    status: RevocationStatus
     detail: str = ""
     this_update: float = 0.0
     next_update: float = 0.0
@@ -127,10 +127,10 @@ def verify_response(
     """
     try:
         return _verify(der, cert, issuer, now, tolerance, nonce, require_nonce)
-    except Refused as refused:
-        return OcspAnswer(Status.UNKNOWN, str(refused))
+    except ResponseRefused as refused:
+        return OcspAnswer(RevocationStatus.UNKNOWN, str(refused))
     except Exception as error:  # noqa: BLE001 - parsers raise many classes on hostile bytes
-        return OcspAnswer(Status.UNKNOWN, f"not understood: {brief(error)}")
+        return OcspAnswer(RevocationStatus.UNKNOWN, f"not understood: {brief(error)}")
 
 
 def _verify(
@@ -142,7 +142,10 @@ def _verify(
     nonce: bytes | None,
     require_nonce: bool,
 ) -> OcspAnswer:
-    """The checks of RFC 6960, section 3.2, in order.  Raises `Refused` and parsers' errors."""
+    """Run the checks of RFC 6960, section 3.2, in order.
+
+    Raises `ResponseRefused` and the parsers' errors.
+    """
     response = _load(der)
     signed = signed_part(der)
     found = _singles_for(response, signed.data, cert, issuer)
@@ -170,7 +173,7 @@ def _verify(
     return _together(answers)
 
 
-_WORST_FIRST = (Status.REVOKED, Status.UNKNOWN, Status.GOOD)
+_WORST_FIRST = (RevocationStatus.REVOKED, RevocationStatus.UNKNOWN, RevocationStatus.GOOD)
 
 
 def _together(answers: list[OcspAnswer]) -> OcspAnswer:
@@ -187,10 +190,10 @@ def _together(answers: list[OcspAnswer]) -> OcspAnswer:
 
 def _load(der: bytes) -> ocsp.OCSPResponse:
     if len(der) > MAX_RESPONSE:
-        raise Refused(f"longer than {MAX_RESPONSE} bytes")
+        raise ResponseRefused(f"longer than {MAX_RESPONSE} bytes")
     response = ocsp.load_der_ocsp_response(der)
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-        raise Refused(f"the responder answered {response.response_status.name.lower()}")
+        raise ResponseRefused(f"the responder answered {response.response_status.name.lower()}")
     return response
 
 
@@ -204,9 +207,9 @@ def _singles_for(
     singles = list(response.responses)
     found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
     if not found:
-        raise Refused("no answer about this certificate")
+        raise ResponseRefused("no answer about this certificate")
     if len(found) > MAX_ABOUT_ONE:
-        raise Refused("too many answers about this certificate")
+        raise ResponseRefused("too many answers about this certificate")
     return [(singles[i], _single_extensions(data, i)) for i in found]
 
 
@@ -229,20 +232,20 @@ def _is_about(
     )
 
 
-def _status(single: ocsp.OCSPSingleResponse) -> tuple[Status, str]:
+def _status(single: ocsp.OCSPSingleResponse) -> tuple[RevocationStatus, str]:
     match single.certificate_status:
         case ocsp.OCSPCertStatus.GOOD:
-            return Status.GOOD, ""
+            return RevocationStatus.GOOD, ""
         case ocsp.OCSPCertStatus.REVOKED:
             at = single.revocation_time_utc
             reason = single.revocation_reason
-            return Status.REVOKED, " ".join(
+            return RevocationStatus.REVOKED, " ".join(
                 ["revoked"]
                 + ([at.strftime("%Y-%m-%dT%H:%M:%SZ")] if at else [])
                 + ([f"({reason.value})"] if reason else [])
             )
         case _:
-            return Status.UNKNOWN, "the responder does not know this certificate"
+            return RevocationStatus.UNKNOWN, "the responder does not know this certificate"
 
 
 # -- times, nonce, extensions ------------------------------------------------------------------
@@ -257,13 +260,13 @@ def _check_times(
     """`thisUpdate`, and `nextUpdate` or what stands for it (RFC 6960, 4.2.2.1)."""
     this_update = single.this_update_utc.timestamp()
     if this_update > now + tolerance or response.produced_at_utc.timestamp() > now + tolerance:
-        raise Refused("from the future")
+        raise ResponseRefused("from the future")
     given: datetime | None = single.next_update_utc
     next_update = given.timestamp() if given else this_update + DEFAULT_LIFETIME
     if next_update < this_update:
-        raise Refused("nextUpdate is before thisUpdate")
+        raise ResponseRefused("nextUpdate is before thisUpdate")
     if now >= next_update + tolerance:
-        raise Refused("expired")
+        raise ResponseRefused("expired")
     return this_update, next_update
 
 
@@ -274,21 +277,21 @@ def _check_nonce(response: ocsp.OCSPResponse, nonce: bytes | None, require: bool
         got = response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
     except x509.ExtensionNotFound:
         if require:
-            raise Refused("without the nonce that was sent") from None
+            raise ResponseRefused("without the nonce that was sent") from None
         return
     if got != nonce:
-        raise Refused("not the nonce that was sent")
+        raise ResponseRefused("not the nonce that was sent")
 
 
 def _check_extensions(response: ocsp.OCSPResponse, single: list[_Extension]) -> None:
     """Of the critical ones, the nonce alone is understood (RFC 6960, section 4.1.2)."""
     for extension in response.extensions:
         if extension.critical and not isinstance(extension.value, x509.OCSPNonce):
-            raise Refused(f"unknown critical extension {extension.oid.dotted_string}")
+            raise ResponseRefused(f"unknown critical extension {extension.oid.dotted_string}")
     if any(extension.critical for extension in single):
-        raise Refused("unknown critical extension of the single answer")
+        raise ResponseRefused("unknown critical extension of the single answer")
     if len({extension.oid for extension in single}) != len(single):
-        raise Refused("an extension of the single answer is repeated")
+        raise ResponseRefused("an extension of the single answer is repeated")
 
 
 _CONTEXT_1 = 0xA1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.nginx.locations import (
     Chooser,
-    Entry,
+    LocationEntry,
     LocationPattern,
     SelectorError,
     ServerName,
@@ -27,7 +27,7 @@ from sidecar.core.nginx.locations import (
 )
 
 
-def entry(name: str, server_names: str | None, location: str) -> Entry:
+def entry(name: str, server_names: str | None, location: str) -> LocationEntry:
     names = None if server_names is None else tuple(map(parse_server_name, server_names.split()))
     return name, names, parse_location(location)
 

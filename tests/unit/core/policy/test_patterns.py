@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.policy.matching import glob
-from sidecar.core.policy.patterns import KINDS, PatternError
+from sidecar.core.policy.patterns import KEY_COMPARISONS, PatternError
 from sidecar.core.x509.service_identity import covers, san_matches_host
 
 
@@ -81,7 +81,7 @@ def test_patterns(key: str, pattern: str, value: str | int, expected: bool) -> N
 def test_what_can_not_be_a_pattern_is_refused(key: str, pattern: str) -> None:
     """A pattern that can't be read is an error that says what to write instead."""
     with pytest.raises(PatternError) as caught:
-        KINDS[key].parse(pattern)
+        KEY_COMPARISONS[key].parse(pattern)
     assert len(caught.value.args) == 2
 
 

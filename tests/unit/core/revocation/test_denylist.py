@@ -14,7 +14,7 @@ from sidecar.core.errors import PolicyError
 from sidecar.core.revocation.denylist import (
     MAX_DIAGNOSTICS,
     Answer,
-    Status,
+    RevocationStatus,
     format_entry,
     is_same,
     joined,
@@ -79,7 +79,7 @@ def test_the_answer_names_line_and_reason() -> None:
     text = "# header\n\nserial 1 until 2026-12-31 # alice, laptop stolen\n"
     end = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
     assert ask(text) == Answer(
-        Status.REVOKED,
+        RevocationStatus.REVOKED,
         "denylist deny.txt:3",
         "serial 01 until 2027-01-01T00:00:00Z # alice, laptop stolen",
         end,
@@ -254,7 +254,7 @@ def test_every_line_is_read_on_its_own() -> None:
     found = list(read_lines(data, "deny.txt"))
     assert b"".join(raw for raw, _ in found) == data
     kinds = [type(said).__name__ for _, said in found]
-    assert kinds == ["Entry", "NoneType", "NoneType", "Diagnostic", "Entry"]
+    assert kinds == ["DenylistEntry", "NoneType", "NoneType", "Diagnostic", "DenylistEntry"]
     assert [said.line for _, said in found if said is not None] == [1, 4, 5]
 
 

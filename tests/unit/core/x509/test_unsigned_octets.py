@@ -27,7 +27,7 @@ from der import der_int, tlv
 from sidecar.core.errors import MalformedCertificate
 from sidecar.core.x509.certificate import from_der
 from sidecar.core.x509.der import within
-from sidecar.core.x509.ecdsa_malleability import twins
+from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 from sidecar.core.x509.signature import is_signed_by
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -75,7 +75,7 @@ def is_another(kind: str, der: bytes) -> bool:
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         if not libcrypto.is_signed_by(der, spki):
             return False
-    return from_der(original(kind)).sha256 not in (cert.sha256, *twins(cert))
+    return from_der(original(kind)).sha256 not in (cert.sha256, *equivalent_fingerprints(cert))
 
 
 def assert_none_is_another(kind: str, variants: Iterator[bytes]) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pki import CA, Extension, Leaf
 from strange_keys import strange_ca
 
-from sidecar.core.revocation.crl.entries import REMOVE, Entry, build_table
+from sidecar.core.revocation.crl.entries import REMOVE, CrlEntry, build_table
 from sidecar.core.revocation.crl.index import (
     Crl,
     CrlError,
@@ -38,10 +38,10 @@ from sidecar.core.revocation.crl.index import (
     watermark,
 )
 from sidecar.core.revocation.crl.parse import MAX_BLOCKS
-from sidecar.core.revocation.denylist import Answer, Status
+from sidecar.core.revocation.denylist import Answer, RevocationStatus
 from sidecar.core.x509.der import comparable_name
 
-GOOD, REVOKED, UNKNOWN = Status.GOOD, Status.REVOKED, Status.UNKNOWN
+GOOD, REVOKED, UNKNOWN = RevocationStatus.GOOD, RevocationStatus.REVOKED, RevocationStatus.UNKNOWN
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 NOW = (T0 + DAY / 2).timestamp()
@@ -69,7 +69,7 @@ class Ask:
     def answer(self, leaf: Leaf | CA, issuer: CA = STAFF, now: float = NOW) -> Answer:
         return self.index.status(crl_facts(leaf.cert), issuer.cert, now)
 
-    def status(self, leaf: Leaf | CA, issuer: CA = STAFF, now: float = NOW) -> Status:
+    def status(self, leaf: Leaf | CA, issuer: CA = STAFF, now: float = NOW) -> RevocationStatus:
         return self.answer(leaf, issuer, now).status
 
 
@@ -444,9 +444,9 @@ RUNS = st.lists(
 )
 
 
-def _runs(runs: list[tuple[int, int, int, int | str | None]]) -> dict[int, tuple[bytes, Entry]]:
+def _runs(runs: list[tuple[int, int, int, int | str | None]]) -> dict[int, tuple[bytes, CrlEntry]]:
     """Entries by serial number: their DER, and what is to be found."""
-    found: dict[int, tuple[bytes, Entry]] = {}
+    found: dict[int, tuple[bytes, CrlEntry]] = {}
     for octets, count, days, said in runs:
         for at in range(count):
             serial = (1 << (octets * 8 - 2)) + len(found) * 2**40 + at
@@ -458,7 +458,7 @@ def _runs(runs: list[tuple[int, int, int, int | str | None]]) -> dict[int, tuple
                 extensions = [by_hand_extension("2.5.29.24", moment)]
             der = by_hand_entry(serial, *extensions, at=T0 + days * DAY)
             day = (T0 + days * DAY).toordinal() - date(1970, 1, 1).toordinal()
-            found[serial] = der, Entry(day, said if isinstance(said, int) else 0)
+            found[serial] = der, CrlEntry(day, said if isinstance(said, int) else 0)
     return found
 
 
@@ -496,7 +496,7 @@ def test_a_table_is_a_dict(model: dict[int, int]) -> None:
     rows = [n.to_bytes(20, "big") + b"\x50\x00" + bytes([r]) for n, r in model.items()]
     table = build_table(rows[:])
     for serial, reason in model.items():
-        assert table.find(serial) == Entry(0x5000, reason)
+        assert table.find(serial) == CrlEntry(0x5000, reason)
         for other in (serial + 1, serial << 8, serial >> 8, -serial):
             if other not in model:
                 assert table.find(other) is None
@@ -564,7 +564,7 @@ def test_entries_are_read_as_they_are(model: dict[int, tuple[datetime, int | Non
     assert found.entry_count == len(model)
     for serial, (at, reason, _) in model.items():
         day = (at - datetime(1970, 1, 1)).days
-        assert found.find(found.issuer, serial) == Entry(day, reason or 0)
+        assert found.find(found.issuer, serial) == CrlEntry(day, reason or 0)
 
 
 def test_an_indirect_list_of_many_issuers_is_as_compact() -> None:
@@ -681,7 +681,9 @@ def test_without_a_crl_nothing_is_known() -> None:
         (10**8, REVOKED, UNKNOWN, math.inf),
     ],
 )
-def test_freshness(after: float, alice: Status, bob: Status, until: float) -> None:
+def test_freshness(
+    after: float, alice: RevocationStatus, bob: RevocationStatus, until: float
+) -> None:
     """GOOD from thisUpdate to nextUpdate, with tolerance and grace; REVOKED always.
 
     `until` is nextUpdate first, then the end of the grace.
@@ -884,7 +886,9 @@ def test_an_issuer_named_partition_is_everybody_s() -> None:
     ("only", "leaf", "ca"),
     [("user", GOOD, UNKNOWN), ("ca", UNKNOWN, GOOD), ("attribute", UNKNOWN, UNKNOWN)],
 )
-def test_user_ca_and_attribute_certificates(only: str, leaf: Status, ca: Status) -> None:
+def test_user_ca_and_attribute_certificates(
+    only: str, leaf: RevocationStatus, ca: RevocationStatus
+) -> None:
     """Each kind is cleared only by a CRL for its kind."""
     issuing = STAFF.intermediate("Issuing")
     found = ask(crl(idp=idp(only=only)))

@@ -25,18 +25,18 @@ _AFTER_PUBLIC = (
 """Keys that nobody looks at where a location is public."""
 
 
-def doubt(spec: PolicySpec, report: Report) -> None:
+def warn_about_policy(spec: PolicySpec, report: Report) -> None:
     """Note every doubt about a policy's form."""
     for rules in spec.groups.values():
-        _doubt_ends(rules, report)
+        _warn_about_ends(rules, report)
     for layer in (spec.defaults, *spec.locations):
-        _doubt_ends(layer.allow or (), report)
-        _doubt_ends(layer.deny or (), report)
+        _warn_about_ends(layer.allow or (), report)
+        _warn_about_ends(layer.deny or (), report)
     for location in spec.locations:
-        _doubt_location(location, spec.defaults, report)
+        _warn_about_location(location, spec.defaults, report)
     for name, trust in spec.trust.items():
-        _doubt_trust(name, trust, report)
-    _doubt_unused_trusts(spec, report)
+        _warn_about_trust(name, trust, report)
+    _warn_about_unused_trusts(spec, report)
     if not spec.locations:
         report.warn(spec.node, "no locations: nobody may pass anywhere", "add one")
 
@@ -50,7 +50,7 @@ def _rules(rules: Sequence[RuleSpec | Located]) -> Iterator[RuleSpec]:
                 yield from _rules(part or ())
 
 
-def _doubt_ends(rules: Sequence[RuleSpec | Located], report: Report) -> None:
+def _warn_about_ends(rules: Sequence[RuleSpec | Located], report: Report) -> None:
     for rule in _rules(rules):
         if rule.until is not None and rule.until_node is not None:
             report.warn(
@@ -71,7 +71,7 @@ def _is_public(rules: tuple[RuleSpec | Located, ...] | None) -> bool:
     return isinstance(first, Located) and first.text == "public"
 
 
-def _doubt_location(location: LocationSpec, defaults: BehaviourSpec, report: Report) -> None:
+def _warn_about_location(location: LocationSpec, defaults: BehaviourSpec, report: Report) -> None:
     allow = defaults.allow if location.allow is None else location.allow
     if allow is None:
         report.warn(
@@ -98,7 +98,7 @@ def _doubt_location(location: LocationSpec, defaults: BehaviourSpec, report: Rep
             )
 
 
-def _doubt_trust(name: str, trust: TrustSpec, report: Report) -> None:
+def _warn_about_trust(name: str, trust: TrustSpec, report: Report) -> None:
     asks = bool(trust.crl or trust.ocsp)
     key = _key(trust.node, "revocation")
     if key is not None and asks and trust.revocation == "off":
@@ -114,7 +114,7 @@ def _doubt_trust(name: str, trust: TrustSpec, report: Report) -> None:
         report.warn(grace, "`crl_grace` has no effect without crl", "remove it")
 
 
-def _doubt_unused_trusts(spec: PolicySpec, report: Report) -> None:
+def _warn_about_unused_trusts(spec: PolicySpec, report: Report) -> None:
     """Every trust counts where a location names none; else only those that are named."""
     named: set[str] = set()
     for location in spec.locations:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 
 from sidecar.core.x509.attribute_types import NAMES, OIDS
-from sidecar.core.x509.distinguished_name import Name, canonical_text
+from sidecar.core.x509.distinguished_name import ComparedName, canonical_text
 
-Doubt = tuple[str, str]
+PatternWarning = tuple[str, str]
 
 _HINT = "write CN=alice,O=Example"
 _TOP = {OIDS[name] for name in ("c", "dc", "o", "st", "l")}
 _OWN = {OIDS[name] for name in ("cn", "uid", "emailaddress", "serialnumber")}
 
 
-def doubts_about_order(name: Name) -> tuple[Doubt, ...]:
+def order_warnings(name: ComparedName) -> tuple[PatternWarning, ...]:
     """Doubt a name whose first RDN would be the person and whose last the country."""
     first, last = name[0][0].oid, name[-1][0].oid
     if first not in _OWN or last not in _TOP:
@@ -33,11 +33,11 @@ _SPECIAL = re.compile(r'\\\\\\?[+,;<>"]')
 _TYPE = re.compile(r"(?:^|[,+/*])( *)([A-Za-z][A-Za-z0-9-]*|[0-9.]+)( *)=")
 
 
-def doubts_about_text(pattern: str) -> tuple[Doubt, ...]:
+def spelling_warnings(pattern: str) -> tuple[PatternWarning, ...]:
     """Doubt a glob or regular expression that a name's canonical text can't match."""
     regex = pattern.startswith("~")
     text = pattern.removeprefix("~")
-    found: list[Doubt] = []
+    found: list[PatternWarning] = []
     if _ESCAPED.search(text):
         found.append(
             (f"{pattern!r}: letters aren't escaped in the text compared", "write é itself")

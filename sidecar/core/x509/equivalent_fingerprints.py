@@ -34,19 +34,19 @@ _ORDERS = tuple(
 )  # fmt: skip
 
 
-def twins(cert: ClientCert) -> tuple[str, ...]:
+def equivalent_fingerprints(cert: ClientCert) -> tuple[str, ...]:
     """SHA-256, in hex, of the same certificate with each other signature that verifies."""
     if cert.signature[:1] == b"\x30" and len(cert.signature) <= _LONGEST:
-        others = _turned_over(cert.signature)
+        others = _with_negated_s(cert.signature)
     elif _PSS in cert.algorithm:
-        others = _with_other_zeros(cert.signature)
+        others = _with_other_padding(cert.signature)
     else:
         return ()
     signed = cert.signed + cert.algorithm
     return tuple([_sha256(signed, other) for other in others])
 
 
-def _turned_over(signature: bytes) -> list[bytes]:
+def _with_negated_s(signature: bytes) -> list[bytes]:
     """(r, n - s), by every likely curve.
 
     The certificate doesn't say its issuer's curve, and its holder doesn't choose it.
@@ -65,7 +65,7 @@ _STEP = 32
 """Of an RSA key's length in octets every usual one is a multiple."""
 
 
-def _with_other_zeros(signature: bytes) -> list[bytes]:
+def _with_other_padding(signature: bytes) -> list[bytes]:
     """The number with fewer leading zeros, and with more up to a usual length."""
     bare = signature.lstrip(b"\0")
     most = max(len(signature), -(-len(bare) // _STEP) * _STEP)

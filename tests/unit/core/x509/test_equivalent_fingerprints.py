@@ -13,7 +13,7 @@ from der import tlv
 from pki import CA, Leaf
 
 from sidecar.core.x509.certificate import from_der
-from sidecar.core.x509.ecdsa_malleability import twins
+from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 
 CURVES: list[type[ec.EllipticCurve]] = [
     ec.SECP256R1, ec.SECP384R1, ec.SECP521R1, ec.SECP256K1, ec.BrainpoolP256R1,
@@ -40,13 +40,13 @@ def test_the_twin_is_valid_and_known(curve: type[ec.EllipticCurve]) -> None:
     twin = turned_over(leaf)
     twin.cert.verify_directly_issued_by(authority.cert)
     assert twin.sha256 != leaf.sha256
-    assert twin.sha256 in twins(from_der(leaf.der))
-    assert leaf.sha256 in twins(from_der(twin.der))
+    assert twin.sha256 in equivalent_fingerprints(from_der(leaf.der))
+    assert leaf.sha256 in equivalent_fingerprints(from_der(twin.der))
 
 
 def test_rsa_signatures_have_no_twin() -> None:
     """A certificate that an RSA authority signed has one fingerprint."""
-    assert twins(from_der(CA("RSA", key="rsa").issue("alice").der)) == ()
+    assert equivalent_fingerprints(from_der(CA("RSA", key="rsa").issue("alice").der)) == ()
 
 
 STAFF = CA("Staff")
