@@ -16,6 +16,8 @@ _SAN, _EKU, _POLICIES = 85, 126, 89
 _OTHER, _EMAIL, _DNS, _URI, _IP = 0, 1, 2, 6, 7
 _KINDS = {_EMAIL: "email", _DNS: "dns", _URI: "uri", _IP: "ip", _OTHER: "upn"}
 _UPN = "1.3.6.1.4.1.311.20.2.3"
+# The types of an ASN1_TYPE whose value isn't an ASN1_STRING: a number, nothing, an ASN1_OBJECT.
+_BOOLEAN, _NULL, _OBJECT = 1, 5, 6
 # XN_FLAG_RFC2253 without ASN1_STRFLGS_ESC_MSB: other characters than ASCII stay as they are.
 _RFC2253 = 1 | 2 | 0x10 | 0x100 | 0x200 | 1 << 16 | 1 << 20 | 1 << 24
 
@@ -138,6 +140,13 @@ def _text(string: int) -> str | None:
     return text
 
 
+def _any_text(value: int) -> str | None:
+    """The text of an ASN1_TYPE {type, value}, None where it holds no string."""
+    if ctypes.c_int.from_address(value).value in (_BOOLEAN, _NULL, _OBJECT):
+        return None
+    return _text(_pointer(value + 8))
+
+
 def _dotted(oid: int) -> str:
     buffer = ctypes.create_string_buffer(4096)
     _library().OBJ_obj2txt(buffer, len(buffer), ctypes.c_void_p(oid), 1)
@@ -181,8 +190,7 @@ def _names(x509: int) -> dict[str, tuple[bytes, ...]] | None:
         value = _pointer(each + 8)
         if kind == _OTHER:
             if _dotted(_pointer(value)) == _UPN:  # OTHERNAME {oid, ASN1_TYPE {type, value}}
-                string = _pointer(_pointer(value + 8) + 8)
-                text = _text(string)
+                text = _any_text(_pointer(value + 8))
                 found["upn"].append(b"" if text is None else text.encode())
         elif kind in _KINDS:
             size = lib.ASN1_STRING_length(ctypes.c_void_p(value))

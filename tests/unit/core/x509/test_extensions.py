@@ -179,6 +179,16 @@ def test_a_upn_is_read_from_a_bmpstring() -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [b"\x01\x01\xff", b"\x05\0", der_oid("2.5.4.3"), b"\x02\x01\x05", tlv(0x30), b"\x1e\x01a"],
+    ids=["boolean", "null", "oid", "integer", "sequence", "half a character"],
+)
+def test_a_upn_that_is_no_string_is_read_as_by_openssl_or_not_at_all(value: bytes) -> None:
+    """OpenSSL keeps a BOOLEAN as a number where it keeps a pointer to a string."""
+    assert_as_openssl(with_san(tlv(0xA0, UPN, tlv(0xA0, value))).der)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         tlv(0xA3, tlv(0x30)),  # x400Address
