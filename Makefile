@@ -14,7 +14,7 @@ test:
 lint: venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy sidecar tests nginx-example
+	.venv/bin/mypy sidecar tests nginx-example bench
 
 demo:
 	sh nginx-example/demo.sh

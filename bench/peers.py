@@ -5,6 +5,7 @@ The same work for each, as far as it can: every authorizer logs every decision t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -24,17 +25,12 @@ from work import Work
 
 
 @dataclass
-class Peer:
-    """One authorizer under measurement."""
+class Program:
+    """Somebody under measurement: the processes that it runs."""
 
     name: str
     label: str
-    start: Callable[[Peer, Path, Work, NginxBinary], None]
-    knows_revocation: bool = True
-    decides: bool = True
-    upstreams: tuple[str, ...] = ()
-    front: str = ""
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list, kw_only=True)
 
     def run(self, command: list[str], directory: Path, **env: str) -> None:
         log = (directory / f"{self.name}.log").open("wb")
@@ -49,6 +45,20 @@ class Peer:
             process.terminate()
         for process in self.processes:
             process.wait(10)
+
+
+@dataclass
+class Peer(Program):
+    """One authorizer, which an nginx in front asks."""
+
+    start: Callable[[Peer, Path, Work, NginxBinary], None]
+    knows_revocation: bool = True
+    decides: bool = True
+    upstreams: tuple[str, ...] = ()
+    front: str = ""
+    """Directives of the front's location that asks."""
+    authorizers: list[int] = field(default_factory=list)
+    """The processes without the nginx in front."""
 
 
 def await_socket(path: Path | int, seconds: float = 20.0) -> None:
@@ -87,11 +97,13 @@ http {{ access_log off; keepalive_requests 100000000;
 """
 
 
-def start_nginx(peer: Peer, directory: Path, binary: NginxBinary, name: str, body: str) -> None:
+def start_nginx(
+    program: Program, directory: Path, binary: NginxBinary, name: str, body: str
+) -> None:
     user = "user root;\n" if os.getuid() == 0 else ""
     conf = directory / f"{name}.conf"
     conf.write_text(NGINX.format(name=name, body=body, user=user))
-    peer.run(
+    program.run(
         [str(binary.path), "-p", str(directory), "-c", str(conf)],
         directory,
         **dict(binary.extra_env),
@@ -132,7 +144,7 @@ def start_two(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
     peer.upstreams = tuple(instance(peer, directory / f"{peer.name}{i}", work) for i in (1, 2))
 
 
-def instance(peer: Peer, place: Path, work: Work) -> str:
+def instance(program: Program, place: Path, work: Work) -> str:
     """A sidecar of its own, scheduled as by its unit; where it listens, in nginx's words."""
     place.mkdir()
     work.write(place)
@@ -142,7 +154,7 @@ def instance(peer: Peer, place: Path, work: Work) -> str:
         f"policy: {place / 'policy.yaml'}\nstate_dir: {place}\n"
         f"decision_log: all\ndecision_log_file: {place / 'decisions.log'}\n"
     )
-    peer.run(
+    program.run(
         [
             "chrt",
             "--batch",
@@ -266,10 +278,8 @@ def start_cerbos(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> Non
 
 def start_aiohttp(peer: Peer, directory: Path, work: Work, _: NginxBinary) -> None:
     path = directory / "aiohttp.sock"
-    (directory / "names.json").write_text(__import__("json").dumps(work.cns))
-    (directory / "revoked.json").write_text(
-        __import__("json").dumps([f"{s:X}" for s in work.revoked_serials])
-    )
+    (directory / "names.json").write_text(json.dumps(work.cns))
+    (directory / "revoked.json").write_text(json.dumps([f"{s:X}" for s in work.revoked_serials]))
     program = Path(__file__).parent / "plain_aiohttp.py"
     peer.run([sys.executable, str(program), str(path)], directory)
     await_socket(path)

@@ -94,9 +94,15 @@ def load(script: Path, port: int, seconds: int) -> tuple[float, float, float, in
     text = done.stdout
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(text)
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
-    count = int(re.search(r"(\d+) requests in", text)[1])
+    rate = float(number(r"Requests/sec:\s+([\d.]+)", text))
+    count = int(number(r"(\d+) requests in", text))
     return rate, micros(text, "50%"), micros(text, "99%"), count
+
+
+def number(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    assert found, text
+    return found[1]
 
 
 def micros(text: str, row: str) -> float:
@@ -226,9 +232,9 @@ def main() -> None:
         )
     )
     if options.crl:
-        import large_crl
+        import crl_reload
 
-        large_crl.main()
+        crl_reload.main()
     if options.growth:
         import growth
 

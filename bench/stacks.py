@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import envoy
 from der import pem
 from measured import Measured, empty_logs, family, spread, ticks
 from nginx import free_port
-from peers import Peer, await_socket, instance, start_nginx, tool
+from peers import Program, await_socket, instance, start_nginx, tool
 from pki import CA, Leaf
 from places import BENCH, Skip
 from tools import NginxBinary
@@ -32,9 +33,10 @@ SERVER = CA("Bench Server")
 
 
 @dataclass
-class Stack(Peer):
+class Stack(Program):
     """One program that answers on a TLS port."""
 
+    start: Callable[[Stack, Path, Work, NginxBinary], None]
     port: int = field(default_factory=free_port)
     lacks: str = ""
     """What of the work it can't do."""
@@ -247,8 +249,8 @@ def check(stack: Stack, directory: Path, work: Work) -> None:
         wrong["a name that isn't allowed"] = work.stranger
     if "revocation" not in stack.lacks:
         wrong["a revoked certificate"] = work.revoked_one
-    for what, leaf in wrong.items():
-        if status(stack, directory, leaf) == 200:
+    for what, refused in wrong.items():
+        if status(stack, directory, refused) == 200:
             raise RuntimeError(f"{stack.name} lets {what} in")
 
 
@@ -343,13 +345,13 @@ def measure(rounds: int, seconds: int, only: set[str], binary: NginxBinary, work
                     empty_logs(Path(name))
                     pids = [p for process in stack.processes for p in family(process.pid)]
                     before = ticks(pids)
-                    got = load(stack, clients, turn, work, seconds if turn else 1)
+                    loaded = load(stack, clients, turn, work, seconds if turn else 1)
                     if turn:  # the first is for warming up
                         m = found[stack.name]
-                        m.rate.append(got["rate"])
-                        m.p50.append(got["p50"])
-                        m.p99.append(got["p99"])
-                        m.cpu.append((ticks(pids) - before) / got["count"] * 1e6)
+                        m.rate.append(loaded["rate"])
+                        m.p50.append(loaded["p50"])
+                        m.p99.append(loaded["p99"])
+                        m.cpu.append((ticks(pids) - before) / loaded["count"] * 1e6)
         finally:
             for stack in running:
                 stack.stop()
@@ -358,11 +360,11 @@ def measure(rounds: int, seconds: int, only: set[str], binary: NginxBinary, work
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for stack in stacks:
-        if m := found.get(stack.name):
-            ratio = [a / b for a, b in zip(m.rate, found["plain"].rate, strict=True)]
+        if got := found.get(stack.name):
+            ratio = [a / b for a, b in zip(got.rate, found["plain"].rate, strict=True)]
             rows.append(
-                f"| {stack.label} | {statistics.median(m.rate):,.0f} | {spread(ratio)} "
-                f"| {statistics.median(m.p99):.0f} | {statistics.median(m.cpu):.1f} | {stack.lacks} |"
+                f"| {stack.label} | {statistics.median(got.rate):,.0f} | {spread(ratio)} "
+                f"| {statistics.median(got.p99):.0f} | {statistics.median(got.cpu):.1f} | {stack.lacks} |"
             )
     lines = [
         "\n## mTLS from end to end\n",

@@ -41,7 +41,7 @@ export PATH PYTHONDONTWRITEBYTECODE=1
 
 check ruff check .
 check ruff format --check .
-check mypy sidecar tests nginx-example
+check mypy sidecar tests nginx-example bench
 check shell_syntax
 if [ $# -gt 0 ]; then
     check python -m pytest "$@"
