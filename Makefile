@@ -3,7 +3,7 @@
 .PHONY: help venv test lint demo bench docs
 
 help:
-	@echo 'make venv | test | lint | demo | bench'
+	@echo 'make venv | test | lint | demo | bench | docs'
 
 venv:
 	sh deploy/venv.sh
@@ -21,3 +21,7 @@ demo:
 
 bench:
 	sh bench/run.sh
+
+docs: venv
+	.venv/bin/mkdocs build --strict
+	@echo 'open site/index.html'
