@@ -28,6 +28,7 @@ WHOLE_PAGES = {"docs/pki.md": "test_pki_page.py"}
 
 NEEDS_ROOT = "needs root and systemd: tests/systemd runs it"
 RUNS_TESTS = "runs the tests, of which this is one"
+RELEASES = "builds a release in the checkout of its tag: test_dist.py builds one elsewhere"
 NOT_RUN = {
     "sh nginx-example/demo.sh": "serves until Ctrl-C: test_demo.py runs it",
     "sh nginx-example/demo.sh --check": "test_demo.py runs it",
@@ -36,6 +37,9 @@ NOT_RUN = {
     ".venv/bin/python -m pytest": RUNS_TESTS,
     "CI=true bash .ci/run": RUNS_TESTS,
     "uv pip compile": "needs a package index",
+    ".venv/bin/python deploy/dist.py dist": RELEASES,
+    "python3 deploy/sbom.py": RELEASES,
+    "(cd dist && sha256sum": RELEASES,
     "sudo sh deploy/install.sh": NEEDS_ROOT,
     "sudo mtls-sidecar check": NEEDS_ROOT,
     "sudo systemctl": NEEDS_ROOT,
