@@ -2,7 +2,8 @@
 
 `STATE_DIR/last-good/` holds each file under its SHA-256, and a manifest that says what each was
 the last good one of.  The copies are read only where the present file can't be used; they are
-then parsed and verified like any other file.
+then parsed and verified like any other file.  A newer version of which only a part counts, such as
+a CRL that goes backwards, is kept beside the last good one (`beside`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import tempfile
 import time
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,10 +34,19 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """One file in force: where it is, and the SHA-256 of its octets, in hexadecimal."""
+    """One file in force: where it is, and the SHA-256 of its octets, in hexadecimal.
+
+    `octets` stand for a file some of which can't be read: what is in force of it.
+    """
 
     path: Path
     digest: str
+    octets: bytes | None = field(default=None, repr=False)
+
+
+def beside(key: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+    """The name of a newer version of a file, of which something counts but not the whole."""
+    return (*key, "beside")
 
 
 class LastGood:
@@ -120,6 +130,9 @@ class LastGood:
 def _copy_octets(file: InForce, target: BinaryIO) -> bool:
     """Whether the file could be read and is what it was."""
     digest, total = hashlib.sha256(), 0
+    if file.octets is not None:
+        target.write(file.octets)
+        return True
     try:
         source = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:

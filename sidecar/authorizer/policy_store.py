@@ -21,9 +21,10 @@ from sidecar.core.policy.compile import Draft, Policy, compile_draft
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import MAX_POLICY, read_file
 
-from .last_good import InForce, LastGood
+from .last_good import InForce, LastGood, beside
 from .readings import SETTLE_SECONDS, Readings
-from .trust_files import Key, Read, Resolved, TrustFiles
+from .trust_files import Resolved, TrustFiles
+from .trust_sources import Key, Read, TrustSources
 from .watermarks import Watermarks
 
 log = logging.getLogger("mtls-sidecar")
@@ -73,7 +74,7 @@ class Store:
         self._last_good = LastGood(state_dir / "last-good")
         self._marks = Watermarks(state_dir / "crl-watermarks.json")
         self._workers = CrlWorkers()
-        self._files = TrustFiles(
+        self._sources = TrustSources(
             path.parent,
             state_dir,
             trusted_only,
@@ -83,6 +84,7 @@ class Store:
             self._workers,
             clock,
         )
+        self._files = TrustFiles(self._sources)
         self._draft: Draft | None = None
         self._digest = ""
         self._told: tuple[Policy | None, tuple[Diagnostic, ...]] = None, ()
@@ -157,11 +159,13 @@ class Store:
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
-        self._unkept = {POLICY: InForce(self.path, digest), **files}, list(_named(draft))
+        named = [POLICY, *_named(draft)]
+        named += [beside(key) for key in named if key not in files]
+        self._unkept = {POLICY: InForce(self.path, digest), **files}, named
 
     def _new_backs(self) -> int:
         """How many CRLs were refused as going backwards that weren't counted before."""
-        found = self._files.backwards
+        found = self._sources.backwards
         new = found - self._backwards
         self._backwards = set(found)
         return len(new)
@@ -198,12 +202,12 @@ class Store:
     def keep(self) -> None:
         """Write copies of the files in force, and the watermarks; blocking."""
         unkept, self._unkept = self._unkept, None
+        if unkept is not None:  # before the marks, which refuse a copy that is older than they
+            self._last_good.save(*unkept)
         try:
             self._marks.save()
         except OSError as error:
             log.warning("CRL numbers aren't remembered across restarts: %s", error)
-        if unkept is not None:
-            self._last_good.save(*unkept)
 
     # -- watching
 
@@ -229,8 +233,7 @@ class Store:
 
 
 def _named(draft: Draft) -> Iterator[Key]:
-    """The keys of all files that a policy needs."""
-    yield POLICY
+    """The keys of all files that the trusts of a policy need."""
     for name, trust in draft.spec.trust.items():
         yield from (("ca", place.text) for place in (*trust.ca, *trust.intermediates))
         yield from (("denylist", place.text) for place in trust.denylist)

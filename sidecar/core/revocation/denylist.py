@@ -15,6 +15,7 @@ Fingerprints are SHA-256.  Colons are taken everywhere.  `until DATE` is a day t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -132,7 +133,23 @@ def joined(older: Denylist, newer: Denylist) -> Denylist:
     entries = dict(older.entries)
     for entry in newer.entries.values():
         _add(entries, entry)
-    return Denylist(newer.file, entries)
+    return older if entries == older.entries else Denylist(newer.file, entries)
+
+
+def as_text(denylist: Denylist) -> bytes:
+    """A file that denies what these entries deny, for as long at least."""
+    lines = []
+    for entry in denylist.entries.values():
+        words = [entry.kind, entry.value]
+        with contextlib.suppress(ValueError, OverflowError, OSError):  # no calendar: without end
+            words += ["until", _utc_text(math.ceil(entry.until))] if entry.until < math.inf else []
+        lines.append(" ".join([*words, "#", entry.comment]))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _utc_text(moment: float) -> str:
+    """RFC 3339.  Raises ValueError, OverflowError and OSError where no calendar reaches."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _add(entries: dict[tuple[str, int], DenylistEntry], entry: DenylistEntry) -> None:
@@ -221,7 +238,7 @@ def _one_line(text: str) -> str:
 def _utc(moment: float) -> str:
     """RFC 3339; seconds as such where no calendar reaches."""
     try:
-        return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return _utc_text(moment)
     except (ValueError, OverflowError, OSError):
         return str(moment)
 
