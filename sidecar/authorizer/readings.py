@@ -31,7 +31,8 @@ RETRY_SECONDS = (1.0, 300.0)
 LARGE = 1024 * 1024
 """Files up to this size, in octets, are tried again every few seconds at least."""
 
-RETRY_SMALL = 5.0
+RETRY_SMALL = (0.2, 5.0)
+"""As `RETRY_SECONDS`, for those."""
 
 _LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG,
             errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)  # fmt: skip
@@ -195,5 +196,5 @@ def _pause(tries: int, found: Signature | None) -> float:
     """Seconds until the next try: longer each time, but for a small file never long."""
     first, longest = RETRY_SECONDS
     if found is None or found.size < LARGE:
-        longest = RETRY_SMALL
+        first, longest = RETRY_SMALL
     return min(first * 2.0 ** min(tries, 16), longest)

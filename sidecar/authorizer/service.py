@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.policy.compile import Policy
 from sidecar.core.revocation.crl.index import Crl
+from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
+from sidecar.runtime.log_lines import log_aside
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
 from .connection import Connection, Service
@@ -70,6 +72,10 @@ def serve(settings: Settings) -> None:
     Where no policy can be used it waits for one, and serves nothing meanwhile.  Raises
     `ListenError`, OSError and ValueError where a socket can't be used.
     """
+    log_aside()
+    limits = settings.limits
+    room = connections_with_room(limits.max_connections)
+    settings = replace(settings, limits=replace(limits, max_connections=room))
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.disable()  # until the policy is there: what a load makes, it keeps
     gc.set_threshold(*GC_THRESHOLDS)

@@ -23,6 +23,7 @@ from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import PolicyError
 from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
+from sidecar.runtime.log_lines import log_aside
 
 from .crl_job import SUCCESSES, CrlJob
 from .http_client import Limits, new_session
@@ -235,6 +236,8 @@ def main(
 
     SIGTERM and SIGINT end it, SIGHUP reads the policy anew.  Logging is the caller's to set up.
     """
+    if not once:
+        log_aside()
     try:
         if once:
             return asyncio.run(fetch_once(options))

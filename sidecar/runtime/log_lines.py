@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from collections import deque
 from collections.abc import Mapping
 
 from sidecar.core.errors import PolicyError, printable
@@ -24,6 +26,12 @@ MAX_LINES = 1000
 """Most lines of one message."""
 
 INDENT = "    "
+
+ROOM = 4 * 2**20
+"""Most octets that wait for the thread that writes."""
+
+PATIENCE = 2.0
+"""Seconds that the end of the process waits for what isn't written yet."""
 
 
 MAX_LINE = 8000
@@ -86,6 +94,85 @@ def _cut(line: str) -> str:
     if len(data) <= MAX_LINE and len(line) <= MAX_LINE:
         return data.decode()
     return data[: MAX_LINE - len(CUT)].decode(errors="ignore") + CUT
+
+
+class AsideHandler(logging.Handler):
+    """Writes records to stderr on a thread of its own: nobody waits for who reads them.
+
+    Where the reader stops (a container's log driver, a journal that hangs), records beyond `ROOM`
+    octets are dropped and counted, and their number is written once there is room again.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._waiting: deque[bytes] = deque()
+        self._room = ROOM
+        self._untold = 0
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Leave a record for the thread.  Never blocks on the reader."""
+        try:
+            self._leave(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:  # noqa: BLE001 - a record that can't be written stops nothing
+            self.dropped += 1
+
+    def _leave(self, data: bytes) -> None:
+        with self._changed:
+            if len(data) > self._room:
+                self.dropped += 1
+                self._untold += 1
+                return
+            if self._untold:
+                note = f"WARNING {self._untold} lines of this log were dropped: nobody read it\n"
+                self._waiting.append(note.encode())
+                self._room -= len(self._waiting[-1])
+                self._untold = 0
+            self._waiting.append(data)
+            self._room -= len(data)
+            self._changed.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
+                data = self._waiting[0]
+            self._put(data)
+            with self._changed:
+                self._waiting.popleft()
+                self._room += len(data)
+                self._changed.notify_all()
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """Wait until all is written, for `PATIENCE` seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, PATIENCE)
+
+
+def log_aside() -> AsideHandler:
+    """Write the log on a thread from now on, as processes do that serve."""
+    handler = AsideHandler(2)
+    handler.setFormatter(OneMargin())
+    root = logging.getLogger()
+    for each in list(root.handlers):
+        if isinstance(each.formatter, OneMargin):
+            root.removeHandler(each)
+            root.addHandler(handler)
+    return handler
 
 
 def configure_logging() -> None:

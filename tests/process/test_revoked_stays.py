@@ -232,9 +232,7 @@ def _outlives(files: Files, name: str) -> None:
 FAILED = 'mtls_sidecar_policy_reloads_total{result="error"}'
 
 
-def test_an_authority_taken_out_is_trusted_no_longer(
-    tmp_path: Path, stopped: list[Daemon]
-) -> None:
+def test_an_authority_taken_out_is_trusted_no_longer(tmp_path: Path, stopped: list[Daemon]) -> None:
     """Its CRL stays behind, so that the new CA file doesn't fit: its clients are denied all the
     same, also when the CA file is destroyed after, and after a restart; the others go on, and
     both files' revocations count."""

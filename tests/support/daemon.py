@@ -126,13 +126,17 @@ class Daemon:
         )
         self.process: subprocess.Popen[bytes] | None = None
         self.environ: dict[str, str] = {}
+        self.under: list[str] = []
+        """A command that runs the daemon, such as `prlimit`."""
+        self.stderr: int | None = None
+        """A descriptor for its log, if not the file."""
 
     def start(self, *, wait: bool = True, pass_fds: tuple[int, ...] = ()) -> Daemon:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "serve", "--config", str(self.config)],
+                [*self.under, sys.executable, "-m", "sidecar", "serve", "--config", self.config],
                 cwd=ROOT,
-                stderr=log,
+                stderr=log if self.stderr is None else self.stderr,
                 stdout=log,
                 env={**os.environ, **self.environ},
                 pass_fds=pass_fds,

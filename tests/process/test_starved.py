@@ -1,0 +1,134 @@
+"""A real daemon without what it needs: a reader of its log, descriptors, room on the disk."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from daemon import Daemon
+from pki import CA
+
+STAFF = CA("Staff")
+ALICE, BOB = STAFF.issue("alice"), STAFF.issue("bob")
+POLICY = """\
+version: 1
+trust:
+  staff: {ca: ca.crt, crl: [ca.crl], denylist: [list.txt]}
+locations:
+  - {name: site, allow: verified}
+"""
+LINE = f"sha256 {BOB.sha256}\n"
+
+
+def daemon_in(directory: Path, settings: str = "") -> Daemon:
+    return Daemon(
+        directory, POLICY, settings, ca_crt=STAFF.pem, ca_crl=STAFF.crl(number=5), list_txt=b""
+    )
+
+
+def is_denied(daemon: Daemon) -> bool:
+    return daemon.ask("site", BOB).reason == "revoked"
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The end of a pipe that nobody reads, full but for a little."""
+    end, into = os.pipe()
+    os.set_blocking(into, False)
+    while True:
+        try:
+            os.write(into, b"x" * 512)
+        except BlockingIOError:
+            break
+    os.set_blocking(into, True)
+    yield into
+    os.close(into)
+    os.close(end)
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, unread: int) -> None:
+    """A full pipe for stderr: it starts, decides, takes revocations and reloads, and ends."""
+    daemon = daemon_in(tmp_path)
+    daemon.stderr = unread
+    with daemon:
+        assert daemon.ask("site", BOB).status == 204
+        daemon.write("list.txt", LINE)
+        daemon.until(lambda: is_denied(daemon))
+        daemon.write("policy.yaml", "typo\n")
+        daemon.until(lambda: daemon.metric("mtls_sidecar_policy_stale") == 1)
+        daemon.write("list.txt", b"")
+        daemon.until(lambda: daemon.ask("site", BOB).status == 204)
+
+
+def test_whoever_takes_every_connection_keeps_no_revocation_away(tmp_path: Path) -> None:
+    """With fewer descriptors than connections are allowed, some are left for files."""
+    daemon = daemon_in(tmp_path)
+    daemon.under = ["prlimit", "--nofile=64:64"]
+    with daemon:
+        assert "limits.max_connections is 32, not 4096" in daemon.log.read_text()
+        held = []
+        with daemon.client() as asking:
+            assert asking.ask("site", BOB).status == 204
+            for _ in range(200):
+                peer = socket.socket(socket.AF_UNIX)
+                peer.connect(str(daemon.socket))
+                held.append(peer)
+            daemon.write("list.txt", LINE)
+            daemon.until(lambda: asking.ask("site", BOB).reason == "revoked")
+        for peer in held:
+            peer.close()
+
+
+def test_the_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
+    """A shell's usual 1,024 aren't enough for 4,096 connections: the hard limit counts."""
+    daemon = daemon_in(tmp_path)
+    daemon.under = ["prlimit", "--nofile=1024:8192"]
+    with daemon:
+        assert daemon.process is not None
+        limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+        assert limits.partition("Max open files")[2].split()[0] == str(4096 + 128)
+
+
+def mounted(directory: Path, size: str) -> list[str]:
+    """A command that runs another with a small file system for the state, in its own namespace."""
+    script = f'mount -t tmpfs -o size={size} tmpfs "{directory}" && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_disk_for_the_state_stops_nothing(tmp_path: Path) -> None:
+    """No room for copies, watermarks or anything else: told, and all else works."""
+    (tmp_path / "state").mkdir()
+    daemon = daemon_in(tmp_path)
+    daemon.under = mounted(tmp_path / "state", "4k,nr_inodes=2")
+    with daemon:
+        daemon.until(lambda: "aren't kept for the next start" in daemon.log.read_text())
+        daemon.write("list.txt", LINE)
+        daemon.until(lambda: is_denied(daemon))
+        assert daemon.ask("site", ALICE).status == 204
+
+
+def test_a_state_directory_that_is_a_file_stops_nothing(tmp_path: Path) -> None:
+    """It starts, and revokes."""
+    daemon = daemon_in(tmp_path)
+    (tmp_path / "state").write_text("")
+    with daemon:
+        daemon.write("list.txt", LINE)
+        daemon.until(lambda: is_denied(daemon))
+
+
+def test_the_log_is_whole_at_the_end(tmp_path: Path) -> None:
+    """What is written aside is there when the process has ended, also of one that can't start."""
+    daemon = daemon_in(tmp_path)
+    with daemon:
+        pass
+    assert daemon.log.read_text().endswith("INFO stopped\n")
+    daemon.config.write_text("listen: unix:/nonexistent/x.sock\npolicy: " + str(daemon.policy))
+    daemon.start(wait=False)
+    assert isinstance(daemon.process, subprocess.Popen)
+    assert daemon.process.wait(15) == 2
+    assert "no directory for /nonexistent/x.sock" in daemon.log.read_text()
