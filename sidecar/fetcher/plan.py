@@ -5,7 +5,9 @@ Addresses come from the policy only: none is ever taken out of a certificate.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,10 +15,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from sidecar.core.errors import Diagnostic, PolicyError
+from sidecar.core.errors import Diagnostic, brief
 from sidecar.core.policy.spec import TrustSpec, is_address, read_policy
 from sidecar.core.x509.bundle import read_bundle
-from sidecar.runtime.files import MAX_POLICY, Signature, read_file, signature
+from sidecar.runtime.files import MAX_POLICY, Signature, read_file, set_aside, signature, write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class FetchPlan:
 
     crls: tuple[CrlSource, ...] = ()
     responders: Mapping[str, Responder] = field(default_factory=dict)
+    authorities: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+
+
+NOTHING = FetchPlan()
 
 
 def fingerprint(der: bytes) -> str:
@@ -58,26 +64,35 @@ class PlanReader:
     policy: Path
     trusted_only: bool = False
     seen: dict[Path, Signature | None] = field(default_factory=dict)
+    mistakes: list[Diagnostic] = field(default_factory=list)
 
-    def read(self) -> FetchPlan:
+    def read(self, last: FetchPlan = NOTHING) -> FetchPlan:
         """The policy's form and the authorities that it names.  Raises `PolicyError`, `OSError`.
 
         Rules and locations are not looked into beyond their form: a policy that `serve` refuses
-        for them may still name the right CRLs.  With `trusted_only` files that others may write
-        are refused.
+        for them may still name the right CRLs.  A trust whose authorities can't be read keeps
+        those of the `last` plan, or is left out, and the others go on; `mistakes` say why.  With
+        `trusted_only` files that others may write are refused.
         """
         self.seen.clear()
+        self.mistakes = []
         spec = read_policy(self._take(self.policy), str(self.policy))
         crls: list[CrlSource] = []
         responders: dict[str, Responder] = {}
+        known: dict[str, tuple[bytes, ...]] = {}
         for name, trust in spec.trust.items():
             urls = [crl.text for crl in trust.crl if is_address(crl.text)]
-            if urls or trust.ocsp:
-                authorities = self._authorities(trust)
-                crls += [CrlSource(name, url, authorities) for url in dict.fromkeys(urls)]
+            if not urls and not trust.ocsp:
+                continue
+            authorities = self._authorities(trust) or last.authorities.get(name)
+            if authorities is None:
+                continue
+            known[name] = authorities
+            crls += [CrlSource(name, url, authorities) for url in dict.fromkeys(urls)]
             if trust.ocsp:
-                responders[name] = _responder(name, trust, authorities)
-        return FetchPlan(tuple(crls), responders)
+                tolerance = float(trust.clock_tolerance)
+                responders[name] = _responder(name, trust.ocsp, tolerance, authorities)
+        return FetchPlan(tuple(crls), responders, known)
 
     def changed(self) -> bool:
         """Whether a file that was read, or could not be, looks otherwise now."""
@@ -87,21 +102,69 @@ class PlanReader:
         self.seen[path] = signature(path)
         return read_file(path, MAX_POLICY, trusted_only=self.trusted_only)
 
-    def _authorities(self, trust: TrustSpec) -> tuple[bytes, ...]:
-        """The DER of every authority of a trust."""
+    def _authorities(self, trust: TrustSpec) -> tuple[bytes, ...] | None:
+        """The DER of every authority of a trust; None where a file can't be used."""
         found: list[bytes] = []
+        whole = True
         for place in (*trust.ca, *trust.intermediates):
             path = self.policy.parent / place.text
             try:
                 found += (cert.der for cert in read_bundle(self._take(path)))
-            except ValueError as error:
-                raise PolicyError([Diagnostic(str(path), 0, 0, str(error.args[0]))]) from None
-        return tuple(dict.fromkeys(found))
+            except Exception as error:  # noqa: BLE001 - whatever a file's content raises
+                whole = False
+                why = getattr(error, "strerror", None) or brief(error)
+                self.mistakes.append(Diagnostic(str(path), 0, 0, str(why)))
+        return tuple(dict.fromkeys(found)) if whole else None
 
 
-def _responder(name: str, trust: TrustSpec, authorities: Iterable[bytes]) -> Responder:
+def _responder(name: str, url: str, tolerance: float, authorities: Iterable[bytes]) -> Responder:
     issuers = {}
     for der in authorities:
         with suppress(ValueError):  # of one that `cryptography` can't read nothing is asked
             issuers[fingerprint(der)] = x509.load_der_x509_certificate(der)
-    return Responder(name, trust.ocsp, issuers, float(trust.clock_tolerance))
+    return Responder(name, url, issuers, tolerance)
+
+
+# -- what outlasts the process: a plan in the fetcher's own directory
+
+MOST_OCTETS = 64 * 1024 * 1024
+
+
+def plan_path(state_dir: Path) -> Path:
+    """Where the fetcher keeps its last good plan, for a start beside a broken policy."""
+    return state_dir / "crl" / "plan.json"
+
+
+def save_plan(path: Path, plan: FetchPlan) -> None:
+    """Keep a plan.  Raises OSError."""
+    held = {
+        "authorities": {
+            name: [base64.b64encode(der).decode() for der in ders]
+            for name, ders in plan.authorities.items()
+        },
+        "crls": [[source.trust, source.url] for source in plan.crls],
+        "responders": [[r.trust, r.url, r.tolerance] for r in plan.responders.values()],
+    }
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)
+    write_file(path, json.dumps(held).encode())  # for this user alone: addresses hold passwords
+
+
+def kept_plan(path: Path) -> FetchPlan | None:
+    """The plan that was kept; None without a sound one."""
+    try:
+        held = json.loads(read_file(path, MOST_OCTETS))
+        authorities = {
+            str(name): tuple(base64.b64decode(text, validate=True) for text in texts)
+            for name, texts in held["authorities"].items()
+        }
+        crls = [CrlSource(name, url, authorities[name]) for name, url in held["crls"]]
+        responders = [
+            _responder(name, url, float(tolerance), authorities[name])
+            for name, url, tolerance in held["responders"]
+        ]
+        if not all(is_address(each.url) for each in (*crls, *responders)):
+            return None
+    except Exception:  # noqa: BLE001 - whatever a spoilt file raises: it is as good as none
+        return None
+    return FetchPlan(tuple(crls), {each.trust: each for each in responders}, authorities)

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar import __version__
 from sidecar.core.config.settings import Address, Settings
-from sidecar.core.errors import PolicyError
+from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
@@ -29,7 +29,7 @@ from .crl_job import SUCCESSES, CrlJob
 from .http_client import Limits, new_session
 from .metrics import FetchMetrics, admin_listener
 from .ocsp_service import OCSP_LIMITS, OcspService
-from .plan import CrlSource, FetchPlan, PlanReader
+from .plan import CrlSource, FetchPlan, PlanReader, kept_plan, plan_path, save_plan
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +88,34 @@ class Fetcher:
     async def load(self) -> None:
         """Read the policy and let its plan be in force.  Raises `PolicyError` and `OSError`."""
         try:
-            self.plan = await asyncio.to_thread(self._reader.read)
+            self.plan = await asyncio.to_thread(self._reader.read, self.plan)
         except Exception:
             self._metrics.reloads.labels("refused").inc()
             raise
-        self._metrics.reloads.labels("loaded").inc()
+        for mistake in self.mistakes:
+            log.error("%s; its trust stays as it was, the others go on", mistake)
+        self._metrics.reloads.labels("refused" if self.mistakes else "loaded").inc()
         self.options.state_dir.joinpath("crl").mkdir(parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(save_plan, plan_path(self.options.state_dir), self.plan)
+        except OSError as error:
+            log.warning("what is to be brought isn't kept for the next start: %s", error)
+
+    async def start(self) -> PolicyError | OSError | None:
+        """Load; where the policy can't be used, go by the plan that was kept last, and say why.
+
+        Raises `PolicyError` and `OSError` without such a plan.
+        """
+        kept = await asyncio.to_thread(kept_plan, plan_path(self.options.state_dir))
+        self.plan = kept or FetchPlan()
+        try:
+            await self.load()
+        except (PolicyError, OSError) as error:
+            if kept is None:
+                raise
+            log.error("policy refused, what it last named is brought: %s", error)
+            return error
+        return None
 
     def _job(self, source: CrlSource) -> CrlJob:
         options = self.options
@@ -144,6 +166,11 @@ class Fetcher:
         log.info("policy read: %d CRLs, %d responders", *self.plan_size)
 
     @property
+    def mistakes(self) -> list[Diagnostic]:
+        """What of the policy's files couldn't be read."""
+        return self._reader.mistakes
+
+    @property
     def plan_size(self) -> tuple[int, int]:
         """How many CRLs and how many responders there are."""
         return len(self.plan.crls), len(self.plan.responders)
@@ -167,8 +194,11 @@ async def fetch_once(options: FetchOptions) -> int:
     metrics = FetchMetrics(CollectorRegistry())
     async with new_session() as session:
         fetcher = Fetcher(options, session, metrics)
-        await fetcher.load()
-        return 0 if await fetcher.bring_all() else 1
+        refused = await fetcher.start()
+        brought = await fetcher.bring_all()
+        if refused is not None:
+            raise refused
+        return 0 if brought and not fetcher.mistakes else 1
 
 
 async def run_fetcher(
@@ -186,7 +216,7 @@ async def run_fetcher(
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
         fetcher = Fetcher(options, session, metrics)
-        await fetcher.load()
+        await fetcher.start()
         stack.push_async_callback(fetcher.stop)
         await _serve_ocsp(stack, fetcher, session, metrics)
         fetcher.start_jobs()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +24,7 @@ import fetch_server as web_of
 import ocsp_pki as pki
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
 from fetch_server import giving, giving_with_etag, make_crl, serving, write_policy
 from pki import CA as PkiCA
 from prometheus_client import CollectorRegistry
@@ -33,7 +36,7 @@ from sidecar.fetcher import crl_job
 from sidecar.fetcher.crl_job import CrlJob
 from sidecar.fetcher.http_client import Limits, max_age, new_session
 from sidecar.fetcher.metrics import FetchMetrics
-from sidecar.fetcher.plan import CrlSource, PlanReader
+from sidecar.fetcher.plan import CrlSource, PlanReader, kept_plan, plan_path, save_plan
 from sidecar.fetcher.service import FetchOptions, fetch_once, main, run_fetcher
 from sidecar.runtime.files import crl_state_path
 from sidecar.runtime.listen import ListenError
@@ -525,12 +528,15 @@ def test_plan_takes_addresses_of_the_policy_only(tmp_path: Path) -> None:
 
 
 def test_plan_says_what_is_wrong(tmp_path: Path) -> None:
-    """A file of authorities that isn't one is an error with its name."""
+    """A file of authorities that isn't one is a mistake with its name; the trust stays as it was."""
     policy = write_policy(tmp_path, crl="http://a/x")
-    (tmp_path / "ca.pem").write_text("rubbish")
     reader = PlanReader(policy)
-    with pytest.raises(PolicyError, match=r"ca\.pem"):
-        reader.read()
+    good = reader.read()
+    (tmp_path / "ca.pem").write_text("rubbish")
+    assert reader.changed()
+    assert reader.read(good).crls == good.crls
+    assert reader.read().crls == ()
+    assert "ca.pem: " in str(reader.mistakes[0])
     assert not reader.changed()
     write_policy(tmp_path, crl="http://a/x")  # and mending that file alone is seen
     assert reader.changed()
@@ -576,13 +582,17 @@ def test_once_tells_by_its_result(tmp_path: Path) -> None:
 
 
 def test_main_exit_codes(tmp_path: Path) -> None:
-    """0 with nothing to bring, 1 with nobody there, 2 for a policy that can't be read."""
+    """0 with nothing to bring, 1 with nobody there, 2 for a policy that can't be read.
+
+    What it named before is brought all the same; without that, no service is started.
+    """
     policy = write_policy(tmp_path)
     assert main(options(tmp_path, policy), once=True) == 0
     write_policy(tmp_path, crl="http://127.0.0.1:1/x")
     assert main(options(tmp_path, policy), once=True) == 1
     policy.write_text("version: 2")
     assert main(options(tmp_path, policy), once=True) == 2
+    shutil.rmtree(tmp_path / "state")
     assert main(options(tmp_path, policy)) == 2
     assert main(options(tmp_path, tmp_path / "absent"), once=True) == 2
 
@@ -634,6 +644,98 @@ def test_the_policy_is_followed_while_it_runs(tmp_path: Path) -> None:
             assert not told.socket.exists()
 
     run(check)
+
+
+def write_two_trusts(directory: Path, one: str, two: str) -> Path:
+    """A policy of two trusts of the same authority, each with its file and its address."""
+    for name in ("one.pem", "two.pem"):
+        (directory / name).write_bytes(CA.cert.public_bytes(Encoding.PEM))
+    policy = directory / "policy.yaml"
+    policy.write_text(
+        f"version: 1\ntrust:\n  one: {{ca: one.pem, crl: '{one}'}}\n"
+        f"  two: {{ca: two.pem, crl: '{two}'}}\nlocations: [{{name: site, allow: verified}}]\n"
+    )
+    return policy
+
+
+@pytest.mark.parametrize("broken", ["rubbish", "", None])
+def test_a_broken_ca_file_holds_up_no_other_trust(tmp_path: Path, broken: str | None) -> None:
+    """One trust's CA can't be read, at the start or later: the others' CRLs are brought."""
+    crl = make_crl(CA)
+
+    async def check() -> None:
+        async with serving(giving(crl)) as server:
+            policy = write_two_trusts(tmp_path, server.url, f"{server.url}2")
+            told = options(tmp_path, policy)
+            one, two = (
+                crl_state_path(told.state_dir, name, url)
+                for name, url in (("one", server.url), ("two", f"{server.url}2"))
+            )
+            (tmp_path / "one.pem").unlink()
+            if broken is not None:
+                (tmp_path / "one.pem").write_text(broken)
+            assert await fetch_once(told) == 1
+            assert two.read_bytes() == crl
+            assert not one.exists()
+            async with running(told, CollectorRegistry()):
+                (tmp_path / "new.pem").write_bytes(CA.cert.public_bytes(Encoding.PEM))
+                (tmp_path / "new.pem").rename(tmp_path / "one.pem")
+                await until(one.exists)
+
+    run(check)
+
+
+@pytest.mark.parametrize("broken", ["version: 1\nlocations: [", "", None])
+def test_a_start_beside_a_broken_policy_brings_what_it_named(
+    tmp_path: Path, broken: str | None
+) -> None:
+    """A fetcher that is restarted while the policy is broken brings CRLs and carries OCSP on."""
+    crl = make_crl(CA)
+
+    async def check() -> None:
+        async with serving(giving(crl)) as server:
+            policy = write_policy(tmp_path, crl=server.url, ocsp="http://o/")
+            told = options(tmp_path, policy)
+            path = crl_state_path(told.state_dir, "staff", server.url)
+            assert await fetch_once(told) == 0
+            path.unlink()
+            policy.unlink()
+            if broken is not None:
+                policy.write_text(broken)
+            async with running(told, CollectorRegistry()):
+                await until(path.exists)
+            path.unlink()
+            with pytest.raises((PolicyError, OSError)):
+                await fetch_once(told)
+            assert path.exists()
+            assert (told.state_dir / "crl" / "plan.json").stat().st_mode & 0o777 == 0o600
+
+    run(check)
+
+
+HELD = {"authorities": {"a": [""]}, "crls": [["a", "file:///etc/shadow"]], "responders": []}
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["", "null", "[]", "{}", "[" * 100_000, json.dumps(HELD), "a FIFO", "a directory"]
+)
+def test_a_spoilt_plan_is_as_good_as_none(tmp_path: Path, spoilt: str) -> None:
+    """Whatever stands in its place: nothing is brought by it, and a sound policy replaces it."""
+    place = plan_path(tmp_path)
+    place.parent.mkdir()
+    if spoilt == "a FIFO":
+        os.mkfifo(place)
+    elif spoilt == "a directory":
+        place.mkdir()
+    else:
+        place.write_text(spoilt)
+    assert kept_plan(place) is None
+    plan = PlanReader(write_policy(tmp_path, crl="http://a/x", ocsp="http://o/")).read()
+    save_plan(place, plan)
+    kept = kept_plan(place)
+    assert kept is not None
+    assert kept.crls == plan.crls
+    assert kept.responders.keys() == plan.responders.keys()
 
 
 def test_metrics_are_shown_where_asked(tmp_path: Path) -> None:
