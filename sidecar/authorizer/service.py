@@ -38,6 +38,7 @@ from .decision_cache import Engine
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
 from .policy_store import POLL_SECONDS, Reload, Store
+from .refusal import Refusal
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -201,14 +202,19 @@ class Daemon:
         """Load the policy; while that can't be done, say why and look again.  None: stopped."""
         stopping = asyncio.create_task(stopped.wait())
         told: tuple[Diagnostic, ...] = ()
+        refusal = Refusal()
         while not stopped.is_set():
             loading = asyncio.create_task(asyncio.to_thread(self.store.load))
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not loading.done():
                 break
             try:
-                return loading.result()
+                first = loading.result()
+                await refusal.close()
+                return first
             except PolicyError as error:
+                if not told:
+                    await refusal.start(handed.get("authz", []))
                 if error.diagnostics != told:
                     told = error.diagnostics
                     self._tell_waiting(told)
@@ -216,6 +222,7 @@ class Daemon:
             self._admin = self._admin or self._start_admin(handed)
             while not stopping.done() and not await asyncio.to_thread(self.store.moved):
                 await asyncio.wait({stopping}, timeout=POLL_SECONDS)
+        await refusal.close()
         if self._admin is not None:
             self._admin.cancel()
             await asyncio.wait({self._admin})

@@ -528,7 +528,7 @@ def test_plan_takes_addresses_of_the_policy_only(tmp_path: Path) -> None:
 
 
 def test_plan_says_what_is_wrong(tmp_path: Path) -> None:
-    """A file of authorities that isn't one is a mistake with its name; the trust stays as it was."""
+    """A file of authorities that isn't one is a mistake, by name; the trust stays as it was."""
     policy = write_policy(tmp_path, crl="http://a/x")
     reader = PlanReader(policy)
     good = reader.read()

@@ -155,14 +155,14 @@ def test_what_can_not_be_read_is_tried_ever_less_often(monkeypatch: pytest.Monke
     large = Signature(0, 0, 1 << 30, 0, 0)
     waits = [readings._pause(tries, large) for tries in range(12)]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    assert max(readings._pause(tries, None) for tries in range(99)) == readings.RETRY_SMALL
+    assert max(readings._pause(tries, None) for tries in range(99)) == 5.0
 
 
 def test_a_file_that_fails_for_a_while_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What may pass by itself is tried again; what can't is left alone until the file changes."""
-    monkeypatch.setattr(readings, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(readings, "RETRY_SMALL", (0.0, 0.0))
     found = Readings()
     raised: list[BaseException] = [OSError(errno.EMFILE, "no"), MemoryError(), ValueError("no")]
 

@@ -149,6 +149,13 @@ def test_a_broken_policy_is_tried_until_it_is_mended(saw: dict[str, str]) -> Non
     check(saw, healed="204")
 
 
+def test_a_broken_policy_holds_nginx_up_neither_at_boot_nor_at_a_question(
+    saw: dict[str, str],
+) -> None:
+    """While the daemon waits for a policy nginx starts, and its questions are refused at once."""
+    check(saw, broken_nginx="active", broken_answer="503")
+
+
 def test_the_daemon_has_no_network(saw: dict[str, str]) -> None:
     """Its network namespace has its own loopback and nothing else."""
     check(saw, networks="1")

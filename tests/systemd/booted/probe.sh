@@ -166,9 +166,23 @@ heals() {
     systemctl stop mtls-sidecar
     find /var/lib/mtls-sidecar -mindepth 1 -not -path '*/crl*' -delete # no last good one
     echo 'unknown: 1' >>/etc/mtls-sidecar/policy.yaml
-    systemctl start --no-block mtls-sidecar
+    # what a distribution's nginx.service says of itself
+    cat >/run/systemd/system/nginx.service <<'EOF'
+[Unit]
+After=network.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+EOF
+    systemctl daemon-reload
+    systemctl start --no-block mtls-sidecar nginx
     sleep 9 # more tries than systemd's default of five
     saw broken "$(state mtls-sidecar)"
+    saw broken_nginx "$(state nginx)"
+    saw broken_answer "$(ask www-data)"
+    rm /run/systemd/system/nginx.service
+    systemctl daemon-reload
     cat /good.yaml >/etc/mtls-sidecar/policy.yaml
     saw healed "$(ask www-data)"
 }

@@ -1,0 +1,84 @@
+"""A real daemon at a socket of the service manager, while no policy can be used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from daemon import Client, Daemon, question
+
+POLICY = "version: 1\nlocations:\n  - {name: site, allow: public}\n"
+HAND_OVER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', "
+    "LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='authz'); "
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that was handed its socket, and whose policy is broken; without a last good one."""
+    daemon = Daemon(tmp_path, "typo\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(daemon.socket))
+        listener.listen(64)
+        daemon.under = [sys.executable, "-c", HAND_OVER, str(listener.fileno())]
+        daemon.start(wait=False, pass_fds=(listener.fileno(),))
+        yield daemon
+        assert daemon.stop() == 0, daemon.log.read_text()
+
+
+def test_questions_are_refused_at_once(daemon: Daemon) -> None:
+    """503 and closed, whatever is asked, also to those who waited before; nothing is a 2xx."""
+    with daemon.client() as early:
+        assert early.ask("site").status == 503
+        assert early.closed()
+    for data in (question("site"), b"junk\r\n\r\n", b"x" * 300_000):
+        with daemon.client() as client:
+            client.send(data)
+            answer = client.receive()
+            assert answer is not None
+            assert answer.status == 503
+
+
+def test_once_mended_the_same_socket_serves(daemon: Daemon) -> None:
+    """Who connects from then on is answered; nobody's connection is refused meanwhile."""
+    with daemon.client() as silent:
+        with daemon.client() as client:
+            assert client.ask("site").status == 503
+        daemon.write("policy.yaml", POLICY)
+        daemon.until(lambda: daemon.status("/readyz") == 200)
+        assert daemon.ask("site").status == 204
+        assert silent.closed()
+    daemon.write("policy.yaml", "typo\n")  # a last good one is in force: nothing is refused
+    daemon.until(lambda: daemon.metric("mtls_sidecar_policy_stale") == 1)
+    assert daemon.ask("site").status == 204
+
+
+def test_many_who_say_nothing_keep_nobody_from_an_answer(daemon: Daemon) -> None:
+    """More silent connections than are held: the daemon stays, serves once mended, and ends."""
+    with daemon.client() as client:
+        assert client.ask("site").status == 503
+    silent: list[Client] = []
+    for _ in range(1100):
+        silent.append(daemon.client())
+        os.write(silent[-1].socket.fileno(), b"GET")
+    daemon.write("policy.yaml", POLICY)
+    daemon.until(lambda: daemon.status("/readyz") == 200)
+    assert daemon.ask("site").status == 204
+    for each in silent:
+        each.socket.close()
+
+
+def test_it_ends_while_it_waits(daemon: Daemon) -> None:
+    """SIGTERM while questions are refused: a clean end."""
+    with daemon.client() as client:
+        assert client.ask("site").status == 503
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process is not None
+        assert daemon.process.wait(15) == 0
