@@ -30,7 +30,7 @@ def new_certificate(kind: str) -> tuple[float, float]:
     """Microseconds of CPU for a decision, and for OpenSSL's check of its signature alone."""
     from sidecar.authorizer.decision_cache import Engine
     from sidecar.core.policy.compile import compile_policy
-    from sidecar.core.wire import build
+    from sidecar.core.request import assemble_request
     from sidecar.runtime.files import DirectSources
 
     with tempfile.TemporaryDirectory() as name:
@@ -46,7 +46,8 @@ def new_certificate(kind: str) -> tuple[float, float]:
             for i in range(3 * CERTIFICATES)
         ]
     asked = [
-        build("l0", {"verify": b"SUCCESS", "cert": leaf.escaped, "host": b"a"}) for leaf in leaves
+        assemble_request("l0", {"verify": b"SUCCESS", "cert": leaf.escaped, "host": b"a"})
+        for leaf in leaves
     ]
     gc.disable()  # as in the daemon, where hundreds of requests lie between two collections
     decided = each([partial(engine.decide, request) for request in asked])

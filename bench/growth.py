@@ -49,7 +49,7 @@ def one(axis: str, size: int) -> Row:
     """Measure one size, in this process."""
     from sidecar.authorizer.decision_cache import Engine
     from sidecar.core.policy.compile import compile_policy
-    from sidecar.core.wire import build
+    from sidecar.core.request import assemble_request
     from sidecar.runtime.files import DirectSources
 
     with tempfile.TemporaryDirectory() as name:
@@ -66,7 +66,7 @@ def one(axis: str, size: int) -> Row:
             for i in range(min(size if axis == "clients" else 300, 3000))
         ]
         asked = [
-            build("l0", {"verify": b"SUCCESS", "cert": c, "host": b"a", "uri": b"/l0/"})
+            assemble_request("l0", {"verify": b"SUCCESS", "cert": c, "host": b"a", "uri": b"/l0/"})
             for c in some
         ]
         start = time.process_time()

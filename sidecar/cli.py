@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import __version__
-from sidecar.core.config.schema import moment
+from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import Settings, parse_address, read_settings
 from sidecar.core.errors import Diagnostic, PolicyError, printable
 from sidecar.core.nginx.host import normalize_host
-from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.compile import compile_policy
+from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import policy_schema, read_policy
-from sidecar.core.wire import BadRequest, build
+from sidecar.core.request import BadRequest, assemble_request
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.log_lines import configure_logging
 
@@ -149,9 +150,9 @@ def _explain(options: argparse.Namespace) -> int:
         "client_ip": options.client_ip,
     }
     found = {name: value.encode("utf-8") for name, value in fields.items() if value}
-    now = moment(options.now) if options.now else time.time()
+    now = parse_date(options.now) if options.now else time.time()
     try:
-        request = build(options.location, {**found, "cert": cert})
+        request = assemble_request(options.location, {**found, "cert": cert})
     except BadRequest as error:
         raise ValueError(str(error)) from None
     decision, steps = explain(policy, request, now)

@@ -20,9 +20,10 @@ from termios import FIONREAD
 from typing import cast
 
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
+from sidecar.core.answer import render
 from sidecar.core.config.settings import Limits
 from sidecar.core.evaluate import OcspQuestion, refuse
-from sidecar.core.wire import AuthzRequest, render
+from sidecar.core.request import AuthzRequest
 
 from .decision_cache import Engine
 from .request_cache import RenderedDecision

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.core.errors import brief
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.denylist import ENTRY_KINDS
 from sidecar.runtime.control_socket import MAX_LINE, open_control, remove_control
 from sidecar.runtime.listen import ListenError

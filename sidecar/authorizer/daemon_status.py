@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.authorizer.telemetry.counters import Counts
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 
 
 @dataclass(slots=True)

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 
+from sidecar.core.answer import render
 from sidecar.core.decision import ISSUED, Decision, Reason
 from sidecar.core.evaluate import OcspQuestion, evaluate
-from sidecar.core.policy.compile import Location, Policy
+from sidecar.core.policy.model import Location, Policy
+from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey
-from sidecar.core.wire import AuthzRequest, render
 from sidecar.core.x509.certificate import ClientCert
 
 from .request_cache import RenderedDecision, RequestCache

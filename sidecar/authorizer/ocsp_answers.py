@@ -28,8 +28,8 @@ from typing import NamedTuple
 from cryptography import x509
 
 from sidecar.core.evaluate import OcspQuestion
-from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key, verify_response
+from sidecar.core.revocation.status import RevocationStatus
 from sidecar.runtime import fetch_protocol
 
 log = logging.getLogger(__name__)

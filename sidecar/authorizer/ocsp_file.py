@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sidecar.core.policy.compile import Trust
+from sidecar.core.policy.model import Trust
 from sidecar.runtime import fetch_protocol
 from sidecar.runtime.files import read_file, set_aside, write_file
 

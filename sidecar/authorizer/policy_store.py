@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.core.errors import Diagnostic, PolicyError, brief
-from sidecar.core.policy.compile import Draft, Policy, compile_draft
+from sidecar.core.policy.compile import Draft, compile_draft
+from sidecar.core.policy.model import Policy
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import MAX_POLICY, read_file
 

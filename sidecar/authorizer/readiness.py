@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.core.policy.compile import Location, Policy, Trust
+from sidecar.core.policy.model import Location, Policy, Trust
 
 
 def shut_out(policy: Policy, now: float) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sidecar.core.decision import Decision
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.request import AuthzRequest
 
 from .two_generation_cache import TwoGenerationCache
 

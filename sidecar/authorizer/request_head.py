@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import httptools
 
-from sidecar.core.wire import (
+from sidecar.core.request import (
     CONTROL_HEADERS,
     MAX_CERT_HEADER,
     AuthzRequest,
     BadRequest,
-    build,
+    assemble_request,
     is_second_spelling,
     parse_target,
 )
@@ -158,7 +158,7 @@ class _Reader:
             head.mistake = "the method is not GET"
         if not head.mistake:
             try:
-                head.request = build(parse_target(self._target), self._fields)
+                head.request = assemble_request(parse_target(self._target), self._fields)
             except BadRequest as error:
                 head.mistake = str(error)
         return head

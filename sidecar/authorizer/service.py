@@ -24,7 +24,7 @@ from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.core.config.settings import Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import OcspQuestion
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket

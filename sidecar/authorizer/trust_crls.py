@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.config.schema import Located
 from sidecar.core.errors import Diagnostic
-from sidecar.core.policy.spec import TrustSpec, is_address, shown
+from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key, supersedes
 from sidecar.runtime.files import MAX_CRL, signature

@@ -16,13 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.config.schema import DatedWarning, Located, Report
 from sidecar.core.errors import Diagnostic, brief
 from sidecar.core.policy.compile import Draft
 from sidecar.core.policy.lockouts import warn_about_lockouts
-from sidecar.core.policy.spec import TrustSpec, is_address, shown
+from sidecar.core.policy.model import Trust
+from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import (
-    Trust,
     at_node,
     build_trust,
     bundle_remarks,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import Diagnostic
-from sidecar.core.policy.spec import shown
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist, read_denylist
 from sidecar.core.x509.bundle import Bundle, read_bundle

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.core.config.crl_place import is_address
 from sidecar.core.config.schema import Located
 from sidecar.core.errors import Diagnostic
-from sidecar.core.policy.spec import PolicySpec, is_address
+from sidecar.core.policy.spec import PolicySpec
 
 SERVICE_USER = "mtls-sidecar"
 

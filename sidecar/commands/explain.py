@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from sidecar.core.decision import Decision, Step
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.policy.model import Policy
+from sidecar.core.request import AuthzRequest
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 

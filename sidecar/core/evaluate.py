@@ -17,11 +17,12 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.core.nginx.locations import normalize_host
-from sidecar.core.policy.compile import Location, Policy, Trust
+from sidecar.core.policy.model import Location, Policy, Trust
 from sidecar.core.policy.rules import Facts
+from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.crl.index import crl_facts
-from sidecar.core.revocation.denylist import Answer, RevocationStatus
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
+from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import ClientCert, from_der, from_header
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 from sidecar.core.x509.path_building import Path, valid
@@ -29,7 +30,6 @@ from sidecar.core.x509.service_identity import fold_dns, san_matches_host
 
 from .decision import GRANTS, Decision, Reason, Step
 from .errors import MalformedCertificate
-from .wire import AuthzRequest
 
 
 @dataclass(frozen=True, slots=True)

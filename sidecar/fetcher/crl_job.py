@@ -23,8 +23,8 @@ from pathlib import Path
 
 import aiohttp
 
+from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
-from sidecar.core.policy.spec import shown
 from sidecar.core.revocation.crl.index import read_crls, supersedes
 from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, set_aside
 

@@ -19,8 +19,8 @@ from enum import StrEnum
 import aiohttp
 from yarl import URL
 
+from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import printable
-from sidecar.core.policy.spec import shown
 
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

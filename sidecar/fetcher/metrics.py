@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from sidecar.core.policy.spec import shown
+from sidecar.core.config.crl_place import shown
 from sidecar.runtime.admin_listener import AdminListener, Renderer
 
 

@@ -18,8 +18,8 @@ import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import MAX_RESPONSE, build_request, verify_response
+from sidecar.core.revocation.status import RevocationStatus
 from sidecar.runtime import fetch_protocol
 
 from .http_client import Failure, FetchError, Limits, fetch

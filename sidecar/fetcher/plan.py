@@ -15,8 +15,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from sidecar.core.config.crl_place import is_address
 from sidecar.core.errors import Diagnostic, brief
-from sidecar.core.policy.spec import TrustSpec, is_address, read_policy
+from sidecar.core.policy.spec import TrustSpec, read_policy
 from sidecar.core.x509.bundle import read_bundle
 from sidecar.runtime.files import MAX_POLICY, Signature, read_file, set_aside, signature, write_file
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.core.policy.spec import is_address, shown
+from sidecar.core.config.crl_place import crl_file_name, is_address, shown
 from sidecar.core.revocation.crl.index import Crl, read_crls
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
 from sidecar.core.x509.bundle import Bundle, read_bundle
@@ -202,8 +201,7 @@ def set_aside(path: Path) -> None:
 
 def crl_state_path(state_dir: Path, trust: str, url: str) -> Path:
     """The file in which the fetcher leaves the CRL of an address: `STATE_DIR/crl/HASH.crl`."""
-    digest = hashlib.sha256(f"{trust}\n{url}".encode()).hexdigest()
-    return state_dir / "crl" / f"{digest}.crl"
+    return state_dir / crl_file_name(trust, url)
 
 
 def crl_place(base: Path, state_dir: Path, trust: str, place: str) -> Path:

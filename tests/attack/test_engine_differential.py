@@ -28,10 +28,10 @@ from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
 from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
 from sidecar.authorizer.request_head import read_head
+from sidecar.core.answer import render
 from sidecar.core.config.settings import Limits
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy
-from sidecar.core.wire import render
+from sidecar.core.policy.model import Policy
 
 SECONDS = float(os.environ.get("MTLS_SIDECAR_ENGINE_SECONDS", "20"))
 NOW = float(int(time.time()))

@@ -18,10 +18,10 @@ from pkits import NOW, REFUSED, REVOCATION, cert, ends, escaped, policy, suite
 from sidecar.core.decision import Reason
 from sidecar.core.errors import MalformedCertificate
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
+from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.crl.index import CrlIndex, crl_facts
-from sidecar.core.revocation.denylist import Answer, RevocationStatus
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.path_building import valid
 
 # Of the invalid ones, those whose fault is nginx's to find.

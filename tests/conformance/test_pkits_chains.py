@@ -13,8 +13,8 @@ import pytest
 from pkits import NOW, REVOCATION, ends, escaped, policy
 
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.policy.model import Policy
+from sidecar.core.request import AuthzRequest
 
 DENIED = {
     "DSA": "DSA, signed with SHA-1: refused as weak, or not readable",

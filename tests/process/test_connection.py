@@ -307,7 +307,7 @@ def test_a_decision_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) 
 
     from sidecar.authorizer.connection import Service
     from sidecar.core.config.settings import Limits
-    from sidecar.core.wire import AuthzRequest
+    from sidecar.core.request import AuthzRequest
 
     def broken(*_: object) -> None:
         raise RuntimeError("out of luck")

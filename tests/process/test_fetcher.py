@@ -29,9 +29,9 @@ from fetch_server import giving, giving_with_etag, make_crl, serving, write_poli
 from pki import CA as PkiCA
 from prometheus_client import CollectorRegistry
 
+from sidecar.core.config.crl_place import shown
 from sidecar.core.config.settings import Address
 from sidecar.core.errors import PolicyError
-from sidecar.core.policy.spec import shown
 from sidecar.fetcher import crl_job
 from sidecar.fetcher.crl_job import CrlJob
 from sidecar.fetcher.http_client import Limits, max_age, new_session

@@ -17,7 +17,7 @@ from pki import CA
 from sidecar.authorizer.request_cache import CachedAnswer, RenderedDecision
 from sidecar.authorizer.telemetry.decision_log import CUT, MAX_LINE, DecisionLog
 from sidecar.core.decision import Decision, Reason
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.request import AuthzRequest
 from sidecar.core.x509.certificate import ClientCert, from_der
 
 staff = CA("Staff")

@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry
 from sidecar.authorizer import ocsp_answers
 from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient
 from sidecar.core.evaluate import OcspQuestion
-from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import ocsp_key, verify_response
+from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.certificate import from_der
 from sidecar.fetcher import ocsp_service
 from sidecar.fetcher.ocsp_service import OCSP_LIMITS

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "sidecar"
 
 LAYERS = (
     (
-        "errors", "bounded", "ip_address", "x509.der", "x509.attribute_types", "nginx.uri",
+        "errors", "bounded", "ip_address", "config.crl_place", "config.dates", "revocation.status",
+        "x509.der", "x509.attribute_types", "nginx.uri",
         "nginx.selector_error", "nginx.regex_tree", "nginx.pcre_classes",
     ),
     (
@@ -30,18 +31,23 @@ LAYERS = (
     ("x509.certificate", "policy.dn_warnings"),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
-        "revocation.crl.scope", "revocation.ocsp.responder", "x509.bundle",
+        "revocation.crl.scope", "revocation.crl.signers",
+        "revocation.ocsp.responder", "x509.bundle",
         "x509.equivalent_fingerprints", "x509.extension_values",
     ),
     ("x509.name_constraints", "origin"),
     ("x509.client_purpose",),
-    ("wire", "policy.patterns", "config.schema", "nginx.locations", "revocation.crl.parse"),
+    (
+        "request", "answer", "policy.patterns", "config.schema", "nginx.locations",
+        "revocation.crl.parse",
+    ),
     ("policy.spec", "config.settings", "revocation.denylist"),
     (
         "policy.policy_warnings", "policy.rules", "x509.path_building", "revocation.crl.index",
         "revocation.ocsp.response",
     ),
-    ("policy.lockouts", "policy.trust"),
+    ("policy.lockouts", "policy.model"),
+    ("policy.trust",),
     ("policy.compile",),
     ("evaluate",),
 )  # fmt: skip
@@ -70,7 +76,7 @@ class Import:
 
     @property
     def modules(self) -> set[str]:
-        """The modules it can mean: `from sidecar.core import wire` is sidecar.core.wire."""
+        """The modules it can mean: `from sidecar.core import request` is sidecar.core.request."""
         if (ROOT / self.module.replace(".", "/")).is_dir():
             return {f"{self.module}.{name}" for name in self.names} or {self.module}
         return {self.module}

@@ -24,12 +24,14 @@ from pages import ROOT, Block, Row, blocks, code, pages, tables
 from pki import CA, Leaf
 
 from sidecar.commands.explain import as_text, explain
-from sidecar.core.config.schema import moment
+from sidecar.core.answer import render
+from sidecar.core.config.dates import parse_date
 from sidecar.core.decision import Decision, Step
 from sidecar.core.errors import PolicyError
 from sidecar.core.nginx.host import normalize_host
-from sidecar.core.policy.compile import Policy, compile_policy
-from sidecar.core.wire import build, render
+from sidecar.core.policy.compile import compile_policy
+from sidecar.core.policy.model import Policy
+from sidecar.core.request import assemble_request
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 """The moment of an example that names none."""
@@ -195,14 +197,14 @@ class Case:
     def decide(self) -> tuple[Decision, list[Step], float]:
         """The decision, its steps and its moment."""
         fields = dict(self.fields)
-        now = moment(fields.pop("now", f"{NOW:%Y-%m-%dT%H:%M:%SZ}"))
+        now = parse_date(fields.pop("now", f"{NOW:%Y-%m-%dT%H:%M:%SZ}"))
         fields.setdefault("verify", "NONE" if self.leaf is None else "SUCCESS")
         fields["server_name"] = fields.pop("sni", "")
         fields["host"] = normalize_host(fields.get("host", "")) or fields.get("host", "")
         found = {name: value.encode("latin-1") for name, value in fields.items()}
         if self.leaf is not None:
             found["cert"] = escaped(self.leaf)
-        return *explain(self.policy, build(self.location, found), now), now
+        return *explain(self.policy, assemble_request(self.location, found), now), now
 
 
 def escaped(leaf: Leaf | CA | bytes) -> bytes:

@@ -9,15 +9,16 @@ from typing import Any
 
 from pki import Leaf
 
+from sidecar.core.config.crl_place import is_address
 from sidecar.core.decision import Decision
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.compile import compile_policy
+from sidecar.core.policy.model import Policy
 from sidecar.core.policy.patterns import KEY_COMPARISONS
-from sidecar.core.policy.spec import is_address
+from sidecar.core.request import AuthzRequest, assemble_request
 from sidecar.core.revocation.crl.index import Crl, read_crls
 from sidecar.core.revocation.denylist import Denylist, parse_denylist
-from sidecar.core.wire import AuthzRequest, build
 from sidecar.core.x509.bundle import Bundle, read_bundle
 
 NOW = time.time()
@@ -77,7 +78,7 @@ def request(
     if leaf is not None:
         found["cert"] = leaf if isinstance(leaf, bytes) else leaf.escaped
     found.setdefault("verify", b"NONE" if leaf is None else b"SUCCESS")
-    return build(location, found)
+    return assemble_request(location, found)
 
 
 def ask(

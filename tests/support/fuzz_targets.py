@@ -24,10 +24,11 @@ from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.nginx.uri import normalize_uri
 from sidecar.core.policy.compile import compile_policy
+from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.crl.index import CrlError, read_crl
-from sidecar.core.revocation.denylist import RevocationStatus, parse_denylist
+from sidecar.core.revocation.denylist import parse_denylist
 from sidecar.core.revocation.ocsp.response import verify_response
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.certificate import from_header
 
 CORPUS = Path(__file__).resolve().parents[1] / "attack" / "fuzz" / "corpus"

@@ -12,7 +12,8 @@ from urllib.parse import quote_from_bytes
 from der import pem
 
 from sidecar.core.errors import MalformedCertificate
-from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.compile import compile_policy
+from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.crl.index import Crl, CrlError, read_crl
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.bundle import Bundle

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""

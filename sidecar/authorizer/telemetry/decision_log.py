@@ -19,7 +19,7 @@ from json.encoder import encode_basestring_ascii as quote
 
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.decision import Decision
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.request import AuthzRequest
 
 ROOM = 16 * 2**20
 """Most bytes that wait for the thread that writes to stderr."""

@@ -18,7 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 
 from .counters import BUCKETS, Counts
 

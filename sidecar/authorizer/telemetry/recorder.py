@@ -8,7 +8,7 @@ it is counted there and then, and told to the metrics when they are read.
 from __future__ import annotations
 
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.request import AuthzRequest
 
 from .counters import Counts
 from .decision_log import DecisionLog

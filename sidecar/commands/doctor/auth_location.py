@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterator
 
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 
 from . import server_name
 from .findings import Finding

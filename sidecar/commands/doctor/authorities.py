@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 from sidecar.runtime.files import read_file
 
 from .findings import Finding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 
 from .findings import Finding
 from .nginx_config import Block, Root

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from sidecar.core.policy.compile import Policy
+from sidecar.core.policy.model import Policy
 
 from .application import identity
 from .auth_location import AuthLocation

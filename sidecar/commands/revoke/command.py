@@ -20,10 +20,11 @@ from sidecar.core.config.settings import Settings
 from sidecar.core.decision import Reason
 from sidecar.core.errors import PolicyError, brief, printable
 from sidecar.core.evaluate import evaluate
-from sidecar.core.policy.compile import Policy, compile_policy
+from sidecar.core.policy.compile import compile_policy
+from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import read_policy
+from sidecar.core.request import assemble_request
 from sidecar.core.revocation.denylist import DenylistEntry, is_same, one_entry
-from sidecar.core.wire import build
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.control_socket import NoDaemon
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
@@ -212,7 +213,7 @@ def _revoked_in(policy: Policy, cert: ClientCert) -> list[str]:
     found: dict[str, None] = {}
     for name in policy.locations:
         fields = {"verify": b"SUCCESS", "cert": escaped_pem(cert.der)}
-        decision = evaluate(policy, build(name, fields), time.time())
+        decision = evaluate(policy, assemble_request(name, fields), time.time())
         if decision.reason is Reason.REVOKED:
             found[decision.detail] = None
     return list(found)

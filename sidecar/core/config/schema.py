@@ -13,7 +13,6 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sidecar.core.errors import Diagnostic, PolicyError
@@ -300,23 +299,3 @@ def suggest(wrote: str | None, known: Mapping[str, Any]) -> str:
 
 def _either(words: tuple[str, ...]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def moment(text: str, *, end: bool = False) -> float:
-    """A date or an RFC 3339 time → seconds since the epoch.  Raises ValueError.
-
-    A date alone is its first moment in UTC, or with `end` the first moment after that day, so
-    that `until: 2027-01-31` holds on the 31st.  A time without an offset is refused.
-    """
-    hint = "write 2027-01-31 or 2027-01-31T18:00:00Z"
-    try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-            return day.timestamp() + (86400 if end else 0)
-        if not re.fullmatch(
-            r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text
-        ):
-            raise ValueError
-        return datetime.fromisoformat(text.upper()).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is no date", hint) from None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, Protocol, TypeVar
 
+from sidecar.core.config.crl_place import shown
 from sidecar.core.config.schema import DatedWarning, Located, Report, read_with_report, suggest
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, PolicyError
@@ -22,6 +23,7 @@ from sidecar.core.nginx.locations import (
     duplicates,
     overlaps,
 )
+from sidecar.core.policy.model import Location, Policy, Trust
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.bundle import Bundle
@@ -31,18 +33,10 @@ from sidecar.core.x509.path_building import Anchors
 from .lockouts import warn_about_lockouts
 from .policy_warnings import warn_about_policy
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
-from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec, shown
-from .trust import (
-    Trust,
-    at_node,
-    build_trust,
-    bundle_remarks,
-    file_mistake,
-    trust_warning,
-    unusable_crls,
-)
+from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec
+from .trust import at_node, build_trust, bundle_remarks, file_mistake, trust_warning, unusable_crls
 
-__all__ = ["Draft", "Location", "Policy", "Sources", "Trust", "compile_draft", "compile_policy"]
+__all__ = ["Draft", "Sources", "compile_draft", "compile_policy"]
 
 _LocationEntry = tuple[str, tuple[ServerName, ...] | None, LocationPattern]
 
@@ -67,67 +61,6 @@ class Sources(Protocol):
 
         Raises OSError and `CrlError`.
         """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Location:
-    """One location, ready to decide.
-
-    `without_cert` says who gets in without a certificate, unless `deny_request` matches: the
-    rules of `deny` that ask about the request alone.
-
-    `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
-    method, the client's address, the host or the SNI, OCSP answers.
-    """
-
-    name: str
-    trusts: tuple[Trust, ...]
-    public: bool
-    verified: bool
-    allow: RuleSet
-    deny: RuleSet
-    monitor: bool
-    san_matches_host: bool
-    sni_matches_host: bool
-    cache_seconds: int
-    public_methods: frozenset[str]
-    forward_cert: bool
-    same_origin: bool
-    without_cert: RuleSet = NOBODY
-
-    deny_request: RuleSet = field(init=False)
-    uses_method: bool = field(init=False)
-    uses_client_ip: bool = field(init=False)
-    uses_host: bool = field(init=False)
-    uses_ocsp: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        rules = (self.allow, self.deny, self.without_cert)
-        client_ip = any(each.client_ip for each in rules)
-        method = bool(self.public_methods) or any(each.method for each in rules)
-        host = self.san_matches_host or self.sni_matches_host
-        object.__setattr__(self, "uses_client_ip", client_ip)
-        object.__setattr__(self, "uses_method", method)
-        object.__setattr__(self, "uses_host", host)
-        object.__setattr__(self, "deny_request", self.deny.of_request())
-        object.__setattr__(self, "uses_ocsp", any(trust.ocsp for trust in self.trusts))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Policy:
-    """The policy in force.  `hash`: the first 12 hex digits of the policy file's SHA-256."""
-
-    hash: str
-    locations: Mapping[str, Location]
-    trusts: Mapping[str, Trust]
-    chooser: Chooser
-    warnings: tuple[Diagnostic, ...] = ()
-    dated: tuple[DatedWarning, ...] = ()
-
-    def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
-        """What the policy says that will hardly be meant, as of a moment; in the file's order."""
-        dated = {warning for since, warning in self.dated if since <= now}
-        return tuple(sorted({*self.warnings, *dated}))
 
 
 def policy_hash(data: bytes) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sidecar.core.config.schema import Located, Report, suggest
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.request import AuthzRequest
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.core.config.crl_place import is_address, shown
+from sidecar.core.config.dates import parse_date
 from sidecar.core.config.schema import (
     Choice,
     Count,
@@ -25,7 +27,6 @@ from sidecar.core.config.schema import (
     each,
     key,
     keys_of,
-    moment,
     pairs,
     read_record,
     suggest,
@@ -83,16 +84,6 @@ def _named(text: str) -> str:
     if not re.fullmatch(NAME, text):
         raise ValueError(f"{text!r} is no name", "use 1 to 64 of A-Z a-z 0-9 _ -")
     return text
-
-
-def is_address(text: str) -> bool:
-    """Whether a CRL's place is an http(s) address, for the fetcher, rather than a file."""
-    return "://" in text
-
-
-def shown(place: str) -> str:
-    """A CRL's place as logs, metrics and answers have it: an address without user and password."""
-    return re.sub("(?<=://)[^/?#]*@", "", place)
 
 
 # -- rules ---------------------------------------------------------------------------------------
@@ -171,8 +162,8 @@ class Rule:
         return {
             "name": Text("a rule's name", check=_rule_name),
             "roles": ListOf(Text("a role", check=_role), or_one=True),
-            "from": Text("a date", check=moment),
-            "until": Text("a date", check=lambda text: moment(text, end=True)),
+            "from": Text("a date", check=parse_date),
+            "until": Text("a date", check=lambda text: parse_date(text, end=True)),
             "any": rules,
             "all": rules,
             "not": rules,
@@ -427,7 +418,6 @@ __all__ = [
     "PolicySpec",
     "RuleSpec",
     "TrustSpec",
-    "is_address",
     "keys_of",
     "policy_schema",
     "read_policy",

@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
-from sidecar.core.bounded import put_bounded
+from sidecar.core.config.crl_place import shown
 from sidecar.core.config.schema import Located
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, brief
+from sidecar.core.policy.model import Trust
 from sidecar.core.revocation.crl.index import Crl, CrlIndex
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.bundle import Bundle
-from sidecar.core.x509.certificate import ClientCert
-from sidecar.core.x509.path_building import Anchors, Path, issuer_remarks
+from sidecar.core.x509.path_building import Anchors, issuer_remarks
 
-from .spec import TrustSpec, shown
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trust:
-    """One named authority, ready to be asked.
-
-    `crl_list` are the CRLs that count; `revoking` those that were refused, whose entries still
-    revoke; `missing` the addresses that nothing was fetched from yet.
-    """
-
-    name: str
-    anchors: Anchors
-    sidecar_verifies: bool
-    chain_all: bool
-    revocation: str
-    denylists: tuple[Denylist, ...]
-    crls: CrlIndex | None
-    crl_list: tuple[Crl, ...]
-    ocsp: str
-    clock_tolerance: int
-    missing: tuple[str, ...] = ()
-    revoking: tuple[Crl, ...] = ()
-    _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)
-
-    def path(self, cert: ClientCert, now: float) -> Path | None:
-        """The issuers of a certificate up to an anchor of this trust, or None.
-
-        Remembered for as long as no authority begins or ends to be valid.
-        """
-        known = self._paths.get(cert.sha256)
-        if known is not None and known[0] <= now < known[1]:
-            return known[2]
-        find = self.anchors.verified_path if self.sidecar_verifies else self.anchors.issuing_path
-        path = find(cert, now)
-        if path is not None:
-            until = self.anchors.next_change(now)
-            put_bounded(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
-        return path
-
-
-_REMEMBERED = 4096
+from .spec import TrustSpec
 
 
 def build_trust(

@@ -21,35 +21,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
-from typing import NamedTuple
 
-from sidecar.core.config.schema import moment, suggest
+from sidecar.core.config.dates import parse_date
+from sidecar.core.config.schema import suggest
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.policy.patterns import PatternError, parse_fingerprint, parse_serial
+from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import serial_hex
-
-
-class RevocationStatus(Enum):
-    """What a source knows about a certificate."""
-
-    GOOD = "good"
-    REVOKED = "revoked"
-    UNKNOWN = "unknown"
-
-
-class Answer(NamedTuple):
-    """What one source says about one certificate, at the moment it was asked.
-
-    `until` is the first moment, in seconds since the epoch, at which the same source could say
-    something else by the passing of time alone; `math.inf`: never.
-    """
-
-    status: RevocationStatus
-    source: str
-    detail: str = ""
-    until: float = math.inf
-
 
 ENTRY_KINDS = {
     "serial": "a serial number",
@@ -224,7 +202,7 @@ def _until(words: list[tuple[int, str]]) -> float:
         column, word = words[2]
         raise _Mistake(column, f"{word[:80]!r} is too much", "put # before a comment")
     try:
-        return moment(words[1][1], end=True)
+        return parse_date(words[1][1], end=True)
     except ValueError as error:
         message, *hint = error.args
         raise _Mistake(words[1][0], message, *hint[:1] or ("",)) from None

@@ -21,7 +21,17 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from sidecar.core.errors import MalformedCertificate, brief
 
-from .der import BIT_STRING, SEQUENCE, is_bits, is_integer, moment, only, slices, value_of, within
+from .der import (
+    BIT_STRING,
+    SEQUENCE,
+    is_bits,
+    is_integer,
+    only,
+    parse_time,
+    slices,
+    value_of,
+    within,
+)
 from .extensions import RuleExtensions, read_extensions, split_extension, split_extensions
 from .subject import ParsedName, read_issuer, read_name
 
@@ -345,4 +355,4 @@ def _period(octets: bytes) -> tuple[float, float]:
     times = within(octets, SEQUENCE)
     if len(times) != 2:
         raise ValueError("its validity isn't two times")
-    return moment(times[0]), moment(times[1])
+    return parse_time(times[0]), parse_time(times[1])

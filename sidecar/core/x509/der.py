@@ -189,7 +189,7 @@ def dotted(octets: bytes) -> str:
     return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
 
 
-def moment(data: bytes) -> float:
+def parse_time(data: bytes) -> float:
     """A Time in seconds since the epoch (RFC 5280, 4.1.2.5: whole seconds, `Z`).
 
     Raises ValueError.

@@ -21,8 +21,8 @@ from sidecar.authorizer import decision_cache
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
 from sidecar.core.config.settings import Limits
-from sidecar.core.policy.compile import Policy
-from sidecar.core.wire import AuthzRequest
+from sidecar.core.policy.model import Policy
+from sidecar.core.request import AuthzRequest
 
 staff = CA("Staff")
 alice = staff.issue("alice")

@@ -14,9 +14,9 @@ from pki import CA, SERVER_AUTH, now
 
 from sidecar.core.decision import Decision, Reason, Step
 from sidecar.core.evaluate import STEPS, evaluate
-from sidecar.core.policy.compile import Policy
-from sidecar.core.revocation.denylist import RevocationStatus
+from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.ocsp.response import OcspAnswer, ocsp_key
+from sidecar.core.revocation.status import RevocationStatus
 
 staff = CA("Staff")
 partners = CA("Partners")

@@ -9,7 +9,7 @@ from pki import CA
 from sidecar.core.decision import Reason
 from sidecar.core.evaluate import evaluate
 from sidecar.core.origin import other_origin
-from sidecar.core.wire import build
+from sidecar.core.request import assemble_request
 
 HOST = "app.example.com"
 NAVIGATE = ("navigate", "document")
@@ -111,7 +111,7 @@ FOREIGN = {"site": b"cross-site", "mode": b"cors", "destination": b"empty"}
 
 def decide(name: str, **headers: bytes) -> tuple[Reason, str]:
     fields = {"verify": b"SUCCESS", "cert": alice.escaped, "host": HOST.encode(), **headers}
-    decision = evaluate(policy(POLICY), build(name, {"method": b"GET", **fields}), NOW)
+    decision = evaluate(policy(POLICY), assemble_request(name, {"method": b"GET", **fields}), NOW)
     return decision.reason, decision.rule
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pki import CA
 
+from sidecar.core.answer import escape, render, san_list
 from sidecar.core.decision import Decision, Reason
-from sidecar.core.wire import BadRequest, escape, parse, render, san_list
+from sidecar.core.request import BadRequest, parse_request
 from sidecar.core.x509.certificate import from_der
 
 HEADERS = [(b"Host", b"app.example.com"), (b"SSL-Client-Verify", b"NONE")]
@@ -18,8 +19,8 @@ HEADERS = [(b"Host", b"app.example.com"), (b"SSL-Client-Verify", b"NONE")]
 
 def test_the_location_is_named_or_left_open() -> None:
     """/authz/NAME asks about a location; /authz leaves the choice to the sidecar."""
-    assert parse(b"GET", b"/authz/admin", HEADERS).location == "admin"
-    assert parse(b"GET", b"/authz", HEADERS).location is None
+    assert parse_request(b"GET", b"/authz/admin", HEADERS).location == "admin"
+    assert parse_request(b"GET", b"/authz", HEADERS).location is None
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_the_location_is_named_or_left_open() -> None:
 def test_anything_else_is_a_bad_request(method: bytes, target: bytes) -> None:
     """Another method or another target is malformed."""
     with pytest.raises(BadRequest):
-        parse(method, target, HEADERS)
+        parse_request(method, target, HEADERS)
 
 
 @pytest.mark.parametrize(
@@ -55,21 +56,21 @@ def test_a_control_header_that_comes_twice_is_never_picked_from(
 ) -> None:
     """Repeated, in another case, or in a second spelling: refused."""
     with pytest.raises(BadRequest):
-        parse(b"GET", b"/authz/a", [*HEADERS, header])
+        parse_request(b"GET", b"/authz/a", [*HEADERS, header])
 
 
 def test_other_headers_are_of_no_concern() -> None:
     """What isn't a control header is ignored, however often it comes."""
     more = [(b"Cookie", b"a"), (b"Cookie", b"b"), (b"X-Client-CN", b"root")]
-    assert parse(b"GET", b"/authz/a", [*HEADERS, *more]).verify == "NONE"
+    assert parse_request(b"GET", b"/authz/a", [*HEADERS, *more]).verify == "NONE"
 
 
 def test_an_oversized_certificate_header_is_refused() -> None:
     """128 KiB is taken, a byte more isn't."""
     fits = [(b"SSL-Client-Cert", b"x" * 131072)]
-    assert len(parse(b"GET", b"/authz/a", fits).cert) == 131072
+    assert len(parse_request(b"GET", b"/authz/a", fits).cert) == 131072
     with pytest.raises(BadRequest, match="too long"):
-        parse(b"GET", b"/authz/a", [(b"SSL-Client-Cert", b"x" * 131073)])
+        parse_request(b"GET", b"/authz/a", [(b"SSL-Client-Cert", b"x" * 131073)])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_an_oversized_certificate_header_is_refused() -> None:
 )
 def test_client_addresses_have_one_spelling(given: bytes, known: str) -> None:
     """A mapped IPv4 address is that IPv4 address; what is none isn't known."""
-    assert parse(b"GET", b"/authz/a", [(b"X-Real-IP", given)]).client_ip == known
+    assert parse_request(b"GET", b"/authz/a", [(b"X-Real-IP", given)]).client_ip == known
 
 
 def test_every_reason_has_its_status() -> None:

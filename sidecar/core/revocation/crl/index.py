@@ -26,7 +26,8 @@ from typing import NamedTuple
 from cryptography import x509
 
 from sidecar.core.bounded import put_bounded
-from sidecar.core.revocation.denylist import Answer, RevocationStatus
+from sidecar.core.revocation.crl.signers import Signer, key_digest
+from sidecar.core.revocation.status import Answer, RevocationStatus
 
 from .entries import HOLD, REMOVE, CrlEntry
 from .parse import (
@@ -41,17 +42,7 @@ from .parse import (
     supersedes,
     watermark,
 )
-from .scope import (
-    ALL_REASONS,
-    EVERYTHING,
-    CertFacts,
-    Scope,
-    Signer,
-    covered,
-    crl_facts,
-    implied_point,
-    key_digest,
-)
+from .scope import ALL_REASONS, EVERYTHING, CertFacts, Scope, covered, crl_facts, implied_point
 
 __all__ = [
     "CertFacts",

@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief, printable
+from sidecar.core.revocation.crl.signers import CrlAuthorities, CrlAuthority, Signer
 from sidecar.core.x509.der import comparable_name
 from sidecar.core.x509.signature import SignedParts, is_signed_by, take_apart
 
 from .entries import NO_ENTRIES, CrlEntry, Entries, read_entries
-from .scope import EVERYTHING, Authorities, Authority, Scope, Signer, read_scope
+from .scope import EVERYTHING, Scope, read_scope
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -150,7 +151,7 @@ def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
     crl = x509.load_der_x509_crl(der)
     issuer = comparable_name(crl.issuer.public_bytes())
     parts = take_apart(der)
-    signer = _verify(crl, parts, issuer, Authorities.of(authorities))
+    signer = _verify(crl, parts, issuer, CrlAuthorities.of(authorities))
     found = _read_extensions(crl)
     entries, unusable = NO_ENTRIES, found.unusable
     if not unusable:
@@ -233,7 +234,7 @@ class _Signed(NamedTuple):
 
 
 def _verify(
-    crl: x509.CertificateRevocationList, parts: SignedParts, issuer: bytes, known: Authorities
+    crl: x509.CertificateRevocationList, parts: SignedParts, issuer: bytes, known: CrlAuthorities
 ) -> _Signed:
     """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
     name = crl.issuer.rfc4514_string()
@@ -255,7 +256,7 @@ def _verify(
 
 
 def _has_signed(
-    authority: Authority, over: tuple[bytes, bytes, x509.CertificateRevocationList]
+    authority: CrlAuthority, over: tuple[bytes, bytes, x509.CertificateRevocationList]
 ) -> bool:
     """Whether the authority's key made the signature; a key of an unknown kind made none."""
     try:

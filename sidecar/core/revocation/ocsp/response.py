@@ -35,7 +35,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief
-from sidecar.core.revocation.denylist import RevocationStatus
+from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.der import BOOLEAN, SEQUENCE, Tlv, children, only
 
 from .responder import ResponseRefused, has_extension, signed_part, signer_of, window

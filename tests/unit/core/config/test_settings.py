@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.config.schema import moment
+from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import parse_address, read_settings
 from sidecar.core.errors import PolicyError
 from sidecar.runtime.listen import open_listener
@@ -88,8 +88,8 @@ def test_the_longest_path_can_be_listened_on(tmp_path: Path) -> None:
 
 def test_the_last_day_is_a_day() -> None:
     """`until: 9999-12-31` holds through the last day that a date can say."""
-    assert moment("9999-12-31", end=True) == 253402300800.0
-    assert moment("9999-12-31") == 253402214400.0
-    assert moment("2027-01-31", end=True) == moment("2027-02-01")
-    assert moment("9999-12-31T23:59:59-14:00") > 0
-    assert moment("0001-01-01T00:00:00+14:00") < 0
+    assert parse_date("9999-12-31", end=True) == 253402300800.0
+    assert parse_date("9999-12-31") == 253402214400.0
+    assert parse_date("2027-01-31", end=True) == parse_date("2027-02-01")
+    assert parse_date("9999-12-31T23:59:59-14:00") > 0
+    assert parse_date("0001-01-01T00:00:00+14:00") < 0

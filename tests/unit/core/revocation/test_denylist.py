@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from sidecar.core.errors import PolicyError
 from sidecar.core.revocation.denylist import (
     MAX_DIAGNOSTICS,
-    Answer,
-    RevocationStatus,
     format_entry,
     is_same,
     joined,
@@ -23,6 +21,7 @@ from sidecar.core.revocation.denylist import (
     read_denylist,
     read_lines,
 )
+from sidecar.core.revocation.status import Answer, RevocationStatus
 
 SHA, SPKI = "ab" * 32, "cd" * 32
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()

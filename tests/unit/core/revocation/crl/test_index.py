@@ -38,7 +38,7 @@ from sidecar.core.revocation.crl.index import (
     watermark,
 )
 from sidecar.core.revocation.crl.parse import MAX_BLOCKS
-from sidecar.core.revocation.denylist import Answer, RevocationStatus
+from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.der import comparable_name
 
 GOOD, REVOKED, UNKNOWN = RevocationStatus.GOOD, RevocationStatus.REVOKED, RevocationStatus.UNKNOWN

@@ -24,7 +24,6 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from der import tlv
 
-from sidecar.core.revocation.denylist import RevocationStatus
 from sidecar.core.revocation.ocsp.response import (
     DEFAULT_LIFETIME,
     MAX_RESPONSE,
@@ -33,6 +32,7 @@ from sidecar.core.revocation.ocsp.response import (
     ocsp_key,
     verify_response,
 )
+from sidecar.core.revocation.status import RevocationStatus
 
 CA, LEAF = pki.authority(), pki.leaf()
 NONCE = bytes(range(32))

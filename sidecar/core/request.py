@@ -1,13 +1,11 @@
-"""Header pairs → `AuthzRequest`; `Decision` → status line and safe headers.
+"""Read the headers of a request on the authorization socket into an `AuthzRequest`.
 
-What arrives is hostile until read here; what leaves can't carry CR, LF or NUL.  A control header
-that comes twice, or in a second spelling (`SSL_Client_Verify`), is never picked from: it is a
-`BadRequest`.
+Every value is untrusted.  A control header that is repeated, or that has a second spelling
+(`SSL_Client_Verify`), is a `BadRequest`: none of its values is used.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,7 +13,6 @@ from typing import NamedTuple
 
 from sidecar.core.x509.certificate import ClientCert
 
-from .decision import Decision, Reason
 from .ip_address import parse_ip_address
 from .origin import other_origin
 
@@ -70,11 +67,13 @@ class AuthzRequest(NamedTuple):
     subject: ClientCert | None = None
 
 
-def parse(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> AuthzRequest:
+def parse_request(
+    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> AuthzRequest:
     """Read one request of the authorization socket.  Raises `BadRequest`."""
     if method not in (b"GET", b"HEAD"):
         raise BadRequest("the method is not GET")
-    return build(parse_target(target), collect(headers))
+    return assemble_request(parse_target(target), control_headers(headers))
 
 
 MAX_REMEMBERED = 128
@@ -97,7 +96,7 @@ def _target(target: bytes) -> str | None:
 _short_target = lru_cache(maxsize=16384)(_target)
 
 
-def collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
+def control_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
     """The control headers by field name of `AuthzRequest`.  Raises `BadRequest` on a repeat."""
     found: dict[str, bytes] = {}
     for name, value in headers:
@@ -118,7 +117,7 @@ def is_second_spelling(lowered: bytes) -> bool:
     return lowered.replace(b"-", b"_") in _SPELLINGS
 
 
-def build(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
+def assemble_request(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
     """Put the control headers together.  Raises `BadRequest`.
 
     CR, LF and NUL can't stand in a value: the HTTP parser refuses them.
@@ -161,83 +160,3 @@ def _short_client_ip(value: bytes) -> str:
         return str(parse_ip_address(value.decode("latin-1")))
     except ValueError:
         return ""
-
-
-# -- answers ------------------------------------------------------------------------------------
-
-_LINES = {
-    204: b"HTTP/1.1 204 No Content\r\n",
-    400: b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n",
-    401: b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n",
-    403: b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n",
-}
-
-_UNSAFE = re.compile(rb"[^\x20-\x24\x26-\x7e]|\A\x20|\x20\Z")
-_UNSAFE_ITEM = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|\A\x20|\x20\Z")
-
-# Reasons after which the certificate's identity is proven, though perhaps not let in.
-_PROVEN = frozenset({Reason.ALLOWED, Reason.NOT_ALLOWED, Reason.DENIED_BY_RULE})
-
-
-def _percent(match: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % match.group()[0]
-
-
-def escape(text: str, *, item: bool = False) -> bytes:
-    """Printable ASCII for a header value: all else, `%`, and outer blanks, percent-encoded.
-
-    With `item`, `,` too, so that values can be joined by commas.
-    """
-    raw = text.encode("utf-8", "surrogateescape")
-    return (_UNSAFE_ITEM if item else _UNSAFE).sub(_percent, raw)
-
-
-def render(decision: Decision, policy_hash: str, now: float) -> bytes:
-    """The whole answer, without `Connection` and without a body; ends before the blank line."""
-    opening = _opening(
-        decision.status, decision.location, decision.rule, decision.reason, policy_hash
-    )
-    identity = b""
-    if decision.allowed and decision.subject is not None and decision.reason in _PROVEN:
-        identity = _identity(decision, decision.subject)
-    return opening + _caching(decision, now) + identity
-
-
-@lru_cache(maxsize=4096)
-def _opening(status: int, location: str, rule: str, reason: Reason, policy_hash: str) -> bytes:
-    """What is the same in all answers about one rule of a location."""
-    return (
-        b"%bX-Auth-Location: %b\r\nX-Auth-Rule: %b\r\nX-Auth-Reason: %b\r\nX-Auth-Policy: %b\r\n"
-    ) % (_LINES[status], escape(location), escape(rule), reason.encode(), policy_hash.encode())
-
-
-def _caching(decision: Decision, now: float) -> bytes:
-    """`X-Accel-Expires` in whole seconds, never beyond the decision's own end."""
-    if not decision.cache_seconds:
-        return b"Cache-Control: no-store\r\n"
-    seconds = max(0, int(min(decision.cache_seconds, decision.expires - now)))
-    return b"X-Accel-Expires: %d\r\n" % seconds
-
-
-def _identity(decision: Decision, cert: ClientCert) -> bytes:
-    proven = b"X-Client-DN: %b\r\nX-Client-Serial: %b\r\nX-Client-Fingerprint: %b\r\n" % (
-        escape(cert.dn),
-        cert.serial_hex.encode(),
-        cert.sha256.encode(),
-    )
-    if len(cert.cn) == 1:  # of several CNs none is the name; an application gets none to rely on
-        proven += b"X-Client-CN: %b\r\n" % escape(cert.cn[0])
-    if san := san_list(cert):
-        proven += b"X-Client-SAN: %b\r\n" % san
-    if decision.roles:
-        roles = b",".join([escape(role, item=True) for role in decision.roles])
-        proven += b"X-Client-Role: %b\r\n" % roles
-    if decision.forward_cert:  # RFC 9440, section 2.2: a Byte Sequence (RFC 8941) of the DER
-        proven += b"Client-Cert: :%b:\r\n" % base64.b64encode(cert.der)
-    return proven
-
-
-def san_list(cert: ClientCert) -> bytes:
-    """`DNS:…,URI:…,IP:…,email:…`, each value escaped so that a comma only ever separates."""
-    items = ((b"DNS:", cert.dns), (b"URI:", cert.uri), (b"IP:", cert.ip), (b"email:", cert.email))
-    return b",".join([tag + escape(v, item=True) for tag, values in items for v in values])

@@ -1,0 +1,119 @@
+"""The compiled policy: frozen values that a decision reads.  A reload builds a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sidecar.core.bounded import put_bounded
+from sidecar.core.config.schema import DatedWarning
+from sidecar.core.errors import Diagnostic
+from sidecar.core.nginx.locations import Chooser
+from sidecar.core.revocation.crl.index import Crl, CrlIndex
+from sidecar.core.revocation.denylist import Denylist
+from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.path_building import Anchors, Path
+
+from .rules import NOBODY, RuleSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trust:
+    """One named authority, ready to be asked.
+
+    `crl_list` are the CRLs that count; `revoking` those that were refused, whose entries still
+    revoke; `missing` the addresses that nothing was fetched from yet.
+    """
+
+    name: str
+    anchors: Anchors
+    sidecar_verifies: bool
+    chain_all: bool
+    revocation: str
+    denylists: tuple[Denylist, ...]
+    crls: CrlIndex | None
+    crl_list: tuple[Crl, ...]
+    ocsp: str
+    clock_tolerance: int
+    missing: tuple[str, ...] = ()
+    revoking: tuple[Crl, ...] = ()
+    _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)
+
+    def path(self, cert: ClientCert, now: float) -> Path | None:
+        """The issuers of a certificate up to an anchor of this trust, or None.
+
+        Remembered for as long as no authority begins or ends to be valid.
+        """
+        known = self._paths.get(cert.sha256)
+        if known is not None and known[0] <= now < known[1]:
+            return known[2]
+        find = self.anchors.verified_path if self.sidecar_verifies else self.anchors.issuing_path
+        path = find(cert, now)
+        if path is not None:
+            until = self.anchors.next_change(now)
+            put_bounded(self._paths, cert.sha256, (now, until, path), _REMEMBERED)
+        return path
+
+
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Location:
+    """One location, ready to decide.
+
+    `without_cert` says who gets in without a certificate, unless `deny_request` matches: the
+    rules of `deny` that ask about the request alone.
+
+    `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
+    method, the client's address, the host or the SNI, OCSP answers.
+    """
+
+    name: str
+    trusts: tuple[Trust, ...]
+    public: bool
+    verified: bool
+    allow: RuleSet
+    deny: RuleSet
+    monitor: bool
+    san_matches_host: bool
+    sni_matches_host: bool
+    cache_seconds: int
+    public_methods: frozenset[str]
+    forward_cert: bool
+    same_origin: bool
+    without_cert: RuleSet = NOBODY
+
+    deny_request: RuleSet = field(init=False)
+    uses_method: bool = field(init=False)
+    uses_client_ip: bool = field(init=False)
+    uses_host: bool = field(init=False)
+    uses_ocsp: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        rules = (self.allow, self.deny, self.without_cert)
+        client_ip = any(each.client_ip for each in rules)
+        method = bool(self.public_methods) or any(each.method for each in rules)
+        host = self.san_matches_host or self.sni_matches_host
+        object.__setattr__(self, "uses_client_ip", client_ip)
+        object.__setattr__(self, "uses_method", method)
+        object.__setattr__(self, "uses_host", host)
+        object.__setattr__(self, "deny_request", self.deny.of_request())
+        object.__setattr__(self, "uses_ocsp", any(trust.ocsp for trust in self.trusts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """The policy in force.  `hash`: the first 12 hex digits of the policy file's SHA-256."""
+
+    hash: str
+    locations: Mapping[str, Location]
+    trusts: Mapping[str, Trust]
+    chooser: Chooser
+    warnings: tuple[Diagnostic, ...] = ()
+    dated: tuple[DatedWarning, ...] = ()
+
+    def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
+        """What the policy says that will hardly be meant, as of a moment; in the file's order."""
+        dated = {warning for since, warning in self.dated if since <= now}
+        return tuple(sorted({*self.warnings, *dated}))

@@ -1,0 +1,197 @@
+"""Who may sign the CRLs of a trust, and whose certificates they may speak about.
+
+This is step (f) of RFC 5280, section 6.3.3: the signer and the issuer of the certificate must
+lead to the same trust anchor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sidecar.core.x509.der import comparable_name
+from sidecar.core.x509.keys import subject_public_key_info
+from sidecar.core.x509.signature import take_apart
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+Windows = tuple[tuple[float, float], ...]
+"""Periods in seconds since the epoch, in order; a beginning is in, an end is out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One certificate of a CRL's signer, and one that issued it.
+
+    `issuer` is empty where the signer is itself the top.  `valid`: when that certificate and all
+    of some way from there to the top are valid.
+    """
+
+    cert: bytes
+    issuer: bytes
+    valid: Windows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrlAuthority:
+    """A certificate of the trust.  `key` is the SHA-256 of its SubjectPublicKeyInfo."""
+
+    cert: x509.Certificate
+    der: bytes
+    subject: bytes
+    issuer: bytes
+    key: bytes
+    signs_crls: bool
+    issues: bool
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Its own validity; `notAfter`'s second is in."""
+        cert = self.cert
+        start, stop = cert.not_valid_before_utc, cert.not_valid_after_utc
+        return start.timestamp(), stop.timestamp() + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrlAuthorities:
+    """The authorities of a trust and who of them issued whom.
+
+    A top is one that is self-signed, or that nobody here issued.  Authorities under the same top
+    are one authority's business: one's CRLs may speak of what the other issued.
+    """
+
+    all: tuple[CrlAuthority, ...]
+    parents: dict[bytes, tuple[CrlAuthority, ...]]
+    valid: dict[bytes, Windows]
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(ders: tuple[bytes, ...]) -> CrlAuthorities:
+        """Read DER certificates; each signature among them is checked once.
+
+        One that can't be read here has signed nothing that could be verified: it is left out.
+        """
+        read = (_authority_or_none(der) for der in dict.fromkeys(ders))
+        found = tuple(authority for authority in read if authority is not None)
+        parents = {a.der: tuple(_parents(a, found)) for a in found}
+        return CrlAuthorities(found, parents, _valid_ways(found, parents))
+
+    def tops(self, authority: CrlAuthority) -> set[bytes]:
+        """The DER of every top above an authority, or itself."""
+        seen, todo, tops = {authority.der}, [authority], set()
+        while todo:
+            here = todo.pop()
+            above = self.parents[here.der]
+            if _is_top(here, above):
+                tops.add(here.der)
+            todo += [a for a in above if a.der not in seen]
+            seen.update(a.der for a in above)
+        return tops
+
+    def speak_for(self, signers: Iterable[CrlAuthority]) -> frozenset[bytes]:
+        """The keys of all authorities that share a top with one of these."""
+        tops = {top for signer in signers for top in self.tops(signer)}
+        return frozenset(a.key for a in self.all if tops & self.tops(a))
+
+    def signers(self, signers: Iterable[CrlAuthority]) -> tuple[Signer, ...]:
+        """Each of these with each that issued it."""
+        found = []
+        for signer in signers:
+            above = self.parents[signer.der]
+            if _is_top(signer, above):
+                found.append(Signer(signer.der, b"", (signer.window,)))
+            for parent in above:
+                if parent is not signer:
+                    valid = _within(signer.window, self.valid[parent.der])
+                    found.append(Signer(signer.der, parent.der, valid))
+        return tuple(found)
+
+
+def _is_top(authority: CrlAuthority, parents: tuple[CrlAuthority, ...]) -> bool:
+    return not parents or authority in parents
+
+
+def _valid_ways(
+    all_: tuple[CrlAuthority, ...], parents: dict[bytes, tuple[CrlAuthority, ...]]
+) -> dict[bytes, Windows]:
+    """When each authority and all of some way to a top above it are valid, at the same time."""
+    found: dict[bytes, Windows] = {
+        a.der: (a.window,) if _is_top(a, parents[a.der]) else () for a in all_
+    }
+    grown = True
+    while grown:
+        grown = False
+        for a in all_:
+            above = [window for parent in parents[a.der] for window in found[parent.der]]
+            windows = _joined([*found[a.der], *_within(a.window, above)])
+            grown = grown or windows != found[a.der]
+            found[a.der] = windows
+    return found
+
+
+def _within(limit: tuple[float, float], windows: Iterable[tuple[float, float]]) -> Windows:
+    cut = ((max(start, limit[0]), min(stop, limit[1])) for start, stop in windows)
+    return tuple((start, stop) for start, stop in cut if start < stop)
+
+
+def _joined(windows: Iterable[tuple[float, float]]) -> Windows:
+    found: list[tuple[float, float]] = []
+    for start, stop in sorted(windows):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], stop)
+        else:
+            found.append((start, stop))
+    return tuple(found)
+
+
+def _authority_or_none(der: bytes) -> CrlAuthority | None:
+    try:
+        return _authority(der)
+    except Exception:  # noqa: BLE001 - the parser's errors are of many classes
+        return None
+
+
+def _authority(der: bytes) -> CrlAuthority:
+    cert = x509.load_der_x509_certificate(der)
+    usage = _extension(cert, x509.KeyUsage)
+    constraints = _extension(cert, x509.BasicConstraints)
+    is_ca = constraints.ca if constraints else cert.version is x509.Version.v1
+    return CrlAuthority(
+        cert=cert,
+        der=der,
+        subject=comparable_name(cert.subject.public_bytes()),
+        issuer=comparable_name(cert.issuer.public_bytes()),
+        key=key_digest(cert),
+        signs_crls=usage is None or usage.crl_sign,
+        issues=is_ca and (usage is None or usage.key_cert_sign),
+    )
+
+
+def _extension(cert: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def key_digest(cert: x509.Certificate) -> bytes:
+    """The SHA-256 of a certificate's SubjectPublicKeyInfo, whatever kind of key that is."""
+    signed = take_apart(cert.public_bytes(Encoding.DER)).signed
+    return hashlib.sha256(subject_public_key_info(signed)).digest()
+
+
+def _parents(child: CrlAuthority, all_: Iterable[CrlAuthority]) -> Iterator[CrlAuthority]:
+    for parent in all_:
+        if parent.subject == child.issuer and parent.issues:
+            try:
+                child.cert.verify_directly_issued_by(parent.cert)
+            except Exception:  # noqa: BLE001 - a signature that can't be checked proves nothing
+                continue
+            yield parent
