@@ -19,7 +19,7 @@ from sidecar.core.nginx.host import normalize_host
 from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import policy_schema, read_policy
-from sidecar.core.request import BadRequest, assemble_request
+from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.log_lines import configure_logging
 
@@ -108,12 +108,14 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from sidecar.commands.check import service_user, unreadable
+    from sidecar.commands.test import refuse_failing
 
     if options.file is not None:
         options.policy = options.file
     path = settings_of(options).policy
     try:
         policy = load_policy(options, trusted_only=True)
+        refuse_failing(policy, Path(path))
         user = service_user()
         spec = read_policy(read_file(path, MAX_POLICY), path)
         refused = list(unreadable(spec, Path(path), user)) if user else []
@@ -134,12 +136,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from sidecar.commands.explain import as_json, as_text, escaped_pem, explain
+    from sidecar.commands.explain import as_json, as_text, described, escaped_pem, explain
 
     if (options.location is None) == (options.uri is None):
         raise ValueError("say --location NAME, or --host H --uri U")
+    if options.cert and options.cert_fields:
+        raise ValueError("say --cert FILE or --cert-fields, not both")
     policy = load_policy(options)
     cert = escaped_pem(read_file(options.cert)) if options.cert else b""
+    who = described(options.cert_fields) if options.cert_fields else None
+    if who is not None:
+        cert = b"described"
     verify = options.verify if options.verify is not None else ("SUCCESS" if cert else "NONE")
     fields = {
         "host": normalize_host(options.host) or options.host,
@@ -155,9 +162,34 @@ def _explain(options: argparse.Namespace) -> int:
         request = assemble_request(options.location, {**found, "cert": cert})
     except BadRequest as error:
         raise ValueError(str(error)) from None
+    if who is not None:
+        request = request._replace(subject=who.cert, assumed=Assumed(who.trust))
     decision, steps = explain(policy, request, now)
     print(as_json(decision, steps) if options.json else as_text(decision, steps))
     return 0 if decision.allowed else 1
+
+
+def _test(options: argparse.Namespace) -> int:
+    from sidecar.commands import test
+
+    path = settings_of(options).policy
+    try:
+        policy = load_policy(options)
+        outcomes = [test.run_own(policy, Path(path))]
+        outcomes += [test.run_file(policy, Path(file)) for file in options.files]
+    except PolicyError as error:
+        for diagnostic in error.diagnostics:
+            print(diagnostic, file=sys.stderr)
+        return 2
+    result = test.together(policy, outcomes)
+    if options.junit:
+        Path(options.junit).write_bytes(test.as_junit(result))
+    print(test.as_json(result) if options.json else test.as_text(result))
+    if result.coverage < options.threshold:
+        message = f"{result.coverage:.0f}% tested, less than --threshold {options.threshold}"
+        print(f"mtls-sidecar: {message}", file=sys.stderr)
+        return 1
+    return 1 if result.failed else 0
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -250,12 +282,30 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--host", default="", help="$host")
     explain.add_argument("--uri", help="$request_uri, to choose the location by")
     explain.add_argument("--cert", help="the client's certificate, PEM or DER")
+    explain.add_argument(
+        "--cert-fields",
+        metavar="FIELDS",
+        help="or a certificate described by its fields: '{cn: alice, dns: [app.example.com]}'; "
+        "its issuer is taken for granted, and revocation is not asked",
+    )
     explain.add_argument("--verify", help="$ssl_client_verify (default: SUCCESS with a --cert)")
     explain.add_argument("--sni", default="", help="$ssl_server_name")
     explain.add_argument("--method", default="GET", help="$request_method")
     explain.add_argument("--client-ip", default="", help="$remote_addr")
     explain.add_argument("--now", help="the moment, RFC 3339 (default: now)")
     explain.add_argument("--json", action="store_true", help="for programs")
+
+    test = _command(commands, "test", _test, "run the policy's tests, and those in files")
+    test.add_argument("files", nargs="*", metavar="FILE", help="tests beside the policy's own")
+    test.add_argument("--junit", metavar="FILE", help="write the result as JUnit XML, too")
+    test.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="PERCENT",
+        help="fail where less of the locations and rules is tested",
+    )
+    test.add_argument("--json", action="store_true", help="for programs")
 
     revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")
     revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT")

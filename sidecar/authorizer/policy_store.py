@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sidecar.core.errors import Diagnostic, PolicyError, brief
 from sidecar.core.policy.compile import Draft, compile_draft
-from sidecar.core.policy.model import Policy
+from sidecar.core.policy.model import Policy, Trust
+from sidecar.core.policy_tests import run_cases
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import MAX_POLICY, read_file
 
@@ -88,6 +89,7 @@ class Store:
         self._files = TrustFiles(self._sources)
         self._draft: Draft | None = None
         self._digest = ""
+        self._tested: set[str] = set()
         self._told: tuple[Policy | None, tuple[Diagnostic, ...]] = None, ()
         self._backwards: set[Key] = set()
         self._turns_at = float("inf")
@@ -109,6 +111,10 @@ class Store:
             trusts = {n: r.trust for n, r in resolved.items() if r.trust is not None}
             told = [problem for each in resolved.values() for problem in each.problems]
             if len(trusts) == len(resolved):
+                failures = self._failing_tests(draft, digest, trusts)
+                if failures:
+                    problems += failures
+                    continue
                 self._put_into_force(draft, digest, resolved)
                 problems += told
                 break
@@ -118,6 +124,28 @@ class Store:
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
         return Reload(self.current, tuple(sorted(set(problems))), self._clock(), self._new_backs())
+
+    def _failing_tests(
+        self, draft: Draft, digest: str, trusts: dict[str, Trust]
+    ) -> list[Diagnostic]:
+        """The policy's own tests that fail; asked once of each text that is new.
+
+        What was in force before passed them, and its files change by themselves: it goes on.
+        """
+        if not draft.policy.tests or digest == self._digest or digest in self._tested:
+            return []
+        copy = self._last_good.copy_of(*POLICY)
+        if copy is not None and copy[1] == digest:
+            return []
+
+        def read(certificate: str) -> bytes:
+            return read_file(self.path.parent / certificate, MAX_POLICY)
+
+        policy, now = draft.bind(trusts), self._clock()
+        outcome = run_cases(policy, policy.tests, str(self.path), now, read)
+        if not outcome.failed:
+            self._tested = {digest}
+        return [failure.diagnostic() for failure in outcome.failed]
 
     def _drafts(self, problems: list[Diagnostic]) -> Iterator[tuple[Draft, str]]:
         """The policies to try: of the file as it is, and the one that is or was in force."""

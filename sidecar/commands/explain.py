@@ -7,8 +7,12 @@ import json
 import re
 from urllib.parse import quote
 
+from sidecar.core.config.schema import Invalid, Report
+from sidecar.core.config.yaml_tree import parse
 from sidecar.core.decision import Decision, Step
+from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
+from sidecar.core.policy.cases import Certificate, Principal
 from sidecar.core.policy.model import Policy
 from sidecar.core.request import AuthzRequest
 
@@ -33,6 +37,20 @@ def pem_of(der: bytes) -> bytes:
 
     body = base64.encodebytes(der)
     return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+
+def described(text: str) -> Principal:
+    """A certificate described by its fields, as in a policy's tests.  Raises `PolicyError`."""
+    node, mistakes = parse(text.encode(), "--cert-fields")
+    report = Report("--cert-fields", mistakes)
+    try:
+        found = Certificate().read(node, report)
+    except Invalid:
+        raise PolicyError(report.diagnostics) from None
+    report.check()
+    if found.cert is None:
+        raise ValueError("--cert-fields takes {cn: alice, …}; a file goes behind --cert")
+    return found
 
 
 def explain(policy: Policy, request: AuthzRequest, now: float) -> tuple[Decision, list[Step]]:

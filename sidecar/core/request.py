@@ -44,6 +44,16 @@ class BadRequest(ValueError):
     """The request on the authorization socket is malformed; the argument says how."""
 
 
+class Assumed(NamedTuple):
+    """What a test of a policy takes for granted: revocation is not asked.
+
+    `trust` is the trust that the certificate is taken to be issued under: a name, "" for any, None
+    where the chain is built as always.
+    """
+
+    trust: str | None
+
+
 class AuthzRequest(NamedTuple):
     """What nginx asks.  Absent headers are empty.
 
@@ -65,6 +75,7 @@ class AuthzRequest(NamedTuple):
     request_id: str = ""
     other_origin: str = ""
     subject: ClientCert | None = None
+    assumed: Assumed | None = None
 
 
 def parse_request(

@@ -33,7 +33,7 @@ LAYERS = (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
         "revocation.crl.scope", "revocation.crl.signers",
         "revocation.ocsp.responder", "x509.bundle",
-        "x509.equivalent_fingerprints", "x509.extension_values",
+        "x509.equivalent_fingerprints", "x509.extension_values", "x509.described",
     ),
     ("x509.name_constraints", "origin"),
     ("x509.client_purpose",),
@@ -41,6 +41,7 @@ LAYERS = (
         "request", "answer", "policy.patterns", "config.schema", "nginx.locations",
         "revocation.crl.parse",
     ),
+    ("policy.cases",),
     ("policy.spec", "config.settings", "revocation.denylist"),
     (
         "policy.policy_warnings", "policy.rules", "x509.path_building", "revocation.crl.index",
@@ -50,6 +51,7 @@ LAYERS = (
     ("policy.trust",),
     ("policy.compile",),
     ("evaluate",),
+    ("policy_tests",),
 )  # fmt: skip
 """The core from the ground up: each module imports only from layers before its own."""
 

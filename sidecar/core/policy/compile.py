@@ -30,6 +30,7 @@ from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors
 
+from .cases import check_cases
 from .lockouts import warn_about_lockouts
 from .policy_warnings import warn_about_policy
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
@@ -134,6 +135,7 @@ class _Build:
         """The whole.  Raises `PolicyError` with every diagnostic."""
         locations = self.locations(trusts)
         chooser = self.chooser()
+        check_cases(self.spec.tests, set(locations), self.report)
         if self.report.diagnostics or self.elsewhere:
             raise PolicyError([*self.report.diagnostics, *self.elsewhere])
         return Policy(
@@ -143,6 +145,7 @@ class _Build:
             chooser=chooser,
             warnings=tuple(self.warnings),
             dated=tuple(self.report.warnings),
+            tests=self.spec.tests,
         )
 
     # -- trust

@@ -14,6 +14,7 @@ from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors, Path
 
+from .cases import CaseSpec
 from .rules import NOBODY, RuleSet
 
 
@@ -112,6 +113,7 @@ class Policy:
     chooser: Chooser
     warnings: tuple[Diagnostic, ...] = ()
     dated: tuple[DatedWarning, ...] = ()
+    tests: tuple[CaseSpec, ...] = ()
 
     def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
         """What the policy says that will hardly be meant, as of a moment; in the file's order."""

@@ -232,6 +232,13 @@ class RuleSet:
             facts.groups[self] = self.match(facts)
         return facts.groups[self]
 
+    def labels(self) -> list[str]:
+        """The names by which these rules are told, groups' too."""
+        found: list[str] = []
+        for entry in self._entries:
+            found += entry.labels() if isinstance(entry, RuleSet) else [entry.match.rule]
+        return found
+
     def of_request(self) -> RuleSet:
         """Those of the rules that ask about the request alone, also within groups."""
         kept = [

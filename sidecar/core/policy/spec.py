@@ -34,6 +34,7 @@ from sidecar.core.config.schema import (
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.nginx.locations import SelectorError, parse_location, parse_server_name
 
+from .cases import CASES, CaseSpec
 from .patterns import KEY_COMPARISONS, Pattern, check_method
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
@@ -394,6 +395,9 @@ class PolicySpec:
     )
     locations: tuple[LocationSpec, ...] = key(
         ListOf(Record(LocationSpec)), "the entries that nginx asks about", required=True, default=()
+    )
+    tests: tuple[CaseSpec, ...] = key(
+        CASES, "the policy's own tests; one that fails refuses the policy", default=()
     )
 
 
