@@ -74,6 +74,7 @@ def _readiness(status: DaemonStatus, now: float) -> web.Response:
     warnings = [f"warning: {shut}"] if shut else []
     if status.problems:
         warnings.append(f"warning: an older version serves: {status.problems[0]}")
+    warnings += [f"warning: {line}" for line in status.standing()]
     return web.Response(text="".join(f"{printable(line)}\n" for line in ["ok", *warnings]))
 
 
@@ -87,7 +88,7 @@ def render_page(status: DaemonStatus) -> str:
         if status.not_ready
         else '<p class="good">Ready</p>'
     )
-    parts = [f"<h1>mtls-sidecar</h1>{state}", _problems(status)]
+    parts = [f"<h1>mtls-sidecar</h1>{state}", _standing(status), _problems(status)]
     if status.policy is not None:
         parts += [_policy(status), _locations(status), _crls(status), _expiring(status)]
     parts.append(f"<p>mtls-sidecar {escape(__version__)}</p>")
@@ -95,6 +96,11 @@ def render_page(status: DaemonStatus) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>mtls-sidecar</title>'
         f"<style>{STYLE}</style>{''.join(parts)}</html>"
     )
+
+
+def _standing(status: DaemonStatus) -> str:
+    lines = escape("\n".join(map(printable, status.standing())))
+    return f'<h2 class="bad">What is wrong now</h2><pre>{lines}</pre>' if lines else ""
 
 
 def _problems(status: DaemonStatus) -> str:

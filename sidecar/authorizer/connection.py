@@ -40,7 +40,10 @@ Those are requests of which only a part has come, and those that wait for an OCS
 
 @dataclass(slots=True)
 class Service:
-    """What every connection shares.  `held` counts the bytes that `MAX_HELD` bounds."""
+    """What every connection shares.
+
+    `held` counts the bytes that `MAX_HELD` bounds, `refused` the connections that were too many.
+    """
 
     engine: Engine
     recorder: DecisionRecorder
@@ -49,6 +52,7 @@ class Service:
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
     held: int = 0
+    refused: int = 0
 
     def decide(
         self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
@@ -125,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._fd = self._transport.get_extra_info("socket").fileno()
         service = self.service
         if len(service.connections) >= service.limits.max_connections:
+            service.refused += 1
             self.abort()
             return
         service.connections.add(self)

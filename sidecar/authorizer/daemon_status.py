@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.authorizer.telemetry.counters import Counts
@@ -10,10 +11,12 @@ from sidecar.core.policy.model import Policy
 
 @dataclass(slots=True)
 class DaemonStatus:
-    """How the daemon stands.  `not_ready` says why it isn't, or nothing."""
+    """How the daemon stands.  `not_ready` says why it isn't, or nothing; `standing` gives the
+    conditions that hold now, such as a full disk."""
 
     counts: Counts
     policy: Policy | None = None
     loaded_at: float = 0.0
     problems: tuple[str, ...] = ()
     not_ready: str = "no policy is in force yet"
+    standing: Callable[[], tuple[str, ...]] = tuple

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sidecar.core.policy.model import Location, Policy, Trust
 
+MAX_NAMED = 10
+"""Most locations that are named in one message."""
+
 
 def shut_out(policy: Policy, now: float) -> tuple[str, str]:
     """Why nobody can get in anywhere, and what is shut in part; empty where nothing is."""
@@ -15,6 +18,22 @@ def shut_out(policy: Policy, now: float) -> tuple[str, str]:
     if asking and all(trust.name in shut for each in asking for trust in each.trusts):
         return told, ""
     return "", told
+
+
+def locked_out(policy: Policy, now: float) -> dict[str, str]:
+    """Each trust whose clients are all denied, with why and at which locations."""
+    shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
+    return {name: f"{why}: {_effect(policy, name)}" for name, why in shut.items()}
+
+
+def _effect(policy: Policy, trust: str) -> str:
+    named = [
+        location.name
+        for location in policy.locations.values()
+        if _asks(location) and any(each.name == trust for each in location.trusts)
+    ]
+    shown = ", ".join(named[:MAX_NAMED]) + (", …" if len(named) > MAX_NAMED else "")
+    return f"everyone whom it certified is denied at {shown or 'no location'}"
 
 
 def _asks(location: Location) -> bool:

@@ -26,6 +26,7 @@ from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.crl.index import Crl
+from sidecar.runtime.conditions import Conditions
 from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
@@ -35,6 +36,7 @@ from .connection import Connection, Service
 from .control import serve_control
 from .daemon_status import DaemonStatus
 from .decision_cache import Engine
+from .health import Health
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
 from .policy_store import POLL_SECONDS, Reload, Store
@@ -93,8 +95,13 @@ class Daemon:
         self.counts = Counts()
         self.notifier = Notifier(os.environ)
         self.decisions = DecisionLog(
-            settings.decision_log, settings.log_format, settings.decision_log_file
+            settings.decision_log,
+            settings.log_format,
+            settings.decision_log_file,
+            settings.limits.logged_denials,
         )
+        self.conditions = Conditions()
+        self.health: Health | None = None
         self.recorder = DecisionRecorder(self.counts, self.decisions)
         self.store = Store(
             Path(settings.policy),
@@ -120,11 +127,15 @@ class Daemon:
             return
         self.service = Service(self._engine(first.policy), self.recorder, self.settings.limits)
         self.service.ask = self._ask
+        self.health = Health(self.service, self.decisions, self.conditions)
         self._serving = True
         self.ocsp_file.load(first.policy.trusts)
         self.counts.connections = lambda: len(self.service.connections)
         self.counts.ocsp_answers = lambda: len(self.answers)
         self.counts.ocsp_failures = self.answers.failures
+        self.counts.log_dropped = lambda: self.decisions.dropped
+        self.counts.log_summarized = lambda: self.decisions.summaries.total
+        self.counts.refused_connections = lambda: self.service.refused
         self._reloaded(first)
         gc.collect()
         gc.freeze()  # later collections needn't look at it
@@ -277,7 +288,7 @@ class Daemon:
         """Serve metrics until cancelled.  Loaded aside: decisions don't wait for it."""
         settings = self.settings
         module = await asyncio.to_thread(import_module, ".admin", __package__)
-        self.status = DaemonStatus(self.counts)
+        self.status = DaemonStatus(self.counts, standing=lambda: self.conditions.standing)
         self._tell_status()
         listener = module.admin_listener(self.status, settings.admin_hosts)
         await module.serve_admin(
@@ -307,6 +318,8 @@ class Daemon:
             )
         for warning in result.policy.warnings_at(result.at):
             log.warning("%s", warning)
+        if self.health is not None:
+            self.health.taken(result.policy, result.at)
         self.notifier.ready(self._status_line())
         self._tell_status()
 
@@ -346,7 +359,8 @@ class Daemon:
         while True:
             await asyncio.sleep(1)
             self.service.sweep(time.monotonic())
-            self.counts.log_dropped = self.decisions.dropped
+            if self.health is not None:
+                self.health.look(time.time())
 
     async def _flush(self) -> None:
         while True:

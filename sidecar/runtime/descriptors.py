@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import resource
 
 log = logging.getLogger("mtls-sidecar")
@@ -35,3 +37,13 @@ def connections_with_room(wanted: int) -> int:
             needed,
         )
     return found
+
+
+def why_no_more() -> str:
+    """Why no further file can be opened now; empty where one can."""
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return error.strerror or str(error)
+    return ""

@@ -166,10 +166,10 @@ class AsideHandler(logging.Handler):
 def log_aside() -> AsideHandler:
     """Write the log on a thread from now on, as processes do that serve."""
     handler = AsideHandler(2)
-    handler.setFormatter(OneMargin())
     root = logging.getLogger()
     for each in list(root.handlers):
         if isinstance(each.formatter, OneMargin):
+            handler.setFormatter(each.formatter)
             root.removeHandler(each)
             root.addHandler(handler)
     return handler

@@ -44,7 +44,9 @@ class Counts:
         self.reloaded_at = 0.0
         self.stale = False
         self.crl_backwards = 0
-        self.log_dropped = 0
+        self.log_dropped: Callable[[], int] = int
+        self.log_summarized: Callable[[], int] = int
+        self.refused_connections: Callable[[], int] = int
         self.policy: Policy | None = None
         self.settle: Callable[[], object] = int  # to be called before these are read
         self.connections: Callable[[], int] = int

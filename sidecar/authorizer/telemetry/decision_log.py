@@ -4,11 +4,12 @@ Every value is written as a JSON string in pure ASCII, so control characters, DE
 bidirectional marks appear escaped, and cut: no line is longer than `MAX_LINE`.  A file is written
 as nginx writes its access log with `buffer=`: by many lines at once; stderr, which may be a pipe
 that somebody reads slowly, by a thread.  A full disk or a closed pipe stops no decision: lines that
-find no room are dropped and counted.
+find no room are dropped and counted.  Denials that are too many are summarized: see `summaries`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -20,6 +21,8 @@ from json.encoder import encode_basestring_ascii as quote
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.decision import Decision
 from sidecar.core.request import AuthzRequest
+
+from .summaries import Summaries, Summary, budget_of
 
 ROOM = 16 * 2**20
 """Most bytes that wait for the thread that writes to stderr."""
@@ -65,9 +68,12 @@ _ABSENT = AuthzRequest(None)
 
 
 class DecisionLog:
-    """Writes decisions to a file or to stderr.  `mode`: all, denied or off; `form`: text, json."""
+    """Writes decisions to a file or to stderr.  `mode`: all, denied or off; `form`: text, json.
 
-    def __init__(self, mode: str, form: str, path: str) -> None:
+    `rate`: denials logged a second before they are summarized, 0 for no bound.
+    """
+
+    def __init__(self, mode: str, form: str, path: str, rate: int = 0) -> None:
         """Raises OSError where the file can't be opened."""
         self._mode = mode
         self._json = form == "json"
@@ -86,6 +92,8 @@ class DecisionLog:
         self._second = (-1, "")
         self._added = self._taken = 0  # bytes, ever; each is counted up by one thread only
         self.dropped = 0
+        self.failing = ""  # why the last lines could not be written; empty once they could
+        self.summaries = Summaries(rate)
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
         if mode != "off" and not self._path:
             self._thread.start()
@@ -107,9 +115,7 @@ class DecisionLog:
         for cached, uri, request_id, start, end in asked:
             log_line = cached.log_line
             if log_line is None:
-                wanted = self._wants(cached.answered)
-                log_line = self._same(cached.answered, cached.request) if wanted else b""
-                cached.log_line = log_line
+                log_line = self._begin(cached, request_id, end)
             if log_line:
                 if uri is None:
                     uri = _within(cached.request.uri)
@@ -123,8 +129,46 @@ class DecisionLog:
         if len(parts) >= BATCH * _PARTS:
             self.flush()
 
+    def _begin(self, cached: CachedAnswer, request_id: bytes, end: float) -> bytes:
+        """What is written of a request, if anything is; remembered where that is always so."""
+        answered = cached.answered
+        if not self._wants(answered):
+            cached.log_line = b""
+            return b""
+        if not budget_of(answered.decision):
+            cached.log_line = self._same(answered, cached.request)
+            return cached.log_line
+        client_ip = cached.request.client_ip[:MAX_ID]
+        if self.summaries.admits(answered.decision, client_ip, request_id, end):
+            return self._same(answered, cached.request)
+        return b""
+
+    def summarize(self, *, at_the_end: bool = False) -> None:
+        """Log what was counted in place of being logged; to be called a few times a second."""
+        for summary in self.summaries.take(all_of_them=at_the_end):
+            self._stamp_anew(time.time())
+            start = b'",' if self._json else b" "
+            end = b"}\n" if self._json else b"\n"
+            note = self._note_summary(summary).encode()
+            self._parts += (self._stamp, start, note, end, b"", b"")
+
+    def _note_summary(self, summary: Summary) -> str:
+        fields = [
+            ("decision", summary.verdict),
+            ("reason", summary.reason),
+            ("location", summary.location),
+            ("sha256", summary.sha256),
+            ("summarized", str(summary.count)),
+        ]
+        for name, (at, client_ip, request_id) in (("first", summary.first), ("last", summary.last)):
+            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+            fields += [(f"{name}_time", moment), (f"{name}_client_ip", client_ip)]
+            fields += [(f"{name}_id", json.loads(b'"%b"' % request_id))]
+        return self._join(fields)
+
     def flush(self) -> None:
         """Write what waits, or have it written; to be called a few times a second."""
+        self.summarize()
         if not self._parts:
             return
         block, lines = b"".join(self._parts), len(self._parts) // _PARTS
@@ -133,6 +177,7 @@ class DecisionLog:
             self._put(block, lines)
         elif self._added - self._taken + len(block) > ROOM:
             self.dropped += lines
+            self.failing = "nobody reads it fast enough"
         else:
             self._added += len(block)
             self._blocks.append((block, lines))
@@ -147,6 +192,7 @@ class DecisionLog:
 
     def close(self, patience: float = 2.0) -> None:
         """Write what waits, for at most so many seconds."""
+        self.summarize(at_the_end=True)
         self.flush()
         self._stopping = True
         self._wake.set()
@@ -225,10 +271,12 @@ class DecisionLog:
         view = memoryview(b"\n" + block if self._torn else block)
         try:
             while view:
-                log_line = os.write(self._file, view)
-                self._torn = view[log_line - 1] != _LINE_FEED
-                view = view[log_line:]
-        except OSError:
+                written = os.write(self._file, view)
+                self._torn = view[written - 1] != _LINE_FEED
+                view = view[written:]
+            self.failing = ""
+        except OSError as error:
+            self.failing = error.strerror or str(error)
             self.dropped += lines
 
 

@@ -77,7 +77,19 @@ class DecisionCollector(Collector):
         failures = {(kind,): count for kind, count in list(counts.ocsp_failures.items())}
         yield _counter("ocsp_failures", "Questions without an answer", ("kind",), failures)
         yield _counter("crl_backwards", "CRLs refused as older", (), {(): counts.crl_backwards})
-        yield _counter("log_lines_dropped", "Log lines lost", (), {(): counts.log_dropped})
+        yield _counter("log_lines_dropped", "Log lines lost", (), {(): counts.log_dropped()})
+        yield _counter(
+            "log_lines_summarized",
+            "Decisions counted in a summary line in place of a line each",
+            (),
+            {(): counts.log_summarized()},
+        )
+        yield _counter(
+            "connections_refused",
+            "Connections closed unanswered, as there were too many",
+            (),
+            {(): counts.refused_connections()},
+        )
         if counts.policy is not None:
             yield from _policy(counts.policy)
 

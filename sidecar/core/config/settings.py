@@ -117,6 +117,12 @@ class Limits:
     cache_entries: int = key(
         Count(0, 1_000_000), "decisions remembered (32 KiB each at most)", default=4096
     )
+    logged_denials: int = key(
+        Count(0, 1_000_000),
+        "denials logged a second: of all strangers together, and of each known certificate; "
+        "beyond them they are summarized (0: never)",
+        default=50,
+    )
 
 
 _FILE = Text("a path")
