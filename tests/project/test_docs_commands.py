@@ -211,6 +211,18 @@ def test_the_commands_of_a_page_do_what_it_says(
                     assert matches(expected, done.stdout), f"{block}: {command}\n{done}"
 
 
+def test_the_simplest_policy_works_as_the_readme_has_it(
+    nginx_binary: NginxBinary, tmp_path: Path
+) -> None:
+    """Its server and its four lines let in alice and nobody else, and nginx finds its snippets."""
+    readme = ROOT / "README.md"
+    machine = Machine(nginx_binary, tmp_path, nginx_block(readme), policies(readme)[0])
+    with machine.stack as stack:
+        assert stack.get("/", cert=machine.people.alice).status == 200
+        assert stack.get("/", cert=machine.people.staff.issue("carol")).status == 403
+        assert stack.get("/").status == 401
+
+
 def succeeded(command: str, done: subprocess.CompletedProcess[str]) -> bool:
     """Whether a command did what it is for; a finding of `doctor` that only costs is no failure."""
     if "doctor" in command and done.returncode == 1:

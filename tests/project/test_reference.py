@@ -10,6 +10,8 @@ policy above it.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,11 +28,20 @@ from pki import CA, Leaf
 from sidecar.commands.explain import as_text, explain
 from sidecar.core.answer import render
 from sidecar.core.config.dates import parse_date
-from sidecar.core.decision import Decision, Step
+from sidecar.core.config.schema import keys_of
+from sidecar.core.decision import Decision, Reason, Step
 from sidecar.core.errors import PolicyError
+from sidecar.core.evaluate import STEPS
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy.model import Policy
+from sidecar.core.policy.spec import (
+    BehaviourSpec,
+    LocationSpec,
+    PolicySpec,
+    TrustSpec,
+    rule_schema,
+)
 from sidecar.core.request import assemble_request
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -311,3 +322,45 @@ def test_a_wrong_example_is_found() -> None:
     case = Case(policy_of(row, None), leaf_of("{cn: alice}"), "site", {}, "")
     assert case.ask() == "deny (not_allowed)"
     assert replace(case, leaf=leaf_of("{cn: bob}")).ask() == "allow (allowed) by allow[0]"
+
+
+# -- the lists of the reference are whole
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def test_every_key_of_the_policy_is_in_its_page() -> None:
+    """Each with its value and its default, in a table."""
+    for record in (PolicySpec, TrustSpec, BehaviourSpec, LocationSpec):
+        for name in keys_of(record):
+            assert re.search(rf"(?m)^\|[^|]*`{name}`", page("policy.md")), name
+    for name in rule_schema()["anyOf"][1]["properties"]:
+        assert re.search(rf"(?m)^\|[^|]*`{name}`", page("rules.md")), name
+
+
+def test_every_reason_step_and_command_is_in_its_page() -> None:
+    """Reasons with their status, steps in their order, commands with their exit codes."""
+    for reason in Reason:
+        assert f"`{reason}`" in page("answers.md"), reason
+    order, _, _ = page("decision.md").partition("No location, no match")
+    found = re.findall(r"(?m)^\| `(\w+)` ", order)
+    assert found == [name for name, _ in STEPS]
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    for command in re.findall(r"(?m)^    (\w+) ", done.stdout):
+        assert re.search(rf"(?m)^\| `{command}\b", page("commands.md")), command
+
+
+def test_every_metric_is_in_its_page() -> None:
+    """Those of the authorizer and of the fetcher, under the names that Prometheus sees."""
+    told = set(re.findall(r"`(mtls_sidecar_\w+)`", page("metrics.md")))
+    source = [*(ROOT / "sidecar").rglob("prometheus.py"), ROOT / "sidecar/fetcher/metrics.py"]
+    text = "".join(path.read_text() for path in source)
+    names = re.findall(r'_(?:counter|gauge)\(\s*"(\w+)"', text)
+    names += re.findall(r'"mtls_sidecar_(\w+)"', text) + re.findall(r'PREFIX \+ "(\w+)"', text)
+    assert len(names) > 20
+    for name in names:
+        assert {f"mtls_sidecar_{name}{end}" for end in ("", "_total", "_info")} & told, name
