@@ -80,7 +80,7 @@ def serve(settings: Settings) -> None:
     room = connections_with_room(limits.max_connections)
     settings = replace(settings, limits=replace(limits, max_connections=room))
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.disable()  # until the policy is there: what a load makes, it keeps
+    gc.disable()  # no collections during the initial load: its objects are long-lived
     gc.set_threshold(*GC_THRESHOLDS)
     handed = listen_fds(os.environ, os.getpid())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -116,15 +116,35 @@ class Daemon:
         self.loaded_at = 0.0
         self._warned: set[tuple[str, float]] = set()
         self._serving = False
+        self._failed: list[BaseException] = []
         self._admin: asyncio.Task[None] | None = None
 
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
-        """Start, serve, drain, stop."""
-        stopped = asyncio.Event()
-        self._listen_to_signals(asyncio.get_running_loop(), stopped)
-        first = await self._first_load(stopped, handed)
+        """Start, serve until told to stop, shut down.
+
+        `handed` are the sockets of the service manager, by name.
+        """
+        self._stopped = asyncio.Event()
+        self._listen_to_signals(asyncio.get_running_loop(), self._stopped)
+        first = await self._first_load(self._stopped, handed)
         if first is None:
             return
+        self._put_into_service(first)
+        sockets = self._sockets(handed)
+        servers = await self._listen(sockets)
+        self._tell_ready(first.policy)
+        tasks = self._start_background_tasks(handed)
+        try:
+            await self._stopped.wait()
+        finally:
+            await self._shut_down(servers, tasks, sockets)
+        if self._failed:
+            raise self._failed[0]
+
+    # -- start
+
+    def _put_into_service(self, first: Reload) -> None:
+        """Make the first policy ready to be asked."""
         self.service = Service(self._engine(first.policy), self.recorder, self.settings.limits)
         self.service.ask = self._ask
         self.health = Health(self.service, self.decisions, self.conditions)
@@ -138,74 +158,56 @@ class Daemon:
         self.counts.refused_connections = lambda: self.service.refused
         self._reloaded(first)
         gc.collect()
-        gc.freeze()  # later collections needn't look at it
+        gc.freeze()  # the policy's objects are long-lived: later collections skip them
         gc.enable()
-        sockets = self._sockets(handed)
+
+    async def _listen(self, sockets: Sockets) -> list[asyncio.Server]:
         loop = asyncio.get_running_loop()
-        servers = [
+        return [
             await loop.create_server(
                 lambda: Connection(self.service), sock=listener, backlog=BACKLOG
             )
             for listener in sockets.authz
         ]
+
+    def _tell_ready(self, policy: Policy) -> None:
         self.notifier.ready(self._status_line())
         log.info(
-            "mtls-sidecar %s serving %s, policy %s",
-            __version__,
-            self.settings.listen,
-            first.policy.hash,
+            "mtls-sidecar %s serving %s, policy %s", __version__, self.settings.listen, policy.hash
         )
-        chores = [
-            asyncio.create_task(chore)
-            for chore in (
+
+    def _start_background_tasks(
+        self, handed: dict[str, list[socket.socket]]
+    ) -> list[asyncio.Task[None]]:
+        """Start everything that runs beside the connections.  A failed task stops the daemon."""
+        control = serve_control(
+            Path(self.settings.state_dir),
+            Path(self.settings.policy),
+            lambda: self.service.engine.policy,
+        )
+        tasks = [
+            asyncio.create_task(each)
+            for each in (
                 self.store.watch(),
                 self._sweep(),
                 self._flush(),
                 self._watchdog(),
                 self._crl_ages(),
-                serve_control(
-                    Path(self.settings.state_dir),
-                    Path(self.settings.policy),
-                    lambda: self.service.engine.policy,
-                ),
+                control,
+                self.answers.keep_fresh(),
+                self.ocsp_file.keep(),
             )
         ]
-        chores.append(self._admin or self._start_admin(handed))
-        chores.append(asyncio.create_task(self.answers.keep_fresh()))
-        chores.append(asyncio.create_task(self.ocsp_file.keep()))
-        failed: list[BaseException] = []
+        tasks.append(self._admin or self._start_admin(handed))
+        for task in tasks:
+            task.add_done_callback(self._stop_on_failure)
+        return tasks
 
-        def ended(chore: asyncio.Task[None]) -> None:
-            """A chore that fails takes the daemon with it: better started anew than half of it."""
-            if not chore.cancelled() and (error := chore.exception()) is not None:
-                failed.append(error)
-                stopped.set()
-
-        for chore in chores:
-            chore.add_done_callback(ended)
-        try:
-            await stopped.wait()
-        finally:
-            self.notifier.stopping()
-            # First of all: who connects from now on waits for the next process at a socket that
-            # the service manager holds, and is not cut off by this one.
-            for server in servers:
-                server.close()
-            await self._drain()
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            await self.store.close()
-            for path in sockets.made:
-                remove_socket(path)
-            self.ocsp_file.save()
-            self.recorder.log()
-            self.decisions.close()
-            log.info("stopped")
-        if failed:
-            raise failed[0]
-
-    # -- start
+    def _stop_on_failure(self, task: asyncio.Task[None]) -> None:
+        """Stop the whole daemon after a failed task: the service manager starts it again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed.append(error)
+            self._stopped.set()
 
     async def _first_load(
         self, stopped: asyncio.Event, handed: dict[str, list[socket.socket]]
@@ -390,6 +392,29 @@ class Daemon:
             log.warning("CRL %s ends in %.1f hours", crl.source, (end - now) / 3600)
 
     # -- stop
+
+    async def _shut_down(
+        self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]], sockets: Sockets
+    ) -> None:
+        """Stop listening, finish requests under way, end the tasks, save what outlives a restart.
+
+        The listeners close first: with sockets of the service manager, new connections then wait
+        for the next process.
+        """
+        self.notifier.stopping()
+        for server in servers:
+            server.close()
+        await self._drain()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.store.close()
+        for path in sockets.made:
+            remove_socket(path)
+        self.ocsp_file.save()
+        self.recorder.log()
+        self.decisions.close()
+        log.info("stopped")
 
     async def _drain(self) -> None:
         """Let what is under way end, within the drain timeout."""
