@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sidecar.core.config.schema import Invalid, Report
 from sidecar.core.config.yaml_tree import parse
 from sidecar.core.decision import Decision, Step
-from sidecar.core.errors import PolicyError
+from sidecar.core.errors import PolicyError, printable
 from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.cases import Certificate, Principal
 from sidecar.core.policy.model import Policy
@@ -83,8 +83,3 @@ def as_text(decision: Decision, steps: list[Step]) -> str:
     if decision.monitored and not decision.granted:
         verdict += "; monitor mode: enforcing would deny"
     return "\n".join([*lines, verdict])
-
-
-def printable(text: str) -> str:
-    """The text with whatever could fool a terminal escaped."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -6,7 +6,6 @@ file gathers every diagnostic it can and raises them together as a `PolicyError`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,17 +25,18 @@ class Diagnostic:
         return printable(f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else ""))
 
 
-_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that end a line, move a terminal's cursor or turn the direction of writing."""
-
-
 def printable(text: str) -> str:
-    """The text on one line, harmless to whoever reads it: a name in it may be an attacker's."""
-    return _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Escape every character that could end a line, move the cursor or turn the text direction.
+
+    A name in the text may be an attacker's.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def brief(error: BaseException) -> str:
-    """What an error of somebody else's code says, on one line, or at least its name."""
+    """Shorten the message of a library's error to one line; use the class name if it is empty."""
     return printable(" ".join(str(error).split())[:200]) or type(error).__name__
 
 

@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from sidecar.core.config.crl_place import shown
-from sidecar.core.errors import printable
+from sidecar.core.errors import brief, printable
 
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -99,8 +99,7 @@ async def fetch(
     except TimeoutError:
         raise FetchError(Failure.TIMEOUT, f"no whole answer within {limits.total:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise FetchError(Failure.NETWORK, detail) from None
+        raise FetchError(Failure.NETWORK, brief(error)) from None
 
 
 async def _follow(
