@@ -83,7 +83,7 @@ class Engine:
         OCSP answers that were wanting are put into `questions`.
         """
         now = self._clock()
-        location = self._location(request)
+        location = self.policy.locate(request.location, request.host, request.uri, self._choose)
         if location is None:
             return self._answer(request, now, questions)
         subject = self._certs.get(request.cert) if request.cert else None
@@ -139,17 +139,15 @@ class Engine:
         """The location that a decision is about."""
         return self.policy.locations.get(decision.location)
 
-    def _location(self, request: AuthzRequest) -> Location | None:
-        name = request.location
+    def _choose(self, host: str, uri: bytes) -> str | None:
+        """Choose as the policy does, and cache the choice."""
+        key = b"%b\n%b" % (host.encode("latin-1"), uri)
+        name = self._chosen.get(key)
         if name is None:
-            place = b"%b\n%b" % (request.host.encode("latin-1"), request.uri)
-            name = self._chosen.get(place)
-            if name is None:
-                name = self.policy.chooser.choose(request.host, request.uri)
-                if name is None:
-                    return None
-                self._chosen.put(place, name)
-        return self.policy.locations.get(name)
+            name = self.policy.chooser.choose(host, uri)
+            if name is not None:
+                self._chosen.put(key, name)
+        return name
 
     def _answer(
         self, request: AuthzRequest, now: float, questions: list[OcspQuestion] | None

@@ -25,8 +25,9 @@ from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import ClientCert, from_der, from_header
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
-from sidecar.core.x509.path_building import Path, valid
+from sidecar.core.x509.path_building import Path
 from sidecar.core.x509.service_identity import fold_dns, san_matches_host
+from sidecar.core.x509.validity import is_valid
 
 from .decision import GRANTS, Decision, Reason, Step
 from .errors import MalformedCertificate
@@ -97,14 +98,12 @@ class _Evaluation:
 def _choose_location(evaluation: _Evaluation) -> Passed | Ended:
     request, policy = evaluation.request, evaluation.policy
     name = request.location
+    evaluation.location = policy.locate(name, request.host, request.uri)
+    if evaluation.location is not None:
+        return Passed(evaluation.location.name)
     if name is None:
-        name = policy.chooser.choose(request.host, request.uri)
-        if name is None:
-            return Ended(Reason.UNKNOWN_LOCATION, "no location for this host and URI")
-    evaluation.location = policy.locations.get(name)
-    if evaluation.location is None:
-        return Ended(Reason.UNKNOWN_LOCATION, f"the policy has no location {name[:64]!r}")
-    return Passed(name)
+        return Ended(Reason.UNKNOWN_LOCATION, "no location for this host and URI")
+    return Ended(Reason.UNKNOWN_LOCATION, f"the policy has no location {name[:64]!r}")
 
 
 def _check_public(evaluation: _Evaluation) -> Passed | Ended:
@@ -169,7 +168,7 @@ def _check_validity(evaluation: _Evaluation) -> Passed | Ended:
     evaluation.until(cert.not_after + 1)
     if evaluation.now < cert.not_before:
         return Ended(Reason.NOT_YET_VALID, f"valid from {_utc(cert.not_before)}")
-    if not valid(cert, evaluation.now):
+    if not is_valid(cert, evaluation.now):
         return Ended(Reason.EXPIRED, f"ended {_utc(cert.not_after)}")
     if not evaluation.tracing:
         return _UNTRACED

@@ -22,7 +22,7 @@ from sidecar.core.policy.model import Policy
 from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.crl.index import CrlIndex, crl_facts
 from sidecar.core.revocation.status import Answer, RevocationStatus
-from sidecar.core.x509.path_building import valid
+from sidecar.core.x509.validity import is_valid
 
 # Of the invalid ones, those whose fault is nginx's to find.
 ELSEWHERE = re.compile(
@@ -53,7 +53,7 @@ def answers(name: str, *, whole_chain: bool = True) -> list[Answer]:
     except MalformedCertificate:
         return []
     path = suite().anchors.issuing_path(leaf, NOW)
-    if path is None or not valid(leaf, NOW):
+    if path is None or not is_valid(leaf, NOW):
         return []
     index = CrlIndex(suite().crls, whole_chain=whole_chain)
     chain = (leaf, *path)

@@ -29,6 +29,7 @@ LAYERS = (
     ),
     ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling", "nginx.regex"),
     ("x509.certificate", "policy.dn_warnings"),
+    ("x509.validity",),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
         "revocation.crl.scope", "revocation.crl.signers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sidecar.core.bounded import put_bounded
@@ -16,6 +16,9 @@ from sidecar.core.x509.path_building import Anchors, Path
 
 from .cases import CaseSpec
 from .rules import NOBODY, RuleSet
+
+Choose = Callable[[str, bytes], str | None]
+"""Name the location for nginx's `$host` and `$request_uri`, or return None to deny."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +117,17 @@ class Policy:
     warnings: tuple[Diagnostic, ...] = ()
     dated: tuple[DatedWarning, ...] = ()
     tests: tuple[CaseSpec, ...] = ()
+
+    def locate(
+        self, name: str | None, host: str, uri: bytes, choose: Choose | None = None
+    ) -> Location | None:
+        """Find the location that a request names, or that is chosen by its host and URI.
+
+        `choose` may stand in for the policy's chooser, to cache its choices.
+        """
+        if name is None:
+            name = (choose or self.chooser.choose)(host, uri)
+        return None if name is None else self.locations.get(name)
 
     def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
         """What the policy says that will hardly be meant, as of a moment; in the file's order."""

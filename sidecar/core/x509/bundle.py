@@ -19,7 +19,7 @@ from sidecar.core.errors import printable
 
 from .certificate import ClientCert, from_der
 from .der import OID, SEQUENCE, children, only, tlv
-from .keys import UnusableKey, public_key, subject_public_key_info
+from .keys import UnusableKey, public_key
 
 MAX_CERTIFICATES = 10_000
 """Most certificates of one file: more are no list of authorities."""
@@ -114,7 +114,7 @@ def _name(cert: ClientCert) -> str:
 
 def _key_fault(cert: ClientCert) -> str:
     try:
-        public_key(subject_public_key_info(cert.signed))
+        public_key(cert.spki)
     except UnusableKey as error:
         return str(error)
     return ""

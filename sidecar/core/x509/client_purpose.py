@@ -16,15 +16,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from . import extension_values as ext
 from .canonical_name import CanonicalName, canonical_name
 from .certificate import ClientCert
-from .der import SEQUENCE, children, encode, only
+from .der import SEQUENCE, encode
 from .keys import (
     RSA_PSS,
-    VERSION,
     UnusableKey,
     has_explicit_curve,
     key_algorithm,
     public_key,
-    subject_public_key_info,
     weakness,
 )
 from .name_constraints import ConstrainedNames, Constraints, names_of, read_constraints
@@ -89,11 +87,10 @@ class Profile:
         netscape, key_id = values.get(ext.NETSCAPE_TYPE), values.get(ext.SUBJECT_KEY)
         authority = values.get(ext.AUTHORITY_KEY)
         limits, san = values.get(ext.NAME_CONSTRAINTS), values.get(ext.ALTERNATIVE_NAME)
-        spki = subject_public_key_info(cert.signed)
         return cls(
             subject=canonical_name(cert.subject_name),
             issuer=canonical_name(cert.issuer_name),
-            is_version_1=is_version_1(cert),
+            is_version_1=cert.version == 1,
             is_ca=is_ca,
             path_length=math.inf if length is None else length,
             key_usage=None if usage is None else ext.bits(usage),
@@ -106,16 +103,9 @@ class Profile:
             foreign=_foreign(found),
             policies=any(oid in found for oid in _POLICIES),
             weak_signature=_is_weak(cert.algorithm),
-            key_fault=_key_fault(spki),
-            pss_only=_pss_parameters(spki),
+            key_fault=_key_fault(cert.spki),
+            pss_only=_pss_parameters(cert.spki),
         )
-
-
-def is_version_1(cert: ClientCert) -> bool:
-    """Whether it is of X.509's first version, which has no extensions."""
-    outer = only(cert.signed, SEQUENCE)
-    first, *_ = children(cert.signed, outer.start, outer.stop)
-    return first.tag != VERSION
 
 
 def _foreign(found: dict[bytes, ext.Extension]) -> str:

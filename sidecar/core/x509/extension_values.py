@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .canonical_name import canonical_name
 from .certificate import ClientCert
-from .der import BOOLEAN, INTEGER, OCTET_STRING, OID, SEQUENCE, Tlv, children, only, tlv
+from .der import BOOLEAN, INTEGER, OCTET_STRING, OID, SEQUENCE, Tlv, children, only
 
 BIT_STRING = 0x03
 
@@ -53,28 +53,19 @@ class GeneralName(NamedTuple):
 
 
 def extensions_of(cert: ClientCert) -> dict[bytes, Extension]:
-    """A certificate's extensions by OID (DER).  Raises ValueError, also for a repeated one."""
-    der = cert.signed
-    outer = only(der, SEQUENCE)
-    *_, last = children(der, outer.start, outer.stop)
+    """Map the OID (DER) of each extension of a certificate to its value.
+
+    Raises ValueError, also for a repeated extension.
+    """
     found: dict[bytes, Extension] = {}
-    if last.tag != 0xA3:
-        return found
-    listed = _only_child(der, last, SEQUENCE)
-    for each in children(der, listed.start, listed.stop):
+    for der in cert.extensions:
+        each = only(der, SEQUENCE)
         oid, *flag, value = children(der, each.start, each.stop)
         name = der[each.start : oid.stop]
         if oid.tag != OID or value.tag != OCTET_STRING or len(flag) > 1 or name in found:
             raise ValueError("an extension that is broken or repeated")
         critical = any(_boolean(der, at) for at in flag)
         found[name] = Extension(critical, der[value.start : value.stop])
-    return found
-
-
-def _only_child(der: bytes, at: Tlv, tag: int) -> Tlv:
-    found = tlv(der, at.start, at.stop)
-    if found.tag != tag or found.stop != at.stop:
-        raise ValueError("a DER value of another type than expected")
     return found
 
 

@@ -27,14 +27,14 @@ from .certificate import ClientCert
 from .client_purpose import (
     Profile,
     client_fault,
-    is_version_1,
     issuer_fault,
     may_have_issued,
 )
 from .der import comparable_name
-from .keys import UnusableKey, public_key, subject_public_key_info
+from .keys import UnusableKey, public_key
 from .name_constraints import NameNotPermitted, check_names
 from .signature import is_signed_by
+from .validity import is_valid
 
 MAX_DEPTH = 8
 """Most certificates between a leaf and its anchor."""
@@ -86,7 +86,7 @@ class Authority:
 
 def _key(cert: ClientCert) -> tuple[object | None, str]:
     try:
-        return public_key(subject_public_key_info(cert.signed)), ""
+        return public_key(cert.spki), ""
     except UnusableKey as error:
         return None, str(error)
 
@@ -100,7 +100,7 @@ def _issues(cert: ClientCert) -> tuple[bool, float]:
             return False, 0
         if constraints is None:
             # A version 1 certificate has no extensions; as an anchor it was chosen by hand.
-            return is_version_1(cert), math.inf
+            return cert.version == 1, math.inf
         is_ca, length = ext.basic_constraints(constraints.value)
     except ValueError:
         return False, 0
@@ -180,7 +180,7 @@ class Anchors:
         """
         is_anchor = cert.sha256 in self._anchors
         signatures = _Signatures()
-        if not valid(cert, now) or not (is_anchor or self._is_signed(cert, signatures)):
+        if not is_valid(cert, now) or not (is_anchor or self._is_signed(cert, signatures)):
             return None
         leaf, _ = _profile(cert)
         if leaf is None or client_fault(leaf):
@@ -240,14 +240,9 @@ class _Signatures:
         return self._known.get(pair, False)
 
 
-def valid(cert: ClientCert, now: float) -> bool:
-    """Whether `now` lies in the validity period; `notAfter`'s second is in (RFC 5280, 4.1.2.5)."""
-    return cert.not_before <= now < cert.not_after + 1
-
-
 def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
     """Whether an authority may stand above these: a valid CA whose path length suffices."""
-    if not issuer.is_ca or issuer.key is None or not valid(issuer.cert, now):
+    if not issuer.is_ca or issuer.key is None or not is_valid(issuer.cert, now):
         return False
     return not below or sum(not _is_self_issued(c) for c in below) <= issuer.path_length
 
@@ -267,7 +262,7 @@ def _comparable(name: bytes) -> bytes:
 
 def _may_verify(issuer: Authority, below: _Chain, now: float) -> bool:
     """As `_may_issue`, by what OpenSSL asks of an authority."""
-    if issuer.fault or issuer.profile is None or not valid(issuer.cert, now):
+    if issuer.fault or issuer.profile is None or not is_valid(issuer.cert, now):
         return False
     profiles = [authority.profile for authority in below if authority.profile is not None]
     return sum(not each.self_issued for each in profiles) <= issuer.profile.path_length

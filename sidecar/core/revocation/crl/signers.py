@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sidecar.core.x509.der import comparable_name
 from sidecar.core.x509.keys import subject_public_key_info
 from sidecar.core.x509.signature import take_apart
+from sidecar.core.x509.validity import validity
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -53,10 +54,8 @@ class CrlAuthority:
 
     @property
     def window(self) -> tuple[float, float]:
-        """Its own validity; `notAfter`'s second is in."""
-        cert = self.cert
-        start, stop = cert.not_valid_before_utc, cert.not_valid_after_utc
-        return start.timestamp(), stop.timestamp() + 1
+        """The certificate's own validity period."""
+        return validity(self.cert)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

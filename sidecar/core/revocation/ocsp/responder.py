@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from sidecar.core.errors import brief
 from sidecar.core.x509.der import SEQUENCE, only, slices, value_of
 from sidecar.core.x509.signature import Scheme, is_signed_by, scheme, take_apart
+from sidecar.core.x509.validity import is_valid
 
 MAX_CERTIFICATES = 8
 """Most certificates of a response that are tried as the delegated responder."""
@@ -79,18 +80,12 @@ def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: f
         )
     if not _has_ocsp_signing(delegate):
         raise ResponseRefused("the responder's certificate is not for OCSPSigning")
-    start, stop = window(delegate)
-    if not start <= now < stop:
+    if not is_valid(delegate, now):
         raise ResponseRefused("the responder's certificate is not valid now")
     if not _may_sign(delegate):
         raise ResponseRefused("the responder's keyUsage does not allow signing")
     if any(e.critical and e.oid not in _RESPONDER_EXTENSIONS for e in delegate.extensions):
         raise ResponseRefused("the responder's certificate has an unknown critical extension")
-
-
-def window(cert: x509.Certificate) -> tuple[float, float]:
-    """From when it is valid, and from when no more: `notAfter`'s second is in, as in `valid`."""
-    return cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp() + 1
 
 
 def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -37,8 +37,9 @@ from cryptography.x509.oid import ExtensionOID
 from sidecar.core.errors import brief
 from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.der import BOOLEAN, SEQUENCE, Tlv, children, only
+from sidecar.core.x509.validity import validity
 
-from .responder import ResponseRefused, has_extension, signed_part, signer_of, window
+from .responder import ResponseRefused, has_extension, signed_part, signer_of
 
 DEFAULT_LIFETIME = 60.0
 """Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
@@ -150,7 +151,7 @@ def _verify(
     signed = signed_part(der)
     found = _singles_for(response, signed.data, cert, issuer)
     delegate = signer_of(response, signed, issuer, now)
-    start, stop = (0.0, math.inf) if delegate is None else window(delegate)
+    start, stop = (0.0, math.inf) if delegate is None else validity(delegate)
     _check_nonce(response, nonce, require_nonce)
     answers = []
     for single, extensions in found:
