@@ -247,8 +247,12 @@ class Store:
             pending = self._readings.pending or self._failed
             pause = SETTLE_SECONDS if pending else POLL_SECONDS
             await asyncio.sleep(FAILED_SECONDS if self._failed else pause)
-            if pending or await asyncio.to_thread(self.moved):
-                await self.reload(asked=False)
+            try:
+                if pending or await asyncio.to_thread(self.moved):
+                    await self.reload(asked=False)
+            except RuntimeError as error:  # no thread to look with
+                self._failed = True
+                log.error("files can't be looked at now: %s", error)
 
     def moved(self) -> bool:
         """Whether a file looks otherwise than when it was read, or something is due."""

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidecar.runtime.files import Signature, signature
+from sidecar.runtime.files import Signature
+
+from .glances import Glances
 
 SETTLE_SECONDS = 0.05
 """How long a changed file must rest before it is read."""
@@ -24,6 +26,9 @@ LONGEST_SETTLING = 1.0
 
 PATIENCE = 0.2
 """Seconds that one look at all files waits for those that are being read."""
+
+START_PATIENCE = 45.0
+"""The same at start, after which what was kept serves: less than systemd's patience, 90 s."""
 
 RETRY_SECONDS = (1.0, 300.0)
 """How soon a file is read again that couldn't be, and the longest wait as it goes on."""
@@ -67,6 +72,7 @@ class Readings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.glances = Glances()
         self._done: dict[Key, Outcome] = {}
         self._running: dict[Key, _Job] = {}
         self._tries: dict[Key, int] = {}
@@ -79,24 +85,26 @@ class Readings:
         self.fresh = 0
 
     def begin(self, *, patient: bool) -> None:
-        """Begin a look at all files.  With `patient` each reading is waited for."""
+        """Begin a look at all files.  With `patient` each is waited for, not for ever."""
         with self._lock:
             self._seen, self.pending, self._wakes = {}, False, False
         self._patient = patient
-        self._until = time.monotonic() + PATIENCE
+        self._until = time.monotonic() + (START_PATIENCE if patient else PATIENCE)
 
     def end(self) -> None:
         """Forget files that nobody asked about in this look."""
         with self._lock:
             self._done = {k: v for k, v in self._done.items() if k in self._seen}
             self._tries = {k: n for k, n in self._tries.items() if k in self._seen}
+            seen = [path for path, _ in self._seen.values()]
+        self.glances.keep(seen)
 
     def ask(self, key: Key, path: Path, read: Callable[[], Any]) -> Outcome | None:
         """What reading a file gives, or None while that isn't known yet.
 
         The same key always means the same file read in the same way.
         """
-        now = signature(path)
+        now = self.glances.at(path)
         with self._lock:
             self._seen[key] = path, now
             done = self._done.get(key)
@@ -108,13 +116,12 @@ class Readings:
             job = self._running.get(key)
             if job is None:
                 job = self._start(key, now, read)
-        wait = None if self._patient else max(0.0, self._until - time.monotonic())
-        if not job.finished.wait(wait):
+        if not job.finished.wait(max(0.0, self._until - time.monotonic())):
             with self._lock:
                 job.late = not job.finished.is_set()
                 self.pending = True
                 if job.late:
-                    return None
+                    return Outcome(now, None, _too_slow(path)) if self._patient else None
         with self._lock:
             outcome = self._done.get(key)
             if outcome is not None and outcome.signature != now:  # it changed meanwhile
@@ -179,7 +186,13 @@ class Readings:
             if self._wakes or any(_is_due(done) for done in self._done.values()):
                 return True
             seen = list(self._seen.values())
-        return any(signature(path) != found for path, found in seen)
+        now = self.glances.at_all(path for path, _ in seen)
+        return any(now[path] != found for path, found in seen)
+
+
+def _too_slow(path: Path) -> OSError:
+    why = f"it can't be read within {START_PATIENCE:.0f} seconds; is its file system there?"
+    return TimeoutError(errno.ETIMEDOUT, why, str(path))
 
 
 def _is_due(outcome: Outcome) -> bool:

@@ -18,7 +18,7 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key, supersedes
-from sidecar.runtime.files import MAX_CRL, signature
+from sidecar.runtime.files import MAX_CRL
 
 from .last_good import InForce, beside
 from .trust_sources import GoodCrls, Key, TrustSources
@@ -75,7 +75,7 @@ class CrlPlaces:
         return reading.found
 
     def _size(self, place: Located) -> int:
-        seen = signature(self.sources.place_of(self.name, place.text))
+        seen = self.sources.readings.glances.at(self.sources.place_of(self.name, place.text))
         return seen.size if seen is not None and seen.size <= MAX_CRL else 0
 
     def is_ahead(self, crl: Crl) -> bool:

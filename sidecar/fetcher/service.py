@@ -149,7 +149,7 @@ class Fetcher:
         """Until cancelled: read the policy anew when it, or an authority's file, has changed."""
         while True:
             await asyncio.sleep(self.options.poll_seconds)
-            if self._reader.changed():
+            if await asyncio.to_thread(self._reader.changed):
                 await self.reload()
 
     async def reload(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from daemon import Daemon
+from hanging_mount import hanging
 from pki import CA
 
 STAFF = CA("Staff")
@@ -132,3 +134,51 @@ def test_the_log_is_whole_at_the_end(tmp_path: Path) -> None:
     assert isinstance(daemon.process, subprocess.Popen)
     assert daemon.process.wait(15) == 2
     assert "no directory for /nonexistent/x.sock" in daemon.log.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+@pytest.mark.parametrize("name", ["policy.yaml", "ca.crt", "ca.crl"])
+def test_a_file_system_that_hangs_holds_up_no_revocation(tmp_path: Path, name: str) -> None:
+    """No `stat` of a file returns: a line takes effect; what changed meanwhile does after."""
+    away = tmp_path / "away"
+    away.mkdir()
+    daemon = daemon_in(tmp_path)
+    (tmp_path / name).rename(away / name)
+    (tmp_path / name).symlink_to(away / name)
+    for other in {"ca.crt", "ca.crl", "list.txt"} - {name}:
+        (away / other).symlink_to(tmp_path / other)
+    with daemon:
+        assert daemon.ask("site", BOB).status == 204
+        with hanging(away):
+            daemon.write("list.txt", LINE)
+            daemon.until(lambda: is_denied(daemon), 5)
+            daemon.write("list.txt", b"")
+            daemon.until(lambda: daemon.ask("site", BOB).status == 204, 5)
+        daemon.write("list.txt", LINE)
+        daemon.until(lambda: is_denied(daemon), 5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+def test_a_start_beside_a_file_system_that_hangs_is_by_the_last_good_files(tmp_path: Path) -> None:
+    """What can't be read for a while counts as broken: the copy serves, and later the file."""
+    away = tmp_path / "away"
+    away.mkdir()
+    daemon = daemon_in(tmp_path)
+    (tmp_path / "ca.crl").rename(away / "ca.crl")
+    (tmp_path / "ca.crl").symlink_to(away / "ca.crl")
+    daemon.under = [sys.executable, "-c", IMPATIENT]
+    manifest = tmp_path / "state" / "last-good" / "manifest.json"
+    with daemon:
+        daemon.until(manifest.exists)
+    with hanging(away), daemon:
+        assert daemon.metric("mtls_sidecar_policy_stale") == 1
+        assert "it can't be read within 1 seconds" in daemon.log.read_text()
+        daemon.write("list.txt", LINE)
+        daemon.until(lambda: is_denied(daemon), 5)
+
+
+IMPATIENT = (
+    "import sys, runpy; from sidecar.authorizer import readings; readings.START_PATIENCE = 1.0; "
+    "sys.argv = ['sidecar', *sys.argv[4:]]; runpy.run_module('sidecar', run_name='__main__')"
+)
+"""Runs the daemon, which gives a file a second at its start."""

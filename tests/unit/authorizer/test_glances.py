@@ -1,0 +1,52 @@
+"""Looking at files of which some hang."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from sidecar.authorizer import glances
+from sidecar.authorizer.glances import Glances
+from sidecar.runtime.files import Signature, signature
+
+
+def test_files_that_hang_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of five hang: they look as they did last, the others as they are; later all do."""
+    paths = [tmp_path / name for name in "abcde"]
+    hang, calls = threading.Event(), [0]
+    hang.set()
+
+    def slow(path: Path) -> Signature | None:
+        calls[0] += 1
+        if path.name in "bd":
+            hang.wait(30)
+        return signature(path)
+
+    monkeypatch.setattr(glances, "signature", slow)
+    found = Glances()
+    assert set(found.at_all(paths).values()) == {None}
+    for path in paths:
+        path.write_text("x")
+    hang.clear()
+    for _ in range(3):
+        seen = found.at_all(paths)
+        assert {path.name for path in paths if seen[path] is not None} == {"a", "c", "e"}
+    assert calls[0] == 5 + 5 + 3 + 3  # nobody asks again about what hangs
+    hang.set()
+    while found.at(paths[1]) is None or found.at(paths[3]) is None:
+        pass
+    assert found.at_all(paths) == {path: signature(path) for path in paths}
+
+
+def test_without_threads_it_looks_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of threads keeps nothing from being seen."""
+
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    assert Glances().at(tmp_path) == signature(tmp_path)
