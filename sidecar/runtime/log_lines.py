@@ -96,6 +96,11 @@ def _cut(line: str) -> str:
     return data[: MAX_LINE - len(CUT)].decode(errors="ignore") + CUT
 
 
+ONE_WRITER = threading.Lock()
+"""Held by threads that write to stderr: a line that a slow reader makes wait is not torn apart, and
+what follows in it, such as a URI, never begins a line."""
+
+
 class AsideHandler(logging.Handler):
     """Writes records to stderr on a thread of its own: nobody waits for who reads them.
 
@@ -129,13 +134,18 @@ class AsideHandler(logging.Handler):
                 self._untold += 1
                 return
             if self._untold:
-                note = f"WARNING {self._untold} lines of this log were dropped: nobody read it\n"
-                self._waiting.append(note.encode())
+                self._waiting.append(self._note())
                 self._room -= len(self._waiting[-1])
                 self._untold = 0
             self._waiting.append(data)
             self._room -= len(data)
             self._changed.notify_all()
+
+    def _note(self) -> bytes:
+        message = "%d lines of this log were dropped: nobody read it"
+        args = (self._untold,)
+        record = logging.LogRecord("mtls-sidecar", logging.WARNING, "", 0, message, args, None)
+        return self.format(record).encode() + b"\n"
 
     def _write(self) -> None:
         while True:
@@ -152,8 +162,9 @@ class AsideHandler(logging.Handler):
     def _put(self, data: bytes) -> None:
         view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            with ONE_WRITER:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
         except OSError:
             self.dropped += 1
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,29 @@ def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, unread: int) -> N
         daemon.until(lambda: daemon.metric("mtls_sidecar_policy_stale") == 1)
         daemon.write("list.txt", b"")
         daemon.until(lambda: daemon.ask("site", BOB).status == 204)
+
+
+def test_a_slow_reader_sees_whole_lines(tmp_path: Path) -> None:
+    """Two threads write to a pipe that is full again and again: no line begins with a rest."""
+    end, into = os.pipe()
+    daemon = daemon_in(tmp_path)
+    daemon.stderr = into
+    daemon.start()
+    os.close(into)
+    uri = "/" + "x" * 900
+    with daemon.client() as client:
+        for number in range(300):
+            client.ask("site", ALICE, {"X-Original-URI": uri})
+            if number % 10 == 0:
+                daemon.signal(signal.SIGHUP)
+    daemon.signal(signal.SIGTERM)
+    seen = b""
+    while data := os.read(end, 1000):
+        seen += data
+    os.close(end)
+    assert daemon.stop() == 0
+    starts = {line[:4] for line in seen.splitlines()}
+    assert starts <= {b"INFO", b"WARN", b"    ", time.strftime("%Y").encode()}
 
 
 def test_whoever_takes_every_connection_keeps_no_revocation_away(tmp_path: Path) -> None:

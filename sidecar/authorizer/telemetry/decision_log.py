@@ -21,6 +21,7 @@ from json.encoder import encode_basestring_ascii as quote
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.decision import Decision
 from sidecar.core.request import AuthzRequest
+from sidecar.runtime.log_lines import ONE_WRITER
 
 from .summaries import Summaries, Summary, budget_of
 
@@ -264,7 +265,8 @@ class DecisionLog:
             self._wake.clear()
             while self._blocks:
                 block, lines = self._blocks.popleft()
-                self._put(block, lines)
+                with ONE_WRITER:
+                    self._put(block, lines)
                 self._taken += len(block)
 
     def _put(self, block: bytes, lines: int) -> None:

@@ -137,7 +137,7 @@ has_fetcher() {
         /etc/mtls-sidecar /opt/mtls-sidecar /var/log/mtls-sidecar
         do touch $p/x 2>/dev/null && echo $p; done
         kill -0 '"$(systemctl show -P MainPID mtls-sidecar@1)"' 2>/dev/null && echo daemon')"
-    saw daemon_reads "$(runuser -u mtls-sidecar -- ls /var/lib/mtls-sidecar/crl)"
+    saw daemon_reads "$(runuser -u mtls-sidecar -- ls /var/lib/mtls-sidecar/crl | grep x)"
     systemctl restart mtls-sidecar@1
     saw crl_still "$(stat -c %U /var/lib/mtls-sidecar/crl)"
     systemctl stop mtls-sidecar-fetch
