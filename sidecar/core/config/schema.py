@@ -119,7 +119,8 @@ class Choice:
     def read(self, node: Node, report: Report) -> str:
         if node.text not in self.words:
             wrote = repr(node.text) if node.text is not None else node.kind
-            raise report.fail(node, f"{wrote} can't stand here", f"write {_either(self.words)}")
+            hint = suggest(node.text, dict.fromkeys(self.words))
+            raise report.fail(node, f"{wrote} can't stand here", hint)
         return node.text
 
     def schema(self) -> dict[str, Any]:
@@ -292,9 +293,10 @@ def each(nodes: list[Node], read: Callable[[Node], T]) -> list[T]:
 
 
 def suggest(wrote: str | None, known: Mapping[str, Any]) -> str:
-    """What to write instead of an unknown word."""
-    close = difflib.get_close_matches(wrote or "", known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"write {_either(tuple(known))}"
+    """What to write instead of an unknown word: one much like it in any case, or all of them."""
+    folded = {word.lower(): word for word in known}
+    close = difflib.get_close_matches((wrote or "").lower(), folded, n=1)
+    return f"did you mean {folded[close[0]]!r}?" if close else f"write {_either(tuple(known))}"
 
 
 def _either(words: tuple[str, ...]) -> str:

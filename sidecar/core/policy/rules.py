@@ -318,7 +318,9 @@ class Compiler:
             self._report.add(ref.node, f"{name!r} is no rule and no group", hint)
             return NOBODY
         if name not in self._groups:
-            hint = suggest(name, self._groups) if self._groups else "add it under groups:"
+            hint = suggest(name, dict.fromkeys((*self._groups, *RESERVED)))
+            if not hint.startswith("did"):
+                hint = "add it under groups:"
             self._report.add(ref.node, f"undefined group {name!r}", hint)
             return NOBODY
         if name in self._open:

@@ -79,12 +79,21 @@ def at_node(file: str, node: Node, message: str, hint: str = "") -> Diagnostic:
     return Diagnostic(file, node.line, node.column, message, hint)
 
 
+def _remedy(error: OSError, name: str) -> str:
+    """What helps with a file that can't be read."""
+    if isinstance(error, PermissionError):
+        return "let the service's user read it and pass its directories (chgrp mtls-sidecar, g+r)"
+    if isinstance(error, FileNotFoundError) and "deny" in name:
+        return f"correct the path, or make an empty one: touch {name}"
+    return "correct the path"
+
+
 def file_mistake(file: str, place: Located, error: BaseException) -> Diagnostic:
     """What is wrong with a file of a trust, told where the policy names it; whatever was raised."""
     name = shown(place.text)
     if isinstance(error, OSError):
         why = error.strerror or str(error)
-        return at_node(file, place.node, f"can't read {name!r}: {why}", "correct the path")
+        return at_node(file, place.node, f"can't read {name!r}: {why}", _remedy(error, name))
     if isinstance(error, ValueError) and error.args:
         message, *hint = map(str, error.args)
         return at_node(file, place.node, f"{name}: {message}", "; ".join(filter(None, hint)))

@@ -179,3 +179,28 @@ def test_settings_have_defaults_and_places_for_mistakes() -> None:
     with pytest.raises(PolicyError) as caught:
         read_settings(b"listen: nowhere\nlimits: {header_timeout: 0}\nfoo: 1\n", "s")
     assert [d.line for d in caught.value.diagnostics] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("locations: [{name: a, allow: verifed}]", "did you mean 'verified'?"),
+        ("locations: [{name: a, allow: Public}]", "did you mean 'public'?"),
+        ("locations: [{name: a, allow: [{CN: alice}]}]", "did you mean 'cn'?"),
+        ("locations: [{Name: a, allow: verified}]", "did you mean 'name'?"),
+        ("locations: [{name: a, mode: Monitor, allow: verified}]", "did you mean 'monitor'?"),
+        (
+            "groups: {admins: [{cn: a}]}\nlocations: [{name: a, allow: [admin]}]",
+            "did you mean 'admins'?",
+        ),
+        ("locations: [{name: a, allow: [them]}]", "add it under groups:"),
+        (
+            "trust: {s: {ca: ca.crt, denylist: denylist.txt}}\nlocations: []",
+            "or make an empty one: touch denylist.txt",
+        ),
+    ],
+)
+def test_a_slip_is_told_with_what_was_meant(text: str, told: str) -> None:
+    """Keys, values and groups that are much like a known one, in any case of letters."""
+    found = mistakes(f"version: 1\n{text}\n", ca_crt=CA("Staff").pem)
+    assert any(told in str(each) for each in found), found
