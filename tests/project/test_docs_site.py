@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -119,6 +120,15 @@ def test_no_link_of_a_document_is_dead(page: Path) -> None:
         assert path.is_relative_to(ROOT), f"{page.name}:{line}: {target}"
         if parts.fragment:
             assert parts.fragment in anchors(path), f"{page.name}:{line}: {target}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_a_document_names_is_there(page: Path) -> None:
+    """The table of attacks names the test that shows each."""
+    if page.name == "CHANGELOG.md":
+        return  # it tells of the past
+    for name in re.findall(r"`((?:[\w-]+/)*test_\w+\.py)`", page.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), f"{page.name}: {name}"
 
 
 def test_a_dead_link_is_found(tmp_path: Path) -> None:
