@@ -25,11 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography import x509
-
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key, verify_response
 from sidecar.core.revocation.status import RevocationStatus
+from sidecar.core.x509.certificate import from_der
 from sidecar.runtime import fetch_protocol
 
 log = logging.getLogger(__name__)
@@ -256,8 +255,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _verify(self, der: bytes, query: _Query, nonce: bytes | None, now: float) -> OcspAnswer:
         """The fetcher is trusted to carry a response, not to have judged it."""
         try:
-            cert = x509.load_der_x509_certificate(query.cert)
-            issuer = x509.load_der_x509_certificate(query.issuer)
+            cert, issuer = from_der(query.cert), from_der(query.issuer)
         except ValueError as error:
             raise NoAnswer("refused", str(error)) from None
         answer = verify_response(der, cert, issuer, now, query.tolerance, nonce)
@@ -390,5 +388,7 @@ def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
     """Whether a decision by the answer held could be another by the new one."""
     if held.status is not new.status or held.delegate != new.delegate:
         return True
-    shorter = new.until < held.until or new.since > held.since
-    return shorter and new.status is RevocationStatus.GOOD
+    # What says revoked goes on saying so; only how long that may be remembered changes.
+    return new.until < held.until or (
+        new.since > held.since and new.status is RevocationStatus.GOOD
+    )

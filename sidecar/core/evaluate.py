@@ -415,10 +415,7 @@ def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
 def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
     if trust.crls is None:
         return None
-    try:
-        answer = trust.crls.status(crl_facts(cert), issuer.x509, now)
-    except MalformedCertificate as error:
-        return Answer(RevocationStatus.UNKNOWN, "crl", str(error), math.inf)
+    answer = trust.crls.status(crl_facts(cert), issuer, now)
     if answer.status is RevocationStatus.UNKNOWN and trust.missing:
         detail = f"{answer.detail}; not fetched yet: {', '.join(trust.missing)}"
         return Answer(answer.status, answer.source, detail, answer.until)

@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import aiohttp
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from sidecar.core.revocation.ocsp.response import MAX_RESPONSE, build_request, verify_response
 from sidecar.core.revocation.status import RevocationStatus
+from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.keys import public_key
+from sidecar.core.x509.signature import is_signed_by
 from sidecar.runtime import fetch_protocol
 
 from .http_client import Failure, FetchError, Limits, fetch
@@ -136,16 +137,12 @@ def _error(kind: ErrorKind, detail: str) -> Message:
     return {"error": detail[:500], "kind": kind.value}
 
 
-def _certificates(
-    responder: Responder, question: Message
-) -> tuple[x509.Certificate, x509.Certificate]:
+def _certificates(responder: Responder, question: Message) -> tuple[ClientCert, ClientCert]:
     """The certificate, and its issuer among the trust's authorities.  Raises `ValueError`."""
     issuer = responder.issuers.get(fingerprint(fetch_protocol.unpack(question, "issuer")))
     if issuer is None:
         raise ValueError("the issuer is not an authority of this trust")
-    cert = x509.load_der_x509_certificate(fetch_protocol.unpack(question, "cert"))
-    try:
-        cert.verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, UnsupportedAlgorithm):
-        raise ValueError("the certificate is not signed by this issuer") from None
+    cert = from_der(fetch_protocol.unpack(question, "cert"))
+    if not is_signed_by(public_key(issuer.spki), cert.signed, cert.algorithm, cert):
+        raise ValueError("the certificate is not signed by this issuer")
     return cert, issuer

@@ -13,12 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography import x509
-
 from sidecar.core.config.crl_place import is_address
 from sidecar.core.errors import Diagnostic, brief
 from sidecar.core.policy.spec import TrustSpec, read_policy
 from sidecar.core.x509.bundle import read_bundle
+from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.runtime.files import MAX_POLICY, Signature, read_file, set_aside, signature, write_file
 
 
@@ -37,7 +36,7 @@ class Responder:
 
     trust: str
     url: str
-    issuers: Mapping[str, x509.Certificate] = field(repr=False)
+    issuers: Mapping[str, ClientCert] = field(repr=False)
     tolerance: float = 300.0
 
 
@@ -121,8 +120,8 @@ class PlanReader:
 def _responder(name: str, url: str, tolerance: float, authorities: Iterable[bytes]) -> Responder:
     issuers = {}
     for der in authorities:
-        with suppress(ValueError):  # of one that `cryptography` can't read nothing is asked
-            issuers[fingerprint(der)] = x509.load_der_x509_certificate(der)
+        with suppress(ValueError):  # of one that can't be read nothing is asked
+            issuers[fingerprint(der)] = from_der(der)
     return Responder(name, url, issuers, tolerance)
 
 

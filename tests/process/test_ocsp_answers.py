@@ -20,9 +20,9 @@ from fetch_server import giving, serving, write_policy
 from prometheus_client import CollectorRegistry
 
 from sidecar.authorizer import ocsp_answers
-from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient
+from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
 from sidecar.core.evaluate import OcspQuestion
-from sidecar.core.revocation.ocsp.response import ocsp_key, verify_response
+from sidecar.core.revocation.ocsp.response import OcspKey, ocsp_key, verify_response
 from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.certificate import from_der
 from sidecar.fetcher import ocsp_service
@@ -150,7 +150,7 @@ def test_the_raw_client_brings_a_response_that_verifies(tmp_path: Path) -> None:
         async with bench(tmp_path, openssl(tmp_path, "-nmin", "10")) as b:
             der = await b.client.ask("staff", ALICE.der, CA.der, 5.0)
             assert der is not None
-            answer = verify_response(der, ALICE.cert, CA.cert, time.time(), 5.0)
+            answer = verify_response(der, from_der(ALICE.der), from_der(CA.der), time.time(), 5.0)
             assert answer.status is RevocationStatus.GOOD
             assert await b.client.ask("staff", EVE.der, CA.der, 5.0) is None
 
@@ -373,6 +373,17 @@ def test_answers_that_nobody_reads_are_let_go(tmp_path: Path) -> None:
             assert len(b.answers) == 0
 
     run(check)
+
+
+def test_a_revocation_that_ends_sooner_is_told() -> None:
+    """How long a denial may be remembered is counted anew, not by the answer that it replaced."""
+    turned: list[OcspKey] = []
+    answers = OcspAnswers(OcspClient(Path("/nowhere")), changed=turned.append)
+    for end, times in ((600, 0), (20, 1), (600, 1)):
+        one = pki.single(ALICE.cert, CA.cert, status=REVOKED, end=end)
+        record = StoredResponse("staff", ALICE.der, CA.der, pki.craft(CA, [one]), time.time())
+        assert answers.restore(record, 5)
+        assert len(turned) == times
 
 
 def test_an_older_answer_does_not_take_the_place_of_a_later_one(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ PACKAGE = ROOT / "sidecar"
 LAYERS = (
     (
         "errors", "bounded", "ip_address", "config.crl_place", "config.dates", "revocation.status",
-        "x509.der", "x509.attribute_types", "nginx.uri",
+        "x509.der", "x509.attribute_types", "x509.curve_orders", "nginx.uri",
         "nginx.selector_error", "nginx.regex_tree", "nginx.pcre_classes",
     ),
     (
         "x509.service_identity", "policy.matching", "x509.signature",
-        "revocation.crl.entry_extensions", "x509.subject", "x509.keys",
+        "revocation.crl.entry_extensions", "revocation.crl.points", "x509.subject", "x509.keys",
         "x509.canonical_name", "nginx.pcre_parser", "nginx.atomic_groups",
     ),
     ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling", "nginx.regex"),
@@ -32,11 +32,11 @@ LAYERS = (
     ("x509.validity",),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
-        "revocation.crl.scope", "revocation.crl.signers",
+        "revocation.crl.scope", "revocation.crl.fields",
         "revocation.ocsp.responder", "x509.bundle",
         "x509.equivalent_fingerprints", "x509.extension_values", "x509.described",
     ),
-    ("x509.name_constraints", "origin"),
+    ("x509.name_constraints", "origin", "revocation.crl.signers"),
     ("x509.client_purpose",),
     (
         "request", "answer", "policy.patterns", "config.schema", "nginx.locations",

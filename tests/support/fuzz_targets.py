@@ -10,7 +10,6 @@ from pathlib import Path
 
 from asking import Memory, site
 from asking import policy as rules
-from cryptography import x509
 
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
@@ -29,7 +28,7 @@ from sidecar.core.revocation.crl.index import CrlError, read_crl
 from sidecar.core.revocation.denylist import parse_denylist
 from sidecar.core.revocation.ocsp.response import verify_response
 from sidecar.core.revocation.status import RevocationStatus
-from sidecar.core.x509.certificate import from_header
+from sidecar.core.x509.certificate import from_der, from_header
 
 CORPUS = Path(__file__).resolve().parents[1] / "attack" / "fuzz" / "corpus"
 
@@ -147,10 +146,7 @@ def denylist(data: bytes) -> None:
 
 def ocsp(data: bytes) -> None:
     """An OCSP response.  The corpus has none that says good, so none made from it may be."""
-    leaf, issuer = (
-        x509.load_der_x509_certificate((CORPUS / f"ocsp-{name}.der").read_bytes())
-        for name in ("leaf", "ca")
-    )
+    leaf, issuer = (from_der((CORPUS / f"ocsp-{name}.der").read_bytes()) for name in ("leaf", "ca"))
     answer = verify_response(data, leaf, issuer, _OCSP_MOMENT, 0.0)
     assert answer.status is not RevocationStatus.GOOD
 

@@ -60,9 +60,9 @@ def trust_warning(name: str, spec: TrustSpec) -> str:
 
 
 def unusable_crls(file: str, spec: TrustSpec, crls: Iterable[Crl]) -> list[Diagnostic]:
-    """A warning for each CRL that can be read and proves nothing."""
+    """A warning for each CRL that only revokes, since it is not understood."""
     return [
-        at_node(file, spec.node, f"CRL {crl.source} is of no use: {crl.unusable}")
+        at_node(file, spec.node, f"CRL {crl.source} says good of nobody: {crl.unusable}")
         for crl in crls
         if crl.unusable
     ]

@@ -11,27 +11,19 @@ from __future__ import annotations
 
 import hashlib
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
 
 from .certificate import ClientCert
+from .curve_orders import ORDERS
 from .der import BIT_STRING, SEQUENCE, encode
 
 _LONGEST = 160
 """Octets of the longest signature that can be a pair of numbers: two of 571 bits."""
 _SLACK = 64
 """Bits by which both numbers of a signature are never shorter than the order (but for 2^-64)."""
-
-_ORDERS = tuple(
-    curve.group_order
-    for curve in (
-        ec.SECP192R1, ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1, ec.SECP256K1,
-        ec.BrainpoolP256R1, ec.BrainpoolP384R1, ec.BrainpoolP512R1,
-    )
-)  # fmt: skip
 
 
 def equivalent_fingerprints(cert: ClientCert) -> tuple[str, ...]:
@@ -47,7 +39,7 @@ def equivalent_fingerprints(cert: ClientCert) -> tuple[str, ...]:
 
 
 def _with_negated_s(signature: bytes) -> list[bytes]:
-    """(r, n - s), by every likely curve.
+    """(r, n - s), by every curve that is likely from the numbers' size.
 
     The certificate doesn't say its issuer's curve, and its holder doesn't choose it.
     """
@@ -56,7 +48,7 @@ def _with_negated_s(signature: bytes) -> list[bytes]:
     except ValueError:
         return []
     length = max(r, s).bit_length()
-    likely = {n for n in _ORDERS if max(r, s) < n and n.bit_length() - length < _SLACK}
+    likely = {n for n in ORDERS if max(r, s) < n and n.bit_length() - length < _SLACK}
     return [encode_dss_signature(r, n - s) for n in sorted(likely)]
 
 

@@ -150,6 +150,12 @@ def split_extension(octets: bytes) -> tuple[bytes, bytes]:
     return oid, value[value_of(value, 0) :]
 
 
+def is_critical(octets: bytes) -> bool:
+    """Whether an Extension that `split_extension` has read is critical."""
+    flag = within(octets, SEQUENCE)[1]
+    return flag[0] == BOOLEAN and flag[2] != 0
+
+
 # -- usages and policies --------------------------------------------------------------------------
 
 

@@ -165,15 +165,14 @@ NO_ENTRIES = Entries()
 def read_entries(tbs: bytes, issuer: bytes, *, indirect: bool) -> Entries:
     """The entries of a TBSCertList, whose issuer has this comparable name.
 
-    `unusable` says what in them is not understood (RFC 5280, 5.3): then nothing of the CRL may
-    be used, and no entry is kept.  Raises ValueError where the DER is broken.
+    `unusable` says what in them is not understood or broken (RFC 5280, 5.3): then nothing is good
+    by this CRL, but whom the other entries list is revoked.  Raises ValueError where the signed
+    part is broken.
     """
     reader = _Reader(tbs, issuer, indirect)
     reader.read()
-    if reader.unusable:
-        return Entries(count=reader.count, unusable=reader.unusable)
     own, others = build_table(reader.own), build_table(reader.others)
-    return Entries(issuer, own, others, reader.count)
+    return Entries(issuer, own, others, reader.count, reader.unusable)
 
 
 @dataclass(slots=True)
@@ -202,17 +201,28 @@ class _Reader:
         self._here, self._whose = self.own, self.issuer
 
     def read(self) -> None:
-        """Read all entries, or up to the first that isn't understood."""
+        """Read all entries, past those that can't be read, as far as their lengths are right."""
         at, end = _revoked(self.data)
-        while at < end and not self.unusable:
+        while at < end:
             rows = self._here
             before = len(rows)
             at = self._read_alike(at, end, rows)
             at = self._read_usual(at, min(end, at + _STRETCH), end, rows)
             self.count += len(rows) - before
             if at < end:
-                at = self._read_one(at, end)
+                at = self._read_or_skip(at, end)
         self._turn_to(self.issuer)
+
+    def _read_or_skip(self, at: int, end: int) -> int:
+        """Read one entry of any form, or pass over it; give where the next begins."""
+        try:
+            return self._read_one(at, end)
+        except ValueError:
+            self.unusable = f"the entry at octet {at} is broken"
+        try:
+            return tlv(self.data, at, end).stop
+        except ValueError:
+            return end
 
     def _turn_to(self, issuer: bytes) -> None:
         """Go on with the entries of another issuer (RFC 5280, 5.3.3)."""
@@ -308,11 +318,11 @@ class _Reader:
             raise ValueError(f"the CRL entry at octet {at} is broken")
         octets = data[time.stop : stop]
         said = read_extensions(octets, self.indirect) if octets else EntryExtensions()
-        if not said.unusable and said.issuer is None:
+        self.unusable = said.unusable or self.unusable
+        if said.issuer is None:
             put_bounded(self._said, octets, bytes([said.reason]), _MAX_CACHED)
         if said.issuer is not None:
             self._turn_to(said.issuer)
-        self.unusable = said.unusable
         self.count += 1
         self._add(serial, self._day(time), said.reason)
         return stop
@@ -329,16 +339,21 @@ class _Reader:
         self._here.append(octets + day + bytes([reason]))
 
     def _day(self, time: Tlv) -> bytes:
-        """The day of a Time, counted from 1970 (clamped to 1970..2149)."""
+        """The day of a Time, counted from 1970 (clamped to 1970..2149); 0 if broken."""
         text = self.data[time.start : time.stop]
-        if time.tag == UTC_TIME and len(text) == 13:
-            day = _day_number(text[:6]).to_bytes(2, "big")
-            put_bounded(self._days, self.data[time.start - 2 : time.start + 6], day, _MAX_CACHED)
-        elif time.tag == GENERALIZED_TIME:
-            day = _day_number(text[:8]).to_bytes(2, "big")  # rare: after 2049
-        else:
-            raise ValueError("the time of an entry is broken")
-        return day
+        try:
+            if time.tag == UTC_TIME and len(text) == 13:
+                day = _day_number(text[:6]).to_bytes(2, "big")
+                put_bounded(
+                    self._days, self.data[time.start - 2 : time.start + 6], day, _MAX_CACHED
+                )
+                return day
+            if time.tag == GENERALIZED_TIME:  # rare: after 2049
+                return _day_number(text[:8]).to_bytes(2, "big")
+        except ValueError:
+            pass
+        self.unusable = "the time of an entry is broken"
+        return bytes(2)
 
 
 def _revoked(data: bytes) -> tuple[int, int]:

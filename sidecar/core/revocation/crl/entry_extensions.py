@@ -23,7 +23,11 @@ _DIRECTORY_NAME = 0xA4
 
 @dataclass(frozen=True, slots=True)
 class EntryExtensions:
-    """What an entry's extensions say.  `issuer`: a comparable name, where it changes."""
+    """What an entry's extensions say.  `issuer`: a comparable name, where it changes.
+
+    It is empty where that name can't be read: then nobody knows whom the entry is about.
+    `unusable` says why the whole CRL may only revoke, or nothing.
+    """
 
     reason: int = 0
     issuer: bytes | None = None
@@ -31,25 +35,28 @@ class EntryExtensions:
 
 
 def read_extensions(octets: bytes, indirect: bool) -> EntryExtensions:
-    """crlEntryExtensions (RFC 5280, 5.3).  Raises ValueError where the DER is broken."""
-    reason, issuer = 0, None
+    """crlEntryExtensions (RFC 5280, 5.3).  Never raises: what is broken is unusable."""
+    reason, issuer, unusable = 0, None, ""
     seen = set()
-    for extension in children(octets, *only(octets, SEQUENCE)[1:]):
-        oid, critical, value = _read_extension(octets, extension.start, extension.stop)
-        if oid in seen:
-            return EntryExtensions(unusable="an entry has the same extension twice")
-        seen.add(oid)
-        if oid == _REASON_CODE:
-            reason = _reason(value)
-        elif oid == _CERTIFICATE_ISSUER:
-            if not indirect:
-                return EntryExtensions(unusable="certificateIssuer in a CRL that is not indirect")
-            issuer = _directory_name(value)
-            if issuer is None:
-                return EntryExtensions(unusable="a certificateIssuer is no directoryName")
-        elif critical and oid != _INVALIDITY_DATE:
-            return EntryExtensions(unusable=f"unknown critical entry extension {_dotted(oid)}")
-    return EntryExtensions(reason, issuer)
+    try:
+        for extension in children(octets, *only(octets, SEQUENCE)[1:]):
+            oid, critical, value = _read_extension(octets, extension.start, extension.stop)
+            if oid in seen:
+                unusable = "an entry has the same extension twice"
+            seen.add(oid)
+            if oid == _REASON_CODE:
+                reason = _reason(value)
+            elif oid == _CERTIFICATE_ISSUER and not indirect:
+                unusable = "certificateIssuer in a CRL that is not indirect"
+            elif oid == _CERTIFICATE_ISSUER:
+                issuer = _directory_name(value) or b""
+                if not issuer:
+                    unusable = "a certificateIssuer is no directoryName"
+            elif critical and oid != _INVALIDITY_DATE:
+                unusable = f"unknown critical entry extension {_dotted(oid)}"
+    except ValueError as error:
+        return EntryExtensions(reason, issuer, f"an entry's extensions can't be read: {error}")
+    return EntryExtensions(reason, issuer, unusable)
 
 
 def _read_extension(octets: bytes, start: int, stop: int) -> tuple[bytes, bool, bytes]:

@@ -4,8 +4,10 @@ What is decided where the RFC leaves it open, always towards denying:
 
 - A certificate that any CRL of its issuer lists is REVOKED: also by a CRL past its `nextUpdate`,
   one from the future, and one for another distribution point or other reasons (issuer and serial
-  number name one certificate).  Only CRLs for attribute certificates are left aside: they
-  count their own serial numbers.  A revocation date in the future counts already.
+  number name one certificate), and one with something critical that isn't understood or that
+  can't be read (RFC 5280, 5.2 and 5.3, let such a CRL say nothing; here it never says good).  Only
+  CRLs for attribute certificates are left aside: they count their own serial numbers.  A
+  revocation date in the future counts already.
 - GOOD needs CRLs that are fresh and together cover all reasons.  A CRL without `nextUpdate`
   (RFC 5280, 5.1.2.5, demands one) is never fresh.
 - A delta lifts a `certificateHold` only, only while it is fresh, and only off its own base.
@@ -23,11 +25,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cryptography import x509
-
-from sidecar.core.bounded import put_bounded
-from sidecar.core.revocation.crl.signers import Signer, key_digest
 from sidecar.core.revocation.status import Answer, RevocationStatus
+from sidecar.core.x509.certificate import ClientCert, from_der
 
 from .entries import HOLD, REMOVE, CrlEntry
 from .parse import (
@@ -43,6 +42,7 @@ from .parse import (
     watermark,
 )
 from .scope import ALL_REASONS, EVERYTHING, CertFacts, Scope, covered, crl_facts, implied_point
+from .signers import Signer, key_digest
 
 __all__ = [
     "CertFacts",
@@ -228,14 +228,12 @@ class _Findings:
         )
 
 
-_REMEMBERED = 1024
-
-
 class CrlIndex:
     """The CRLs of one trust.  `tolerance` and `grace` in seconds.
 
     `revoking` were refused, as older than one accepted before or as not fitting the others: what
-    they list is revoked, and they never say that anything is good.
+    they list is revoked, and they never say that anything is good.  Nor do those of `crls` that are
+    unusable.
     """
 
     def __init__(
@@ -249,27 +247,25 @@ class CrlIndex:
     ) -> None:
         self._clock = _FreshnessRule(tolerance, grace)
         self._whole_chain = whole_chain
-        self._unusable: dict[bytes, list[Crl]] = {}
         groups: dict[tuple[bytes, str, bytes], _Group] = {}
         for crl in crls:
-            if crl.unusable:
-                self._unusable.setdefault(crl.issuer, []).append(crl)
-            elif crl.scope.only != "attribute":
+            if not crl.unusable and crl.scope.only != "attribute":
                 key = (crl.issuer, str(crl.scope), crl.signer_key)
                 if key in groups:
                     groups[key].add(crl)
                 else:
                     groups[key] = _Group(self._clock, crl)
-        usable = (c for c in revoking if not c.unusable and c.scope.only != "attribute")
-        all_groups = [*groups.values(), *(_Group(self._clock, c, clears=False) for c in usable)]
+        unusable = [crl for crl in crls if crl.unusable]
+        only_revoke = (c for c in (*unusable, *revoking) if c.scope.only != "attribute")
+        only_revoking = (_Group(self._clock, c, clears=False) for c in only_revoke)
+        all_groups = [*groups.values(), *only_revoking]
         self._groups: dict[bytes, list[_Group]] = {}
         for group in all_groups:
             self._groups.setdefault(group.any.issuer, []).append(group)
         self._indirect = any(group.scope.indirect for group in all_groups)
-        self._keys: dict[int, tuple[x509.Certificate, bytes]] = {}  # by id: hashing takes longer
-        self._certs: dict[bytes, x509.Certificate] = {}
+        self._certs: dict[bytes, ClientCert] = {}
 
-    def status(self, cert: CertFacts, issuer: x509.Certificate, now: float) -> Answer:
+    def status(self, cert: CertFacts, issuer: ClientCert, now: float) -> Answer:
         """What the CRLs say about a certificate, issued by `issuer`, at `now` (epoch seconds).
 
         That `issuer` issued it, and is trusted, is the caller's to know.
@@ -289,24 +285,25 @@ class CrlIndex:
         return why
 
     def _status(
-        self, cert: CertFacts, issuer: x509.Certificate, now: float, asking: frozenset[bytes]
+        self, cert: CertFacts, issuer: ClientCert, now: float, asking: frozenset[bytes]
     ) -> Answer:
         found = _Findings()
         clearing: list[tuple[_Group, float]] = []
-        key = self._key(issuer)
+        key = key_digest(issuer)
         for group in self._candidates(cert):
             standing = self._standing(group.any, key, now, asking)
             listed = group.listed(cert.issuer, cert.serial, now) if standing.revokes else None
             if listed is not None:
                 return self._revoked(listed, now)
             if not group.clears:
-                found.add(group.any.source, "it was refused, and only revokes")
+                why = group.any.unusable or "it was refused, and only revokes"
+                found.add(group.any.source, why)
             elif standing.why:
                 found.add(group.any.source, standing.why)
             else:
                 clearing.append((group, standing.until))
         cleared = self._cleared(cert, clearing, now, found)
-        return self._unknown(cert, found) if cleared is None else cleared
+        return found.answer("no CRL by the certificate's issuer") if cleared is None else cleared
 
     def _candidates(self, cert: CertFacts) -> Iterator[_Group]:
         """The groups of the issuer, and the indirect ones that the certificate names."""
@@ -369,11 +366,6 @@ class CrlIndex:
         starts = [crl.this_update - self._clock.tolerance for crl in group.complete + group.deltas]
         return min((start for start in starts if start > now), default=math.inf)
 
-    def _unknown(self, cert: CertFacts, found: _Findings) -> Answer:
-        for crl in self._unusable.get(cert.issuer, ()):
-            found.add(crl.source, crl.unusable)
-        return found.answer("no CRL by the certificate's issuer")
-
     # -- whether a CRL's signer may speak
 
     def _standing(
@@ -412,15 +404,8 @@ class CrlIndex:
                 return _SignerStanding(True, "", min(stop, until))
         return _SignerStanding(True, "its signer's certificate is not valid now")
 
-    def _key(self, cert: x509.Certificate) -> bytes:
-        known = self._keys.get(id(cert))
-        if known is None:
-            known = (cert, key_digest(cert))
-            put_bounded(self._keys, id(cert), known, _REMEMBERED)
-        return known[1]
-
-    def _cert(self, der: bytes) -> x509.Certificate:
+    def _cert(self, der: bytes) -> ClientCert:
         cert = self._certs.get(der)
         if cert is None:
-            cert = self._certs[der] = x509.load_der_x509_certificate(der)
+            cert = self._certs[der] = from_der(der)
         return cert

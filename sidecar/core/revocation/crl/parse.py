@@ -5,8 +5,9 @@ CRLs.  Of the way from there to a trust anchor are checked: names, signatures, C
 keyCertSign; and by the index, at each question, validity periods.  Name constraints, policies and
 path lengths are not.
 
-A CRL that carries something critical that isn't understood is kept as `unusable`, and proves
-nothing (RFC 5280, 5.2 and 5.3).
+A CRL that carries something critical that isn't understood, or what can't be read, is kept as
+`unusable`: it never says that anything is good (RFC 5280, 5.2 and 5.3), but whom it lists is
+revoked all the same.
 """
 
 from __future__ import annotations
@@ -16,22 +17,20 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief, printable
-from sidecar.core.revocation.crl.signers import CrlAuthorities, CrlAuthority, Signer
 from sidecar.core.x509.der import comparable_name
-from sidecar.core.x509.signature import SignedParts, is_signed_by, take_apart
+from sidecar.core.x509.signature import is_signed_by, scheme
+from sidecar.core.x509.subject import read_name
 
-from .entries import NO_ENTRIES, CrlEntry, Entries, read_entries
-from .scope import EVERYTHING, Scope, read_scope
-
-E = TypeVar("E", bound=x509.ExtensionType)
+from .entries import CrlEntry, Entries, read_entries
+from .fields import CrlFields, read_extensions, take_apart
+from .scope import Scope
+from .signers import CrlAuthorities, Signer
 
 
 class CrlError(ValueError):
@@ -50,7 +49,7 @@ class Crl:
 
     `signer_key` is the SHA-256 of the key that signed.  `speaks_for` holds those of the
     authorities that share an anchor with it: only of what they issued may the CRL speak
-    (RFC 5280, 6.3.3 f).  `unusable` says why nothing it says counts; empty if it does.
+    (RFC 5280, 6.3.3 f).  `unusable` says why it only revokes; empty if it says good, too.
     """
 
     source: str
@@ -148,78 +147,25 @@ def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
 
 
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
-    crl = x509.load_der_x509_crl(der)
-    issuer = comparable_name(crl.issuer.public_bytes())
-    parts = take_apart(der)
-    signer = _verify(crl, parts, issuer, CrlAuthorities.of(authorities))
-    found = _read_extensions(crl)
-    entries, unusable = NO_ENTRIES, found.unusable
-    if not unusable:
-        entries = read_entries(parts.signed, issuer, indirect=found.scope.indirect)
-    next_update = crl.next_update_utc
+    fields = take_apart(der)
+    issuer = comparable_name(fields.issuer)
+    signer = _verify(fields, issuer, CrlAuthorities.of(authorities))
+    found = read_extensions(fields.extensions, fields.issuer)
+    entries = read_entries(fields.signed, issuer, indirect=found.scope.indirect)
     return Crl(
         source=source,
         issuer=issuer,
         number=found.number,
         delta_base=found.delta_base,
-        this_update=crl.last_update_utc.timestamp(),
-        next_update=None if next_update is None else next_update.timestamp(),
+        this_update=fields.this_update,
+        next_update=fields.next_update,
         scope=found.scope,
         signer_key=signer.key,
         signers=signer.signers,
         speaks_for=signer.speaks_for,
         entries=entries,
-        unusable=unusable or entries.unusable,
+        unusable=found.unusable or entries.unusable,
     )
-
-
-# -- extensions ----------------------------------------------------------------------------------
-
-_PROCESSED = frozenset(
-    {
-        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
-        ExtensionOID.CRL_NUMBER,
-        ExtensionOID.DELTA_CRL_INDICATOR,
-        ExtensionOID.ISSUING_DISTRIBUTION_POINT,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _CrlExtensions:
-    number: int | None
-    delta_base: int | None
-    scope: Scope
-    unusable: str
-
-
-def _read_extensions(crl: x509.CertificateRevocationList) -> _CrlExtensions:
-    """The CRL's extensions (RFC 5280, 5.2).  Raises what the parser raises."""
-    values = {type(extension.value): extension.value for extension in crl.extensions}
-    number = values.get(x509.CRLNumber)
-    delta = values.get(x509.DeltaCRLIndicator)
-    point = values.get(x509.IssuingDistributionPoint)
-    unknown = [
-        extension.oid.dotted_string
-        for extension in crl.extensions
-        if extension.critical and extension.oid not in _PROCESSED
-    ]
-    unusable = f"unknown critical extension {unknown[0]}" if unknown else ""
-    if delta is not None and number is None:
-        unusable = unusable or "a delta CRL without a number"
-    return _CrlExtensions(
-        number=_in_bounds(number.crl_number) if isinstance(number, x509.CRLNumber) else None,
-        delta_base=delta.crl_number if isinstance(delta, x509.DeltaCRLIndicator) else None,
-        scope=read_scope(point, crl.issuer)
-        if isinstance(point, x509.IssuingDistributionPoint)
-        else EVERYTHING,
-        unusable=unusable,
-    )
-
-
-def _in_bounds(number: int) -> int | None:
-    """The number, or None for one of more than 20 octets (RFC 5280, 5.2.3): as good as none."""
-    return number if 0 <= number < 1 << 159 else None
 
 
 # -- who signed ----------------------------------------------------------------------------------
@@ -233,18 +179,15 @@ class _Signed(NamedTuple):
     speaks_for: frozenset[bytes]
 
 
-def _verify(
-    crl: x509.CertificateRevocationList, parts: SignedParts, issuer: bytes, known: CrlAuthorities
-) -> _Signed:
+def _verify(fields: CrlFields, issuer: bytes, known: CrlAuthorities) -> _Signed:
     """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
-    name = crl.issuer.rfc4514_string()
+    name = _shown(fields.issuer)
     named = [a for a in known.all if a.subject == issuer]
     if not named:
         hint = "add its certificate to ca or intermediates of this trust, or name another CRL"
         raise CrlError(f"issued by {name}, which is no authority of this trust", hint)
-    _refuse_weak(crl)
-    over = (parts.signed, parts.algorithm, crl)
-    signed = [a for a in named if _has_signed(a, over)]
+    _refuse_weak(fields.algorithm)
+    signed = [a for a in named if is_signed_by(a.public, fields.signed, fields.algorithm, fields)]
     if not signed:
         hint = "bring it anew; if the CA has a new key, add its new certificate to the trust"
         raise CrlError(f"the signature is not by {name}", hint)
@@ -255,25 +198,22 @@ def _verify(
     return _Signed(signers[0].key, known.signers(signers), known.speak_for(signers))
 
 
-def _has_signed(
-    authority: CrlAuthority, over: tuple[bytes, bytes, x509.CertificateRevocationList]
-) -> bool:
-    """Whether the authority's key made the signature; a key of an unknown kind made none."""
+def _shown(name: bytes) -> str:
+    """A Name as a message has it."""
     try:
-        return is_signed_by(authority.cert.public_key(), *over)
-    except Exception:  # noqa: BLE001 - the parser's errors are of many classes
-        return False
+        return read_name(name).dn[:200]
+    except ValueError:
+        return f"a name that can't be read (DER {name[:80].hex()})"
 
 
-def _refuse_weak(crl: x509.CertificateRevocationList) -> None:
+def _refuse_weak(algorithm: bytes) -> None:
     try:
-        algorithm = crl.signature_hash_algorithm
+        hashing = scheme(algorithm).hashing
     except UnsupportedAlgorithm:
-        oid = crl.signature_algorithm_oid.dotted_string
-        raise CrlError(f"the signature algorithm {oid} is not understood") from None
-    if isinstance(algorithm, _WEAK):
+        raise CrlError("the signature algorithm is not understood") from None
+    if isinstance(hashing, _WEAK):
         hint = "have the CA sign it with SHA-256"
-        raise CrlError(f"signed with {algorithm.name}, which can be forged", hint)
+        raise CrlError(f"signed with {hashing.name}, which can be forged", hint)
 
 
 # -- going backwards -----------------------------------------------------------------------------

@@ -6,22 +6,17 @@ lead to the same trust anchor.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.der import comparable_name
-from sidecar.core.x509.keys import subject_public_key_info
-from sidecar.core.x509.signature import take_apart
+from sidecar.core.x509.extension_values import bits
+from sidecar.core.x509.extensions import BASIC_CONSTRAINTS, read_basic_constraints
+from sidecar.core.x509.keys import UnusableKey, public_key
+from sidecar.core.x509.signature import is_signed_by
 from sidecar.core.x509.validity import validity
-
-E = TypeVar("E", bound=x509.ExtensionType)
-
 
 Windows = tuple[tuple[float, float], ...]
 """Periods in seconds since the epoch, in order; a beginning is in, an end is out."""
@@ -42,13 +37,18 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrlAuthority:
-    """A certificate of the trust.  `key` is the SHA-256 of its SubjectPublicKeyInfo."""
+    """A certificate of the trust.
 
-    cert: x509.Certificate
+    `subject` and `issuer` are comparable names.  `key` is the SHA-256 of its SubjectPublicKeyInfo;
+    `public` the key itself, None where it can't be used.
+    """
+
+    cert: ClientCert
     der: bytes
     subject: bytes
     issuer: bytes
     key: bytes
+    public: object | None
     signs_crls: bool
     issues: bool
 
@@ -152,45 +152,48 @@ def _joined(windows: Iterable[tuple[float, float]]) -> Windows:
 
 def _authority_or_none(der: bytes) -> CrlAuthority | None:
     try:
-        return _authority(der)
-    except Exception:  # noqa: BLE001 - the parser's errors are of many classes
+        return _authority(from_der(der))
+    except ValueError:
         return None
 
 
-def _authority(der: bytes) -> CrlAuthority:
-    cert = x509.load_der_x509_certificate(der)
-    usage = _extension(cert, x509.KeyUsage)
-    constraints = _extension(cert, x509.BasicConstraints)
-    is_ca = constraints.ca if constraints else cert.version is x509.Version.v1
+_KEY_USAGE = bytes.fromhex("551d0f")
+_KEY_CERT_SIGN, _CRL_SIGN = 0x04, 0x02
+
+
+def _authority(cert: ClientCert) -> CrlAuthority:
+    """Read by itself what decides here: no other part of a certificate can spoil it."""
+    usage, constraints = cert.extension(_KEY_USAGE), cert.extension(BASIC_CONSTRAINTS)
+    allowed = None if usage is None else bits(usage)
+    is_ca = cert.version == 1 if constraints is None else read_basic_constraints(constraints)[0]
     return CrlAuthority(
         cert=cert,
-        der=der,
-        subject=comparable_name(cert.subject.public_bytes()),
-        issuer=comparable_name(cert.issuer.public_bytes()),
+        der=cert.der,
+        subject=comparable_name(cert.subject_name),
+        issuer=comparable_name(cert.issuer_name),
         key=key_digest(cert),
-        signs_crls=usage is None or usage.crl_sign,
-        issues=is_ca and (usage is None or usage.key_cert_sign),
+        public=_public_key(cert),
+        signs_crls=allowed is None or bool(allowed & _CRL_SIGN),
+        issues=is_ca and (allowed is None or bool(allowed & _KEY_CERT_SIGN)),
     )
 
 
-def _extension(cert: x509.Certificate, kind: type[E]) -> E | None:
+def _public_key(cert: ClientCert) -> object | None:
     try:
-        return cert.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
+        return public_key(cert.spki)
+    except UnusableKey:
         return None
 
 
-def key_digest(cert: x509.Certificate) -> bytes:
+def key_digest(cert: ClientCert) -> bytes:
     """The SHA-256 of a certificate's SubjectPublicKeyInfo, whatever kind of key that is."""
-    signed = take_apart(cert.public_bytes(Encoding.DER)).signed
-    return hashlib.sha256(subject_public_key_info(signed)).digest()
+    return bytes.fromhex(cert.spki_sha256)
 
 
 def _parents(child: CrlAuthority, all_: Iterable[CrlAuthority]) -> Iterator[CrlAuthority]:
+    cert = child.cert
     for parent in all_:
-        if parent.subject == child.issuer and parent.issues:
-            try:
-                child.cert.verify_directly_issued_by(parent.cert)
-            except Exception:  # noqa: BLE001 - a signature that can't be checked proves nothing
-                continue
+        if parent.subject != child.issuer or not parent.issues or parent.public is None:
+            continue
+        if is_signed_by(parent.public, cert.signed, cert.algorithm, cert):
             yield parent

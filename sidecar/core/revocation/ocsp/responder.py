@@ -6,6 +6,7 @@ are, but that MD5 and SHA-1 are refused: who chooses the nonce chooses a part of
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 from cryptography import x509
@@ -17,8 +18,18 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from sidecar.core.errors import brief
-from sidecar.core.x509.der import SEQUENCE, only, slices, value_of
-from sidecar.core.x509.signature import Scheme, is_signed_by, scheme, take_apart
+from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.der import (
+    OCTET_STRING,
+    SEQUENCE,
+    comparable_name,
+    only,
+    slices,
+    value_of,
+    within,
+)
+from sidecar.core.x509.keys import UnusableKey, public_key
+from sidecar.core.x509.signature import Scheme, is_signed_by, scheme
 from sidecar.core.x509.validity import is_valid
 
 MAX_CERTIFICATES = 8
@@ -43,38 +54,69 @@ class ResponseRefused(Exception):
 
 
 def signer_of(
-    response: ocsp.OCSPResponse, signed: SignedResponse, issuer: x509.Certificate, now: float
+    response: ocsp.OCSPResponse, signed: SignedResponse, issuer: ClientCert, now: float
 ) -> x509.Certificate | None:
     """The delegated responder whose signature it is; None if the issuer signed itself.
 
-    Raises `ResponseRefused`.  The delegate's own revocation is not asked about here.
+    Raises `ResponseRefused`, and ValueError.  The delegate's own revocation is not asked here.
     """
-    if _is_responder(response, issuer):
-        _check_signature(signed, issuer)
+    responder = _responder(signed.data)
+    if responder.is_(issuer):
+        _check_signature(signed, issuer.spki)
         return None
     why = "the signer is neither the issuer nor in the response"
     for candidate in response.certificates[:MAX_CERTIFICATES]:
-        if _is_responder(response, candidate):
+        read = from_der(candidate.public_bytes(Encoding.DER))
+        if responder.is_(read):
             try:
-                _check_delegate(candidate, issuer, now)
-                _check_signature(signed, candidate)
+                _check_delegate(candidate, read, issuer, now)
+                _check_signature(signed, read.spki)
                 return candidate
             except ResponseRefused as refused:
                 why = str(refused)
     raise ResponseRefused(why)
 
 
-def _is_responder(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
-    """Whether the ResponderID, by name or by key (SHA-1, RFC 6960, 4.2.1), is the signer's."""
-    if response.responder_key_hash is not None:
-        asked = ocsp.OCSPRequestBuilder().add_certificate(signer, signer, hashes.SHA1()).build()
-        return response.responder_key_hash == asked.issuer_key_hash
-    return response.responder_name == signer.subject
+class _ResponderId(NamedTuple):
+    """A ResponderID: a comparable name, or the SHA-1 of a key (RFC 6960, 4.2.1)."""
+
+    name: bytes | None
+    key: bytes | None
+
+    def is_(self, signer: ClientCert) -> bool:
+        """Whether it is the signer's."""
+        if self.key is not None:
+            return self.key == hashlib.sha1(key_bits(signer.spki)).digest()
+        return self.name == comparable_name(signer.subject_name)
 
 
-def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: float) -> None:
+_BY_NAME, _BY_KEY = 0xA1, 0xA2
+
+
+def _responder(data: bytes) -> _ResponderId:
+    """The ResponderID of a ResponseData (DER).  Raises ValueError."""
+    first, *rest = slices(data, value_of(data, 0), len(data), 2)
+    found = rest[0] if first[0] == 0xA0 and rest else first
+    value = found[value_of(found, 0) :]
+    if found[0] == _BY_KEY:
+        octets = only(value, OCTET_STRING)
+        return _ResponderId(None, value[octets.start : octets.stop])
+    if found[0] != _BY_NAME:
+        raise ValueError("a responder is neither a name nor a key")
+    return _ResponderId(comparable_name(value), None)
+
+
+def key_bits(spki: bytes) -> bytes:
+    """The octets of the key itself in a SubjectPublicKeyInfo, as identifiers hash them."""
+    bits = within(spki, SEQUENCE)[1]
+    return bits[value_of(bits, 0) + 1 :]
+
+
+def _check_delegate(
+    delegate: x509.Certificate, read: ClientCert, issuer: ClientCert, now: float
+) -> None:
     """RFC 6960, 4.2.2.2: OCSPSigning, issued directly by the authority, and valid now."""
-    if not _issued(delegate, issuer):
+    if not _issued(read, issuer):
         raise ResponseRefused(
             "the responder's certificate is not issued by the certificate's issuer"
         )
@@ -88,13 +130,12 @@ def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: f
         raise ResponseRefused("the responder's certificate has an unknown critical extension")
 
 
-def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if cert.issuer != issuer.subject:
+def _issued(cert: ClientCert, issuer: ClientCert) -> bool:
+    if comparable_name(cert.issuer_name) != comparable_name(issuer.subject_name):
         return False
     try:
-        parts = take_apart(cert.public_bytes(Encoding.DER))
-        return is_signed_by(issuer.public_key(), parts.signed, parts.algorithm, cert)
-    except (ValueError, UnsupportedAlgorithm):
+        return is_signed_by(public_key(issuer.spki), cert.signed, cert.algorithm, cert)
+    except UnusableKey:
         return False
 
 
@@ -121,9 +162,9 @@ def _may_sign(cert: x509.Certificate) -> bool:
     return usage.digital_signature or usage.content_commitment
 
 
-def _check_signature(signed: SignedResponse, signer: x509.Certificate) -> None:
+def _check_signature(signed: SignedResponse, spki: bytes) -> None:
     try:
-        key, how = signer.public_key(), scheme(signed.algorithm)
+        key, how = public_key(spki), scheme(signed.algorithm)
     except (UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise ResponseRefused(f"the signature is not understood: {brief(error)}") from None
     if not _is_strong(how):

@@ -22,6 +22,7 @@ What is decided where the RFCs leave it open:
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,16 +31,25 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief
 from sidecar.core.revocation.status import RevocationStatus
-from sidecar.core.x509.der import BOOLEAN, SEQUENCE, Tlv, children, only
+from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.der import (
+    BOOLEAN,
+    INTEGER,
+    OCTET_STRING,
+    SEQUENCE,
+    Tlv,
+    children,
+    encode,
+    only,
+)
 from sidecar.core.x509.validity import validity
 
-from .responder import ResponseRefused, has_extension, signed_part, signer_of
+from .responder import ResponseRefused, has_extension, key_bits, signed_part, signer_of
 
 DEFAULT_LIFETIME = 60.0
 """Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
@@ -98,23 +108,36 @@ class OcspAnswer:
         return self.since <= now < self.until
 
 
-def build_request(cert: x509.Certificate, issuer: x509.Certificate, nonce: bytes | None) -> bytes:
+_NONCE = bytes.fromhex("06092b0601050507300102")
+
+
+def build_request(cert: ClientCert, issuer: ClientCert, nonce: bytes | None) -> bytes:
     """The DER request about one certificate; CertID by SHA-1 as RFC 5019, 2.1.1, has it.
 
     `nonce`: 1 to 128 octets (RFC 9654, 2.1).  Raises `ValueError` for what can't be asked.
     """
     if nonce is not None and not 1 <= len(nonce) <= 128:
         raise ValueError("a nonce has 1 to 128 octets")
-    builder = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, hashes.SHA1())
+    serial = encode(INTEGER, cert.serial.to_bytes(cert.serial.bit_length() // 8 + 1, signed=True))
+    names = (hashlib.sha1(octets).digest() for octets in (cert.issuer_name, key_bits(issuer.spki)))
+    hashed = b"".join(encode(OCTET_STRING, digest) for digest in names)
+    cert_id = encode(SEQUENCE, _SHA1 + hashed + serial)
+    request = encode(SEQUENCE, encode(SEQUENCE, cert_id))
     if nonce is not None:
-        builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
-    return builder.build().public_bytes(Encoding.DER)
+        value = encode(OCTET_STRING, encode(OCTET_STRING, nonce))
+        extension = encode(SEQUENCE, _NONCE + value)
+        request += encode(_REQUEST_EXTENSIONS, encode(SEQUENCE, extension))
+    return encode(SEQUENCE, encode(SEQUENCE, request))
+
+
+_SHA1 = bytes.fromhex("300906052b0e03021a0500")
+_REQUEST_EXTENSIONS = 0xA2
 
 
 def verify_response(
     der: bytes,
-    cert: x509.Certificate,
-    issuer: x509.Certificate,
+    cert: ClientCert,
+    issuer: ClientCert,
     now: float,
     tolerance: float,
     nonce: bytes | None = None,
@@ -136,8 +159,8 @@ def verify_response(
 
 def _verify(
     der: bytes,
-    cert: x509.Certificate,
-    issuer: x509.Certificate,
+    cert: ClientCert,
+    issuer: ClientCert,
     now: float,
     tolerance: float,
     nonce: bytes | None,
@@ -202,7 +225,7 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
 
 
 def _singles_for(
-    response: ocsp.OCSPResponse, data: bytes, cert: x509.Certificate, issuer: x509.Certificate
+    response: ocsp.OCSPResponse, data: bytes, cert: ClientCert, issuer: ClientCert
 ) -> list[tuple[ocsp.OCSPSingleResponse, list[_Extension]]]:
     """The single responses whose CertIDs name `cert`, one at least, with their extensions."""
     singles = list(response.responses)
@@ -214,11 +237,12 @@ def _singles_for(
     return [(singles[i], _single_extensions(data, i)) for i in found]
 
 
-def _is_about(
-    single: ocsp.OCSPSingleResponse, cert: x509.Certificate, issuer: x509.Certificate
-) -> bool:
-    """Whether the CertID is `cert`'s, in the hash algorithm that the response chose."""
-    if single.serial_number != cert.serial_number:
+def _is_about(single: ocsp.OCSPSingleResponse, cert: ClientCert, issuer: ClientCert) -> bool:
+    """Whether the CertID is `cert`'s, in the hash algorithm that the response chose.
+
+    The issuer's name may be hashed as the certificate writes it, or as the issuer itself does.
+    """
+    if single.serial_number != cert.serial:
         return False
     try:
         algorithm = single.hash_algorithm
@@ -226,11 +250,13 @@ def _is_about(
         return False
     if not isinstance(algorithm, _CERT_ID_HASHES):
         return False
-    own = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, algorithm).build()
-    return (
-        single.issuer_name_hash == own.issuer_name_hash
-        and single.issuer_key_hash == own.issuer_key_hash
-    )
+    names = [_hashed(algorithm, name) for name in (cert.issuer_name, issuer.subject_name)]
+    key = _hashed(algorithm, key_bits(issuer.spki))
+    return single.issuer_name_hash in names and single.issuer_key_hash == key
+
+
+def _hashed(algorithm: hashes.HashAlgorithm, octets: bytes) -> bytes:
+    return hashlib.new(algorithm.name, octets).digest()
 
 
 def _status(single: ocsp.OCSPSingleResponse) -> tuple[RevocationStatus, str]:

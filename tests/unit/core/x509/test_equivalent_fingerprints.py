@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import ssl
+from pathlib import Path
+
 import asking
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -11,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 from der import tlv
 from pki import CA, Leaf
+from tools import need, openssl
 
 from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.curve_orders import ORDERS
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 
 CURVES: list[type[ec.EllipticCurve]] = [
@@ -34,7 +41,7 @@ def turned_over(leaf: Leaf) -> Leaf:
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_the_twin_is_valid_and_known(curve: type[ec.EllipticCurve]) -> None:
-    """Both verify by the issuer's key, and each one's fingerprint is among the other's twins."""
+    """Both verify by the issuer's key, and each one's fingerprint is among the other's."""
     authority = CA("EC", key=ec.generate_private_key(curve()))
     leaf = authority.issue("alice")
     twin = turned_over(leaf)
@@ -74,3 +81,46 @@ def test_what_refuses_a_fingerprint_refuses_the_twin(
     rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=listed)
     assert asking.ask(rules, ALICE).reason == reason
     assert asking.ask(rules, turned_over(ALICE)).reason == of_twin
+
+
+def curve_orders() -> dict[str, int]:
+    """The order of every curve that this machine's OpenSSL has a name for."""
+    listed = _openssl("ecparam", "-list_curves")
+    found = {}
+    for name in re.findall(r"^ +([\w-]+) *:", listed, re.MULTILINE):
+        text = _openssl("ecparam", "-name", name, "-param_enc", "explicit", "-text", "-noout")
+        digits = re.search(r"Order:((?:\s+[0-9a-f:]+\n)+)|Order: (\d+) ", text)
+        assert digits is not None
+        hexadecimal, decimal = digits.groups()
+        found[name] = int(decimal) if decimal else int(re.sub(r"[\s:]", "", hexadecimal), 16)
+    return found
+
+
+def _openssl(*arguments: str) -> str:
+    return need(openssl()).run(*arguments, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_order_of_every_named_curve_is_known() -> None:
+    """A certificate's issuer may be on any curve for which nginx's OpenSSL has a name."""
+    orders = curve_orders()
+    assert len(orders) >= 40
+    assert {name for name, order in orders.items() if order not in ORDERS} == set()
+
+
+@pytest.mark.parametrize("curve", ["sect283k1", "sect571r1", "brainpoolP320r1", "prime239v1"])
+def test_the_twin_by_an_uncommon_curve_is_known(tmp_path: Path, curve: str) -> None:
+    """OpenSSL verifies both, though the library here has no such curve."""
+    key, ca, leaf, twin = (str(tmp_path / name) for name in ("key", "ca", "leaf", "twin"))
+    _openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", key)
+    new = ("req", "-x509", "-key", key, "-sha256", "-days", "2")
+    _openssl(*new, "-subj", "/CN=Odd", "-out", ca)
+    more = ("-addext", "basicConstraints=critical,CA:FALSE")
+    _openssl(*new, "-subj", "/CN=alice", "-CA", ca, "-CAkey", key, *more, "-out", leaf)
+    cert = from_der(ssl.PEM_cert_to_DER_cert(Path(leaf).read_text()))
+    r, s = decode_dss_signature(cert.signature)
+    other = encode_dss_signature(r, curve_orders()[curve] - s)
+    der = tlv(0x30, cert.signed, cert.algorithm, tlv(0x03, b"\0", other))
+    Path(twin).write_text(ssl.DER_cert_to_PEM_cert(der))
+    for each in (leaf, twin):
+        assert "OK" in _openssl("verify", "-CAfile", ca, each)
+    assert hashlib.sha256(der).hexdigest() in equivalent_fingerprints(cert)

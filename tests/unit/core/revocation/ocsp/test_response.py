@@ -6,6 +6,7 @@ import importlib.resources
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,45 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from der import tlv
+from der import der_oid, der_rdn, tlv
+from pki import CA as Authority
+from pki import Leaf
 
+from sidecar.core.revocation.ocsp import response
 from sidecar.core.revocation.ocsp.response import (
     DEFAULT_LIFETIME,
     MAX_RESPONSE,
     OcspAnswer,
-    build_request,
     ocsp_key,
-    verify_response,
 )
 from sidecar.core.revocation.status import RevocationStatus
+from sidecar.core.x509.certificate import ClientCert, from_der
 
 CA, LEAF = pki.authority(), pki.leaf()
 NONCE = bytes(range(32))
 REVOKED = tlv(0xA1, tlv(0x18, b"20260101000000Z"))
+
+
+def as_read(cert: x509.Certificate) -> ClientCert:
+    return from_der(cert.public_bytes(Encoding.DER))
+
+
+def verify_response(
+    der: bytes,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    now: float,
+    tolerance: float,
+    nonce: bytes | None = None,
+    **options: bool,
+) -> OcspAnswer:
+    return response.verify_response(
+        der, as_read(cert), as_read(issuer), now, tolerance, nonce, **options
+    )
+
+
+def build_request(cert: x509.Certificate, issuer: x509.Certificate, nonce: bytes | None) -> bytes:
+    return response.build_request(as_read(cert), as_read(issuer), nonce)
 
 
 def verify(der: bytes, nonce: bytes | None = None, **options: bool) -> OcspAnswer:
@@ -599,4 +624,61 @@ def test_odd_questions_are_unknown() -> None:
     )
     assert (
         verify_response(der, issuer, CA.cert, time.time(), 5.0).status is RevocationStatus.UNKNOWN
+    )
+
+
+# -- certificates that OpenSSL reads and `cryptography` does not ---------------------------------
+
+AUTHORITY = Authority("Odd CA")
+ODD_SUBJECTS = {
+    "PrintableString with an underscore": tlv(0x30, der_rdn("2.5.4.3", b"a_b", 0x13)),
+    "T61String": tlv(0x30, der_rdn("2.5.4.3", b"J\xfcrgen", 0x14)),
+}
+WRITTEN_OUT = tlv(0x30, der_oid("2.5.29.19"), tlv(0x01, b"\0"), tlv(0x04, tlv(0x30)))
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        *(AUTHORITY.forge(subject=each) for each in ODD_SUBJECTS.values()),
+        AUTHORITY.forge(extensions=[WRITTEN_OUT]),
+    ],
+    ids=[*ODD_SUBJECTS, "a default written out"],
+)
+def test_a_certificate_that_the_library_refuses_is_asked_about(leaf: Leaf) -> None:
+    """However it is written it is revoked, and not as good as without an answer."""
+    cert, issuer = from_der(leaf.der), from_der(AUTHORITY.der)
+    asked = ocsp.load_der_ocsp_request(response.build_request(cert, issuer, NONCE))
+    plain = stand_in(AUTHORITY.cert, cert.serial)
+    same = ocsp.load_der_ocsp_request(build_request(plain, AUTHORITY.cert, NONCE))
+    assert asked.public_bytes(Encoding.DER) == same.public_bytes(Encoding.DER)
+    key = AUTHORITY.key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    one = pki.single(plain, AUTHORITY.cert, status=b"\xa1\x11\x18\x0f20260101000000Z")
+    der = pki.craft(pki.Pair(AUTHORITY.cert, key), [one])
+    answer = response.verify_response(der, cert, issuer, time.time(), 5.0)
+    assert answer.status is RevocationStatus.REVOKED
+
+
+def test_the_request_is_the_librarys_own() -> None:
+    """Octet by octet, for certificates that it reads, too."""
+    for nonce in (None, NONCE):
+        builder = ocsp.OCSPRequestBuilder().add_certificate(LEAF.cert, CA.cert, hashes.SHA1())
+        if nonce is not None:
+            builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
+        assert request(nonce) == builder.build().public_bytes(Encoding.DER)
+
+
+def test_the_issuers_name_may_be_written_in_two_ways() -> None:
+    """A responder may hash its authority's own writing of a name, or the certificate's."""
+    issuer = from_der(AUTHORITY.der)
+    text = tlv(0x30, der_rdn("2.5.4.3", b"Odd CA", 0x13))  # there a UTF8String
+    key = AUTHORITY.key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    plain = stand_in(AUTHORITY.cert, 4711)
+    cert = replace(from_der(AUTHORITY.forge(serial=4711).der), issuer_name=text)
+    der = pki.craft(pki.Pair(AUTHORITY.cert, key), [pki.single(plain, AUTHORITY.cert)])
+    assert (
+        response.verify_response(der, cert, issuer, time.time(), 5.0).status
+        is RevocationStatus.GOOD
     )

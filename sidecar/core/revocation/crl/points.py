@@ -1,0 +1,155 @@
+"""Distribution points of certificates and CRLs, from their DER (RFC 5280, 4.2.1.13 and 5.2.5).
+
+Each is read by itself: no name elsewhere, however it is written, can spoil it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.core.x509.der import (
+    SEQUENCE,
+    SET,
+    comparable_name,
+    encode,
+    is_bits,
+    only,
+    value_of,
+    within,
+)
+
+ALL_REASONS = sum(1 << bit for bit in range(1, 9))
+"""A mask of ReasonFlags (RFC 5280, 4.2.1.13) by their numbers, `unused` (0) left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """An issuing distribution point.  The default is a CRL without one: everything.
+
+    `names`: the distribution point's names, comparable, if it has any.  `only`: `user`, `ca`,
+    `attribute`, or empty for all certificates.  `reasons`: a mask of ReasonFlags' bits.
+    """
+
+    names: frozenset[bytes] = frozenset()
+    only: str = ""
+    reasons: int = ALL_REASONS
+    indirect: bool = False
+
+    def __str__(self) -> str:
+        names = b"|".join(sorted(self.names)).hex()
+        return f"{self.only}/{self.reasons:x}/{int(self.indirect)}/{names}"
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionPoint:
+    """A distribution point of a certificate, all names comparable.  `issuers`: its cRLIssuer."""
+
+    names: frozenset[bytes]
+    issuers: frozenset[bytes] = frozenset()
+    reasons: int = ALL_REASONS
+
+
+_NAME, _USER, _CA, _REASONS, _INDIRECT, _ATTRIBUTE = 0xA0, 0x81, 0x82, 0x83, 0x84, 0x85
+_ONLY = ((_USER, "user"), (_CA, "ca"), (_ATTRIBUTE, "attribute"))
+
+
+def read_scope(value: bytes, issuer: bytes) -> Scope:
+    """The scope that an IssuingDistributionPoint states; `issuer` is a Name.  Raises ValueError."""
+    parts = _parts(value, (_NAME, _USER, _CA, _REASONS, _INDIRECT, _ATTRIBUTE))
+    return Scope(
+        names=_names(parts[_NAME], issuer) if _NAME in parts else frozenset(),
+        only="".join(kind for tag, kind in _ONLY if _flag(parts.get(tag))),
+        reasons=_mask(parts.get(_REASONS)),
+        indirect=_flag(parts.get(_INDIRECT)),
+    )
+
+
+_POINT_REASONS, _POINT_ISSUER = 0x81, 0xA2
+
+
+def read_points(value: bytes, issuer: bytes) -> tuple[DistributionPoint, ...]:
+    """The points of a cRLDistributionPoints; `issuer` is a Name.  Raises ValueError."""
+    return tuple(_point(point, issuer) for point in within(value, SEQUENCE))
+
+
+def _point(point: bytes, issuer: bytes) -> DistributionPoint:
+    parts = _parts(point, (_NAME, _POINT_REASONS, _POINT_ISSUER))
+    directories = [_directory_of(n) for n in _list(parts.get(_POINT_ISSUER, b""))]
+    base = directories[0] if directories else issuer
+    return DistributionPoint(
+        names=_names(parts[_NAME], base) if _NAME in parts else frozenset(),
+        issuers=frozenset(map(comparable_name, directories)),
+        reasons=_mask(parts.get(_POINT_REASONS)),
+    )
+
+
+def _parts(octets: bytes, tags: tuple[int, ...]) -> dict[int, bytes]:
+    """The parts of a SEQUENCE by tag, whole, each at most once and no other.  Raises ValueError."""
+    found = within(octets, SEQUENCE)
+    parts = {part[0]: part for part in found}
+    if len(parts) != len(found) or not parts.keys() <= set(tags):
+        raise ValueError("a distribution point is broken")
+    return parts
+
+
+def _list(octets: bytes) -> list[bytes]:
+    """The parts of an implicitly tagged SEQUENCE OF; none where it is left out."""
+    return within(octets, octets[0]) if octets else []
+
+
+def _flag(octets: bytes | None) -> bool:
+    return octets is not None and any(octets[value_of(octets, 0) :])
+
+
+def _mask(octets: bytes | None) -> int:
+    """ReasonFlags as a mask: bit n is reason n.  All, where they are left out."""
+    if octets is None:
+        return ALL_REASONS
+    bits = octets[value_of(octets, 0) :]
+    if not is_bits(bits):
+        raise ValueError("the reasons of a distribution point are no bits")
+    flags = "".join(f"{octet:08b}" for octet in bits[1:])
+    return sum(1 << bit for bit in range(1, 9) if flags[bit : bit + 1] == "1")
+
+
+def _names(octets: bytes, base: bytes) -> frozenset[bytes]:
+    """A DistributionPointName: its full names, or the one relative to `base`."""
+    (name,) = within(octets, octets[0])
+    if name[0] == 0xA0:
+        return frozenset(_general(each) for each in within(name, name[0]))
+    if name[0] != 0xA1:
+        raise ValueError("the name of a distribution point is broken")
+    relative = encode(SET, name[value_of(name, 0) :])
+    whole = encode(SEQUENCE, base[value_of(base, 0) :] + relative)
+    return frozenset({directory(comparable_name(whole))})
+
+
+_KINDS = {0x81: "RFC822Name", 0x82: "DNSName", 0x86: "UniformResourceIdentifier"}
+
+
+def _general(name: bytes) -> bytes:
+    """A GeneralName in a form that is equal for equal names.
+
+    URIs and the rest are compared as they are written: what differs is UNKNOWN, never GOOD.
+    """
+    if name[0] == 0xA4:
+        return directory(comparable_name(_directory_of(name)))
+    kind = _KINDS.get(name[0], f"{name[0]:02x}")
+    return kind.encode() + b" " + name[value_of(name, 0) :]
+
+
+def _directory_of(name: bytes) -> bytes:
+    """The Name (DER) within a directoryName.  Raises ValueError for another GeneralName."""
+    if name[0] != 0xA4:
+        raise ValueError("a cRLIssuer is no directoryName")
+    found = name[value_of(name, 0) :]
+    only(found, SEQUENCE)
+    return found
+
+
+def directory(name: bytes) -> bytes:
+    """A comparable name, as a point's names hold it."""
+    return b"DirectoryName " + name
