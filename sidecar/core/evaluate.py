@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -25,6 +25,7 @@ from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import ClientCert, from_der, from_header
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
+from sidecar.core.x509.equivalent_keys import equivalent_keys
 from sidecar.core.x509.path_building import Path
 from sidecar.core.x509.service_identity import fold_dns, san_matches_host
 from sidecar.core.x509.validity import is_valid
@@ -405,10 +406,14 @@ def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
     for denylist in trust.denylists:
         if not denylist.entries:
             continue
-        for sha256 in (cert.sha256, *equivalent_fingerprints(cert)):
-            answer = denylist.lookup(cert.serial, sha256, cert.spki_sha256, now)
-            if answer is not None:
-                return answer
+        certs = (cert.sha256, *equivalent_fingerprints(cert))
+        keys = (cert.spki_sha256, *equivalent_keys(cert))
+        for sha256, spki_sha256 in zip_longest(certs, keys, fillvalue=""):
+            found = denylist.lookup(
+                cert.serial, sha256 or cert.sha256, spki_sha256 or cert.spki_sha256, now
+            )
+            if found is not None:
+                return found
     return None
 
 

@@ -69,9 +69,20 @@ def matches(pattern: str, text: str, ignore_case: bool = False) -> bool | None:
     return None if search is None else search(text) is not None
 
 
+_UNBOUNDED = re.compile(r"(?<!\\)[*+{]")
+_REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+MAX_UNBOUNDED = 3
+"""Most repetitions of one with lookarounds: each multiplies the time by the length of the text."""
+MAX_TEXT = 256
+"""Characters of a text that such an expression is asked about."""
+
+
 @cache
 def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], object] | None:
-    """RE2 where it knows the syntax, since it is linear; else Python's, for lookarounds."""
+    """RE2 where it knows the syntax, since it is linear; else Python's, for lookarounds.
+
+    Python's goes back over the text: of what could take it long nothing is told.
+    """
     given = re.sub(r"\(\?<(?=\w)", "(?P<", pattern)
     for name, members in _POSIX.items():
         given = given.replace(name, members)
@@ -82,10 +93,13 @@ def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], object] | None
         return re2.compile(flags + given, options).search
     except re2.error:
         pass
+    if len(_UNBOUNDED.findall(given)) > MAX_UNBOUNDED or _REPEATED_GROUP.search(given):
+        return None
     try:
-        return re.compile(flags + given.replace(r"\z", r"\Z")).search
+        search = re.compile(flags + given.replace(r"\z", r"\Z")).search
     except (re.error, RecursionError, OverflowError):
         return None
+    return lambda text: search(text[:MAX_TEXT])
 
 
 @cache

@@ -20,6 +20,7 @@ from sidecar.core.config.schema import Located, Report, suggest
 from sidecar.core.request import AuthzRequest
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
+from sidecar.core.x509.equivalent_keys import equivalent_keys
 
 from .matching import Predicate
 from .patterns import KEY_COMPARISONS, ComparedValue, Pattern
@@ -71,6 +72,8 @@ def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
     assert facts.cert is not None  # see `RuleSet.of_request`
     if key == "sha256" and refusing:
         return (facts.cert.sha256, *equivalent_fingerprints(facts.cert))
+    if key == "spki_sha256" and refusing:
+        return (facts.cert.spki_sha256, *equivalent_keys(facts.cert))
     found = getattr(facts.cert, _NAMES.get(key, key))
     return found if isinstance(found, tuple) else (found,)
 

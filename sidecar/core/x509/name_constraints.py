@@ -3,7 +3,8 @@ an authority's subtrees let them be.
 
 Refused beyond OpenSSL, since unsure: every kind of name that isn't one of DNS, mail, URI, IP and
 directory name where a subtree of that kind stands above it; mail addresses and URIs that are not
-plain; a wildcard that could stand for an excluded host.  Not checked, as OpenSSL doesn't: a CN
+plain; a wildcard that could stand for an excluded host; an IPv4-mapped address whose IPv4 address
+isn't permitted, too.  Not checked, as OpenSSL doesn't: a CN
 beside a DNS name in the SAN.  An authority for `partner.test` may therefore issue any CN.
 """
 
@@ -108,6 +109,7 @@ def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: b
         asked.append(GeneralName(MAIL, octets))
     if is_leaf and not any(name.tag == DNS for name in names.alternative):
         asked += [GeneralName(DNS, host) for host in names.hosts]
+    asked += [GeneralName(IP, name.octets[12:]) for name in asked if _is_mapped(name)]
     count = (len(asked) + 1) * (len(constraints.permitted) + len(constraints.excluded))
     if count > MAX_COMPARISONS:
         raise NameNotPermitted("more names than are compared")
@@ -206,6 +208,14 @@ def _uri_in(uri: bytes, base: bytes) -> bool:
 
 def _uri_may_be_in(uri: bytes, base: bytes) -> bool:
     return not base or _uri_in(uri, base) or _uri_in(uri.rstrip(b"."), base)
+
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def _is_mapped(name: GeneralName) -> bool:
+    """Whether a name is an IPv4-mapped address, which rules take for the IPv4 address."""
+    return name.tag == IP and len(name.octets) == 16 and name.octets.startswith(_MAPPED)
 
 
 def _address_in(address: bytes, base: bytes) -> bool:

@@ -300,6 +300,7 @@ class CrlIndex:
                 found.add(group.any.source, why)
             elif standing.why:
                 found.add(group.any.source, standing.why)
+                found.retry = min(found.retry, standing.until)
             else:
                 clearing.append((group, standing.until))
         cleared = self._cleared(cert, clearing, now, found)
@@ -380,10 +381,10 @@ class CrlIndex:
             )
         # Any way to an anchor will do; without a sound one, the best of them says what it lacks.
         standings = [self._signer_standing(s, now, asking) for s in crl.signers]
-        standings.sort(key=lambda s: (s.why != "", not s.revokes))
-        return (
-            standings[0] if standings else _SignerStanding(False, "its signer leads to no anchor")
-        )
+        if not standings:
+            return _SignerStanding(False, "its signer leads to no anchor")
+        best = min(standings, key=lambda s: (s.why != "", not s.revokes))
+        return best._replace(until=min(s.until for s in standings)) if best.why else best
 
     def _signer_standing(
         self, signer: Signer, now: float, asking: frozenset[bytes]
@@ -398,11 +399,13 @@ class CrlIndex:
         if status is RevocationStatus.REVOKED:
             return _SignerStanding(False, "its signer's certificate is revoked")
         if status is RevocationStatus.UNKNOWN and self._whole_chain:
-            return _SignerStanding(True, "whether its signer's certificate is revoked is unknown")
+            why = "whether its signer's certificate is revoked is unknown"
+            return _SignerStanding(True, why, until)
         for start, stop in signer.valid:
             if start <= now < stop:
                 return _SignerStanding(True, "", min(stop, until))
-        return _SignerStanding(True, "its signer's certificate is not valid now")
+        begins = min((start for start, _ in signer.valid if start > now), default=math.inf)
+        return _SignerStanding(True, "its signer's certificate is not valid now", begins)
 
     def _cert(self, der: bytes) -> ClientCert:
         cert = self._certs.get(der)

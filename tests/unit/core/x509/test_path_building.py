@@ -98,6 +98,30 @@ def test_names_outside_or_not_comparable_do_not(
 
 
 @pytest.mark.parametrize(
+    ("constraint", "verifies"),
+    [
+        (no(x509.IPAddress(ip_network("10.0.0.0/8"))), False),
+        (only(x509.IPAddress(ip_network("::/0"))), False),
+        (only(x509.IPAddress(ip_network("10.0.0.0/8"))), False),
+        (no(x509.IPAddress(ip_network("192.0.2.0/24"))), True),
+        (only(*(x509.IPAddress(ip_network(each)) for each in ("::/0", "10.0.0.0/8"))), True),
+    ],
+    ids=str,
+)
+def test_a_mapped_address_is_the_ipv4_address_to_constraints(
+    constraint: x509.NameConstraints, verifies: bool
+) -> None:
+    """Rules take `::ffff:10.0.0.1` for 10.0.0.1, so an authority must be free to issue both."""
+    root = pki.issue("root", ca=True)
+    sub = pki.issue("sub", root, ca=True, extra=[(constraint, True)])
+    mapped = x509.SubjectAlternativeName([x509.IPAddress(ip_address("::ffff:10.0.0.1"))])
+    leaf = pki.issue("alice", sub, extra=[(mapped, False)])
+    anchor, between, cert = (from_der(each.der) for each in (root, sub, leaf))
+    found = Anchors([anchor], [between]).verified_path(cert, time.time())
+    assert (found is not None) == verifies
+
+
+@pytest.mark.parametrize(
     ("usages", "verified"),
     [
         ([ExtendedKeyUsageOID.CLIENT_AUTH], True),

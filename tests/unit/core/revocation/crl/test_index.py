@@ -1070,6 +1070,16 @@ def test_a_signer_under_a_renewed_authority() -> None:
     assert (early.status, early.until) == (GOOD, brief["not_after"].timestamp() + 1)
 
 
+def test_a_signer_that_begins_to_be_valid_tells_when() -> None:
+    """What is unknown until then may be known then: nothing is remembered beyond."""
+    begins: dict[str, Any] = {"not_before": T0 + DAY / 4 * 3, "not_after": T0 + 400 * DAY}
+    signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **begins)
+    found = ask(crl(signer), authorities=(ROOT, ISSUING, signer))
+    early = found.answer(CAROL, ISSUING)
+    assert (early.status, early.until) == (UNKNOWN, begins["not_before"].timestamp())
+    assert found.status(CAROL, ISSUING, now=early.until) is GOOD
+
+
 def cross(*names: str) -> list[CA]:
     """Authorities, each of which has certified each other; nobody is self-signed."""
     cas = [CA(name, **YEARS) for name in names]

@@ -1,0 +1,95 @@
+"""A holder who has a refused key certified again, written otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import asking
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from der import tlv
+from pki import CA, Leaf, spki
+
+from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.equivalent_keys import equivalent_keys
+
+STAFF = CA("Staff")
+EC = STAFF.issue("alice")
+RSA = STAFF.issue("alice", key="rsa")
+
+
+def certified(leaf: Leaf, key: bytes) -> Leaf:
+    """The certificate, issued again with this SubjectPublicKeyInfo."""
+    tbs = leaf.cert.tbs_certificate_bytes
+    body = tbs[4:] if tbs[1] == 0x82 else tbs[3:]
+    changed = tlv(0x30, body.replace(spki(leaf.private), key))
+    return Leaf(leaf.name, STAFF.sign_tbs(changed), leaf.private, STAFF)
+
+
+def point(form: int) -> bytes:
+    """The SubjectPublicKeyInfo of alice's key in one of SEC 1's forms."""
+    key = EC.private.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    whole = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    sign = whole[-1] & 1
+    octets = {
+        2: key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint),
+        4: whole,
+        6: bytes([6 + sign]) + whole[1:],
+    }[form]
+    head = spki(EC.private)[2 : -len(whole) - 3]
+    return tlv(0x30, head, tlv(0x03, b"\0", octets))
+
+
+def rsa_key(algorithm: str) -> bytes:
+    """The SubjectPublicKeyInfo of an RSA key with another AlgorithmIdentifier."""
+    key = RSA.private.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    inner = key.public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    return tlv(0x30, bytes.fromhex(algorithm), tlv(0x03, b"\0", inner))
+
+
+WRITINGS = [
+    (EC, point(2)),
+    (EC, point(6)),
+    (RSA, rsa_key("300b06092a864886f70d010101")),
+    (RSA, rsa_key("300b06092a864886f70d01010a")),
+]
+TEXT = """
+version: 1
+trust: {t: {ca: ca.crt, revocation: off, denylist: [deny.txt]}}
+locations: [{name: site, allow: [ALLOW], deny: [DENY]}]
+"""
+
+
+@pytest.mark.parametrize(("leaf", "key"), WRITINGS, ids=["compressed", "hybrid", "no NULL", "PSS"])
+def test_what_refuses_a_key_refuses_its_other_writings(leaf: Leaf, key: bytes) -> None:
+    """By denylist, `deny` or `not`, either way round; what grants by one grants that one only."""
+    other = certified(leaf, key)
+    for one, two in ((leaf, other), (other, leaf)):
+        cert = from_der(two.der)
+        sha = from_der(one.der).spki_sha256
+        assert sha != cert.spki_sha256
+        assert sha in equivalent_keys(cert)
+        for allow, deny, listed, reason in (
+            ("{cn: alice}", "", f"spki_sha256 {sha}", "revoked"),
+            ("{cn: alice}", f"{{spki_sha256: {sha}}}", "", "denied_by_rule"),
+            (f"{{cn: alice, not: {{spki_sha256: {sha}}}}}", "", "", "not_allowed"),
+            (f"{{spki_sha256: {sha}}}", "", "", "not_allowed"),
+            ("{cn: alice}", "", "", "allowed"),
+        ):
+            text = TEXT.replace("ALLOW", allow).replace("DENY", deny)
+            rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=listed.encode())
+            assert asking.ask(rules, two).reason == reason
+
+
+def test_a_point_that_can_not_be_read_has_no_other_writing() -> None:
+    """Nor does a key of another kind."""
+    cert = from_der(EC.der)
+    for octets in (b"", b"\2" + 32 * b"\xff", b"\4\1", b"\x05\1\2"):
+        key = tlv(0x30, point(4)[2:23], tlv(0x03, b"\0", octets))
+        assert equivalent_keys(replace(cert, spki=key)) == ()
+    ed = bytes.fromhex("302a300506032b6570032100") + hashlib.sha256(b"").digest()
+    assert equivalent_keys(replace(cert, spki=ed)) == ()
