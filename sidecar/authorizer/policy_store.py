@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,19 +111,29 @@ class Store:
             trusts = {n: r.trust for n, r in resolved.items() if r.trust is not None}
             told = [problem for each in resolved.values() for problem in each.problems]
             if len(trusts) == len(resolved):
-                failures = self._failing_tests(draft, digest, trusts)
-                if failures:
-                    problems += failures
-                    continue
-                self._put_into_force(draft, digest, resolved)
-                problems += told
-                break
+                refused = self._put(draft, digest, resolved)
+                problems += refused or told
+                if not refused:
+                    break
             if not any(each.pending for each in resolved.values()):
                 problems += told
         self._readings.end()
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
         return Reload(self.current, tuple(sorted(set(problems))), self._clock(), self._new_backs())
+
+    def _put(
+        self, draft: Draft, digest: str, resolved: dict[str, Resolved]
+    ) -> Sequence[Diagnostic]:
+        """Put a policy into force, or say why not; a mistake of our own holds up no other draft."""
+        trusts = {name: each.trust for name, each in resolved.items() if each.trust is not None}
+        try:
+            failures = self._failing_tests(draft, digest, trusts)
+            if not failures:
+                self._put_into_force(draft, digest, resolved)
+            return failures
+        except Exception as error:  # noqa: BLE001 - it is told
+            return self._mistakes(error)
 
     def _failing_tests(
         self, draft: Draft, digest: str, trusts: dict[str, Trust]

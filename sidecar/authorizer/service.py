@@ -277,7 +277,7 @@ class Daemon:
 
     def _hang_up(self) -> None:
         """SIGHUP: open the log anew and read the policy again."""
-        if self.store.current is None:  # it is looked for all the time
+        if not self._serving:  # the policy is looked for all the time
             return
         self.notifier.reloading()
         try:

@@ -19,12 +19,13 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls
 
-from .files import MAX_CRL, read_file
+from .files import MAX_CRL, read_file, signature
 
 LARGE = 64 * 1024
 """Tables from this size on, in octets, go by way of the memory file."""
@@ -37,6 +38,13 @@ MAX_MEMORY = 896 * 1024 * 1024
 
 AT_ONCE = 2
 """Most processes at the same time; further files wait."""
+
+OCTETS_AT_ONCE = 128 * 1024 * 1024
+"""Most octets of the files that are read at the same time; a larger file is read alone.
+
+Reading takes twice as much memory before a signature is looked at, and whoever can put files where
+the fetcher does could otherwise have the service killed.
+"""
 
 PATIENCE = 300
 """Seconds until a process that doesn't end is given up."""
@@ -97,7 +105,8 @@ class CrlWorkers:
     """Processes that read files of CRLs: a few at a time, ended with `close`."""
 
     def __init__(self) -> None:
-        self._turns = threading.Semaphore(AT_ONCE)
+        self._turn = threading.Condition()
+        self._sizes: list[int] = []  # of the files that are being read
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
@@ -109,7 +118,7 @@ class CrlWorkers:
         Raises OSError, and `CrlError` where the file takes too much memory.
         """
         question = pickle.dumps((str(path.absolute()), source, authorities, trusted_only))
-        with self._turns:
+        with self._in_turn(path):
             shared = os.memfd_create("crl", os.MFD_CLOEXEC)
             try:
                 answer = self._run(question, shared)
@@ -122,6 +131,26 @@ class CrlWorkers:
         if isinstance(found, Exception):
             raise found
         return CrlReading(*found)
+
+    @contextlib.contextmanager
+    def _in_turn(self, path: Path) -> Iterator[None]:
+        """Wait until there is room for a file."""
+        found = signature(path)
+        size = found.size if found else 0
+
+        def is_room() -> bool:
+            few = len(self._sizes) < AT_ONCE
+            return few and (not self._sizes or sum(self._sizes) + size <= OCTETS_AT_ONCE)
+
+        with self._turn:
+            self._turn.wait_for(is_room)
+            self._sizes.append(size)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._sizes.remove(size)
+                self._turn.notify_all()
 
     def _run(self, question: bytes, shared: int) -> bytes:
         package = Path(__file__).resolve().parents[2]
@@ -161,6 +190,8 @@ def main() -> None:
     shared = int(sys.argv[1])
     with contextlib.suppress(OSError):  # the service manager may forbid it
         os.nice(5)  # decisions come first
+    with contextlib.suppress(OSError):  # and where memory runs out, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

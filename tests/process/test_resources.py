@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import pickle
 import resource
 import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemon import ROOT, Daemon
@@ -22,6 +27,9 @@ from sidecar.authorizer.daemon_status import DaemonStatus
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.authorizer.readings import Readings
 from sidecar.authorizer.telemetry.counters import Counts
+from sidecar.core.policy.compile import Draft
+from sidecar.core.policy.model import Policy
+from sidecar.core.revocation.crl.index import CrlFile
 from sidecar.runtime import admin_listener as runtime_listener
 from sidecar.runtime.admin_listener import MAX_CONNECTIONS
 from sidecar.runtime.crl_worker import CrlWorkers
@@ -260,3 +268,63 @@ def test_a_fetched_crl_that_is_gone_is_not_forgotten(tmp_path: Path) -> None:
         assert "s3cret" not in told
         place.write_bytes(staff.crl([alice], der=True))
         daemon.until(lambda: "The last reload was refused" not in daemon.get("/")[1])
+
+
+def test_large_crls_are_read_few_octets_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many large files, no more are read at once than memory is there for; all are read."""
+    sizes = [200, 100, 20, 90, 200, 10, 60]
+    lock, running, most = threading.Lock(), list[int](), list[int]()
+
+    def run(self: CrlWorkers, question: bytes, shared: int) -> bytes:
+        size = Path(pickle.loads(question)[0]).stat().st_size >> 20
+        with lock:
+            running.append(size)
+            most.append(sum(running) if len(running) > 1 else 0)
+        time.sleep(0.05)
+        with lock:
+            running.remove(size)
+        return pickle.dumps((CrlFile((), ()), ""))
+
+    monkeypatch.setattr(CrlWorkers, "_run", run)
+    workers = CrlWorkers()
+    threads = []
+    for number, size in enumerate(sizes):
+        path = tmp_path / f"{number}.crl"
+        with path.open("wb") as file:
+            file.truncate(size << 20)
+        read = partial(workers.read, path, "x", (), trusted_only=False)
+        threads.append(threading.Thread(target=read))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(30)
+    assert len(most) == len(sizes)
+    assert max(most) <= 128
+
+
+def test_a_policy_that_fails_when_it_is_put_into_force_holds_up_no_denylist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of our own in a new policy: the old one stays, with what its files revoke now."""
+    (tmp_path / "ca.crt").write_bytes(staff.pem)
+    (tmp_path / "denylist.txt").write_bytes(b"")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    found = Store(policy, tmp_path / "state", trusted_only=False, changed=lambda _: None)
+    first = found.load().policy
+    bind = Draft.bind
+
+    def fail(self: Draft, *given: Any) -> Policy:
+        if "broken" in self.spec.locations[0].name:
+            raise RuntimeError("a mistake of our own")
+        return bind(self, *given)
+
+    monkeypatch.setattr(Draft, "bind", fail)
+    policy.write_text(POLICY.replace("site", "broken"))
+    (tmp_path / "denylist.txt").write_text(DENIED)
+    monkeypatch.setattr(readings, "SETTLE_SECONDS", 0.0)
+    result = found.load()
+    assert "RuntimeError: a mistake of our own" in str(result.diagnostics[0])
+    assert result.policy is not first
+    assert result.policy.trusts["staff"].denylists[0].entries

@@ -224,3 +224,8 @@ def test_log_directory_and_process_metrics(saw: dict[str, str]) -> None:
 def test_the_unit_s_scheduling_policy(saw: dict[str, str]) -> None:
     """The daemon runs under SCHED_BATCH (3, sched(7)), which its RestrictRealtime lets be."""
     check(saw, scheduled="3")
+
+
+def test_a_crl_that_takes_all_memory_takes_no_daemon(saw: dict[str, str]) -> None:
+    """systemd doesn't stop the service where the kernel has killed a process that read a CRL."""
+    check(saw, out_of_memory="continue")

@@ -98,6 +98,7 @@ hangs() {
 
 is_shut() {
     pid=$(systemctl show -P MainPID mtls-sidecar)
+    saw out_of_memory "$(systemctl show -P OOMPolicy mtls-sidecar)"
     saw scheduled "$(awk '{print $41}' "/proc/$pid/stat")"
     saw networks "$(nsenter -t "$pid" -n cat /proc/net/dev | grep -c :)"
     saw process_metrics "$(web /metrics | grep -c ^process_resident_memory_bytes)"
