@@ -51,12 +51,14 @@ class Outcome:
     """How the reading of one version of a file ended: a value, or whatever was raised.
 
     `again`: the moment (monotonic) at which to try again what may pass by itself; else None.
+    `restless`: it was written to all the time, so that what was read may be half of it.
     """
 
     signature: Signature | None
     value: Any = None
     error: BaseException | None = None
     again: float | None = None
+    restless: bool = False
 
 
 @dataclass(slots=True)
@@ -110,6 +112,11 @@ class Readings:
             done = self._done.get(key)
             if done is not None and done.signature == now and not _is_due(done):
                 return done
+        while self._patient and self._is_restless(key, now):
+            time.sleep(SETTLE_SECONDS)
+            now = self.glances.at(path)
+        with self._lock:
+            self._seen[key] = path, now
             if self._is_restless(key, now):
                 self.pending = True
                 return None
@@ -130,10 +137,7 @@ class Readings:
 
     def _is_restless(self, key: Key, now: Signature | None) -> bool:
         """Whether a file was written to within the settling time, and not for too long."""
-        if self._patient or now is None:
-            return False
-        age = (time.time_ns() - max(now.mtime, now.ctime)) / 1e9
-        if not 0 <= age < SETTLE_SECONDS:
+        if not _is_young(now):
             self._restless.pop(key, None)
             return False
         since = self._restless.setdefault(key, time.monotonic())
@@ -142,9 +146,12 @@ class Readings:
     def _start(self, key: Key, now: Signature | None, read: Callable[[], Any]) -> _Job:
         job = _Job()
 
+        restless = _is_young(now)
+
         def work() -> None:
             try:
-                outcome = Outcome(now, read())
+                again = time.monotonic() + SETTLE_SECONDS if restless else None
+                outcome = Outcome(now, read(), None, again, restless)
             except BaseException as error:  # noqa: BLE001 - whatever one file raises, it is told
                 outcome = Outcome(now, None, error)
             self._finish(key, job, outcome)
@@ -193,6 +200,14 @@ class Readings:
 def _too_slow(path: Path) -> OSError:
     why = f"it can't be read within {START_PATIENCE:.0f} seconds; is its file system there?"
     return TimeoutError(errno.ETIMEDOUT, why, str(path))
+
+
+def _is_young(found: Signature | None) -> bool:
+    """Whether a file was written to within the settling time."""
+    if found is None:
+        return False
+    age = (time.time_ns() - max(found.mtime, found.ctime)) / 1e9
+    return 0 <= age < SETTLE_SECONDS
 
 
 def _is_due(outcome: Outcome) -> bool:

@@ -189,9 +189,10 @@ class _Resolver:
             self.found.problems += listed.mistakes
             file = InForce(self.sources.base / place.text, outcome.value.digest)
             found = listed.entries
-            if listed.mistakes and older is not None:
+            partial = not _is_whole(outcome)
+            if partial and older is not None:
                 found = joined(older, listed.entries)
-            if listed.mistakes:
+            if partial:
                 text = as_text(found)
                 file = InForce(file.path, hashlib.sha256(text).hexdigest(), text)
             self.found.files[key] = file
@@ -386,8 +387,8 @@ class _Resolver:
 
 
 def _is_whole(outcome: Outcome) -> bool:
-    """Whether a denylist was read to its last line."""
-    return outcome.error is None and not outcome.value.value.mistakes
+    """Whether a denylist was read to its last line, and not while it was being written."""
+    return outcome.error is None and not outcome.value.value.mistakes and not outcome.restless
 
 
 def _is_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

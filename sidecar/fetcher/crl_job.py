@@ -26,7 +26,7 @@ import aiohttp
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import read_crls, supersedes
-from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, set_aside
+from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, remove_leftovers, set_aside
 
 from .http_client import Fetched, FetchError, Limits, fetch, max_age
 from .metrics import FetchMetrics
@@ -138,6 +138,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     if path.is_dir() and not path.is_symlink():
         set_aside(path)
+    remove_leftovers(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

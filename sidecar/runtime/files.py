@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ MAX_CRL = 256 * 1024 * 1024
 """Most octets of each kind of file."""
 
 _TRIES = 5
+
+LEFT_SECONDS = 600.0
+"""After which a file that is being written counts as left behind by a process that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     Whatever stood there, a FIFO or a link too, is replaced itself.  Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -184,6 +190,14 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of a file left beside it when they were killed."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+            if time.time() - left.lstat().st_mtime > LEFT_SECONDS:
+                left.unlink()
 
 
 def set_aside(path: Path) -> None:

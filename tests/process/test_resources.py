@@ -328,3 +328,33 @@ def test_a_policy_that_fails_when_it_is_put_into_force_holds_up_no_denylist(
     assert "RuntimeError: a mistake of our own" in str(result.diagnostics[0])
     assert result.policy is not first
     assert result.policy.trusts["staff"].denylists[0].entries
+
+
+def test_a_list_that_never_rests_takes_nobody_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read while it is being written, its new lines count, and who was denied stays so; at rest it
+    counts as it is."""
+    (tmp_path / "ca.crt").write_bytes(staff.pem)
+    place, policy = tmp_path / "denylist.txt", tmp_path / "policy.yaml"
+    place.write_text(DENIED)
+    policy.write_text(POLICY)
+    found = Store(policy, tmp_path / "state", trusted_only=False, changed=lambda _: None)
+
+    def denied() -> set[int]:
+        while True:
+            result = found.load()
+            if not found._readings.pending:
+                return {serial for _, serial in result.policy.trusts["staff"].denylists[0].entries}
+
+    with monkeypatch.context() as restless:
+        restless.setattr(readings, "LONGEST_SETTLING", 0.0)
+        restless.setattr(readings, "_is_young", lambda signature: signature is not None)
+        alice_s = denied()
+        assert len(alice_s) == 1
+        place.write_text("")
+        assert denied() == alice_s
+        place.write_text("serial 99\n")
+        assert denied() == alice_s | {0x99}
+    time.sleep(readings.SETTLE_SECONDS)
+    assert denied() == {0x99}
