@@ -12,7 +12,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 tools=$root/.tools
 unpacked=$tools/root
-packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container libnss3-tools'
+packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container libnss3-tools libfaketime'
 
 say() { printf 'get-tools.sh: %s\n' "$*" >&2; }
 

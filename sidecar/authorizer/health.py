@@ -43,7 +43,7 @@ class Health:
         decisions, dropped = self._decisions, self._decisions.dropped
         why = decisions.failing
         if dropped > self._dropped and not why:
-            why = "nobody reads it fast enough"
+            why = decisions.last_failure
         self._dropped = dropped
         self._conditions.report("decision log", f"lines are lost: {why}" if why else "", dropped)
 

@@ -167,6 +167,15 @@ def systemd_analyze() -> Tool:
 
 
 @cache
+def faketime() -> Tool:
+    """A library that tells a process another time (LD_PRELOAD)."""
+    for top in (UNPACKED, Path("/")):
+        for path in sorted((top / "usr/lib").glob("*/faketime/libfaketimeMT.so.1")):
+            return Found("libfaketime", path)
+    return Missing("libfaketime", f"not here; {_how()}")
+
+
+@cache
 def systemd_nspawn() -> Tool:
     """To boot a systemd in a container: by root, where there is a systemd to boot."""
     if os.geteuid() != 0:

@@ -94,6 +94,7 @@ class DecisionLog:
         self._added = self._taken = 0  # bytes, ever; each is counted up by one thread only
         self.dropped = 0
         self.failing = ""  # why the last lines could not be written; empty once they could
+        self.last_failure = ""  # the same, kept
         self.summaries = Summaries(rate)
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
         if mode != "off" and not self._path:
@@ -178,7 +179,7 @@ class DecisionLog:
             self._put(block, lines)
         elif self._added - self._taken + len(block) > ROOM:
             self.dropped += lines
-            self.failing = "nobody reads it fast enough"
+            self.failing = self.last_failure = "nobody reads it fast enough"
         else:
             self._added += len(block)
             self._blocks.append((block, lines))
@@ -278,7 +279,7 @@ class DecisionLog:
                 view = view[written:]
             self.failing = ""
         except OSError as error:
-            self.failing = error.strerror or str(error)
+            self.failing = self.last_failure = error.strerror or str(error)
             self.dropped += lines
 
 

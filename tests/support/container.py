@@ -1,0 +1,86 @@
+"""Boot a systemd in a container made of this very machine's files, and run a script in it.
+
+What is written goes to an overlay, thrown away at the end.  The source tree is /src; what the
+script leaves in /out comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tools import Found
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOTED = ROOT / "tests" / "systemd" / "booted"
+
+UNIT = """\
+[Unit]
+Wants=basic.target sockets.target
+After=basic.target sockets.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /probe.sh
+ExecStopPost=/bin/systemctl poweroff --no-block
+"""
+
+
+def boot(
+    nspawn: Found,
+    place: Path,
+    script: str,
+    *,
+    times: int = 1,
+    environ: Mapping[str, str] | None = None,
+    binds: Sequence[str] = (),
+    timeout: float = 600,
+) -> str:
+    """Boot so many times, each with what the one before wrote; what was said on the console.
+
+    `script` is a file of tests/systemd/booted, `environ` its environment, `binds` more `FROM:TO`.
+    """
+    for name in ("root", "out", "layer"):
+        (place / name).mkdir(exist_ok=True)
+    given = {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_"))}
+    given |= dict(environ or {})
+    exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in given.items())
+    (place / "probe.sh").write_text(exports + (BOOTED / script).read_text())
+    (place / "probe.service").write_text(UNIT)
+    command = [
+        *(str(nspawn.path), "-D", "root", "--boot", "--register=no", "--keep-unit"),
+        *("--console=pipe", f"--machine=mtls-sidecar-{os.getpid()}"),
+        f"--bind={place / 'out'}:/out",
+        f"--bind-ro={place / 'probe.sh'}:/probe.sh",
+        f"--bind-ro={place / 'probe.service'}:/etc/systemd/system/probe.service",
+        f"--bind-ro={ROOT}:/src",
+        *(f"--bind-ro={each}" for each in binds),
+        "systemd.unit=probe.service",
+    ]
+    # The machine's root, under a layer that keeps what is written from one boot to the next.  In a
+    # mount namespace of its own, so that all of it is gone with the process.
+    boots = "\n".join([shlex.join(command)] * times)
+    steps = f"""
+        set -e
+        mount -t tmpfs tmpfs layer
+        mkdir layer/upper layer/work
+        mount -t overlay overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work root
+        {boots}
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", steps],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=nspawn.env,
+    )
+    return done.stdout + done.stderr
+
+
+def in_container(path: Path) -> str:
+    """Where a program of this machine is in the container."""
+    return f"/src/{path.relative_to(ROOT)}" if path.is_relative_to(ROOT) else str(path)
