@@ -8,10 +8,13 @@ import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sidecar import __version__
+from sidecar.commands.access import add_commands
+from sidecar.commands.asking import policy_file
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import Settings, parse_address, read_settings
 from sidecar.core.errors import Diagnostic, PolicyError, printable
@@ -306,6 +309,11 @@ def _parser() -> argparse.ArgumentParser:
         help="fail where less of the locations and rules is tested",
     )
     test.add_argument("--json", action="store_true", help="for programs")
+
+    add_commands(
+        partial(_command, commands),
+        lambda options: policy_file(load_policy(options), settings_of(options).policy),
+    )
 
     revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")
     revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT")

@@ -49,7 +49,7 @@ LAYERS = (
         "policy.policy_warnings", "policy.rules", "x509.path_building", "revocation.crl.index",
         "revocation.ocsp.response",
     ),
-    ("policy.lockouts", "policy.model"),
+    ("policy.lockouts", "policy.model", "policy.rule_lines"),
     ("policy.trust",),
     ("policy.compile",),
     ("evaluate",),

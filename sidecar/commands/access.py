@@ -1,0 +1,77 @@
+"""Arguments of the commands that tell who has access: `what`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from sidecar.core.config.dates import parse_date
+from sidecar.runtime.files import read_file
+
+from .asking import Circumstances, PolicyFile
+
+Load = Callable[[argparse.Namespace], PolicyFile]
+"""Reads the policy that the command is about."""
+
+Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+"""Adds a command: its name, what runs it, and what it does."""
+
+
+def add_commands(add: Add, load: Load) -> None:
+    """Add them to the parser."""
+    what = add("what", lambda options: _what(options, load), "tell where a certificate gets in")
+    what.add_argument("cert", nargs="?", metavar="CERT", help="the certificate, PEM or DER")
+    what.add_argument("--cert-fields", metavar="FIELDS", help="or one described: '{cn: alice}'")
+    what.add_argument("--verify", default="", help="$ssl_client_verify (default: SUCCESS)")
+    _add_circumstances(what)
+
+
+def _add_circumstances(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="", help="$host (default: one that the location serves)")
+    parser.add_argument("--sni", default="", help="$ssl_server_name (default: the host)")
+    parser.add_argument("--method", default="GET", help="$request_method (default: GET)")
+    parser.add_argument("--client-ip", default="", help="$remote_addr")
+    parser.add_argument("--now", help="the moment, RFC 3339 (default: now)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _circumstances(options: argparse.Namespace) -> Circumstances:
+    return Circumstances(
+        now=parse_date(options.now) if options.now else time.time(),
+        host=options.host,
+        sni=options.sni,
+        method=options.method,
+        client_ip=options.client_ip,
+        verify=getattr(options, "verify", ""),
+    )
+
+
+def _what(options: argparse.Namespace, load: Load) -> int:
+    from . import what
+    from .asking import request_of
+    from .explain import described
+
+    if (options.cert is None) == (options.cert_fields is None):
+        raise ValueError("say what CERT, or what --cert-fields '{cn: alice}'")
+    given = _circumstances(options)
+    who = described(options.cert_fields) if options.cert is None else _escaped(options.cert)
+    file = load(options)
+    found = what.what(file, request_of(given, who), given.now)
+    if options.json:
+        print(what.as_json(found))
+        for note in what.notes(found):
+            print(f"note: {note}", file=sys.stderr)
+    else:
+        print(what.as_text(found, file.path))
+    return 0
+
+
+def _escaped(path: str) -> bytes:
+    from .explain import escaped_pem
+
+    found = escaped_pem(read_file(path))
+    if not found:
+        raise ValueError(f"{path}: the file is empty", "give a certificate, PEM or DER")
+    return found

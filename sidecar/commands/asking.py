@@ -1,0 +1,179 @@
+"""Ask one location about one certificate, as nginx would, for `what` and `who`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.core.decision import Decision, Reason
+from sidecar.core.errors import PolicyError
+from sidecar.core.evaluate import evaluate
+from sidecar.core.nginx.host import ServerName, compile_name, normalize_host
+from sidecar.core.policy.cases import Principal
+from sidecar.core.policy.model import Policy
+from sidecar.core.policy.rule_lines import RuleLines
+from sidecar.core.policy.spec import LocationSpec, PolicySpec, read_policy
+from sidecar.core.request import Assumed, AuthzRequest, BadRequest, assemble_request
+from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.service_identity import fold_dns
+from sidecar.runtime.files import MAX_POLICY, read_file
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """A policy, compiled and as written."""
+
+    policy: Policy
+    spec: PolicySpec
+    path: str
+    lines: RuleLines
+
+    def location(self, name: str) -> LocationSpec:
+        """One location as written.  Raises ValueError where the policy has none of this name."""
+        for each in self.spec.locations:
+            if each.name == name:
+                return each
+        names = ", ".join(self.policy.locations)
+        raise ValueError(f"{self.path} has no location {name!r}", f"name one of: {names}")
+
+    def line(self, decision: Decision) -> int:
+        """The line of the rule, or else of the location, that a decision names."""
+        return self.lines.line(decision.location, str(decision.reason), decision.rule)
+
+
+def policy_file(policy: Policy, path: str) -> PolicyFile:
+    """Read as written what was compiled.  Raises OSError and `PolicyError`."""
+    try:
+        spec = read_policy(read_file(path, MAX_POLICY), path)
+    except PolicyError:
+        raise ValueError(f"{path} changes while it is read", "try again") from None
+    return PolicyFile(policy, spec, path, RuleLines(spec))
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is asked with beside the certificate.  Empty: not said."""
+
+    now: float
+    host: str = ""
+    sni: str = ""
+    method: str = "GET"
+    client_ip: str = ""
+    verify: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision, and what had to be assumed for it."""
+
+    decision: Decision
+    notes: tuple[str, ...] = ()
+
+
+def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
+    """The request, without a location; `who` may be a certificate as nginx forwards it.
+
+    Raises ValueError.
+    """
+    presented = bool(who) if isinstance(who, bytes) else who.cert is not None
+    fields = {
+        "host": normalize_host(given.host) or given.host,
+        "verify": given.verify or ("SUCCESS" if presented else "NONE"),
+        "server_name": given.sni,
+        "method": given.method,
+        "client_ip": given.client_ip,
+    }
+    found = {name: value.encode() for name, value in fields.items() if value}
+    try:
+        request = assemble_request(None, found)
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
+    if given.client_ip and not request.client_ip:
+        raise ValueError(f"{given.client_ip!r} is no address", "write 192.0.2.7 or 2001:db8::7")
+    if isinstance(who, bytes):
+        return request._replace(cert=who)
+    if who.cert is None:
+        return request
+    return request._replace(cert=b"given", subject=who.cert, assumed=Assumed(who.trust))
+
+
+def ask(file: PolicyFile, name: str, request: AuthzRequest, now: float) -> Answer:
+    """Ask one location.
+
+    Where it looks at the host and none was given, hosts that it can serve are tried, and it is
+    said which one counts: an empty host would be refused whatever the certificate.
+    """
+    here, spec = file.policy.locations[name], file.location(name)
+    request = request._replace(location=name)
+    notes = []
+    decision = None
+    if here.uses_host and not request.host:
+        decision, note = _try_hosts(file.policy, spec, request, now)
+        notes += [note] if note else []
+    elif here.sni_matches_host and not request.server_name:
+        request = request._replace(server_name=request.host)
+    if decision is None:
+        decision = evaluate(file.policy, request, now)
+    if here.uses_client_ip and not request.client_ip and decision.reason is not Reason.PUBLIC:
+        notes.append("asks for the client's address, which is not known; give --client-ip")
+    return Answer(decision, tuple(notes))
+
+
+def _try_hosts(
+    policy: Policy, spec: LocationSpec, request: AuthzRequest, now: float
+) -> tuple[Decision, str]:
+    """The decision for the first host that lets in, or else for the first; and a note."""
+    blank = evaluate(policy, request, now)
+    if blank.reason not in _BY_HOST:
+        return blank, ""
+    hosts = _hosts(spec, blank.subject)
+    if not hosts and not policy.locations[spec.name].san_matches_host:
+        hosts = [request.server_name or ANY_HOST]
+    asked = []
+    for host in hosts:
+        server_name = request.server_name or host
+        decision = evaluate(policy, request._replace(host=host, server_name=server_name), now)
+        asked.append((decision, f"asked for the host {host}; --host asks for another"))
+        if decision.granted:
+            return asked[-1]
+    unknown = "the certificate names no host that this location is known to serve; give --host"
+    return asked[0] if asked else (blank._replace(detail=""), unknown)
+
+
+ANY_HOST = "host.invalid"
+"""The host asked for where any will do (RFC 6761: there is none of this name)."""
+
+_BY_HOST = frozenset({Reason.HOST_MISMATCH, Reason.SNI_MISMATCH})
+
+MAX_HOSTS = 100
+"""Most names of a certificate that are tried as the host."""
+
+
+def _hosts(spec: LocationSpec, cert: ClientCert | None) -> list[str]:
+    """The exact names of the location's `server_name`, and hosts that the certificate names.
+
+    Without `server_name` the location may be asked about for any host.
+    """
+    names: tuple[ServerName, ...] = sum(spec.server_name or (), ())
+    own = [name.value for name in names if name.kind in ("exact", "both") and name.value]
+    others = [
+        host
+        for host in _certified(cert)
+        if spec.server_name is None or any(_serves(name, host) for name in names)
+    ]
+    return [*own, *others]
+
+
+def _certified(cert: ClientCert | None) -> list[str]:
+    if cert is None:
+        return []
+    hosts = [fold_dns(name).replace("*.", "any.", 1) for name in cert.dns[:MAX_HOSTS]]
+    hosts += [f"[{ip}]" if ":" in ip else ip for ip in cert.ip[:MAX_HOSTS]]
+    return [host for host in hosts if normalize_host(host) == host]
+
+
+def _serves(name: ServerName, host: str) -> bool:
+    if name.kind == "regex":
+        return bool(compile_name(name.value)(host.encode()))
+    if name.kind == "prefix":
+        return host.startswith(name.value)
+    return name.kind != "exact" and host.endswith("." + name.value.removeprefix("."))

@@ -1,0 +1,80 @@
+"""Find the line of the policy file that a decision's location and rule stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sidecar.core.config.schema import Located
+from sidecar.core.config.yaml_tree import Node
+
+from .spec import LocationSpec, PolicySpec, RuleSpec
+
+SECTIONS = ("deny", "allow", "without_certificate")
+"""Keys of a location that hold rules, in the order in which they are asked."""
+
+Rules = Sequence[RuleSpec | Located]
+
+_SECTION_OF = {"denied_by_rule": "deny", "exempt": "without_certificate", "allowed": "allow"}
+_KEY_OF = {"public": "allow", "verified": "allow"}
+"""Rules that are a word in `allow`; the others, as `same_origin`, are a key of their own."""
+
+
+class RuleLines:
+    """The lines of a policy's locations and rules."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self._spec = spec
+        self._locations = {each.name: each for each in spec.locations}
+        self._rules: dict[str, dict[tuple[str, str], int]] = {}
+
+    def line(self, location: str, reason: str, rule: str) -> int:
+        """The line of the rule, or without one of the location; 0 where the policy has neither."""
+        spec = self._locations.get(location)
+        if spec is None:
+            return 0
+        if not rule:
+            return spec.node.line
+        if location not in self._rules:
+            self._rules[location] = dict(reversed(list(self._lines(spec))))
+        found = self._rules[location].get((_SECTION_OF.get(reason, ""), rule))
+        return found or _key_line(self._spec, spec, _KEY_OF.get(rule, rule))
+
+    def _lines(self, spec: LocationSpec) -> Iterator[tuple[tuple[str, str], int]]:
+        for section in SECTIONS:
+            for label, line in labelled(self._spec, rules_of(self._spec, spec, section), section):
+                yield (section, label), line
+
+
+def rules_of(policy: PolicySpec, location: LocationSpec, section: str) -> Rules:
+    """The rules under one key of a location, or those of `defaults`."""
+    for layer in (location, policy.defaults):
+        found: Rules | None = getattr(layer, section)
+        if found is not None:
+            return found
+    return ()
+
+
+def labelled(policy: PolicySpec, rules: Rules, label: str) -> Iterator[tuple[str, int]]:
+    """The names by which rules are told, those within them and of groups too, and their lines."""
+    for position, rule in enumerate(rules):
+        place = f"{label}[{position}]"
+        if isinstance(rule, Located):
+            yield from labelled(policy, policy.groups.get(rule.text, ()), rule.text)
+            continue
+        yield rule.name or place, rule.node.line
+        for inner in (*(rule.any or ()), *(rule.all or ())):
+            yield from labelled(policy, [inner], rule.name or place)
+
+
+def _key_line(policy: PolicySpec, location: LocationSpec, key: str) -> int:
+    """The line of a key of the location, or of `defaults`, or else of the location."""
+    defaults = [value for name, value in policy.node.pairs or () if name.text == "defaults"]
+    for node in (location.node, *defaults):
+        for name, _ in _pairs(node):
+            if name.text == key:
+                return name.line
+    return location.node.line
+
+
+def _pairs(node: Node) -> list[tuple[Node, Node]]:
+    return node.pairs or []
