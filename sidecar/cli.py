@@ -31,7 +31,7 @@ CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     configure_logging()
     try:
         code: int = options.run(options)
@@ -265,7 +265,8 @@ def _schema(_: argparse.Namespace) -> int:
 # -- arguments
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The commands and their options; the manual page is made of it."""
     parser = argparse.ArgumentParser(prog="mtls-sidecar", description="Says who may go where.")
     parser.add_argument("--version", action="version", version=f"mtls-sidecar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

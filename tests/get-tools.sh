@@ -69,6 +69,21 @@ unpack_packages() {
     if [ "$complete" = yes ]; then printf '%s\n' "$packages" >"$tools/stamp"; fi
 }
 
+# A program with all that it depends on and this machine lacks, in a directory of its own.
+unpack_whole() {
+    command -v apt-get >/dev/null && [ ! -e "$tools/$1/complete" ] || return 0
+    command -v "$1" >/dev/null && return 0
+    say "unpacking $1 into .tools/$1"
+    rm -rf "$tools/$1" "$tools/apt"
+    mkdir -p "$tools/$1" "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
+    private_apt update >/dev/null || say 'apt-get update failed: trying with what there is'
+    private_apt -o Debug::NoLocking=1 install -y --download-only --no-install-recommends "$1" \
+        >/dev/null && for deb in "$tools"/apt/cache/archives/*.deb; do
+        dpkg -x "$deb" "$tools/$1"
+    done && touch "$tools/$1/complete" || say "could not get $1"
+    rm -rf "$tools/apt"
+}
+
 # A venv with the tools of a release.
 make_release_tools() {
     lock=$root/deploy/release-tools.lock
@@ -98,5 +113,6 @@ mkdir -p "$tools"
 exec 9>"$tools/lock" # two runs at once wait for each other
 if command -v flock >/dev/null; then flock 9; fi
 unpack_packages
+unpack_whole lintian
 make_release_tools
 if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi

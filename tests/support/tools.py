@@ -186,6 +186,34 @@ def systemd_nspawn() -> Tool:
 
 
 @cache
+def dpkg_deb() -> Tool:
+    return _find("dpkg-deb")
+
+
+@cache
+def lintian() -> Tool:
+    """Unpacked into a directory of its own with all that it wants, or the installed one."""
+    top = ROOT / ".tools/lintian"
+    if not (top / "usr/bin/lintian").exists():
+        return _find("lintian")
+    perl = [
+        top / "usr/share/perl5",
+        *top.glob("usr/lib/*/perl5/5*"),
+        *top.glob("usr/lib/*/perl-base"),
+    ]
+    extra = {
+        "LINTIAN_BASE": str(top / "usr/share/lintian"),
+        "PERL5LIB": ":".join(map(str, perl)),
+        "MAGIC": str(top / "usr/lib/file/magic.mgc"),
+        "PATH": f"{top / 'usr/bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": ":".join(map(str, top.glob("usr/lib/*-linux-gnu"))),
+    }
+    if not Path(extra["MAGIC"]).exists():
+        del extra["MAGIC"]
+    return Found("lintian", top / "usr/bin/lintian", tuple(extra.items()))
+
+
+@cache
 def release_tool(name: str) -> Tool:
     """A program of deploy/release-tools.lock; `python` is the one that has their modules."""
     path = ROOT / ".tools/release/bin" / name
