@@ -1,5 +1,8 @@
+#!/bin/sh
 # Runs in the container that test_deb.py boots, without a network: installs, upgrades, removes and
 # purges the package as an administrator would, and writes what it saw to /out/saw.
+set -eu
+set +e # each line's outcome is what is looked at
 exec 2>>/out/stderr
 set -x
 cd /
