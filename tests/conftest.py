@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from tools import Missing, NginxBinary, nginx_binaries
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 CI = os.environ.get("CI") == "true"
 
@@ -39,6 +43,40 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     if isinstance(val, str) and _FINGERPRINT.search(val):
         return _FINGERPRINT.sub("FINGERPRINT", val)
     return None
+
+
+_FIRST = ("systemd", "process", "browser", "attack", "nginx", "project", "conformance", "unit")
+"""Directories in the order in which a parallel run begins them: what waits longest, first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests, so that none is left for the end."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: _FIRST.index(item.path.relative_to(here).parts[0]))
+
+
+class SharedFixtures(LoadScopeScheduling):
+    """Give all tests that share a fixture of their module to one worker: it is made once.
+
+    xdist's own groups do nothing here: it writes them into a field that pytest 9 doesn't read.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        if not _has_shared_fixture(file):
+            return nodeid
+        nginx = re.search(r"\b1\.\d\d\b", test.partition("[")[2])
+        return f"{file} {nginx[0] if nginx else ''}"
+
+
+@cache
+def _has_shared_fixture(file: str) -> bool:
+    return 'fixture(scope="module"' in (Path(__file__).parent.parent / file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedFixtures | None:
+    """Make the scheduler of `--dist loadgroup`."""
+    return SharedFixtures(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,8 +18,6 @@ from tracked import tracked
 
 import sidecar
 
-pytestmark = pytest.mark.xdist_group("test_dist")  # they share what was built once
-
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = "1700000000"
 PYTHON = "/usr/bin/python3"

@@ -11,8 +11,6 @@ import pytest
 from daemon import ROOT
 from tools import need, systemd_analyze
 
-pytestmark = pytest.mark.xdist_group("test_install")  # they share what was set up once
-
 UNITS = [
     "mtls-sidecar.service",
     "mtls-sidecar.socket",

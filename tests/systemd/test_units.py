@@ -17,8 +17,6 @@ import pytest
 from daemon import ROOT
 from tools import need, systemd_nspawn
 
-pytestmark = pytest.mark.xdist_group("test_units")  # they share what was set up once
-
 BOOTED = Path(__file__).parent / "booted"
 
 UNIT = """\
