@@ -214,3 +214,26 @@ def test_the_source_reads_as_this_test_thinks() -> None:
         "argparse",
         "sidecar.runtime.files",
     } <= names
+
+
+MANY = {
+    "commands/doctor/test_what_is_right.py": "all checks together, on what people write rightly",
+    "core/policy/test_identity_spellings.py": "matching, dn_spelling and uri_spelling together",
+    "core/test_wire.py": "request and answer together",
+    "core/test_without_certificate.py": "evaluate, spec and rules together",
+    "core/x509/test_unsigned_octets.py": "certificate, signature and fingerprints together",
+}
+"""Unit tests of several modules, and why they stand together."""
+
+
+def test_a_unit_test_stands_where_its_module_does() -> None:
+    """tests/unit/a/test_x.py is about sidecar/a/x.py; the few that span modules are named here."""
+    unit = ROOT / "tests" / "unit"
+    found = {path.relative_to(unit) for path in unit.rglob("test_*.py")}
+    astray = {
+        str(path)
+        for path in found
+        if not (ROOT / "sidecar" / path.parent / path.name.removeprefix("test_")).exists()
+        and not (ROOT / "sidecar" / path.parent / path.stem.removeprefix("test_")).is_dir()
+    }
+    assert astray == set(MANY)

@@ -24,7 +24,6 @@ from sidecar.authorizer.decision_cache import Engine
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import BATCH, UNCOUNTED, DecisionRecorder
-from sidecar.authorizer.two_generation_cache import TwoGenerationCache
 from sidecar.core.config.settings import Limits
 from sidecar.core.policy.compile import compile_policy
 from sidecar.runtime.files import DirectSources
@@ -380,35 +379,3 @@ def test_what_may_come_in_pieces_is_not_known_again(tmp_path: Path) -> None:
     for _ in range(3):
         assert told(by, whole).startswith(b"HTTP/1.1 204")
         assert by.engine.request_cache.find(whole, time.time()) is None
-
-
-def test_a_value_that_grew_heavy_is_weighed_anew() -> None:
-    """Values count, and a replaced one by its new weight."""
-    cache: TwoGenerationCache[int, bytes] = TwoGenerationCache(400, lambda _, value: len(value))
-    for i in range(1000):
-        cache.put(i, b"x")
-        assert cache.get(i) == b"x"
-        cache.put(i, b"x" * 50)
-        assert cache.get(i) == b"x" * 50
-    assert len(cache) <= 8
-    cache.put(999, b"x" * 101)
-    assert cache.get(999) is None
-
-
-def test_the_memory_is_bounded_by_weight() -> None:
-    """Few heavy keys or many light ones: never more than the size; too heavy ones not at all."""
-    cache: TwoGenerationCache[bytes, int] = TwoGenerationCache(400, lambda key, _: len(key))
-    for i in range(1000):
-        cache.put(b"%050d" % i, i)
-        cache.get(b"%050d" % i)
-    assert len(cache) <= 8
-    cache.clear()
-    cache.put(b"x" * 101, 1)
-    assert len(cache) == 0
-    client_keys = [b"%04d" % i for i in range(10)]
-    for key in client_keys:
-        cache.put(key, 1)
-        assert cache.get(key) == 1
-    for i in range(10_000):
-        cache.put(b"stranger %d" % i, i)
-    assert all(cache.get(key) == 1 for key in client_keys)
