@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
     *("LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "Makefile"),
-    *("MANIFEST.in", "pyproject.toml"),
+    *("MANIFEST.in", "mkdocs.yml", "pyproject.toml"),
     *("sidecar", "config", "deploy", "docs", "nginx-example", "bench", "stubs", "tests"),
 )
 HOOK = "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])('dist'))"
