@@ -221,6 +221,7 @@ MANY = {
     "core/policy/test_identity_spellings.py": "matching, dn_spelling and uri_spelling together",
     "core/test_wire.py": "request and answer together",
     "core/test_without_certificate.py": "evaluate, spec and rules together",
+    "core/revocation/crl/test_odd_authorities.py": "CRLs: parse and index together",
     "core/x509/test_unsigned_octets.py": "certificate, signature and fingerprints together",
 }
 """Unit tests of several modules, and why they stand together."""
