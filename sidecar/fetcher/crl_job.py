@@ -10,14 +10,9 @@ import asyncio
 import hashlib
 import json
 import logging
-import multiprocessing
-import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,8 +20,9 @@ import aiohttp
 
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
-from sidecar.core.revocation.crl.index import read_crls, supersedes
-from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, remove_leftovers, set_aside
+from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
+from sidecar.runtime.crl_worker import CrlWorkers
+from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, set_aside, write_file
 
 from .http_client import Fetched, FetchError, Limits, fetch, max_age
 from .metrics import FetchMetrics
@@ -46,13 +42,14 @@ FIRST_RETRY, LAST_RETRY = 30.0, 3600.0
 AHEAD = 0.1
 """Part of a CRL's life, counted back from nextUpdate, in which a new one is asked for."""
 
-ELSEWHERE_FROM = 1024 * 1024
-"""Bytes from which a CRL is verified in another process, so that OCSP answers don't wait."""
-
-VERIFY_SECONDS = 300.0
+LARGE_CRL = 1024 * 1024
+"""CRLs from this size on, in bytes, are read by a worker process: OCSP answers must not wait."""
 
 TOLERANCE = 300.0
 """How far the clock of whoever signs CRLs may be ahead, in seconds."""
+
+PUBLIC = 0o644
+"""Mode of what is downloaded: CRLs are public, and `serve` may run as another user."""
 
 MAX_META = 65536
 SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
@@ -93,18 +90,27 @@ class Validators:
 def judge(
     data: bytes, held: bytes | None, url: str, authorities: tuple[bytes, ...], now: float
 ) -> Verdict:
-    """Whether `data` is a CRL of these authorities that may replace `held`.  Never raises.
+    """Decide whether `data` is a CRL of these authorities that may replace `held`.
 
-    A CRL past its nextUpdate is `stale`: the newest there is, though it proves little.
+    Never raises.
     """
-    new, mistakes = read_crls(data, url, authorities)
+    old = None if held is None else read_crls(held, url, authorities)
+    return _compare(read_crls(data, url, authorities), old, now)
+
+
+def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
+    """Compare what was downloaded with what is in place.
+
+    A CRL past its nextUpdate is `stale`: no newer one exists, but it proves little.
+    """
+    new, mistakes = downloaded
     if mistakes:
         return Verdict("invalid", str(mistakes[0])[:500])
     unusable = [crl.unusable for crl in new if crl.unusable]
     if unusable:
         return Verdict("invalid", unusable[0])
-    # What isn't of these authorities any more, or of the future, is nothing to go back behind.
-    old = [] if held is None else read_crls(held, url, authorities).crls
+    # A held CRL of other authorities, or of the future, doesn't make a new one go backwards.
+    old = () if held is None else held.crls
     in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
     if not all(supersedes(one, other) for one in new for other in in_force):
         return Verdict("backwards", "older than the CRL that stands")
@@ -114,47 +120,28 @@ def judge(
     return Verdict("stale" if stale else "updated", "", this_update, next_update)
 
 
-async def judge_aside(
-    data: bytes, held: bytes | None, url: str, authorities: tuple[bytes, ...], now: float
+def judge_large(
+    workers: CrlWorkers,
+    data: bytes,
+    held: bytes | None,
+    url: str,
+    authorities: tuple[bytes, ...],
+    now: float,
 ) -> Verdict:
-    """`judge`, in a thread, or for large CRLs in a process of its own."""
-    loop = asyncio.get_running_loop()
-    if len(data) + len(held or b"") < ELSEWHERE_FROM:
-        return await asyncio.to_thread(judge, data, held, url, authorities, now)
-    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    """As `judge`, but let worker processes read the CRLs.  Blocks; never raises."""
     try:
-        async with asyncio.timeout(VERIFY_SECONDS):
-            return await loop.run_in_executor(pool, judge, data, held, url, authorities, now)
-    except (TimeoutError, BrokenProcessPool) as error:
-        return Verdict("invalid", f"could not be verified: {type(error).__name__}")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        new = workers.read_data(data, url, authorities)
+        old = None if held is None else workers.read_data(held, url, authorities)
+    except (OSError, CrlError) as error:
+        return Verdict("invalid", f"could not be verified: {brief(error)}")
+    return _compare(new, old, now)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file whole: written beside it, synced, renamed.  Raises `OSError`.
-
-    A directory in its place is set aside.
-    """
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file, or a directory in its place, that `serve` can read.  Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         set_aside(path)
-    remove_leftovers(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # CRLs are public; `serve` may be another user
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_file(path, data, PUBLIC)
 
 
 class CrlJob:
@@ -169,8 +156,10 @@ class CrlJob:
         *,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
+        workers: CrlWorkers | None = None,
     ) -> None:
         self.source = source
+        self._workers = workers or CrlWorkers()
         self.path = crl_state_path(state_dir, source.trust, source.url)
         self._session = session
         self._metrics = metrics
@@ -234,7 +223,10 @@ class CrlJob:
 
     async def _judge(self, data: bytes, held: bytes | None) -> Verdict:
         source = self.source
-        return await judge_aside(data, held, source.url, source.authorities, self._clock())
+        asked = data, held, source.url, source.authorities, self._clock()
+        if len(data) + len(held or b"") < LARGE_CRL:
+            return await asyncio.to_thread(judge, *asked)
+        return await asyncio.to_thread(judge_large, self._workers, *asked)
 
     async def _take(self, answer: Fetched) -> tuple[str, str]:
         """Verify what was brought and put it in place.  Raises `OSError`."""
@@ -247,7 +239,7 @@ class CrlJob:
         if not verdict.replaces:
             return verdict.result, verdict.detail
         if answer.body != held:
-            await asyncio.to_thread(write_atomically, self.path, answer.body)
+            await asyncio.to_thread(_write, self.path, answer.body)
         self._standing = verdict
         await asyncio.to_thread(self._save_validators, answer)
         self._metrics.size.labels(*self._labels).set(len(answer.body))
@@ -272,7 +264,7 @@ class CrlJob:
             answer.headers.get("etag", "")[:1024],
             answer.headers.get("last-modified", "")[:128],
         )
-        write_atomically(self._meta, json.dumps(asdict(found)).encode())
+        _write(self._meta, json.dumps(asdict(found)).encode())
 
     def _count(self, result: str, detail: str) -> None:
         trust, url = self._labels

@@ -22,6 +22,7 @@ from sidecar import __version__
 from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime.admin_listener import serve_admin
+from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
 
@@ -83,6 +84,7 @@ class Fetcher:
         self._metrics = metrics
         self._clock = clock
         self._jobs: dict[CrlSource, asyncio.Task[None]] = {}
+        self._workers = CrlWorkers()
         self._reader = PlanReader(options.policy, options.trusted_only)
 
     async def load(self) -> None:
@@ -126,6 +128,7 @@ class Fetcher:
             self._metrics,
             limits=options.limits,
             clock=self._clock,
+            workers=self._workers,
         )
 
     async def bring_all(self) -> bool:
@@ -181,6 +184,7 @@ class Fetcher:
         self._jobs.clear()
         for job in jobs:
             job.cancel()
+        self._workers.close()
         await asyncio.gather(*jobs, return_exceptions=True)
 
 

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls
 
@@ -50,6 +50,10 @@ PATIENCE = 300
 """Seconds until a process that doesn't end is given up."""
 
 Run = tuple[int, int]
+"""Where a table is in the memory file: its offset and its length."""
+
+Question = tuple[str | bytes, str, tuple[bytes, ...], bool]
+"""What a worker is asked: a path or the data itself, the source, authorities, trusted only."""
 
 
 class CrlReading(NamedTuple):
@@ -113,30 +117,35 @@ class CrlWorkers:
     def read(
         self, path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
     ) -> CrlReading:
-        """`read_crl_file`, elsewhere.  Blocks until it is done; the interpreter is free meanwhile.
+        """Run `read_crl_file` in a worker process.  Blocks, but leaves the interpreter free.
 
-        Raises OSError, and `CrlError` where the file takes too much memory.
+        Raises OSError, and `CrlError` if the file takes too much memory.
         """
-        question = pickle.dumps((str(path.absolute()), source, authorities, trusted_only))
-        with self._in_turn(path):
+        return CrlReading(*self._ask((str(path.absolute()), source, authorities, trusted_only)))
+
+    def read_data(self, data: bytes, source: str, authorities: tuple[bytes, ...]) -> CrlFile:
+        """Run `read_crls` in a worker process.  Blocks and raises as `read` does."""
+        return CrlReading(*self._ask((data, source, authorities, False))).found
+
+    def _ask(self, question: Question) -> Any:
+        place, size = _place(question)
+        with self._in_turn(size):
             shared = os.memfd_create("crl", os.MFD_CLOEXEC)
             try:
-                answer = self._run(question, shared)
+                answer = self._run(pickle.dumps(question), shared)
                 found = _Unpickler(io.BytesIO(answer), shared).load()
             except (subprocess.SubprocessError, EOFError) as error:
                 why = f"the process that read it ended: {error}"
-                raise OSError(errno.EAGAIN, why, str(path)) from None
+                raise OSError(errno.EAGAIN, why, place) from None
             finally:
                 os.close(shared)
         if isinstance(found, Exception):
             raise found
-        return CrlReading(*found)
+        return found
 
     @contextlib.contextmanager
-    def _in_turn(self, path: Path) -> Iterator[None]:
-        """Wait until there is room for a file."""
-        found = signature(path)
-        size = found.size if found else 0
+    def _in_turn(self, size: int) -> Iterator[None]:
+        """Wait until there is room for a file of so many octets."""
 
         def is_room() -> bool:
             few = len(self._sizes) < AT_ONCE
@@ -185,6 +194,15 @@ class CrlWorkers:
             process.kill()
 
 
+def _place(question: Question) -> tuple[str | None, int]:
+    """The path of what a worker is to read, if it has one, and its size in octets."""
+    what = question[0]
+    if isinstance(what, bytes):
+        return None, len(what)
+    found = signature(what)
+    return what, found.size if found else 0
+
+
 def main() -> None:
     """The process: a question on standard input, the answer on standard output."""
     shared = int(sys.argv[1])
@@ -195,10 +213,13 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    path, source, authorities, trusted_only = pickle.load(sys.stdin.buffer)
+    place, source, authorities, trusted_only = pickle.load(sys.stdin.buffer)
     target = io.BytesIO()
     try:
-        found = read_crl_file(path, source, authorities, trusted_only=trusted_only)
+        if isinstance(place, bytes):
+            found = CrlReading(read_crls(place, source, authorities), "")
+        else:
+            found = read_crl_file(place, source, authorities, trusted_only=trusted_only)
         _Pickler(target, shared, found).dump(tuple(found))  # this module is __main__ here
         if len(target.getbuffer()) > MAX_ANSWER:
             raise CrlError(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sidecar.core.config.crl_place import crl_file_name, is_address, shown
 from sidecar.core.revocation.crl.index import Crl, read_crls
@@ -168,24 +169,40 @@ def _way(path: str | Path) -> Iterator[tuple[str, os.stat_result, bool, bool]]:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file whole: written beside it, synced, renamed; its directory is made.
+    """Replace a file atomically; create its directory if there is none.
 
-    Whatever stood there, a FIFO or a link too, is replaced itself.  Raises OSError.
+    A FIFO or a link in its place is replaced itself.  Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
+    with replacing(path) as file:
+        file.write(data)
+        os.fchmod(file.fileno(), mode)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that replaces `path` when the block ends without an error.
+
+    It is written beside the old file, synced and renamed: a reader sees the old content or the
+    new one, also after a crash.  On an error the old file stays.  Raises OSError.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
-            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

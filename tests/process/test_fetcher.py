@@ -183,7 +183,7 @@ def test_a_large_crl_is_verified_in_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a size on the event loop's process doesn't parse; the outcome is the same."""
-    monkeypatch.setattr(crl_job, "ELSEWHERE_FROM", 1)
+    monkeypatch.setattr(crl_job, "LARGE_CRL", 1)
 
     async def check() -> None:
         async with serving(giving(make_crl(CA, 2))) as server, bench(tmp_path, server.url) as b:
@@ -475,7 +475,7 @@ def test_a_try_that_fails_by_our_own_mistake_is_not_the_last(
     async def check() -> None:
         async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
             with monkeypatch.context() as broken:
-                broken.setattr(crl_job, "judge_aside", None)
+                broken.setattr(crl_job, "judge", None)
                 assert 15 <= await b.job.step() <= 30
             assert b.count("error") == 1
             assert await b.job.step() > 30

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from sidecar.core.revocation.denylist import (
     one_entry,
     read_lines,
 )
-from sidecar.runtime.files import MAX_POLICY, read_file, writable_directory
+from sidecar.runtime.files import MAX_POLICY, read_file, replacing, writable_directory
 
 from .target import Target
 
@@ -105,7 +104,9 @@ def remove(path: Path, target: Target) -> list[str]:
                 kept.append(raw)
         if removed:
             try:
-                _replace(path, b"".join(kept))
+                with replacing(path) as file:
+                    file.write(b"".join(kept))
+                    _inherit(path, file.fileno())
             except _NotKept:
                 why = "its owner and group can't be kept; undo it as its owner or root"
                 raise PermissionError(errno.EPERM, why, str(path)) from None
@@ -176,7 +177,9 @@ class _NotKept(Exception):
 def _write(path: Path, data: bytes, more: bytes) -> None:
     """Add to a file, by a new one in its place, or else in place.  Raises OSError."""
     try:
-        _replace(path, data + more)
+        with replacing(path) as file:
+            file.write(data + more)
+            _inherit(path, file.fileno())
     except (_NotKept, OSError):
         if not path.exists():
             raise
@@ -185,27 +188,6 @@ def _write(path: Path, data: bytes, more: bytes) -> None:
             if file.write(more) != len(more):
                 raise OSError(errno.ENOSPC, "the line is not whole; mend it", str(path)) from None
             os.fsync(descriptor)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write aside, then rename: a reader sees the old file or the new one."""
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            _inherit(path, descriptor)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _inherit(path: Path, descriptor: int) -> None:
