@@ -1,9 +1,9 @@
-"""The authorization listener: the hot path.
+"""Serve the authorization socket; this is the hot path.
 
-One `Connection` per peer, which carries one request at a time: nginx sends the next one only after
-it has read an answer.  A byte behind a request, or one that comes before its answer was written,
-is 400 and the end of the connection, and nothing of it is decided.  While a request waits for an
-OCSP answer, other connections go on.  `request_head` reads what comes.
+A `Connection` carries one request at a time: nginx sends the next request only after it has read
+the answer.  Bytes behind a request, or before its answer was written, are answered 400 without a
+decision, and the connection is closed.  While a request waits for an OCSP answer, other
+connections proceed.  `request_head` parses the requests.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Service:
         """The engine's answer; should it ever fail, log the error and answer 400."""
         try:
             return self.engine.decide(request, questions)
-        except Exception:  # whatever it is: nginx gets its answer, and it is no
+        except Exception:  # fail closed: answer 400 after any error
             log.exception("a decision failed; it is answered 400")
             decision = refuse("the decision failed, see the log")
             return RenderedDecision(
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._leave(State.CLOSED)
 
     def data_received(self, data: bytes) -> None:
-        """Answer a request that is known without parsing, or else parse."""
+        """Answer from the request cache without parsing, or else parse the request."""
         if self._state is not _IDLE or self._unsent:
             self._continue(data)
             return
@@ -152,11 +152,11 @@ class Connection(asyncio.Protocol):
             self._begin(data)
             return
         cached, uri, request_id = known
-        # Written at once: uvloop would write only after all that came.
+        # Write immediately: uvloop would write only after all events of this iteration.
         answer = cached.answer
         try:
             written = os.write(self._fd, answer)
-        except OSError:  # no room, or nobody there any more: the transport sees to it
+        except OSError:  # the buffer is full or the peer gone: the transport handles it
             written = 0
         if written < len(answer):
             self._send(answer[written:])

@@ -1,7 +1,7 @@
-"""From a parsed request to the bytes of its answer, remembering what can be remembered.
+"""Decide parsed requests and cache the decisions; the only module that writes cache entries.
 
-A decision is remembered for the policy it was made under, for what of the request it depended
-on, and until the first moment at which it could turn.  A new policy is a new `Engine`.
+A cached decision belongs to one policy and to those parts of the request that it depends on.  It
+expires at the first moment at which it could become another one.  A new policy gets a new `Engine`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OF_STRANGERS = frozenset(
         Reason.UNTRUSTED_ISSUER,
     }
 )
-"""Refusals for what a certificate is: to read it, or to look for its issuer, can be made costly."""
+"""Refusals of a certificate itself; they are cached because they can be made expensive."""
 
 BYTES = 32 * 1024
 """Bytes remembered at most for each entry of `limits.cache_entries`, certificates included."""
@@ -126,7 +126,7 @@ class Engine:
             self._decisions.put(_key(location, request, subject), answered)
 
     def remember(self, data: bytes, request: AuthzRequest, answered: RenderedDecision) -> None:
-        """Know this request again, if its kind may be: these are all the bytes it had."""
+        """Cache the answer by the bytes of the whole request, if it may be cached."""
         if _may_be_remembered(request, answered):
             self.request_cache.put(data, request, answered)
 
@@ -159,7 +159,7 @@ class Engine:
 
 
 def _may_be_remembered(request: AuthzRequest, answered: RenderedDecision) -> bool:
-    """Strangers' certificates are not: anybody makes as many, and as large ones, as he likes."""
+    """Refuse certificates that no trust issued: anybody can make many large ones."""
     return not request.cert or answered.decision.reason in ISSUED
 
 

@@ -1,4 +1,4 @@
-"""Whether those who should get in can, as `/readyz` tells."""
+"""Find out, for `/readyz`, whether anybody can be let in at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_NAMED = 10
 
 
 def shut_out(policy: Policy, now: float) -> tuple[str, str]:
-    """Why nobody can get in anywhere, and what is shut in part; empty where nothing is."""
+    """Say why every location denies everybody, and which trusts do; empty if none does."""
     shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
     if not shut:
         return "", ""

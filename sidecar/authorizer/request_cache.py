@@ -1,10 +1,10 @@
-"""Requests that were asked before, word for word but for id and URI: known again without parsing.
+"""Cache answers by the bytes of the request, so that a repeated request is not parsed.
 
-nginx asks the same thing over and over: for one client at one location every byte is the same,
-save the value of `X-Request-ID` and, where the location is asked for by its name, that of
-`X-Original-URI`.  Neither has a part in such a decision.  So a request that the parser has read
-once, alone and whole, is known again by all its other bytes.  The two values are held to
-characters that the parser would take as they stand; whatever else comes, the parser reads.
+For one client at one location, nginx sends the same bytes each time, except for the values of
+`X-Request-ID` and, if the location is asked for by name, of `X-Original-URI`.  Such a decision
+depends on neither.  So the key of a parsed request is all of its other bytes.  A hit requires that
+both values consist of characters that the parser accepts unchanged; otherwise the request is
+parsed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_ANSWER = 16 * 1024
 """Longest answer that is remembered with its request, in bytes."""
 
 SECONDS = 3600.0
-"""Longest a request is known again without being read: so that its client still counts as seen."""
+"""Maximum lifetime of an entry in seconds: then the client is counted as seen again."""
 
 RequestKey = tuple[bytes, bytes, bytes]
 """What of a request is the same each time: before the URI, between it and the id, and behind.
@@ -99,12 +99,12 @@ CacheHit = tuple[CachedAnswer, bytes | None, bytes, float, float]
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether bytes that the parser found to be a request are that one, as nginx begins it."""
+    """Whether the bytes are exactly one request that begins as nginx begins it."""
     return data.startswith((_BY_NAME, _BY_URI)) and data.find(b"\r\n\r\n") == len(data) - 4
 
 
 class RequestCache:
-    """The requests known again.  `entries` bounds their memory; `clock` gives epoch seconds."""
+    """Answers by request.  `entries` limits the memory; `clock` gives epoch seconds."""
 
     def __init__(self, entries: int, clock: Callable[[], float]) -> None:
         self._known: TwoGenerationCache[RequestKey, CachedAnswer] = TwoGenerationCache(
@@ -159,7 +159,7 @@ class RequestCache:
             self._known.put(key, CachedAnswer(request, answered, answer, answered.since, expires))
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Empty the cache."""
         self._known.clear()
 
 

@@ -10,13 +10,13 @@ V = TypeVar("V")
 
 
 class TwoGenerationCache(Generic[K, V]):
-    """Remembers values up to about `size` by weight; constant time, no bookkeeping on a hit.
+    """Cache values up to about `size` by weight, in constant time, without work on a hit.
 
-    A new key goes into a nursery of half the size, which is emptied when full.  A key asked for a
-    second time moves among the regulars; when these are full, those not asked for since the last
-    time they were full are forgotten.  So endless new keys only ever empty the nursery.  `weigh`
-    gives the weight of a key with its value; what alone weighs more than the regulars may, isn't
-    remembered.  Where each call counts, `tenured` may be looked into first.
+    A new key enters the nursery, which has half of the size and is emptied when it is full.  A
+    second request for a key moves it to the tenured generation.  When that is full, keys without a
+    request since the last time it was full are evicted.  So keys seen once cannot evict keys in
+    use.  `weigh` gives the weight of an entry; one that is heavier than the tenured generation is
+    not cached.  On the hot path, `tenured` may be read directly.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""`check`: what is wrong with a policy, what of it is hardly meant, what its service can't read."""
+"""`check`: report mistakes and warnings of a policy, and files that the service can't read."""
 
 from __future__ import annotations
 

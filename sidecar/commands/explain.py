@@ -1,4 +1,4 @@
-"""`explain`: one request decided aloud, by the code that the daemon decides with."""
+"""`explain`: decide one request step by step, with the code of the daemon."""
 
 from __future__ import annotations
 

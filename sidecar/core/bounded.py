@@ -1,4 +1,4 @@
-"""A memory with a bound for what few keys stand for: reading them anew would take longer."""
+"""Bound a dictionary that caches parsed values: a hostile peer must not fill the memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 def put_bounded(cache: dict[K, V], key: K, value: V, limit: int) -> None:
-    """Keep it, of at most so many; a hostile peer can't fill the memory with keys."""
+    """Put a value into a cache of at most `limit` entries; a full cache is emptied first."""
     if len(cache) >= limit:
         cache.clear()
     cache[key] = value

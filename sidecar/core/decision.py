@@ -1,4 +1,4 @@
-"""Allow or deny, and why.  Every reason there is, and the HTTP status that each one becomes."""
+"""A decision: allow or deny, with one reason of a closed set and the HTTP status of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidecar.core.x509.certificate import ClientCert
 
 
 class Reason(StrEnum):
-    """Why a decision came out as it did; also the metric label's closed set of values."""
+    """The reason of a decision; also the closed set of values of a metric label."""
 
     ALLOWED = "allowed"
     PUBLIC = "public"
@@ -62,7 +62,7 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a decision: its name, whether it let the request go on, and what it saw."""
+    """One step of a decision: its name, whether the request passed it, and what it observed."""
 
     name: str
     passed: bool

@@ -1,8 +1,7 @@
-"""The decision point: one request, one policy, one moment → one `Decision`.
+"""Decide one request: policy, request and time → `Decision`.
 
-`STEPS` is the order of a decision, as the contract has it.  Each step either lets the request go
-on, saying what it saw, or ends the decision.  Nothing else decides anything: the daemon,
-`explain`, `test` and `replay` all come through `evaluate`.
+`STEPS` is the order of the checks.  Each step either passes the request to the next step or ends
+the decision.  The daemon and all commands decide by calling `evaluate`; nothing else decides.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from .errors import MalformedCertificate
 
 @dataclass(frozen=True, slots=True)
 class OcspQuestion:
-    """An OCSP answer that the decision would like to have: about `cert`, issued by `issuer`."""
+    """An OCSP answer that the decision needs and has not: about `cert`, issued by `issuer`."""
 
     key: OcspKey
     trust: str
@@ -45,7 +44,7 @@ class OcspQuestion:
 
 
 class Passed(NamedTuple):
-    """The step lets the request go on."""
+    """The request passes the step; `saw` is what the step observed."""
 
     saw: str
 
@@ -60,12 +59,12 @@ class Ended(NamedTuple):
 
 
 _UNTRACED = Passed("")
-"""Where nobody looks at what was seen."""
+"""The result of a passed step when no trace is wanted."""
 
 
 @dataclass(slots=True)
 class _Evaluation:
-    """What is known so far.  A step may rely on what the steps before it have put here."""
+    """The state of one evaluation.  A step may rely on what earlier steps have stored here."""
 
     policy: Policy
     request: AuthzRequest
@@ -79,7 +78,7 @@ class _Evaluation:
     expires: float = math.inf
 
     def until(self, moment: float) -> None:
-        """Note a moment at which the decision could turn."""
+        """Note a moment at which the decision could become another one."""
         if moment > self.now:
             self.expires = min(self.expires, moment)
 
@@ -333,7 +332,7 @@ def _decide(evaluation: _Evaluation, outcome: Passed | Ended) -> Decision:
     here = evaluation.location
     if here is None:
         return Decision(outcome.reason, detail=outcome.saw)
-    # What an OCSP answer still to come could change, nobody may remember.
+    # Don't cache a decision that an OCSP answer still to come could change.
     settled = not evaluation.questions and outcome.reason is not Reason.REVOCATION_UNKNOWN
     return Decision(
         reason=outcome.reason,
@@ -350,7 +349,7 @@ def _decide(evaluation: _Evaluation, outcome: Passed | Ended) -> Decision:
 
 
 def refuse(request_detail: str) -> Decision:
-    """The decision about a malformed request, which no policy is asked about."""
+    """Make the decision about a malformed request; no policy is evaluated."""
     return Decision(Reason.BAD_REQUEST, detail=request_detail)
 
 
@@ -372,9 +371,9 @@ def _certificates_to_check(
 def _revocation_of(
     evaluation: _Evaluation, trust: Trust, cert: ClientCert, issuer: ClientCert
 ) -> Answer:
-    """Denylist, CRL, OCSP, in this order: the first that knows `revoked` ends it.
+    """Ask denylist, CRL and OCSP in this order; the first `revoked` is the answer.
 
-    GOOD needs one source that says so; a source that doesn't know falls back to the next.
+    GOOD needs one source that says GOOD; after UNKNOWN the next source is asked.
     """
     now = evaluation.now
     denied = _denied(trust, cert, now)
@@ -443,7 +442,7 @@ def _ocsp_answer(
     evaluation.questions.append(OcspQuestion(key, trust.name, cert, issuer))
     if (
         answer is not None and answer.status is RevocationStatus.REVOKED
-    ):  # an old answer revives nobody
+    ):  # an expired `revoked` response still revokes
         return Answer(
             RevocationStatus.REVOKED, "ocsp", f"{answer.detail} (that answer has ended)", math.inf
         )
@@ -453,9 +452,9 @@ def _ocsp_answer(
 def _responder_revoked(
     evaluation: _Evaluation, answer: OcspAnswer, trust: Trust, issuer: ClientCert
 ) -> bool:
-    """Whether a delegated responder may no longer speak (RFC 6960, 4.2.2.2.1).
+    """Whether a delegated responder's certificate is revoked (RFC 6960, 4.2.2.2.1).
 
-    Only the denylists and CRLs at hand are asked; a responder's own OCSP is not.
+    Only the loaded denylists and CRLs are checked; no OCSP responder is asked about it.
     """
     if answer.delegate is None or answer.nocheck or answer.status is RevocationStatus.REVOKED:
         return False

@@ -1,7 +1,7 @@
-"""One CRL address: ask, verify, replace, and when to ask again.
+"""Download one CRL, verify it, replace the old one, and schedule the next download.
 
-What is brought replaces what stands only if it verifies against the trust's authorities and does
-not go backwards.  So the file in the state directory is at any moment a whole, once good CRL.
+A downloaded CRL replaces the old file only if an authority of the trust signed it and if it does
+not go backwards.  So the file in the state directory is always a whole CRL that was once good.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only outbound connections of the whole: http(s) to addresses that the policy names.
+"""Make the only outbound connections of the project: http(s) to addresses in the policy.
 
 - No proxy from the environment, no cookies, no decompression (an encoded body is refused).
 - A redirect is followed only within the same host: to another path, or from http to https; at

@@ -1,4 +1,4 @@
-"""What the fetcher is to bring, read from the policy.
+"""Read from the policy what the fetcher has to download.
 
 Addresses come from the policy only: none is ever taken out of a certificate.
 """

@@ -1,7 +1,7 @@
-"""`mtls-sidecar fetch`: brings CRLs and carries OCSP questions; a process of its own.
+"""Run `mtls-sidecar fetch`: download CRLs and ask OCSP responders, as a process of its own.
 
-The only one that opens outbound connections.  What it brings it verifies, and `serve`, which
-trusts no bytes for coming from here, verifies it again.
+It is the only process that opens outbound connections.  It verifies what it downloads, and `serve`
+verifies it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The admin listener: HTTP for metrics and health, bounded so that it costs the service nothing.
+"""Serve metrics and health by HTTP, with limits so that the service itself is not slowed down.
 
 Local users can reach it, and a web page in an administrator's browser can send requests to it.
 So input is read up to `MAX_HEAD` octets, connections are few and short, one rendering runs at a

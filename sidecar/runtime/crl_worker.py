@@ -1,9 +1,8 @@
-"""Reading a large file of CRLs in a process of its own, so that no decision waits for it.
+"""Parse a large file of CRLs in a worker process, so that no decision and no answer waits for it.
 
-A thread would hold the interpreter.  What the process has read comes back twofold: the small
-parts pickled, and each table of entries by way of a memory file that both have mapped, so that
-nothing of size is copied or unpickled here.  The process may use only so much memory: a file that
-needs more is refused, and no other file is the worse for it.
+A thread would hold the interpreter.  The worker returns the small parts pickled, and each table of
+entries in a memory file that both processes map, so that nothing large is copied.  The worker's
+memory is limited: a file that needs more is refused, and other files are not affected.
 """
 
 from __future__ import annotations

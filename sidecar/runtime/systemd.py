@@ -1,7 +1,7 @@
-"""The service manager: sockets that it hands over, and what it is told.
+"""Take sockets from the service manager and notify it of the daemon's state.
 
-The protocols of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3), which are a few
-lines each.  Without a service manager nothing here does anything.
+Implements sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).  Without a service manager
+these functions do nothing.
 """
 
 from __future__ import annotations

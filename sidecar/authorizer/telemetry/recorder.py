@@ -1,8 +1,8 @@
-"""Tells counts and log of every decision: of those asked for again many at once.
+"""Record every decision in the counters and in the decision log; cached answers in batches.
 
-Most of what a repeated decision costs would be counting and logging it, one by one.  What is
-remembered of a request was in the processor's cache when it was answered and may not be later, so
-it is counted there and then, and told to the metrics when they are read.
+For a cached answer, counting and logging would cost more than the answer.  So a hit increments a
+number in the cache entry, which is still in the processor's cache; the counters take these numbers
+over before they are read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UNCOUNTED = 2048
 
 
 class DecisionRecorder:
-    """Where every decision is entered.  For one thread."""
+    """Record decisions; for one thread."""
 
     def __init__(self, counts: Counts, decisions: DecisionLog) -> None:
         self._counts = counts

@@ -1,4 +1,4 @@
-"""What the application is told of the client must be nginx's word, everywhere it is reached."""
+"""Check that headers about the client come from nginx, on every way to the application."""
 
 from __future__ import annotations
 

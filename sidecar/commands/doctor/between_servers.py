@@ -1,4 +1,4 @@
-"""Servers beside each other: none may lead to what another protects, or resume its sessions."""
+"""Compare servers: none may reach what another one protects, or resume its TLS sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes before `auth_request`, or round it: rewrites, returns, error pages, `satisfy any`."""
+"""Find what runs before `auth_request` or avoids it: rewrites, returns, error pages, `satisfy`."""
 
 from __future__ import annotations
 

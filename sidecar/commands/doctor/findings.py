@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """What comes of it."""
+    """The consequence of a finding."""
 
     OPEN = "open"
     """Somebody gets past, or is taken for another."""

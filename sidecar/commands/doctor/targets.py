@@ -1,4 +1,4 @@
-"""Where a location leads: the addresses behind its `*_pass`, the files that it serves."""
+"""Find the addresses and files that a location leads to."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The host as nginx reads it, and the `server_name` forms.
+"""Read a host and a `server_name` as nginx does.
 
-`normalize_host` is nginx 1.31's `ngx_http_validate_host`.  1.22 takes more (`a{b}`, a port that
-is no number, an unclosed `[`, bytes above 0x7f): such a host is refused here whatever nginx says
-about it, so that a decision never hangs on nginx's version.
+`normalize_host` follows `ngx_http_validate_host` of nginx 1.31.  nginx 1.22 accepts more: `a{b}`, a
+port that is no number, an unclosed `[`, bytes above 0x7f.  Such a host is refused here with every
+nginx, so that a decision doesn't depend on nginx's version.
 """
 
 from __future__ import annotations

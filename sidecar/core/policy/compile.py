@@ -1,6 +1,7 @@
-"""A policy's bytes and the files that it names → a frozen `Policy`, or every diagnostic.
+"""Compile a policy and the files that it names: a frozen `Policy`, or every diagnostic.
 
-Pure: files come through `Sources`.  What is compiled never changes; a reload builds another.
+No file is opened here: `Sources` reads them.  A compiled policy never changes; a reload builds a
+new one.
 """
 
 from __future__ import annotations

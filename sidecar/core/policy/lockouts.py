@@ -1,4 +1,4 @@
-"""What of a trust locks everybody out, now or from a moment on: its CAs' and its CRLs' ends."""
+"""Warn about a trust that denies everybody, now or later: its CAs or its CRLs have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regular expressions and globs as predicates; both take linear time."""
+"""Compile regular expressions and globs to predicates that take linear time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Doubts about a policy: what is no mistake of form, and can never take effect.
+"""Warn about parts of a policy that are valid and can have no effect.
 
-A doubt may hold from a moment on: a rule's `until`, a CA's end.
+A warning may begin at a later time, such as a rule's `until` or the end of a CA.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _AFTER_PUBLIC = (
     "cache_seconds",
     "without_certificate",
 )
-"""Keys that nobody looks at where a location is public."""
+"""Keys that have no effect if a location is public."""
 
 
 def warn_about_policy(spec: PolicySpec, report: Report) -> None:
-    """Note every doubt about a policy's form."""
+    """Add every warning about a policy to the report."""
     for rules in spec.groups.values():
         _warn_about_ends(rules, report)
     for layer in (spec.defaults, *spec.locations):

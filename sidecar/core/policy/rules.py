@@ -1,11 +1,10 @@
-"""Rules → predicates over a certificate and a request.
+"""Compile rules into predicates over a certificate and a request.
 
-What grants must match wholly, what refuses may match partly.  A rule is compiled for one of two
-sides: granting (`allow`) or refusing (`deny`), and `not` turns the side over.  On the granting
-side every one of several CNs, Os or OUs must match, and what nginx didn't tell (no client
-address, no method) or what can't be read of the certificate matches nothing; on the refusing side
-any one suffices, and what isn't known or can't be read matches.  Names of the SAN are
-alternatives: any one of them matches, on both sides.
+A rule is compiled for the granting side (`allow`) or for the refusing side (`deny`); `not` switches
+the side.  On the granting side, each of several CNs, Os or OUs must match; a value that is unknown
+(no client address, no method) or unreadable matches nothing.  On the refusing side, one of them is
+enough; a value that is unknown or unreadable matches.  Names of the SAN are alternatives on both
+sides: one that matches is enough.
 """
 
 from __future__ import annotations

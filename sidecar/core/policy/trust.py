@@ -53,7 +53,7 @@ def _revocation(spec: TrustSpec) -> str:
 
 
 def trust_warning(name: str, spec: TrustSpec) -> str:
-    """What is odd about a trust though it is no mistake, or nothing."""
+    """Describe a setting of a trust that is valid but denies everybody, or return nothing."""
     if _revocation(spec) == "required" and not spec.crl and not spec.ocsp:
         return f"trust {name!r} requires revocation but names no crl and no ocsp: it denies all"
     return ""

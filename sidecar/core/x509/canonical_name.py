@@ -1,7 +1,7 @@
-"""Names as OpenSSL compares them: blanks and the case of ASCII letters don't count.
+"""Compare names as OpenSSL does: it ignores blanks and the case of ASCII letters.
 
-Narrower than RFC 5280, 7.1 (`der.comparable_name`), which folds the case of all letters and
-normalizes: names that are equal here are equal there, and to OpenSSL.
+RFC 5280, 7.1 (`der.comparable_name`) also ignores the case of other letters and normalizes.  Names
+that are equal here are equal there too.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The other fingerprints that a certificate's holder can give it.
+"""Compute the other fingerprints that the holder of a certificate can give to it.
 
-Of an ECDSA signature (r, s) the pair (r, n - s) is as valid, n being the order of the curve, and
-anybody can compute it (SEC 1, 4.1.4 verifies both; X.509 demands neither).  Of an RSASSA-PSS
-signature OpenSSL takes the number with and without its leading zeros.  So such a certificate has a
-twin with the same contents, the same key and another SHA-256.  What refuses a fingerprint must
-refuse the twin's as well; what grants by one grants that one only.
+If (r, s) is a valid ECDSA signature, so is (r, n - s), where n is the order of the curve; anybody
+can compute it (SEC 1, 4.1.4 verifies both; X.509 requires neither).  OpenSSL accepts an RSASSA-PSS
+signature with and without its leading zeros.  So the same contents with the same key can have
+several valid encodings, each with its own SHA-256.  A rule that refuses one of these fingerprints
+refuses all; a rule that grants one grants no other.
 """
 
 from __future__ import annotations

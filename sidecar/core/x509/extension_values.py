@@ -1,7 +1,7 @@
-"""The extensions that decide about a chain, read from their DER one by one.
+"""Parse the extensions that path building needs, each on its own.
 
-Unlike `cryptography`'s reader, one that nobody asks about can't spoil the others.  Whatever is not
-exactly what RFC 5280 says is a ValueError; nothing here judges what was read.
+With `cryptography`, one broken extension makes all of them unreadable.  A value that RFC 5280 does
+not allow raises ValueError.  No value is judged here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""From a client certificate up to a trust anchor: who issued it, and is that one of ours?
+"""Build the path from a client certificate to a trust anchor.
 
-Two ways, both by name and signature, both with a bound on the signatures that are checked.
+There are two ways.  Both compare names and verify signatures, and both limit how many signatures
+are verified.
 
 Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers (RFC 5280, 6.1:
 CA flag, keyCertSign, path length, validity).  It does not check name constraints, extended key
@@ -40,7 +41,7 @@ MAX_DEPTH = 8
 """Most certificates between a leaf and its anchor."""
 
 MAX_SIGNATURES = 32
-"""Most signatures checked for one certificate: a bound on what a hostile one can cost."""
+"""Maximum number of signatures verified for one certificate, as a limit on its cost."""
 
 MAX_STEPS = 500
 """Most steps from a certificate to one that may have issued it, with `verify: sidecar`."""

@@ -1,7 +1,7 @@
-"""An issuer's signature, checked over the very octets that came.
+"""Verify an issuer's signature over the octets that were received.
 
-`cryptography` checks certificates and CRLs over what it makes of them anew, which costs as much
-as reading them; and what is read elsewhere should be what was signed, octet by octet.
+`cryptography` encodes certificates and CRLs again before it verifies them, which costs as much as
+parsing.  Here the signed octets are the ones that our own reader parses.
 """
 
 from __future__ import annotations

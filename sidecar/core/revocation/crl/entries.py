@@ -1,7 +1,7 @@
-"""The entries of a CRL: read fast, kept small, found at once.
+"""Parse the entries of a CRL into a compact table with constant-time lookup.
 
-A list of a million entries is read in a few seconds and kept in about its serials' own size:
-fixed-width records in a few bytes objects, which go from one process to another as they are.
+A million entries take a few seconds to parse, and about as much memory as their serial numbers:
+fixed-width records in a few bytes objects, which another process can map without a copy.
 """
 
 from __future__ import annotations

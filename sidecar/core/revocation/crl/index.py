@@ -1,6 +1,6 @@
-"""The CRLs of a trust, asked about one certificate (RFC 5280, section 6.3).
+"""Check one certificate against the CRLs of a trust (RFC 5280, section 6.3).
 
-What is decided where the RFC leaves it open, always towards denying:
+Where the RFC leaves a choice, the stricter one is taken:
 
 - A certificate that any CRL of its issuer lists is REVOKED: also by a CRL past its `nextUpdate`,
   one from the future, and one for another distribution point or other reasons (issuer and serial
