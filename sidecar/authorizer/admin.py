@@ -1,4 +1,4 @@
-"""What the admin listener shows of the authorizer: metrics, health and the status page."""
+"""Serve metrics, health and the status page of the authorizer on the admin listener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the probes and the status page tell."""
+"""The state of the daemon that the probes and the status page show."""
 
 from __future__ import annotations
 

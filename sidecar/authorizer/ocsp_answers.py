@@ -1,4 +1,4 @@
-"""The daemon's side of OCSP: questions to the fetcher, and the answers that are remembered.
+"""Ask the fetcher for OCSP responses, verify them, and cache the answers.
 
 The daemon never calls out.  `OcspClient` asks the fetcher over its unix socket; `OcspAnswers`
 verifies what comes back once more, keeps it until its end, and asks again ahead of time for what

@@ -1,4 +1,4 @@
-"""The OCSP answers that outlive a restart: one file in the state directory.
+"""Keep the OCSP answers across a restart in one file of the state directory.
 
 Requests would otherwise be denied until each answer was asked for again, and with the fetcher down
 for as long as it is.  The file is no authority: each response is verified again when it is read,

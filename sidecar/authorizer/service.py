@@ -1,4 +1,4 @@
-"""The daemon from start to end: load, listen, serve, reload, drain, stop.  Reads top to bottom."""
+"""Run the daemon: start, serve, reload, drain, stop; read it from top to bottom."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SWITCH_SECONDS = 0.0005
 """How long a reload's thread may hold the interpreter while a decision waits."""
 
 GC_THRESHOLDS = (10_000, 20, 20)
-"""Rarer collections than the default: a decision leaves no cycles behind."""
+"""Collect garbage less often than by default: a decision creates no reference cycles."""
 
 FLUSH_SECONDS = 0.1
 """How long a line of the decision log waits for others."""

@@ -1,1 +1,1 @@
-"""The commands beside the two services."""
+"""The commands for administrators; the services are `authorizer` and `fetcher`."""

@@ -1,1 +1,1 @@
-"""The decision, pure: no event loop, no files, no sockets, no clock (`now` is an argument)."""
+"""The pure core that decides: no event loop, files, sockets or clock (`now` is an argument)."""

@@ -1,4 +1,4 @@
-"""IP addresses, compared by what they mean: an IPv4-mapped IPv6 address is its IPv4 address."""
+"""Parse IP addresses and networks; an IPv4-mapped IPv6 address is read as its IPv4 address."""
 
 from __future__ import annotations
 

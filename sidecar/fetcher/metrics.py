@@ -1,4 +1,4 @@
-"""The fetcher's own metrics, and the listener that shows them.
+"""Count what the fetcher does, and show the counters on its admin listener.
 
 Labels are a trust's name, an address out of the policy (without a password) and words of closed
 sets.

@@ -1,4 +1,4 @@
-"""The fetcher's OCSP service: the daemon asks here, over a unix socket, about one certificate.
+"""Answer the daemon's OCSP questions on a unix socket, one certificate at a time.
 
 Question: `{"trust", "cert", "issuer", "nonce"}` (the last may be left out).  Answer:
 `{"response"}`, DER that passed `verify_response` as good or revoked, or `{"error", "kind"}`.

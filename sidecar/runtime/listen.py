@@ -1,4 +1,4 @@
-"""Sockets to listen on.  A unix socket has its mode and group before anyone can connect."""
+"""Open listening sockets.  A unix socket gets its mode and group before anyone can connect."""
 
 from __future__ import annotations
 

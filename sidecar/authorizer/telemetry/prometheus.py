@@ -1,4 +1,4 @@
-"""The counts as Prometheus reads them; loaded when somebody listens."""
+"""Export the counters to Prometheus; imported only if there is an admin listener."""
 
 from __future__ import annotations
 

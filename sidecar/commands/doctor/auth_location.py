@@ -1,4 +1,4 @@
-"""How nginx asks the sidecar: the location that serves `auth_request`'s URI."""
+"""Check the location that serves the URI of `auth_request`, by which nginx asks the sidecar."""
 
 from __future__ import annotations
 

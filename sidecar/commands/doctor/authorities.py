@@ -1,4 +1,4 @@
-"""How a server verifies client certificates, and what its TLS lets be repeated."""
+"""Check how a server verifies client certificates, and whether TLS early data can be replayed."""
 
 from __future__ import annotations
 

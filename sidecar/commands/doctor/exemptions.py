@@ -1,4 +1,4 @@
-"""Findings that are meant, as comments of the configuration say: which ones, and why.
+"""Read exemptions: comments in the configuration that accept a finding and give the reason.
 
     # mtls-sidecar: allow not-asked the status page shows nothing that isn't public
     location /status { … }

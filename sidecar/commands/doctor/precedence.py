@@ -1,4 +1,4 @@
-"""Regular expressions take requests away from prefix locations that ask about another name."""
+"""Find regular expressions that take requests from prefix locations with another question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nginx's rewrite module does to a request before `auth_request` runs, and to the question.
+"""Model what nginx's rewrite module does to a request, and to the `auth_request` subrequest.
 
 Rewrites right in a server run for the subrequest of `auth_request` too: they may lead the question
 elsewhere, and its `set`s are done again while the request's own values wait.

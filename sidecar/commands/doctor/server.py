@@ -1,4 +1,4 @@
-"""One `server { }`: what it asks by `auth_request`, whom, and which of its locations are kept."""
+"""Model one `server { }`: its `auth_request` URIs, who answers them, and what it protects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the client's server name (SNI) reaches the question: through a strict `map`, or raw.
+"""Check how the client's server name (SNI) reaches the sidecar: by a strict `map`, or raw.
 
 `$ssl_server_name` is what the client wrote into its ClientHello, line ends included.  A `map` keeps
 them out if all that it lets through was matched whole: from `\\A` to `\\z`, by characters that are

@@ -1,4 +1,4 @@
-"""Which nginx the configuration is for."""
+"""Find out which version of nginx the configuration is for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""YAML bytes → a tree of plain text with line and column, and nothing cleverer.
+"""Parse YAML into a tree of plain text with line and column.
 
-Scalars are taken as written: no booleans, octals or sexagesimals of YAML 1.1.  Duplicate keys,
+Scalars stay as written: no booleans, octals or sexagesimals of YAML 1.1.  Duplicate keys,
 anchors, aliases, tags, a second document and deep nesting are mistakes, each with its place.
 The parser is libyaml's; the tree is built from its events, so an alias is never followed.
 """

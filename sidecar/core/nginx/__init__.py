@@ -1,1 +1,1 @@
-"""What nginx does with a host and a URI, done the same way here."""
+"""Treat a host and a URI exactly as nginx does."""

@@ -1,6 +1,6 @@
-"""Which atomic groups and possessive quantifiers change nothing, so that they can be left out.
+"""Find atomic groups and possessive quantifiers that can be left out without a change of meaning.
 
-PCRE never goes back into an atomic group, and RE2 has none.  A group is the same without `?>`
+PCRE never backtracks into an atomic group, and RE2 has none.  A group is the same without `?>`
 
 - where its body can match in one length only from any one place (`deterministic`), or
 - where such a body is followed by one last greedy repeat of single bytes, and whatever comes after

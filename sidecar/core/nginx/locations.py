@@ -1,4 +1,4 @@
-"""Host + `$request_uri` → the policy's location, as nginx chooses server and location.
+"""Choose the policy's location by host and `$request_uri`, as nginx chooses server and location.
 
 The server comes first, by name: exact, the longest `*.x`, the longest `x.*`, the first `~re` in
 policy order, else the default server (`ngx_http_find_virtual_server`).  Then the location, within

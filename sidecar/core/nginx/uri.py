@@ -1,4 +1,4 @@
-"""The request target as nginx reads it: `$request_uri` → `$uri`.
+"""Normalize a request target as nginx does: `$request_uri` → `$uri`.
 
 nginx 1.22 and 1.31 agree on every rule below (`ngx_http_parse_request_line`,
 `ngx_http_parse_uri`, `ngx_http_parse_complex_uri`); tests/nginx/test_uri_and_host.py asks both.

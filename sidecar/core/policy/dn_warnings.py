@@ -1,4 +1,4 @@
-"""Spellings of distinguished names that can't occur where a pattern is compared."""
+"""Warn about patterns that no distinguished name can match as it is compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URIs in one spelling (RFC 3986, 6.2.2 and 6.2.3), for what refuses."""
+"""Normalize URIs for refusing rules (RFC 3986, 6.2.2 and 6.2.3)."""
 
 from __future__ import annotations
 

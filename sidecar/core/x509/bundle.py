@@ -37,7 +37,7 @@ _CLIENTS = (bytes.fromhex("2b06010505070302"), bytes.fromhex("551d2500"))
 
 
 class Distrusted(ValueError):
-    """A TRUSTED CERTIFICATE that isn't trusted for TLS clients: nor is a plain one beside it."""
+    """A TRUSTED CERTIFICATE that isn't trusted for TLS clients; nor is a plain copy beside it."""
 
     def __init__(self, der: bytes) -> None:
         super().__init__("it is a TRUSTED CERTIFICATE that isn't trusted for TLS clients")

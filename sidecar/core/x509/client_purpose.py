@@ -1,6 +1,6 @@
-"""What OpenSSL asks of one certificate for the purpose `sslclient` at security level 2.
+"""Check one certificate as OpenSSL does for the purpose `sslclient` at security level 2.
 
-That is what nginx asks of a client's chain by Debian's default.  `Profile.of` reads it,
+nginx on Debian checks a client's chain in this way by default.  `Profile.of` reads it,
 `client_fault` judges a leaf, `issuer_fault` an authority.  Not checked here: signatures, validity,
 names across a chain (`path_building`, `name_constraints`), revocation.  Policies aren't processed:
 an authority that constrains or maps them is refused.

@@ -1,6 +1,6 @@
-"""The DER that certificates and CRLs are read by: TLVs, OIDs, times, strings, comparable names.
+"""Parse DER: TLVs, object identifiers, times, strings, and names in a comparable form.
 
-Lengths are definite and minimal, and tags have one octet (X.690, 10.1; X.509 uses no other).
+Lengths must be definite and minimal, and tags must have one octet (X.690, 10.1).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def encode(tag: int, value: bytes) -> bytes:
 
 
 MAX_NESTING = 16
-"""How deep values that nobody asks for may lie within each other."""
+"""Maximum nesting of values that no rule asks about."""
 
 
 def check_values(data: bytes, start: int, stop: int, depth: int = MAX_NESTING) -> None:

@@ -1,8 +1,9 @@
-"""Distinguished names, compared by what they mean and not by how they are written.
+"""Compare distinguished names by their meaning, whatever their notation.
 
-A name is read from DER, or from text as RFC 4514, RFC 2253, nginx or OpenSSL writes it.  The kind
-of ASN.1 string doesn't count, nor the order within a multi-valued RDN, nor the case of attribute
-types, of DC and of the host of a mail address.  The order of RDNs and the case of all else count.
+A name is parsed from DER, or from text as RFC 4514, RFC 2253, nginx or OpenSSL writes it.  The
+comparison ignores the ASN.1 string type, the order within a multi-valued RDN, and the case of
+attribute types, of DC and of the host of a mail address.  The order of RDNs and any other case
+matter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Public keys of certificates: whether one can be used, and whether it is strong enough.
+"""Load the public key of a certificate and check that it is strong enough.
 
-Nothing here checks a signature.
+No signature is verified here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Names (RFC 5280, 4.1.2.4), read as OpenSSL reads them; none carries a control character.
+"""Parse names (RFC 5280, 4.1.2.4) as OpenSSL does, and refuse control characters.
 
-What is alike in all certificates of a company, and an issuer's whole name, is read once.
+RDNs that many certificates share, and names of issuers, are parsed once and cached.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def clean(text: str) -> str:
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 _MOST = 1000
-"""Names kept of a kind; strangers make as many as they like."""
+"""Maximum number of entries in each cache: anybody can send certificates with new names."""
 
 _ISSUERS: dict[bytes, ParsedName] = {}
 """Issuers' names by their DER, as there are few."""

@@ -1,4 +1,4 @@
-"""What the extensions of a CRL's entry say (RFC 5280, 5.3)."""
+"""Parse the extensions of a CRL entry (RFC 5280, 5.3)."""
 
 from __future__ import annotations
 

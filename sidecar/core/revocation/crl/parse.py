@@ -1,4 +1,4 @@
-"""One CRL: bytes → a frozen `Crl` whose signature is verified, or a `CrlError`.
+"""Parse a CRL and verify its signature: a frozen `Crl`, or a `CrlError`.
 
 The signature must be by an authority of the trust that bears the CRL's issuer name and may sign
 CRLs.  Of the way from there to a trust anchor are checked: names, signatures, CA flags,

@@ -1,4 +1,4 @@
-"""Who signed an OCSP response: the issuer itself, or a responder that it certified for this.
+"""Verify who signed an OCSP response: the issuer, or a responder that the issuer delegated.
 
 RFC 6960, section 4.2.2.2.  Signatures are verified by `x509.signature`, as those of certificates
 are, but that MD5 and SHA-1 are refused: who chooses the nonce chooses a part of what is signed.

@@ -1,4 +1,4 @@
-"""OCSP (RFC 6960), pure: the request about one certificate, and what a response proves.
+"""Build an OCSP request about one certificate, and verify the response (RFC 6960).
 
 `verify_response` never raises.  Only a response that passes every check is GOOD or REVOKED;
 whatever is missing, late, wrongly signed or not understood is UNKNOWN, with the reason in
