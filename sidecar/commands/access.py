@@ -1,4 +1,4 @@
-"""Arguments of the commands that tell who has access: `what`."""
+"""Arguments of the commands that tell who has access: `what` and `who`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 
 from sidecar.core.config.dates import parse_date
+from sidecar.core.errors import printable
+from sidecar.core.policy.cases import Principal
+from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import read_file
 
 from .asking import Circumstances, PolicyFile
@@ -26,6 +29,18 @@ def add_commands(add: Add, load: Load) -> None:
     what.add_argument("--cert-fields", metavar="FIELDS", help="or one described: '{cn: alice}'")
     what.add_argument("--verify", default="", help="$ssl_client_verify (default: SUCCESS)")
     _add_circumstances(what)
+
+    who = add("who", lambda options: _who(options, load), "tell who gets in at a location")
+    who.add_argument("location", metavar="LOCATION", help="the location's name")
+    _add_certs(who, "certificates to ask about: files, or directories of them")
+    who.add_argument("--verify", default="SUCCESS", help="$ssl_client_verify (default: SUCCESS)")
+    _add_circumstances(who)
+
+
+def _add_certs(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument(
+        "--certs", nargs="+", action="extend", default=[], metavar="DIR|FILE", help=meaning
+    )
 
 
 def _add_circumstances(parser: argparse.ArgumentParser) -> None:
@@ -74,4 +89,27 @@ def _escaped(path: str) -> bytes:
     found = escaped_pem(read_file(path))
     if not found:
         raise ValueError(f"{path}: the file is empty", "give a certificate, PEM or DER")
+    return found
+
+
+def _who(options: argparse.Namespace, load: Load) -> int:
+    from . import who
+    from .asking import request_of
+
+    given = _circumstances(options)
+    file = load(options)
+    certs = _certs(options)
+    request = request_of(given, Principal())
+    access = who.who(file, options.location, certs.values(), request, given.now)
+    print(who.as_json(access) if options.json else who.as_text(access))
+    return 0
+
+
+def _certs(options: argparse.Namespace) -> dict[str, ClientCert]:
+    """The certificates given; what in a directory can't be read is told and left out."""
+    from .certificate_files import given_certificates
+
+    found, unread = given_certificates(options.certs)
+    for each in unread:
+        print(printable(f"warning: left out: {each}"), file=sys.stderr)
     return found

@@ -1,4 +1,4 @@
-"""`what`: who has access, as the operator asks for it."""
+"""`what` and `who`: who has access, as the operator asks for it."""
 
 from __future__ import annotations
 
@@ -144,9 +144,61 @@ def test_what_tells_what_it_assumed(place: Path) -> None:
     assert "note: wide: asked for" in command(place, "what", "bob.crt", "--json").stderr
 
 
+# -- who
+
+
+def test_who_tells_rules_and_those_who_get_in(place: Path) -> None:
+    """The rules in words with their lines, groups expanded; of the certificates those let in."""
+    found = facts(place, "who", "admin", "--certs", "alice.crt", "bob.crt", "alice.der")
+    assert found["rules"] == ["allows if the CN is alice: ops[0] (line 5)"]
+    [client] = found["clients"]
+    assert list(client) == ["subject", "sha256", "not_after", "decision", "rule"]
+    assert (client["subject"], client["sha256"]) == ("CN=alice", alice.sha256)
+    assert client["not_after"] == f"{alice.cert.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+    assert (client["decision"], client["rule"]) == ("allow", "ops[0]")
+
+
+def test_who_reads_directories(place: Path) -> None:
+    """A directory's certificates are asked about; what is broken among them is told."""
+    (place / "sub").mkdir()
+    (place / "sub" / "key.pem").write_bytes(alice.key_pem)
+    (place / "sub" / "broken.crt").write_bytes(b"\x30\x03abc")
+    done = command(place, "who", "lan", "--certs", ".", "--client-ip", "10.1.1.1")
+    assert done.returncode == 0
+    assert "until" in done.stdout
+    assert "CN=mallory" not in done.stdout
+    assert "the client's address is in 10.0.0.0/8" in done.stdout
+    assert done.stderr.count("warning: left out") == 1
+    assert "broken.crt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("wide", "any certificate that verifies: verified"),
+        ("open", "everybody: public"),
+        ("watched", "mode: monitor"),
+        ("watched", "allows nobody"),
+    ],
+)
+def test_who_says_it_in_words(place: Path, location: str, words: str) -> None:
+    """Words in place of rules, monitor mode and an empty `allow` are said, too."""
+    assert words in "\n".join(facts(place, "who", location)["rules"])
+
+
+def test_who_asks_the_denylist(place: Path) -> None:
+    """A denied certificate is not among those who get in."""
+    (place / "denylist.txt").write_text(f"sha256 {alice.sha256}\n")
+    assert facts(place, "who", "admin", "--certs", "alice.crt")["clients"] == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["who"],
+        ["who", "nowhere"],
+        ["who", "admin", "--certs", "nothing"],
+        ["who", "admin", "--certs", "policy.yaml"],
         ["what"],
         ["what", "nothing.crt"],
         ["what", "alice.crt", "--cert-fields", "{cn: alice}"],

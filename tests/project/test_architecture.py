@@ -50,7 +50,7 @@ LAYERS = (
         "revocation.ocsp.response",
     ),
     ("policy.lockouts", "policy.model", "policy.rule_lines"),
-    ("policy.trust",),
+    ("policy.trust", "policy.rule_words"),
     ("policy.compile",),
     ("evaluate",),
     ("policy_tests",),

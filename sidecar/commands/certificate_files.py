@@ -1,0 +1,52 @@
+"""Read the certificates of files and directories, for questions about clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sidecar.core.errors import brief
+from sidecar.core.x509.bundle import read_certificates
+from sidecar.core.x509.certificate import ClientCert
+from sidecar.runtime.files import MAX_BUNDLE, read_file
+
+SUFFIXES = {".crt", ".pem", ".cer", ".der"}
+"""Files of a directory that are read; a file that is named itself may have any name."""
+
+
+def given_certificates(places: Iterable[str]) -> tuple[dict[str, ClientCert], list[str]]:
+    """Every different certificate, by its SHA-256; and what in directories can't be read.
+
+    Raises OSError and ValueError for a file that was named itself.
+    """
+    found: dict[str, ClientCert] = {}
+    unread: list[str] = []
+    for place in places:
+        path = Path(place)
+        if not path.is_dir():
+            certs = _read(path)
+            if not certs:
+                raise ValueError(f"{path}: no certificate in it", "give PEM or DER")
+            found |= certs
+            continue
+        for each in _files(path):
+            try:
+                found |= _read(each)
+            except OSError as error:
+                unread.append(f"{each}: {error.strerror or error}")
+            except ValueError as error:
+                unread.append(str(error))
+    return found, unread
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
+
+
+def _read(path: Path) -> dict[str, ClientCert]:
+    try:
+        return {cert.sha256: cert for cert in read_certificates(read_file(path, MAX_BUNDLE))}
+    except ValueError as error:
+        raise ValueError(f"{path}: {brief(error)}") from None

@@ -1,0 +1,88 @@
+"""`who`: tell a location's rules in words, and which of the given certificates get in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sidecar.core.decision import Decision
+from sidecar.core.errors import printable
+from sidecar.core.policy.rule_words import rules_in_words
+from sidecar.core.request import AuthzRequest
+from sidecar.core.x509.certificate import ClientCert
+
+from .asking import Answer, PolicyFile, ask
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One certificate, and what the location answers."""
+
+    cert: ClientCert
+    answer: Answer
+
+    @property
+    def decision(self) -> Decision:
+        """The decision."""
+        return self.answer.decision
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules of a location in words, and those who get in."""
+
+    rules: list[str]
+    clients: list[Client]
+    asked: int
+
+
+def who(
+    file: PolicyFile, name: str, certs: Iterable[ClientCert], request: AuthzRequest, now: float
+) -> Access:
+    """Ask the location about each certificate.  Raises ValueError for an unknown location."""
+    rules = rules_in_words(file.spec, file.location(name))
+    presented = request._replace(cert=b"given")
+    clients = [
+        Client(cert, ask(file, name, presented._replace(subject=cert), now)) for cert in certs
+    ]
+    let_in = [each for each in clients if each.decision.allowed]
+    let_in.sort(key=lambda each: (each.cert.not_after, each.cert.sha256))
+    return Access(rules, let_in, len(clients))
+
+
+def as_json(access: Access) -> str:
+    """The answer for programs."""
+    clients = [
+        {
+            "subject": each.cert.dn,
+            "sha256": each.cert.sha256,
+            "not_after": _utc(each.cert.not_after),
+            "decision": each.decision.verdict,
+            "rule": each.decision.rule,
+        }
+        for each in access.clients
+    ]
+    return json.dumps({"rules": access.rules, "clients": clients}, indent=2)
+
+
+def as_text(access: Access) -> str:
+    """The answer for people."""
+    lines = [*access.rules, ""]
+    for each in access.clients:
+        line = f"until {_utc(each.cert.not_after)} {each.cert.dn or '(empty subject)'}"
+        if each.decision.rule:
+            line += f" by {each.decision.rule}"
+        if not each.decision.granted:
+            line += f"; monitor mode: enforcing would deny ({each.decision.reason})"
+        lines.append("; ".join([line, *each.answer.notes]))
+    if access.asked:
+        lines.append(f"{len(access.clients)} of {access.asked} certificates get in")
+    else:
+        lines.append("no certificates given: --certs DIR tells which of them get in")
+    return "\n".join(map(printable, lines))
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
