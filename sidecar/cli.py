@@ -1,4 +1,4 @@
-"""The command line: arguments, wiring, exit codes (0 done or allow, 1 deny, 2 wrong)."""
+"""The command line: arguments, wiring, exit codes (0 done or allow, 1 deny, 2 error)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     except PolicyError as error:
         for diagnostic in error.diagnostics:
             print(diagnostic, file=sys.stderr)
-    except BrokenPipeError:  # whoever reads our output has enough of it
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
         print(f"mtls-sidecar: {_said(error)}", file=sys.stderr)
@@ -271,14 +271,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mtls-sidecar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = _command(commands, "serve", _serve, "answer nginx")
+    serve = _command(commands, "serve", _serve, "run the daemon that nginx asks")
     serve.add_argument("--listen", type=_address, help="unix:PATH or HOST:PORT")
     serve.add_argument("--admin", type=_address, help="unix:PATH or HOST:PORT")
-    serve.add_argument("--state-dir", help="what is kept across restarts")
+    serve.add_argument("--state-dir", help="directory for state that survives restarts")
     serve.add_argument("--decision-log", choices=("all", "denied", "off"))
     serve.add_argument("--log-format", choices=("text", "json"))
 
-    check = _command(commands, "check", _check, "read a policy and say what is wrong with it")
+    check = _command(commands, "check", _check, "check a policy and report its mistakes")
     check.add_argument("file", nargs="?", metavar="POLICY", help="instead of the configured one")
 
     explain = _command(commands, "explain", _explain, "decide one request, step by step")
@@ -334,11 +334,13 @@ def make_parser() -> argparse.ArgumentParser:
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
     revoke.add_argument("--state-dir", help="the daemon's, which is asked whether it is in force")
 
-    fetch = _command(commands, "fetch", _fetch, "bring CRLs and OCSP answers")
-    fetch.add_argument("--once", action="store_true", help="bring every CRL once, then exit")
-    fetch.add_argument("--state-dir", help="where they are kept")
+    fetch = _command(commands, "fetch", _fetch, "download CRLs and OCSP answers")
+    fetch.add_argument("--once", action="store_true", help="download every CRL once, then exit")
+    fetch.add_argument("--state-dir", help="directory that they are stored in")
 
-    doctor = _command(commands, "doctor", _doctor, "look for holes in nginx's configuration")
+    doctor = _command(
+        commands, "doctor", _doctor, "find dangerous mistakes in nginx's configuration"
+    )
     doctor.add_argument(
         "nginx",
         nargs="?",
