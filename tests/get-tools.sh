@@ -114,5 +114,6 @@ exec 9>"$tools/lock" # two runs at once wait for each other
 if command -v flock >/dev/null; then flock 9; fi
 unpack_packages
 unpack_whole lintian
+unpack_whole rpm
 make_release_tools
 if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi

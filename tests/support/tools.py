@@ -214,6 +214,17 @@ def lintian() -> Tool:
 
 
 @cache
+def rpm() -> Tool:
+    """Unpacked into a directory of its own with all that it wants, or the installed one."""
+    top = ROOT / ".tools/rpm"
+    if not (top / "usr/bin/rpm").exists():
+        return _find("rpm")
+    libraries = ":".join(map(str, top.glob("usr/lib/*-linux-gnu")))
+    extra = (("RPM_CONFIGDIR", str(top / "usr/lib/rpm")), ("LD_LIBRARY_PATH", libraries))
+    return Found("rpm", top / "usr/bin/rpm", extra)
+
+
+@cache
 def release_tool(name: str) -> Tool:
     """A program of deploy/release-tools.lock; `python` is the one that has their modules."""
     path = ROOT / ".tools/release/bin" / name

@@ -1,0 +1,2 @@
+set -eu
+if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
