@@ -34,11 +34,13 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 def test_the_image_runs_as_nobody_special() -> None:
-    """The last user is not root, by number; a health check asks /readyz."""
+    """The last user is not root, by number; a health check asks /readyz; it is run once as it is
+    built, so that a base that lacks a library is found."""
     text = (PLACE / "Containerfile").read_text()
     assert re.findall(r"(?m)^USER (.+)$", text)[-1] == "101:101"
     assert "/readyz" in text[text.index("HEALTHCHECK") :]
     assert "--require-hashes" in text
+    assert '"sidecar", "check"' in text[text.index("USER 101:101") :]
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
