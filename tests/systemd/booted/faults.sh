@@ -1,6 +1,8 @@
 #!/bin/sh
 # Runs as root in a container that has booted systemd: every fault under a steady load through nginx.
 # FULL=1 is the long form.  Results go to /out/saw, `fault=NAME …` each; the tree is /src.
+set -eu
+set +eu # each line's outcome is what is looked at
 exec 2>>/out/stderr
 set -x
 cd /
