@@ -67,6 +67,11 @@ class RenderedDecision:
     granted: bool = field(init=False)
     shadow: tuple[str, str, str] | None = field(init=False)
 
+    @property
+    def policy(self) -> str:
+        """The hash of the policy that the answer names; empty where it names none."""
+        return self.head.partition(b"\r\nX-Auth-Policy: ")[2].partition(b"\r")[0].decode("latin-1")
+
     def __post_init__(self) -> None:
         decision = self.decision
         self.label = (decision.location, decision.verdict, decision.reason)

@@ -1,4 +1,4 @@
-"""Arguments of the commands that tell who has access: `what` and `who`."""
+"""Arguments of the commands that tell who has access: `what`, `who`, `why`, `replay`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argumen
 """Adds a command: its name, what runs it, and what it does."""
 
 
-def add_commands(add: Add, load: Load) -> None:
-    """Add them to the parser."""
+def add_commands(add: Add, load: Load, log_file: Callable[[argparse.Namespace], str]) -> None:
+    """Add them to the parser; `log_file` tells the configured decision log."""
     what = add("what", lambda options: _what(options, load), "tell where a certificate gets in")
     what.add_argument("cert", nargs="?", metavar="CERT", help="the certificate, PEM or DER")
     what.add_argument("--cert-fields", metavar="FIELDS", help="or one described: '{cn: alice}'")
@@ -35,6 +35,26 @@ def add_commands(add: Add, load: Load) -> None:
     _add_certs(who, "certificates to ask about: files, or directories of them")
     who.add_argument("--verify", default="SUCCESS", help="$ssl_client_verify (default: SUCCESS)")
     _add_circumstances(who)
+
+    why = add("why", lambda options: _why(options, load, log_file), "explain a logged decision")
+    why.add_argument("id", metavar="REQUEST_ID", help="nginx's $request_id")
+    why.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="decision logs, plain or compressed (default: the configured one and its rotated "
+        "ones, or the journal)",
+    )
+    _add_certs(why, "certificates of clients: files, or directories of them")
+    why.add_argument("--json", action="store_true", help="for programs")
+
+    replay = add(
+        "replay", lambda options: _replay(options, load), "ask a policy what a log says was asked"
+    )
+    replay.add_argument("logs", nargs="+", metavar="LOG", help="decision logs, - for stdin")
+    _add_certs(replay, "certificates of clients: files, or directories of them")
+    replay.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_certs(parser: argparse.ArgumentParser, meaning: str) -> None:
@@ -113,3 +133,41 @@ def _certs(options: argparse.Namespace) -> dict[str, ClientCert]:
     for each in unread:
         print(printable(f"warning: left out: {each}"), file=sys.stderr)
     return found
+
+
+def _why(
+    options: argparse.Namespace, load: Load, log_file: Callable[[argparse.Namespace], str]
+) -> int:
+    from . import why
+    from .log_files import lines, with_rotated
+
+    request_id = why.check_id(options.id)
+    configured = log_file(options)
+    names = options.log or ([] if configured == "stderr" else with_rotated(configured))
+    if not names and configured != "stderr":
+        raise ValueError(f"{configured}: there is no such log", "name it: --log FILE")
+    logs = [(name, lines(name)) for name in names]
+    found = why.find(request_id, logs or [("", why.journal(request_id))])
+    if not found:
+        where = ", ".join(names) or "the journal"
+        message = f"no decision about {request_id} in {where}; nginx may have refused it itself"
+        print(f"mtls-sidecar: {printable(message)}", file=sys.stderr)
+        return 1
+    file, certs = load(options), _certs(options)
+    told = [why.tell(each, file, certs) for each in found]
+    print(why.as_json(told, file.policy.hash) if options.json else why.as_text(told, file))
+    return 0
+
+
+def _replay(options: argparse.Namespace, load: Load) -> int:
+    from . import replay
+    from .log_files import lines
+
+    file = load(options)
+    found = replay.Replay(file.policy, _certs(options), time.time())
+    for name in options.logs:
+        if sys.stderr.isatty():
+            print(f"{printable(name)} …", file=sys.stderr)
+        found.take(lines(name))
+    print(replay.as_json(found) if options.json else replay.as_text(found))
+    return 1 if found.loses() else 0

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import ROOT
 from pki import CA
+from run_command import command
 
 staff, other = CA("Staff"), CA("Other")
 alice = staff.issue("alice", dns=["app.example.com"])
@@ -48,18 +45,6 @@ def place(tmp_path: Path) -> Path:
         (tmp_path / f"{leaf.name}.crt").write_bytes(leaf.pem)
     (tmp_path / "alice.der").write_bytes(alice.der)
     return tmp_path
-
-
-def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments, "--policy", "policy.yaml"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 def facts(place: Path, *arguments: str, code: int = 0) -> Any:

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii as quote
 
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
-from sidecar.core.decision import Decision
 from sidecar.core.request import AuthzRequest
 from sidecar.runtime.log_lines import ONE_WRITER
 
@@ -47,6 +46,8 @@ ROOM_FOR = {
     "host": 512,
     "client_ip": 64,
     "verify": 256,
+    "sni": 256,
+    "origin": 256,
 }
 """Most bytes of each other value that a client or a certificate may choose, escaped."""
 
@@ -203,8 +204,9 @@ class DecisionLog:
 
     # -- one line
 
-    def _note(self, decision: Decision) -> str:
+    def _note(self, answered: RenderedDecision) -> str:
         """What is the same for every request that is decided so."""
+        decision = answered.decision
         subject = decision.subject
         fields = [
             ("decision", decision.verdict),
@@ -215,6 +217,7 @@ class DecisionLog:
             ("serial", subject.serial_hex if subject else ""),
             ("sha256", subject.sha256 if subject else ""),
             ("detail", "" if decision.granted else decision.detail),
+            ("policy", answered.policy),
         ]
         return self._join(fields)
 
@@ -224,13 +227,16 @@ class DecisionLog:
     def _same(self, answered: RenderedDecision, request: AuthzRequest) -> bytes:
         """What stands between the time and the id."""
         if not answered.note:
-            answered.note = self._note(answered.decision)
+            answered.note = self._note(answered)
         asked = self._join(
             [
                 ("method", request.method),
                 ("host", request.host),
                 ("client_ip", request.client_ip),
                 ("verify", request.verify),
+                ("sni", request.server_name),
+                ("origin", request.other_origin),
+                ("by", "uri" if request.location is None else "name"),
             ]
         )
         if self._json:
