@@ -52,7 +52,8 @@ _FIRST = ("systemd", "process", "browser", "attack", "nginx", "project", "confor
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long tests, so that none is left for the end."""
     here = Path(__file__).parent
-    items.sort(key=lambda item: _FIRST.index(item.path.relative_to(here).parts[0]))
+    order = {name: number for number, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(order)))
 
 
 class SharedFixtures(LoadScopeScheduling):

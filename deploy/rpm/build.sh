@@ -17,14 +17,14 @@ export SOURCE_DATE_EPOCH="$epoch" PYTHONDONTWRITEBYTECODE=1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-sh "$here/deploy/deb/stage.sh" "$work/root" "$epoch"
+sh "$here/deploy/deb/stage.sh" "$work/files" "$epoch"
 cp "$here"/deploy/rpm/*.sh "$work/"
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$here/sidecar/__init__.py")
 PYTHON=$(/usr/bin/python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 ARCH=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 export VERSION PYTHON ARCH
 # nginx's group has another name there.
-sed -i 's/^SocketGroup=www-data/SocketGroup=nginx/' "$work"/root/lib/systemd/system/*.socket
-sed -i 's/^socket_group: .*/socket_group: nginx/' "$work/root/etc/mtls-sidecar/sidecar.yaml"
+sed -i 's/^SocketGroup=www-data/SocketGroup=nginx/' "$work"/files/lib/systemd/system/*.socket
+sed -i 's/^socket_group: .*/socket_group: nginx/' "$work/files/etc/mtls-sidecar/sidecar.yaml"
 cd "$work"
 "$nfpm" package --config "$here/deploy/rpm/nfpm.yaml" --packager rpm --target "$out/"

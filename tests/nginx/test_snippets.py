@@ -203,7 +203,7 @@ def test_a_request_without_host_is_decided(nginx_binary: NginxBinary, tmp_path: 
 def test_the_readmes_example_works_as_written(nginx_binary: NginxBinary, tmp_path: Path) -> None:
     """README.md's four lines of policy with its lines for nginx: alice in, carol and nobody out."""
     readme = (EXAMPLES.parent / "README.md").read_text()
-    simplest = readme.partition("A policy that says more")[0]
+    simplest = readme.partition("A larger policy")[0]
     found = dict(re.findall(r"```(yaml|nginx)\n(.*?)```", simplest, re.DOTALL))
     conf = f"http {{\n{found['nginx']}}}\n".replace("127.0.0.1:8000", "127.0.0.1:8080")
     with ExitStack() as open_:
