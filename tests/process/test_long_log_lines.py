@@ -152,7 +152,7 @@ def test_the_journal_has_the_daemons_priorities(tmp_path: Path) -> None:
         with daemon.client() as client:
             client.ask("site", None, {"X-Original-URI": "/<0>"})
     lines = daemon.log.read_text().splitlines()
-    assert any(line.startswith("<6>INFO serving ") for line in lines)
+    assert any(line.startswith("<6>INFO mtls-sidecar ") and " serving " in line for line in lines)
     errors = [line for line in lines if line.startswith("<3>")]
     assert errors[0].startswith("<3>ERROR ")
     assert errors[1].startswith("<3>    ")
