@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +103,6 @@ def test_what_the_services_user_can_not_read_is_told(tmp_path: Path) -> None:
     """A file that root reads and the service doesn't is told with its place in the policy."""
     found = pwd.getpwnam("nobody")
     nobody = User("nobody", found.pw_uid, found.pw_gid, (found.pw_gid,))
-    open_place = tmp_path.parent
     text = "version: 1\ntrust: {t: {ca: ca.crt, denylist: deny.txt}}\nlocations: []\n"
     policy = tmp_path / "policy.yaml"
     policy.write_text(text)
@@ -110,8 +110,9 @@ def test_what_the_services_user_can_not_read_is_told(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(staff.pem)
         (tmp_path / name).chmod(mode)
     spec = read_policy(text.encode(), "policy.yaml")
-    for directory in (tmp_path, open_place, open_place.parent):
-        directory.chmod(0o711)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == 0 and not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(0o711)
     [told] = unreadable(spec, policy, nobody)
     assert (told.line, told.column) == (2, 17)
     assert "the service's user nobody can't read" in told.message
