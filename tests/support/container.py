@@ -6,10 +6,13 @@ script leaves in /out comes back.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tools import Found
@@ -26,6 +29,18 @@ Type=oneshot
 ExecStart=/bin/sh /probe.sh
 ExecStopPost=/bin/systemctl poweroff --no-block
 """
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Let no other test boot a container meanwhile.
+
+    Two systemds that are booted here share the machine's tree of control groups, where each takes
+    the services of the other for its own.
+    """
+    with (Path(tempfile.gettempdir()) / "mtls-sidecar-boot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def boot(
@@ -69,15 +84,16 @@ def boot(
         mount -t overlay overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work root
         {boots}
     """
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", steps],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=nspawn.env,
-    )
+    with one_at_a_time():
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", steps],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=nspawn.env,
+        )
     return done.stdout + done.stderr
 
 

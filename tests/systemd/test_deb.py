@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from container import one_at_a_time
 from daemon import ROOT
 from tools import dpkg_deb, lintian, need, systemd_nspawn
 
@@ -81,14 +82,15 @@ def saw(debs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         mount -t overlay overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work root
         {shlex.join(boot)}
     """
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=nspawn.env,
-    )
+    with one_at_a_time():
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env=nspawn.env,
+        )
     return read(place / "out", done.stdout + done.stderr)
 
 

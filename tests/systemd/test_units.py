@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from container import one_at_a_time
 from daemon import ROOT
 from tools import need, systemd_nspawn
 
@@ -61,15 +62,16 @@ def saw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         {shlex.join(boot)}
         {shlex.join(boot)}
     """
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env=nspawn.env,
-    )
+    with one_at_a_time():
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            env=nspawn.env,
+        )
     return read(place / "out", done.stdout + done.stderr)
 
 

@@ -185,6 +185,10 @@ EOF
     rm /run/systemd/system/nginx.service
     systemctl daemon-reload
     cat /good.yaml >/etc/mtls-sidecar/policy.yaml
+    for _ in $(seq 100); do
+        [ "$(ask www-data)" = 204 ] && break
+        sleep 0.1
+    done
     saw healed "$(ask www-data)"
 }
 
