@@ -94,6 +94,7 @@ class Store:
         self._backwards: set[Key] = set()
         self._turns_at = float("inf")
         self._failed = False
+        self._unfinished = False
         self._lock = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
         self._unkept: tuple[dict[Key, InForce], list[Key]] | None = None
@@ -104,8 +105,10 @@ class Store:
         Only while nothing is in force is every reading waited for.  Raises `PolicyError` where
         nothing can be put into force then.
         """
-        self._readings.begin(patient=self.current is None)
+        starts = self.current is None
+        self._readings.begin(patient=starts)
         problems: list[Diagnostic] = []
+        self._unfinished = False
         for draft, digest in self._drafts(problems):
             resolved = self._files.resolve(draft)
             trusts = {n: r.trust for n, r in resolved.items() if r.trust is not None}
@@ -115,12 +118,19 @@ class Store:
                 problems += refused or told
                 if not refused:
                     break
-            if not any(each.pending for each in resolved.values()):
+            if any(each.pending for each in resolved.values()):
+                self._unfinished = True
+            else:
                 problems += told
         self._readings.end()
+        if starts:
+            self._readings.take_fresh()  # a start is told by itself; later reloads by what is new
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
-        return Reload(self.current, tuple(sorted(set(problems))), self._clock(), self._new_backs())
+        found = tuple(sorted(set(problems)))
+        if starts:
+            self._told = self.current, found
+        return Reload(self.current, found, self._clock(), self._new_backs())
 
     def _put(
         self, draft: Draft, digest: str, resolved: dict[str, Resolved]
@@ -226,7 +236,10 @@ class Store:
                 why = f"it can't be used: {type(error).__name__}, see the log"
                 result = Reload(self.current, (self._mistake(why),), self._clock())
             now = result.policy, result.diagnostics
-            news = not self._readings.pending and self._readings.take_fresh() > 0
+            # A policy whose files are still read is no news yet: they may be read by now, and the
+            # next reload puts it into force.
+            settled = not self._unfinished and not self._readings.pending
+            news = settled and self._readings.take_fresh() > 0
             if asked or news or now != self._told:
                 self._told = now
                 self._changed(result)
