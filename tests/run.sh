@@ -34,6 +34,22 @@ shell_syntax() {
     bash -n .ci/run
 }
 
+tests() {
+    python -m coverage run -m pytest -n "$((2 * $(nproc)))" --dist loadgroup || unstable
+}
+
+# Run again, alone, the few tests that failed beside others.  What passes now waited too short for
+# a busy machine: it is named, and a defect to mend, but says nothing against the change.
+unstable() {
+    few=$(python -c '
+import json
+failed = json.load(open(".pytest_cache/v/cache/lastfailed"))
+print(*failed, sep="\n") if len(failed) <= 5 else exit(1)') || return 1
+    printf '== again, alone:\n%s\n' "$few"
+    python -m coverage run -m pytest --last-failed --last-failed-no-failures=none || return 1
+    printf '== UNSTABLE, passed alone:\n%s\n' "$few"
+}
+
 sh deploy/venv.sh
 sh tests/get-tools.sh $install
 PATH=$root/.venv/bin:$PATH
@@ -46,10 +62,10 @@ check shell_syntax
 if [ $# -gt 0 ]; then
     check python -m pytest "$@"
 else
-    rm -rf .coverage
+    rm -rf .coverage .pytest_cache
     mkdir .coverage
     # Tests mostly wait for processes: twice as many workers as processors.
-    check python -m coverage run -m pytest -n "$((2 * $(nproc)))" --dist loadgroup
+    check tests
     coverage combine -q
     check coverage report
 fi
