@@ -14,14 +14,13 @@ import json
 import logging
 import os
 import re
-import tempfile
 import time
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.runtime.files import MAX_CRL, read_file, set_aside, write_file
+from sidecar.runtime.files import MAX_CRL, read_file, replacing, set_aside, write_file
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -30,6 +29,8 @@ GRACE = 600.0
 """Seconds for which a copy that the manifest doesn't name is kept: another instance's may."""
 
 _CHUNK = 1024 * 1024
+_COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
+"""The names of copies, and of those that are being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,46 +106,46 @@ class LastGood:
 
     def _copy(self, file: InForce) -> bool:
         """Copy a file if it still is what it was.  Raises OSError for the directory's faults."""
-        handle, aside = tempfile.mkstemp(dir=self._directory, prefix=".new.")
         try:
-            with open(handle, "wb") as target:
-                if not _copy_octets(file, target):
-                    return False
-                target.flush()
-                os.fsync(target.fileno())
-            Path(aside).replace(self._directory / file.digest)
-            return True
-        finally:
-            Path(aside).unlink(missing_ok=True)
+            with replacing(self._directory / file.digest) as target:
+                _copy_octets(file, target)
+        except _ChangedError:
+            return False
+        return True
 
     def _clean(self) -> None:
         """Remove copies that nothing names any more."""
         wanted = {*self._load().values(), *self._names.values()}
         for path in self._directory.iterdir():
-            old = re.fullmatch(r"[0-9a-f]{64}|\.new\..*", path.name) and path.name not in wanted
+            old = _COPY.fullmatch(path.name) and path.name not in wanted
             with contextlib.suppress(OSError):
                 if old and time.time() - path.stat().st_mtime > GRACE:
                     path.unlink()
 
 
-def _copy_octets(file: InForce, target: BinaryIO) -> bool:
-    """Whether the file could be read and is what it was."""
-    digest, total = hashlib.sha256(), 0
+class _ChangedError(Exception):
+    """The file can't be read any more, or is not what was in force."""
+
+
+def _copy_octets(file: InForce, target: BinaryIO) -> None:
+    """Copy a file's octets.  Raises `_ChangedError`, and OSError where they can't be written."""
     if file.octets is not None:
         target.write(file.octets)
-        return True
+        return
     try:
         source = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
-        return False
+        raise _ChangedError from None
+    digest, total = hashlib.sha256(), 0
     with open(source, "rb", buffering=0) as found:
         while data := found.read(_CHUNK):
             total += len(data)
             if total > MAX_CRL:
-                return False
+                raise _ChangedError
             digest.update(data)
             target.write(data)
-    return digest.hexdigest() == file.digest
+    if digest.hexdigest() != file.digest:
+        raise _ChangedError
 
 
 def _name(key: tuple[Hashable, ...]) -> str:
