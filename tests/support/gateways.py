@@ -10,10 +10,10 @@ import io
 import json
 import socketserver
 import struct
-import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
+
+from background import BackgroundServer
 
 Params = list[tuple[str, str]]
 
@@ -25,26 +25,13 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
 
-class Gateway:
+class Gateway(BackgroundServer):
     """A server on `port` that speaks one of the protocols: "fastcgi", "uwsgi" or "scgi"."""
 
     def __init__(self, protocol: str) -> None:
         handler = {"fastcgi": _FastCgi, "uwsgi": _Uwsgi, "scgi": _Scgi}[protocol]
         self._server = _Server(("127.0.0.1", 0), handler)
         self.port = self._server.server_address[1]
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _FastCgi(socketserver.StreamRequestHandler):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socketserver
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from background import BackgroundServer
 
 _ANSWER = b"HTTP/1.1 204 No Content\r\nX-Client-CN: alice\r\n\r\n"
 
 
-class Recorder:
+class Recorder(BackgroundServer):
     """Listens on a unix socket in `directory`; `taken` are the requests since it was last asked.
 
     A request is all that came in one go, so what stands behind a blank line is part of it.
@@ -20,27 +19,14 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._requests: list[bytes] = []
-        self._server = _Server(str(path), _Handler)
-        self._server.requests = self._requests
+        self._server = server = _Server(str(path), _Handler)
+        server.requests = self._requests
         path.chmod(0o666)
 
     def taken(self) -> list[bytes]:
         found = self._requests[:]
         self._requests.clear()
         return found
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
