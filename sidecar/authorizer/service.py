@@ -32,6 +32,7 @@ from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
+from .client_store import ClientStore
 from .connection import Connection, Service
 from .control import serve_control
 from .daemon_status import DaemonStatus
@@ -102,7 +103,8 @@ class Daemon:
         )
         self.conditions = Conditions()
         self.health: Health | None = None
-        self.recorder = DecisionRecorder(self.counts, self.decisions)
+        self.clients = ClientStore(Path(settings.state_dir), settings.limits.seen_clients)
+        self.recorder = DecisionRecorder(self.counts, self.decisions, self.clients.note)
         self.store = Store(
             Path(settings.policy),
             Path(settings.state_dir),
@@ -196,6 +198,7 @@ class Daemon:
                 control,
                 self.answers.keep_fresh(),
                 self.ocsp_file.keep(),
+                self.clients.keep(self.recorder.settle),
             )
         ]
         tasks.append(self._admin or self._start_admin(handed))
@@ -412,7 +415,8 @@ class Daemon:
         for path in sockets.made:
             remove_socket(path)
         self.ocsp_file.save()
-        self.recorder.log()
+        self.recorder.settle()
+        self.clients.save()
         self.decisions.close()
         log.info("stopped")
 

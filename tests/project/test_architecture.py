@@ -35,7 +35,7 @@ LAYERS = (
         "revocation.crl.scope", "revocation.crl.fields",
         "revocation.ocsp.responder", "x509.bundle",
         "x509.equivalent_fingerprints", "x509.equivalent_keys",
-        "x509.extension_values", "x509.described",
+        "x509.extension_values", "x509.described", "seen_clients",
     ),
     ("x509.name_constraints", "origin", "revocation.crl.signers"),
     ("x509.client_purpose",),

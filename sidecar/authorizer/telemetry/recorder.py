@@ -7,7 +7,11 @@ over before they are read.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
+from sidecar.core.decision import Decision
 from sidecar.core.request import AuthzRequest
 
 from .counters import Counts
@@ -23,12 +27,26 @@ UNCOUNTED = 2048
 """About how many different requests wait to be counted, at most; none after `settle`."""
 
 
-class DecisionRecorder:
-    """Record decisions; for one thread."""
+def _no_note(decision: Decision, now: float) -> None:
+    pass
 
-    def __init__(self, counts: Counts, decisions: DecisionLog) -> None:
+
+class DecisionRecorder:
+    """Record decisions; for one thread.
+
+    `note` is told of each decision about a certificate, and when: of one asked for again by
+    `settle` at the latest.
+    """
+
+    def __init__(
+        self,
+        counts: Counts,
+        decisions: DecisionLog,
+        note: Callable[[Decision, float], None] = _no_note,
+    ) -> None:
         self._counts = counts
         self._decisions = decisions
+        self._note = note
         self._waiting: list[CacheHit] = []
         self._uncounted: list[CachedAnswer] = []
         counts.settle = self.settle
@@ -40,6 +58,8 @@ class DecisionRecorder:
         self.log()
         self._counts.record(answered, seconds)
         self._decisions.write(answered, request, seconds)
+        if answered.decision.subject is not None:
+            self._note(answered.decision, time.time())
 
     def record_cached(
         self, cached: CachedAnswer, uri: bytes | None, request_id: bytes, start: float, end: float
@@ -69,5 +89,9 @@ class DecisionRecorder:
         self._count(len(self._uncounted))
 
     def _count(self, most: int) -> None:
-        self._counts.count_cached(self._uncounted[:most])
+        counted = self._uncounted[:most]
         del self._uncounted[:most]
+        self._counts.count_cached(counted)
+        now = time.time()
+        for cached in counted:
+            self._note(cached.answered.decision, now)

@@ -123,6 +123,12 @@ class Limits:
         "beyond them they are summarized (0: never)",
         default=50,
     )
+    seen_clients: int = key(
+        Count(0, 100_000),
+        "certificates kept in the state directory of clients that were seen (4 KiB each at most; "
+        "0: none)",
+        default=10_000,
+    )
 
 
 _FILE = Text("a path")
