@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from examined import CONF, POLICY, SERVER, found
+from gateways import Gateway
+from nginx import free_port
 from stack import Stack
 from tools import NginxBinary, nginx_binaries
 
@@ -48,6 +51,10 @@ NO_FILE = "if (!-e $request_filename) { rewrite ^/authz /public/ last; }"
 NO_ARGUMENT = 'if ($args = "") { return 200; }'
 PHP = r"location ~ \.php$ { auth_request /authz/site; proxy_pass http://app; } "
 FILES = "location /files { auth_request off; alias /etc/nginx/html/; } "
+SORRY_BY_NAME = "location @sorry { return 200 sorry; } error_page 418 =200 @sorry; "
+PAGES = "location /pages { auth_request off; proxy_pass http://app/pages/; } "
+BY_SET = "set $said $http_x_client_cn; proxy_set_header X-Client-CN $said; "
+BESIDE = 'proxy_set_header X-Client-CN "$client_cn$http_x_client_cn"; '
 OPEN_FILES = "server { listen 443 ssl; server_name other.example.com; root /etc/nginx/; }\n"
 HOST_LINE = "proxy_set_header Host $host;\nproxy_set_header SSL-Client-Verify"
 NAME_LINE = "proxy_set_header SSL-Server-Name $mtls_sidecar_sni;"
@@ -149,6 +156,21 @@ def alice_gets_another_page(stack: Stack) -> bool:
 def stranger_reads_a_key(stack: Stack) -> bool:
     """Somebody who leaves the directory of the public files."""
     return "PRIVATE KEY" in stack.get("/files../pki/server.key").body
+
+
+def stranger_goes_above(stack: Stack) -> bool:
+    """Somebody who leaves the application's public pages by `..`."""
+    answer = stack.get("/pages../in").app
+    return answer is not None and answer["uri"] == "/pages/../in"
+
+
+def stranger_has_it_fetched(stack: Stack) -> bool:
+    """Somebody whose request for a public page makes nginx fetch what is protected."""
+    assert stack.get("/public/").status == 200
+    end = time.monotonic() + 2
+    while time.monotonic() < end and "GET /in" not in stack.app.seen:
+        time.sleep(0.05)
+    return "GET /in" in stack.app.seen
 
 
 def stranger_reads_a_file(stack: Stack) -> bool:
@@ -278,6 +300,34 @@ FAULTS = [
         PHP.replace("/authz/site", "off") + ASKED,
         alice_where_only_others_may_be,
     ),
+    Fault(
+        "return-first",
+        SERVER,
+        f"{SERVER} {FALLBACK} error_page 418 = @app; if ($arg_a) {{ return 418; }} ",
+        stranger_with_an_argument,
+    ),
+    Fault(
+        "auth-location-returns",
+        SERVER,
+        SERVER + SORRY_BY_NAME + 'if ($args = "") { return 418; } ',
+        stranger_with_an_argument,
+    ),
+    Fault(
+        "error-page-open",
+        "error_page 599 /authz/;",
+        "error_page 418 =200 /public.html; if ($uri) { return 418; }",
+        stranger,
+    ),
+    Fault("subrequest", PUBLIC, PUBLIC + "mirror /in; ", stranger_has_it_fetched),
+    Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),
+    Fault(
+        "address-from-client",
+        SERVER,
+        SERVER + "set_real_ip_from 0.0.0.0/0;",
+        says_another_address,
+    ),
+    Fault("identity-from-client", PUBLIC, PUBLIC + BY_SET, claims_to_be_alice),
+    Fault("identity-from-client", PUBLIC, PUBLIC + BESIDE, claims_to_be_alice),
     Fault("alias-traversal", ASKED, FILES + ASKED, stranger_reads_a_key),
     Fault(
         "not-asked",
@@ -399,6 +449,34 @@ def test_one_name_from_several_authorities(tmp_path: Path) -> None:
         stack.edit_policy(POLICY)
         assert found(stack) == set()
         assert stack.get("/in", cert=other_alice).status == 403
+
+
+@pytest.mark.parametrize("way", ["fastcgi", "uwsgi", "scgi", "grpc"])
+def test_identity_is_lost_on_every_way(way: str, tmp_path: Path) -> None:
+    """A parameter or header of the location's own takes identity.conf's away: doctor names it, and
+    a client says that he is root.  With identity.conf in that location it is silent."""
+    binary = next(b for b in nginx_binaries() if isinstance(b, NginxBinary))
+    with Gateway(way) if way != "grpc" else nullcontext() as gate:
+        port = gate.port if gate else free_port()
+        own = "grpc_set_header X-Own 1;" if way == "grpc" else f"{way}_param X_OWN 1;"
+        target = f"{'grpc://' if way == 'grpc' else ''}127.0.0.1:{port}"
+        here = f"location /way/ {{ auth_request /authz/site; {own} {way}_pass {target}; }} "
+        if gate is None:  # something that speaks HTTP/2 before the application
+            here = f"{SERVER.replace('443 ssl default_server', f'127.0.0.1:{port} http2')} " + (
+                "location / { auth_request off; proxy_pass http://app; } }\n" + SERVER + here
+            )
+            conf = CONF.replace(SERVER, here, 1)
+        else:
+            conf = CONF.replace(ASKED, here + ASKED)
+        with Stack(binary, tmp_path, conf=conf, policy=POLICY) as stack:
+            alice, said = stack.people.alice, {"X-Client-DN": "CN=root"}
+            assert "identity-lost" in found(stack)
+            assert stack.get("/way/", cert=alice, headers=said).saw("X-Client-DN") == ["CN=root"]
+            right = conf.replace(own, own + " include snippets/identity.conf;")
+            stack.nginx.write(stack.adapted(right))
+            stack.nginx.reload()
+            assert "identity-lost" not in found(stack)
+            assert stack.get("/way/", cert=alice, headers=said).saw("X-Client-DN") == ["CN=alice"]
 
 
 def test_the_order_of_headers(tmp_path: Path) -> None:

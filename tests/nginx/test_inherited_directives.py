@@ -62,6 +62,14 @@ open_file_cache max=10; open_file_cache_errors on; log_not_found off
 chunked_transfer_encoding off; msie_refresh on; reset_timedout_connection on
 underscores_in_headers on; ignore_invalid_headers off; merge_slashes off
 early_hints $http_x_early
+proxy_send_lowat 1; aio_write on; limit_req_dry_run on; limit_conn_dry_run on; post_action /sorry
+gzip_static always; gzip_buffers 1 1k; gzip_http_version 1.0; gzip_vary on; server_tokens off
+proxy_ssl_verify on; proxy_ssl_protocols TLSv1; proxy_ssl_certificate $http_x_none
+add_header_inherit merge; add_trailer_inherit off; max_headers 100; rewrite_log on
+keepalive_timeout 0; keepalive_min_timeout 1s; keepalive_disable none; lingering_timeout 1s
+sub_filter_last_modified on; ssi_last_modified on; ssi_silent_errors on; ssi_min_file_chunk 1
+more_set_headers "Status: 200" "X-Auth-Reason: y"; more_clear_headers X-Client-CN
+more_set_input_headers "SSL-Client-Verify: SUCCESS" "X-Original-URI: /"
 mirror /mirror; mirror_request_body on
 root /nowhere; index x; disable_symlinks on
 satisfy any; deny all

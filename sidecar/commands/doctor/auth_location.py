@@ -118,8 +118,9 @@ class AuthLocation:
     def _opens(self, page: Block, here: Block) -> bool:
         """Whether an error_page can make a 2xx of an answer that isn't the sidecar's."""
         codes = [word for word in page.args[:-1] if word.isdecimal()]
+        own = {str(status_of(each)) for each in here.within("return")}
         intercepts = here.value("proxy_intercept_errors", "off") == "on"
-        if not any(code in _FAILURES or (intercepts and code >= "300") for code in codes):
+        if not any(code in _FAILURES | own or (intercepts and code >= "300") for code in codes):
             return False
         if any(re.fullmatch("=(2..)?", word) for word in page.args):
             return True

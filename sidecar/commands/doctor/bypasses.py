@@ -16,6 +16,7 @@ from .rewriting import (
 )
 from .routing import REGEX, serving
 from .server import Server, closed, has_content, question
+from .targets import addresses, passes
 
 DENIALS = {"401", "403", "500"}
 """What auth_request makes of a denial, and of no answer (ngx_http_auth_request_handler)."""
@@ -46,8 +47,8 @@ class Bypasses:
                 self._returns(here)
                 self._rewrites(here)
         for location in self._server.locations:
-            if not self._server.asks(location):
-                self._traversal(location)
+            self._traversal(location)
+            self._subrequests(location)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))
@@ -75,15 +76,17 @@ class Bypasses:
     def _server_returns(self) -> None:
         """A server's returns answer the question, or everybody before it is put."""
         server = self._server.block
+        for each in server.within("return"):
+            if status_of(each) >= 300:
+                self._leads_on(server, each)
         for uri in self._server.questions:
             if not self._server.asks_sidecar(uri):
                 continue
             for each in scripted(server, uri, "return"):
-                if status_of(each) >= 300:
-                    continue
-                if each.parent is server:
+                good = status_of(each) < 300
+                if good and each.parent is server:
                     self._add("return-first", each, *_RETURNS)
-                elif differs_in_the_question(each):
+                elif differs_in_the_question(each) and (good or _becomes_good(server, each)):
                     self._add(
                         "auth-location-returns",
                         each,
@@ -98,9 +101,15 @@ class Bypasses:
             code = status_of(each)
             if 200 <= code < 300 and not _is_preflight(each):
                 self._add("return-first", each, *_RETURNS)
-            elif code >= 300 and (page := self._page(here, str(code))):
-                leading = f"`return {code}` leads to {page.args[-1]}, where nobody is asked"
-                self._add("return-first", each, leading, "auth_request /authz/NAME;   (there)")
+            elif code >= 300:
+                self._leads_on(here, each)
+
+    def _leads_on(self, here: Block, early: Block) -> None:
+        """A `return` whose error_page leads to what is kept, before anybody is asked."""
+        page = self._page(here, str(status_of(early)))
+        if page is not None:
+            leading = f"`return {status_of(early)}` leads to {page.args[-1]}, where nobody is asked"
+            self._add("return-first", early, leading, "auth_request /authz/NAME;   (there)")
 
     def _page(self, here: Block, code: str) -> Block | None:
         """The error_page that leads this code to what is kept, asking nobody."""
@@ -154,17 +163,54 @@ class Bypasses:
             self._add("satisfy-any", here, "`satisfy any` holds here", "satisfy all;")
 
     def _traversal(self, here: Block) -> None:
-        """`location /img { alias /data/img/; }`: /img../secret is /data/secret."""
-        for alias in here.own("alias"):
-            prefix = here.args[-1]
-            open_prefix = here.args[0] not in ("=", *REGEX) and not prefix.endswith("/")
-            if open_prefix and alias.args[0].endswith("/") and not closed(here):
+        """`location /img { alias /data/img/; }`: /img../secret is /data/secret.
+
+        With `proxy_pass http://app/img/;` it is /img/../secret for the application.
+        """
+        prefix = here.args[-1]
+        if here.args[0] in ("=", *REGEX) or prefix[0] == "@" or prefix.endswith("/"):
+            return
+        if closed(here):
+            return
+        for alias in here.own("alias") if not self._server.asks(here) else ():
+            if alias.args[0].endswith("/"):
                 self._add(
                     "alias-traversal",
                     alias,
                     f"{prefix}../ is served from above {alias.args[0]}, and nobody is asked",
                     f"location {prefix}/ {{ alias {alias.args[0]}; }}",
                 )
+        for each in passes(here):
+            if re.search(r"[^/:]/([^$]*/)?$", each.args[0]) and self._asks_otherwise(here, each):
+                self._add(
+                    "alias-traversal",
+                    each,
+                    f"{prefix}../x is passed on as {each.args[0]}../x, and the wrong is asked",
+                    f"location {prefix}/ {{ {each.name} {each.args[0]}; }}",
+                )
+
+    def _asks_otherwise(self, here: Block, passing: Block) -> bool:
+        """Whether another location asks another question about the same address."""
+        where = addresses(passing, self._server.root)
+        return any(
+            question(other) != question(here) and where & self._server.led_to(other)
+            for other in self._server.asking
+            if other not in self._server.questions.values()
+        )
+
+    def _subrequests(self, here: Block) -> None:
+        """What nginx fetches by itself for a request: nobody is asked about that."""
+        if here in self._server.questions.values() or closed(here):
+            return
+        for name in ("mirror", "add_before_body", "add_after_body"):
+            for each in here.inherited(name):
+                uri = each.args[0].partition("$")[0] if each.args else ""
+                place = serving(self._server.block, uri) if uri.startswith("/") else None
+                if place is None or not self._server.asks(place) or closed(place):
+                    continue
+                if question(place) != question(here):
+                    what = f"`{name}` fetches {each.args[0]}, and {question(place)} isn't asked"
+                    self._add("subrequest", each, what, f"auth_request {question(place)};   (here)")
 
     # -- after a denial
 
@@ -176,6 +222,8 @@ class Bypasses:
             if not uri.startswith(("/", "@")) or not codes & (DENIALS | earlier):
                 continue
             place = serving(self._server.block, uri)
+            if place is not None and _shows_one_page(uri, place):
+                continue
             if self._leads_in(uri):
                 self._add(
                     "denial-passed-on",
@@ -233,6 +281,33 @@ _RETURNS = (
     "`return` where the sidecar is to be asked",
     "try_files or proxy_pass in its place; or, if it is meant to be open: auth_request off;",
 )
+
+
+def _becomes_good(server: Block, early: Block) -> bool:
+    """Whether an error_page of the server makes a 2xx of a `return`: in the question, too."""
+    return any(
+        str(status_of(early)) in page.args[:-1]
+        and any(re.fullmatch("=(2..)?", word) for word in page.args)
+        for page in server.inherited("error_page")
+    )
+
+
+def _shows_one_page(uri: str, place: Block) -> bool:
+    """Whether an error_page shows one page of the application's, such as its login.
+
+    The page is open to everybody by a location that says `auth_request off` itself.
+    """
+    if "$" in uri or any("$" in each.args[0] for each in passes(place)):
+        return False
+    if uri.startswith("@"):
+        first = next((e for e in place.inner if e.name == "rewrite"), None)
+        return (
+            first is not None
+            and first.args[0] in ("^", ".*", "^.*$", "^(.*)$")
+            and "$" not in first.args[1]
+            and first.args[2:] == ["break"]
+        )
+    return place.args[0] == "=" and [e.args for e in place.own("auth_request")] == [["off"]]
 
 
 def _is_preflight(early: Block) -> bool:

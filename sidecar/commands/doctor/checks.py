@@ -16,6 +16,7 @@ from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
 from .between_servers import ProtectedTargets, sessions
 from .bypasses import Bypasses
+from .client_address import client_address
 from .exemptions import accept
 from .findings import Finding
 from .nginx_config import Block, Root
@@ -100,6 +101,7 @@ class _ServerCheck:
         taken_by_regex(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
+        client_address(server.block, self._policy, self.asked, self._findings)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))

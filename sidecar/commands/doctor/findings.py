@@ -49,7 +49,15 @@ FINDING_KINDS = {
     "regex-takes": FindingKind(
         _OPEN, "a regular expression goes before a prefix without ^~, so the other is never asked"
     ),
-    "alias-traversal": FindingKind(_OPEN, "`..` behind the prefix leads out of the directory"),
+    "alias-traversal": FindingKind(
+        _OPEN, "`..` behind the prefix leads above what the location is for"
+    ),
+    "subrequest": FindingKind(
+        _OPEN, "nginx asks nobody about its own subrequests: what they fetch goes to anybody"
+    ),
+    "address-from-client": FindingKind(
+        _OPEN, "whoever writes it chooses the address by which rules let him in"
+    ),
     "early-data": FindingKind(
         _OPEN, "who recorded a request can send it again, and it is allowed again"
     ),

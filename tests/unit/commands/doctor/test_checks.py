@@ -36,6 +36,7 @@ PASS = "proxy_pass http://app;"
 HOST = "proxy_set_header Host $host;"
 REFUSED = "auth_request /authz/site; error_page 403 = @in;"
 IN = "location @in { auth_request off; proxy_pass http://app; }"
+UWSGI = "auth_request /authz/site; uwsgi_pass 127.0.0.1:9000; }"
 CLAIMED = "proxy_set_header X-Client-CN $http_x_client_cn;"
 
 
@@ -93,6 +94,8 @@ def test_silent_on_a_good_configuration(tmp_path: Path) -> None:
         ("/authz/site;", "/authz/site; error_page 403 /no.html;", "error-page-asks", 7),
         ("auth_request off; }", f"{REFUSED} }} {IN}", "denial-passed-on", 8),
         ("auth_request off;", f"auth_request off; {HOST} {PASS}", "identity-lost", 8),
+        ("listen 443", "underscores_in_headers on; listen 443", "identity-lost", 7),
+        ("auth_request off;", f"{UWSGI} location /w/ {{ auth_request off;", "identity-lost", 8),
         ("auth_request off;", f"auth_request off; {CLAIMED} {PASS}", "identity-from-client", 8),
         ("    server {", f"server {{ location / {{ {PASS} }} }} server {{", "never-asks", 3),
     ],

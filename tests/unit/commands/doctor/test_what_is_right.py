@@ -56,6 +56,17 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "ssl_early_data on; if ($ssl_early_data) { return 425; }",
         f"location /a/ {{ limit_except GET {{ deny all; }} {ASKING} proxy_pass http://app; }}",
         OAUTH,
+        "error_page 401 403 /login; location = /login { auth_request off; proxy_pass http://app; }",
+        f"location /a/ {{ {ASKING} error_page 401 = @login; proxy_pass http://app; }} "
+        "location @login { rewrite ^ /login break; proxy_pass http://app; }",
+        f"location /a/ {{ {ASKING} mirror /m; proxy_pass http://app; }} "
+        "location = /m { internal; proxy_pass http://other$request_uri; }",
+        f"location /a/ {{ {ASKING} add_after_body /b/; proxy_pass http://app; }} "
+        "location /b/ { auth_request off; root /x; }",
+        "location /api/ { auth_request off; proxy_pass http://app/api/; }",
+        "location /api { auth_request off; proxy_pass http://app/api; }",
+        "error_page 503 @m; if (-f /x/m) { return 503; } location @m { root /x; }",
+        "set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;",
     ],
 )
 def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
@@ -80,6 +91,14 @@ def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
         ),
         ("location /img { auth_request off; alias /data/img/; }", "alias-traversal"),
         ("ssl_early_data on;", "early-data"),
+        ("error_page 418 = @in; if ($arg_a) { return 418; } "
+         "location @in { proxy_pass http://app; }", "return-first"),
+        ("location /b/ { auth_request off; add_after_body /in; }", "subrequest"),
+        (f"location /b/ {{ {ASKING} add_before_body /c/; }} "
+         "location /c/ { auth_request /authz/c; proxy_pass http://app; }", "subrequest"),
+        ("location /api { auth_request off; proxy_pass http://app/api/; }", "alias-traversal"),
+        ("location = /in { internal; proxy_pass http://app$request_uri; } "
+         f"location /a/ {{ {ASKING} error_page 401 /in; }}", "denial-passed-on"),
         (
             rf"location /a/ {{ {ASKING} }} location ~ \.php$ {{ auth_request /authz; }}",
             "regex-takes",
