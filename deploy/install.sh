@@ -2,8 +2,14 @@
 # Installs mtls-sidecar beside nginx, or a newer version over an older one.
 #
 #   sh deploy/install.sh               as root: program, configuration, snippets, units, users
+#   sh deploy/install.sh --with enroll,fleet,diff
+#                                      these parts, too; an upgrade keeps those that are there
 #   sh deploy/install.sh --root DIR    into DIR only, for packages: no user, no systemctl
 #   sh deploy/install.sh --uninstall   removes all but the configuration
+#
+# A part NAME is what deploy/requirements-NAME.lock brings and, where they exist, the units
+# deploy/mtls-sidecar-NAME.service and .socket with the user mtls-sidecar-NAME, and
+# config/NAME.yaml.
 #
 # A configuration file that you edited is never overwritten: the new one goes beside it as *.new.
 set -eu
@@ -12,9 +18,11 @@ umask 022 # whatever the caller's is: everybody may run the program, nobody else
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 root=
 action=install
+parts=
 while [ $# -gt 0 ]; do
     case $1 in
         --root) root=${2:?--root wants a directory}; shift ;;
+        --with) parts=$(echo "${2:?--with wants a list: enroll,fleet,diff}" | tr , ' '); shift ;;
         --uninstall) action=uninstall ;;
         *) echo "install.sh: unknown option $1; see its head" >&2; exit 2 ;;
     esac
@@ -30,12 +38,19 @@ units=/etc/systemd/system
 unit_names='mtls-sidecar.service mtls-sidecar.socket mtls-sidecar-admin.socket
     mtls-sidecar@.service mtls-sidecar@.socket mtls-sidecar-admin@.socket
     mtls-sidecar-fetch.service'
+all_parts='enroll fleet diff'
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 on_host() { [ -z "$root" ]; }
 with_systemd() { on_host && command -v systemctl >/dev/null 2>&1; }
 
+for each in $parts; do
+    case " $all_parts " in
+        *" $each "*) ;;
+        *) die "--with: unknown part $each; there are $all_parts" ;;
+    esac
+done
 if on_host && [ "$(id -u)" != 0 ]; then die 'run it as root, or with --root DIR'; fi
 cd / # nothing that lies where it was called is ever run
 
@@ -85,6 +100,22 @@ put_config() {
     cksum <"$target" >"$shipped"
 }
 
+# The parts asked for, and those that an earlier installation has.
+chosen_parts() {
+    for each in $all_parts; do
+        case " $parts $(cat "$root$program/parts" 2>/dev/null) " in *" $each "*) say "$each" ;; esac
+    done
+}
+
+# The units of the parts that are named.
+part_units() {
+    for each in $*; do
+        for unit in "mtls-sidecar-$each.service" "mtls-sidecar-$each.socket"; do
+            if [ -e "$here/deploy/$unit" ]; then say "$unit"; fi
+        done
+    done
+}
+
 # Built aside and put in place whole: what runs keeps its files until it is restarted, and an
 # installation that fails halfway leaves the old one.
 install_program() {
@@ -92,8 +123,11 @@ install_program() {
     rm -rf "$fresh"
     mkdir -p "$fresh"
     "$python" -I -m venv "$fresh"
-    "$fresh/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input --no-deps \
-        --only-binary :all: --require-hashes -r "$here/deploy/requirements.lock"
+    for lock in requirements $(for each in $parts; do say "requirements-$each"; done); do
+        "$fresh/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input --no-deps \
+            --only-binary :all: --require-hashes -r "$here/deploy/$lock.lock"
+    done
+    say "$parts" >"$fresh/parts"
     # What installs has no business in production.
     "$fresh/bin/python" -I -m pip uninstall -qq --disable-pip-version-check -y pip setuptools \
         2>/dev/null
@@ -122,8 +156,14 @@ install_config() {
     put_config "$prepared" "$root$config/sidecar.yaml" 0640
     rm -f "$prepared"
     put_config "$here/config/policy.yaml" "$root$config/policy.yaml" 0640
+    files='. sidecar.yaml policy.yaml'
+    for each in $parts; do
+        [ -e "$here/config/$each.yaml" ] || continue
+        put_config "$here/config/$each.yaml" "$root$config/$each.yaml" 0640
+        files="$files $each.yaml"
+    done
     on_host || return 0
-    for each in . sidecar.yaml policy.yaml; do chgrp mtls-sidecar "$config/$each"; done
+    for each in $files; do chgrp mtls-sidecar "$config/$each"; done
 }
 
 install_snippets() {
@@ -137,7 +177,7 @@ install_snippets() {
 install_units() {
     mkdir -p "$root$units"
     group=$(nginx_group)
-    for name in $unit_names; do
+    for name in $unit_names $(part_units $parts); do
         sed "s/^SocketGroup=www-data/SocketGroup=$group/" "$here/deploy/$name" >"$root$units/$name"
         chmod 0644 "$root$units/$name"
     done
@@ -149,8 +189,13 @@ install_units() {
 make_users() {
     make_user mtls-sidecar --user-group
     make_user mtls-sidecar-fetch --gid mtls-sidecar
+    for each in $(part_users $parts); do make_user "$each" --gid mtls-sidecar; done
     make_directory "$state" mtls-sidecar
     make_directory "$state/crl" mtls-sidecar-fetch
+}
+
+part_users() {
+    for each in $(part_units $*); do say "${each%.*}"; done | sort -u
 }
 
 make_user() {
@@ -171,7 +216,7 @@ make_directory() {
 
 restart_what_runs() {
     systemctl daemon-reload || true
-    for name in mtls-sidecar mtls-sidecar-fetch; do
+    for name in mtls-sidecar mtls-sidecar-fetch $(part_users $parts); do
         systemctl try-restart "$name" || say "$name does not start: systemctl status $name"
     done
     each_instance try-restart
@@ -186,23 +231,38 @@ uninstall() {
     say 'nginx answers 500 wherever it asks the sidecar, from now on'
     if with_systemd; then
         systemctl disable --now mtls-sidecar.socket mtls-sidecar-admin.socket mtls-sidecar.service \
-            mtls-sidecar-fetch.service 2>/dev/null || true
+            mtls-sidecar-fetch.service $(part_units $all_parts) 2>/dev/null || true
         each_instance 'disable --now' 2>/dev/null
         systemctl stop 'mtls-sidecar@*.socket' 'mtls-sidecar-admin@*.socket' 2>/dev/null || true
     fi
-    for name in $unit_names; do rm -f "$root$units/$name"; done
+    for name in $unit_names $(part_units $all_parts); do rm -f "$root$units/$name"; done
     rm -rf "$root$program" "$root$program.lock" "$root$config/.shipped" "$root$config"/*.new \
         "$root$snippets"/*.new
     if with_systemd; then systemctl daemon-reload || true; fi
     if on_host; then
         rm -f /usr/local/bin/mtls-sidecar
         rm -rf "$state" "$logs" /run/mtls-sidecar /run/mtls-sidecar-fetch
-        for user in mtls-sidecar-fetch mtls-sidecar; do
+        for each in $(part_users $all_parts); do remove_part "$each"; done
+        for user in $(part_users $all_parts) mtls-sidecar-fetch mtls-sidecar; do
             if getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || true; fi
         done
         if getent group mtls-sidecar >/dev/null; then groupdel mtls-sidecar || true; fi
     fi
     say "removed; $config and $snippets stay"
+}
+
+# The certification authority of `enroll` is not to be had again: it stays, for root alone.
+remove_part() {
+    rm -rf "/run/$1" "/var/log/$1"
+    [ -e "/var/lib/$1" ] || return 0
+    case $1 in
+        *-enroll)
+            chown -hR root:root "/var/lib/$1"
+            chmod 0700 "/var/lib/$1"
+            say "/var/lib/$1, with the keys of a CA, stays"
+            ;;
+        *) rm -rf "/var/lib/$1" ;;
+    esac
 }
 
 if [ "$action" = uninstall ]; then
@@ -213,6 +273,7 @@ upgrade=
 if [ -e "$root$program" ]; then upgrade=yes; fi
 python=$(find_python)
 lock "$python"
+parts=$(echo $(chosen_parts))
 install_program
 if on_host; then make_users; fi
 install_config

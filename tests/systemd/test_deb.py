@@ -9,29 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from container import one_at_a_time
+from container import BOOTED, boot, read_saw
 from daemon import ROOT
 from tools import dpkg_deb, lintian, need, systemd_nspawn
-
-pytestmark = pytest.mark.xdist_group("test_deb")  # they share what was built once
-
-BOOTED = Path(__file__).parent / "booted"
-UNIT = """\
-[Unit]
-Wants=basic.target sockets.target
-After=basic.target sockets.target
-[Service]
-Type=oneshot
-ExecStart=/bin/sh /probe.sh
-ExecStopPost=/bin/systemctl poweroff --no-block
-"""
 
 
 def build(out: Path) -> Path:
@@ -60,38 +46,12 @@ def saw(debs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """What the script in the container saw."""
     nspawn = need(systemd_nspawn())
     place = tmp_path_factory.mktemp("boot")
-    for name in ("root", "out", "layer", "debs"):
-        (place / name).mkdir()
+    (place / "debs").mkdir()
     shutil.copy(debs[0], place / "debs/old.deb")
     newer(debs[0], place / "unpacked", place / "debs/new.deb")
-    (place / "probe.service").write_text(UNIT)
-    boot = [
-        *(str(nspawn.path), "-D", "root", "--boot", "--register=no", "--keep-unit"),
-        *("--console=pipe", "--machine=mtls-sidecar-deb", "--private-network"),
-        f"--bind={place / 'out'}:/out",
-        f"--bind-ro={place / 'debs'}:/debs",
-        f"--bind-ro={BOOTED / 'deb.sh'}:/probe.sh",
-        f"--bind-ro={BOOTED / 'ask.py'}:/ask.py",
-        f"--bind-ro={place / 'probe.service'}:/etc/systemd/system/probe.service",
-        "systemd.unit=probe.service",
-    ]
-    script = f"""
-        set -e
-        mount -t tmpfs tmpfs layer
-        mkdir layer/upper layer/work
-        mount -t overlay overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work root
-        {shlex.join(boot)}
-    """
-    with one_at_a_time():
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env=nspawn.env,
-        )
-    return read(place / "out", done.stdout + done.stderr)
+    binds = [f"{place / 'debs'}:/debs", f"{BOOTED / 'ask.py'}:/ask.py"]
+    console = boot(nspawn, place, "deb.sh", binds=binds, options=["--private-network"])
+    return read_saw(place / "out", console, ("console", "stderr"))
 
 
 def newer(deb: Path, unpacked: Path, target: Path) -> None:
@@ -109,17 +69,6 @@ def newer(deb: Path, unpacked: Path, target: Path) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-
-
-def read(out: Path, console: str) -> dict[str, str]:
-    lines = (out / "saw").read_text().splitlines() if (out / "saw").exists() else []
-    found = dict(line.split("=", 1) for line in lines if "=" in line)
-    for name in ("console", "stderr"):
-        if (out / name).exists():
-            console += f"\n== {name}\n{(out / name).read_text()[-6000:]}"
-    assert found.get("finished") == "yes", console
-    found["console"] = console
-    return found
 
 
 def check(saw: dict[str, str], **expected: str) -> None:

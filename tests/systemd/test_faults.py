@@ -10,8 +10,6 @@ import pytest
 from faults import Fault, Seen, run, table
 from tools import NginxBinary, faketime, need, nginx_binaries, systemd_nspawn
 
-pytestmark = pytest.mark.xdist_group("test_faults")  # they share one boot
-
 PLANNED = (
     "no fault",
     "restarts",

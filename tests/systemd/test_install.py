@@ -11,15 +11,9 @@ import pytest
 from daemon import ROOT
 from tools import need, systemd_analyze
 
-UNITS = [
-    "mtls-sidecar.service",
-    "mtls-sidecar.socket",
-    "mtls-sidecar-admin.socket",
-    "mtls-sidecar@.service",
-    "mtls-sidecar@.socket",
-    "mtls-sidecar-admin@.socket",
-    "mtls-sidecar-fetch.service",
-]
+UNITS = sorted(
+    path.name for path in (ROOT / "deploy").iterdir() if path.suffix in (".service", ".socket")
+)
 
 
 def install(
@@ -42,8 +36,16 @@ def install(
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("root")
-    install(found)
+    install(found, "--with", "enroll,fleet,diff")
     return found
+
+
+def brings(root: Path, *modules: str) -> bool:
+    """Whether the installed program's Python has these modules."""
+    python = root / "opt/mtls-sidecar/bin/python"
+    names = ", ".join(modules)
+    done = subprocess.run([python, "-I", "-c", f"import {names}"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def test_it_puts_everything_in_place(root: Path) -> None:
@@ -71,6 +73,21 @@ def test_the_installed_program_runs_by_itself(root: Path) -> None:
     assert "1 location," in done.stdout
 
 
+def test_the_parts_asked_for_come_with_it(root: Path) -> None:
+    """`--with` brings what each part needs, and an upgrade keeps it: see the test of an edited
+    configuration."""
+    assert brings(root, "segno", "nats", "greenery")
+
+
+def test_an_unknown_part_is_an_error(tmp_path: Path) -> None:
+    """It is named, with those there are, and nothing is installed."""
+    command = ["sh", f"{ROOT}/deploy/install.sh", "--root", str(tmp_path), "--with", "diff,fleeet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "unknown part fleeet; there are enroll fleet diff" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077], ids=oct)
 def test_the_callers_directory_and_umask_have_no_say(tmp_path: Path, umask: int) -> None:
     """Modules that lie where it is called are not run; what it makes is everybody's to read and
@@ -86,6 +103,8 @@ def test_the_callers_directory_and_umask_have_no_say(tmp_path: Path, umask: int)
     for top in ("opt/mtls-sidecar", "etc/mtls-sidecar", "etc/systemd", "etc/nginx/snippets"):
         for path in [root / top, *(root / top).rglob("*")]:
             assert path.is_symlink() or not path.stat().st_mode & 0o022, path
+    assert not brings(root, "segno")
+    assert not any((root / "etc/systemd/system").glob("*-enroll.*"))
     package = next((root / "opt/mtls-sidecar").rglob("sidecar/cli.py"))
     assert package.stat().st_mode & 0o044 == 0o044
     assert (root / "etc/mtls-sidecar/policy.yaml").stat().st_mode & 0o777 == 0o640
@@ -124,6 +143,7 @@ def test_an_edited_configuration_is_kept(root: Path) -> None:
     assert "kept your" in told
     assert "installed.  Next" not in told
     assert settings.read_text() == shipped
+    assert brings(root, "segno", "nats", "greenery")
     assert not (root / "etc/mtls-sidecar/sidecar.yaml.new").exists()
 
 

@@ -7,28 +7,11 @@ units as an administrator would.  What it saw comes back as lines `name=value`.
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-from pathlib import Path
 
 import pytest
-from container import one_at_a_time
-from daemon import ROOT
+from container import BOOTED, boot, read_saw
 from tools import need, systemd_nspawn
-
-BOOTED = Path(__file__).parent / "booted"
-
-UNIT = """\
-[Unit]
-Wants=basic.target sockets.target
-After=basic.target sockets.target
-[Service]
-Type=oneshot
-ExecStart=/bin/sh /probe.sh
-ExecStopPost=/bin/systemctl poweroff --no-block
-"""
 
 
 @pytest.fixture(scope="module")
@@ -36,54 +19,10 @@ def saw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the script in the container saw."""
     nspawn = need(systemd_nspawn())
     place = tmp_path_factory.mktemp("boot")
-    for name in ("root", "out", "layer"):
-        (place / name).mkdir()
-    pip = {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_"))}
-    exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in pip.items())
-    (place / "probe.sh").write_text(exports + (BOOTED / "probe.sh").read_text())
-    (place / "probe.service").write_text(UNIT)
-    boot = [
-        *(str(nspawn.path), "-D", "root", "--boot", "--register=no", "--keep-unit"),
-        *("--console=pipe", "--machine=mtls-sidecar-test"),
-        f"--bind={place / 'out'}:/out",
-        f"--bind-ro={place / 'probe.sh'}:/probe.sh",
-        f"--bind-ro={BOOTED / 'ask.py'}:/ask.py",
-        f"--bind-ro={place / 'probe.service'}:/etc/systemd/system/probe.service",
-        f"--bind-ro={ROOT}:/src",
-        "systemd.unit=probe.service",
-    ]
-    # The machine's root, under a layer that keeps what is written from one boot to the next.  In a
-    # mount namespace of its own, so that all of it is gone with the process.
-    script = f"""
-        set -e
-        mount -t tmpfs tmpfs layer
-        mkdir layer/upper layer/work
-        mount -t overlay overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work root
-        {shlex.join(boot)}
-        {shlex.join(boot)}
-    """
-    with one_at_a_time():
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-            env=nspawn.env,
-        )
-    return read(place / "out", done.stdout + done.stderr)
-
-
-def read(out: Path, console: str) -> dict[str, str]:
-    lines = (out / "saw").read_text().splitlines() if (out / "saw").exists() else []
-    found = dict(line.split("=", 1) for line in lines if "=" in line)
-    for name in ("install", "upgrade", "uninstall", "stderr", "journal"):
-        if (out / name).exists():
-            console += f"\n== {name}\n{(out / name).read_text()[-6000:]}"
-    assert found.get("finished") == "yes", console
-    found["console"] = console
-    return found
+    console = boot(nspawn, place, "probe.sh", times=2, binds=[f"{BOOTED / 'ask.py'}:/ask.py"])
+    return read_saw(
+        place / "out", console, ("install", "upgrade", "uninstall", "stderr", "journal")
+    )
 
 
 def check(saw: dict[str, str], **expected: str) -> None:
