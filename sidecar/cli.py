@@ -314,7 +314,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_commands(
         partial(_command, commands),
         lambda options: policy_file(load_policy(options), settings_of(options).policy),
-        lambda options: settings_of(options).decision_log_file,
+        settings_of,
     )
 
     revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")

@@ -21,6 +21,7 @@ from sidecar import __version__
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
+from sidecar.authorizer.telemetry.shadow_report import ShadowReport
 from sidecar.core.config.settings import Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import OcspQuestion
@@ -95,6 +96,7 @@ class Daemon:
         self.settings = settings
         self.counts = Counts()
         self.notifier = Notifier(os.environ)
+        self.shadow_report = ShadowReport(self.counts)
         self.decisions = DecisionLog(
             settings.decision_log,
             settings.log_format,
@@ -364,6 +366,7 @@ class Daemon:
         while True:
             await asyncio.sleep(1)
             self.service.sweep(time.monotonic())
+            self.shadow_report.look(time.monotonic())
             if self.health is not None:
                 self.health.look(time.time())
 

@@ -372,6 +372,10 @@ class _Resolver:
                 crls=full,
                 revoking=revoking,
                 missing=crls.missing,
+                bundles={
+                    place.text: self.found.good.get(("ca", place.text), ())
+                    for place in (*self.spec.ca, *self.spec.intermediates)
+                },
             )
         found = self.found
         found.trust = trust

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sidecar.core.config.dates import parse_date
+from sidecar.core.config.settings import Settings
 from sidecar.core.errors import printable
 from sidecar.core.policy.cases import Principal
+from sidecar.core.request import AuthzRequest
+from sidecar.core.seen_clients import SeenClient
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import read_file
+from sidecar.runtime.seen_clients_file import seen_clients
 
 from .asking import Circumstances, PolicyFile
 
@@ -22,21 +26,36 @@ Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argumen
 """Adds a command: its name, what runs it, and what it does."""
 
 
-def add_commands(add: Add, load: Load, log_file: Callable[[argparse.Namespace], str]) -> None:
-    """Add them to the parser; `log_file` tells the configured decision log."""
+SettingsOf = Callable[[argparse.Namespace], Settings]
+"""Reads sidecar.yaml, with what the command line says instead."""
+
+
+def add_commands(add: Add, load: Load, settings: SettingsOf) -> None:
+    """Add them to the parser."""
     what = add("what", lambda options: _what(options, load), "tell where a certificate gets in")
     what.add_argument("cert", nargs="?", metavar="CERT", help="the certificate, PEM or DER")
     what.add_argument("--cert-fields", metavar="FIELDS", help="or one described: '{cn: alice}'")
     what.add_argument("--verify", default="", help="$ssl_client_verify (default: SUCCESS)")
     _add_circumstances(what)
 
-    who = add("who", lambda options: _who(options, load), "tell who gets in at a location")
-    who.add_argument("location", metavar="LOCATION", help="the location's name")
-    _add_certs(who, "certificates to ask about: files, or directories of them")
+    who = add(
+        "who", lambda options: _who(options, load, settings), "tell who gets in at a location"
+    )
+    who.add_argument("location", nargs="?", metavar="LOCATION", help="the location's name")
+    who.add_argument(
+        "--shadow",
+        action="store_true",
+        help="tell who would be locked out if the location were enforced: LOCATION, or every one "
+        "in monitor mode",
+    )
+    _add_certs(
+        who,
+        "certificates to ask about: files, or directories of them (default: of the clients seen)",
+    )
     who.add_argument("--verify", default="SUCCESS", help="$ssl_client_verify (default: SUCCESS)")
     _add_circumstances(who)
 
-    why = add("why", lambda options: _why(options, load, log_file), "explain a logged decision")
+    why = add("why", lambda options: _why(options, load, settings), "explain a logged decision")
     why.add_argument("id", metavar="REQUEST_ID", help="nginx's $request_id")
     why.add_argument(
         "--log",
@@ -46,14 +65,16 @@ def add_commands(add: Add, load: Load, log_file: Callable[[argparse.Namespace], 
         help="decision logs, plain or compressed (default: the configured one and its rotated "
         "ones, or the journal)",
     )
-    _add_certs(why, "certificates of clients: files, or directories of them")
+    _add_certs(why, "certificates of clients, beside those seen: files, or directories of them")
     why.add_argument("--json", action="store_true", help="for programs")
 
     replay = add(
-        "replay", lambda options: _replay(options, load), "ask a policy what a log says was asked"
+        "replay",
+        lambda options: _replay(options, load, settings),
+        "ask a policy what a log says was asked",
     )
     replay.add_argument("logs", nargs="+", metavar="LOG", help="decision logs, - for stdin")
-    _add_certs(replay, "certificates of clients: files, or directories of them")
+    _add_certs(replay, "certificates of clients, beside those seen: files, or directories of them")
     replay.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -112,17 +133,68 @@ def _escaped(path: str) -> bytes:
     return found
 
 
-def _who(options: argparse.Namespace, load: Load) -> int:
+def _who(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
     from . import who
     from .asking import request_of
 
+    if options.location is None and not options.shadow:
+        raise ValueError("name a location: who LOCATION; or who --shadow for those in monitor mode")
+    if options.shadow and options.certs:
+        raise ValueError("say --shadow, which is about the clients seen, or --certs, not both")
     given = _circumstances(options)
     file = load(options)
-    certs = _certs(options)
+    seen = {} if options.certs else _seen(settings(options))
     request = request_of(given, Principal())
+    if options.shadow:
+        return _shadow(options, file, seen, request, given.now)
+    certs = _certs(options)
+    if not options.certs:
+        from .certificate_files import seen_certificates
+
+        certs = seen_certificates(seen)
     access = who.who(file, options.location, certs.values(), request, given.now)
-    print(who.as_json(access) if options.json else who.as_text(access))
+    print(who.as_json(access) if options.json else who.as_text(access, seen))
     return 0
+
+
+def _shadow(
+    options: argparse.Namespace,
+    file: PolicyFile,
+    seen: Mapping[str, SeenClient],
+    request: AuthzRequest,
+    now: float,
+) -> int:
+    from . import who_shadow
+
+    names = [options.location] if options.location else who_shadow.watched(file.policy)
+    found = [who_shadow.locked_out(file, name, seen.values(), request, now) for name in names]
+    if options.json:
+        print(who_shadow.as_json(found, one=options.location is not None))
+    else:
+        print(who_shadow.as_text(found))
+    return 0
+
+
+def _seen(settings: Settings) -> dict[str, SeenClient]:
+    """The clients that the daemon has seen.  Raises ValueError where they can't be read."""
+    try:
+        return seen_clients(settings.state_dir)
+    except OSError as error:
+        why = f"the clients seen can't be read: {error.filename}: {error.strerror}"
+        raise ValueError(why, "run it as root, or give certificates: --certs DIR") from None
+
+
+def _certs_by_sha256(options: argparse.Namespace, settings: SettingsOf) -> dict[str, ClientCert]:
+    """The certificates given and those seen."""
+    from .certificate_files import seen_certificates
+
+    given = _certs(options)
+    try:
+        seen = _seen(settings(options))
+    except ValueError as error:
+        print(printable(f"warning: {'; '.join(error.args)}"), file=sys.stderr)
+        return given
+    return {**seen_certificates(seen), **given}
 
 
 def _certs(options: argparse.Namespace) -> dict[str, ClientCert]:
@@ -135,14 +207,12 @@ def _certs(options: argparse.Namespace) -> dict[str, ClientCert]:
     return found
 
 
-def _why(
-    options: argparse.Namespace, load: Load, log_file: Callable[[argparse.Namespace], str]
-) -> int:
+def _why(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
     from . import why
     from .log_files import lines, with_rotated
 
     request_id = why.check_id(options.id)
-    configured = log_file(options)
+    configured = settings(options).decision_log_file
     names = options.log or ([] if configured == "stderr" else with_rotated(configured))
     if not names and configured != "stderr":
         raise ValueError(f"{configured}: there is no such log", "name it: --log FILE")
@@ -153,18 +223,18 @@ def _why(
         message = f"no decision about {request_id} in {where}; nginx may have refused it itself"
         print(f"mtls-sidecar: {printable(message)}", file=sys.stderr)
         return 1
-    file, certs = load(options), _certs(options)
+    file, certs = load(options), _certs_by_sha256(options, settings)
     told = [why.tell(each, file, certs) for each in found]
     print(why.as_json(told, file.policy.hash) if options.json else why.as_text(told, file))
     return 0
 
 
-def _replay(options: argparse.Namespace, load: Load) -> int:
+def _replay(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
     from . import replay
     from .log_files import lines
 
     file = load(options)
-    found = replay.Replay(file.policy, _certs(options), time.time())
+    found = replay.Replay(file.policy, _certs_by_sha256(options, settings), time.time())
     for name in options.logs:
         if sys.stderr.isatty():
             print(f"{printable(name)} …", file=sys.stderr)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sidecar.core.errors import brief
+from sidecar.core.errors import MalformedCertificate, brief
+from sidecar.core.seen_clients import SeenClient
 from sidecar.core.x509.bundle import read_certificates
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import MAX_BUNDLE, read_file
@@ -37,6 +39,15 @@ def given_certificates(places: Iterable[str]) -> tuple[dict[str, ClientCert], li
             except ValueError as error:
                 unread.append(str(error))
     return found, unread
+
+
+def seen_certificates(seen: Mapping[str, SeenClient]) -> dict[str, ClientCert]:
+    """The certificates of clients that were seen, but for those that can't be read any more."""
+    found = {}
+    for sha256, client in seen.items():
+        with contextlib.suppress(MalformedCertificate):
+            found[sha256] = client.cert
+    return found
 
 
 def _files(directory: Path) -> Iterator[Path]:

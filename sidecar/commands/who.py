@@ -1,9 +1,9 @@
-"""`who`: tell a location's rules in words, and which of the given certificates get in."""
+"""`who`: tell a location's rules in words, and which of the certificates seen or given get in."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,6 +11,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import printable
 from sidecar.core.policy.rule_words import rules_in_words
 from sidecar.core.request import AuthzRequest
+from sidecar.core.seen_clients import SeenClient
 from sidecar.core.x509.certificate import ClientCert
 
 from .asking import Answer, PolicyFile, ask
@@ -58,7 +59,7 @@ def as_json(access: Access) -> str:
         {
             "subject": each.cert.dn,
             "sha256": each.cert.sha256,
-            "not_after": _utc(each.cert.not_after),
+            "not_after": utc(each.cert.not_after),
             "decision": each.decision.verdict,
             "rule": each.decision.rule,
         }
@@ -67,22 +68,26 @@ def as_json(access: Access) -> str:
     return json.dumps({"rules": access.rules, "clients": clients}, indent=2)
 
 
-def as_text(access: Access) -> str:
-    """The answer for people."""
+def as_text(access: Access, seen: Mapping[str, SeenClient]) -> str:
+    """The answer for people; `seen` tells when a client was seen last."""
     lines = [*access.rules, ""]
     for each in access.clients:
-        line = f"until {_utc(each.cert.not_after)} {each.cert.dn or '(empty subject)'}"
+        line = f"until {utc(each.cert.not_after)} {each.cert.dn or '(empty subject)'}"
         if each.decision.rule:
             line += f" by {each.decision.rule}"
         if not each.decision.granted:
             line += f"; monitor mode: enforcing would deny ({each.decision.reason})"
+        if client := seen.get(each.cert.sha256):
+            line += f", last seen {utc(client.last_seen)}"
         lines.append("; ".join([line, *each.answer.notes]))
     if access.asked:
-        lines.append(f"{len(access.clients)} of {access.asked} certificates get in")
+        what = "clients seen" if seen else "certificates"
+        lines.append(f"{len(access.clients)} of {access.asked} {what} get in")
     else:
-        lines.append("no certificates given: --certs DIR tells which of them get in")
+        lines.append("no client was seen yet: --certs DIR tells which of others get in")
     return "\n".join(map(printable, lines))
 
 
-def _utc(moment: float) -> str:
+def utc(moment: float) -> str:
+    """A moment for people and programs."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -12,13 +12,24 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
+from sidecar.core.decision import Decision
 from sidecar.core.policy.model import Policy
+from sidecar.core.x509.certificate import ClientCert
 
 BUCKETS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1.0)
 """Upper bounds of the duration histogram, in seconds."""
 
-DAY = 86_400.0
-WITHIN = {"1d": 86_400, "7d": 604_800, "30d": 2_592_000}
+HOUR, DAY = 3_600.0, 86_400.0
+WITHIN = {
+    "1h": (HOUR, HOUR),
+    "6h": (6 * HOUR, HOUR),
+    "1d": (DAY, DAY),
+    "7d": (7 * DAY, 2 * DAY),
+    "30d": (30 * DAY, 2 * DAY),
+}
+"""Within how many seconds a certificate ends, and within how many it was let in last: one that was
+renewed in time is not used any more, and doesn't count."""
+
 MOST_CLIENTS = 10_000
 """Most distinct certificates remembered for a gauge; beyond that it stays at this number."""
 
@@ -35,10 +46,10 @@ class Counts:
         self.shadow: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
-        self.locked_out: dict[str, set[str]] = {}
-        self._locked_out = 0
-        self._clients: dict[str, float] = {}
-        self._clients_before: dict[str, float] = {}
+        self.locked_out: dict[str, dict[str, tuple[str, str]]] = {}
+        self.locked_out_total = 0
+        self._clients: dict[str, tuple[float, float]] = {}  # its end, and when it was let in last
+        self._clients_before: dict[str, tuple[float, float]] = {}
         self._clients_since = now()
         self.reloads = {"success": 0, "error": 0}
         self.reloaded_at = 0.0
@@ -61,20 +72,30 @@ class Counts:
         if subject is None:
             return
         if answered.granted:
-            if len(self._clients) < MOST_CLIENTS:
-                self._clients[subject.sha256] = subject.not_after
+            self._let_in(subject)
         elif decision.monitored:
-            clients = self.locked_out.setdefault(decision.location, set())
-            if len(clients) < MOST_CLIENTS and self._locked_out < MOST_LOCKED_OUT:
-                before = len(clients)
-                clients.add(subject.sha256)
-                self._locked_out += len(clients) - before
+            self._lock_out(decision, subject.sha256)
+
+    def _let_in(self, subject: ClientCert) -> None:
+        if len(self._clients) < MOST_CLIENTS or subject.sha256 in self._clients:
+            self._clients[subject.sha256] = subject.not_after, self._now()
+
+    def _lock_out(self, decision: Decision, sha256: str) -> None:
+        clients = self.locked_out.setdefault(decision.location, {})
+        if sha256 in clients:
+            clients[sha256] = decision.reason, decision.rule
+        elif len(clients) < MOST_CLIENTS and self.locked_out_total < MOST_LOCKED_OUT:
+            clients[sha256] = decision.reason, decision.rule
+            self.locked_out_total += 1
 
     def count_cached(self, answers: Iterable[CachedAnswer]) -> None:
         """Count more of the same, whose clients were noted before; and begin anew with each."""
         for cached in answers:
-            self._count(cached.answered, cached.uncounted)
+            answered = cached.answered
+            self._count(answered, cached.uncounted)
             cached.uncounted = 0
+            if answered.granted and answered.decision.subject is not None:
+                self._let_in(answered.decision.subject)
 
     def time_cached(self, asked: Iterable[CacheHit]) -> None:
         """How long each of these, one at least, took."""
@@ -106,18 +127,18 @@ class Counts:
         self.stale = not ok
         if ok:
             self.reloaded_at = at
-            self.locked_out = {n: set() for n, loc in policy.locations.items() if loc.monitor}
-            self._locked_out = 0
+            self.locked_out = {n: {} for n, loc in policy.locations.items() if loc.monitor}
+            self.locked_out_total = 0
         self.policy = policy
 
     def expiring(self) -> dict[str, int]:
-        """How many of the clients let in today or the day before end soon."""
+        """How many of the clients that were let in lately end soon: see `WITHIN`."""
         now = self._now()
         if not 0 <= now - self._clients_since <= DAY:
             self._clients_before, self._clients = self._clients, {}
             self._clients_since = now
-        ends = {**self._clients_before, **self._clients}.values()
+        clients = list({**self._clients_before, **self._clients}.values())
         return {
-            label: sum(now < end <= now + seconds for end in ends)
-            for label, seconds in WITHIN.items()
+            label: sum(now < end <= now + within and now - seen <= since for end, seen in clients)
+            for label, (within, since) in WITHIN.items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,6 +66,12 @@ class DecisionCollector(Collector):
             locked,
         )
         yield _gauge(
+            "shadow_would_break_clients_by_rule",
+            "Distinct certificates that enforcing would lock out, by what denies them",
+            ("location", "reason", "rule"),
+            _by_rule(counts),
+        )
+        yield _gauge(
             "clients_expiring",
             "Clients let in that end within",
             ("within",),
@@ -106,6 +113,14 @@ class DecisionCollector(Collector):
         return family
 
 
+def _by_rule(counts: Counts) -> dict[tuple[str, str, str], int]:
+    found: dict[tuple[str, str, str], int] = {}
+    for location, clients in list(counts.locked_out.items()):
+        for (reason, rule), times in Counter(list(clients.values())).items():
+            found[location, reason, rule] = times
+    return found
+
+
 def _counter(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(PREFIX + name, doc, labels=labels)
     for key, value in list(values.items()):
@@ -138,6 +153,13 @@ def _policy(policy: Policy) -> Iterator[Metric]:
     yield _gauge("crl_next_update_timestamp_seconds", "End of the CRL", labels, ends)
     counts = {key: float(crl.entry_count) for key, crl in crls.items()}
     yield _gauge("crl_entries", "Revoked certificates in the CRL", labels, counts)
+    now = time.time()
+    ca_ends = {
+        (trust.name, source): next((end for end in ends if end > now), ends[-1])
+        for trust in policy.trusts.values()
+        for source, ends in trust.ca_ends.items()
+    }
+    yield _gauge("ca_not_after_timestamp_seconds", "Next end of a CA in the file", labels, ca_ends)
 
 
 class _OwnProcess(ProcessCollector):

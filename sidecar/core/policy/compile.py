@@ -165,8 +165,9 @@ class _Build:
         assert self.sources is not None
         self.unread_trust(name, spec)
         verifies = spec.verify == "sidecar"
-        anchors = self._certificates(spec.ca, self.sources, verifies)
-        between = self._certificates(spec.intermediates, self.sources, verifies)
+        bundles: dict[str, list[ClientCert]] = {}
+        anchors = self._certificates(spec.ca, self.sources, verifies, bundles)
+        between = self._certificates(spec.intermediates, self.sources, verifies, bundles)
         store = Anchors(anchors, between)
         read = self.sources.crls
         found = [(p, self._take(p, read, p.text, name, store.der)) for p in spec.crl]
@@ -180,6 +181,7 @@ class _Build:
             denylists=[each for each in denylists if each is not None],
             crls=crls,
             missing=[shown(place.text) for place, several in found if several is None],
+            bundles=bundles,
         )
 
     def _warn(self, node: Node, message: str) -> None:
@@ -196,13 +198,19 @@ class _Build:
         return None
 
     def _certificates(
-        self, places: Sequence[Located], sources: Sources, verifies: bool
+        self,
+        places: Sequence[Located],
+        sources: Sources,
+        verifies: bool,
+        bundles: dict[str, list[ClientCert]],
     ) -> list[ClientCert]:
+        """The certificates of these files, each file's put into `bundles`, too."""
         found: list[ClientCert] = []
         for place in places:
             bundle = self._take(place, sources.certificates, place.text)
             if bundle is not None:
                 found += bundle
+                bundles[place.text] = list(bundle)
                 self.warnings += bundle_remarks(self.file, place, bundle, verifies)
         return found
 

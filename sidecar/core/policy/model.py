@@ -26,7 +26,8 @@ class Trust:
     """One named authority, ready to be asked.
 
     `crl_list` are the CRLs that count; `revoking` those that were refused, whose entries still
-    revoke; `missing` the addresses that nothing was fetched from yet.
+    revoke; `missing` the addresses that nothing was fetched from yet.  `ca_ends` are the ends of
+    the authorities, by the file that they stand in.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Trust:
     clock_tolerance: int
     missing: tuple[str, ...] = ()
     revoking: tuple[Crl, ...] = ()
+    ca_ends: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)
 
     def path(self, cert: ClientCert, now: float) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sidecar.core.config.crl_place import shown
 from sidecar.core.config.schema import Located
@@ -12,9 +12,12 @@ from sidecar.core.policy.model import Trust
 from sidecar.core.revocation.crl.index import Crl, CrlIndex
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.bundle import Bundle
+from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors, issuer_remarks
 
 from .spec import TrustSpec
+
+NO_BUNDLES: Mapping[str, Iterable[ClientCert]] = {}
 
 
 def build_trust(
@@ -26,8 +29,9 @@ def build_trust(
     crls: Sequence[Crl] = (),
     revoking: Sequence[Crl] = (),
     missing: Sequence[str] = (),
+    bundles: Mapping[str, Iterable[ClientCert]] = NO_BUNDLES,
 ) -> Trust:
-    """A trust of what its files say."""
+    """A trust of what its files say; `bundles` has the authorities of each file."""
     whole = spec.chain == "all"
     index = CrlIndex(
         crls, spec.clock_tolerance, spec.crl_grace, whole_chain=whole, revoking=revoking
@@ -45,7 +49,20 @@ def build_trust(
         clock_tolerance=spec.clock_tolerance,
         missing=tuple(missing),
         revoking=tuple(revoking),
+        ca_ends=_ca_ends(anchors, bundles),
     )
+
+
+def _ca_ends(
+    anchors: Anchors, bundles: Mapping[str, Iterable[ClientCert]]
+) -> dict[str, tuple[float, ...]]:
+    """When the authorities in force end, by their files."""
+    used = {cert.sha256 for cert in anchors.certificates}
+    found = {
+        shown(place): tuple(sorted({cert.not_after for cert in certs if cert.sha256 in used}))
+        for place, certs in bundles.items()
+    }
+    return {place: ends for place, ends in found.items() if ends}
 
 
 def _revocation(spec: TrustSpec) -> str:

@@ -1,0 +1,110 @@
+"""The counters: clients that end soon, and those that monitor mode alone lets in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+from pki import CA
+
+from sidecar.authorizer.request_cache import CachedAnswer, RenderedDecision
+from sidecar.authorizer.telemetry.counters import DAY, HOUR, MOST_CLIENTS, Counts
+from sidecar.authorizer.telemetry.shadow_report import INTERVAL, ShadowReport
+from sidecar.core.decision import Decision, Reason
+from sidecar.core.request import AuthzRequest
+from sidecar.core.x509.certificate import ClientCert, from_der
+
+alice = from_der(CA("Staff").issue("alice").der)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def cert(number: int, not_after: float = 9e9) -> ClientCert:
+    return replace(alice, sha256=f"{number:064x}", not_after=not_after)
+
+
+def allowed(subject: ClientCert) -> RenderedDecision:
+    return RenderedDecision(Decision(Reason.ALLOWED, "site", "a", subject=subject), b"", 0.0, 9e9)
+
+
+def shadowed(
+    subject: ClientCert, reason: Reason = Reason.NOT_ALLOWED, rule: str = ""
+) -> RenderedDecision:
+    decision = Decision(reason, "site", rule, subject=subject, monitored=True)
+    return RenderedDecision(decision, b"", 0.0, 9e9)
+
+
+def test_clients_that_end_soon_are_counted_by_time() -> None:
+    """Each within its time; one that has ended does not count."""
+    clock = Clock()
+    counts = Counts(clock)
+    for number, left in enumerate((-1, HOUR / 2, 2 * HOUR, 12 * HOUR, 3 * DAY, 20 * DAY, 90 * DAY)):
+        counts.record(allowed(cert(number, clock.now + left)), 0.0)
+    assert counts.expiring() == {"1h": 1, "6h": 2, "1d": 3, "7d": 4, "30d": 5}
+
+
+def test_a_certificate_renewed_in_time_does_not_count() -> None:
+    """A daily certificate that was replaced, and is used no more, is no reason for an alert."""
+    clock = Clock()
+    counts = Counts(clock)
+    counts.record(allowed(cert(1, clock.now + DAY)), 0.0)
+    clock.now += DAY * 2 / 3
+    counts.record(allowed(cert(2, clock.now + DAY)), 0.0)
+    clock.now += 7 * HOUR
+    counts.record(allowed(cert(2, clock.now + DAY - 7 * HOUR)), 0.0)
+    assert counts.expiring()["1h"] == counts.expiring()["6h"] == 0
+
+
+def test_an_answer_from_the_cache_counts_as_let_in() -> None:
+    """A client that is only ever answered from the cache is in use all the same."""
+    clock = Clock()
+    counts = Counts(clock)
+    answered = allowed(cert(1, clock.now + 3 * HOUR))
+    counts.record(answered, 0.0)
+    clock.now += 2.5 * HOUR
+    assert counts.expiring()["1h"] == 0
+    counts.count_cached([CachedAnswer(AuthzRequest("site"), answered, b"", 0.0, 9e9, uncounted=5)])
+    assert counts.expiring()["1h"] == 1
+
+
+def test_clients_locked_out_are_counted_by_what_denies_them() -> None:
+    """Each certificate once, by its last reason and rule; up to a bound."""
+    counts = Counts()
+    for _ in range(3):
+        counts.record(shadowed(cert(1)), 0.0)
+    counts.record(shadowed(cert(2), Reason.DENIED_BY_RULE, "deny[0]"), 0.0)
+    counts.record(shadowed(cert(1), Reason.DENIED_BY_RULE, "deny[1]"), 0.0)
+    assert list(counts.locked_out["site"].values()) == [
+        (Reason.DENIED_BY_RULE, "deny[1]"),
+        (Reason.DENIED_BY_RULE, "deny[0]"),
+    ]
+    for number in range(MOST_CLIENTS + 10):
+        counts.record(shadowed(cert(number)), 0.0)
+    assert len(counts.locked_out["site"]) == counts.locked_out_total == MOST_CLIENTS
+
+
+def test_the_log_tells_of_them_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    """One line when there are more, and no second one within ten minutes."""
+    caplog.set_level(logging.INFO, "mtls-sidecar")
+    counts = Counts()
+    report = ShadowReport(counts)
+    report.look(0.0)
+    assert not caplog.messages
+    for number in range(3):
+        counts.record(shadowed(cert(number)), 0.0)
+        report.look(float(number))
+    report.look(INTERVAL - 1)
+    assert len(caplog.messages) == 1
+    assert "lock out clients: site 1" in caplog.messages[0]
+    report.look(INTERVAL + 1)
+    report.look(2 * INTERVAL + 2)
+    assert ["site 1" in each or "site 3" in each for each in caplog.messages] == [True, True]
