@@ -23,6 +23,7 @@ from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import policy_schema, read_policy
 from sidecar.core.request import Assumed, BadRequest, assemble_request
+from sidecar.enroll import arguments as enroll_arguments
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.log_lines import configure_logging
 
@@ -221,6 +222,11 @@ def _revoke(options: argparse.Namespace) -> int:
     return run(call, settings_of(options))
 
 
+def _last_seen(_: argparse.Namespace) -> dict[str, float]:
+    """When the daemon saw each certificate last."""
+    return {}
+
+
 def _fetch(options: argparse.Namespace) -> int:
     from sidecar.fetcher.service import FetchOptions, main
     from sidecar.runtime.systemd import Notifier
@@ -334,6 +340,8 @@ def make_parser() -> argparse.ArgumentParser:
     revoke.add_argument("--denylist", metavar="FILE", help="this file, whatever the policy says")
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
     revoke.add_argument("--state-dir", help="the daemon's, which is asked whether it is in force")
+
+    enroll_arguments.add_commands(commands, _last_seen)
 
     fetch = _command(commands, "fetch", _fetch, "download CRLs and OCSP answers")
     fetch.add_argument("--once", action="store_true", help="download every CRL once, then exit")

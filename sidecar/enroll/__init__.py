@@ -1,0 +1,1 @@
+"""`mtls-sidecar enroll`: issue client certificates by invitation, as a process of its own."""

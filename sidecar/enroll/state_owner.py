@@ -1,0 +1,37 @@
+"""Work as the user whom the state directory belongs to.
+
+A command of root that wrote there as root would leave files that the service can't open, and could
+be led elsewhere by a link that a broken service has put there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def as_owner_of(directory: Path) -> Iterator[None]:
+    """Have the effective user and group of a directory's owner, where this is root's process.
+
+    A directory that isn't there yet counts as this user's.  For commands of one thread only.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        found = os.stat(directory)
+    except FileNotFoundError:
+        found = os.stat("/")
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([found.st_gid])
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
