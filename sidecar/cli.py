@@ -26,6 +26,7 @@ from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.enroll import arguments as enroll_arguments
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.log_lines import configure_logging
+from sidecar.runtime.seen_clients_file import seen_clients
 
 CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
@@ -222,9 +223,20 @@ def _revoke(options: argparse.Namespace) -> int:
     return run(call, settings_of(options))
 
 
-def _last_seen(_: argparse.Namespace) -> dict[str, float]:
-    """When the daemon saw each certificate last."""
-    return {}
+def _last_seen(options: argparse.Namespace) -> dict[str, float]:
+    """When the daemon saw each certificate last; its sidecar.yaml stands beside enroll.yaml."""
+    place = Path(options.config or enroll_arguments.CONFIG).with_name("sidecar.yaml")
+    state_dir = options.state_dir
+    try:
+        state_dir = state_dir or read_settings(read_file(place), str(place)).state_dir
+    except FileNotFoundError:
+        state_dir = Settings().state_dir
+    try:
+        found = seen_clients(state_dir)
+    except OSError as error:
+        print(f"note: last_seen is not known: {_said(error)}", file=sys.stderr)
+        return {}
+    return {sha256: client.last_seen for sha256, client in found.items()}
 
 
 def _fetch(options: argparse.Namespace) -> int:

@@ -149,7 +149,12 @@ class Enroll:
     def start(self) -> Enroll:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.under, sys.executable, *"-m sidecar enroll serve --config".split(), self.config],
+                [
+                    *self.under,
+                    sys.executable,
+                    *"-m sidecar enroll serve --config".split(),
+                    self.config,
+                ],
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
