@@ -78,7 +78,7 @@ install_docs() {
     PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$site \
         "$python" "$here/deploy/man_pages.py" "$root/usr/share/man"
     for each in "$here"/docs/*.md "$here/README.md"; do put "$each" "$doc/$(basename "$each")"; done
-    for each in nginx.conf policy.yaml variants; do
+    for each in nginx.conf policy.yaml variants recipes; do
         mkdir -p "$doc/examples"
         cp -R "$here/nginx-example/$each" "$doc/examples/"
         chmod -R u=rwX,go=rX "$doc/examples"

@@ -38,6 +38,9 @@ from tools import NginxBinary
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "nginx-example"
 HOST = "app.example.com"
+APP_PORTS = (8080, 8000, 8081, 8096, 8123, 2283, 3000, 3001)
+"""Where the examples' applications are."""
+
 SERVER_NAMES = [HOST, "*.example.com", "*.customers.example.com", "localhost"]
 
 
@@ -249,7 +252,7 @@ class Stack:
             "/etc/nginx/": f"{self.directory}/nginx/",
             "/var/cache/nginx/": f"{self.directory}/cache-",
             "set_real_ip_from 192.0.2.1": "set_real_ip_from 127.0.0.1",
-            "127.0.0.1:8080": f"127.0.0.1:{self.app.server_port}",
+            **{f"127.0.0.1:{port}": f"127.0.0.1:{self.app.server_port}" for port in APP_PORTS},
             "listen 443": f"listen 127.0.0.1:{self.ports[site]}",
             "listen 80": f"listen 127.0.0.1:{self.plain_ports[site]}",
         }
