@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__
 from sidecar.commands.access import add_commands
@@ -27,6 +27,9 @@ from sidecar.enroll import arguments as enroll_arguments
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.log_lines import configure_logging
 from sidecar.runtime.seen_clients_file import seen_clients
+
+if TYPE_CHECKING:
+    from sidecar.enroll.revocation import EnrolledClients
 
 CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
@@ -201,12 +204,13 @@ def _revoke(options: argparse.Namespace) -> int:
     from sidecar.commands.revoke.command import Call, run
     from sidecar.commands.revoke.target import FORMS
 
-    said = {form: value for form in FORMS if (value := getattr(options, form)) is not None}
+    forms = (*FORMS, "name")
+    said = {form: value for form in forms if (value := getattr(options, form)) is not None}
     targets = [value for value in (options.target, *said.values()) if isinstance(value, str)]
     if len(said) > 1 or len(targets) != (0 if options.list else 1):
         raise ValueError(
             "say one target: revoke CERT, revoke --serial 0A1B, revoke --fingerprint SHA256, "
-            "revoke --file CERT; or revoke --list"
+            "revoke --file CERT, revoke --name CLIENT; or revoke --list"
         )
     call = Call(
         target="".join(targets),
@@ -220,7 +224,17 @@ def _revoke(options: argparse.Namespace) -> int:
         listing=options.list,
         as_json=options.json,
     )
-    return run(call, settings_of(options))
+    return run(call, settings_of(options), _enrolled(options))
+
+
+def _enrolled(options: argparse.Namespace) -> EnrolledClients | None:
+    """The clients of the enroll.yaml that is named, or stands beside sidecar.yaml."""
+    place = options.enroll or Path(options.config or CONFIG).with_name("enroll.yaml")
+    if not options.enroll and not os.path.lexists(place):
+        return None
+    from sidecar.enroll.revocation import EnrolledClients
+
+    return EnrolledClients(str(place))
 
 
 def _last_seen(options: argparse.Namespace) -> dict[str, float]:
@@ -336,11 +350,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")
-    revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT")
+    revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT|CLIENT")
     for form, meaning in (
         ("file", "the target is a certificate's file"),
         ("serial", "the target is a serial number, in hexadecimal"),
         ("fingerprint", "the target is a SHA-256 fingerprint"),
+        ("name", "the target is a client of enroll: NAME, or NAME/DEVICE"),
     ):
         revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
     revoke.add_argument("--undo", action="store_true", help="remove the line of this target")
@@ -351,6 +366,7 @@ def make_parser() -> argparse.ArgumentParser:
     revoke.add_argument("--trust", help="only the denylist of this trust")
     revoke.add_argument("--denylist", metavar="FILE", help="this file, whatever the policy says")
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
+    revoke.add_argument("--enroll", metavar="FILE", help="enroll.yaml (default: beside --config)")
     revoke.add_argument("--state-dir", help="the daemon's, which is asked whether it is in force")
 
     enroll_arguments.add_commands(commands, _last_seen)

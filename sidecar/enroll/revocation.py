@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import clients, invitations
 from .clients import IssuedCertificate
-from .store import Store
+from .commands import load_settings
+from .state_owner import as_owner_of
+from .store import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolledClients:
-    """The certificates of a person, or of one device of a person."""
+    """The clients of an enroll.yaml, which is read only when one is asked for."""
 
-    store: Store
+    config: str
 
-    def find(self, target: str) -> list[IssuedCertificate]:
-        """List whom a target names, revoked ones too; nobody for a target of another kind.
+    def find(self, target: str) -> list[IssuedCertificate] | None:
+        """List the certificates of NAME or NAME/DEVICE; None where there is no such client.
 
-        Raises `StoreError`.
+        Raises OSError and `PolicyError`.
         """
         name, slash, device = target.partition("/")
-        with self.store.reading() as connection:
+        with self._store() as store, store.reading() as connection:
+            if name not in clients.names(connection):
+                return None
             found = clients.of_person(connection, name)
-        return [each for each in found if not slash or each.device == device]
+            if not slash:
+                return found
+            theirs = [each for each in found if each.device == device]
+            invited = {(each.name, each.device) for each in invitations.all_of(connection, 0.0)}
+            return theirs if theirs or (name, device) in invited else None
 
     def mark(self, target: str, sha256s: Sequence[str], now: float, reason: str) -> list[str]:
         """Note that these are revoked, and end the target's open invitations; their ids.
 
-        Raises `StoreError`.
+        Raises OSError and `PolicyError`.
         """
         name, slash, device = target.partition("/")
-        with self.store.changing() as connection:
+        with self._store() as store, store.changing() as connection:
             clients.mark_revoked(connection, sha256s, now, reason)
             return invitations.cancel_all_of(connection, name, device if slash else None, now)
 
     def unmark(self, sha256s: Sequence[str]) -> None:
-        """Note that these are revoked no more.  Raises `StoreError`."""
-        with self.store.changing() as connection:
+        """Note that these are revoked no more.  Raises OSError and `PolicyError`."""
+        with self._store() as store, store.changing() as connection:
             clients.mark_valid(connection, sha256s)
+
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[Store]:
+        settings = load_settings(self.config)
+        try:
+            with as_owner_of(Path(settings.state_dir)):
+                store = Store(settings.database)
+                store.require()
+                yield store
+        except StoreError as error:
+            raise OSError(errno.EIO, str(error)) from None

@@ -34,7 +34,9 @@ def csr(name: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
 
 def test_invite_prints_exactly_id_url_and_expires(shared: Enroll) -> None:
     """`invite --json` is `{id, url, expires}`; without it the link and when it ends."""
-    found = json.loads(shared.run("invite", "print", "--json", "--expires", "2h"))
+    done = shared.try_run("invite", "print", "--json", "--expires", "2h")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert set(found) == {"id", "url", "expires"}
     assert found["url"].startswith(f"{URL}/")
     text = shared.run("invite", "print")

@@ -32,6 +32,7 @@ from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from .confirm import Confirmation, gone, in_force, question
 from .denylist_file import add, locate, read_entries, remove
 from .lists import ListedTrust, choose, only_file, trusts_of
+from .named_clients import Enrolled, EnrolledCertificate, find_client, target_of
 from .target import Target, read_target
 
 
@@ -51,24 +52,83 @@ class Call:
     as_json: bool = False
 
 
-def run(call: Call, settings: Settings) -> int:
-    """The exit code.  Raises `PolicyError`, OSError and ValueError where nothing was changed."""
+def run(call: Call, settings: Settings, enrolled: Enrolled | None = None) -> int:
+    """The exit code.  Raises `PolicyError`, OSError and ValueError where nothing was changed.
+
+    `enrolled` are the clients that can be named.
+    """
     if call.listing:
         return _list(call, settings)
+    found = find_client(call.target, call.form, enrolled)
+    if found is not None and enrolled is not None:
+        undo = _undo_client if call.undo else _revoke_client
+        return undo(call, settings, found, enrolled)
     target = read_target(call.target, form=call.form, key=call.key)
     if call.undo:
         return _undo(call, settings, target)
-    return _revoke(call, settings, target)
+    return _revoke(call, settings, [target])
+
+
+# -- clients of `enroll`
+
+
+def _revoke_client(
+    call: Call, settings: Settings, found: Sequence[EnrolledCertificate], enrolled: Enrolled
+) -> int:
+    """Deny every certificate of a client that has not ended, then note it in the store."""
+    held = [each for each in found if time.time() < each.not_after]
+    code = 0
+    if held:
+        code = _revoke(call, settings, [target_of(each, key=call.key) for each in held])
+        if code == 2:  # nothing was written
+            return code
+    try:
+        # The CRL and the list of clients know no revocation that ends.
+        sha256s = [] if call.until else [each.sha256 for each in held]
+        ended = enrolled.mark(call.target, sha256s, time.time(), call.reason)
+    except (OSError, PolicyError) as error:
+        return int(_fail(f"denied, but not noted as revoked by enroll: {brief(error)}"))
+    for identifier in ended:
+        print(printable(f"invitation {identifier} is cancelled"))
+    if not held and not ended:
+        return int(_fail(f"{call.target} has no certificate and no invitation that holds"))
+    return code
+
+
+def _undo_client(
+    call: Call, settings: Settings, found: Sequence[EnrolledCertificate], enrolled: Enrolled
+) -> int:
+    revoked = [each for each in found if each.revoked is not None]
+    if not revoked:
+        return int(_fail(f"{call.target} has no certificate that is revoked; nothing to undo"))
+    codes = [_undo(call, settings, target_of(each, key=call.key)) for each in revoked]
+    if not any(codes):
+        enrolled.unmark([each.sha256 for each in revoked])
+    return max(codes)
 
 
 # -- revoke
 
 
-def _revoke(call: Call, settings: Settings, target: Target) -> int:
-    entry = one_entry(target.kind, target.value, call.until)
-    if entry.until <= time.time():
+def _revoke(call: Call, settings: Settings, targets: Sequence[Target]) -> int:
+    """Write every line, then ask the daemon about each."""
+    if one_entry(targets[0].kind, targets[0].value, call.until).until <= time.time():
         raise ValueError(f"--until {call.until} has passed: nobody would be denied")
-    trusts = _chosen(call, settings, target)
+    chosen = [_chosen(call, settings, target) for target in targets]
+    failed, names = False, []
+    for target, trusts in zip(targets, chosen, strict=True):
+        written, broken = _write(call, target, trusts)
+        failed = failed or broken
+        if written:
+            names.append((target, [each.name for each in trusts]))
+    if not names:
+        return 2
+    codes = [_confirm(call, settings, target, trusts, failed) for target, trusts in names]
+    return max(codes)
+
+
+def _write(call: Call, target: Target, trusts: Sequence[ListedTrust]) -> tuple[int, bool]:
+    """Add a target to its denylists: to how many it was, and whether one of them failed."""
     failed, written = False, 0
     for place in _places(trusts, call, first_only=True):
         try:
@@ -78,12 +138,14 @@ def _revoke(call: Call, settings: Settings, target: Target) -> int:
         else:
             written += 1
             print(printable(f"{place}: {line or 'denied already, nothing to add'}"))
-    if not written:
-        return 2
-    names = [each.name for each in trusts]
+    return written, failed
+
+
+def _confirm(call: Call, settings: Settings, target: Target, names: list[str], failed: bool) -> int:
     if not any(names):
         text = f"no trust of {settings.policy} names {call.denylist} as its denylist"
         return int(_fail(f"written, but {text}: nobody is denied by it"))
+    entry = one_entry(target.kind, target.value, call.until)
     found = in_force(settings, Path(settings.policy), names, entry)
     return _told(found, failed, "written, but not known to be in force")
 

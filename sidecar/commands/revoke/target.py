@@ -1,5 +1,7 @@
 """What `revoke TARGET` is about: a certificate's file, a serial number or a SHA-256 fingerprint.
 
+A client who was enrolled can be named, too: see named_clients.
+
 A target that could be more than one of these is refused with the ways to say it: a wrong guess
 would deny nobody, or somebody else.
 """
@@ -43,7 +45,7 @@ def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
     With `key` the certificate's public key is meant, so that every certificate made for it is
     denied.  Raises ValueError and OSError.
     """
-    form = form or _form(text)
+    form = form or form_of(text)
     if form == "file":
         return _of_file(text, key)
     if form == "fingerprint":
@@ -56,8 +58,8 @@ def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
     return Target("serial", _serial(text))
 
 
-def _form(text: str) -> str:
-    """The one form that a target can have.  Raises ValueError."""
+def form_of(text: str) -> str:
+    """The one form of `FORMS` that a target can have.  Raises ValueError."""
     digits = _hex_digits(text)
     if os.path.lexists(text):
         if digits:
