@@ -93,7 +93,7 @@ def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
         return request._replace(cert=who)
     if who.cert is None:
         return request
-    return request._replace(cert=b"given", subject=who.cert, assumed=Assumed(who.trust))
+    return request._replace(cert=b"given", subject=who.cert, assumed=Assumed(who.trust, True))
 
 
 def ask(file: PolicyFile, name: str, request: AuthzRequest, now: float) -> Answer:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sidecar.core.nginx.locations import normalize_host
 from sidecar.core.policy.model import Location, Policy, Trust
 from sidecar.core.policy.rules import Facts
-from sidecar.core.request import AuthzRequest
+from sidecar.core.request import Assumed, AuthzRequest
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
@@ -200,7 +200,8 @@ def _check_issuer(evaluation: _Evaluation) -> Passed | Ended:
 
 def _assume_issuer(evaluation: _Evaluation, name: str) -> Passed | Ended:
     """Take a certificate that was described to be issued under a trust of this location."""
-    names = [trust.name for trust in evaluation.here.trusts]
+    success = evaluation.request.verify == "SUCCESS"
+    names = [t.name for t in evaluation.here.trusts if success or t.sidecar_verifies]
     if name and name not in names:
         saw = f"issued under {name!r}, and the location's trusts are: {', '.join(names)}"
         return Ended(Reason.UNTRUSTED_ISSUER, saw)
@@ -208,8 +209,9 @@ def _assume_issuer(evaluation: _Evaluation, name: str) -> Passed | Ended:
 
 
 def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
-    if evaluation.request.assumed is not None:
-        return Passed("not asked in a test")
+    assumed = evaluation.request.assumed
+    if assumed is not None:
+        return _ask_denylists(evaluation, assumed)
     saw = []
     for trust, path in evaluation.paths:
         for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
@@ -222,6 +224,18 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
             if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
     return Passed("; ".join(saw) or "nothing to ask")
+
+
+def _ask_denylists(evaluation: _Evaluation, assumed: Assumed) -> Passed | Ended:
+    """Ask the denylists alone about a certificate that was described, where they are wanted."""
+    if not assumed.denylists:
+        return Passed("not asked in a test")
+    for trust in evaluation.here.trusts:
+        if assumed.trust in ("", trust.name):
+            denied = _denied(trust, evaluation.subject, evaluation.now)
+            if denied is not None:
+                return Ended(Reason.REVOKED, f"{denied.source}: {denied.detail}")
+    return Passed("on no denylist; nothing else is asked about a certificate that is described")
 
 
 def _check_names(evaluation: _Evaluation) -> Passed | Ended:

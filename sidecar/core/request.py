@@ -48,10 +48,11 @@ class Assumed(NamedTuple):
     """What a test of a policy takes for granted: revocation is not asked.
 
     `trust` is the trust that the certificate is taken to be issued under: a name, "" for any, None
-    where the chain is built as always.
+    where the chain is built as always.  With `denylists` those of the trust are asked all the same.
     """
 
     trust: str | None
+    denylists: bool = False
 
 
 class AuthzRequest(NamedTuple):

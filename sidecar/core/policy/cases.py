@@ -25,7 +25,7 @@ from sidecar.core.config.schema import (
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import MalformedCertificate
 from sidecar.core.x509.certificate import EKU_NAMES, ClientCert
-from sidecar.core.x509.described import ALWAYS, Described, build
+from sidecar.core.x509.described import ALWAYS, SERIAL, Described, build
 
 from .patterns import PatternError, parse_fingerprint, parse_serial
 
@@ -49,10 +49,19 @@ def _ascii(text: str) -> str:
 def _usage(text: str) -> str:
     names = {name.lower(): oid for name, oid in EKU_NAMES.items()}
     found = names.get(text.lower(), text)
-    parts = found.split(".")
+    try:
+        return _identifier(found)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no extended key usage", "write clientAuth or an OID"
+        ) from None
+
+
+def _identifier(text: str) -> str:
+    parts = text.split(".")
     if len(parts) < 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(f"{text!r} is no extended key usage", "write clientAuth or an OID")
-    return found
+        raise ValueError(f"{text!r} is no object identifier", "write it dotted: 2.5.29.32.0")
+    return text
 
 
 def _pattern(read: Any) -> Any:
@@ -85,10 +94,19 @@ class CertSpec:
     )
     issuer_cn: tuple[str, ...] = key(_NAMES, "CNs of the issuer", default=())
     serial: int = key(
-        Text("a serial number", check=_pattern(parse_serial)), "in hexadecimal", default=0x7E57
+        Text("a serial number", check=_pattern(parse_serial)), "in hexadecimal", default=SERIAL
     )
     sha256: str = key(
         Text("a fingerprint", check=_pattern(parse_fingerprint)), "the fingerprint", default=""
+    )
+    spki_sha256: str = key(
+        Text("a fingerprint", check=_pattern(parse_fingerprint)), "the key's SHA-256", default=""
+    )
+    upn: tuple[str, ...] = key(_NAMES, "user principal names of the SAN", default=())
+    policy_oid: tuple[str, ...] = key(
+        ListOf(Text("an object identifier", check=_identifier), or_one=True),
+        "certificate policies",
+        default=(),
     )
     not_before: float = key(
         Text("a date", check=parse_date), "when it begins (default: always)", default=ALWAYS[0]
@@ -118,6 +136,9 @@ class CertSpec:
                 not_before=self.not_before,
                 not_after=min(self.not_after, ALWAYS[1]),
                 sha256=self.sha256,
+                spki_sha256=self.spki_sha256,
+                upn=self.upn,
+                policy_oid=self.policy_oid,
             )
         )
 

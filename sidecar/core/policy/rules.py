@@ -57,15 +57,15 @@ class Match:
 # -- one key ---------------------------------------------------------------------------------------
 
 # The attributes of a name, of which several together make one identity.
-_WHOLE = frozenset({"cn", "o", "ou", "issuer_cn"})
-_REQUEST = frozenset({"client_ip", "method"})
+WHOLE = frozenset({"cn", "o", "ou", "issuer_cn"})
+REQUEST_KEYS = frozenset({"client_ip", "method"})
 _NAMES = {"dn": "subject_name", "issuer_dn": "issuer_name"}
 """Keys that are compared by the DER of a name."""
 
 
 def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
     """The values that a certificate or request has under a key of a rule."""
-    if key in _REQUEST:
+    if key in REQUEST_KEYS:
         value: str = getattr(facts.request, key)
         return (value,) if value else ()
     assert facts.cert is not None  # see `RuleSet.of_request`
@@ -78,7 +78,7 @@ def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _KeyTest:
+class KeyTest:
     """Whether the values under one key match any of its patterns."""
 
     key: str
@@ -91,25 +91,26 @@ class _KeyTest:
             return self.refusing
         values = _values(facts, self.key, self.refusing)
         if not values:
-            return self.refusing and self.key in _REQUEST
-        wanted = self.key not in _WHOLE or self.refusing  # any value that matches, or none that not
+            return self.refusing and self.key in REQUEST_KEYS
+        wanted = self.key not in WHOLE or self.refusing  # any value that matches, or none that not
         read = KEY_COMPARISONS[self.key].reader(self.refusing)
         for value in values:
-            if self._matches(read(value)) is wanted:
+            if self.takes(read(value)) is wanted:
                 return wanted
         return not wanted
 
-    def _matches(self, value: ComparedValue) -> bool:
+    def takes(self, value: ComparedValue) -> bool:
+        """Whether one value matches."""
         if not self.exact.isdisjoint(value.keys):
             return True
         return any(test(text) for test in self.others for text in value.texts)
 
 
-def _key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> _KeyTest:
+def key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> KeyTest:
     chosen = [pattern.on(refusing) for pattern in patterns]
     exact = frozenset(each for pattern in chosen for each in pattern.exact)
     others = tuple(p.test for p in chosen if p.test is not None)
-    return _KeyTest(key, exact, others, refusing)
+    return KeyTest(key, exact, others, refusing)
 
 
 # -- rules and sets of rules ----------------------------------------------------------------------
@@ -121,7 +122,7 @@ Test = Callable[[Facts], Match | None]
 @dataclass(frozen=True, slots=True)
 class _Rule:
     match: Match
-    keys: tuple[_KeyTest, ...]
+    keys: tuple[KeyTest, ...]
     tests: tuple[Test, ...]
     needs_cert: bool = True
 
@@ -141,7 +142,7 @@ class _Rule:
         """Whether every key of the rule itself matches."""
         return all(test(facts) for test in self.keys)
 
-    def index_key(self) -> _KeyTest | None:
+    def index_key(self) -> KeyTest | None:
         """The most telling key of which every pattern is exact, to find the rule by."""
         exact = {test.key: test for test in self.keys if not test.others}
         return next((exact[key] for key in _INDEXED if key in exact), None)
@@ -384,8 +385,8 @@ class Compiler:
                     uses |= _uses(inner)
                     moments.update(inner.moments)
         uses |= {key for key, _ in spec.tests}
-        keys = tuple(_key_test(key, patterns, refusing) for key, patterns in spec.tests)
-        needs_cert = needs_cert or any(test.key not in _REQUEST for test in keys)
+        keys = tuple(key_test(key, patterns, refusing) for key, patterns in spec.tests)
+        needs_cert = needs_cert or any(test.key not in REQUEST_KEYS for test in keys)
         match = Match(spec.name or label, spec.roles, bool(spec.name))
         return _Rule(match, keys, tuple(tests), needs_cert)
 
@@ -395,7 +396,7 @@ RESERVED = ("public", "verified")
 
 
 def _uses(rules: RuleSet) -> set[str]:
-    return {key for key in _REQUEST if getattr(rules, key)}
+    return {key for key in REQUEST_KEYS if getattr(rules, key)}
 
 
 _Join = Callable[[Iterable[Match | None]], Match | None]

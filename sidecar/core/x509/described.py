@@ -19,7 +19,8 @@ _SEQUENCE, _SET, _OID, _UTF8, _INTEGER, _BITS, _OCTETS = 0x30, 0x31, 0x06, 0x0C,
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 
 _TYPES = {"cn": "550403", "o": "55040a", "ou": "55040b"}
-_SAN, _EKU = bytes.fromhex("551d11"), bytes.fromhex("551d25")
+_SAN, _EKU, _POLICIES = (bytes.fromhex(each) for each in ("551d11", "551d25", "551d20"))
+_UPN = encode(_OID, bytes.fromhex("2b060104018237140203"))
 _EMAIL, _DNS, _URI, _IP = 0x81, 0x82, 0x86, 0x87
 
 _P256 = bytes.fromhex(
@@ -32,6 +33,9 @@ _P256 = bytes.fromhex(
 _ECDSA = bytes.fromhex("300a06082a8648ce3d040302")
 _UNSIGNED = bytes.fromhex("3006020101020101")
 
+SERIAL = 0x7E57
+"""The serial number of a certificate that gives none."""
+
 ALWAYS = (0.0, datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 """The validity of a certificate that gives none."""
 
@@ -40,7 +44,8 @@ ALWAYS = (0.0, datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 class Described:
     """The fields of a certificate; times in seconds since the epoch, `eku` in dotted OIDs.
 
-    `sha256`, in lower-case hex, stands for the fingerprint that the real one has.
+    `sha256` and `spki_sha256`, in lower-case hex, stand for the fingerprints that the real
+    certificate and its key have.
     """
 
     cn: Sequence[str] = ()
@@ -52,16 +57,20 @@ class Described:
     email: Sequence[str] = ()
     issuer_cn: Sequence[str] = ()
     eku: Sequence[str] = ("1.3.6.1.5.5.7.3.2",)
-    serial: int = 0x7E57
+    serial: int = SERIAL
     not_before: float = ALWAYS[0]
     not_after: float = ALWAYS[1]
     sha256: str = ""
+    spki_sha256: str = ""
+    upn: Sequence[str] = ()
+    policy_oid: Sequence[str] = ()
 
 
 def build(fields: Described) -> ClientCert:
     """The certificate, read.  Raises `MalformedCertificate` for names that none may have."""
     cert = from_der(_certificate(fields))
-    return replace(cert, sha256=fields.sha256) if fields.sha256 else cert
+    sha256, spki_sha256 = fields.sha256 or cert.sha256, fields.spki_sha256 or cert.spki_sha256
+    return replace(cert, sha256=sha256, spki_sha256=spki_sha256)
 
 
 def _certificate(fields: Described) -> bytes:
@@ -119,13 +128,17 @@ def _extensions(fields: Described) -> bytes:
             (_URI, [v.encode() for v in fields.uri]),
             (_IP, [ipaddress.ip_address(v).packed for v in fields.ip]),
             (_EMAIL, [v.encode() for v in fields.email]),
+            (0xA0, [_UPN + encode(0xA0, encode(_UTF8, v.encode())) for v in fields.upn]),
         )
         for value in values
     )
     usages = b"".join(encode(_OID, _oid(usage)) for usage in fields.eku)
+    policies = b"".join(
+        encode(_SEQUENCE, encode(_OID, _oid(policy))) for policy in fields.policy_oid
+    )
     found = [
         encode(_SEQUENCE, encode(_OID, oid) + encode(_OCTETS, encode(_SEQUENCE, content)))
-        for oid, content in ((_SAN, names), (_EKU, usages))
+        for oid, content in ((_SAN, names), (_EKU, usages), (_POLICIES, policies))
         if content
     ]
     return encode(0xA3, encode(_SEQUENCE, b"".join(found))) if found else b""
