@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import __version__
 from sidecar.commands.access import add_commands
 from sidecar.commands.asking import policy_file
+from sidecar.commands.diff.command import add_diff
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import Settings, parse_address, read_settings
 from sidecar.core.errors import Diagnostic, PolicyError, printable
@@ -163,6 +164,7 @@ def _explain(options: argparse.Namespace) -> int:
         "server_name": options.sni,
         "method": options.method,
         "client_ip": options.client_ip,
+        "site": options.sec_fetch_site,
     }
     found = {name: value.encode("utf-8") for name, value in fields.items() if value}
     now = parse_date(options.now) if options.now else time.time()
@@ -171,7 +173,7 @@ def _explain(options: argparse.Namespace) -> int:
     except BadRequest as error:
         raise ValueError(str(error)) from None
     if who is not None:
-        request = request._replace(subject=who.cert, assumed=Assumed(who.trust))
+        request = request._replace(subject=who.cert, assumed=Assumed(who.trust, denylists=True))
     decision, steps = explain(policy, request, now)
     print(as_json(decision, steps) if options.json else as_text(decision, steps))
     return 0 if decision.allowed else 1
@@ -328,6 +330,9 @@ def make_parser() -> argparse.ArgumentParser:
     explain.add_argument("--sni", default="", help="$ssl_server_name")
     explain.add_argument("--method", default="GET", help="$request_method")
     explain.add_argument("--client-ip", default="", help="$remote_addr")
+    explain.add_argument(
+        "--sec-fetch-site", default="", help="the header of a browser: same-origin, cross-site, …"
+    )
     explain.add_argument("--now", help="the moment, RFC 3339 (default: now)")
     explain.add_argument("--json", action="store_true", help="for programs")
 
@@ -342,6 +347,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="fail where less of the locations and rules is tested",
     )
     test.add_argument("--json", action="store_true", help="for programs")
+
+    add_diff(
+        _command(commands, "diff", None, "tell who gains and who loses by a change of the policy"),
+        lambda options, path: policy_file(
+            load_policy(argparse.Namespace(**{**vars(options), "policy": path})), path
+        ),
+    )
 
     add_commands(
         partial(_command, commands),
@@ -401,7 +413,8 @@ def _command(commands: Any, name: str, run: Any, doc: str) -> argparse.ArgumentP
     parser: argparse.ArgumentParser = commands.add_parser(name, help=doc, description=doc)
     parser.set_defaults(run=run)
     parser.add_argument("-c", "--config", help=f"sidecar.yaml (default: {CONFIG})")
-    parser.add_argument("--policy", help="policy.yaml, instead of the configured one")
+    if name != "diff":
+        parser.add_argument("--policy", help="policy.yaml, instead of the configured one")
     return parser
 
 

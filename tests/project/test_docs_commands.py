@@ -206,6 +206,7 @@ def test_the_commands_of_a_page_do_what_it_says(
         for block in blocks(page):
             if block.title == "policy.yaml":
                 stack.edit_policy(later(block.text))
+                (machine.home / "policy.yaml").write_text(later(block.text))
             elif block.language == "sh":
                 for command in commands(block):
                     if not reason_not_to_run(command):

@@ -1,0 +1,1 @@
+"""`diff`: say what a change of the policy means: who gains access and who loses it."""

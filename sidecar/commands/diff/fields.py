@@ -1,0 +1,206 @@
+"""Find values of one field under which some atoms hold and others don't, or prove there are none.
+
+A field of a certificate has any number of values.  Of several values, an atom that asks for each of
+them (`every`) bounds all of them; one that asks for any of them needs one that is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.core.policy.patterns import KEY_COMPARISONS
+from sidecar.core.policy.rules import WHOLE
+
+from .atoms import Atom
+from .languages import ALPHABETS, alphabet, automaton
+from .nfa import NoAutomaton
+from .search import Automaton, SearchTooLong, shortest
+from .values import COMPLETE, SINGLE, values_of
+
+
+class Impossible(Exception):
+    """No values of the field are so: it is proven."""
+
+
+class Undecided(Exception):
+    """No values were found, and that there are none isn't proven; the argument says why."""
+
+
+@dataclass(slots=True)
+class Field:
+    """One field: the atoms about it, and the values that are tried."""
+
+    name: str
+    atoms: Sequence[Atom]
+    values: list[Any]
+    _masks: dict[Atom, tuple[int, int]] = field(default_factory=dict)
+    _by_key: dict[bool, dict[Any, int]] = field(default_factory=dict)
+    _indexed: int = 0
+    _automata: dict[Atom, Automaton | NoAutomaton] = field(default_factory=dict)
+    _empty: dict[tuple[frozenset[Atom], frozenset[Atom]], None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, atoms: Sequence[Atom], now: float) -> Field:
+        """The field with the values that its atoms suggest."""
+        return cls(name, atoms, values_of(name, atoms, now))
+
+    def solve(self, held: Sequence[Atom], refuted: Sequence[Atom]) -> tuple[Any, ...]:
+        """Values under which all of `held` hold and none of `refuted`, as few as possible.
+
+        Raises `Impossible` and `Undecided`.
+        """
+        if self.name in SINGLE:
+            return (self._value(held, refuted),)
+        inside = [atom for atom in held if atom.every]
+        outside = [atom for atom in refuted if not atom.every]
+        needs: list[tuple[list[Atom], list[Atom]]] = [
+            ([atom], []) for atom in held if not atom.every
+        ]
+        needs += [([], [atom]) for atom in refuted if atom.every]
+        if not held:
+            return self._none_of([atom for _, less in needs for atom in less], outside)
+        found = [
+            self._value([*inside, *more], [*outside, *less]) for more, less in needs or [([], [])]
+        ]
+        return tuple(sorted(set(found), key=self.values.index))
+
+    def _none_of(self, *refuted: list[Atom]) -> tuple[Any, ...]:
+        """No value, which no atom holds of; but a CN, if there is one, since people have names."""
+        if self.name != "cn":
+            return ()
+        chosen = self._known([], [atom for atoms in refuted for atom in atoms])
+        return () if chosen is None else (chosen,)
+
+    def _value(self, inside: Sequence[Atom], outside: Sequence[Atom]) -> Any:
+        """One value that all of `inside` and none of `outside` takes."""
+        chosen = self._known(inside, outside)
+        if chosen is not None:
+            return chosen
+        if self.name in COMPLETE:
+            raise Impossible
+        key = (frozenset(inside), frozenset(outside))
+        if key in self._empty:
+            raise Impossible
+        found = self._search(inside, outside)
+        if found is None:
+            self._empty[key] = None
+            raise Impossible
+        self.values.append(found)
+        chosen = self._known(inside, outside)
+        if chosen is None:
+            raise Undecided(f"{self.name}: {found!r} is compared in a way that isn't followed")
+        return chosen
+
+    def refuted_by(self, held: Sequence[Atom]) -> list[Atom]:
+        """Atoms that can't hold beside those that hold, where these leave but a few values.
+
+        That is so where every value is one of some exact patterns.
+        """
+        if self.name not in _FEW:
+            return []
+        bounding = [atom for atom in held if _bounds(atom)]
+        if not bounding:
+            return []
+        mask = -1
+        for atom in bounding:
+            mask &= self._mask(atom)
+        return [atom for atom in self.atoms if _bounds(atom) and not self._mask(atom) & mask]
+
+    # -- values that are known
+
+    def _known(self, inside: Sequence[Atom], outside: Sequence[Atom]) -> Any:
+        mask = (1 << len(self.values)) - 1
+        for atom in inside:
+            mask &= self._mask(atom)
+        for atom in outside:
+            mask &= ~self._mask(atom)
+        return self.values[(mask & -mask).bit_length() - 1] if mask else None
+
+    def _mask(self, atom: Atom) -> int:
+        """A bit for each value that the atom takes."""
+        known, mask = self._masks.get(atom, (0, 0))
+        if known < len(self.values):
+            mask = self._by_exact(atom) if _is_exact(atom) else mask | self._tried(atom, known)
+            self._masks[atom] = (len(self.values), mask)
+        return mask
+
+    def _tried(self, atom: Atom, known: int) -> int:
+        return sum(1 << at for at in range(known, len(self.values)) if atom.takes(self.values[at]))
+
+    def _by_exact(self, atom: Atom) -> int:
+        """The same for patterns that are all exact, by a dictionary of the values' keys."""
+        self._index()
+        assert atom.test is not None
+        by_key = self._by_key[atom.test.refusing]
+        mask = 0
+        for each in atom.test.exact:
+            mask |= by_key.get(each, 0)
+        return mask
+
+    def _index(self) -> None:
+        for at in range(self._indexed, len(self.values)):
+            for refusing in (False, True):
+                by_key = self._by_key.setdefault(refusing, {})
+                for each in KEY_COMPARISONS[self.name].reader(refusing)(self.values[at]).keys:
+                    by_key[each] = by_key.get(each, 0) | 1 << at
+        self._indexed = len(self.values)
+
+    # -- values that automata find
+
+    def _search(self, inside: Sequence[Atom], outside: Sequence[Atom]) -> str | None:
+        if self.name not in ALPHABETS:
+            raise Undecided(f"{self.name}: patterns are tried, and nothing is proven")
+        try:
+            taken = [self._automaton(atom) for atom in inside]
+            refused = [self._automaton(atom) for atom in outside]
+            return shortest(taken, refused, alphabet(self.name, [*inside, *outside]))
+        except NoAutomaton as error:
+            raise Undecided(f"{self.name}: {error}") from None
+        except SearchTooLong:
+            raise Undecided(f"{self.name}: the patterns are too many or too large") from None
+
+    def _automaton(self, atom: Atom) -> Automaton:
+        found = self._automata.get(atom)
+        if found is None:
+            try:
+                if atom.test is None:
+                    raise NoAutomaton("whether a host is covered is tried, not proven")
+                found = automaton(atom)
+            except NoAutomaton as error:
+                texts = ", ".join(atom.texts)[:80]
+                found = NoAutomaton(f"{texts}: {error}" if texts else str(error))
+            self._automata[atom] = found
+        if isinstance(found, NoAutomaton):
+            raise found
+        return found
+
+
+_FEW = WHOLE | {"serial", "sha256", "spki_sha256"}
+"""Fields of which an exact pattern takes one value, in one spelling, where it grants."""
+
+
+def _bounds(atom: Atom) -> bool:
+    """Whether an atom holds only where every value is one that it names."""
+    return _is_exact(atom) and (atom.every or atom.field in SINGLE)
+
+
+def _is_exact(atom: Atom) -> bool:
+    return atom.test is not None and not atom.test.others and atom.field not in _WITH_UNKNOWN
+
+
+_WITH_UNKNOWN = frozenset({"client_ip", "method"})
+"""Fields whose value may be unknown, which only `takes` knows of."""
+
+
+def fields_of(atoms: Iterable[Atom], now: float) -> dict[str, Field]:
+    """The fields that atoms are about."""
+    by_name: dict[str, list[Atom]] = {}
+    for atom in atoms:
+        by_name.setdefault(atom.field, []).append(atom)
+    return {
+        name: Field.of(name, found, now)
+        for name, found in by_name.items()
+        if name not in ("dn", "issuer_dn")
+    }
