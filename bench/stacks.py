@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import envoy
@@ -58,16 +58,35 @@ def start_plain(stack: Stack, directory: Path, work: Work, binary: NginxBinary) 
     start_nginx(stack, directory, binary, "plain", body)
 
 
+SNIPPETS = Path(__file__).parent.parent / "nginx-example" / "snippets"
+
+
 def start_sidecar(stack: Stack, directory: Path, work: Work, binary: NginxBinary) -> None:
+    asking = (SNIPPETS / "authz-request.conf").read_text()
+    asking_sidecar(stack, directory, work, binary, f"location ^~ /authz/ {{ {asking} }}")
+
+
+def start_cached(stack: Stack, directory: Path, work: Work, binary: NginxBinary) -> None:
+    """With the shipped snippets for `cache_seconds`, and one second of it."""
+    zone = (SNIPPETS / "mtls-sidecar-cache.conf").read_text()
+    zone = zone.replace("/var/cache/nginx-authz", str(directory / "answers"))
+    cached = (SNIPPETS / "authz-location-cached.conf").read_text()
+    asking = (SNIPPETS / "authz-request.conf").read_text()
+    cached = cached.replace("include snippets/authz-request.conf;", asking)
+    work = replace(work, cache_seconds=1)
+    asking_sidecar(stack, directory, work, binary, cached, zone)
+
+
+def asking_sidecar(
+    stack: Stack, directory: Path, work: Work, binary: NginxBinary, asks: str, http: str = ""
+) -> None:
+    """nginx with a sidecar, which the location `asks` asks."""
     upstream = instance(stack, directory / "sidecar", work)
-    snippets = Path(__file__).parent.parent / "nginx-example" / "snippets"
-    listens = (snippets / "mtls-sidecar.conf").read_text()
+    listens = (SNIPPETS / "mtls-sidecar.conf").read_text()
     listens = listens.replace("unix:/run/mtls-sidecar/authz.sock", upstream)
-    asking = (snippets / "authz-request.conf").read_text()
     body = (
-        f"{listens.replace('keepalive 32;', 'keepalive 256;')}\n"
-        f"server {{ {TLS.format(port=stack.port)} ssl_verify_client optional;\n"
-        f"location ^~ /authz/ {{ {asking} }}\n"
+        f"{listens.replace('keepalive 32;', 'keepalive 256;')}\n{http}\n"
+        f"server {{ {TLS.format(port=stack.port)} ssl_verify_client optional;\n{asks}\n"
         + "\n".join(
             f"location /l{i}/ {{ auth_request /authz/l{i}; empty_gif; }}"
             for i in range(work.locations)
@@ -207,6 +226,7 @@ STACKS = [
     Stack("plain", "nginx, any certificate of the CA (the ceiling)", start_plain,
                   lacks="names, revocation"),
     Stack("sidecar", "nginx and mtls-sidecar", start_sidecar),
+    Stack("cached", "nginx and mtls-sidecar, `cache_seconds: 1`", start_cached),
     Stack("map", "nginx `map` and `ssl_crl`", start_map),
     Stack("haproxy", "HAProxy", start_haproxy),
     Stack("apache", "Apache `Require expr`", start_apache),

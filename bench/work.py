@@ -25,6 +25,7 @@ class Work:
     names: int = 10_000
     clients: int = 200
     revoked: int = 100_000
+    cache_seconds: int = 0
     ca: CA = field(default_factory=lambda: CA("Bench"))
 
     @cached_property
@@ -67,7 +68,8 @@ class Work:
         crl = "crl: [crl.der]" if self.revoked else "revocation: off"
         lines = ["version: 1", f"trust:\n  bench: {{ca: ca.crt, {crl}}}"]
         lines += ["groups:", f"  everyone: [{{cn: {json.dumps(self.cns)}}}]", "locations:"]
-        lines += [f"  - {{name: l{i}, allow: [everyone]}}" for i in range(self.locations)]
+        more = f", cache_seconds: {self.cache_seconds}" if self.cache_seconds else ""
+        lines += [f"  - {{name: l{i}, allow: [everyone]{more}}}" for i in range(self.locations)]
         (directory / "policy.yaml").write_text("\n".join(lines) + "\n")
 
     def headers(self, leaf: Leaf) -> dict[str, str]:

@@ -251,6 +251,7 @@ class Stack:
             "/run/mtls-sidecar/authz.sock": str(self.daemon.socket),
             "/etc/nginx/": f"{self.directory}/nginx/",
             "/var/cache/nginx/": f"{self.directory}/cache-",
+            "/var/cache/nginx-authz": f"{self.directory}/cache-authz",
             "set_real_ip_from 192.0.2.1": "set_real_ip_from 127.0.0.1",
             **{f"127.0.0.1:{port}": f"127.0.0.1:{self.app.server_port}" for port in APP_PORTS},
             "listen 443": f"listen 127.0.0.1:{self.ports[site]}",
