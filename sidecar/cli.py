@@ -25,7 +25,10 @@ from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import policy_schema, read_policy
 from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.enroll import arguments as enroll_arguments
+from sidecar.fleet.arguments import add_fleet
+from sidecar.fleet.hooks import Hooks
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.log_lines import configure_logging
 from sidecar.runtime.seen_clients_file import seen_clients
 
@@ -80,7 +83,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
         for name in ("policy", "listen", "admin", "state_dir", "decision_log", "log_format")
         if (value := getattr(options, name, None)) is not None
     }
-    return replace(settings, **given)
+    settings = replace(settings, **given)
+    if settings.fleet is not None and "policy" not in given:
+        settings = replace(settings, policy=str(FleetPlaces(Path(settings.state_dir)).policy))
+    return settings
 
 
 def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> Policy:
@@ -296,6 +302,31 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+# -- what the fleet's commands need of the others
+
+
+def _check_release(options: argparse.Namespace, path: Path) -> None:
+    from sidecar.commands.test import refuse_failing
+
+    settings = replace(settings_of(options), policy=str(path))
+    sources = DirectSources(path.parent, Path(settings.state_dir))
+    policy = compile_policy(read_file(path, MAX_POLICY), str(path), sources)
+    refuse_failing(policy, path)
+    for warning in policy.warnings_at(time.time()):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _revoked_target(text: str, key: bool) -> tuple[str, str, str]:
+    from sidecar.commands.revoke.target import read_target
+
+    target = read_target(text, key=key)
+    return target.kind, target.value, target.who
+
+
+def _policy_difference(old: Path, new: Path) -> str:
+    return ""
+
+
 # -- arguments
 
 
@@ -403,6 +434,18 @@ def make_parser() -> argparse.ArgumentParser:
         help="the nginx that this is for (default: what `nginx -v` says on this machine)",
     )
     doctor.add_argument("--json", action="store_true", help="for programs")
+
+    add_fleet(
+        commands,
+        CONFIG,
+        Hooks(
+            settings_of,
+            lambda options: Path(options.config or CONFIG),
+            _check_release,
+            _revoked_target,
+            _policy_difference,
+        ),
+    )
 
     schema = commands.add_parser("schema", help="print the policy's JSON Schema")
     schema.set_defaults(run=_schema)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from sidecar.core.answer import render
 from sidecar.core.decision import ISSUED, Decision, Reason
 from sidecar.core.evaluate import OcspQuestion, evaluate
+from sidecar.core.fleet.freshness import ALWAYS, Freshness
 from sidecar.core.policy.model import Location, Policy
 from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey
@@ -56,8 +57,10 @@ class Engine:
         entries: int,
         answers: Mapping[OcspKey, OcspAnswer],
         clock: Callable[[], float] = time.time,
+        freshness: Freshness = ALWAYS,
     ) -> None:
         self.policy = policy
+        self.freshness = freshness
         self._answers = answers
         self._clock = clock
         # With those of `RequestCache` these are the `BYTES`, but for a few.
@@ -152,7 +155,14 @@ class Engine:
     def _answer(
         self, request: AuthzRequest, now: float, questions: list[OcspQuestion] | None
     ) -> RenderedDecision:
-        decision = evaluate(self.policy, request, now, self._answers, questions=questions)
+        decision = evaluate(
+            self.policy,
+            request,
+            now,
+            self._answers,
+            questions=questions,
+            freshness=self.freshness,
+        )
         return RenderedDecision(
             decision, render(decision, self.policy.hash, now), now, decision.expires
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from sidecar.core.errors import Diagnostic, PolicyError, brief
 from sidecar.core.policy.compile import Draft, compile_draft
 from sidecar.core.policy.model import Policy, Trust
 from sidecar.core.policy_tests import run_cases
+from sidecar.core.revocation.denylist import Denylist
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import MAX_POLICY, read_file
 
+from .fleet_follower import FleetFollower, no_release
 from .last_good import InForce, LastGood, beside
 from .readings import SETTLE_SECONDS, Readings
 from .trust_files import Resolved, TrustFiles
@@ -66,8 +69,10 @@ class Store:
         trusted_only: bool,
         changed: Callable[[Reload], None],
         clock: Callable[[], float] = time.time,
+        fleet: FleetFollower | None = None,
     ) -> None:
         self.path = path
+        self.fleet = fleet
         self.current: Policy | None = None
         self._changed = changed
         self._clock = clock
@@ -106,6 +111,8 @@ class Store:
         nothing can be put into force then.
         """
         starts = self.current is None
+        if self.fleet is not None:
+            self.fleet.look()
         self._readings.begin(patient=starts)
         problems: list[Diagnostic] = []
         self._unfinished = False
@@ -127,6 +134,9 @@ class Store:
             self._readings.take_fresh()  # a start is told by itself; later reloads by what is new
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
+        if self.fleet is not None:
+            settled = not self._unfinished and not self._readings.pending
+            self.fleet.confirm(self._digest, self.current.denylists, settled=settled)
         found = tuple(sorted(set(problems)))
         if starts:
             self._told = self.current, found
@@ -189,6 +199,8 @@ class Store:
     def _mistakes(self, error: BaseException) -> tuple[Diagnostic, ...]:
         if isinstance(error, PolicyError):
             return error.diagnostics
+        if isinstance(error, FileNotFoundError) and self.fleet is not None:
+            return (no_release(self.fleet.fleet, self.path),)
         if isinstance(error, OSError):
             return (self._mistake(f"can't be read: {error.strerror or error}"),)
         log.error("the policy can't be used", exc_info=error)
@@ -199,11 +211,11 @@ class Store:
 
     def _put_into_force(self, draft: Draft, digest: str, resolved: dict[str, Resolved]) -> None:
         trusts = {name: each.trust for name, each in resolved.items() if each.trust is not None}
-        same = draft is self._draft and self.current is not None
-        if not same or any(self.current.trusts[n] is not t for n, t in trusts.items()):  # type: ignore[union-attr]  # same says so
+        denylists = self.fleet.denylists if self.fleet is not None else ()
+        if not self._is_same(draft, trusts, denylists):
             warnings = [warning for each in resolved.values() for warning in each.warnings]
             dated = [warning for each in resolved.values() for warning in each.dated]
-            self.current = draft.bind(trusts, warnings, dated)
+            self.current = draft.bind(trusts, warnings, dated, denylists)
         self._draft, self._digest = draft, digest
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
@@ -211,6 +223,19 @@ class Store:
         named = [POLICY, *_named(draft)]
         named += [beside(key) for key in named if key not in files]
         self._unkept = {POLICY: InForce(self.path, digest), **files}, named
+
+    def _is_same(
+        self, draft: Draft, trusts: dict[str, Trust], denylists: tuple[Denylist, ...]
+    ) -> bool:
+        """Whether what is in force is made of just these."""
+        current = self.current
+        return (
+            current is not None
+            and draft is self._draft
+            and all(current.trusts[name] is trust for name, trust in trusts.items())
+            and len(current.denylists) == len(denylists)
+            and all(map(operator.is_, current.denylists, denylists))
+        )
 
     def _new_backs(self) -> int:
         """How many CRLs were refused as going backwards that weren't counted before."""
@@ -279,11 +304,15 @@ class Store:
 
     def moved(self) -> bool:
         """Whether a file looks otherwise than when it was read, or something is due."""
+        if self.fleet is not None and self.fleet.moved():
+            return True
         return self._readings.moved() or self._clock() >= self._turns_at
 
     async def close(self) -> None:
         """End what is at work."""
         self._workers.close()
+        if self.fleet is not None:
+            self.fleet.close()
         if self._keeping is not None:
             await asyncio.wait([self._keeping], timeout=5)
 

@@ -22,13 +22,16 @@ from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.authorizer.telemetry.shadow_report import ShadowReport
+from sidecar.core.config.fleet_settings import node_name
 from sidecar.core.config.settings import Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import OcspQuestion
+from sidecar.core.fleet.freshness import ALWAYS
 from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.runtime.conditions import Conditions
 from sidecar.runtime.descriptors import connections_with_room
+from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
@@ -38,6 +41,8 @@ from .connection import Connection, Service
 from .control import serve_control
 from .daemon_status import DaemonStatus
 from .decision_cache import Engine
+from .fleet_follower import FleetFollower
+from .fleet_status import FleetStatus, StatusFile
 from .health import Health
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
@@ -89,6 +94,14 @@ def serve(settings: Settings) -> None:
         runner.run(Daemon(settings).run(handed))
 
 
+def fleet_status(settings: Settings) -> FleetStatus | None:
+    """What follows the fleet, where there is one.  Raises ValueError for a host without a name."""
+    if settings.fleet is None:
+        return None
+    node = node_name(settings.fleet, socket.gethostname())
+    return FleetStatus(FleetFollower(settings.fleet, node, Path(settings.state_dir)))
+
+
 class Daemon:
     """One daemon's parts, and how they are told of each other."""
 
@@ -107,11 +120,14 @@ class Daemon:
         self.health: Health | None = None
         self.clients = ClientStore(Path(settings.state_dir), settings.limits.seen_clients)
         self.recorder = DecisionRecorder(self.counts, self.decisions, self.clients.note)
+        self.fleet = fleet_status(settings)
+        self.counts.fleet = self.fleet
         self.store = Store(
             Path(settings.policy),
             Path(settings.state_dir),
             trusted_only=settings.allow_writable_policy != "true",
             changed=self._reloaded,
+            fleet=self.fleet.follower if self.fleet is not None else None,
         )
         client = OcspClient(Path(settings.fetch_socket))
         self.answers = OcspAnswers(client, changed=lambda _: self.service.engine.forget())
@@ -121,6 +137,7 @@ class Daemon:
         self._warned: set[tuple[str, float]] = set()
         self._serving = False
         self._failed: list[BaseException] = []
+        self._fleet_news = asyncio.Event()
         self._admin: asyncio.Task[None] | None = None
 
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
@@ -201,6 +218,7 @@ class Daemon:
                 self.answers.keep_fresh(),
                 self.ocsp_file.keep(),
                 self.clients.keep(self.recorder.settle),
+                self._tell_fleet(),
             )
         ]
         tasks.append(self._admin or self._start_admin(handed))
@@ -305,12 +323,18 @@ class Daemon:
     # -- the policy
 
     def _engine(self, policy: Policy) -> Engine:
-        return Engine(policy, entries=self.settings.limits.cache_entries, answers=self.answers)
+        return Engine(
+            policy,
+            entries=self.settings.limits.cache_entries,
+            answers=self.answers,
+            freshness=ALWAYS if self.fleet is None else self.fleet.follower.freshness(),
+        )
 
     def _reloaded(self, result: Reload) -> None:
         """Swap, count and say how a reload ended."""
         if result.policy is not self.service.engine.policy:
             self.service.engine = self._engine(result.policy)
+        self._look_at_fleet()
         self.counts.reloaded(result.policy, result.ok, result.at)
         self.counts.crl_backwards += result.backwards
         self.problems = tuple(map(str, result.diagnostics))
@@ -329,6 +353,40 @@ class Daemon:
             self.health.taken(result.policy, result.at)
         self.notifier.ready(self._status_line())
         self._tell_status()
+
+    # -- the fleet
+
+    def _look_at_fleet(self) -> None:
+        """Take over how fresh what the fleet says is, and note what is in force by now."""
+        if self.fleet is None:
+            return
+        engine, fresh = self.service.engine, self.fleet.follower.freshness()
+        was_stale = engine.freshness.until <= time.time()
+        engine.freshness = fresh
+        if was_stale != (fresh.until <= time.time()):
+            engine.forget()
+        self.conditions.report("fleet", self.fleet.warning())
+        if self.fleet.note(time.time()):
+            self._fleet_news.set()
+
+    async def _tell_fleet(self) -> None:
+        """Tell the agent what is in force, whenever that changes; until cancelled."""
+        fleet = self.fleet
+        if fleet is None:
+            await asyncio.Event().wait()
+            return
+        file = StatusFile(FleetPlaces(Path(self.settings.state_dir)).status)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._fleet_news.wait(), file.LONGEST)
+            self._fleet_news.clear()
+            policy = self.service.engine.policy.hash
+            try:
+                data = fleet.as_json(policy, self.counts.decisions)
+                await asyncio.to_thread(file.write, data)
+                self.conditions.report("fleet status", "")
+            except OSError as error:
+                self.conditions.report("fleet status", f"can't be written: {error.strerror}")
 
     status: DaemonStatus | None = None
 
@@ -367,6 +425,7 @@ class Daemon:
             await asyncio.sleep(1)
             self.service.sweep(time.monotonic())
             self.shadow_report.look(time.monotonic())
+            self._look_at_fleet()
             if self.health is not None:
                 self.health.look(time.time())
 

@@ -7,7 +7,7 @@ the decision.  The daemon and all commands decide by calling `evaluate`; nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise, zip_longest
@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sidecar.core.fleet.freshness import ALWAYS, Freshness
 from sidecar.core.nginx.locations import normalize_host
 from sidecar.core.policy.model import Location, Policy, Trust
 from sidecar.core.policy.rules import Facts
 from sidecar.core.request import Assumed, AuthzRequest
 from sidecar.core.revocation.crl.index import crl_facts
+from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import ClientCert, from_der, from_header
@@ -71,6 +73,7 @@ class _Evaluation:
     now: float
     answers: Mapping[OcspKey, OcspAnswer]
     tracing: bool = False
+    freshness: Freshness = ALWAYS
     location: Location | None = None
     cert: ClientCert | None = None
     paths: list[tuple[Trust, Path]] = field(default_factory=list)
@@ -212,6 +215,10 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
     assumed = evaluation.request.assumed
     if assumed is not None:
         return _ask_denylists(evaluation, assumed)
+    denied = _denied(evaluation.policy.denylists, evaluation.subject, evaluation.now)
+    if denied is not None:
+        evaluation.until(denied.until)
+        return Ended(Reason.REVOKED, f"{denied.source}: {denied.detail}")
     saw = []
     for trust, path in evaluation.paths:
         for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
@@ -223,7 +230,19 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
                 return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
             if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
-    return Passed("; ".join(saw) or "nothing to ask")
+    return _check_freshness(evaluation) or Passed("; ".join(saw) or "nothing to ask")
+
+
+def _check_freshness(evaluation: _Evaluation) -> Ended | None:
+    """Refuse what might be revoked by now, where the fleet's last head is too old to tell."""
+    fresh, said = evaluation.freshness, evaluation.here.stale
+    if not (said == "deny" or (fresh.denies and not said)):
+        return None
+    evaluation.until(fresh.until)
+    if evaluation.now < fresh.until:
+        return None
+    saw = "fleet: the last head is older than stale_after, so newer revocations may be missing"
+    return Ended(Reason.REVOCATION_UNKNOWN, saw)
 
 
 def _ask_denylists(evaluation: _Evaluation, assumed: Assumed) -> Passed | Ended:
@@ -232,7 +251,8 @@ def _ask_denylists(evaluation: _Evaluation, assumed: Assumed) -> Passed | Ended:
         return Passed("not asked in a test")
     for trust in evaluation.here.trusts:
         if assumed.trust in ("", trust.name):
-            denied = _denied(trust, evaluation.subject, evaluation.now)
+            lists = (*evaluation.policy.denylists, *trust.denylists)
+            denied = _denied(lists, evaluation.subject, evaluation.now)
             if denied is not None:
                 return Ended(Reason.REVOKED, f"{denied.source}: {denied.detail}")
     return Passed("on no denylist; nothing else is asked about a certificate that is described")
@@ -322,13 +342,15 @@ def evaluate(
     answers: Mapping[OcspKey, OcspAnswer] = NO_ANSWERS,
     trace: list[Step] | None = None,
     questions: list[OcspQuestion] | None = None,
+    freshness: Freshness = ALWAYS,
 ) -> Decision:
     """Decide one request at `now` (seconds since the epoch).
 
     `answers` are the OCSP answers at hand; those that were wanting are put into `questions`.
-    Each step is put into `trace`, with what it saw.  Never raises for what a request holds.
+    Each step is put into `trace`, with what it saw.  `freshness` is the fleet's.  Never raises
+    for what a request holds.
     """
-    evaluation = _Evaluation(policy, request, now, answers, trace is not None)
+    evaluation = _Evaluation(policy, request, now, answers, trace is not None, freshness)
     for name, step in STEPS:
         outcome = step(evaluation)
         if trace is not None:
@@ -390,7 +412,7 @@ def _revocation_of(
     GOOD needs one source that says GOOD; after UNKNOWN the next source is asked.
     """
     now = evaluation.now
-    denied = _denied(trust, cert, now)
+    denied = _denied((*evaluation.policy.denylists, *trust.denylists), cert, now)
     if denied is not None:
         return denied
     if trust.revocation == "off":
@@ -415,8 +437,8 @@ def _revocation_of(
     return known[-1]
 
 
-def _denied(trust: Trust, cert: ClientCert, now: float) -> Answer | None:
-    for denylist in trust.denylists:
+def _denied(denylists: Iterable[Denylist], cert: ClientCert, now: float) -> Answer | None:
+    for denylist in denylists:
         if not denylist.entries:
             continue
         certs = (cert.sha256, *equivalent_fingerprints(cert))
@@ -477,7 +499,8 @@ def _responder_revoked(
     except MalformedCertificate:
         return True
     now = evaluation.now
-    found = _denied(trust, delegate, now) or _crl_answer(trust, delegate, issuer, now)
+    lists = (*evaluation.policy.denylists, *trust.denylists)
+    found = _denied(lists, delegate, now) or _crl_answer(trust, delegate, issuer, now)
     if found is None:
         return False
     evaluation.until(found.until)

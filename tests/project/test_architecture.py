@@ -20,7 +20,8 @@ LAYERS = (
     (
         "errors", "bounded", "ip_address", "config.crl_place", "config.dates", "revocation.status",
         "x509.der", "x509.attribute_types", "x509.curve_orders", "nginx.uri",
-        "nginx.selector_error", "nginx.regex_tree", "nginx.pcre_classes",
+        "nginx.selector_error", "nginx.regex_tree", "nginx.pcre_classes", "fleet.canonical",
+        "fleet.freshness",
     ),
     (
         "x509.service_identity", "policy.matching", "x509.signature",
@@ -29,7 +30,9 @@ LAYERS = (
     ),
     ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling", "nginx.regex"),
     ("x509.certificate", "policy.dn_warnings"),
-    ("x509.validity",),
+    ("x509.validity", "fleet.keys"),
+    ("fleet.entry",),
+    ("fleet.manifest",),
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
         "revocation.crl.scope", "revocation.crl.fields",
@@ -44,7 +47,10 @@ LAYERS = (
         "revocation.crl.parse",
     ),
     ("policy.cases",),
+    ("config.fleet_settings",),
     ("policy.spec", "config.settings", "revocation.denylist"),
+    ("fleet.bodies",),
+    ("fleet.chain",),
     (
         "policy.policy_warnings", "policy.rules", "x509.path_building", "revocation.crl.index",
         "revocation.ocsp.response",
@@ -67,7 +73,7 @@ CORE_MAY_IMPORT = set(
 IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "compile", "__import__", "breakpoint"}
 CLOCKS = {"now", "utcnow", "today"}
 
-OUTBOUND = {"aiohttp", "urllib.request", "http.client", "requests", "httpx", "ssl", "smtplib"}
+OUTBOUND = set("aiohttp urllib.request http.client requests httpx ssl smtplib nats".split())
 CONNECTS = {"open_connection", "create_connection"}
 
 
@@ -172,7 +178,7 @@ def test_every_layer_is_of_modules_that_are_there() -> None:
     assert {name for layer in LAYERS for name in layer} == there
 
 
-PROCESSES = ("authorizer", "fetcher", "enroll", "commands")
+PROCESSES = ("authorizer", "fetcher", "enroll", "fleet", "commands")
 
 
 @pytest.mark.parametrize(
@@ -193,10 +199,10 @@ def test_the_packages_import_one_way(folder: str, may: tuple[str, ...]) -> None:
         assert not names, f"{path.relative_to(ROOT)} imports {names}"
 
 
-def test_only_the_fetcher_can_call_out() -> None:
+def test_only_the_fetcher_and_the_fleet_can_call_out() -> None:
     """The daemon that decides opens no connection; of aiohttp it may have the server."""
     for path in modules():
-        if path.parent.name == "fetcher":
+        if path.is_relative_to(PACKAGE / "fetcher") or path.is_relative_to(PACKAGE / "fleet"):
             continue
         for each in imports(path):
             client = each.module.split(".")[0] in OUTBOUND or each.module in OUTBOUND

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
+from sidecar.authorizer.fleet_status import FleetStatus
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
 from sidecar.core.decision import Decision
 from sidecar.core.policy.model import Policy
@@ -63,6 +64,7 @@ class Counts:
         self.connections: Callable[[], int] = int
         self.ocsp_answers: Callable[[], int] = int
         self.ocsp_failures: Mapping[str, int] = {}
+        self.fleet: FleetStatus | None = None
 
     def record(self, answered: RenderedDecision, seconds: float) -> None:
         """Count one decision, which took so many seconds, and note its client."""

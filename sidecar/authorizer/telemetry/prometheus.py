@@ -19,6 +19,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
+from sidecar.authorizer.fleet_status import BUCKETS as FLEET_BUCKETS
+from sidecar.authorizer.fleet_status import FleetStatus
+from sidecar.core.fleet.entry import WHY
 from sidecar.core.policy.model import Policy
 
 from .counters import BUCKETS, Counts
@@ -99,6 +102,8 @@ class DecisionCollector(Collector):
         )
         if counts.policy is not None:
             yield from _policy(counts.policy)
+        if counts.fleet is not None:
+            yield from _fleet(counts.fleet)
 
     def _durations(self) -> Metric:
         counts = self._counts
@@ -160,6 +165,28 @@ def _policy(policy: Policy) -> Iterator[Metric]:
         for source, ends in trust.ca_ends.items()
     }
     yield _gauge("ca_not_after_timestamp_seconds", "Next end of a CA in the file", labels, ca_ends)
+
+
+def _fleet(fleet: FleetStatus) -> Iterator[Metric]:
+    """How far this node is with the fleet's log."""
+    follower = fleet.follower
+    yield _gauge(
+        "fleet_sequence", "Last entry of the fleet in force", (), {(): float(follower.sequence)}
+    )
+    age = follower.head_age
+    ages = {} if age is None else {(): age}
+    yield _gauge("fleet_head_age_seconds", "Since the fleet was known to be as here", (), ages)
+    refused = {(why,): fleet.refused.get(why, 0) for why in WHY}
+    yield _counter("fleet_refused", "Entries and files refused", ("why",), refused)
+    total, buckets = 0, []
+    for bound, count in zip((*map(str, FLEET_BUCKETS), "+Inf"), fleet.buckets, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    family = HistogramMetricFamily(
+        PREFIX + "fleet_propagation_seconds", "From the signing of an entry to its being in force"
+    )
+    family.add_metric([], buckets, fleet.seconds)
+    yield family
 
 
 class _OwnProcess(ProcessCollector):

@@ -6,7 +6,17 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from .schema import Choice, Count, ListOf, Record, Report, Text, key, read_with_report
+from .fleet_settings import FleetSettings, check_fleet
+from .schema import (
+    Choice,
+    Count,
+    ListOf,
+    Record,
+    Report,
+    Text,
+    key,
+    read_with_report,
+)
 from .yaml_tree import parse
 
 
@@ -183,6 +193,9 @@ class Settings:
         default="false",
     )
     limits: Limits = key(Record(Limits), "bounds", default=Limits())
+    fleet: FleetSettings | None = key(
+        Record(FleetSettings), "the fleet that brings policy and revocations", default=None
+    )
 
 
 def read_settings(data: bytes, file: str) -> Settings:
@@ -194,6 +207,7 @@ def read_settings(data: bytes, file: str) -> Settings:
         return Settings()
     settings, report = read_with_report(Settings, data, file)
     _refuse_shared_addresses(settings, data, report)
+    _check_fleet(settings, data, report)
     report.check()
     return settings
 
@@ -212,3 +226,12 @@ def _refuse_shared_addresses(settings: Settings, data: bytes, report: Report) ->
         if address and (first := taken.setdefault(address, name)) != name:
             node = written.get(name) or written[first]
             report.add(node, f"{address} is the address of {first} and of {name}", "choose another")
+
+
+def _check_fleet(settings: Settings, data: bytes, report: Report) -> None:
+    """Report what is wrong with the fleet as a whole; mistakes of its parts were reported."""
+    if settings.fleet is None or report.diagnostics:
+        return
+    written = {name.text: name for name, _ in parse(data, report.file)[0].pairs or ()}
+    for message, hint in check_fleet(settings.fleet):
+        report.add(written["fleet"], message, hint)

@@ -86,8 +86,12 @@ class Draft:
         trusts: Mapping[str, Trust],
         warnings: Sequence[Diagnostic] = (),
         dated: Sequence[DatedWarning] = (),
+        denylists: Sequence[Denylist] = (),
     ) -> Policy:
-        """The policy with these trusts, one for each that it names, and what to warn of them."""
+        """The policy with these trusts, one for each that it names, and what to warn of them.
+
+        `denylists` hold whatever the trust.
+        """
         locations = {
             name: replace(location, trusts=tuple(trusts[each.name] for each in location.trusts))
             for name, location in self.policy.locations.items()
@@ -98,6 +102,7 @@ class Draft:
             trusts=dict(trusts),
             warnings=(*self.policy.warnings, *warnings),
             dated=(*self.policy.dated, *dated),
+            denylists=tuple(denylists),
         )
 
 
@@ -258,6 +263,7 @@ class _Build:
             without_cert=self._without_cert(
                 _first(layers, lambda s: s.without_certificate, ()), rules
             ),
+            stale=_first(layers, lambda s: s.stale, ""),
             # Who lets a CORS preflight through means other origins to come.
             same_origin=_first(layers, lambda s: s.same_origin, "OPTIONS" not in public_methods),
         )

@@ -72,7 +72,8 @@ class Location:
     rules of `deny` that ask about the request alone.
 
     `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
-    method, the client's address, the host or the SNI, OCSP answers.
+    method, the client's address, the host or the SNI, OCSP answers.  `stale` is `serve` or `deny`
+    where the location says what a stale fleet means.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Location:
     forward_cert: bool
     same_origin: bool
     without_cert: RuleSet = NOBODY
+    stale: str = ""
 
     deny_request: RuleSet = field(init=False)
     uses_method: bool = field(init=False)
@@ -110,7 +112,10 @@ class Location:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """The policy in force.  `hash`: the first 12 hex digits of the policy file's SHA-256."""
+    """The policy in force.  `hash`: the first 12 hex digits of the policy file's SHA-256.
+
+    `denylists` hold for every certificate, of whatever trust: the fleet's revocations.
+    """
 
     hash: str
     locations: Mapping[str, Location]
@@ -119,6 +124,7 @@ class Policy:
     warnings: tuple[Diagnostic, ...] = ()
     dated: tuple[DatedWarning, ...] = ()
     tests: tuple[CaseSpec, ...] = ()
+    denylists: tuple[Denylist, ...] = ()
 
     def locate(
         self, name: str | None, host: str, uri: bytes, choose: Choose | None = None

@@ -340,6 +340,12 @@ class BehaviourSpec:
         "has OPTIONS)",
         default=None,
     )
+    stale: str | None = key(
+        Choice(("serve", "deny")),
+        "what a certificate gets once the fleet's head is too old (default: what sidecar.yaml "
+        "says)",
+        default=None,
+    )
     forward_cert: bool | None = key(
         Flag(), "add RFC 9440's Client-Cert to the answer", default=None
     )

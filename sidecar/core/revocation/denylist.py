@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -112,6 +112,14 @@ def joined(older: Denylist, newer: Denylist) -> Denylist:
     for entry in newer.entries.values():
         _add(entries, entry)
     return older if entries == older.entries else Denylist(newer.file, entries)
+
+
+def of_entries(file: str, entries: Iterable[DenylistEntry]) -> Denylist:
+    """A denylist of these entries."""
+    found: dict[tuple[str, int], DenylistEntry] = {}
+    for entry in entries:
+        _add(found, entry)
+    return Denylist(file, found)
 
 
 def as_text(denylist: Denylist) -> bytes:

@@ -1,0 +1,1 @@
+"""The publisher and the node agent of a fleet, over NATS JetStream."""

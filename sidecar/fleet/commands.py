@@ -1,0 +1,392 @@
+"""`fleet …`: from the call to the exit code.
+
+0: done, and with --wait in force on every known node.  1: published, but not in force everywhere;
+a node is behind; another publisher was first.  2: the call, a file or a server is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.core.config.dates import parse_date
+from sidecar.core.config.fleet_settings import FleetSettings, node_name
+from sidecar.core.config.settings import Settings
+from sidecar.core.errors import printable
+from sidecar.core.fleet.bodies import To
+from sidecar.core.fleet.entry import SignedEntry, parse_line
+from sidecar.core.fleet.keys import PublicKey, parse_name
+from sidecar.core.revocation.denylist import one_entry
+from sidecar.runtime.systemd import Notifier
+
+from .hooks import Hooks
+from .keeper import head_once, keep
+from .ledger import Ledger
+from .log_lines import describe
+from .nats_client import connected, require_nats
+from .node import Node
+from .nodes import known_nodes, wait_for
+from .publisher import ATTEMPTS, Beaten, Publisher
+from .release_source import read_directory
+from .signer import Signer, make_key, read_passphrase, signer_of
+
+KEY_FILE = "fleet.key"
+
+
+def run(name: str, options: argparse.Namespace, hooks: Hooks) -> int:
+    """The exit code of one command.  Raises OSError, ValueError and `PolicyError`."""
+    call = _Call(options, hooks)
+    if name == "keygen":
+        return _keygen(call)
+    require_nats()
+    commands: dict[str, Callable[[_Call], Awaitable[int]]] = {
+        "publish": _publish,
+        "revoke": _revoke,
+        "undo": _undo,
+        "rollback": _rollback,
+        "log": _log,
+        "status": _status,
+        "keeper": _keeper,
+        "node": _node,
+        "restore": _restore,
+    }
+    try:
+        return asyncio.run(_run(commands[name](call)))
+    except Beaten as error:
+        print(f"mtls-sidecar: {printable('; '.join(map(str, error.args)))}", file=sys.stderr)
+        return 1
+
+
+async def _run(command: Awaitable[int]) -> int:
+    return await command
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The arguments, and what follows from them and from sidecar.yaml."""
+
+    options: argparse.Namespace
+    hooks: Hooks
+
+    @property
+    def settings(self) -> Settings:
+        return self.hooks.settings(self.options)
+
+    @property
+    def fleet(self) -> FleetSettings:
+        """Raises ValueError where sidecar.yaml names no fleet."""
+        found = self.settings.fleet
+        if found is None:
+            file = self.hooks.config(self.options)
+            raise ValueError(
+                f"{file} names no fleet", "add fleet: {name: …, servers: […], keys: […]}"
+            )
+        return found
+
+    @property
+    def key_file(self) -> Path:
+        """The key that is named, configured, or beside sidecar.yaml."""
+        given = self.options.key or (self.fleet.signer.key if self.settings.fleet else "")
+        return Path(given) if given else self.hooks.config(self.options).parent / KEY_FILE
+
+    def signer(self) -> Signer:
+        settings = self.fleet.signer
+        if self.options.key or self.options.passphrase_file:
+            from dataclasses import replace
+
+            command = () if self.options.key else settings.command
+            passphrase = self.options.passphrase_file or settings.passphrase_file
+            settings = replace(settings, command=command, passphrase_file=passphrase)
+        return signer_of(settings, self.key_file)
+
+    def ledger_directory(self, role: str) -> Path:
+        """Where a publisher keeps its log: the state directory, or the user's own."""
+        if self.options.state_dir:
+            return Path(self.options.state_dir) / f"fleet-{role}"
+        place = Path(self.settings.state_dir) / f"fleet-{role}"
+        with contextlib.suppress(OSError):
+            place.mkdir(mode=0o750, parents=True, exist_ok=True)
+            return place
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return Path(home) / "mtls-sidecar" / f"fleet-{role}-{self.fleet.name}"
+
+    def published(self) -> Ledger:
+        """The publisher's log.  Raises OSError and ValueError."""
+        return Ledger(self.ledger_directory("publisher"), self.fleet, only_copy=True)
+
+    @contextlib.asynccontextmanager
+    async def publisher(self, *, signing: bool = True) -> AsyncIterator[Publisher]:
+        """A publisher that knows all that was published."""
+        fleet = self.fleet
+        signer = self.signer() if signing else None
+        with contextlib.closing(self.published()) as ledger:
+            async with connected(fleet, "publisher") as bus:
+                if signing:
+                    await bus.make_streams(3 if len(fleet.servers) >= 3 else 1)
+                publisher = Publisher(bus, ledger, signer)
+                await publisher.sync()
+                yield publisher
+
+
+# -- keys
+
+
+def _keygen(call: _Call) -> int:
+    options = call.options
+    path = Path(options.file) if options.file else call.hooks.config(options).parent / KEY_FILE
+    given = options.passphrase_file
+    passphrase = read_passphrase(given, path) if given else None
+    public = make_key(path, passphrase)
+    public = PublicKey(public.raw, heads_only=options.head)
+    print(public)
+    print(
+        printable(
+            f"{path} is the key: keep it off the NATS servers, and keep a copy; the line "
+            "above goes to `keys` of every host's sidecar.yaml"
+        ),
+        file=sys.stderr,
+    )
+    return 0
+
+
+# -- publishing
+
+
+async def _publish(call: _Call) -> int:
+    options = call.options
+    directory = Path(options.directory)
+    to = _to(options.to)
+    files = read_directory(directory)
+    call.hooks.check(options, directory / "policy.yaml")
+    async with call.publisher() as publisher:
+        if not await _is_wanted(call, publisher, directory, to):
+            print("nothing was published", file=sys.stderr)
+            return 2
+        listed = await publisher.put_files(files)
+        body = {"files": listed, "to": to.body(), "comment": _reason(options)}
+        signed = await publisher.publish("release", body)
+        return await _published(call, publisher, signed)
+
+
+async def _is_wanted(call: _Call, publisher: Publisher, directory: Path, to: To) -> bool:
+    """Show what the release changes, and ask, where there is somebody to ask."""
+    from .in_force import difference
+
+    told = await difference(publisher, directory, call.hooks.diff)
+    if told:
+        print(told)
+    if call.options.yes or not sys.stdin.isatty():
+        return True
+    answer = await asyncio.to_thread(input, f"publish {directory} to {to}? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _to(text: str) -> To:
+    """Whom a release is for.  Raises ValueError."""
+    if not text:
+        return To()
+    number = text.removesuffix("%")
+    if number.isascii() and number.isdigit():
+        if not 1 <= int(number) <= 100:
+            raise ValueError(f"--to {text} is no percentage", "write 1% to 100%")
+        return To(percent=int(number))
+    return To(labels=tuple(parse_name(label.strip()) for label in text.split(",")))
+
+
+def _reason(options: argparse.Namespace) -> str:
+    return printable(options.reason)[:500]
+
+
+async def _revoke(call: _Call) -> int:
+    options = call.options
+    kind, value, who = call.hooks.target(options.target, options.key_of)
+    entry = one_entry(kind, value, options.until)
+    end = int(parse_date(options.until, end=True)) if options.until else None
+    if end is not None and end <= time.time():
+        raise ValueError(f"--until {options.until} has passed: nobody would be denied")
+    comment = "; ".join(filter(None, (printable(who), _reason(options))))[:500]
+    body = {"deny": entry.kind, "value": entry.value, "comment": comment}
+    async with call.publisher() as publisher:
+        signed = await _insist(publisher, lambda: publisher.publish("revocation", body, end))
+        return await _published(call, publisher, signed)
+
+
+async def _undo(call: _Call) -> int:
+    number = call.options.sequence
+    async with call.publisher() as publisher:
+
+        def undo() -> Awaitable[SignedEntry]:
+            publisher.revocation(number)
+            return publisher.publish("undo", {"sequence": number})
+
+        signed = await _insist(publisher, undo)
+        return await _published(call, publisher, signed)
+
+
+async def _insist(
+    publisher: Publisher, publish: Callable[[], Awaitable[SignedEntry]]
+) -> SignedEntry:
+    """Publish, again behind the others where they were first: a revocation contradicts nothing."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await publish()
+        except Beaten:
+            continue
+    return await publish()
+
+
+async def _rollback(call: _Call) -> int:
+    async with call.publisher() as publisher:
+        release = publisher.release(call.options.sequence)
+        for file in release.files:
+            if await publisher.bus.blob(file.sha256, file.size) is None:
+                raise ValueError(
+                    f"the servers don't have {file.name} of release {release.sequence} any more",
+                    "publish its directory",
+                )
+        listed = [{"name": f.name, "sha256": f.sha256, "size": f.size} for f in release.files]
+        comment = _reason(call.options) or f"as release {release.sequence}"
+        body = {"files": listed, "to": None, "comment": comment}
+        signed = await publisher.publish("release", body)
+        return await _published(call, publisher, signed)
+
+
+async def _published(call: _Call, publisher: Publisher, signed: SignedEntry) -> int:
+    """Tell what was published, and with --wait, where it is in force."""
+    since = time.monotonic()
+    await head_once(publisher.bus, publisher.ledger, publisher.signer)
+    print(describe(signed))
+    if call.options.wait is None:
+        return 0
+
+    def told(name: str, seconds: float) -> None:
+        print(printable(f"{name}: in force after {seconds:.3f} s"), flush=True)
+
+    number = signed.entry.sequence
+    behind = await wait_for(publisher.bus, number, call.options.wait, told, since)
+    if behind:
+        names = printable(", ".join(behind))
+        message = f"entry {number} is not in force on {len(behind)} nodes: {names}"
+        print(f"mtls-sidecar: {message}", file=sys.stderr)
+    return 1 if behind else 0
+
+
+# -- looking
+
+
+async def _log(call: _Call) -> int:
+    async with call.publisher(signing=False) as publisher:
+        signed = [parse_line(line) for _, line in publisher.ledger.lines()]
+    if call.options.json:
+        print(json.dumps([_as_json(each) for each in signed], indent=2))
+    else:
+        for each in signed:
+            print(describe(each))
+    return 0
+
+
+def _as_json(signed: SignedEntry) -> dict[str, object]:
+    entry = signed.entry
+    return {
+        "fleet": entry.fleet,
+        "epoch": entry.epoch,
+        "sequence": entry.sequence,
+        "previous": entry.previous,
+        "kind": entry.kind,
+        "body": entry.body,
+        "not_after": entry.not_after,
+        "hash": entry.hash,
+        "key": signed.key,
+    }
+
+
+async def _status(call: _Call) -> int:
+    async with call.publisher(signing=False) as publisher:
+        if call.options.forget:
+            subject = publisher.bus.subjects.report(parse_name(call.options.forget))
+            await publisher.bus.drop_data(subject)
+        now = time.time()
+        nodes = await known_nodes(publisher.bus, now)
+        await _take_head(publisher)
+    head = publisher.ledger.chain.head
+    age = None if head is None else round(max(0.0, now - head.issued), 3)
+    last = publisher.ledger.chain.sequence
+    if call.options.json:
+        told = {"sequence": last, "head_age": age, "nodes": [node.as_json() for node in nodes]}
+        print(json.dumps(told, indent=2))
+    else:
+        shown = "no head, is a keeper running?" if age is None else f"head {age:.0f} s old"
+        print(f"fleet {call.fleet.name}: entry {last}, {shown}, {len(nodes)} nodes")
+        for node in nodes:
+            behind = "" if node.sequence >= last else f", {last - node.sequence} behind"
+            refused = f", {node.refused} refused" if node.refused else ""
+            why = f": {node.problem}" if node.problem else ""
+            print(
+                f"  {node.name}: entry {node.sequence}{behind}, policy {node.hash or 'none'}, "
+                f"reported {node.age:.0f} s ago, version {node.version or 'unknown'}{refused}{why}"
+            )
+    return 1 if any(node.sequence < last for node in nodes) else 0
+
+
+async def _take_head(publisher: Publisher) -> None:
+    from sidecar.core.fleet.entry import Refused
+
+    line = await publisher.bus.head()
+    if line is not None:
+        try:
+            publisher.ledger.chain.take_head(parse_line(line))
+        except Refused as error:
+            publisher.ledger.refuse(error)
+
+
+async def _restore(call: _Call) -> int:
+    fleet = call.fleet
+    with contextlib.closing(call.published()) as ledger:
+        async with connected(fleet, "publisher") as bus:
+            await bus.make_streams(3 if len(fleet.servers) >= 3 else 1)
+            publisher = Publisher(bus, ledger)
+            count = await publisher.restore()
+            await publisher.sync()
+    print(f"{count} entries were written again; the log ends at {ledger.chain.sequence}")
+    return 0
+
+
+# -- services
+
+
+async def _keeper(call: _Call) -> int:
+    fleet, signer = call.fleet, call.signer()
+    notifier = Notifier(os.environ)
+    with contextlib.closing(Ledger(call.ledger_directory("keeper"), fleet)) as ledger:
+        return await _until_stopped(
+            keep(fleet, ledger, signer, ready=lambda: notifier.ready("signing heads"))
+        )
+
+
+async def _node(call: _Call) -> int:
+    import socket
+
+    fleet, settings = call.fleet, call.settings
+    notifier = Notifier(os.environ)
+    node = Node(fleet, node_name(fleet, socket.gethostname()), Path(settings.state_dir))
+    return await _until_stopped(node.run(lambda: notifier.ready("following the fleet")))
+
+
+async def _until_stopped(work: Awaitable[None]) -> int:
+    """Run until SIGTERM or SIGINT."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return 0

@@ -1,0 +1,348 @@
+"""One connection to the fleet's NATS servers, and the few things asked of them.
+
+The only module that imports the NATS client.  Nothing that comes from here is trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.config.fleet_settings import FleetSettings
+from sidecar.core.errors import brief
+
+from .subjects import CHUNK, Subjects, chunks
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+log = logging.getLogger("mtls-sidecar")
+
+INSTALL = "pip install 'nginx-mtls-sidecar[fleet]'"
+TIMEOUT = 5.0
+"""Seconds that the servers have for an answer."""
+
+AT_ONCE = 64
+"""Questions under way at a time."""
+
+TAKEN = (10071, 10077)
+"""JetStream's errors for a subject that has its message: `wrong last sequence`, `maximum messages
+per subject exceeded`."""
+
+
+class NotInstalled(ValueError):
+    """The extra is missing."""
+
+
+class Unreachable(ValueError):
+    """No server answers, or it refuses."""
+
+
+class Taken(Exception):
+    """Another publisher was first with an entry of this number."""
+
+
+def require_nats() -> None:
+    """Raise `NotInstalled`, with what to install, where the NATS client is missing."""
+    try:
+        import nats  # noqa: F401 - whether it is there is the question
+    except ImportError:
+        raise NotInstalled("this needs the NATS client", f"install it: {INSTALL}") from None
+
+
+@dataclass(slots=True)
+class Bus:
+    """A connection, and the subjects of one fleet."""
+
+    client: Client
+    subjects: Subjects
+
+    # -- reading
+
+    async def entries(self, first: int) -> list[bytes]:
+        """Entries as they are stored, from a number on, as far as they follow each other."""
+        found: list[bytes] = []
+        many = 1
+        while True:
+            asked = range(first, first + many)
+            answers = await asyncio.gather(*(self._entry(number) for number in asked))
+            for answer in answers:
+                if answer is None:
+                    return found
+                found.append(answer)
+            first, many = first + many, min(many * 4, AT_ONCE)
+
+    async def _entry(self, number: int) -> bytes | None:
+        return await self._get(self.subjects.log_stream, self.subjects.put(number))
+
+    async def head(self) -> bytes | None:
+        """The last head."""
+        return await self._get(self.subjects.data_stream, self.subjects.head)
+
+    async def blob(self, sha256: str, size: int) -> bytes | None:
+        """A file, unverified; None where some of it is missing."""
+        asked = [self.subjects.blob(sha256, number) for number in range(chunks(size))]
+        parts: list[bytes] = []
+        for at in range(0, len(asked), 8):
+            found = await asyncio.gather(
+                *(self._get(self.subjects.data_stream, each) for each in asked[at : at + 8])
+            )
+            parts += [part for part in found if part is not None]
+            if len(parts) < min(at + 8, len(asked)) or sum(map(len, parts)) > size:
+                return None
+        return b"".join(parts)
+
+    async def reports(self) -> dict[str, tuple[bytes, float]]:
+        """The last report of each node, and when the server stored it (seconds since the epoch)."""
+        from nats.errors import Error
+        from nats.js.errors import NotFoundError
+
+        stream = self.client.jetstream(timeout=TIMEOUT)
+        prefix = self.subjects.report("")
+        try:
+            info = await stream.stream_info(self.subjects.data_stream, subjects_filter=f"{prefix}>")
+        except NotFoundError:
+            return {}
+        except (Error, OSError, TimeoutError) as error:
+            raise Unreachable(f"the reports can't be listed: {brief(error)}") from None
+        names = list(info.state.subjects or {})
+        found: dict[str, tuple[bytes, float]] = {}
+        for at in range(0, len(names), AT_ONCE):
+            asked = names[at : at + AT_ONCE]
+            answers = await asyncio.gather(
+                *(self._message(self.subjects.data_stream, name) for name in asked)
+            )
+            for name, message in zip(asked, answers, strict=True):
+                if message is not None:
+                    at_server = message.time.timestamp() if message.time else 0.0
+                    found[name.removeprefix(prefix)] = bytes(message.data or b""), at_server
+        return found
+
+    async def _get(self, stream: str, subject: str) -> bytes | None:
+        """What a subject holds; None where that is nothing.  Raises `Unreachable`."""
+        message = await self._message(stream, subject)
+        return None if message is None else bytes(message.data or b"")
+
+    async def _message(self, stream: str, subject: str) -> Any:
+        """The last message of a subject; None where there is none.  Raises `Unreachable`."""
+        from nats.errors import Error, NoRespondersError
+        from nats.js.errors import NotFoundError
+
+        context = self.client.jetstream(timeout=TIMEOUT)
+        try:
+            message = await context.get_last_msg(stream, subject, direct=True)
+        except (NotFoundError, NoRespondersError):
+            return None
+        except (Error, OSError, TimeoutError) as error:
+            raise Unreachable(f"{subject}: {brief(error)}") from None
+        return message
+
+    # -- writing
+
+    async def put(self, sequence: int, line: bytes) -> None:
+        """Publish an entry.  Raises `Taken`, `Unreachable`."""
+        from nats.errors import Error
+        from nats.js.errors import APIError
+
+        subject = self.subjects.put(sequence)
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+        try:
+            context = self.client.jetstream(timeout=TIMEOUT)
+            await context.publish(subject, line, headers=headers, stream=self.subjects.log_stream)
+        except APIError as error:
+            if error.err_code in TAKEN:
+                raise Taken(f"entry {sequence} is another publisher's") from None
+            raise Unreachable(f"{subject}: {brief(error)}") from None
+        except (Error, OSError, TimeoutError) as error:
+            raise Unreachable(f"{subject}: {brief(error)}") from None
+
+    async def put_data(self, subject: str, data: bytes) -> None:
+        """Publish a head, a report or a chunk, and wait until it is stored.
+
+        Raises `Unreachable`.
+        """
+        from nats.errors import Error
+
+        try:
+            context = self.client.jetstream(timeout=TIMEOUT)
+            await context.publish(subject, data, stream=self.subjects.data_stream)
+        except (Error, OSError, TimeoutError) as error:
+            raise Unreachable(f"{subject}: {brief(error)}") from None
+
+    async def put_blob(self, sha256: str, data: bytes) -> None:
+        """Publish a file.  Raises `Unreachable`."""
+        for number in range(chunks(len(data))):
+            part = data[number * CHUNK : (number + 1) * CHUNK]
+            await self.put_data(self.subjects.blob(sha256, number), part)
+
+    async def make_streams(self, replicas: int) -> None:
+        """Make the fleet's streams where there are none.  Raises `Unreachable`."""
+        from nats.errors import Error
+        from nats.js import api
+        from nats.js.errors import NotFoundError
+
+        subjects = self.subjects
+        logged = api.StreamConfig(
+            name=subjects.log_stream,
+            subjects=[subjects.put("*")],
+            discard=api.DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=1,
+            deny_delete=True,
+            deny_purge=True,
+            allow_direct=True,
+            num_replicas=replicas,
+            republish=api.RePublish(src=subjects.put("*"), dest=subjects.republished),
+        )
+        data = api.StreamConfig(
+            name=subjects.data_stream,
+            subjects=subjects.data,
+            max_msgs_per_subject=1,
+            allow_direct=True,
+            num_replicas=replicas,
+        )
+        context = self.client.jetstream(timeout=TIMEOUT)
+        try:
+            for config in (logged, data):
+                try:
+                    await context.stream_info(str(config.name))
+                except NotFoundError:
+                    await context.add_stream(config)
+        except (Error, OSError, TimeoutError) as error:
+            raise Unreachable(f"the streams can't be made: {brief(error)}") from None
+
+    async def drop_data(self, subject: str) -> None:
+        """Remove what a subject of the data stream holds.  Raises `Unreachable`."""
+        from nats.errors import Error
+
+        try:
+            context = self.client.jetstream(timeout=TIMEOUT)
+            await context.purge_stream(self.subjects.data_stream, subject=subject)
+        except (Error, OSError, TimeoutError) as error:
+            raise Unreachable(f"{subject}: {brief(error)}") from None
+
+    async def subscribe(self, subject: str, take: Callable[[bytes], None]) -> None:
+        """Have every message of a subject handed over.  Raises `Unreachable`."""
+        from nats.errors import Error
+
+        async def callback(message: Any) -> None:
+            take(bytes(message.data))
+
+        try:
+            await self.client.subscribe(subject, cb=callback)
+        except (Error, OSError) as error:
+            raise Unreachable(f"{subject}: {brief(error)}") from None
+
+
+def tls_of(fleet: FleetSettings) -> ssl.SSLContext | None:
+    """The TLS context for the servers; None for `nats://`.  Raises OSError, ValueError."""
+    if not any(server.startswith("tls://") for server in fleet.servers):
+        return None
+    context = ssl.create_default_context(cafile=fleet.tls.ca or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if fleet.tls.cert:
+        try:
+            context.load_cert_chain(fleet.tls.cert, fleet.tls.key)
+        except ssl.SSLError as error:
+            raise ValueError(
+                f"{fleet.tls.cert} and {fleet.tls.key} are no certificate and its key: "
+                f"{brief(error)}"
+            ) from None
+    return context
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    fleet: FleetSettings, name: str, *, patient: bool = False, again: Callable[[], object] = int
+) -> AsyncIterator[Bus]:
+    """A connection.  Raises `Unreachable` unless `patient`: then it is tried for ever.
+
+    `again` is called after each time that a lost connection was made again.
+    """
+    require_nats()
+    if not fleet.servers:
+        raise ValueError("fleet names no servers", "add servers: [tls://nats.example.com:4222]")
+    import nats
+
+    problems = _Problems()
+    closing = False
+
+    async def reconnected() -> None:
+        problems.over()
+        again()
+
+    async def lost() -> None:
+        if not closing:
+            problems.tell("the connection to the NATS servers is lost")
+
+    options: dict[str, Any] = {
+        "servers": list(fleet.servers),
+        "name": name,
+        "inbox_prefix": f"_INBOX_{name}".encode(),
+        "connect_timeout": 5 if patient else 3,
+        "reconnect_time_wait": 0.5,
+        "max_reconnect_attempts": -1,
+        "allow_reconnect": patient,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        "error_cb": problems.note,
+        "reconnected_cb": reconnected,
+        "disconnected_cb": lost if patient else None,
+    }
+    context = tls_of(fleet)
+    if context is not None:
+        options["tls"] = context
+    client = await _connect(nats, options, problems, patient=patient)
+    try:
+        yield Bus(client, Subjects(fleet.name, fleet.epoch))
+    finally:
+        closing = True
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(client.close(), TIMEOUT)
+
+
+async def _connect(
+    nats: Any, options: dict[str, Any], problems: _Problems, *, patient: bool
+) -> Any:
+    pause = 0.5
+    while True:
+        try:
+            return await nats.connect(**options)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises
+            why = problems.last or brief(error)
+            if not patient:
+                raise Unreachable(
+                    f"no NATS server of {', '.join(options['servers'])} answers: {why}"
+                ) from None
+            problems.tell(f"no NATS server answers: {why}")
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 5.0)
+
+
+class _Problems:
+    """What the client tells in its callbacks, logged once for each that is new."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self._told = ""
+
+    async def note(self, error: Exception) -> None:
+        """Keep what went wrong last."""
+        self.last = brief(error)
+        self.tell(self.last)
+
+    def tell(self, problem: str) -> None:
+        """Log a problem, unless it was the last one too."""
+        if problem != self._told:
+            log.warning("%s", problem)
+            self._told = problem
+
+    def over(self) -> None:
+        """Note that all is well."""
+        self.last = self._told = ""
+        log.info("the connection to the NATS servers is there again")

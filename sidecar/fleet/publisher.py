@@ -1,0 +1,161 @@
+"""Publish entries: sign what follows on the log's end, and have the servers store it.
+
+A publisher keeps the log that it has verified, as a node does.  So it notices servers that were
+set back to an older state, and publishes nothing on top of that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.core.fleet.bodies import Release, Revocation, parse_body
+from sidecar.core.fleet.entry import Entry, Refused, SignedEntry, parse_line
+from sidecar.core.fleet.manifest import File, as_body, check_files
+
+from .ledger import Ledger
+from .nats_client import Bus, Taken, Unreachable
+from .signer import Signer
+
+ATTEMPTS = 3
+"""How often something is published anew whose place another publisher took."""
+
+
+class Beaten(ValueError):
+    """Another publisher was first."""
+
+
+@dataclass(slots=True)
+class Publisher:
+    """One publisher.  `clock` gives seconds since the epoch."""
+
+    bus: Bus
+    ledger: Ledger
+    signer: Signer | None = None
+    clock: Callable[[], float] = time.time
+
+    async def sync(self) -> None:
+        """Take what was published.  Raises `Unreachable` where the servers are behind."""
+        chain = self.ledger.chain
+        self.ledger.take(await self.bus.entries(chain.sequence + 1))
+        if not chain.sequence:
+            return
+        last = await self.bus.entries(chain.sequence)
+        try:
+            known = bool(last) and parse_line(last[0]).entry.hash == chain.hash
+        except Refused:
+            known = False
+        if not known:
+            raise Unreachable(
+                f"the servers don't have entry {chain.sequence}, which was published: they were "
+                "set back or emptied; write the log again with `mtls-sidecar fleet restore`"
+            )
+
+    async def publish(
+        self, kind: str, body: Mapping[str, Any], not_after: int | None = None
+    ) -> SignedEntry:
+        """Sign the next entry and have it stored.
+
+        Raises `Beaten` where another publisher was first, `Unreachable`, ValueError.
+        """
+        assert self.signer is not None
+        chain = self.ledger.chain
+        entry = Entry(
+            fleet=chain.fleet,
+            epoch=chain.epoch,
+            sequence=chain.sequence + 1,
+            previous=chain.hash,
+            kind=kind,
+            body={**body, "issued": int(self.clock() * 1000)},
+            not_after=not_after,
+        )
+        self._check(entry)
+        signed = self.signer.sign(entry)
+        line = signed.line()
+        parse_line(line)
+        try:
+            await self.bus.put(entry.sequence, line)
+        except Taken:
+            await self.sync()
+            raise Beaten(
+                f"another publisher was first with entry {entry.sequence}",
+                "see `mtls-sidecar fleet log`, and publish again if it is still wanted",
+            ) from None
+        except Unreachable:
+            await self._look_whether_stored(signed)
+        self.ledger.take([line])
+        return signed
+
+    def _check(self, entry: Entry) -> None:
+        """Refuse to sign what nodes would refuse."""
+        assert self.signer is not None
+        known = self.ledger.chain.keys.get(self.signer.public.id)
+        if known is None or known.heads_only:
+            raise ValueError(
+                f"the key {self.signer.public} may not sign for fleet {entry.fleet}",
+                "add it to `keys` of sidecar.yaml on every host, or use the key that is there",
+            )
+        try:
+            parse_body(entry)
+        except Refused as error:
+            raise ValueError(error.detail) from None
+
+    async def _look_whether_stored(self, signed: SignedEntry) -> None:
+        """After no answer: go on if the entry is stored all the same."""
+        await self.sync()
+        if self.ledger.chain.hash != signed.entry.hash:
+            raise Unreachable("the servers did not store the entry; nothing was published")
+
+    async def put_files(self, files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+        """Have the servers hold the files, before an entry names them; the body's list of them."""
+        listed = []
+        for name, data in sorted(files.items()):
+            digest = hashlib.sha256(data).hexdigest()
+            listed.append(File(name, digest, len(data)))
+        check_files(listed)
+        for file in listed:
+            if await self.bus.blob(file.sha256, file.size) != files[file.name]:
+                await self.bus.put_blob(file.sha256, files[file.name])
+        return as_body(listed)
+
+    # -- the log so far
+
+    def release(self, sequence: int) -> Release:
+        """A release of the log.  Raises ValueError."""
+        said = self._said(sequence)
+        if not isinstance(said, Release):
+            raise ValueError(f"entry {sequence} is no release", "see `mtls-sidecar fleet log`")
+        return said
+
+    def revocation(self, sequence: int) -> Revocation:
+        """A revocation that is in force.  Raises ValueError."""
+        if sequence in self.ledger.chain.revocations:
+            return self.ledger.chain.revocations[sequence]
+        if isinstance(self._said(sequence), Revocation):
+            raise ValueError(f"entry {sequence} was taken back already")
+        raise ValueError(
+            f"entry {sequence} is no revocation",
+            "see `mtls-sidecar fleet log`; a release is replaced: `fleet rollback SEQ`",
+        )
+
+    def _said(self, sequence: int) -> object:
+        for number, line in self.ledger.lines(sequence):
+            if number == sequence:
+                return parse_body(parse_line(line).entry)
+        raise ValueError(
+            f"the log has no entry {sequence}", f"it ends at {self.ledger.chain.sequence}"
+        )
+
+    async def restore(self) -> int:
+        """Write to the servers what they don't have of this machine's log; how many entries."""
+        count = 0
+        for number, line in self.ledger.lines():
+            try:
+                await self.bus.put(number, line)
+                count += 1
+            except Taken:
+                continue
+        return count

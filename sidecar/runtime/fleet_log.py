@@ -1,0 +1,100 @@
+"""The fleet's log as a file: one signed entry a line, appended and synced, read as it grows.
+
+A process that is killed while it appends leaves a last line without a line feed: that line was
+never taken, and the next writer cuts it off.  Nothing here verifies an entry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sidecar.core.fleet.entry import MAX_LINE
+
+from .files import sync_directory
+
+_CHUNK = 4 * 1024 * 1024
+MODE = 0o640
+
+
+class LogWriter:
+    """Appends to a log.  Nobody else may write it meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._path = path
+        self._descriptor = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE
+        )
+        self._size = self._end_of_last_line()
+        os.ftruncate(self._descriptor, self._size)
+        os.fsync(self._descriptor)
+        sync_directory(path.parent)
+
+    def _end_of_last_line(self) -> int:
+        end = os.fstat(self._descriptor).st_size
+        at = max(0, end - MAX_LINE - 1)
+        tail = os.pread(self._descriptor, end - at, at)
+        found = tail.rfind(b"\n")
+        return at + found + 1 if found >= 0 or at == 0 else end
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Write lines, all of them or none.  Raises OSError."""
+        data = b"".join(line + b"\n" for line in lines)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._descriptor, data[written:], self._size + written)
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size += len(data)
+
+    def cut(self, size: int) -> None:
+        """Forget all lines from an offset on.  Raises OSError."""
+        os.ftruncate(self._descriptor, size)
+        os.fsync(self._descriptor)
+        self._size = size
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._descriptor)
+
+
+class LogReader:
+    """Reads a log that another process may append to, replace, or fill with anything."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: tuple[int, int] | None = None
+        self.offset = 0
+
+    def new_lines(self) -> Iterator[bytes]:
+        """Whole lines that were not read yet; all of them where the file is another now.
+
+        Raises OSError.
+        """
+        try:
+            descriptor = os.open(
+                self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+            )
+        except FileNotFoundError:
+            return
+        with open(descriptor, "rb", buffering=0) as file:
+            found = os.fstat(descriptor)
+            this = found.st_dev, found.st_ino
+            if this != self._file or found.st_size < self.offset:
+                self._file, self.offset = this, 0
+            while data := os.pread(file.fileno(), _CHUNK, self.offset):
+                whole, sign, _ = data.rpartition(b"\n")
+                if not sign and len(data) > MAX_LINE:
+                    self.offset += len(data)
+                    yield data
+                    continue
+                if not sign:
+                    return
+                for line in whole.split(b"\n"):
+                    self.offset += len(line) + 1
+                    yield line
