@@ -88,7 +88,7 @@ write_files() {
     "$python" "$here/demo_pki.py" "$dir"
     mkdir "$dir/nginx/snippets"
     adapt "$here/nginx.conf" >"$dir/nginx/nginx.conf"
-    for each in "$here"/snippets/*.conf; do
+    for each in "$here"/snippets/*; do
         adapt "$each" >"$dir/nginx/snippets/${each##*/}"
     done
     cp "$here/policy.yaml" "$dir/sidecar/policy.yaml"

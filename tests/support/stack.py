@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import ssl
 import threading
@@ -263,10 +262,9 @@ class Stack:
         return adapt(conf, self.replacements(next(iter(self.ports))))
 
     def _install(self, etc: Path) -> None:
-        shutil.copytree(EXAMPLES / "html", etc / "html", dirs_exist_ok=True)
         (etc / "snippets").mkdir(exist_ok=True)
         site = next(iter(self.ports))
-        for each in (EXAMPLES / "snippets").glob("*.conf"):
+        for each in (EXAMPLES / "snippets").iterdir():
             text = adapt(each.read_text(), self.replacements(site))
             (etc / "snippets" / each.name).write_text(text)
 
