@@ -31,6 +31,9 @@ WITHIN = {
 """Within how many seconds a certificate ends, and within how many it was let in last: one that was
 renewed in time is not used any more, and doesn't count."""
 
+_LetIn = tuple[float, float, float]
+"""When a certificate begins and ends, and when it was let in last."""
+
 MOST_CLIENTS = 10_000
 """Most distinct certificates remembered for a gauge; beyond that it stays at this number."""
 
@@ -49,8 +52,8 @@ class Counts:
         self.seconds = 0.0
         self.locked_out: dict[str, dict[str, tuple[str, str]]] = {}
         self.locked_out_total = 0
-        self._clients: dict[str, tuple[float, float]] = {}  # its end, and when it was let in last
-        self._clients_before: dict[str, tuple[float, float]] = {}
+        self._clients: dict[str, _LetIn] = {}
+        self._clients_before: dict[str, _LetIn] = {}
         self._clients_since = now()
         self.reloads = {"success": 0, "error": 0}
         self.reloaded_at = 0.0
@@ -80,7 +83,8 @@ class Counts:
 
     def _let_in(self, subject: ClientCert) -> None:
         if len(self._clients) < MOST_CLIENTS or subject.sha256 in self._clients:
-            self._clients[subject.sha256] = subject.not_after, self._now()
+            period = subject.not_before, subject.not_after
+            self._clients[subject.sha256] = *period, self._now()
 
     def _lock_out(self, decision: Decision, sha256: str) -> None:
         clients = self.locked_out.setdefault(decision.location, {})
@@ -135,12 +139,27 @@ class Counts:
 
     def expiring(self) -> dict[str, int]:
         """How many of the clients that were let in lately end soon: see `WITHIN`."""
+        now, clients = self._now(), self._lately()
+        return {
+            label: sum(
+                now < end <= now + within and now - seen <= since for _, end, seen in clients
+            )
+            for label, (within, since) in WITHIN.items()
+        }
+
+    def overdue(self) -> int:
+        """How many certificates in use should have been renewed by now, for the life they have."""
+        now = self._now()
+        return sum(
+            now < end <= now + min((end - begin) / 4, 14 * DAY)
+            and now - seen <= min((end - begin) / 24, 2 * DAY)
+            for begin, end, seen in self._lately()
+        )
+
+    def _lately(self) -> list[_LetIn]:
+        """The clients let in today or the day before."""
         now = self._now()
         if not 0 <= now - self._clients_since <= DAY:
             self._clients_before, self._clients = self._clients, {}
             self._clients_since = now
-        clients = list({**self._clients_before, **self._clients}.values())
-        return {
-            label: sum(now < end <= now + within and now - seen <= since for end, seen in clients)
-            for label, (within, since) in WITHIN.items()
-        }
+        return list({**self._clients_before, **self._clients}.values())

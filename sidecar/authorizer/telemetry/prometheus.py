@@ -81,6 +81,12 @@ class DecisionCollector(Collector):
             {(k,): n for k, n in counts.expiring().items()},
         )
         yield _gauge(
+            "clients_renewal_overdue",
+            "Certificates in use that have less than a quarter of their life left, or 14 days",
+            (),
+            {(): counts.overdue()},
+        )
+        yield _gauge(
             "connections", "Open authorization connections", (), {(): counts.connections()}
         )
         yield _gauge("ocsp_answers", "OCSP answers at hand", (), {(): counts.ocsp_answers()})
@@ -156,6 +162,8 @@ def _policy(policy: Policy) -> Iterator[Metric]:
     crls = {(t.name, crl.source): crl for t in policy.trusts.values() for crl in t.crl_list}
     ends = {key: crl.next_update for key, crl in crls.items() if crl.next_update is not None}
     yield _gauge("crl_next_update_timestamp_seconds", "End of the CRL", labels, ends)
+    begins = {key: crl.this_update for key, crl in crls.items()}
+    yield _gauge("crl_this_update_timestamp_seconds", "When the CRL was issued", labels, begins)
     counts = {key: float(crl.entry_count) for key, crl in crls.items()}
     yield _gauge("crl_entries", "Revoked certificates in the CRL", labels, counts)
     now = time.time()

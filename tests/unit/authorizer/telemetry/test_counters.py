@@ -62,6 +62,33 @@ def test_a_certificate_renewed_in_time_does_not_count() -> None:
     clock.now += 7 * HOUR
     counts.record(allowed(cert(2, clock.now + DAY - 7 * HOUR)), 0.0)
     assert counts.expiring()["1h"] == counts.expiring()["6h"] == 0
+    assert counts.overdue() == 0
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "unused", "overdue"),
+    [
+        (DAY, 7 * HOUR, 0, 0),
+        (DAY, 5 * HOUR, 0, 1),
+        (DAY, 5 * HOUR, 2 * HOUR, 0),
+        (90 * DAY, 30 * DAY, 0, 0),
+        (90 * DAY, 13 * DAY, DAY, 1),
+        (365 * DAY, 60 * DAY, 0, 0),
+        (365 * DAY, 13 * DAY, DAY, 1),
+        (365 * DAY, -1, DAY, 0),
+    ],
+)
+def test_an_overdue_renewal_is_told_by_the_life_of_a_certificate(
+    life: float, left: float, unused: float, overdue: int
+) -> None:
+    """Of a day or of a year: less than a quarter is left, at most 14 days, and it is in use."""
+    clock = Clock()
+    counts = Counts(clock)
+    end = clock.now + unused + left
+    used = replace(cert(1, end), not_before=end - life)
+    counts.record(allowed(used), 0.0)
+    clock.now += unused
+    assert counts.overdue() == overdue
 
 
 def test_an_answer_from_the_cache_counts_as_let_in() -> None:
