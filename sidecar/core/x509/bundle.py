@@ -1,9 +1,10 @@
-"""The certificates of a file of authorities: PEM, one or more, or DER, one.
+"""Read the certificates of a file of authorities: one or more in PEM, or one in DER.
 
 PEM is read as OpenSSL reads nginx's `ssl_client_certificate`: text around the blocks, older labels
-and `BEGIN TRUSTED CERTIFICATE` (`openssl x509 -trustout`) are taken, blocks of other kinds are
-passed over.  A trusted certificate says what it is trusted for; where that isn't TLS clients it is
-left out, as OpenSSL verifies nothing by it.  Whatever is left out is told in `Bundle.remarks`.
+and `BEGIN TRUSTED CERTIFICATE` (`openssl x509 -trustout`) are accepted, blocks of other kinds are
+skipped.  A trusted certificate lists its trusted purposes; without the purpose TLS client it is
+left out, because OpenSSL verifies nothing with it.  `Bundle.remarks` names every certificate left
+out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .der import OID, SEQUENCE, children, only, tlv
 from .keys import UnusableKey, public_key
 
 MAX_CERTIFICATES = 10_000
-"""Most certificates of one file: more are no list of authorities."""
+"""Maximum number of certificates in one file."""
 
 _HINT = "write a PEM file that begins with -----BEGIN CERTIFICATE-----"
 
@@ -32,12 +33,12 @@ _BLOCK = re.compile(
 )
 _TRUSTED = b"TRUSTED CERTIFICATE"
 
-# What OpenSSL takes for trust in TLS clients: clientAuth and anyExtendedKeyUsage.
+# The purposes that OpenSSL reads as trust in TLS clients: clientAuth and anyExtendedKeyUsage.
 _CLIENTS = (bytes.fromhex("2b06010505070302"), bytes.fromhex("551d2500"))
 
 
 class Distrusted(ValueError):
-    """A TRUSTED CERTIFICATE that isn't trusted for TLS clients; nor is a plain copy beside it."""
+    """A TRUSTED CERTIFICATE isn't trusted for TLS clients; plain copies of it aren't either."""
 
     def __init__(self, der: bytes) -> None:
         super().__init__("it is a TRUSTED CERTIFICATE that isn't trusted for TLS clients")
@@ -46,7 +47,7 @@ class Distrusted(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bundle(Sequence[ClientCert]):
-    """The certificates of one file; `remarks` say what of it is left out or useless, and why."""
+    """The certificates of one file.  `remarks` name those left out or unusable, and the reason."""
 
     certs: tuple[ClientCert, ...]
     remarks: tuple[str, ...] = ()
@@ -65,10 +66,10 @@ class Bundle(Sequence[ClientCert]):
 
 
 def read_bundle(data: bytes) -> Bundle:
-    """The certificates of a PEM file, or the one of a DER file.
+    """Read the certificates of a PEM file, or the one of a DER file.
 
-    Raises ValueError where there is none, and where a PEM block is broken off or isn't Base64: such
-    a file is still being written.
+    Raises ValueError if there is none, and if a PEM block is incomplete or isn't Base64: such a
+    file is still being written.
     """
     certs: list[ClientCert] = []
     remarks: list[str] = []
@@ -89,14 +90,14 @@ def read_bundle(data: bytes) -> Bundle:
     certs = [cert for cert in certs if cert.der not in distrusted]
     if not certs:
         why = "; ".join(remarks[:3]) or "none found"
-        raise ValueError(f"no certificate in it that can be used ({why})", _HINT)
+        raise ValueError(f"the file has no usable certificate ({why})", _HINT)
     return Bundle(tuple(certs), tuple(remarks))
 
 
 def read_certificates(data: bytes) -> tuple[ClientCert, ...]:
-    """Every different certificate of a file, whatever it is trusted for, in its order.
+    """Read every different certificate of a file, in file order; trusted purposes are ignored.
 
-    Raises ValueError, also where one of them can't be read.
+    Raises ValueError, also if one certificate can't be parsed.
     """
     found: dict[str, ClientCert] = {}
     for label, der in _blocks(data):
@@ -121,7 +122,7 @@ def _key_fault(cert: ClientCert) -> str:
 
 
 def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The label and DER of every certificate.  Raises ValueError."""
+    """Yield label and DER of every certificate in a file.  Raises ValueError."""
     if data.startswith(b"\x30"):
         yield b"CERTIFICATE", data
         return
@@ -136,7 +137,7 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _decode(body: bytes) -> bytes:
-    """The DER within a PEM block; header lines before an empty one are passed over."""
+    """Decode a PEM block to DER; skip header lines, which end at an empty line."""
     head, blank, rest = body.replace(b"\r\n", b"\n").partition(b"\n\n")
     text = rest if blank and b":" in head else body
     try:
@@ -146,7 +147,7 @@ def _decode(body: bytes) -> bytes:
 
 
 def _read(label: bytes, der: bytes) -> ClientCert:
-    """One certificate.  Raises ValueError where it is to be left out."""
+    """Parse one certificate.  Raises ValueError if it must be left out."""
     if label != _TRUSTED:
         return from_der(der)
     end = tlv(der, 0, len(der)).stop
@@ -156,7 +157,9 @@ def _read(label: bytes, der: bytes) -> ClientCert:
 
 
 def _is_trusted_for_clients(trust: bytes) -> bool:
-    """Whether OpenSSL's CertAux allows TLS clients: in `trust`, if that is there, not in `reject`.
+    """Return whether OpenSSL's CertAux allows the purpose TLS client.
+
+    It must be in `trust`, if that is present, and not in `reject`.
 
     CertAux ::= SEQUENCE { trust SEQUENCE OF OID OPTIONAL, reject [0] SEQUENCE OF OID OPTIONAL, … }
     Raises ValueError.

@@ -1,7 +1,7 @@
-"""Compare names as OpenSSL does: it ignores blanks and the case of ASCII letters.
+"""Compare names as OpenSSL does, ignoring extra blanks and the case of ASCII letters.
 
 RFC 5280, 7.1 (`der.comparable_name`) also ignores the case of other letters and normalizes.  Names
-that are equal here are equal there too.
+that are equal here are also equal there.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ENCODINGS = {UTF8: "utf-8", BMP: "utf-16-be", UNIVERSAL: "utf-32-be"}
 _SINGLE_OCTET = (0x13, 0x14, 0x16)
 """PrintableString, T61String, IA5String: OpenSSL reads all three as Latin-1."""
 _AS_THEY_ARE = (0x03, 0x12, SEQUENCE)
-"""BIT STRING, NumericString, SEQUENCE: compared octet by octet.  It reads no other type."""
+"""BIT STRING, NumericString, SEQUENCE: compared octet by octet.  OpenSSL reads no other type."""
 
 MAX_NAME = 16384
 
 
 @lru_cache(maxsize=512)
 def canonical_name(der: bytes) -> CanonicalName:
-    """A DER Name in the form that OpenSSL compares.  Raises ValueError."""
+    """Convert a DER Name to the form that OpenSSL compares.  Raises ValueError."""
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
     outer = only(der, SEQUENCE)
@@ -34,18 +34,18 @@ def canonical_name(der: bytes) -> CanonicalName:
 
 def _relative(der: bytes, rdn: Tlv) -> tuple[bytes, ...]:
     if rdn.tag != SET:
-        raise ValueError("a relative name that is no SET")
+        raise ValueError("a relative name that is not a SET")
     return tuple(sorted(_attribute(der, a) for a in children(der, rdn.start, rdn.stop)))
 
 
 def _attribute(der: bytes, at: Tlv) -> bytes:
     kind, value = children(der, at.start, at.stop)
     if at.tag != SEQUENCE or kind.tag != OID:
-        raise ValueError("an attribute that is no type and value")
+        raise ValueError("an attribute that is not a type and value")
     octets = der[value.start : value.stop]
     if value.tag in _ENCODINGS or value.tag in _SINGLE_OCTET:
         text = text_of(value.tag, octets).encode()
-        # bytes.split and bytes.lower know ASCII alone, as OpenSSL's do
+        # bytes.split and bytes.lower handle ASCII only, as OpenSSL does
         return der[at.start : kind.stop] + b"\x0c" + b" ".join(text.split()).lower()
     if value.tag not in _AS_THEY_ARE:
         raise ValueError("an attribute of a type that OpenSSL doesn't read in names")
@@ -53,15 +53,15 @@ def _attribute(der: bytes, at: Tlv) -> bytes:
 
 
 def text_of(tag: int, octets: bytes) -> str:
-    """The text of a string type.  Raises ValueError."""
+    """Decode the octets of an ASN.1 string type.  Raises ValueError."""
     text = octets.decode(_ENCODINGS.get(tag, "latin-1"))
     if tag == BMP and any(ord(letter) > 0xFFFF for letter in text):
-        raise ValueError("a BMPString beyond its plane")
+        raise ValueError("a BMPString with a character above U+FFFF")
     return text
 
 
 def attributes(der: bytes) -> list[tuple[bytes, int, bytes]]:
-    """OID (DER), tag and octets of every attribute of a DER Name.  Raises ValueError."""
+    """Return OID (DER), tag and octets of every attribute of a DER Name.  Raises ValueError."""
     found = []
     outer = only(der, SEQUENCE)
     for rdn in children(der, outer.start, outer.stop):

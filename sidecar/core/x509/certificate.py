@@ -1,9 +1,8 @@
-"""What a client certificate proves: `SSL-Client-Cert` → a frozen `ClientCert`.
+"""Parse a client certificate: `SSL-Client-Cert` → a frozen `ClientCert`.
 
-Every field is read from the certificate's ASN.1, to the last octet at every level that is read, and
-what is around the signed part is DER, so that nobody can spell a certificate otherwise.  Nothing
-here checks a signature, a date or a revocation: that is `path_building`, `evaluate` and
-`revocation`.
+Every field is parsed from the certificate's ASN.1, completely at every level that is parsed.  The
+structure around the signed part must be DER, so that nobody can re-encode a certificate.  Not
+checked here: signatures, dates and revocation (see `path_building`, `evaluate`, `revocation`).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from .subject import ParsedName, read_issuer, read_name
 warnings.filterwarnings(
     "ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning
 )
-# Whoever has a certificate made chooses its names; none of them may reach the journal this way.
+# A client can choose the names in its certificate; this warning would write them to the journal.
 warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
 
 MAX_SERIAL = 128
@@ -60,16 +59,16 @@ EKU_NAMES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientCert:
-    """One certificate, read.  Compared by identity; `sha256` is its name.
+    """One parsed certificate.  Objects are compared by identity; `sha256` identifies it.
 
-    Names are text as the certificate has them; `dn` and `issuer_dn` are RFC 4514 (last RDN
-    first, as nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
-    lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.  `unreadable` are the kinds (keys of
-    rules) that the certificate has a value of that can't be read: these never grant and always
-    refuse.  DER are `signed`, the TBSCertificate; `algorithm`, the signature's
-    AlgorithmIdentifier; `issuer_name` and `subject_name`, Names; `spki`, the
-    SubjectPublicKeyInfo; `extensions`, one Extension each.  `signature` are the octets of the
-    signature.
+    Names are text as in the certificate; `dn` and `issuer_dn` are in RFC 4514 form (last RDN
+    first, as in nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
+    lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.  `unreadable` holds the rule keys of
+    which the certificate has a value that can't be parsed: such a key never grants and always
+    refuses.  These fields are DER: `signed` (TBSCertificate), `algorithm` (the signature's
+    AlgorithmIdentifier), `issuer_name` and `subject_name` (Name), `spki`
+    (SubjectPublicKeyInfo), and each item of `extensions` (Extension).  `signature` holds the
+    octets of the signature.
     """
 
     der: bytes
@@ -104,15 +103,15 @@ class ClientCert:
 
     @property
     def x509(self) -> x509.Certificate:
-        """The certificate as `cryptography` reads it.
+        """The certificate as parsed by `cryptography`.
 
-        Raises `MalformedCertificate`: it refuses what others accept (characters that a string's
-        type doesn't allow, defaults that are written out).
+        Raises `MalformedCertificate`: `cryptography` refuses encodings that others accept
+        (characters that a string type doesn't allow, default values written explicitly).
         """
         if not self._parsed:
             try:
                 self._parsed.append(x509.load_der_x509_certificate(self.der))
-            except Exception as error:  # of many classes; all mean the same
+            except Exception as error:  # it raises many classes with the same meaning
                 raise MalformedCertificate(
                     f"the certificate has parts that can't be read: {brief(error)}"
                 ) from error
@@ -125,16 +124,16 @@ class ClientCert:
 
     @property
     def issuer_dn(self) -> str:
-        """The issuer's DN, as RFC 4514 writes it."""
+        """The issuer's DN in RFC 4514 form."""
         return self.issuer.dn
 
     @property
     def serial_hex(self) -> str:
-        """The serial number as nginx's `$ssl_client_serial` has it: upper-case hex, even length."""
+        """The serial number as in nginx's `$ssl_client_serial`: upper-case hex, even length."""
         return serial_hex(self.serial)
 
     def outline(self) -> ClientCert:
-        """A small copy that says whose it is, for a log: without octets and alternative names."""
+        """Return a small copy for logs, without DER, alternative names and other large fields."""
         return replace(
             self,
             der=b"",
@@ -159,7 +158,7 @@ class ClientCert:
         )
 
     def extension(self, oid: bytes) -> bytes | None:
-        """The value of an extension, by the contents of its OID; None where there is none."""
+        """Return an extension's value by the contents of its OID; None if it is absent."""
         for octets in self.extensions:
             found, value = split_extension(octets)
             if found == oid:
@@ -172,7 +171,7 @@ _NOBODY = b"\x30\0"
 
 
 def serial_hex(serial: int) -> str:
-    """Upper-case hex, even length, `-` before a negative one (OpenSSL's `i2a_ASN1_INTEGER`)."""
+    """Format a serial number as OpenSSL's `i2a_ASN1_INTEGER`: upper-case hex, even length, `-`."""
     digits = f"{abs(serial):X}"
     return ("-" if serial < 0 else "") + digits.zfill(len(digits) + len(digits) % 2)
 
@@ -187,16 +186,16 @@ def from_header(value: bytes) -> ClientCert:
 
 _HEAD, _TAIL = b"-----BEGIN%20CERTIFICATE-----%0A", b"%0A-----END%20CERTIFICATE-----%0A"
 _QUOTED = bytes.maketrans(b"%=\r\n", b"=!!!")
-"""From URL-encoding to quoted-printable; what means more there than here becomes no Base64."""
+"""Map URL-encoding to quoted-printable; `=`, CR and LF become `!`, which is not Base64."""
 
 
 def _as_nginx_writes(value: bytes) -> bytes | None:
-    """The DER, from what nginx makes of a certificate; None where it is anything else."""
+    """Decode a certificate in the exact form that nginx writes; return None for another form."""
     if not (value.startswith(_HEAD) and value.endswith(_TAIL)):
         return None
     quoted = value[len(_HEAD) : -len(_TAIL)].translate(_QUOTED)
     body = binascii.a2b_qp(quoted)
-    if len(quoted) - len(body) != 2 * quoted.count(b"="):  # one of them wasn't an escape
+    if len(quoted) - len(body) != 2 * quoted.count(b"="):  # a `%` without two hex digits
         return None
     try:
         return binascii.a2b_base64(body.replace(b"\n", b""), strict_mode=True)
@@ -209,9 +208,9 @@ _END = b"-----END CERTIFICATE-----"
 
 
 def pem_to_der(pem: bytes) -> bytes:
-    """The DER of a PEM text that holds one certificate and nothing else.
+    """Decode a PEM text that contains one certificate and nothing else.
 
-    RFC 7468, section 3, in its strict form, but for blanks around and between the lines.
+    It must have the strict form of RFC 7468, section 3, except for blanks around the lines.
     Raises `MalformedCertificate`.
     """
     text = pem.strip(b" \t\r\n")
@@ -225,7 +224,7 @@ def pem_to_der(pem: bytes) -> bytes:
 
 
 def from_der(der: bytes) -> ClientCert:
-    """Read one DER certificate, all of it.  Raises `MalformedCertificate`, nothing else."""
+    """Parse one DER certificate.  Raises `MalformedCertificate` only."""
     try:
         return _read(der)
     except MalformedCertificate:
@@ -271,7 +270,7 @@ def _unreadable(
 
 
 class _Parts(NamedTuple):
-    """A Certificate, taken apart (RFC 5280, 4.1).  Fields of bytes are DER, but for `signature`."""
+    """The parts of a Certificate (RFC 5280, 4.1).  Bytes are DER, except `signature`."""
 
     signed: bytes
     algorithm: bytes
@@ -299,25 +298,25 @@ _NO_EXTENSIONS = bytes.fromhex("a3023000")
 
 
 def _take_apart(der: bytes) -> _Parts:
-    """Take a Certificate apart.  Raises ValueError where it isn't DER."""
+    """Split a Certificate into its parts.  Raises ValueError if it isn't DER."""
     outer = only(der, SEQUENCE)
     parts = slices(der, outer.start, outer.stop, 4)
     if bytes([each[0] for each in parts]) != b"\x30\x30\x03":
-        raise ValueError("it isn't made of a signed part, an algorithm and a signature")
+        raise ValueError("it isn't a sequence of a signed part, an algorithm and a signature")
     signed, algorithm, signature = parts
     fields = slices(signed, value_of(signed, 0), len(signed), 11)
     tags = bytes([each[0] for each in fields])
     if tags not in _SHAPES:
-        raise ValueError("its signed part isn't made as RFC 5280 has it")
+        raise ValueError("its signed part doesn't have the fields of RFC 5280, 4.1")
     version = _VERSIONS.get(fields.pop(0)) if tags[0] == 0xA0 else 1
     if version is None:
-        raise ValueError("its version is none of 1 to 3")
+        raise ValueError("its version isn't 1, 2 or 3")
     if len(fields) > 6 and not all(map(_is_unique_id, fields[6:])):
-        raise ValueError("one of its unique identifiers is no BIT STRING")
+        raise ValueError("one of its unique identifiers is not a BIT STRING")
     if fields[1] != algorithm:
-        raise ValueError("the signature algorithms within and without differ")
+        raise ValueError("the signature algorithms inside and outside the signed part differ")
     if [each[0] for each in within(fields[5], SEQUENCE)] != [SEQUENCE, BIT_STRING]:
-        raise ValueError("its public key is no algorithm and bits")
+        raise ValueError("its public key is not an algorithm and bits")
     return _Parts(
         signed,
         algorithm,
@@ -337,7 +336,7 @@ def _is_unique_id(field: bytes) -> bool:
 
 
 def _signature(octets: bytes) -> bytes:
-    """The octets of a BIT STRING, all eight bits of each used."""
+    """Return the octets of a BIT STRING that has no unused bits.  Raises ValueError."""
     at = value_of(octets, 0)
     if len(octets) == at or octets[at]:
         raise ValueError("the signature isn't whole octets")
@@ -347,7 +346,7 @@ def _signature(octets: bytes) -> bytes:
 def _serial(octets: bytes) -> int:
     value = octets[value_of(octets, 0) :]
     if not is_integer(value) or len(value) > MAX_SERIAL:
-        raise ValueError("its serial number is no INTEGER of a usual length")
+        raise ValueError("its serial number is not an INTEGER of a usual length")
     return int.from_bytes(value, "big", signed=True)
 
 

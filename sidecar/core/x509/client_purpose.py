@@ -1,9 +1,9 @@
 """Check one certificate as OpenSSL does for the purpose `sslclient` at security level 2.
 
-nginx on Debian checks a client's chain in this way by default.  `Profile.of` reads it,
-`client_fault` judges a leaf, `issuer_fault` an authority.  Not checked here: signatures, validity,
-names across a chain (`path_building`, `name_constraints`), revocation.  Policies aren't processed:
-an authority that constrains or maps them is refused.
+nginx on Debian checks a client's chain this way by default.  `Profile.of` parses the certificate,
+`client_fault` checks a leaf, `issuer_fault` an authority.  Not checked here: signatures, validity,
+names across a chain (`path_building`, `name_constraints`), revocation.  Certificate policies are
+not processed: an authority that constrains or maps them is refused.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _REFUSED = {ext.PROXY: "a proxy", ext.IP_BLOCKS: "RFC 3779", ext.AS_NUMBERS: "RF
 _POLICIES = (ext.POLICY_CONSTRAINTS, ext.POLICY_MAPPINGS, ext.INHIBIT_ANY_POLICY)
 
 MIN_DIGEST = 28
-"""Octets of the shortest digest that may be signed: SHA-224 has 112 bits of security."""
+"""Minimum octets of a signed digest: SHA-224, which has 112 bits of security."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What of a certificate decides about its place in a client's chain."""
+    """The parts of a certificate that decide whether it may be in a client's chain."""
 
     subject: CanonicalName
     issuer: CanonicalName
@@ -70,12 +70,12 @@ class Profile:
 
     @property
     def self_issued(self) -> bool:
-        """Issued by an authority of its own name, as in a change of keys (RFC 5280, 6.1)."""
+        """Whether subject and issuer are equal, as in a change of keys (RFC 5280, 6.1)."""
         return self.subject == self.issuer
 
     @classmethod
     def of(cls, cert: ClientCert) -> Profile:
-        """Read a certificate.  Raises ValueError where anything that decides can't be read."""
+        """Read the parts of a certificate.  Raises ValueError if one of them can't be parsed."""
         found = ext.extensions_of(cert)
         values = {oid: extension.value for oid, extension in found.items()}
         if ext.CRL_POINTS in values:
@@ -118,7 +118,7 @@ def _foreign(found: dict[bytes, ext.Extension]) -> str:
 
 
 def _is_weak(algorithm: bytes) -> bool:
-    """Whether the signature's digest is below level 2: MD5, SHA-1, and what isn't known."""
+    """Return whether the signature's digest is below level 2: MD5, SHA-1 or an unknown one."""
     try:
         digest = scheme(algorithm).hashing
     except (UnsupportedAlgorithm, ValueError):
@@ -129,14 +129,14 @@ def _is_weak(algorithm: bytes) -> bool:
 def _key_fault(spki: bytes) -> str:
     try:
         if has_explicit_curve(spki):
-            return "its key spells out the parameters of its curve"
+            return "its key has explicit curve parameters"
         return weakness(public_key(spki))
     except UnusableKey as error:
         return str(error)
 
 
 def _pss_parameters(spki: bytes) -> bytes | None:
-    """The parameters of a key that signs by RSASSA-PSS alone; None of any other key."""
+    """Return the parameters of a key restricted to RSASSA-PSS; None for any other key."""
     oid, parameters = key_algorithm(spki)
     return parameters if oid == RSA_PSS else None
 
@@ -145,7 +145,7 @@ def _pss_parameters(spki: bytes) -> bytes | None:
 
 
 def client_fault(leaf: Profile) -> str:
-    """Why a certificate isn't taken as a client's, or nothing."""
+    """Explain why a certificate is refused as a client's; "" if it is accepted."""
     if leaf.foreign or leaf.key_fault:
         return leaf.foreign or leaf.key_fault
     if leaf.policies:
@@ -162,11 +162,11 @@ def client_fault(leaf: Profile) -> str:
 
 
 def issuer_fault(authority: Profile) -> str:
-    """Why a certificate isn't taken as the issuer of a client's or of another authority's."""
+    """Explain why a certificate is refused as an issuer in a client's chain; "" if accepted."""
     if authority.foreign or authority.key_fault:
         return authority.foreign or authority.key_fault
     if authority.policies:
-        return "constraints on policies, which nobody here processes"
+        return "constraints on policies, which are not processed"
     root_of_old = authority.is_version_1 and authority.self_issued
     if not authority.is_ca and not (authority.is_ca is None and root_of_old):
         return "its basicConstraints don't say CA"
@@ -176,12 +176,12 @@ def issuer_fault(authority: Profile) -> str:
 
 
 def _is_for_clients(profile: Profile) -> bool:
-    """OpenSSL wants clientAuth itself: anyExtendedKeyUsage alone doesn't do."""
+    """Return whether the EKU allows clients; as in OpenSSL, anyExtendedKeyUsage is not enough."""
     return profile.extended_usage is None or CLIENT_AUTH in profile.extended_usage
 
 
 def may_have_issued(authority: Profile, serial: int, below: Profile, algorithm: bytes) -> bool:
-    """Whether names and key identifiers fit, and the key is for such signatures.
+    """Return whether names and key identifiers match, and the key allows such signatures.
 
     `serial` is the authority's, `algorithm` the AlgorithmIdentifier of the certificate below.
     """
@@ -198,6 +198,6 @@ def may_have_issued(authority: Profile, serial: int, below: Profile, algorithm: 
 
 
 def _fits_pss(parameters: bytes, algorithm: bytes) -> bool:
-    """Whether a signature is by RSASSA-PSS, with the very parameters that its key asks for."""
+    """Return whether a signature is RSASSA-PSS with exactly the parameters of the key."""
     oid, found = key_algorithm(encode(SEQUENCE, algorithm))
     return oid == RSA_PSS and parameters in (b"", found)

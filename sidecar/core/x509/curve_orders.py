@@ -1,7 +1,7 @@
-"""The orders of elliptic curves' groups: of every curve that OpenSSL has a name for.
+"""List the group order of every elliptic curve that OpenSSL has a name for.
 
-An issuer's curve is not told by the signature; nginx's OpenSSL may know curves that the library
-here doesn't.  Curves whose parameters are spelled out are refused in chains, by OpenSSL too.
+A signature does not name the issuer's curve, and nginx's OpenSSL may support curves that
+`cryptography` doesn't.  Explicit curve parameters are refused in chains, by OpenSSL too.
 """
 
 from __future__ import annotations

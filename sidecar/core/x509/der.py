@@ -18,18 +18,18 @@ VISIBLE_STRING, BMP_STRING = 0x1A, 0x1E
 
 
 class Tlv(NamedTuple):
-    """Where a value is: its tag, its first octet and the one behind its last."""
+    """The position of a value: its tag, its first octet, and the octet after its last."""
 
     tag: int
     start: int
     stop: int
 
 
-_new = tuple.__new__  # what the class does, without its call
+_new = tuple.__new__  # as the class does it, without the cost of the call
 
 
 def tlv(data: bytes, at: int, end: int) -> Tlv:
-    """The TLV that begins at `at` and ends by `end`.  Raises ValueError."""
+    """Parse the TLV at `at`, which must end at `end` at the latest.  Raises ValueError."""
     if at + 2 > end:
         raise ValueError(f"the DER breaks off at octet {at}")
     if data[at] & 0x1F == 0x1F:
@@ -43,14 +43,14 @@ def tlv(data: bytes, at: int, end: int) -> Tlv:
         length = int.from_bytes(data[start : start + octets], "big")
         start += octets
         if length < 0x80 or length >> 8 * (octets - 1) == 0:
-            raise ValueError(f"a DER length at octet {at} is longer than need be")
+            raise ValueError(f"a DER length at octet {at} is not minimal")
     if start + length > end:
         raise ValueError(f"the DER value at octet {at} is longer than what holds it")
     return _new(Tlv, (data[at], start, start + length))
 
 
 def children(data: bytes, start: int, stop: int) -> Iterator[Tlv]:
-    """The TLVs that follow each other from `start` to `stop`.  Raises ValueError."""
+    """Yield the consecutive TLVs from `start` to `stop`.  Raises ValueError."""
     while start < stop:
         found = tlv(data, start, stop)
         yield found
@@ -58,10 +58,10 @@ def children(data: bytes, start: int, stop: int) -> Iterator[Tlv]:
 
 
 def slices(data: bytes, at: int, stop: int, most: int = 0) -> list[bytes]:
-    """The TLVs that follow each other from `at` to `stop`, whole.
+    """Return the octets of the consecutive TLVs from `at` to `stop`.
 
-    At most the first `most`, if that is said.  Raises ValueError.  Tags are for the caller to
-    check: one that says "more octets follow" is given as it stands.
+    `most`, if given, limits their number.  Raises ValueError.  The caller must check the tags: a
+    tag that means "more octets follow" is not refused.
     """
     found: list[bytes] = []
     try:
@@ -85,13 +85,13 @@ def slices(data: bytes, at: int, stop: int, most: int = 0) -> list[bytes]:
 
 
 def value_of(data: bytes, at: int) -> int:
-    """Where the value begins of the TLV at `at`, which is known to be well-formed."""
+    """Return the position of the value of a well-formed TLV at `at`."""
     length = data[at + 1]
     return at + 2 if length < 0x80 else at + 2 + (length & 0x7F)
 
 
 def only(data: bytes, tag: int) -> Tlv:
-    """The one TLV that the data is, of this tag.  Raises ValueError."""
+    """Parse data that is exactly one TLV with this tag.  Raises ValueError."""
     found = tlv(data, 0, len(data))
     if found.tag != tag or found.stop != len(data):
         raise ValueError(f"expected one DER value with tag {tag:#x}")
@@ -99,7 +99,7 @@ def only(data: bytes, tag: int) -> Tlv:
 
 
 def within(data: bytes, tag: int) -> list[bytes]:
-    """The TLVs in the one of this tag that the data is.  Raises ValueError."""
+    """Return the TLVs inside data that is exactly one TLV with this tag.  Raises ValueError."""
     if len(data) > 1 and data[0] == tag and data[1] == len(data) - 2 < 0x80:
         return slices(data, 2, len(data))
     found = only(data, tag)
@@ -107,7 +107,7 @@ def within(data: bytes, tag: int) -> list[bytes]:
 
 
 def encode(tag: int, value: bytes) -> bytes:
-    """One TLV."""
+    """Encode one TLV."""
     length = len(value)
     if length < 0x80:
         return bytes((tag, length)) + value
@@ -116,32 +116,32 @@ def encode(tag: int, value: bytes) -> bytes:
 
 
 MAX_NESTING = 16
-"""Maximum nesting of values that no rule asks about."""
+"""Maximum nesting of values that are only checked for their form."""
 
 
 def check_values(data: bytes, start: int, stop: int, depth: int = MAX_NESTING) -> None:
-    """Check values that nobody asks for: all lengths fit, and each is one of its type.
+    """Check the form of values: every length fits, and each value is valid for its type.
 
     Raises ValueError.
     """
     if not depth:
-        raise ValueError(f"DER values lie deeper than {MAX_NESTING} within each other")
+        raise ValueError(f"DER values are nested deeper than {MAX_NESTING} levels")
     for found in children(data, start, stop):
         if found.tag & 0x20:
             if 0x21 <= found.tag < 0x40 and found.tag not in (SEQUENCE, SET):
-                raise ValueError("a DER value is in pieces")
+                raise ValueError("a DER value has the constructed form of a primitive type")
             check_values(data, found.start, found.stop, depth - 1)
         elif found.tag in _CHECKS and not _CHECKS[found.tag](data[found.start : found.stop]):
-            raise ValueError(f"a DER value is none of its type, {found.tag:#x}")
+            raise ValueError(f"a DER value is invalid for its type, {found.tag:#x}")
 
 
 def is_bits(octets: bytes) -> bool:
-    """Whether these can be the contents of a BIT STRING."""
+    """Return whether these can be the contents of a BIT STRING."""
     return bool(octets) and octets[0] < 8 and (len(octets) > 1 or not octets[0])
 
 
 def is_integer(octets: bytes) -> bool:
-    """Whether these can be the contents of an INTEGER: as few as need be (X.690, 8.3.2)."""
+    """Return whether these can be the contents of an INTEGER in minimal form (X.690, 8.3.2)."""
     return bool(octets) and not (len(octets) > 1 and (octets[0], octets[1] >> 7) in _PADDING)
 
 
@@ -169,18 +169,18 @@ _CHECKS: dict[int, Callable[[bytes], bool]] = {
 
 
 MAX_OID = 64
-"""Octets of the longest object identifier that is read."""
+"""Maximum octets of an object identifier."""
 
 
 @lru_cache(maxsize=1024)
 def dotted(octets: bytes) -> str:
-    """An object identifier's contents in dotted form.  Raises ValueError."""
+    """Convert an object identifier's contents to dotted form.  Raises ValueError."""
     if not octets or len(octets) > MAX_OID or octets[-1] & 0x80:
         raise ValueError("an object identifier can't be read")
     arcs, arc = [], 0
     for octet in octets:
         if arc == 0 and octet == 0x80:
-            raise ValueError("an object identifier is padded")
+            raise ValueError("an object identifier is not in minimal form")
         arc = arc << 7 | octet & 0x7F
         if octet < 0x80:
             arcs.append(arc)
@@ -190,7 +190,7 @@ def dotted(octets: bytes) -> str:
 
 
 def parse_time(data: bytes) -> float:
-    """A Time in seconds since the epoch (RFC 5280, 4.1.2.5: whole seconds, `Z`).
+    """Parse a Time to seconds since the epoch (RFC 5280, 4.1.2.5: whole seconds, `Z`).
 
     Raises ValueError.
     """
@@ -214,9 +214,9 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 def string(tag: int, octets: bytes) -> str | None:
-    """A string's text, as OpenSSL's `ASN1_STRING_to_UTF8` reads it; None for any other type.
+    """Decode an ASN.1 string as OpenSSL's `ASN1_STRING_to_UTF8` does; None for any other type.
 
-    What has one octet a character is Latin-1, whatever its type allows.  A BMPString has no
+    Types with one octet per character are decoded as Latin-1.  A BMPString must have no
     surrogates.  Raises ValueError.
     """
     encoding = _TEXT.get(tag)
@@ -243,16 +243,16 @@ _TEXT = {
 
 
 MAX_NAME = 16384
-"""Octets of the longest name that is compared: the memory of a few is bounded by that."""
+"""Maximum octets of a name that is compared; it bounds the memory of the cache."""
 
 
 @lru_cache(maxsize=512)
 def comparable_name(der: bytes) -> bytes:
-    """A DER Name in a form that is equal for equal names (RFC 5280, section 7.1).
+    """Convert a DER Name to a form that is equal for equal names (RFC 5280, section 7.1).
 
-    The string type, case and the amount of blanks do not count (as by stringprep, RFC 4518,
-    nearly: normalization is NFKC, and no character is prohibited).  Raises ValueError, also for
-    names longer than `MAX_NAME`.
+    The string type, case and the number of blanks are ignored.  This is almost stringprep (RFC
+    4518): normalization is NFKC, and no character is prohibited.  Raises ValueError, also for a
+    name longer than `MAX_NAME`.
     """
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
@@ -264,7 +264,7 @@ def comparable_name(der: bytes) -> bytes:
 
 
 def _list(parts: list[bytes]) -> bytes:
-    """Parts joined so that no two lists give the same octets."""
+    """Join parts so that different lists give different octets."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 

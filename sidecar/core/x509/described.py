@@ -1,8 +1,8 @@
-"""A certificate described by its fields, for tests of a policy and for examples.
+"""Build a certificate from a description of its fields, for tests of a policy and for examples.
 
-It is encoded as DER and read back by the reader of real certificates, so that it has exactly what a
-certificate with these names would have.  Nobody signed it: who uses it says which trust it is
-taken to be issued under.
+The fields are encoded as DER and parsed by the parser of real certificates, so that the result
+equals a real certificate with these names.  It has no valid signature: the caller says which trust
+counts as its issuer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _P256 = bytes.fromhex(
     "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
     "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
 )
-"""A SubjectPublicKeyInfo: the generator of P-256, the key of nobody."""
+"""A SubjectPublicKeyInfo whose point is P-256's generator, so nobody uses this key."""
 
 _ECDSA = bytes.fromhex("300a06082a8648ce3d040302")
 _UNSIGNED = bytes.fromhex("3006020101020101")
@@ -37,7 +37,7 @@ SERIAL = 0x7E57
 """The serial number of a certificate that gives none."""
 
 ALWAYS = (0.0, datetime(9999, 12, 31, tzinfo=UTC).timestamp())
-"""The validity of a certificate that gives none."""
+"""The validity of a description without dates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Described:
 
 
 def build(fields: Described) -> ClientCert:
-    """The certificate, read.  Raises `MalformedCertificate` for names that none may have."""
+    """Build the certificate.  Raises `MalformedCertificate` for names that are not allowed."""
     cert = from_der(_certificate(fields))
     sha256, spki_sha256 = fields.sha256 or cert.sha256, fields.spki_sha256 or cert.spki_sha256
     return replace(cert, sha256=sha256, spki_sha256=spki_sha256)
@@ -113,7 +113,7 @@ def _integer(number: int) -> bytes:
 
 
 def _time(moment: float) -> bytes:
-    """RFC 5280, 4.1.2.5: UTCTime until 2049, GeneralizedTime after it."""
+    """Encode a time (RFC 5280, 4.1.2.5): UTCTime until 2049, GeneralizedTime after it."""
     at = datetime.fromtimestamp(moment, UTC)
     if at.year < 2050:
         return encode(_UTC_TIME, f"{at:%y%m%d%H%M%SZ}".encode())

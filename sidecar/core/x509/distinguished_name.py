@@ -1,9 +1,9 @@
-"""Compare distinguished names by their meaning, whatever their notation.
+"""Compare distinguished names by their meaning, independent of the notation.
 
 A name is parsed from DER, or from text as RFC 4514, RFC 2253, nginx or OpenSSL writes it.  The
 comparison ignores the ASN.1 string type, the order within a multi-valued RDN, and the case of
-attribute types, of DC and of the host of a mail address.  The order of RDNs and any other case
-matter.
+attribute types, of DC and of the host of a mail address.  It respects the order of RDNs and the
+case of everything else.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _HINT = "write it as RFC 4514 does, the last RDN first: CN=alice,O=Example"
 
 
 class ComparedAttribute(NamedTuple):
-    """A type (dotted OID) and a value: text, or the DER of what is no string.
+    """An attribute's type (dotted OID) and value: text, or DER if it is not a string.
 
-    `der` is the value's own, and empty where the name was read from text.
+    `der` is the DER of the value, and empty if the name was parsed from text.
     """
 
     oid: str
@@ -36,7 +36,7 @@ ComparedName = tuple[tuple[ComparedAttribute, ...], ...]
 """RDNs in the certificate's order: the first RDN first."""
 
 Key = tuple[tuple[tuple[str, str | bytes], ...], ...]
-"""What equals for equal names."""
+"""A form of a name that is equal for equal names."""
 
 
 # -- comparison ------------------------------------------------------------------------------------
@@ -47,15 +47,15 @@ _DC, _MAIL, _UID, _UNIQUE = (
 
 
 def fold_mail(address: str) -> str:
-    """Put a mail address's host into lower case; the local part counts (RFC 5280, 7.5)."""
+    """Convert a mail address's host to lower case, but not the local part (RFC 5280, 7.5)."""
     local, at, host = address.rpartition("@")
     return local + at + fold_dns(host)
 
 
 def key_of(name: ComparedName, *, refusing: bool = False) -> Key:
-    """Make a name comparable.
+    """Convert a name to a comparable key.
 
-    With `refusing` text is compared in Unicode's NFC, and OpenSSL's `uid` is RFC 4514's `UID`.
+    With `refusing`, text is normalized to NFC, and OpenSSL's `uid` equals RFC 4514's `UID`.
     """
     return tuple(_sorted([_fold(attribute, refusing) for attribute in rdn]) for rdn in name)
 
@@ -75,7 +75,7 @@ def _fold(attribute: ComparedAttribute, refusing: bool) -> tuple[str, str | byte
 
 
 def _sorted(rdn: list[tuple[str, str | bytes]]) -> tuple[tuple[str, str | bytes], ...]:
-    """The attributes of one RDN in one order: an RDN is a SET."""
+    """Sort the attributes of one RDN, which is a SET, into a fixed order."""
     return tuple(rdn if len(rdn) == 1 else sorted(rdn, key=_order))
 
 
@@ -102,7 +102,7 @@ _ENCODINGS = {
 
 @lru_cache(maxsize=128)
 def read_name(der: bytes) -> ComparedName:
-    """Read a Name.  Raises ValueError, also for one of more than `MAX_NAME` octets."""
+    """Parse a Name.  Raises ValueError, also for one of more than `MAX_NAME` octets."""
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
     rdns = children(der, *only(der, SEQUENCE)[1:])
@@ -120,7 +120,7 @@ def _read_attribute(der: bytes, start: int, stop: int) -> ComparedAttribute:
 
 
 def _value(der: bytes) -> tuple[str | bytes, bytes]:
-    """The value of one TLV, and the TLV."""
+    """Decode the value of one TLV; return it with the DER of the TLV."""
     at = next(iter(children(der, 0, len(der))))
     encoding = _ENCODINGS.get(at.tag)
     if encoding is None:
@@ -155,14 +155,14 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def as_logged(text: str) -> str:
-    r"""Undo what nginx's access log does to a name: `\x5C` is a backslash, `\x22` a quote."""
+    r"""Undo the escapes of nginx's access log: `\x5C` is a backslash, `\x22` a quotation mark."""
     return text.replace(r"\x5C", "\\").replace(r"\x22", '"')
 
 
 def parse_name(text: str) -> ComparedName:
-    r"""Parse a DN: RFC 4514 and 2253, what nginx and OpenSSL print, `/O=Example/CN=alice`.
+    r"""Parse a DN in the form of RFC 4514 or 2253, of nginx or OpenSSL, or `/O=Example/CN=alice`.
 
-    Raises ValueError: what is wrong, and what to write instead.
+    Raises ValueError with the mistake and what to write instead.
     """
     text = as_logged(text)
     if text.startswith("/"):
@@ -185,7 +185,7 @@ def parse_name(text: str) -> ComparedName:
 def _parse_attribute(text: str, at: int) -> tuple[ComparedAttribute, int]:
     found = _TYPE.match(text, at)
     if found is None:
-        raise ValueError(f"{text!r} is no DN: no `type=` in {text[at:][:40]!r}", _HINT)
+        raise ValueError(f"{text!r} is not a DN: no `type=` in {text[at:][:40]!r}", _HINT)
     oid, at = _oid(found[1]), found.end()
     hexadecimal = _HEX.match(text, at)
     if hexadecimal is not None:
@@ -213,11 +213,11 @@ def _from_hex(digits: str) -> str | bytes:
         only(der, tag)
         return _value(der)[0]
     except ValueError as error:
-        raise ValueError(f"#{digits} is no DER value: {error}", _HINT) from None
+        raise ValueError(f"#{digits} is not a DER value: {error}", _HINT) from None
 
 
 def _parse_value(text: str, at: int) -> tuple[bytes, int]:
-    """An unquoted value: up to a separator, without the blanks behind it that aren't escaped."""
+    """Parse an unquoted value up to a separator; drop unescaped blanks at its end."""
     octets, kept = b"", 0
     while found := _PART.match(text, at):
         at = found.end()
@@ -234,7 +234,7 @@ def _parse_quoted(text: str, at: int) -> tuple[bytes, int]:
         octets += _octets(found)
     rest = re.compile(r'" *(?=[,;+]|\Z)').match(text, at)
     if rest is None:
-        raise ValueError(f"{text!r} is no DN: a quotation mark too many or too few", _HINT)
+        raise ValueError(f"{text!r} is not a DN: a quotation mark has no partner", _HINT)
     return octets, rest.end()
 
 
@@ -248,17 +248,17 @@ def _checked(octets: bytes, text: str) -> str:
     try:
         value = octets.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{text!r} is no DN: its escapes are no UTF-8", _HINT) from None
+        raise ValueError(f"{text!r} is not a DN: its escapes are not UTF-8", _HINT) from None
     if _CONTROL.search(value):
-        raise ValueError(f"{text!r}: no certificate with a control character is taken", _HINT)
+        raise ValueError(f"{text!r}: a certificate with a control character is refused", _HINT)
     return value
 
 
 def _parse_oneline(text: str) -> ComparedName:
-    """`/O=Example/CN=alice`, the first RDN first: X509_NAME_oneline, and nginx's legacy form."""
+    """Parse `/O=Example/CN=alice`, the first RDN first, of X509_NAME_oneline and older nginx."""
     _, *parts = _ONELINE.split(text)
     if not parts or not _ONELINE.match(text):
-        raise ValueError(f"{text!r} is no DN", _HINT)
+        raise ValueError(f"{text!r} is not a DN", _HINT)
     rdns: list[tuple[ComparedAttribute, ...]] = []
     for separator, part in zip(parts[::2], parts[1::2], strict=True):
         kind, _, raw = part.partition("=")
@@ -283,11 +283,12 @@ _SPECIAL = re.compile('[\\\\"+,;<>]|^[# ]| $')
 
 
 def canonical_text(name: ComparedName) -> str:
-    r"""Write a name in the one way that globs and regular expressions look at.
+    r"""Write a name in the form that globs and regular expressions are matched against.
 
-    RFC 4514, the last RDN first; attributes of one RDN in the order of their OIDs; types by
-    OpenSSL's short names, or dotted; what is no string as `#` and its DER in hex.  What RFC 4514
-    escapes is written in hex (`\2C`), so that a `,` or `+` in a pattern is never part of a value.
+    The form is RFC 4514's, the last RDN first; attributes of one RDN in the order of their OIDs;
+    types by OpenSSL's short names, or dotted; a value that is not a string as `#` and its DER in
+    hex.  Characters that RFC 4514 escapes are written in hex (`\2C`), so that a `,` or `+` in a
+    pattern never matches a part of a value.
     """
     return ",".join(
         "+".join(f"{NAMES.get(oid, oid)}={_canonical_value(value)}" for oid, value in rdn)
@@ -307,9 +308,9 @@ def escape_in_hex(character: str) -> str:
 
 
 def spellings(name: ComparedName) -> Iterator[str]:
-    """A name as nginx and OpenSSL write it: RFC 2253 with escapes, and in one line twice.
+    """Yield a name in the forms of nginx and OpenSSL: RFC 2253 with escapes, and two of one line.
 
-    What refuses is asked about these too.  `name` is one that was read from DER.
+    Refusing rules are matched against these forms too.  `name` must be parsed from DER.
     """
     yield ",".join("+".join(map(_rfc2253, reversed(rdn))) for rdn in reversed(name))
     yield ", ".join(" + ".join(map(_spaced, rdn)) for rdn in name)
@@ -322,7 +323,7 @@ def _short(oid: str) -> str:
 
 
 def _escape_octets(value: str) -> str:
-    """Octets above 0x7f as OpenSSL's ASN1_STRFLGS_ESC_MSB writes them."""
+    """Escape octets above 0x7f as OpenSSL's ASN1_STRFLGS_ESC_MSB does."""
     if value.isascii():
         return value
     octets = value.encode("utf-8", "surrogatepass")
@@ -346,7 +347,7 @@ def _spaced(attribute: ComparedAttribute) -> str:
 
 
 def _oneline(rdn: Iterable[ComparedAttribute], *, escape: bool) -> str:
-    """`/type=value`, as X509_NAME_oneline does since OpenSSL 3 (`escape`) and did before."""
+    """Write `/type=value` as X509_NAME_oneline of OpenSSL 3 (`escape`) or of older versions."""
     found = ""
     for oid, _, der in rdn:
         at = next(iter(children(der, 0, len(der))))

@@ -1,10 +1,10 @@
-"""Compute the other fingerprints that the holder of a certificate can give to it.
+"""Compute the other fingerprints that a certificate's holder can produce for it.
 
 If (r, s) is a valid ECDSA signature, so is (r, n - s), where n is the order of the curve; anybody
 can compute it (SEC 1, 4.1.4 verifies both; X.509 requires neither).  OpenSSL accepts an RSASSA-PSS
-signature with and without its leading zeros.  So the same contents with the same key can have
-several valid encodings, each with its own SHA-256.  A rule that refuses one of these fingerprints
-refuses all; a rule that grants one grants no other.
+signature with and without its leading zeros.  So one certificate can have several valid encodings,
+each with its own SHA-256.  A rule that refuses one of these fingerprints refuses all of them; a
+rule that grants one grants no other.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .curve_orders import ORDERS
 from .der import BIT_STRING, SEQUENCE, encode
 
 _LONGEST = 160
-"""Octets of the longest signature that can be a pair of numbers: two of 571 bits."""
+"""Maximum octets of an ECDSA signature: two numbers of 571 bits."""
 _SLACK = 64
-"""Bits by which both numbers of a signature are never shorter than the order (but for 2^-64)."""
+"""Bits by which r and s may be shorter than the order (more has a probability of 2^-64)."""
 
 
 def equivalent_fingerprints(cert: ClientCert) -> tuple[str, ...]:
-    """SHA-256, in hex, of the same certificate with each other signature that verifies."""
+    """Return the SHA-256, in hex, of the certificate with each equivalent signature."""
     if cert.signature[:1] == b"\x30" and len(cert.signature) <= _LONGEST:
         others = _with_negated_s(cert.signature)
     elif _PSS in cert.algorithm:
@@ -39,9 +39,9 @@ def equivalent_fingerprints(cert: ClientCert) -> tuple[str, ...]:
 
 
 def _with_negated_s(signature: bytes) -> list[bytes]:
-    """(r, n - s), by every curve that is likely from the numbers' size.
+    """Return (r, n - s) for every curve whose order has about the size of the numbers.
 
-    The certificate doesn't say its issuer's curve, and its holder doesn't choose it.
+    The certificate doesn't name its issuer's curve, and its holder can't choose it.
     """
     try:
         r, s = decode_dss_signature(signature)
@@ -54,11 +54,11 @@ def _with_negated_s(signature: bytes) -> list[bytes]:
 
 _PSS = bytes.fromhex("2a864886f70d01010a")
 _STEP = 32
-"""Of an RSA key's length in octets every usual one is a multiple."""
+"""The usual lengths of RSA keys in octets are multiples of this."""
 
 
 def _with_other_padding(signature: bytes) -> list[bytes]:
-    """The number with fewer leading zeros, and with more up to a usual length."""
+    """Return the signature with fewer leading zeros, and with more up to a usual length."""
     bare = signature.lstrip(b"\0")
     most = max(len(signature), -(-len(bare) // _STEP) * _STEP)
     most = min(most, len(bare) + _STEP)

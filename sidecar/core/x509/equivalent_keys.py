@@ -1,8 +1,8 @@
-"""The other writings of a certificate's public key.
+"""Compute the other encodings of a certificate's public key.
 
-A holder whose key is refused may have the same key certified again, written otherwise: a point of
-an elliptic curve compressed, uncompressed or hybrid (SEC 1, 2.3.3), an RSA key's algorithm with or
-without its NULL, or as one of RSASSA-PSS.  What refuses a key must refuse it in each of them.
+A client whose key is refused can get the same key certified again in another encoding: an elliptic
+curve point compressed, uncompressed or hybrid (SEC 1, 2.3.3), an RSA key's algorithm with or
+without its NULL, or as RSASSA-PSS.  A rule that refuses a key must refuse it in every encoding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RSA = tuple(
 
 
 def equivalent_keys(cert: ClientCert) -> tuple[str, ...]:
-    """SHA-256, in hex, of the same SubjectPublicKeyInfo in each other writing."""
+    """Return the SHA-256, in hex, of the SubjectPublicKeyInfo in each other encoding."""
     algorithm, bits = within(cert.spki, SEQUENCE)
     if algorithm in _RSA:
         others = [encode(SEQUENCE, each + bits) for each in _RSA]
@@ -39,7 +39,7 @@ def equivalent_keys(cert: ClientCert) -> tuple[str, ...]:
 
 
 def _points(spki: bytes, point: bytes) -> list[bytes]:
-    """A point of a curve over a prime field, in all its forms; none where it can't be read."""
+    """Encode a point of a curve over a prime field in all forms; none if it can't be decoded."""
     if point[:1] in (b"\2", b"\3"):
         try:
             key = public_key(spki)

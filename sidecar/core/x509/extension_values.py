@@ -1,7 +1,7 @@
-"""Parse the extensions that path building needs, each on its own.
+"""Parse the extensions that path building needs, each separately.
 
-With `cryptography`, one broken extension makes all of them unreadable.  A value that RFC 5280 does
-not allow raises ValueError.  No value is judged here.
+With `cryptography`, one invalid extension makes all of them unreadable.  A value that RFC 5280 does
+not allow raises ValueError.  The meaning of the values is not checked here.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _sequence(value: bytes) -> list[Tlv]:
 
 
 def basic_constraints(value: bytes) -> tuple[bool, int | None]:
-    """Whether it is an authority, and its path length.  Raises ValueError."""
+    """Parse basicConstraints: whether it is a CA, and its path length.  Raises ValueError."""
     parts = _sequence(value)
     is_ca = bool(parts) and parts[0].tag == BOOLEAN and _boolean(value, parts.pop(0))
     length = _integer(value, parts.pop(0)) if parts else None
@@ -98,7 +98,7 @@ def basic_constraints(value: bytes) -> tuple[bool, int | None]:
 
 
 def bits(value: bytes) -> int:
-    """The first eight bits of a BIT STRING, the first bit highest.  Raises ValueError."""
+    """Return the first eight bits of a BIT STRING, most significant first.  Raises ValueError."""
     at = only(value, BIT_STRING)
     octets = value[at.start : at.stop]
     if not octets or octets[0] > 7 or (octets[0] and len(octets) < 2):
@@ -109,25 +109,25 @@ def bits(value: bytes) -> int:
 
 
 def oids(value: bytes) -> list[bytes]:
-    """The OIDs (DER) of a SEQUENCE of them.  Raises ValueError."""
+    """Return the OIDs (DER) of a SEQUENCE of them.  Raises ValueError."""
     found = []
     start = only(value, SEQUENCE).start
     for part in _sequence(value):
         if part.tag != OID or part.start == part.stop:
-            raise ValueError("something else among OIDs")
+            raise ValueError("a list of OIDs contains another type")
         found.append(value[start : part.stop])
         start = part.stop
     return found
 
 
 def key_identifier(value: bytes) -> bytes:
-    """A subjectKeyIdentifier.  Raises ValueError."""
+    """Parse a subjectKeyIdentifier.  Raises ValueError."""
     at = only(value, OCTET_STRING)
     return value[at.start : at.stop]
 
 
 class AuthorityKey(NamedTuple):
-    """What an authorityKeyIdentifier says of the issuer: key, its issuer's name, its serial."""
+    """The fields of an authorityKeyIdentifier: key identifier, issuer's issuer, issuer's serial."""
 
     key: bytes | None = None
     issuer: bytes | None = None
@@ -159,7 +159,7 @@ def authority_key(value: bytes) -> AuthorityKey:
 
 
 def general_names(value: bytes) -> list[GeneralName]:
-    """A SEQUENCE of GeneralName, each of them well-formed.  Raises ValueError."""
+    """Parse a SEQUENCE of GeneralName.  Raises ValueError if one is malformed."""
     outer = only(value, SEQUENCE)
     return _names(value, outer.start, outer.stop)
 
@@ -169,7 +169,7 @@ def _names(der: bytes, start: int, stop: int) -> list[GeneralName]:
 
 
 def general_name(der: bytes, at: Tlv) -> GeneralName:
-    """One GeneralName (RFC 5280, 4.2.1.6).  Raises ValueError."""
+    """Parse one GeneralName (RFC 5280, 4.2.1.6).  Raises ValueError."""
     name = GeneralName(at.tag, der[at.start : at.stop])
     if name.tag == DIRECTORY:
         canonical_name(name.octets)
@@ -181,18 +181,18 @@ def general_name(der: bytes, at: Tlv) -> GeneralName:
     elif name.tag in (X400, EDI):
         _check_all(der, at)
     elif name.tag not in (MAIL, DNS, URI, IP, REGISTERED):
-        raise ValueError("no GeneralName")
+        raise ValueError("a value that is not a GeneralName")
     return name
 
 
 def _check_all(der: bytes, at: Tlv) -> None:
-    """Check that what is within ends where it says.  Raises ValueError."""
+    """Check the lengths of all nested values.  Raises ValueError."""
     for _ in children(der, at.start, at.stop):
         pass
 
 
 def check_crl_points(value: bytes) -> None:
-    """Check cRLDistributionPoints, which nothing here asks about.  Raises ValueError."""
+    """Check the form of cRLDistributionPoints; its values are not used.  Raises ValueError."""
     for point in _sequence(value):
         if point.tag != SEQUENCE:
             raise ValueError("broken cRLDistributionPoints")
@@ -216,10 +216,11 @@ def _check_point(value: bytes, part: Tlv) -> None:
 
 
 def subtrees(value: bytes) -> Iterator[tuple[bool, GeneralName]]:
-    """The subtrees of nameConstraints: whether permitted, and the base.  Raises ValueError.
+    """Yield the subtrees of nameConstraints: whether permitted, and the base.  Raises ValueError.
 
-    One with a minimum or maximum is refused, as by OpenSSL (RFC 5280, 4.2.1.10).
+    As in OpenSSL, a subtree with a minimum or maximum is refused (RFC 5280, 4.2.1.10).
     """
+
     for part in _sequence(value):
         if part.tag not in (0xA0, 0xA1):
             raise ValueError("broken nameConstraints")

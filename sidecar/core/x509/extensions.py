@@ -1,10 +1,10 @@
-"""What of a certificate's extensions rules ask for, read from their DER.
+"""Parse the certificate extensions that rules can ask about, from their DER.
 
-Each Extension is read to its last octet, and none may come twice (RFC 5280, 4.2).  What is within
-one is read where a rule can ask about it: subjectAltName, extKeyUsage, certificatePolicies.  What
-of these can't be read is named in `unreadable`, and rules then never grant by it and always refuse.
-Any other extension is nobody's business here.  But for keys' identifiers and alternative names a
-company's certificates all have the same extensions, octet by octet: these are read once.
+The form of each Extension is checked completely, and a repeated one is refused (RFC 5280, 4.2).
+The values of subjectAltName, extKeyUsage and certificatePolicies are parsed; a kind of value that
+can't be parsed is listed in `unreadable`: it never grants and always refuses.  The values of other
+extensions are not parsed here.  Most extensions of an organization's certificates are identical
+octet by octet, so parsed extensions are cached by their DER.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RuleExtensions(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """One Extension, read: the contents of its OID, and the value of alternative names."""
+    """One parsed Extension: the contents of its OID, and the value of alternative names."""
 
     oid: bytes
     eku: _Texts = ()
@@ -80,7 +80,7 @@ NAMES = frozenset({"dns", "uri", "ip", "email", "upn"})
 
 
 def split_extensions(field: bytes) -> list[bytes]:
-    """Each Extension of a certificate's `[3]` field.  Raises ValueError."""
+    """Split a certificate's `[3]` field into its Extensions.  Raises ValueError."""
     (listed,) = within(field, 0xA3)
     found = within(listed, SEQUENCE)
     if len(found) > MAX_EXTENSIONS:
@@ -89,9 +89,9 @@ def split_extensions(field: bytes) -> list[bytes]:
 
 
 def read_extensions(listed: list[bytes]) -> RuleExtensions:
-    """What rules ask for of these extensions.
+    """Parse the values that rules can ask about.
 
-    Raises ValueError for what isn't DER, and `MalformedCertificate`.
+    Raises ValueError for an extension that isn't DER, and `MalformedCertificate`.
     """
     oids = set()
     names = _NO_NAMES
@@ -133,17 +133,17 @@ def _read(octets: bytes) -> _Known:
 
 
 def split_extension(octets: bytes) -> tuple[bytes, bytes]:
-    """The contents of an Extension's OID, and its value.  Raises ValueError.
+    """Return the contents of an Extension's OID, and its value.  Raises ValueError.
 
-    `critical` is any BOOLEAN, FALSE too, though DER leaves that out.
+    An explicit `critical FALSE` is accepted, although DER omits the default.
     """
     parts = within(octets, SEQUENCE)
     if len(parts) == 3:
         critical = parts.pop(1)
         if critical[0] != BOOLEAN or len(critical) != 3:
-            raise ValueError("an extension's critical is no BOOLEAN")
+            raise ValueError("an extension's `critical` is not a BOOLEAN")
     if len(parts) != 2 or parts[0][0] != OID or parts[1][0] != OCTET_STRING:
-        raise ValueError("an extension is no OID and OCTET STRING")
+        raise ValueError("an extension is not an OID and OCTET STRING")
     oid, value = parts
     oid = oid[value_of(oid, 0) :]
     dotted(oid)
@@ -151,7 +151,7 @@ def split_extension(octets: bytes) -> tuple[bytes, bytes]:
 
 
 def is_critical(octets: bytes) -> bool:
-    """Whether an Extension that `split_extension` has read is critical."""
+    """Return whether an Extension that `split_extension` has accepted is critical."""
     flag = within(octets, SEQUENCE)[1]
     return flag[0] == BOOLEAN and flag[2] != 0
 
@@ -160,7 +160,7 @@ def is_critical(octets: bytes) -> bool:
 
 
 def _read_oids(value: bytes, read: Callable[[bytes], str]) -> _Texts | None:
-    """A SEQUENCE OF what `read` reads; None where it can't be read."""
+    """Parse a SEQUENCE OF items with `read`; return None if it can't be parsed."""
     try:
         found = within(value, SEQUENCE)
         return tuple([read(each) for each in found]) if len(found) <= MAX_OIDS else None
@@ -169,17 +169,17 @@ def _read_oids(value: bytes, read: Callable[[bytes], str]) -> _Texts | None:
 
 
 def _usage(octets: bytes) -> str:
-    """A KeyPurposeId.  Raises ValueError."""
+    """Parse a KeyPurposeId.  Raises ValueError."""
     if octets[0] != OID:
-        raise ValueError("a key usage is no OID")
+        raise ValueError("a key usage is not an OID")
     return dotted(octets[value_of(octets, 0) :])
 
 
 def _policy(octets: bytes) -> str:
-    """A PolicyInformation; its qualifiers are not read.  Raises ValueError."""
+    """Parse a PolicyInformation, without its qualifiers.  Raises ValueError."""
     policy, *qualifiers = within(octets, SEQUENCE) or [b"\0"]
     if len(qualifiers) > 1:
-        raise ValueError("a policy is no OID and qualifiers")
+        raise ValueError("a policy is not an OID and qualifiers")
     for each in qualifiers:
         for qualifier in within(each, SEQUENCE):
             oid, value = within(qualifier, SEQUENCE)
@@ -203,10 +203,10 @@ UPN = bytes.fromhex("2b060104018237140203")
 
 
 def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
-    """The subject's alternative names by kind (RFC 5280, 4.2.1.6), and the unreadable kinds.
+    """Parse the alternative names by kind (RFC 5280, 4.2.1.6); also return the unreadable kinds.
 
-    Every name is checked for control characters, those that no rule asks for too.  A kind of which
-    one name can't be read has none.  Raises `MalformedCertificate`.
+    Every name is checked for control characters, also names that no rule can ask about.  If one
+    name of a kind can't be parsed, the kind has no names.  Raises `MalformedCertificate`.
     """
     found: dict[str, list[str]] = {"dns": [], "uri": [], "ip": [], "email": [], "upn": []}
     broken = set()
@@ -235,7 +235,7 @@ def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
 
 
 def _ia5(octets: bytes) -> str | None:
-    """The text of an IA5String; None where an octet is no character of it.
+    """Decode an IA5String; return None if an octet is not ASCII.
 
     Raises `MalformedCertificate` for control characters.
     """
@@ -249,10 +249,10 @@ _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 
 
 def _other_name(name: bytes) -> tuple[str, str | None]:
-    """The kind of a name that isn't dns, uri or email, and its text if that can be read.
+    """Parse a name that isn't dns, uri or email: its kind, and its text (None: unreadable).
 
-    No kind: no rule asks about it.  Raises ValueError where OpenSSL, too, reads no name at all,
-    and `MalformedCertificate`.
+    The kind is "" if no rule can ask about it.  Raises ValueError for a value that OpenSSL refuses
+    as well, and `MalformedCertificate`.
     """
     tag, value = name[0], name[value_of(name, 0) :]
     if tag == _IP:
@@ -271,11 +271,11 @@ def _other_name(name: bytes) -> tuple[str, str | None]:
 
 
 def _other_kind(value: bytes) -> tuple[str, str | None]:
-    """An otherName's OID and `[0]` value: `upn`, or of no kind.  Raises as `_other_name`."""
+    """Parse an otherName's OID and `[0]` value as `_other_name` does; the kind is `upn` or ""."""
     oid, *rest = slices(value, 0, len(value))
     (inner,) = within(rest[0], 0xA0) if len(rest) == 1 else (b"",)
     if oid[0] != OID or not inner:
-        raise ValueError("an otherName is no OID and value")
+        raise ValueError("an otherName is not an OID and value")
     check_values(oid + inner, 0, len(oid) + len(inner))
     if oid[value_of(oid, 0) :] != UPN:
         return "", None
@@ -292,9 +292,9 @@ BASIC_CONSTRAINTS = bytes.fromhex("551d13")
 
 
 def read_basic_constraints(value: bytes) -> tuple[bool, int | None]:
-    """`cA` and `pathLenConstraint` (RFC 5280, 4.2.1.9), as OpenSSL reads them.  Raises ValueError.
+    """Parse `cA` and `pathLenConstraint` (RFC 5280, 4.2.1.9) as OpenSSL does.  Raises ValueError.
 
-    A default that is written out and a path length without `cA` are read all the same.
+    An explicit default and a path length without `cA` are accepted.
     """
     parts = within(value, SEQUENCE)
     tags = bytes([each[0] for each in parts])
@@ -307,5 +307,5 @@ def read_basic_constraints(value: bytes) -> tuple[bool, int | None]:
         elif len(each) == 3:
             is_ca = each[2] != 0
         else:
-            raise ValueError("cA is no BOOLEAN")
+            raise ValueError("cA is not a BOOLEAN")
     return is_ca, length

@@ -1,7 +1,4 @@
-"""Load the public key of a certificate and check that it is strong enough.
-
-No signature is verified here.
-"""
+"""Load the public key of a certificate and check its strength.  No signature is verified here."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ MIN_RSA_BITS, MIN_EC_BITS = 2048, 224
 """112 bits of security: OpenSSL's level 2 (NIST SP 800-57, table 2)."""
 
 VERSION = 0xA0
-"""The tag of a certificate's version, which is left out where that is 1."""
+"""The tag of a certificate's version field, which version 1 omits."""
 
 RSA_PSS = bytes.fromhex("06092a864886f70d01010a")
 _EC = bytes.fromhex("06072a8648ce3d0201")
@@ -31,19 +28,19 @@ _STRONG = (
 
 
 class UnusableKey(ValueError):
-    """A public key that can't verify anything here; the text says why."""
+    """The public key can't verify a signature here; the text says why."""
 
 
 def public_key(spki: bytes) -> object:
-    """The public key of a SubjectPublicKeyInfo, DER.  Raises `UnusableKey`, nothing else."""
+    """Load the public key of a SubjectPublicKeyInfo (DER).  Raises `UnusableKey` only."""
     try:
         return load_der_public_key(spki)
-    except Exception as error:  # of many classes: unknown curve or algorithm, a point off the curve
+    except Exception as error:  # many classes: unknown curve or algorithm, a point off the curve
         raise UnusableKey(f"its public key can't be used: {brief(error)}") from error
 
 
 def subject_public_key_info(signed: bytes) -> bytes:
-    """The SubjectPublicKeyInfo, DER, of a TBSCertificate.  Raises ValueError."""
+    """Return the SubjectPublicKeyInfo, DER, of a TBSCertificate.  Raises ValueError."""
     outer = only(signed, SEQUENCE)
     fields = list(children(signed, outer.start, outer.stop))
     at = 6 if fields and fields[0].tag == VERSION else 5
@@ -53,20 +50,20 @@ def subject_public_key_info(signed: bytes) -> bytes:
 
 
 def weakness(key: object) -> str:
-    """Why OpenSSL's security level 2 refuses a key, or nothing.
+    """Explain why OpenSSL's security level 2 refuses a key; return "" if it accepts the key.
 
-    DSA keys and those that sign nothing are refused whatever their size.
+    DSA keys and keys that can't sign are always refused.
     """
     if isinstance(key, rsa.RSAPublicKey):
         return f"its RSA key has {key.key_size} bits" if key.key_size < MIN_RSA_BITS else ""
     if isinstance(key, ec.EllipticCurvePublicKey):
         bits = key.curve.group_order.bit_length()
         return f"its curve {key.curve.name} has {bits} bits" if bits < MIN_EC_BITS else ""
-    return "" if isinstance(key, _STRONG) else "its key is of a kind that isn't taken"
+    return "" if isinstance(key, _STRONG) else "its key is of a type that isn't accepted"
 
 
 def key_algorithm(spki: bytes) -> tuple[bytes, bytes]:
-    """The algorithm's OID and parameters, DER, of a SubjectPublicKeyInfo.  Raises ValueError."""
+    """Return OID and parameters (DER) of a SubjectPublicKeyInfo's algorithm.  Raises ValueError."""
     outer = only(spki, SEQUENCE)
     algorithm, *_ = children(spki, outer.start, outer.stop)
     oid, *rest = children(spki, algorithm.start, algorithm.stop)
@@ -74,6 +71,6 @@ def key_algorithm(spki: bytes) -> tuple[bytes, bytes]:
 
 
 def has_explicit_curve(spki: bytes) -> bool:
-    """Whether an EC key spells out its curve's parameters, which OpenSSL refuses in a chain."""
+    """Return whether an EC key has explicit curve parameters; OpenSSL refuses them in a chain."""
     oid, parameters = key_algorithm(spki)
     return oid == _EC and parameters[:1] != bytes([OID])

@@ -1,11 +1,12 @@
-"""Name constraints as OpenSSL applies them (RFC 5280, 4.2.1.10): a certificate's names, and whether
-an authority's subtrees let them be.
+"""Check a certificate's names against an authority's name constraints, as OpenSSL does.
 
-Refused beyond OpenSSL, since unsure: every kind of name that isn't one of DNS, mail, URI, IP and
-directory name where a subtree of that kind stands above it; mail addresses and URIs that are not
-plain; a wildcard that could stand for an excluded host; an IPv4-mapped address whose IPv4 address
-isn't permitted, too.  Not checked, as OpenSSL doesn't: a CN
-beside a DNS name in the SAN.  An authority for `partner.test` may therefore issue any CN.
+See RFC 5280, 4.2.1.10.  Some names that OpenSSL may accept are refused because their meaning is
+uncertain: names of a kind other than DNS, mail, URI, IP and directory name if a constraint is about
+that kind; mail addresses and URIs in an unusual form; a wildcard that could match an excluded
+host; an IPv4-mapped address whose IPv4 address isn't permitted as well.
+
+Not checked, as in OpenSSL: a CN beside a DNS name in the SAN.  An authority restricted to
+`partner.test` can therefore issue any CN.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .extension_values import (
 )
 
 MAX_COMPARISONS = 20_000
-"""Most names times subtrees that are compared for one certificate and one authority."""
+"""Maximum comparisons (names times subtrees) for one certificate and one authority."""
 
 _COMMON_NAME = bytes.fromhex("0603550403")
 _EMAIL_ADDRESS = bytes.fromhex("06092a864886f70d010901")
@@ -44,7 +45,7 @@ _PLAIN_BASE = re.compile(rb"[A-Za-z0-9._-]*")
 
 
 class NameNotPermitted(ValueError):
-    """A name that an authority's constraints don't let be; the text says which."""
+    """An authority's constraints don't permit a name; the text says which."""
 
 
 class Constraints(NamedTuple):
@@ -55,7 +56,7 @@ class Constraints(NamedTuple):
 
 
 def read_constraints(value: bytes) -> Constraints:
-    """Read nameConstraints.  Raises ValueError, also for bases that aren't plain."""
+    """Parse nameConstraints.  Raises ValueError, also for a base in an unusual form."""
     found: tuple[list[GeneralName], list[GeneralName]] = ([], [])
     for permitted, base in subtrees(value):
         _check_base(base)
@@ -66,15 +67,15 @@ def read_constraints(value: bytes) -> Constraints:
 def _check_base(base: GeneralName) -> None:
     octets = base.octets
     if base.tag == IP and len(octets) not in (8, 32):
-        raise ValueError("a constraint on addresses that is no address and mask")
+        raise ValueError("a constraint on addresses that is not an address and mask")
     if base.tag in (DNS, URI) and not _PLAIN_BASE.fullmatch(octets):
-        raise ValueError("a constraint on hosts that is no host")
+        raise ValueError("a constraint on hosts that is not a host")
     if base.tag == MAIL and not (_PLAIN_BASE.fullmatch(octets) or _PLAIN_MAIL.fullmatch(octets)):
         raise ValueError("a constraint on mail that is neither a host nor an address")
 
 
 class ConstrainedNames(NamedTuple):
-    """What constraints are held against: a certificate's subject and alternative names."""
+    """The names of a certificate that constraints apply to: subject and alternative names."""
 
     subject: CanonicalName
     mail: tuple[tuple[int, bytes], ...]
@@ -83,7 +84,7 @@ class ConstrainedNames(NamedTuple):
 
 
 def names_of(cert: ClientCert, alternative: list[GeneralName]) -> ConstrainedNames:
-    """The names of a certificate, whose SAN is `alternative`.  Raises ValueError.
+    """Return the names of a certificate, whose SAN is `alternative`.  Raises ValueError.
 
     `hosts`: CNs that look like a DNS name.
     """
@@ -105,14 +106,14 @@ def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: b
     asked = list(names.alternative)
     for tag, octets in names.mail:
         if tag != _IA5:
-            raise NameNotPermitted("an emailAddress in the subject that is no IA5String")
+            raise NameNotPermitted("an emailAddress in the subject that is not an IA5String")
         asked.append(GeneralName(MAIL, octets))
     if is_leaf and not any(name.tag == DNS for name in names.alternative):
         asked += [GeneralName(DNS, host) for host in names.hosts]
     asked += [GeneralName(IP, name.octets[12:]) for name in asked if _is_mapped(name)]
     count = (len(asked) + 1) * (len(constraints.permitted) + len(constraints.excluded))
     if count > MAX_COMPARISONS:
-        raise NameNotPermitted("more names than are compared")
+        raise NameNotPermitted("too many names to compare")
     if names.subject:
         _check_directory(names.subject, constraints)
     for name in asked:
@@ -145,17 +146,17 @@ def _check(name: GeneralName, constraints: Constraints) -> None:
     if name.tag == OTHER and name.octets.startswith(_SMTP_UTF8_MAILBOX):
         every = constraints.permitted + constraints.excluded
         if any(base.tag == MAIL for base in every):
-            raise NameNotPermitted("an SmtpUTF8Mailbox below a constraint on mail")
+            raise NameNotPermitted("an SmtpUTF8Mailbox under a constraint on mail")
     if not permitted and not excluded:
         return
     if name.tag == DIRECTORY:
         _check_directory(canonical_name(name.octets), constraints)
         return
     if name.tag not in _MATCHERS:
-        raise NameNotPermitted("a kind of name whose constraints are not compared")
+        raise NameNotPermitted("a kind of name whose constraints can't be checked")
     lies_in, may_lie_in, form = _MATCHERS[name.tag]
     if form is not None and not form.fullmatch(name.octets):
-        raise NameNotPermitted(f"the name {name.octets[:80]!r}, which is not plain")
+        raise NameNotPermitted(f"the name {name.octets[:80]!r}, which has an unusual form")
     _decide(
         f"the name {name.octets[:80]!r}",
         [lies_in(name.octets, base.octets) for base in permitted],
@@ -167,7 +168,7 @@ def _check(name: GeneralName, constraints: Constraints) -> None:
 
 
 def _host_in(name: bytes, base: bytes) -> bool:
-    """DNS: the host itself or below it; below it alone where the base begins with a dot."""
+    """Return whether a DNS name is in a base: the host or below it; `.host`: below it only."""
     name, base = name.lower(), base.lower()
     if not base:
         return True
@@ -177,14 +178,14 @@ def _host_in(name: bytes, base: bytes) -> bool:
 
 
 def _host_may_be_in(name: bytes, base: bytes) -> bool:
-    """As `_host_in`, and a wildcard that could stand for a host in there."""
+    """Return whether a DNS name is in a base, or is a wildcard that could match a host in it."""
     if _host_in(name, base) or _host_in(name, base.removeprefix(b".")):
         return True
     return name.startswith(b"*") and _host_in(base.removeprefix(b"."), name[1:].removeprefix(b"."))
 
 
 def _mail_in(address: bytes, base: bytes) -> bool:
-    """An address, or all of a host, or all below one where the base begins with a dot."""
+    """Return whether an address is in a base: an address, a host, or `.host` for hosts below."""
     local, _, host = address.rpartition(b"@")
     base_local, at, base_host = base.rpartition(b"@")
     if not at and base.startswith(b"."):
@@ -193,12 +194,12 @@ def _mail_in(address: bytes, base: bytes) -> bool:
 
 
 def _mail_may_be_in(address: bytes, base: bytes) -> bool:
-    """As `_mail_in`; case in the local part doesn't count, and no host means every."""
+    """Return whether an address may be in a base; case is ignored, and an empty host means all."""
     return not base or _mail_in(address.lower(), base.lower())
 
 
 def _uri_in(uri: bytes, base: bytes) -> bool:
-    """The URI's host itself, or below the base where that begins with a dot."""
+    """Return whether a URI's host equals the base, or for `.host` is below it."""
     found = _PLAIN_URI.fullmatch(uri)
     host = found[1].lower() if found else b""
     if base.startswith(b"."):
@@ -214,12 +215,12 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def _is_mapped(name: GeneralName) -> bool:
-    """Whether a name is an IPv4-mapped address, which rules take for the IPv4 address."""
+    """Return whether a name is an IPv4-mapped address, which rules compare as IPv4."""
     return name.tag == IP and len(name.octets) == 16 and name.octets.startswith(_MAPPED)
 
 
 def _address_in(address: bytes, base: bytes) -> bool:
-    """Address and mask, of the same family."""
+    """Return whether an address is in a network (address and mask) of the same family."""
     if len(base) != 2 * len(address):
         return False
     network, mask = base[: len(address)], base[len(address) :]
@@ -233,4 +234,4 @@ _MATCHERS: dict[int, tuple[_Match, _Match, re.Pattern[bytes] | None]] = {
     URI: (_uri_in, _uri_may_be_in, _PLAIN_URI),
     IP: (_address_in, _address_in, re.compile(rb"(?:.{4}|.{16})", re.DOTALL)),
 }
-"""By kind: lies within a permitted base; may lie within an excluded one; the form that is plain."""
+"""By kind: test for a permitted base; test for an excluded base; the accepted form of a name."""

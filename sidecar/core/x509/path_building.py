@@ -1,17 +1,17 @@
 """Build the path from a client certificate to a trust anchor.
 
-There are two ways.  Both compare names and verify signatures, and both limit how many signatures
-are verified.
+There are two modes.  Both compare names and verify signatures, and both limit the number of
+signature verifications.
 
 Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers (RFC 5280, 6.1:
 CA flag, keyCertSign, path length, validity).  It does not check name constraints, extended key
 usages, the strength of keys and digests, critical extensions or the leaf's key usage: nginx's
-OpenSSL has.
+OpenSSL has checked them.
 
 Where the sidecar verifies (`verify: sidecar`), `verified_path` accepts no chain that OpenSSL
 refuses for the purpose `sslclient` at security level 2 (see `client_purpose` and
 `name_constraints`; tests/conformance/test_openssl_agreement.py compares).  It does not process
-policies: an authority that constrains them is refused.  Neither way asks about revocation.
+policies: an authority that constrains them is refused.  Neither mode checks revocation.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .signature import is_signed_by
 from .validity import is_valid
 
 MAX_DEPTH = 8
-"""Most certificates between a leaf and its anchor."""
+"""Maximum number of certificates between a leaf and its anchor."""
 
 MAX_SIGNATURES = 32
 """Maximum number of signatures verified for one certificate, as a limit on its cost."""
 
 MAX_STEPS = 500
-"""Most steps from a certificate to one that may have issued it, with `verify: sidecar`."""
+"""Maximum number of candidate issuers tried for one certificate, with `verify: sidecar`."""
 
 _KEY_CERT_SIGN = 0x04
 
@@ -53,9 +53,9 @@ _KEY_CERT_SIGN = 0x04
 class Authority:
     """A certificate that may issue others: an anchor or an intermediate of a trust.
 
-    `name` is comparable; `key` its public key, None where it can't be used, and `key_fault` says
-    why.  `profile` is what `verify: sidecar` asks about, None where it can't be read; `fault` says
-    why no such chain goes through it, or nothing.
+    `name` is the subject in comparable form.  `key` is the public key, or None if it can't be used;
+    `key_fault` says why.  `profile` holds the facts for `verify: sidecar`, or None if they can't be
+    parsed; `fault` says why such a chain can't contain this authority ("": it can).
     """
 
     cert: ClientCert
@@ -69,7 +69,7 @@ class Authority:
 
     @classmethod
     def of(cls, cert: ClientCert) -> Authority:
-        """Read what path building needs.  What can't be read issues nothing."""
+        """Read the parts that path building needs.  An unreadable certificate issues nothing."""
         is_ca, length = _issues(cert)
         profile, fault = _profile(cert)
         key, key_fault = _key(cert)
@@ -93,14 +93,14 @@ def _key(cert: ClientCert) -> tuple[object | None, str]:
 
 
 def _issues(cert: ClientCert) -> tuple[bool, float]:
-    """Whether a certificate may sign others, and its path length."""
+    """Return whether a certificate may sign others, and its path length."""
     try:
         found = ext.extensions_of(cert)
         usage, constraints = found.get(ext.KEY_USAGE), found.get(ext.BASIC_CONSTRAINTS)
         if usage is not None and not ext.bits(usage.value) & _KEY_CERT_SIGN:
             return False, 0
         if constraints is None:
-            # A version 1 certificate has no extensions; as an anchor it was chosen by hand.
+            # A version 1 certificate has no extensions; as an anchor, an administrator chose it.
             return cert.version == 1, math.inf
         is_ca, length = ext.basic_constraints(constraints.value)
     except ValueError:
@@ -140,18 +140,18 @@ class Anchors:
 
     @property
     def der(self) -> tuple[bytes, ...]:
-        """Every authority's DER, anchors first: those whose signature on a CRL may count."""
+        """Every authority's DER, anchors first: the possible signers of CRLs."""
         return tuple(cert.der for cert in self._all.values())
 
     def next_change(self, now: float) -> float:
-        """The first moment after `now` at which an authority begins or ends to be valid."""
+        """Return the first moment after `now` at which an authority begins or ends to be valid."""
         position = bisect_right(self._turns, now)
         return self._turns[position] if position < len(self._turns) else math.inf
 
     # -- verify: nginx
 
     def issuing_path(self, cert: ClientCert, now: float) -> Path | None:
-        """A path to an anchor by names, signatures and validity; None where there is none."""
+        """Find a path to an anchor by names, signatures and validity; None if there is none."""
         if cert.sha256 in self._anchors:
             return ()
         return next(self._paths(cert, now, (), iter(range(MAX_SIGNATURES))), None)
@@ -175,9 +175,9 @@ class Anchors:
     # -- verify: sidecar
 
     def verified_path(self, cert: ClientCert, now: float) -> Path | None:
-        """A path of a client's certificate that holds by all that `sslclient` asks, or None.
+        """Find a path that satisfies all requirements of the purpose `sslclient`, or None.
 
-        Of a certificate that no authority signed nothing but its issuer and signature is read.
+        Of a certificate that no authority signed, only the issuer and the signature are looked at.
         """
         is_anchor = cert.sha256 in self._anchors
         signatures = _Signatures()
@@ -219,10 +219,10 @@ class Anchors:
 
 
 class _Signatures:
-    """The signatures that are checked for one certificate: each once, `MAX_SIGNATURES` at most.
+    """Verify signatures for one certificate: each once, and at most `MAX_SIGNATURES`.
 
-    Beyond `MAX_STEPS` questions every answer is no: authorities that all issued each other make
-    more paths than can be tried.
+    After `MAX_STEPS` questions every answer is no, because authorities that all issued each other
+    make more paths than can be tried.
     """
 
     def __init__(self) -> None:
@@ -230,7 +230,7 @@ class _Signatures:
         self._steps = MAX_STEPS
 
     def hold(self, cert: ClientCert, authority: Authority) -> bool:
-        """Whether the authority's key signed the certificate."""
+        """Return whether the authority's key signed the certificate."""
         pair = cert.sha256, authority.cert.sha256
         self._steps -= 1
         if self._steps < 0:
@@ -242,19 +242,19 @@ class _Signatures:
 
 
 def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
-    """Whether an authority may stand above these: a valid CA whose path length suffices."""
+    """Return whether an authority can issue `below`: a valid CA with a sufficient path length."""
     if not issuer.is_ca or issuer.key is None or not is_valid(issuer.cert, now):
         return False
     return not below or sum(not _is_self_issued(c) for c in below) <= issuer.path_length
 
 
 def _is_self_issued(cert: ClientCert) -> bool:
-    """Issued by an authority of its own name (RFC 5280, 6.1), as in a change of keys."""
+    """Return whether subject and issuer are equal (RFC 5280, 6.1), as in a change of keys."""
     return _comparable(cert.subject_name) == _comparable(cert.issuer_name)
 
 
 def _comparable(name: bytes) -> bytes:
-    """A Name (DER) as RFC 5280, 7.1, compares it; as it is, where it can't be read so."""
+    """Convert a Name (DER) to RFC 5280's comparable form (7.1); keep it if that is impossible."""
     try:
         return comparable_name(name)
     except ValueError:
@@ -262,7 +262,7 @@ def _comparable(name: bytes) -> bytes:
 
 
 def _may_verify(issuer: Authority, below: _Chain, now: float) -> bool:
-    """As `_may_issue`, by what OpenSSL asks of an authority."""
+    """Return whether an authority can issue `below` by OpenSSL's requirements."""
     if issuer.fault or issuer.profile is None or not is_valid(issuer.cert, now):
         return False
     profiles = [authority.profile for authority in below if authority.profile is not None]
@@ -270,7 +270,7 @@ def _may_verify(issuer: Authority, below: _Chain, now: float) -> bool:
 
 
 def issuer_remarks(certs: Iterable[ClientCert]) -> Iterator[str]:
-    """Of each authority through which `verify: sidecar` verifies nothing: its name, and why."""
+    """Yield a warning for each authority that `verify: sidecar` can't use: its name, and why."""
     for cert in certs:
         authority = Authority.of(cert)
         if authority.fault and not authority.key_fault and authority.is_ca:
@@ -279,9 +279,10 @@ def issuer_remarks(certs: Iterable[ClientCert]) -> Iterator[str]:
 
 
 def _names_are_permitted(leaf: Profile, chain: _Chain) -> bool:
-    """Whether every certificate's names lie within the constraints of all above it.
+    """Return whether every certificate's names satisfy the constraints of all certificates above.
 
-    A self-issued authority's own names are passed over, but for a leaf's (RFC 5280, 6.1.4 (b)).
+    Names of self-issued authorities are not checked, names of a self-issued leaf are (RFC 5280,
+    6.1.4 (b)).
     """
     profiles = [leaf, *(authority.profile for authority in chain if authority.profile)]
     try:

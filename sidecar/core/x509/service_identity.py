@@ -1,4 +1,4 @@
-"""DNS names, and whether a certificate's names cover a host (RFC 9525)."""
+"""Compare DNS names, and check whether a certificate's names cover a host (RFC 9525)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 
 def fold_dns(name: str) -> str:
-    """Put a DNS name into ASCII lower case: case doesn't count (RFC 9525, 6.3; RFC 4343)."""
+    """Convert a DNS name to ASCII lower case for comparison (RFC 9525, 6.3; RFC 4343)."""
     return name.translate(_LOWER)
 
 
 def is_dns_name(name: str) -> bool:
-    """Whether a folded name is labels of letters, digits, `-` and `_`, at most 253 long."""
+    """Return whether a lower-case name has valid labels (letters, digits, `-`, `_`; 253 octets)."""
     return 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
 
 
 def covers(presented: str, host: str) -> bool:
-    """Whether a presented DNS-ID covers a folded host name (RFC 9525, 6.3).
+    """Return whether a presented DNS-ID covers a lower-case host name (RFC 9525, 6.3).
 
-    `*` counts only as the whole left-most label, and stands for exactly one label.
+    `*` is a wildcard only as the whole left-most label, and matches exactly one label.
     """
     presented = fold_dns(presented)
     if presented.startswith("*."):
@@ -34,10 +34,10 @@ def covers(presented: str, host: str) -> bool:
 
 
 def san_matches_host(dns: Sequence[str], ips: Sequence[str], host: str) -> bool:
-    """Whether the certificate's names cover nginx's `$host` (RFC 9525, 6.1 to 6.5).
+    """Return whether the certificate's names cover nginx's `$host` (RFC 9525, 6.1 to 6.5).
 
-    An IP address is looked for only among iPAddress names, a host name only among dNSName.
-    `host` is as `normalize_host` gives it; an IPv6 address stands in brackets.
+    An IP address is compared only with iPAddress names, a host name only with dNSName names.
+    `host` is a result of `normalize_host`; an IPv6 address has brackets.
     """
     try:
         address = parse_ip_address(host.removeprefix("[").removesuffix("]"))

@@ -1,7 +1,7 @@
 """Verify an issuer's signature over the octets that were received.
 
 `cryptography` encodes certificates and CRLs again before it verifies them, which costs as much as
-parsing.  Here the signed octets are the ones that our own reader parses.
+parsing.  Here the verified octets are exactly those that `certificate` and `crl` parse.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None
 
 
 class HasSignature(Protocol):
-    """A certificate or a CRL, read."""
+    """A parsed certificate or CRL."""
 
     @property
     def signature(self) -> bytes:
@@ -28,7 +28,7 @@ class HasSignature(Protocol):
 
 
 class SignedParts(NamedTuple):
-    """A Certificate or a CertificateList, DER: its `tbs…` part, its algorithm, its first fields."""
+    """Parts of a Certificate or CertificateList (DER): `tbs…`, algorithm, and first fields."""
 
     signed: bytes
     algorithm: bytes
@@ -36,10 +36,10 @@ class SignedParts(NamedTuple):
 
 
 def take_apart(der: bytes, most: int = 3) -> SignedParts:
-    """What a signature is over, by which algorithm, and the first fields of that.
+    """Split DER into the signed part, its algorithm, and the first fields of the signed part.
 
-    Raises ValueError where the DER is broken, or where the algorithm within isn't the one without
-    (RFC 5280, 4.1.1.2 and 5.1.1.2).
+    Raises ValueError for invalid DER, and if the algorithms inside and outside the signed part
+    differ (RFC 5280, 4.1.1.2 and 5.1.1.2).
     """
     outer = only(der, SEQUENCE)
     signed, algorithm = slices(der, outer.start, outer.stop, 2)
@@ -48,21 +48,21 @@ def take_apart(der: bytes, most: int = 3) -> SignedParts:
         if within[0] == SEQUENCE:
             break
     if within != algorithm:
-        raise ValueError("the signature algorithms within and without differ")
+        raise ValueError("the signature algorithms inside and outside the signed part differ")
     return SignedParts(signed, algorithm, fields)
 
 
 def is_signed_by(key: object, signed: bytes, algorithm: bytes, value: HasSignature) -> bool:
-    """Whether the key made the signature: RSA (v1.5, PSS), ECDSA, Ed25519, Ed448, ML-DSA.
+    """Return whether the key made the signature: RSA (v1.5, PSS), ECDSA, Ed25519, Ed448, ML-DSA.
 
-    `signed` and `algorithm` are what `take_apart` found in the value's DER.
+    `signed` and `algorithm` are results of `take_apart` for the value's DER.
     """
     try:
         parameters, hashing = scheme(algorithm)
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
             key.verify(value.signature, signed, parameters)
         elif isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, _PADDINGS):
-            # OpenSSL takes a PSS signature without its leading zeros, too: that is no other one.
+            # OpenSSL accepts a PSS signature without its leading zeros too; it is the same number.
             if hashing is None or len(value.signature) != (key.key_size + 7) // 8:
                 return False
             key.verify(value.signature, signed, parameters, hashing)
@@ -76,27 +76,27 @@ def is_signed_by(key: object, signed: bytes, algorithm: bytes, value: HasSignatu
 
 
 class Scheme(NamedTuple):
-    """What an AlgorithmIdentifier means.  `hashing` is None where the algorithm has its own."""
+    """The meaning of an AlgorithmIdentifier.  `hashing` is None if the algorithm fixes the hash."""
 
     parameters: Parameters
     hashing: HashAlgorithm | None
 
 
 _SCHEMES: dict[bytes, Scheme] = {}
-"""Schemes by AlgorithmIdentifier (DER), as there are few."""
+"""Cache of schemes by AlgorithmIdentifier (DER); few are in use."""
 
 
 def scheme(algorithm: bytes) -> Scheme:
-    """The scheme of an AlgorithmIdentifier (DER).  Raises ValueError, `UnsupportedAlgorithm`.
+    """Parse an AlgorithmIdentifier (DER).  Raises ValueError and `UnsupportedAlgorithm`.
 
-    `cryptography` reads it, from a certificate that has nothing else in it: one of which it can't
-    read a name, say, has an algorithm all the same.
+    `cryptography` parses it as a part of a minimal certificate, so that other invalid parts of the
+    real certificate, such as a name, have no influence.
     """
     known = _SCHEMES.get(algorithm)
     if known is None:
         cert = x509.load_der_x509_certificate(bare_certificate(algorithm=algorithm))
         known = Scheme(cert.signature_algorithm_parameters, cert.signature_hash_algorithm)
-        if len(_SCHEMES) < 100 and len(algorithm) < 200:  # strangers make more
+        if len(_SCHEMES) < 100 and len(algorithm) < 200:  # a peer can send any number of others
             _SCHEMES[algorithm] = known
     return known
 
@@ -107,7 +107,7 @@ _ED25519 = bytes.fromhex("300506032b6570")
 def bare_certificate(
     issuer: bytes = b"\x30\0", extensions: Iterable[bytes] = (), algorithm: bytes = _ED25519
 ) -> bytes:
-    """A certificate (DER) with these parts and nothing else, for `cryptography` to read them."""
+    """Encode a certificate (DER) with only these parts, for `cryptography` to parse them."""
     bits = encode(BIT_STRING, b"\0" + bytes(32))
     validity = encode(SEQUENCE, 2 * encode(UTC_TIME, b"260101000000Z"))
     key = encode(SEQUENCE, _ED25519 + bits)

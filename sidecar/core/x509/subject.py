@@ -1,6 +1,6 @@
 """Parse names (RFC 5280, 4.1.2.4) as OpenSSL does, and refuse control characters.
 
-RDNs that many certificates share, and names of issuers, are parsed once and cached.
+Names of issuers, and RDNs that many certificates share, are cached.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .der import (
 )
 
 MAX_ATTRIBUTES = 128
-"""Most attributes of one name."""
+"""Maximum number of attributes of one name."""
 
 
 class NameAttribute(NamedTuple):
     """One AttributeTypeAndValue: `CN`, `alice`, `CN=alice`.
 
-    `type` is a short name of `TYPES`, or a dotted OID.  `value` is None where the value is no
-    string; RFC 4514's `text` is then the DER in hex.
+    `type` is a short name of `TYPES`, or a dotted OID.  `value` is None if the value is not a
+    string; `text`, in RFC 4514 form, then has the DER in hex.
     """
 
     type: str
@@ -42,9 +42,9 @@ class NameAttribute(NamedTuple):
 
 
 class ParsedName(NamedTuple):
-    """Values by type, in their order, and the DN as RFC 4514 writes it (last RDN first).
+    """Values by type, in certificate order, and the DN in RFC 4514 form (last RDN first).
 
-    `unreadable` are the kinds of `cn`, `o` and `ou` of which a value is no string.
+    `unreadable` lists which of `cn`, `o` and `ou` have a value that is not a string.
     """
 
     cn: tuple[str, ...]
@@ -56,9 +56,9 @@ class ParsedName(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """The text itself; control characters (Unicode category Cc, NUL among them) are refused.
+    """Return the text unchanged.
 
-    Raises `MalformedCertificate`.
+    Raises `MalformedCertificate` for control characters (Unicode category Cc, which includes NUL).
     """
     if _CONTROL.search(text):
         raise MalformedCertificate(f"control character in the name {text[:80]!r}")
@@ -71,11 +71,11 @@ _MOST = 1000
 """Maximum number of entries in each cache: anybody can send certificates with new names."""
 
 _ISSUERS: dict[bytes, ParsedName] = {}
-"""Issuers' names by their DER, as there are few."""
+"""Cache of issuers' names by their DER; there are few."""
 
 
 def read_issuer(der: bytes) -> ParsedName:
-    """As `read_name`, remembered."""
+    """Parse a Name as `read_name` does, and cache the result."""
     name = _ISSUERS.get(der)
     if name is None:
         name = read_name(der)
@@ -85,7 +85,7 @@ def read_issuer(der: bytes) -> ParsedName:
 
 
 def read_name(der: bytes) -> ParsedName:
-    """Read a Name.  Raises ValueError for what isn't DER, and `MalformedCertificate`."""
+    """Parse a Name.  Raises ValueError if it isn't DER, and `MalformedCertificate`."""
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
     rdns = []
@@ -120,7 +120,7 @@ def _name(rdns: tuple[tuple[NameAttribute, ...], ...]) -> ParsedName:
 _NOTHING: frozenset[str] = frozenset()
 _ASKED = frozenset({"CN", "O", "OU"})
 
-# RFC 4514, section 3, and beyond it as OpenSSL, and so nginx, writes them.
+# The names of RFC 4514, section 3, and further ones that OpenSSL, and therefore nginx, writes.
 TYPES = {
     bytes.fromhex("550403"): "CN",
     bytes.fromhex("550404"): "SN",
@@ -140,13 +140,13 @@ TYPES = {
 """Attribute types by the octets of their OID."""
 
 _SHARED: dict[bytes, NameAttribute] = {}
-"""RDNs of one attribute that many share, by their DER: all types but those that name one person."""
+"""Cache of RDNs by their DER; only types that do not identify one person."""
 _LONGEST = 0x80
 _OWN = {"CN", "UID", "emailAddress", "serialNumber", "SN", "GN"}
 
 
 def _read_relative(octets: bytes) -> tuple[NameAttribute, ...]:
-    """SET OF SEQUENCE { OID, ANY }."""
+    """Parse an RDN: SET OF SEQUENCE { OID, ANY }.  Raises ValueError."""
     rdn = tuple([_read_attribute(*each) for each in _split(octets)])
     if len(rdn) == 1 and len(octets) <= _LONGEST and rdn[0].type not in _OWN:
         put_bounded(_SHARED, octets, rdn[0], _MOST)
@@ -154,17 +154,17 @@ def _read_relative(octets: bytes) -> tuple[NameAttribute, ...]:
 
 
 def _split(octets: bytes) -> list[tuple[bytes, bytes]]:
-    """The contents of each OID in an RDN, and its value's TLV.  Raises ValueError."""
+    """Return the contents of each OID in an RDN, and its value's TLV.  Raises ValueError."""
     size = len(octets)
     if 8 <= size < 0x80 and octets[:5] == bytes((SET, size - 2, SEQUENCE, size - 4, OID)):
-        at = 6 + octets[5]  # one attribute, all lengths in one octet: the usual
+        at = 6 + octets[5]  # the usual case: one attribute, all lengths in one octet
         if at + 1 < size and octets[at + 1] == size - at - 2 < 0x80:
             return [(octets[6:at], octets[at:])]
     found = []
     for attribute in within(octets, SET):
         parts = within(attribute, SEQUENCE)
         if len(parts) != 2 or parts[0][0] != OID:
-            raise ValueError("an attribute of a name is no type and value")
+            raise ValueError("an attribute of a name is not a type and value")
         oid, value = parts
         found.append((oid[value_of(oid, 0) :], value))
     if not found:
@@ -178,7 +178,7 @@ def _read_attribute(oid: bytes, value: bytes) -> NameAttribute:
     if text is None:
         bits = value[0] != BIT_STRING or is_bits(value[value_of(value, 0) :])
         if value[0] not in _NO_STRINGS or not bits:
-            raise ValueError(f"a value of {kind} is none that a name can have")
+            raise ValueError(f"a value of {kind} has a type that a name can't contain")
         return NameAttribute(kind, None, f"{kind}=#{value.hex().upper()}")
     if _SPECIAL.search(text):
         return NameAttribute(kind, clean(text), f"{kind}={_escape(text)}")
@@ -186,12 +186,12 @@ def _read_attribute(oid: bytes, value: bytes) -> NameAttribute:
 
 
 _NO_STRINGS = bytes((BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29))
-"""Types that OpenSSL takes for a value beside strings (`ASN1_PRINTABLE`), and prints in hex."""
+"""Types that OpenSSL accepts beside strings (`ASN1_PRINTABLE`) and prints in hex."""
 
 _SPECIAL = re.compile('[\x00-\x1f\x7f-\x9f\\\\"+,;<>]|^[# ]| $')
-"""What RFC 4514, 2.4, escapes, and control characters."""
+"""Characters that RFC 4514, 2.4, escapes, and control characters."""
 
 
 def _escape(text: str) -> str:
-    """A value as RFC 4514, 2.4, writes it."""
+    """Escape a value as in RFC 4514, 2.4."""
     return _SPECIAL.sub(r"\\\g<0>", text)
