@@ -25,12 +25,12 @@ DATA = importlib.resources.files("cryptography_vectors") / "x509" / "PKITS_data"
 ANCHOR = "TrustAnchorRootCertificate.crt"
 
 REFUSED = {
-    "BadCRLIssuerNameCACRL.crl": "is no authority of this trust",
+    "BadCRLIssuerNameCACRL.crl": "is not an authority of this trust",
     "BadCRLSignatureCACRL.crl": "the signature isn't whole octets",
-    "BadSignedCACRL.crl": "is no authority of this trust",
+    "BadSignedCACRL.crl": "is not an authority of this trust",
     "DSACACRL.crl": "signed with sha1",
     "DSAParametersInheritedCACRL.crl": "signed with sha1",
-    "TwoCRLsCABadCRL.crl": "is no authority of this trust",
+    "TwoCRLsCABadCRL.crl": "is not an authority of this trust",
     "keyUsageCriticalcRLSignFalseCACRL.crl": "lacks cRLSign",
     "keyUsageNotCriticalcRLSignFalseCACRL.crl": "lacks cRLSign",
 }

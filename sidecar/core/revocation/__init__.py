@@ -1,1 +1,1 @@
-"""Revocation status: denylists, CRLs, OCSP."""
+"""Determine the revocation status of certificates by denylists, CRLs and OCSP."""

@@ -1,16 +1,14 @@
-"""What is known about a certificate's revocation, and denylists.
+"""Read, search and write denylists.
 
-A status is GOOD, REVOKED or UNKNOWN, never a bool: what UNKNOWN means is the policy's to say.
-
-A denylist is a text file, one entry a line, that denies at once:
+A denylist is a text file with one entry per line; each entry denies at once:
 
     serial 0A:1B:2C until 2027-01-31        # alice's laptop, stolen; bob, ticket 4711
-    sha256 ab12…                            # this very certificate
+    sha256 ab12…                            # one certificate
     spki_sha256 cd34…                       # every certificate with this key
 
-Serials are hexadecimal and compared as numbers: leading zeros, `0x` and a `-` before it are taken.
-Fingerprints are SHA-256.  Colons are taken everywhere.  `until DATE` is a day that is wholly in
-(UTC), or an RFC 3339 time at which the entry stops to deny.
+Serial numbers are hexadecimal and compared as numbers: leading zeros, a `0x` and a leading `-` are
+accepted.  Fingerprints are SHA-256.  Colons are accepted everywhere.  `until DATE` is a day, which
+is included (UTC), or an RFC 3339 time at which the entry stops denying.
 """
 
 from __future__ import annotations
@@ -34,15 +32,15 @@ ENTRY_KINDS = {
     "sha256": "a certificate",
     "spki_sha256": "a public key",
 }
-"""What an entry may name, and what that is."""
+"""The kinds of an entry, each with a description."""
 
 MAX_DIAGNOSTICS = 1000
-"""Most mistakes told of one file: one that is no denylist at all has one a line."""
+"""Maximum number of reported mistakes: a file that isn't a denylist has one in each line."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenylistEntry:
-    """One line of a denylist.  `until` in seconds since the epoch; from then on it is void."""
+    """One line of a denylist.  At `until` (seconds since the epoch) it stops denying."""
 
     kind: str
     value: str
@@ -52,7 +50,7 @@ class DenylistEntry:
     line: int
 
     def answer(self) -> Answer:
-        """What this entry says while it holds."""
+        """Return the answer that this entry gives while it is in force."""
         end = "" if self.until == math.inf else f" until {_utc(self.until)}"
         why = f" # {self.comment}" if self.comment else ""
         detail = f"{self.kind} {self.value}{end}{why}"
@@ -63,13 +61,13 @@ class DenylistEntry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Denylist:
-    """The entries of one file.  For each name only those are kept that could still answer."""
+    """The entries of one file.  Of several entries with the same value, the longest is kept."""
 
     file: str
     entries: Mapping[tuple[str, int], DenylistEntry]
 
     def lookup(self, serial: int, sha256: str, spki_sha256: str, now: float) -> Answer | None:
-        """REVOKED, or None: a denylist says nothing good of anyone.  Fingerprints in hex."""
+        """Return REVOKED, or None; a denylist never says good.  Fingerprints are in hex."""
         keys = (
             ("serial", serial),
             ("sha256", int(sha256, 16)),
@@ -83,7 +81,7 @@ class Denylist:
 
 
 def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, ...]]:
-    """Read every line that can be read, and say what is wrong with the others.  Never raises."""
+    """Read every valid line, and report the mistakes of the others.  Never raises."""
     mistakes: list[Diagnostic] = []
     entries: dict[tuple[str, int], DenylistEntry] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
@@ -107,7 +105,7 @@ def parse_denylist(data: bytes, file: str) -> Denylist:
 
 
 def joined(older: Denylist, newer: Denylist) -> Denylist:
-    """Everything that either denies: for a file some of whose lines can't be read now."""
+    """Merge two denylists: for a file in which some lines are invalid at the moment."""
     entries = dict(older.entries)
     for entry in newer.entries.values():
         _add(entries, entry)
@@ -123,30 +121,30 @@ def of_entries(file: str, entries: Iterable[DenylistEntry]) -> Denylist:
 
 
 def as_text(denylist: Denylist) -> bytes:
-    """A file that denies what these entries deny, for as long at least."""
+    """Write a file that denies at least what these entries deny, and at least as long."""
     lines = []
     for entry in denylist.entries.values():
         words = [entry.kind, entry.value]
-        with contextlib.suppress(ValueError, OverflowError, OSError):  # no calendar: without end
+        with contextlib.suppress(ValueError, OverflowError, OSError):  # beyond datetime: no end
             words += ["until", _utc_text(math.ceil(entry.until))] if entry.until < math.inf else []
         lines.append(" ".join([*words, "#", entry.comment]))
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _utc_text(moment: float) -> str:
-    """RFC 3339.  Raises ValueError, OverflowError and OSError where no calendar reaches."""
+    """Format a time as RFC 3339.  Raises ValueError, OverflowError, OSError beyond datetime."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _add(entries: dict[tuple[str, int], DenylistEntry], entry: DenylistEntry) -> None:
-    """Of two entries about the same keep the longer: the other adds nothing."""
+    """Add an entry; of two entries with the same value keep the one that denies longer."""
     key = (entry.kind, _number(entry.value))
     if key not in entries or entries[key].until < entry.until:
         entries[key] = entry
 
 
 def _read_without_comment(raw: bytes, file: str, number: int) -> DenylistEntry | None:
-    """The entry of a line that only its comment spoils, by being no UTF-8."""
+    """Return the entry of a line whose comment is not UTF-8, or None if that isn't the mistake."""
     body, sign, _ = raw.partition(b"#")
     try:
         return _read_line(body, file, number) if sign else None
@@ -178,7 +176,7 @@ def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
         )
     if len(words) < 2:
         hint = f"write {kind} and {ENTRY_KINDS[kind]} in hexadecimal"
-        raise _Mistake(column, f"{kind} of what?", hint)
+        raise _Mistake(column, f"{kind} without a value", hint)
     value = _value(kind, *words[1])
     return DenylistEntry(kind, value, _until(words[2:]), _one_line(comment), file, number)
 
@@ -189,7 +187,7 @@ def _words(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _value(kind: str, column: int, word: str) -> str:
-    """The value as it is kept: a serial as `serial_hex` has it, else 64 lower-case digits."""
+    """Normalize a value: a serial number as `serial_hex` does, a fingerprint to lower-case hex."""
     try:
         return serial_hex(parse_serial(word)) if kind == "serial" else parse_fingerprint(word)
     except PatternError as error:
@@ -205,10 +203,10 @@ def _until(words: list[tuple[int, str]]) -> float:
         message = f"{word[:80]!r} is not expected here"
         raise _Mistake(column, message, "write until DATE, or put # before a comment")
     if len(words) == 1:
-        raise _Mistake(column, "until when?", "write until 2027-01-31")
+        raise _Mistake(column, "`until` without a date", "write until 2027-01-31")
     if len(words) > 2:
         column, word = words[2]
-        raise _Mistake(column, f"{word[:80]!r} is too much", "put # before a comment")
+        raise _Mistake(column, f"{word[:80]!r} is not expected here", "put # before a comment")
     try:
         return parse_date(words[1][1], end=True)
     except ValueError as error:
@@ -217,12 +215,12 @@ def _until(words: list[tuple[int, str]]) -> float:
 
 
 def _one_line(text: str) -> str:
-    """Text without control characters and the like, which could forge a line of a log or file."""
+    """Remove control characters and similar ones, which could forge a line of a log or file."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _utc(moment: float) -> str:
-    """RFC 3339; seconds as such where no calendar reaches."""
+    """Format a time as RFC 3339, or as plain seconds beyond the range of datetime."""
     try:
         return _utc_text(moment)
     except (ValueError, OverflowError, OSError):
@@ -233,34 +231,34 @@ def _utc(moment: float) -> str:
 
 
 def format_entry(kind: str, value: str, until: str = "", comment: str = "") -> str:
-    """One line of a denylist, without a line feed.  It reads back as what was given.
+    """Write one line of a denylist, without a line feed; parsing it gives the same entry.
 
-    Value and `until` (a day or an RFC 3339 time, or nothing) are as a denylist has them; in the
+    `value` and `until` (a day, an RFC 3339 time, or "") are in the form of a denylist.  In the
     comment, line breaks become blanks.  Raises ValueError with a message and a hint.
     """
     words = [kind, value, *(["until", until] if until else [])]
     try:
         if not kind or not value or any("#" in word or len(word.split()) != 1 for word in words):
-            raise _Mistake(0, f"{' '.join(words)[:80]!r} is no entry", "")
+            raise _Mistake(0, f"{' '.join(words)[:80]!r} is not an entry", "")
         entry = _read_line(" ".join(words).encode(), "", 1)
     except _Mistake as mistake:
         raise ValueError(*mistake.args[1:]) from None
     if entry is None:
-        raise ValueError(f"{' '.join(words)[:80]!r} is no entry", "")
+        raise ValueError(f"{' '.join(words)[:80]!r} is not an entry", "")
     line = " ".join([kind, entry.value, *words[2:]])
     note = _one_line(comment)
     return f"{line} # {note}" if note else line
 
 
 def one_entry(kind: str, value: str, until: str = "") -> DenylistEntry:
-    """The entry that `format_entry` would write.  Raises ValueError."""
+    """Return the entry that `format_entry` would write.  Raises ValueError."""
     entry = _read_line(format_entry(kind, value, until).encode(), "", 1)
     assert entry is not None  # `format_entry` made it
     return entry
 
 
 def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, DenylistEntry | Diagnostic | None]]:
-    """Every line with its line feed, and what it says: an entry, a mistake, or nothing."""
+    """Yield every line with its line feed, and its meaning: an entry, a mistake, or None."""
     for number, raw in enumerate(_lines(data), 1):
         text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         try:
@@ -275,5 +273,5 @@ def _lines(data: bytes) -> list[bytes]:
 
 
 def is_same(entry: DenylistEntry, other: DenylistEntry) -> bool:
-    """Whether two entries are about the same."""
+    """Return whether two entries have the same kind and value."""
     return entry.kind == other.kind and _number(entry.value) == _number(other.value)

@@ -1,6 +1,6 @@
-"""What a source of revocation says about one certificate: good, revoked or unknown.
+"""Define the revocation status of a certificate: good, revoked or unknown.
 
-It is never a bool: the policy decides what UNKNOWN means.
+A status is never a bool: the policy decides the meaning of UNKNOWN.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class RevocationStatus(Enum):
-    """What a source knows about a certificate."""
+    """The status of a certificate according to one source."""
 
     GOOD = "good"
     REVOKED = "revoked"
@@ -19,10 +19,10 @@ class RevocationStatus(Enum):
 
 
 class Answer(NamedTuple):
-    """What one source says about one certificate, at the moment it was asked.
+    """The answer of one source about one certificate at one moment.
 
-    `until` is the first moment, in seconds since the epoch, at which the same source could say
-    something else by the passing of time alone; `math.inf`: never.
+    `until` is the first moment, in seconds since the epoch, at which the answer of the same source
+    could change by the passing of time alone; `math.inf`: never.
     """
 
     status: RevocationStatus

@@ -1,1 +1,1 @@
-"""Certificate revocation lists (RFC 5280, sections 5 and 6.3)."""
+"""Parse, verify and search certificate revocation lists (RFC 5280, sections 5 and 6.3)."""

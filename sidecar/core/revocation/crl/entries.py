@@ -49,7 +49,7 @@ _EPOCH = date(1970, 1, 1)
 
 
 class CrlEntry(NamedTuple):
-    """What a CRL says about one serial number: the day, counted from 1970, and the reason."""
+    """The entry of one serial number in a CRL: the day, counted from 1970, and the reason."""
 
     day: int
     reason: int
@@ -66,7 +66,7 @@ _TOO_LARGE = 1 << 8 * _WIDEST
 _PER_BUCKET = 8
 _MAX_CACHED = 65536
 _LEAST, _STRETCH = 0x82 + 2, 65536
-"""Octets of entries that are read by columns: at least, and at most in one go."""
+"""Minimum octets for parsing entries by columns, and maximum octets of one run."""
 
 _SHORTEST_RUN = 16
 _USUAL_TIME = bytes((UTC_TIME, 13))
@@ -74,7 +74,7 @@ _USUAL_TIME = bytes((UTC_TIME, 13))
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Keys of at most 20 octets, such as serial numbers, each with its entry.
+    """A table from keys of at most 20 octets, such as serial numbers, to entries.
 
     `data` holds records of `width` octets of key (big-endian, unsigned), two of day and one
     of reason, ordered by bucket (CRC-32 of the key); `starts`, 32-bit little-endian, says
@@ -86,7 +86,7 @@ class Table:
     starts: bytes
 
     def find(self, number: int) -> CrlEntry | None:
-        """The entry of a key; of several, one that revokes."""
+        """Return the entry of a key; if it has several, one that revokes."""
         try:
             key = number.to_bytes(self.width, "big")
         except OverflowError:
@@ -105,11 +105,11 @@ class Table:
 
 
 def build_table(rows: list[bytes]) -> Table:
-    """A table of rows: `_WIDEST` octets of key, then day and reason.
+    """Build a table of rows: `_WIDEST` octets of key, then day and reason.
 
-    Empties `rows`, so that a large list is never there twice.
+    Clears `rows`, so that the memory of a large list is not needed twice.
     """
-    largest = max(rows, default=b"")  # begins with the largest number, so with the widest
+    largest = max(rows, default=b"")  # it begins with the largest number, which is the widest
     width = max(len(largest[:_WIDEST].lstrip(b"\0")), 1)
     spare = _WIDEST - width
     mask = (1 << max(0, (len(rows) // _PER_BUCKET).bit_length())) - 1
@@ -127,10 +127,10 @@ NO_TABLE = build_table([])
 
 
 def digest_of(issuer: bytes, serial: int) -> bytes:
-    """A key of 20 octets for a certificate that has no place in its CRL's own table.
+    """Return a key of 20 octets for a certificate that doesn't belong in the CRL's own table.
 
-    However many issuers an indirect CRL names, and however long their serial numbers are, its
-    entries take the same room each.
+    So every entry of an indirect CRL takes the same space, independent of the number of issuers and
+    of the length of serial numbers.
     """
     octets = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
     return hashlib.sha256(issuer + b"\0" + octets).digest()[:_WIDEST]
@@ -140,8 +140,9 @@ def digest_of(issuer: bytes, serial: int) -> bytes:
 class Entries:
     """All entries of a CRL.
 
-    `own` is of the CRL's issuer (a comparable name), by serial number; `others`, by `digest_of`,
-    is of other issuers, and of serial numbers that are negative or of more than 20 octets.
+    `own` holds the entries of the CRL's issuer (a comparable name), by serial number.  `others`
+    holds, by `digest_of`, the entries of other issuers, and serial numbers that are negative or
+    longer than 20 octets.
     """
 
     issuer: bytes = b""
@@ -151,7 +152,7 @@ class Entries:
     unusable: str = ""
 
     def find(self, issuer: bytes, serial: int) -> CrlEntry | None:
-        """What is said about the certificate with this issuer and serial number."""
+        """Return the entry of the certificate with this issuer and serial number, or None."""
         if issuer == self.issuer and 0 <= serial < _TOO_LARGE:
             return self.own.find(serial)
         if not len(self.others.data):
@@ -163,11 +164,11 @@ NO_ENTRIES = Entries()
 
 
 def read_entries(tbs: bytes, issuer: bytes, *, indirect: bool) -> Entries:
-    """The entries of a TBSCertList, whose issuer has this comparable name.
+    """Parse the entries of a TBSCertList whose issuer has this comparable name.
 
-    `unusable` says what in them is not understood or broken (RFC 5280, 5.3): then nothing is good
-    by this CRL, but whom the other entries list is revoked.  Raises ValueError where the signed
-    part is broken.
+    `unusable` of the result says which part is unknown or invalid (RFC 5280, 5.3): then the CRL
+    never says good, but every certificate in the other entries is revoked.  Raises ValueError if
+    the signed part is invalid.
     """
     reader = _Reader(tbs, issuer, indirect)
     reader.read()
@@ -177,11 +178,11 @@ def read_entries(tbs: bytes, issuer: bytes, *, indirect: bool) -> Entries:
 
 @dataclass(slots=True)
 class _Reader:
-    """One pass over `revokedCertificates`.
+    """A single pass over `revokedCertificates`.
 
-    `own` are the rows of the CRL's issuer, `others` those that `digest_of` names.  `_here` takes
-    the rows of `_whose`, the issuer at this place of the list.  `_days` and `_said` remember how
-    the few octets that come again and again are to be read: day and reason as a row has them.
+    `own` collects the rows of the CRL's issuer, `others` those with a key of `digest_of`.  `_here`
+    receives the rows of `_whose`, the issuer of the current entry.  `_days` and `_said` cache the
+    parsed form of repeated octets: day and reason, as they are in a row.
     """
 
     data: bytes
@@ -201,7 +202,7 @@ class _Reader:
         self._here, self._whose = self.own, self.issuer
 
     def read(self) -> None:
-        """Read all entries, past those that can't be read, as far as their lengths are right."""
+        """Parse all entries; skip invalid ones as long as their lengths are valid."""
         at, end = _revoked(self.data)
         while at < end:
             rows = self._here
@@ -214,7 +215,7 @@ class _Reader:
         self._turn_to(self.issuer)
 
     def _read_or_skip(self, at: int, end: int) -> int:
-        """Read one entry of any form, or pass over it; give where the next begins."""
+        """Parse one entry of any form, or skip it; return the position of the next entry."""
         try:
             return self._read_one(at, end)
         except ValueError:
@@ -225,7 +226,7 @@ class _Reader:
             return end
 
     def _turn_to(self, issuer: bytes) -> None:
-        """Go on with the entries of another issuer (RFC 5280, 5.3.3)."""
+        """Continue with the entries of another issuer (RFC 5280, 5.3.3)."""
         if issuer == self._whose:
             return
         if self._whose != self.issuer:
@@ -236,10 +237,10 @@ class _Reader:
         self._here, self._whose = self.own if issuer == self.issuer else [], issuer
 
     def _read_alike(self, at: int, end: int, rows: list[bytes]) -> int:
-        """Read runs of entries that are alike in all tags and lengths; give where they end.
+        """Parse runs of entries with equal tags and lengths; return the position after them.
 
-        A column of a run is every n-th octet, which costs next to nothing to look at.  Where
-        there is no run it isn't tried again for a stretch, so that the time stays linear.
+        A column of a run is every n-th octet, which is cheap to check.  After a place without a
+        run, no run is tried for `_STRETCH` octets, so that the time stays linear.
         """
         while self._alike_from <= at <= end - _LEAST:
             found = self._run(at, min(end, at + _STRETCH))
@@ -251,7 +252,7 @@ class _Reader:
         return at
 
     def _run(self, at: int, end: int) -> list[bytes]:
-        """The rows of the entries from `at` on that are alike; none where that isn't sure."""
+        """Return the rows of the run of entries at `at`; none unless the run is certain."""
         data, days, said = self.data, self._days, self._said
         size, octets = data[at + 1] + 2, data[at + 3]
         when = 4 + octets
@@ -272,19 +273,18 @@ class _Reader:
             put_bounded(days, day, _day_number(day[2:]).to_bytes(2, "big"), _MAX_CACHED)
         try:
             return [n.rjust(_WIDEST, b"\0") + days[day] + said[tail] for n, day, tail in run]
-        except KeyError:  # extensions that weren't seen yet
+        except KeyError:  # extensions that are not in the cache
             return []
 
     def _read_usual(self, at: int, until: int, end: int, rows: list[bytes]) -> int:
-        """Read entries as long as they are of the usual form; give where the first other begins.
+        """Parse entries of the usual form; return the position of the first other entry.
 
-        Or the first behind `until`.
-
-        That is: short, the serial positive and of at most 20 octets, day and extensions seen
-        before, all tags right.  The hot path: well under a microsecond each.
+        The usual form is short, with a positive serial number of at most 20 octets, cached day and
+        extensions, and correct tags.  Parsing also stops at the first entry after `until`.  This is
+        the hot path: well under a microsecond for each entry.
         """
         data, days, said = self.data, self._days, self._said
-        # No index below can be out of range: at + 127 + 2 octets of them are there.
+        # No index below can be out of range: at least 127 + 2 octets follow `at`.
         last = min(until, len(data) - 2 * 0x81)
         while at < last:
             length, octets = data[at + 1], data[at + 3]
@@ -310,7 +310,7 @@ class _Reader:
         return at
 
     def _read_one(self, at: int, end: int) -> int:
-        """Read one entry of any form; give where the next begins.  Raises ValueError."""
+        """Parse one entry of any form; return the position of the next.  Raises ValueError."""
         data = self.data
         tag, body, stop = tlv(data, at, end)
         serial, time, *rest = children(data, body, stop)
@@ -339,7 +339,7 @@ class _Reader:
         self._here.append(octets + day + bytes([reason]))
 
     def _day(self, time: Tlv) -> bytes:
-        """The day of a Time, counted from 1970 (clamped to 1970..2149); 0 if broken."""
+        """Return the day of a Time, counted from 1970 (limited to 1970..2149); 0 if invalid."""
         text = self.data[time.start : time.stop]
         try:
             if time.tag == UTC_TIME and len(text) == 13:
@@ -357,7 +357,7 @@ class _Reader:
 
 
 def _revoked(data: bytes) -> tuple[int, int]:
-    """Where the entries of a TBSCertList begin and end (RFC 5280, 5.1.2)."""
+    """Find the start and the end of the entries of a TBSCertList (RFC 5280, 5.1.2)."""
     fields = list(children(data, *only(data, SEQUENCE)[1:]))
     at = 1 if fields[0].tag == INTEGER else 0
     at += 3  # signature, issuer, thisUpdate
@@ -369,9 +369,9 @@ def _revoked(data: bytes) -> tuple[int, int]:
 
 
 def _day_number(text: bytes) -> int:
-    """YYMMDD (RFC 5280, 4.1.2.5.1) or YYYYMMDD.  Raises ValueError."""
+    """Convert YYMMDD (RFC 5280, 4.1.2.5.1) or YYYYMMDD to a day number.  Raises ValueError."""
     if not text.isdigit() or len(text) not in (6, 8):
-        raise ValueError(f"{text!r} is no date")
+        raise ValueError(f"{text!r} is not a date")
     year = int(text[:-4])
     if len(text) == 6:
         year += 1900 if year >= 50 else 2000

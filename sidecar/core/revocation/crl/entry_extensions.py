@@ -23,10 +23,10 @@ _DIRECTORY_NAME = 0xA4
 
 @dataclass(frozen=True, slots=True)
 class EntryExtensions:
-    """What an entry's extensions say.  `issuer`: a comparable name, where it changes.
+    """The values of an entry's extensions.  `issuer`: a comparable name, if the entry changes it.
 
-    It is empty where that name can't be read: then nobody knows whom the entry is about.
-    `unusable` says why the whole CRL may only revoke, or nothing.
+    `issuer` is empty if that name can't be parsed: then the entry's certificate is unknown.
+    `unusable` says why the whole CRL can only revoke ("": it is usable).
     """
 
     reason: int = 0
@@ -35,7 +35,7 @@ class EntryExtensions:
 
 
 def read_extensions(octets: bytes, indirect: bool) -> EntryExtensions:
-    """crlEntryExtensions (RFC 5280, 5.3).  Never raises: what is broken is unusable."""
+    """Parse crlEntryExtensions (RFC 5280, 5.3).  Never raises: see `unusable` of the result."""
     reason, issuer, unusable = 0, None, ""
     seen = set()
     try:
@@ -51,7 +51,7 @@ def read_extensions(octets: bytes, indirect: bool) -> EntryExtensions:
             elif oid == _CERTIFICATE_ISSUER:
                 issuer = _directory_name(value) or b""
                 if not issuer:
-                    unusable = "a certificateIssuer is no directoryName"
+                    unusable = "a certificateIssuer is not a directoryName"
             elif critical and oid != _INVALIDITY_DATE:
                 unusable = f"unknown critical entry extension {_dotted(oid)}"
     except ValueError as error:
@@ -76,7 +76,7 @@ def _reason(value: bytes) -> int:
 
 
 def _directory_name(value: bytes) -> bytes | None:
-    """The one directoryName of GeneralNames, comparable."""
+    """Return the only directoryName of GeneralNames in comparable form, or None."""
     names = list(children(value, *only(value, SEQUENCE)[1:]))
     directory = [name for name in names if name.tag == _DIRECTORY_NAME]
     if len(directory) != 1:
@@ -85,7 +85,7 @@ def _directory_name(value: bytes) -> bytes | None:
 
 
 def _dotted(oid: bytes) -> str:
-    """Dotted decimals of an OID's octets (X.690, 8.19); hex if they are broken."""
+    """Convert an OID's octets to dotted form (X.690, 8.19), or to hex if they are invalid."""
     arcs, value = [], 0
     for octet in oid:
         value = value << 7 | octet & 0x7F

@@ -1,7 +1,7 @@
-"""A CertificateList, taken apart (RFC 5280, 5.1), and what its extensions say (5.2).
+"""Split a CertificateList into its fields (RFC 5280, 5.1), and parse its extensions (5.2).
 
-Read from its DER, and no further than need be: how its issuer's name is written, or what stands in
-an extension that nobody asks about, spoils nothing.  Nothing here checks a signature.
+Only the necessary parts of the DER are parsed, so that an unusual encoding elsewhere, such as in
+the issuer's name or in an unused extension, does no harm.  No signature is verified here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .points import EVERYTHING, Scope, read_scope
 
 
 class CrlFields(NamedTuple):
-    """A CertificateList.  `signed`, `algorithm` and `issuer` are DER; times since the epoch.
+    """The fields of a CertificateList.  Times are seconds since the epoch.
 
-    `next_update` is None where there is none that can be read.  `extensions` is the DER of their
-    SEQUENCE, or nothing.
+    `signed`, `algorithm` and `issuer` are DER.  `next_update` is None if it is absent or invalid.
+    `extensions` is the DER of their SEQUENCE, or empty.
     """
 
     signed: bytes
@@ -51,11 +51,11 @@ _MOST = 8
 
 
 def take_apart(der: bytes) -> CrlFields:
-    """Take a CertificateList apart.  Raises ValueError where it is none."""
+    """Split a CertificateList into its fields.  Raises ValueError if it is not one."""
     outer = only(der, SEQUENCE)
     parts = list(islice(children(der, outer.start, outer.stop), 4))
     if bytes(part.tag for part in parts) != b"\x30\x30\x03":
-        raise ValueError("it isn't made of a signed part, an algorithm and a signature")
+        raise ValueError("it isn't a sequence of a signed part, an algorithm and a signature")
     signed, algorithm = der[outer.start : parts[0].stop], der[parts[0].stop : parts[1].stop]
     signature = der[parts[2].start : parts[2].stop]
     if signature[:1] != b"\0":
@@ -63,11 +63,11 @@ def take_apart(der: bytes) -> CrlFields:
     body = tlv(signed, 0, len(signed))
     found = list(islice(children(signed, body.start, body.stop), _MOST))
     if not _SHAPE.fullmatch(bytes(field.tag for field in found)):
-        raise ValueError("its signed part isn't made as RFC 5280 has it")
+        raise ValueError("its signed part doesn't have the fields of RFC 5280, 5.1.2")
     if found[0].tag == INTEGER and _number(signed, found.pop(0)) != 1:
         raise ValueError("its version is not 2")
     if signed[found[0].start : found[0].stop] != algorithm[value_of(algorithm, 0) :]:
-        raise ValueError("the signature algorithms within and without differ")
+        raise ValueError("the signature algorithms inside and outside the signed part differ")
     issuer = signed[found[0].stop : found[1].stop]
     this_update = parse_time(signed[found[1].stop : found[2].stop])
     has_next = len(found) > 3 and found[3].tag not in (SEQUENCE, 0xA0)
@@ -96,12 +96,12 @@ _CRL_NUMBER, _DELTA, _POINT, _AUTHORITY_KEY = (
 _PROCESSED = frozenset({_CRL_NUMBER, _DELTA, _POINT, _AUTHORITY_KEY})
 
 MAX_EXTENSIONS = 64
-"""Most extensions of one CRL."""
+"""Maximum number of extensions of one CRL."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrlExtensions:
-    """What a CRL says of itself.  `unusable`: why nothing is good by it, or nothing."""
+    """The values of a CRL's extensions.  `unusable`: why it never says good ("": it can)."""
 
     number: int | None = None
     delta_base: int | None = None
@@ -110,11 +110,11 @@ class CrlExtensions:
 
 
 _ANY = Scope(indirect=True)
-"""The scope of a CRL of which that can't be read: it may speak of other issuers' certificates."""
+"""The scope of a CRL whose scope can't be parsed: it may list certificates of other issuers."""
 
 
 def read_extensions(octets: bytes, issuer: bytes) -> CrlExtensions:
-    """Read `CrlFields.extensions`.  Never raises: what can't be read makes the CRL unusable."""
+    """Parse `CrlFields.extensions`.  Never raises: an invalid extension makes the CRL unusable."""
     if not octets:
         return CrlExtensions()
     try:
@@ -148,10 +148,10 @@ def _understood(values: dict[bytes, bytes], unknown: list[bytes], issuer: bytes)
 def _integer(value: bytes) -> int:
     found = only(value, INTEGER)
     if not is_integer(value[found.start : found.stop]):
-        raise ValueError("a CRL number is no INTEGER")
+        raise ValueError("a CRL number is not an INTEGER")
     return _number(value, found)
 
 
 def _in_bounds(number: int) -> int | None:
-    """The number, or None for one of more than 20 octets (RFC 5280, 5.2.3): as good as none."""
+    """Return the number, or None if it has more than 20 octets (RFC 5280, 5.2.3)."""
     return number if 0 <= number < 1 << 159 else None

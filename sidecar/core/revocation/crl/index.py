@@ -1,21 +1,21 @@
 """Check one certificate against the CRLs of a trust (RFC 5280, section 6.3).
 
-Where the RFC leaves a choice, the stricter one is taken:
+Where the RFC leaves a choice, the stricter rule applies:
 
-- A certificate that any CRL of its issuer lists is REVOKED: also by a CRL past its `nextUpdate`,
-  one from the future, and one for another distribution point or other reasons (issuer and serial
-  number name one certificate), and one with something critical that isn't understood or that
-  can't be read (RFC 5280, 5.2 and 5.3, let such a CRL say nothing; here it never says good).  Only
-  CRLs for attribute certificates are left aside: they count their own serial numbers.  A
-  revocation date in the future counts already.
+- A certificate that any CRL of its issuer lists is REVOKED.  This includes a CRL after its
+  `nextUpdate`, one from the future, one for another distribution point or other reasons (issuer and
+  serial number identify one certificate), and one with an unknown critical extension or an
+  unreadable part (by RFC 5280, 5.2 and 5.3, such a CRL says nothing; here it never says good).
+  Only CRLs for attribute certificates are ignored, since those have serial numbers of their own.  A
+  revocation date in the future takes effect at once.
 - GOOD needs CRLs that are fresh and together cover all reasons.  A CRL without `nextUpdate`
   (RFC 5280, 5.1.2.5, demands one) is never fresh.
-- A delta lifts a `certificateHold` only, only while it is fresh, and only off its own base.
-- Of several CRLs with the same issuer, scope and signing key the newest counts.
-- A CRL may be signed by another key of its issuer, if that key's certificate leads to the same
-  anchor as the certificate's issuer.  Where that signer is itself on a CRL, what it signed counts
-  for nothing.  With `whole_chain` it must be known to be GOOD.
-- Names are compared by RFC 5280, section 7.1 (`der.comparable_name`); URIs as they are written.
+- A delta CRL removes only a `certificateHold`, only while it is fresh, and only of its own base.
+- Of several CRLs with the same issuer, scope and signing key, the newest is used.
+- A CRL may be signed by another key of its issuer if that key's certificate leads to the same
+  anchor as the certificate's issuer.  If that signer is itself revoked, its CRLs are ignored.  With
+  `whole_chain`, the signer must be known to be GOOD.
+- Names are compared by RFC 5280, section 7.1 (`der.comparable_name`); URIs octet by octet.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Listed(NamedTuple):
 
 
 class _Fresh(NamedTuple):
-    """Until when a group's newest word holds (0: it doesn't), whose that is, and if not, why."""
+    """The freshness of a group: its end (0: not fresh), the source, and why it is not fresh."""
 
     until: float
     source: str
@@ -78,17 +78,17 @@ class _Fresh(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FreshnessRule:
-    """How far clocks may differ, and how long a CRL serves on, in seconds."""
+    """Clock tolerance and grace period after `nextUpdate`, in seconds."""
 
     tolerance: float
     grace: float
 
     def is_future(self, crl: Crl, now: float) -> bool:
-        """Whether the CRL is not in force yet."""
+        """Return whether the CRL's `thisUpdate` is in the future."""
         return crl.this_update > now + self.tolerance
 
     def fresh_until(self, crl: Crl, now: float) -> float:
-        """The next moment at which the CRL's freshness may turn; 0 if it is not fresh."""
+        """Return the moment at which the CRL stops being fresh; 0 if it is not fresh."""
         if crl.next_update is None or self.is_future(crl, now):
             return 0.0
         if now < crl.next_update:
@@ -99,9 +99,9 @@ class _FreshnessRule:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The CRLs with one issuer, scope and signing key, newest first.
+    """The CRLs with the same issuer, scope and signing key, newest first.
 
-    `any` is one of them, for what they share.  Without `clears` they only revoke.
+    `any` is one of them, for their common fields.  Without `clears` they only revoke.
     """
 
     clock: _FreshnessRule
@@ -117,11 +117,11 @@ class _Group:
 
     @property
     def scope(self) -> Scope:
-        """The scope they share."""
+        """The scope of the CRLs."""
         return self.any.scope
 
     def add(self, crl: Crl) -> None:
-        """Put a CRL in its place."""
+        """Insert a CRL in the order of the group."""
         into = self.complete if crl.delta_base is None else self.deltas
         into.append(crl)
         into.sort(key=lambda c: (c.this_update, -1 if c.number is None else c.number), reverse=True)
@@ -134,7 +134,7 @@ class _Group:
         return None
 
     def listed(self, issuer: bytes, serial: int, now: float) -> _Listed | None:
-        """The word that revokes the certificate, if there is one."""
+        """Return the entry that revokes the certificate, if there is one."""
         base = self._base(now)
         held = None
         for crl in self.complete:
@@ -154,13 +154,13 @@ class _Group:
         return held
 
     def _lifts(self, delta: Crl, base: Crl | None, held: _Listed | None, now: float) -> bool:
-        """Whether a delta's removeFromCRL undoes what the base says (RFC 5280, 5.3.1)."""
+        """Return whether a delta's removeFromCRL removes the base's entry (RFC 5280, 5.3.1)."""
         if held is None or held.crl is not base or held.entry.reason != HOLD:
             return False
         return _is_applicable(delta, base) and self.clock.fresh_until(delta, now) > 0.0
 
     def fresh(self, now: float) -> _Fresh:
-        """Whether what the group says is the newest word.
+        """Determine whether the group is fresh.
 
         A fresh delta makes an old base current again (RFC 5280, 5.2.4 a).
         """
@@ -180,14 +180,14 @@ class _Group:
 
 
 def _is_past(delta: Crl, base: Crl | None) -> bool:
-    """Whether the base has all that the delta says already."""
+    """Return whether the base already includes the delta."""
     if base is None or base.number is None or delta.number is None:
         return False
     return delta.number <= base.number
 
 
 def _is_applicable(delta: Crl, base: Crl | None) -> bool:
-    """Whether a delta can be laid over a base (RFC 5280, 5.2.4)."""
+    """Return whether a delta can be combined with a base (RFC 5280, 5.2.4)."""
     if base is None or base.number is None or delta.number is None or delta.delta_base is None:
         return False
     return delta.delta_base <= base.number < delta.number
@@ -198,7 +198,7 @@ def _stale(crl: Crl) -> str:
 
 
 class _SignerStanding(NamedTuple):
-    """Whether a group's revocations count, and what keeps its silence from counting as GOOD."""
+    """Whether a group can revoke, and why it can't say good."""
 
     revokes: bool
     why: str
@@ -207,18 +207,18 @@ class _SignerStanding(NamedTuple):
 
 @dataclass(slots=True)
 class _Findings:
-    """What was seen on the way to UNKNOWN."""
+    """The reasons collected for an UNKNOWN answer."""
 
     notes: list[tuple[str, str]] = field(default_factory=list)
     retry: float = math.inf
 
     def add(self, source: str, why: str) -> None:
-        """Note why a CRL did not help."""
+        """Record why a CRL gave no answer."""
         if (source, why) not in self.notes:
             self.notes.append((source, why))
 
     def answer(self, nothing: str) -> Answer:
-        """UNKNOWN, and why."""
+        """Return UNKNOWN with the reasons, or with the text `nothing` if there are none."""
         if not self.notes:
             return Answer(RevocationStatus.UNKNOWN, "crl", nothing, self.retry)
         source, why = self.notes[0]
@@ -231,9 +231,8 @@ class _Findings:
 class CrlIndex:
     """The CRLs of one trust.  `tolerance` and `grace` in seconds.
 
-    `revoking` were refused, as older than one accepted before or as not fitting the others: what
-    they list is revoked, and they never say that anything is good.  Nor do those of `crls` that are
-    unusable.
+    `revoking` are refused CRLs: older than an accepted one, or inconsistent with the others.  They
+    revoke, but never say good.  The same applies to unusable CRLs of `crls`.
     """
 
     def __init__(
@@ -266,15 +265,15 @@ class CrlIndex:
         self._certs: dict[bytes, ClientCert] = {}
 
     def status(self, cert: CertFacts, issuer: ClientCert, now: float) -> Answer:
-        """What the CRLs say about a certificate, issued by `issuer`, at `now` (epoch seconds).
+        """Check a certificate that `issuer` issued, at `now` (epoch seconds).
 
-        That `issuer` issued it, and is trusted, is the caller's to know.
+        The caller must have verified that `issuer` issued the certificate and is trusted.
         """
         return self._status(cert, issuer, now, frozenset())
 
     def why_unfit(self, now: float) -> str:
-        """Why no CRL can say that any certificate is good at `now`; empty where one can."""
-        why = "no CRL is there"
+        """Explain why no CRL can say good of any certificate at `now`; "" if one can."""
+        why = "there is no CRL"
         for groups in self._groups.values():
             for group in groups:
                 fresh = group.fresh(now)
@@ -296,7 +295,7 @@ class CrlIndex:
             if listed is not None:
                 return self._revoked(listed, now)
             if not group.clears:
-                why = group.any.unusable or "it was refused, and only revokes"
+                why = group.any.unusable or "it was refused, so it only revokes"
                 found.add(group.any.source, why)
             elif standing.why:
                 found.add(group.any.source, standing.why)
@@ -307,7 +306,7 @@ class CrlIndex:
         return found.answer("no CRL by the certificate's issuer") if cleared is None else cleared
 
     def _candidates(self, cert: CertFacts) -> Iterator[_Group]:
-        """The groups of the issuer, and the indirect ones that the certificate names."""
+        """Yield the groups of the issuer, and the indirect ones that the certificate names."""
         yield from self._groups.get(cert.issuer, ())
         if self._indirect:
             others = {name for point in cert.points for name in point.issuers} - {cert.issuer}
@@ -317,7 +316,7 @@ class CrlIndex:
     def _revoked(self, listed: _Listed, now: float) -> Answer:
         crl, detail = listed.crl, str(listed.entry)
         if not self._clock.fresh_until(crl, now):
-            detail += ", by a CRL that is not in force now"
+            detail += ", by a CRL that is not current"
         return Answer(RevocationStatus.REVOKED, f"crl {crl.source}", detail)
 
     def _cleared(
@@ -327,12 +326,12 @@ class CrlIndex:
         now: float,
         found: _Findings,
     ) -> Answer | None:
-        """GOOD, once fresh CRLs cover all reasons (RFC 5280, 6.3.3)."""
+        """Return GOOD if fresh CRLs cover all reasons (RFC 5280, 6.3.3), else None."""
         reasons, until, sources = 0, math.inf, []
         for group, ends in groups:
             covers = self._covers(group, cert)
             if not covers:
-                found.add(group.any.source, "it is for other certificates")
+                found.add(group.any.source, "its scope doesn't include this certificate")
             if not covers & ~reasons:
                 continue
             fresh = group.fresh(now)
@@ -348,12 +347,12 @@ class CrlIndex:
                     RevocationStatus.GOOD, f"crl {', '.join(sources)}", "not listed", until
                 )
         if reasons:
-            found.add(", ".join(sources), "it covers some reasons only")
+            found.add(", ".join(sources), "it covers only some reasons")
         return None
 
     @staticmethod
     def _covers(group: _Group, cert: CertFacts) -> int:
-        """The reasons for which a group speaks about a certificate, by any of its points."""
+        """Return the reasons that a group covers for a certificate, by any distribution point."""
         crl = group.any
         if group.speaks_of_all and crl.issuer == cert.issuer:
             return ALL_REASONS
@@ -363,7 +362,7 @@ class CrlIndex:
         return reasons
 
     def _comes(self, group: _Group, now: float) -> float:
-        """When the next CRL from the future comes into force."""
+        """Return the moment at which the next CRL from the future becomes current."""
         starts = [crl.this_update - self._clock.tolerance for crl in group.complete + group.deltas]
         return min((start for start in starts if start > now), default=math.inf)
 
@@ -372,14 +371,14 @@ class CrlIndex:
     def _standing(
         self, crl: Crl, key: bytes, now: float, asking: frozenset[bytes]
     ) -> _SignerStanding:
-        """Whether a CRL may speak of what the holder of `key` (a SHA-256) issued."""
+        """Check whether a CRL may cover certificates issued with `key` (a SHA-256)."""
         if key == crl.signer_key:
             return _SignerStanding(True, "")
         if key not in crl.speaks_for:
             return _SignerStanding(
                 False, "its signer is not under the anchor of the certificate's issuer"
             )
-        # Any way to an anchor will do; without a sound one, the best of them says what it lacks.
+        # Any valid path to an anchor is enough; without one, report the fault of the best.
         standings = [self._signer_standing(s, now, asking) for s in crl.signers]
         if not standings:
             return _SignerStanding(False, "its signer leads to no anchor")

@@ -1,13 +1,12 @@
 """Parse a CRL and verify its signature: a frozen `Crl`, or a `CrlError`.
 
-The signature must be by an authority of the trust that bears the CRL's issuer name and may sign
-CRLs.  Of the way from there to a trust anchor are checked: names, signatures, CA flags,
-keyCertSign; and by the index, at each question, validity periods.  Name constraints, policies and
-path lengths are not.
+The signer must be an authority of the trust that has the CRL's issuer name and may sign CRLs.  On
+the path from there to a trust anchor, names, signatures, CA flags and keyCertSign are checked; the
+index checks validity periods at each question.  Not checked: name constraints, policies and path
+lengths.
 
-A CRL that carries something critical that isn't understood, or what can't be read, is kept as
-`unusable`: it never says that anything is good (RFC 5280, 5.2 and 5.3), but whom it lists is
-revoked all the same.
+A CRL with an unknown critical extension or an unreadable part is kept as `unusable`: it never says
+good (RFC 5280, 5.2 and 5.3), but the certificates that it lists are revoked.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from .signers import CrlAuthorities, Signer
 
 
 class CrlError(ValueError):
-    """Not a CRL that this trust can use.  Arguments: what is wrong, and what to do."""
+    """The trust can't use a CRL.  Arguments: the mistake, and what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -45,11 +44,12 @@ class CrlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """One CRL, verified.  Times are seconds since the epoch; names are comparable.
+    """One verified CRL.  Times are seconds since the epoch; names are in comparable form.
 
-    `signer_key` is the SHA-256 of the key that signed.  `speaks_for` holds those of the
-    authorities that share an anchor with it: only of what they issued may the CRL speak
-    (RFC 5280, 6.3.3 f).  `unusable` says why it only revokes; empty if it says good, too.
+    `signer_key` is the SHA-256 of the signer's key.  `speaks_for` holds the SHA-256 of the keys of
+    all authorities that share an anchor with the signer: the CRL may cover only certificates that
+    these issued (RFC 5280, 6.3.3 f).  `unusable` says why the CRL only revokes ("": it can also say
+    good).
     """
 
     source: str
@@ -67,16 +67,16 @@ class Crl:
 
     @property
     def entry_count(self) -> int:
-        """How many certificates it lists."""
+        """The number of listed certificates."""
         return self.entries.count
 
     def find(self, issuer: bytes, serial: int) -> CrlEntry | None:
-        """What it says about the certificate with this issuer and serial number."""
+        """Return the entry of the certificate with this issuer and serial number, or None."""
         return self.entries.find(issuer, serial)
 
 
 class CrlFile(NamedTuple):
-    """What a file of CRLs holds: those that can be used, and what is wrong with the others."""
+    """The content of a file of CRLs: the usable ones, and the mistakes of the others."""
 
     crls: tuple[Crl, ...]
     mistakes: tuple[CrlError, ...]
@@ -85,8 +85,8 @@ class CrlFile(NamedTuple):
 def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile:
     """Read a file: one CRL in DER, or one or more in PEM with any text around, as OpenSSL does.
 
-    Each is verified against a trust's authorities (DER certificates).  `source` is the name that
-    the CRL goes by in answers; a second one in the file is `source#2`.  Never raises.
+    Each is verified against a trust's authorities (DER certificates).  `source` names the CRL in
+    answers; a second CRL in the file is named `source#2`.  Never raises.
     """
     crls: list[Crl] = []
     mistakes: list[CrlError] = []
@@ -100,7 +100,7 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
             mistakes.append(error)
         except Exception as error:  # noqa: BLE001 - the parser's errors are of many classes
             why = f"not a readable CRL: {brief(error)}"
-            mistakes.append(CrlError(why, "put whole CRLs there, PEM or DER"))
+            mistakes.append(CrlError(why, "put complete CRLs there, PEM or DER"))
     return CrlFile(tuple(crls), tuple(mistakes))
 
 
@@ -117,11 +117,11 @@ def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
 _PEM = re.compile(rb"-----BEGIN X509 CRL-----(.*?)(-----|\Z)(END X509 CRL-----)?", re.DOTALL)
 
 MAX_BLOCKS = 64
-"""Most CRLs in one PEM file."""
+"""Maximum number of CRLs in one PEM file."""
 
 
 def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
-    """The DER of each CRL in a file, or what is wrong with it; one at least."""
+    """Yield at least one item: the DER of each CRL in a file, or its mistake."""
     if data[:1] == b"\x30":
         yield data
         return
@@ -132,15 +132,15 @@ def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
             return
         body, _, end = found.groups()
         if not end:
-            yield CrlError("the PEM block has no end", "put whole CRLs there, PEM or DER")
+            yield CrlError("the PEM block has no end", "put complete CRLs there, PEM or DER")
             continue
         try:
             yield binascii.a2b_base64(body.translate(None, b" \t\r\n"), strict_mode=True)
         except binascii.Error as error:
             why = f"not a readable CRL: {brief(error)}"
-            yield CrlError(why, "put whole CRLs there, PEM or DER")
+            yield CrlError(why, "put complete CRLs there, PEM or DER")
     if not number and not data.strip():
-        yield CrlError("the file is empty", "put one whole CRL there, PEM or DER")
+        yield CrlError("the file is empty", "put one complete CRL there, PEM or DER")
     elif not number:
         hint = "a PEM file has -----BEGIN X509 CRL-----"
         yield CrlError("neither PEM nor DER of a CRL", hint)
@@ -180,16 +180,16 @@ class _Signed(NamedTuple):
 
 
 def _verify(fields: CrlFields, issuer: bytes, known: CrlAuthorities) -> _Signed:
-    """Whose signature it is, and for whom that one may speak.  Raises `CrlError`."""
+    """Find the signer, and the authorities whose certificates it covers.  Raises `CrlError`."""
     name = _shown(fields.issuer)
     named = [a for a in known.all if a.subject == issuer]
     if not named:
         hint = "add its certificate to ca or intermediates of this trust, or name another CRL"
-        raise CrlError(f"issued by {name}, which is no authority of this trust", hint)
+        raise CrlError(f"issued by {name}, which is not an authority of this trust", hint)
     _refuse_weak(fields.algorithm)
     signed = [a for a in named if is_signed_by(a.public, fields.signed, fields.algorithm, fields)]
     if not signed:
-        hint = "bring it anew; if the CA has a new key, add its new certificate to the trust"
+        hint = "download it again; if the CA has a new key, add its new certificate to the trust"
         raise CrlError(f"the signature is not by {name}", hint)
     signers = [a for a in signed if a.signs_crls]
     if not signers:
@@ -199,7 +199,7 @@ def _verify(fields: CrlFields, issuer: bytes, known: CrlAuthorities) -> _Signed:
 
 
 def _shown(name: bytes) -> str:
-    """A Name as a message has it."""
+    """Format a Name for a message."""
     try:
         return read_name(name).dn[:200]
     except ValueError:
@@ -228,15 +228,15 @@ class Watermark:
 
 
 def watermark(crl: Crl) -> Watermark:
-    """What to remember of an accepted CRL, under its `scope_key`."""
+    """Return the watermark of an accepted CRL, to be kept under its `scope_key`."""
     return Watermark(crl.number, crl.this_update)
 
 
 def scope_key(crl: Crl) -> str:
-    """What two CRLs share if one can replace the other: the same text in every process.
+    """Return a key that two CRLs share if one can replace the other; equal in every process.
 
-    Issuer, scope, complete or delta, and the signing key: a CA that changes its key may number
-    anew, and may go on to issue CRLs with the old one beside.
+    It covers issuer, scope, complete or delta, and the signing key: after a change of keys, a CA
+    may start its numbers again, and may also issue CRLs with the old key.
     """
     kind = "complete" if crl.delta_base is None else "delta"
     text = "\n".join([crl.issuer.hex(), str(crl.scope), kind, crl.signer_key.hex()])
@@ -244,7 +244,7 @@ def scope_key(crl: Crl) -> str:
 
 
 def goes_back(mark: Watermark | None, crl: Crl) -> str | None:
-    """Why a CRL is older than what was accepted under its `scope_key`, or None."""
+    """Explain why a CRL is older than the accepted one of its `scope_key`; None if it isn't."""
     if mark is None:
         return None
     if mark.number is not None:
@@ -258,5 +258,5 @@ def goes_back(mark: Watermark | None, crl: Crl) -> str | None:
 
 
 def supersedes(new: Crl, old: Crl) -> bool:
-    """Whether `new` may take the place of `old`: as new, or newer, or of another scope."""
+    """Return whether `new` may replace `old`: equally new, newer, or of another scope."""
     return scope_key(new) != scope_key(old) or goes_back(watermark(old), new) is None

@@ -1,6 +1,6 @@
-"""Distribution points of certificates and CRLs, from their DER (RFC 5280, 4.2.1.13 and 5.2.5).
+"""Parse distribution points of certificates and CRLs (RFC 5280, 4.2.1.13 and 5.2.5).
 
-Each is read by itself: no name elsewhere, however it is written, can spoil it.
+Each is parsed separately from its DER, so that an invalid name elsewhere does no harm.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sidecar.core.x509.der import (
 )
 
 ALL_REASONS = sum(1 << bit for bit in range(1, 9))
-"""A mask of ReasonFlags (RFC 5280, 4.2.1.13) by their numbers, `unused` (0) left out."""
+"""A mask of all ReasonFlags (RFC 5280, 4.2.1.13) by bit number, without `unused` (0)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """An issuing distribution point.  The default is a CRL without one: everything.
+    """An issuing distribution point.  The default, for a CRL without one, includes everything.
 
-    `names`: the distribution point's names, comparable, if it has any.  `only`: `user`, `ca`,
-    `attribute`, or empty for all certificates.  `reasons`: a mask of ReasonFlags' bits.
+    `names`: the distribution point's names in comparable form, if it has any.  `only`: `user`,
+    `ca`, `attribute`, or empty for all certificates.  `reasons`: a mask of ReasonFlags bits.
     """
 
     names: frozenset[bytes] = frozenset()
@@ -45,7 +45,7 @@ EVERYTHING = Scope()
 
 @dataclass(frozen=True, slots=True)
 class DistributionPoint:
-    """A distribution point of a certificate, all names comparable.  `issuers`: its cRLIssuer."""
+    """A certificate's distribution point, names in comparable form.  `issuers`: its cRLIssuer."""
 
     names: frozenset[bytes]
     issuers: frozenset[bytes] = frozenset()
@@ -57,7 +57,7 @@ _ONLY = ((_USER, "user"), (_CA, "ca"), (_ATTRIBUTE, "attribute"))
 
 
 def read_scope(value: bytes, issuer: bytes) -> Scope:
-    """The scope that an IssuingDistributionPoint states; `issuer` is a Name.  Raises ValueError."""
+    """Parse an IssuingDistributionPoint; `issuer` is a Name (DER).  Raises ValueError."""
     parts = _parts(value, (_NAME, _USER, _CA, _REASONS, _INDIRECT, _ATTRIBUTE))
     return Scope(
         names=_names(parts[_NAME], issuer) if _NAME in parts else frozenset(),
@@ -71,7 +71,7 @@ _POINT_REASONS, _POINT_ISSUER = 0x81, 0xA2
 
 
 def read_points(value: bytes, issuer: bytes) -> tuple[DistributionPoint, ...]:
-    """The points of a cRLDistributionPoints; `issuer` is a Name.  Raises ValueError."""
+    """Parse a cRLDistributionPoints; `issuer` is a Name (DER).  Raises ValueError."""
     return tuple(_point(point, issuer) for point in within(value, SEQUENCE))
 
 
@@ -87,7 +87,7 @@ def _point(point: bytes, issuer: bytes) -> DistributionPoint:
 
 
 def _parts(octets: bytes, tags: tuple[int, ...]) -> dict[int, bytes]:
-    """The parts of a SEQUENCE by tag, whole, each at most once and no other.  Raises ValueError."""
+    """Return the TLVs of a SEQUENCE by tag.  Raises ValueError for repeated and other tags."""
     found = within(octets, SEQUENCE)
     parts = {part[0]: part for part in found}
     if len(parts) != len(found) or not parts.keys() <= set(tags):
@@ -96,7 +96,7 @@ def _parts(octets: bytes, tags: tuple[int, ...]) -> dict[int, bytes]:
 
 
 def _list(octets: bytes) -> list[bytes]:
-    """The parts of an implicitly tagged SEQUENCE OF; none where it is left out."""
+    """Return the items of an implicitly tagged SEQUENCE OF; none if it is absent."""
     return within(octets, octets[0]) if octets else []
 
 
@@ -105,18 +105,18 @@ def _flag(octets: bytes | None) -> bool:
 
 
 def _mask(octets: bytes | None) -> int:
-    """ReasonFlags as a mask: bit n is reason n.  All, where they are left out."""
+    """Convert ReasonFlags to a mask: bit n is reason n.  If absent, all bits are set."""
     if octets is None:
         return ALL_REASONS
     bits = octets[value_of(octets, 0) :]
     if not is_bits(bits):
-        raise ValueError("the reasons of a distribution point are no bits")
+        raise ValueError("the reasons of a distribution point are not bits")
     flags = "".join(f"{octet:08b}" for octet in bits[1:])
     return sum(1 << bit for bit in range(1, 9) if flags[bit : bit + 1] == "1")
 
 
 def _names(octets: bytes, base: bytes) -> frozenset[bytes]:
-    """A DistributionPointName: its full names, or the one relative to `base`."""
+    """Parse a DistributionPointName: its full names, or the name relative to `base`."""
     (name,) = within(octets, octets[0])
     if name[0] == 0xA0:
         return frozenset(_general(each) for each in within(name, name[0]))
@@ -131,9 +131,9 @@ _KINDS = {0x81: "RFC822Name", 0x82: "DNSName", 0x86: "UniformResourceIdentifier"
 
 
 def _general(name: bytes) -> bytes:
-    """A GeneralName in a form that is equal for equal names.
+    """Convert a GeneralName to a form that is equal for equal names.
 
-    URIs and the rest are compared as they are written: what differs is UNKNOWN, never GOOD.
+    URIs and other kinds are compared octet by octet: a difference leads to UNKNOWN, never to GOOD.
     """
     if name[0] == 0xA4:
         return directory(comparable_name(_directory_of(name)))
@@ -142,14 +142,14 @@ def _general(name: bytes) -> bytes:
 
 
 def _directory_of(name: bytes) -> bytes:
-    """The Name (DER) within a directoryName.  Raises ValueError for another GeneralName."""
+    """Return the Name (DER) in a directoryName.  Raises ValueError for another GeneralName."""
     if name[0] != 0xA4:
-        raise ValueError("a cRLIssuer is no directoryName")
+        raise ValueError("a cRLIssuer is not a directoryName")
     found = name[value_of(name, 0) :]
     only(found, SEQUENCE)
     return found
 
 
 def directory(name: bytes) -> bytes:
-    """A comparable name, as a point's names hold it."""
+    """Convert a comparable name to the form that a point's `names` hold."""
     return b"DirectoryName " + name

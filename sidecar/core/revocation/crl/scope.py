@@ -1,4 +1,4 @@
-"""Which certificates and reasons a CRL covers: RFC 5280, 5.2.5 and 6.3.3 (b) and (d)."""
+"""Determine the certificates and reasons that a CRL covers: RFC 5280, 5.2.5, 6.3.3 (b) and (d)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ALL_REASONS", "EVERYTHING", "DistributionPoint", "Scope"]
 
 
 class CertFacts:
-    """What revocation asks of a certificate.  Extensions are read when they are needed."""
+    """The facts about a certificate that revocation needs.  Extensions are parsed on demand."""
 
     __slots__ = ("_is_ca", "_points", "cert", "issuer", "serial")
 
@@ -28,14 +28,14 @@ class CertFacts:
 
     @property
     def points(self) -> tuple[DistributionPoint, ...]:
-        """Its own distribution points; none where they can't be read."""
+        """The certificate's distribution points; none if they can't be parsed."""
         if self._points is None:
             self._points = _points(self.cert)
         return self._points
 
     @property
     def is_ca(self) -> bool:
-        """Whether BasicConstraints says so.  Raises ValueError where that can't be read."""
+        """Whether BasicConstraints says CA.  Raises ValueError if it can't be parsed."""
         if self._is_ca is None:
             found = self.cert.extension(BASIC_CONSTRAINTS)
             self._is_ca = found is not None and read_basic_constraints(found)[0]
@@ -43,16 +43,16 @@ class CertFacts:
 
 
 def crl_facts(cert: x509.Certificate | ClientCert) -> CertFacts:
-    """What `CrlIndex.status` needs of a certificate.  Raises ValueError for a broken one."""
+    """Return the facts that `CrlIndex.status` needs.  Raises ValueError for an invalid one."""
     if not isinstance(cert, ClientCert):
         cert = from_der(cert.public_bytes(Encoding.DER))
     return CertFacts(cert)
 
 
 def covered(scope: Scope, crl_issuer: bytes, point: DistributionPoint, facts: CertFacts) -> int:
-    """The reasons for which a CRL with this scope answers about a certificate's point.
+    """Return the reasons that a CRL with this scope covers for a certificate's point.
 
-    RFC 5280, 6.3.3 (b) and (d).  0: it does not speak about it.
+    See RFC 5280, 6.3.3 (b) and (d).  0 means that the CRL does not cover the certificate.
     """
     if point.issuers:
         if not scope.indirect or crl_issuer not in point.issuers:
@@ -76,7 +76,7 @@ def _is_meant(scope: Scope, facts: CertFacts) -> bool:
 
 
 def implied_point(issuer: bytes) -> DistributionPoint:
-    """The point that every certificate has: its issuer's name (RFC 5280, 6.3.3, at the end)."""
+    """Return the implicit point of every certificate: its issuer's name (RFC 5280, 6.3.3, end)."""
     return DistributionPoint(frozenset({directory(issuer)}))
 
 
@@ -84,7 +84,7 @@ _POINTS = bytes.fromhex("551d1f")
 
 
 def _points(cert: ClientCert) -> tuple[DistributionPoint, ...]:
-    """A certificate's cRLDistributionPoints; none where there are none or they can't be read."""
+    """Return a certificate's cRLDistributionPoints; none if absent or invalid."""
     try:
         found = cert.extension(_POINTS)
         return () if found is None else read_points(found, cert.issuer_name)

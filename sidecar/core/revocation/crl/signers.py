@@ -1,4 +1,4 @@
-"""Who may sign the CRLs of a trust, and whose certificates they may speak about.
+"""Determine the possible signers of a trust's CRLs, and the certificates that they cover.
 
 This is step (f) of RFC 5280, section 6.3.3: the signer and the issuer of the certificate must
 lead to the same trust anchor.
@@ -19,15 +19,15 @@ from sidecar.core.x509.signature import is_signed_by
 from sidecar.core.x509.validity import validity
 
 Windows = tuple[tuple[float, float], ...]
-"""Periods in seconds since the epoch, in order; a beginning is in, an end is out."""
+"""Periods in seconds since the epoch, in order; each includes its start but not its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """One certificate of a CRL's signer, and one that issued it.
+    """One certificate of a CRL's signer, and one certificate of its issuer.
 
-    `issuer` is empty where the signer is itself the top.  `valid`: when that certificate and all
-    of some way from there to the top are valid.
+    `issuer` is empty if the signer is itself at the top.  `valid`: the periods in which the
+    certificate and a complete path from it to the top are valid.
     """
 
     cert: bytes
@@ -62,8 +62,8 @@ class CrlAuthority:
 class CrlAuthorities:
     """The authorities of a trust and who of them issued whom.
 
-    A top is one that is self-signed, or that nobody here issued.  Authorities under the same top
-    are one authority's business: one's CRLs may speak of what the other issued.
+    A top is an authority that is self-signed or has no issuer in the trust.  The CRLs of an
+    authority may cover certificates of every authority under the same top.
     """
 
     all: tuple[CrlAuthority, ...]
@@ -73,9 +73,9 @@ class CrlAuthorities:
     @staticmethod
     @lru_cache(maxsize=8)
     def of(ders: tuple[bytes, ...]) -> CrlAuthorities:
-        """Read DER certificates; each signature among them is checked once.
+        """Parse DER certificates, and verify each signature among them once.
 
-        One that can't be read here has signed nothing that could be verified: it is left out.
+        A certificate that can't be parsed is left out: no signature of it could be verified.
         """
         read = (_authority_or_none(der) for der in dict.fromkeys(ders))
         found = tuple(authority for authority in read if authority is not None)
@@ -83,7 +83,7 @@ class CrlAuthorities:
         return CrlAuthorities(found, parents, _valid_ways(found, parents))
 
     def tops(self, authority: CrlAuthority) -> set[bytes]:
-        """The DER of every top above an authority, or itself."""
+        """Return the DER of every top above an authority, or its own DER if it is a top."""
         seen, todo, tops = {authority.der}, [authority], set()
         while todo:
             here = todo.pop()
@@ -95,12 +95,12 @@ class CrlAuthorities:
         return tops
 
     def speak_for(self, signers: Iterable[CrlAuthority]) -> frozenset[bytes]:
-        """The keys of all authorities that share a top with one of these."""
+        """Return the keys of all authorities that share a top with one of the signers."""
         tops = {top for signer in signers for top in self.tops(signer)}
         return frozenset(a.key for a in self.all if tops & self.tops(a))
 
     def signers(self, signers: Iterable[CrlAuthority]) -> tuple[Signer, ...]:
-        """Each of these with each that issued it."""
+        """Return each signer combined with each of its issuers."""
         found = []
         for signer in signers:
             above = self.parents[signer.der]
@@ -120,7 +120,7 @@ def _is_top(authority: CrlAuthority, parents: tuple[CrlAuthority, ...]) -> bool:
 def _valid_ways(
     all_: tuple[CrlAuthority, ...], parents: dict[bytes, tuple[CrlAuthority, ...]]
 ) -> dict[bytes, Windows]:
-    """When each authority and all of some way to a top above it are valid, at the same time."""
+    """Return the periods in which each authority and a complete path to a top are valid."""
     found: dict[bytes, Windows] = {
         a.der: (a.window,) if _is_top(a, parents[a.der]) else () for a in all_
     }
@@ -162,7 +162,7 @@ _KEY_CERT_SIGN, _CRL_SIGN = 0x04, 0x02
 
 
 def _authority(cert: ClientCert) -> CrlAuthority:
-    """Read by itself what decides here: no other part of a certificate can spoil it."""
+    """Read the parts needed here separately, so that no other part of a certificate matters."""
     usage, constraints = cert.extension(_KEY_USAGE), cert.extension(BASIC_CONSTRAINTS)
     allowed = None if usage is None else bits(usage)
     is_ca = cert.version == 1 if constraints is None else read_basic_constraints(constraints)[0]
@@ -186,7 +186,7 @@ def _public_key(cert: ClientCert) -> object | None:
 
 
 def key_digest(cert: ClientCert) -> bytes:
-    """The SHA-256 of a certificate's SubjectPublicKeyInfo, whatever kind of key that is."""
+    """Return the SHA-256 of a certificate's SubjectPublicKeyInfo, whatever kind of key that is."""
     return bytes.fromhex(cert.spki_sha256)
 
 

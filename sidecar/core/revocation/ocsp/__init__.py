@@ -1,1 +1,1 @@
-"""OCSP responses (RFC 6960)."""
+"""Build OCSP requests and verify OCSP responses (RFC 6960)."""

@@ -1,7 +1,7 @@
-"""Verify who signed an OCSP response: the issuer, or a responder that the issuer delegated.
+"""Verify the signer of an OCSP response: the issuer, or a responder that the issuer delegated.
 
-RFC 6960, section 4.2.2.2.  Signatures are verified by `x509.signature`, as those of certificates
-are, but that MD5 and SHA-1 are refused: who chooses the nonce chooses a part of what is signed.
+See RFC 6960, section 4.2.2.2.  `x509.signature` verifies the signatures, as for certificates, but
+MD5 and SHA-1 are refused: a client that chooses the nonce chooses a part of the signed octets.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from sidecar.core.x509.signature import Scheme, is_signed_by, scheme
 from sidecar.core.x509.validity import is_valid
 
 MAX_CERTIFICATES = 8
-"""Most certificates of a response that are tried as the delegated responder."""
+"""Maximum number of a response's certificates that are tried as the delegated responder."""
 
 _SIGNATURE_HASHES = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
-# Extensions of a delegated responder's certificate that are processed here, or that add nothing
-# to who it is; any other one that is critical is refused (RFC 5280, section 4.2).
+# Extensions of a delegated responder's certificate that are processed here, or that don't change
+# its meaning; any other critical extension is refused (RFC 5280, section 4.2).
 _RESPONDER_EXTENSIONS = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -50,15 +50,15 @@ _RESPONDER_EXTENSIONS = frozenset(
 
 
 class ResponseRefused(Exception):
-    """The response proves nothing; the argument says why."""
+    """The response is not accepted; the argument says why."""
 
 
 def signer_of(
     response: ocsp.OCSPResponse, signed: SignedResponse, issuer: ClientCert, now: float
 ) -> x509.Certificate | None:
-    """The delegated responder whose signature it is; None if the issuer signed itself.
+    """Return the delegated responder that signed; None if the issuer signed itself.
 
-    Raises `ResponseRefused`, and ValueError.  The delegate's own revocation is not asked here.
+    Raises `ResponseRefused` and ValueError.  Not checked: the delegate's own revocation.
     """
     responder = _responder(signed.data)
     if responder.is_(issuer):
@@ -84,7 +84,7 @@ class _ResponderId(NamedTuple):
     key: bytes | None
 
     def is_(self, signer: ClientCert) -> bool:
-        """Whether it is the signer's."""
+        """Return whether this ID names the signer."""
         if self.key is not None:
             return self.key == hashlib.sha1(key_bits(signer.spki)).digest()
         return self.name == comparable_name(signer.subject_name)
@@ -94,7 +94,7 @@ _BY_NAME, _BY_KEY = 0xA1, 0xA2
 
 
 def _responder(data: bytes) -> _ResponderId:
-    """The ResponderID of a ResponseData (DER).  Raises ValueError."""
+    """Parse the ResponderID of a ResponseData (DER).  Raises ValueError."""
     first, *rest = slices(data, value_of(data, 0), len(data), 2)
     found = rest[0] if first[0] == 0xA0 and rest else first
     value = found[value_of(found, 0) :]
@@ -102,12 +102,12 @@ def _responder(data: bytes) -> _ResponderId:
         octets = only(value, OCTET_STRING)
         return _ResponderId(None, value[octets.start : octets.stop])
     if found[0] != _BY_NAME:
-        raise ValueError("a responder is neither a name nor a key")
+        raise ValueError("a ResponderID is neither a name nor a key")
     return _ResponderId(comparable_name(value), None)
 
 
 def key_bits(spki: bytes) -> bytes:
-    """The octets of the key itself in a SubjectPublicKeyInfo, as identifiers hash them."""
+    """Return the key's octets in a SubjectPublicKeyInfo; key identifiers are hashes of them."""
     bits = within(spki, SEQUENCE)[1]
     return bits[value_of(bits, 0) + 1 :]
 
@@ -115,7 +115,7 @@ def key_bits(spki: bytes) -> bytes:
 def _check_delegate(
     delegate: x509.Certificate, read: ClientCert, issuer: ClientCert, now: float
 ) -> None:
-    """RFC 6960, 4.2.2.2: OCSPSigning, issued directly by the authority, and valid now."""
+    """Check a delegate (RFC 6960, 4.2.2.2): OCSPSigning, issued by the authority, valid now."""
     if not _issued(read, issuer):
         raise ResponseRefused(
             "the responder's certificate is not issued by the certificate's issuer"
@@ -140,12 +140,12 @@ def _issued(cert: ClientCert, issuer: ClientCert) -> bool:
 
 
 def has_extension(cert: x509.Certificate, oid: x509.ObjectIdentifier) -> bool:
-    """Whether the certificate has the extension, critical or not."""
+    """Return whether the certificate has the extension, critical or not."""
     return any(extension.oid == oid for extension in cert.extensions)
 
 
 def _has_ocsp_signing(cert: x509.Certificate) -> bool:
-    """Whether the EKU names OCSPSigning itself: anyExtendedKeyUsage does not do."""
+    """Return whether the EKU names OCSPSigning; anyExtendedKeyUsage is not enough."""
     try:
         usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -154,7 +154,7 @@ def _has_ocsp_signing(cert: x509.Certificate) -> bool:
 
 
 def _may_sign(cert: x509.Certificate) -> bool:
-    """RFC 5280, 4.2.1.12: OCSPSigning goes with digitalSignature and nonRepudiation."""
+    """Return whether keyUsage allows OCSPSigning (RFC 5280, 4.2.1.12)."""
     try:
         usage = cert.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
@@ -166,15 +166,15 @@ def _check_signature(signed: SignedResponse, spki: bytes) -> None:
     try:
         key, how = public_key(spki), scheme(signed.algorithm)
     except (UnsupportedAlgorithm, ValueError, TypeError) as error:
-        raise ResponseRefused(f"the signature is not understood: {brief(error)}") from None
+        raise ResponseRefused(f"the signature algorithm is unknown: {brief(error)}") from None
     if not _is_strong(how):
-        raise ResponseRefused("the signature is not understood: its hash is not one of SHA-2")
+        raise ResponseRefused("the signature's hash is not one of SHA-2")
     if not is_signed_by(key, signed.data, signed.algorithm, signed):
         raise ResponseRefused("the signature is wrong")
 
 
 def _is_strong(how: Scheme) -> bool:
-    """Whether every hash that has a part in it is one of SHA-2; none, where it has its own."""
+    """Return whether every hash of a scheme is one of SHA-2, or the algorithm fixes its hash."""
     found = [] if how.hashing is None else [how.hashing]
     if isinstance(how.parameters, padding.PSS):
         found.append(how.parameters.mgf._algorithm)
@@ -182,7 +182,7 @@ def _is_strong(how: Scheme) -> bool:
 
 
 class SignedResponse(NamedTuple):
-    """The parts of a BasicOCSPResponse (RFC 6960, 4.2.1), DER: ResponseData, how it is signed."""
+    """Parts of a BasicOCSPResponse (RFC 6960, 4.2.1): ResponseData (DER), algorithm, signature."""
 
     data: bytes
     algorithm: bytes
@@ -190,7 +190,7 @@ class SignedResponse(NamedTuple):
 
 
 def signed_part(der: bytes) -> SignedResponse:
-    """What of an OCSPResponse is signed, octet by octet as it came.  Raises ValueError."""
+    """Split an OCSPResponse into signed octets, algorithm and signature.  Raises ValueError."""
     outer = only(der, SEQUENCE)
     _, explicit = slices(der, outer.start, outer.stop)
     kind, octets = slices(explicit, value_of(explicit, value_of(explicit, 0)), len(explicit))
@@ -201,10 +201,10 @@ def signed_part(der: bytes) -> SignedResponse:
     data, algorithm, bits = slices(basic, within.start, within.stop, 3)
     value = bits[value_of(bits, 0) :]
     if value[:1] != b"\0" or len(algorithm) > _MAX_ALGORITHM:
-        raise ValueError("the signature is no whole number of octets, or its algorithm is too long")
+        raise ValueError("the signature is not whole octets, or its algorithm is too long")
     return SignedResponse(data, algorithm, value[1:])
 
 
 _BASIC = bytes.fromhex("06092b0601050507300101")
 _MAX_ALGORITHM = 1000
-"""Octets of the longest AlgorithmIdentifier; that of RSASSA-PSS has about 67."""
+"""Maximum octets of an AlgorithmIdentifier; that of RSASSA-PSS has about 67."""

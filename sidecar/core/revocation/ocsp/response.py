@@ -1,10 +1,10 @@
 """Build an OCSP request about one certificate, and verify the response (RFC 6960).
 
-`verify_response` never raises.  Only a response that passes every check is GOOD or REVOKED;
-whatever is missing, late, wrongly signed or not understood is UNKNOWN, with the reason in
+`verify_response` never raises.  Only a response that passes every check is GOOD or REVOKED.  A
+response that is missing, late, wrongly signed or unreadable is UNKNOWN, with the reason in
 `detail`.
 
-What is decided where the RFCs leave it open:
+Where the RFCs leave a choice:
 
 - A nonce that differs from the one sent is refused (RFC 9654, section 2.1: replay).  A response
   without a nonce is accepted, because responders produce answers ahead of time (RFC 6960,
@@ -12,11 +12,11 @@ What is decided where the RFCs leave it open:
   `require_nonce` refuses it.
 - Without `nextUpdate`, "newer revocation information is available all the time" (RFC 6960,
   section 4.2.2.1): such an answer is used for `DEFAULT_LIFETIME` after its `thisUpdate`.
-- Signatures by MD5 or SHA-1 are refused: who chooses the nonce chooses a part of what is signed.
-  SHA-1 inside a CertID only names the issuer and is fine.
-- Several single responses may be about the certificate, as by SHA-1 and by SHA-256: each must be
-  right.  If any says revoked, it is; good is what all say, within the times of all.
-- A delegated responder's own revocation is not asked about here.  `OcspAnswer.delegate` is its
+- Signatures by MD5 or SHA-1 are refused: a client that chooses the nonce chooses a part of the
+  signed octets.  SHA-1 in a CertID only names the issuer and is accepted.
+- Several single responses may be about the certificate, for example by SHA-1 and by SHA-256: each
+  must be valid.  One REVOKED is enough; GOOD needs all of them, in the intersection of their times.
+- A delegated responder's own revocation is not checked here.  `OcspAnswer.delegate` is its
   certificate and `nocheck` says whether its issuer waived that check (RFC 6960, 4.2.2.2.1).
 """
 
@@ -55,10 +55,10 @@ DEFAULT_LIFETIME = 60.0
 """Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
 
 MAX_RESPONSE = 256 * 1024
-"""Longest response that is read, in bytes."""
+"""Maximum length of a response, in bytes."""
 
 MAX_ABOUT_ONE = 8
-"""Most single responses about one certificate: a CertID may be by any of five hashes."""
+"""Maximum number of single responses about one certificate: CertIDs use up to five hashes."""
 
 _CERT_ID_HASHES = (
     hashes.SHA1,
@@ -70,7 +70,7 @@ _CERT_ID_HASHES = (
 
 
 class OcspKey(NamedTuple):
-    """What an answer is about: one certificate as issued by one authority."""
+    """The subject of an answer: one certificate issued by one authority."""
 
     cert_sha256: str
     issuer_sha256: str
@@ -78,20 +78,20 @@ class OcspKey(NamedTuple):
 
 
 def ocsp_key(cert_sha256: str, issuer_sha256: str, tolerance: int) -> OcspKey:
-    """The key of an answer: both certificates' SHA-256 fingerprints, lower-case hex.
+    """Build the key of an answer from both certificates' SHA-256 fingerprints, lower-case hex.
 
-    An answer holds as long as the trust's `clock_tolerance` (seconds) lets it.
+    `tolerance` is the trust's `clock_tolerance` (seconds), which an answer's period depends on.
     """
     return OcspKey(cert_sha256, issuer_sha256, tolerance)
 
 
 @dataclass(frozen=True, slots=True)
 class OcspAnswer:
-    """What one response proves about one certificate.  Times are seconds since the epoch.
+    """The verified content of one response about one certificate.  Times are epoch seconds.
 
-    It may be used from `since`, its `thisUpdate` less the clock tolerance, until `until`, its
-    `nextUpdate` and the tolerance, and only while its delegate is valid: a clock may go back.  A
-    new answer should be there by `next_update`.
+    It may be used from `since` (`thisUpdate` minus the clock tolerance) until `until` (`nextUpdate`
+    plus the tolerance), and only while its delegate is valid.  The beginning matters because a
+    clock may go back.  A new answer should be available by `next_update`.
     """
 
     status: RevocationStatus
@@ -104,7 +104,7 @@ class OcspAnswer:
     since: float = 0.0
 
     def holds(self, now: float) -> bool:
-        """Whether it may be used at this moment."""
+        """Return whether the answer may be used at `now`."""
         return self.since <= now < self.until
 
 
@@ -112,9 +112,9 @@ _NONCE = bytes.fromhex("06092b0601050507300102")
 
 
 def build_request(cert: ClientCert, issuer: ClientCert, nonce: bytes | None) -> bytes:
-    """The DER request about one certificate; CertID by SHA-1 as RFC 5019, 2.1.1, has it.
+    """Build the DER request about one certificate; the CertID uses SHA-1 (RFC 5019, 2.1.1).
 
-    `nonce`: 1 to 128 octets (RFC 9654, 2.1).  Raises `ValueError` for what can't be asked.
+    `nonce`: 1 to 128 octets (RFC 9654, 2.1).  Raises `ValueError` for invalid input.
     """
     if nonce is not None and not 1 <= len(nonce) <= 128:
         raise ValueError("a nonce has 1 to 128 octets")
@@ -144,17 +144,16 @@ def verify_response(
     *,
     require_nonce: bool = False,
 ) -> OcspAnswer:
-    """What `der` proves about `cert` at `now`; `tolerance` is how far clocks may differ (s).
+    """Verify the response `der` about `cert` at `now`; `tolerance` of clocks is in seconds.
 
-    `issuer` is the authority that issued `cert`; that it did, and that it is trusted, is the
-    caller's to know.  Never raises.
+    The caller must have verified that `issuer` issued `cert` and is trusted.  Never raises.
     """
     try:
         return _verify(der, cert, issuer, now, tolerance, nonce, require_nonce)
     except ResponseRefused as refused:
         return OcspAnswer(RevocationStatus.UNKNOWN, str(refused))
     except Exception as error:  # noqa: BLE001 - parsers raise many classes on hostile bytes
-        return OcspAnswer(RevocationStatus.UNKNOWN, f"not understood: {brief(error)}")
+        return OcspAnswer(RevocationStatus.UNKNOWN, f"not a readable response: {brief(error)}")
 
 
 def _verify(
@@ -201,7 +200,7 @@ _WORST_FIRST = (RevocationStatus.REVOKED, RevocationStatus.UNKNOWN, RevocationSt
 
 
 def _together(answers: list[OcspAnswer]) -> OcspAnswer:
-    """What answers about one certificate say together: the worst, within the times of all."""
+    """Combine the answers about one certificate: the worst status, in the common period."""
     worst = min(answers, key=lambda answer: _WORST_FIRST.index(answer.status))
     return replace(
         worst,
@@ -227,7 +226,7 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
 def _singles_for(
     response: ocsp.OCSPResponse, data: bytes, cert: ClientCert, issuer: ClientCert
 ) -> list[tuple[ocsp.OCSPSingleResponse, list[_Extension]]]:
-    """The single responses whose CertIDs name `cert`, one at least, with their extensions."""
+    """Return the single responses whose CertID names `cert`, at least one, with extensions."""
     singles = list(response.responses)
     found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
     if not found:
@@ -238,9 +237,9 @@ def _singles_for(
 
 
 def _is_about(single: ocsp.OCSPSingleResponse, cert: ClientCert, issuer: ClientCert) -> bool:
-    """Whether the CertID is `cert`'s, in the hash algorithm that the response chose.
+    """Return whether a CertID names `cert`, with the hash algorithm of the response.
 
-    The issuer's name may be hashed as the certificate writes it, or as the issuer itself does.
+    The hashed name may be encoded as in the certificate, or as in the issuer's own certificate.
     """
     if single.serial_number != cert.serial:
         return False
@@ -284,10 +283,10 @@ def _check_times(
     now: float,
     tolerance: float,
 ) -> tuple[float, float]:
-    """`thisUpdate`, and `nextUpdate` or what stands for it (RFC 6960, 4.2.2.1)."""
+    """Return `thisUpdate`, and `nextUpdate` or its substitute (RFC 6960, 4.2.2.1)."""
     this_update = single.this_update_utc.timestamp()
     if this_update > now + tolerance or response.produced_at_utc.timestamp() > now + tolerance:
-        raise ResponseRefused("from the future")
+        raise ResponseRefused("thisUpdate is in the future")
     given: datetime | None = single.next_update_utc
     next_update = given.timestamp() if given else this_update + DEFAULT_LIFETIME
     if next_update < this_update:
@@ -311,7 +310,7 @@ def _check_nonce(response: ocsp.OCSPResponse, nonce: bytes | None, require: bool
 
 
 def _check_extensions(response: ocsp.OCSPResponse, single: list[_Extension]) -> None:
-    """Of the critical ones, the nonce alone is understood (RFC 6960, section 4.1.2)."""
+    """Refuse unknown critical extensions; only the nonce is known (RFC 6960, section 4.1.2)."""
     for extension in response.extensions:
         if extension.critical and not isinstance(extension.value, x509.OCSPNonce):
             raise ResponseRefused(f"unknown critical extension {extension.oid.dotted_string}")
@@ -330,7 +329,7 @@ class _Extension(NamedTuple):
 
 
 def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:
-    """The extensions of single response number `index`, which `cryptography` doesn't show.
+    """Return the extensions of single response number `index`, which `cryptography` hides.
 
     ResponseData (RFC 6960, 4.2.1): version [0] OPTIONAL, responderID [1] or [2], producedAt,
     responses, extensions [1].  SingleResponse: certID, certStatus, thisUpdate, nextUpdate [0]
