@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.nginx.locations import Chooser, LocationEntry, parse_location, parse_server_name
-from sidecar.core.nginx.uri import normalize_uri, readings
+from sidecar.core.nginx.uri import normalize_uri, possible_uris
 
 COUNT = int(os.environ.get("MTLS_SIDECAR_DIFFERENTIAL", "40000"))
 SEED = int(os.environ.get("MTLS_SIDECAR_SEED", "0")) or random.SystemRandom().getrandbits(32)
@@ -298,7 +298,9 @@ def unsure(answer: Answer, strict: bool) -> bool:
         return True
     if set("*$") & set(answer.host) or answer.host.startswith("~"):
         return True
-    return len(readings(answer.request_uri)) > 1 or bool(re.search(rb"[\x00-\x1f\x7f]", answer.uri))
+    return len(possible_uris(answer.request_uri)) > 1 or bool(
+        re.search(rb"[\x00-\x1f\x7f]", answer.uri)
+    )
 
 
 def run(site: Site, strict: bool, asked: Iterable[Case]) -> Counter[str]:

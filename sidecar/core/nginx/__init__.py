@@ -1,1 +1,1 @@
-"""Treat a host and a URI exactly as nginx does."""
+"""Interpret hosts, URIs and locations exactly as nginx does."""

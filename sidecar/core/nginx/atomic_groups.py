@@ -1,13 +1,15 @@
 """Find atomic groups and possessive quantifiers that can be left out without a change of meaning.
 
-PCRE never backtracks into an atomic group, and RE2 has none.  A group is the same without `?>`
+PCRE never backtracks into an atomic group, and RE2 has no atomic groups.  A group means the same
+without `?>`
 
-- where its body can match in one length only from any one place (`deterministic`), or
-- where such a body is followed by one last greedy repeat of single bytes, and whatever comes after
-  the group can't begin with one of these bytes, nor asks what stands before it: a shorter repeat
-  would then be followed by a byte that nothing takes.
+- if its body can match one length only from any given place (`deterministic`), or
+- if such a body ends in one greedy repeat of single bytes, and the part after the group neither
+  begins with one of these bytes nor depends on the byte before it: after a shorter repeat, the next
+  byte would match nothing.
 
-Everything else is refused.
+Every other group is refused.
+
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ from .selector_error import SelectorError
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """How something begins: with which bytes, perhaps with none (`empty`), perhaps with a look at
-    what is before it (`looks`)."""
+    """How a match can begin: its first bytes, whether it can be empty (`empty`), and whether it
+    depends on the byte before it (`looks`)."""
 
     first: frozenset[int]
     empty: bool
     looks: bool
 
     def then(self, after: _Start) -> _Start:
-        """This, and after it that."""
+        """Return how this start followed by `after` begins."""
         if not self.empty:
             return self
         return _Start(self.first | after.first, after.empty, self.looks or after.looks)
@@ -51,7 +53,7 @@ def refuse_unproven(tree: Node) -> None:
 
 
 def _walk(node: Node, after: _Start) -> None:
-    """Look at the groups of `node`, which `after` follows."""
+    """Check the atomic groups within `node`; `after` is what follows it."""
     match node:
         case Concatenation(parts):
             for part in reversed(parts):
@@ -86,7 +88,7 @@ def _changes_nothing(body: Node, after: _Start) -> bool:
 
 
 def _deterministic(node: Node) -> bool:
-    """Whether the node ends in one place only, from any one place that it can begin at."""
+    """Return whether all matches from one starting place end at the same place."""
     if _length(node) is not None:
         return True
     match node:
@@ -109,7 +111,7 @@ def _firsts(starts: list[_Start]) -> list[frozenset[int]]:
 
 
 def _length(node: Node) -> int | None:
-    """How many bytes the node always takes, or None."""
+    """Return the length in bytes that every match has, or None if lengths differ."""
     match node:
         case Bytes():
             return 1

@@ -1,8 +1,8 @@
 """Read a host and a `server_name` as nginx does.
 
 `normalize_host` follows `ngx_http_validate_host` of nginx 1.31.  nginx 1.22 accepts more: `a{b}`, a
-port that is no number, an unclosed `[`, bytes above 0x7f.  Such a host is refused here with every
-nginx, so that a decision doesn't depend on nginx's version.
+port that is not a number, an unclosed `[`, bytes above 0x7f.  Such a host is always refused here,
+so that a decision doesn't depend on nginx's version.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NO_NAME = re.compile(r"~|.*[*$]", re.DOTALL)
 
 
 def normalize_host(host: str) -> str | None:
-    """nginx's `$host` of a Host header: lower case, without port and trailing dot.
+    """Convert a Host header to nginx's `$host`: lower case, without port and trailing dot.
 
-    An IP literal keeps its brackets.  None where nginx 1.31 answers 400.  `$host` itself comes
-    out as it went in.
+    An IP literal keeps its brackets.  Returns None where nginx 1.31 answers 400.  A value of
+    `$host` is returned unchanged.
     """
     match = _HOST.match(host)
     if match is None or ".." in match["host"] or not _is_port(match["port"] or ""):
@@ -34,11 +34,11 @@ def normalize_host(host: str) -> str | None:
 
 
 def has_no_name(host: str) -> bool:
-    """Whether the server of this `$host` can't be told by its name.
+    """Return whether this `$host` does not identify its server.
 
-    Without Host (HTTP/1.0), `$host` is the first `server_name` of the server as it is written:
-    `~^www`, `*.x`, `x.*`.  Looked up like a host, it could lead to another server.  And a name
-    with `$`, which nginx takes as it stands, is refused here as a variable.
+    Without Host (HTTP/1.0), nginx sets `$host` to the server's first `server_name` as written:
+    `~^www`, `*.x`, `x.*`.  Looking that up as a host name could choose another server.  A name with
+    `$`, which nginx uses literally, is refused here as a variable.
     """
     return _NO_NAME.match(host) is not None
 
@@ -64,16 +64,16 @@ class ServerName:
     value: str
 
     def names(self) -> tuple[ServerName, ...]:
-        """The name itself; for `.x` the two names that it stands for."""
+        """Return the name itself, or for `.x` the two names that it means."""
         if self.kind != "both":
             return (self,)
         return ServerName("exact", self.value), ServerName("suffix", "." + self.value)
 
 
 def parse_server_name(text: str) -> ServerName:
-    """One name as in nginx's `server_name`: `x`, `*.x`, `.x`, `x.*`, `~re`, `""`.
+    """Parse one name of nginx's `server_name`: `x`, `*.x`, `.x`, `x.*`, `~re`, `""`.
 
-    Raises `SelectorError`, also for names that nginx takes and that no request can ever have.
+    Raises `SelectorError`, also for a name that nginx accepts but no request can have.
     """
     if text.startswith(('"~', "'~")):
         raise SelectorError(f"nginx's quotes around {text!r}", "leave the quotes out")
@@ -93,13 +93,16 @@ def parse_server_name(text: str) -> ServerName:
 
 
 def compile_name(source: str) -> Search:
-    """What a `~re` server name matches.  nginx ignores case where `re` has an upper-case letter
-    (`ngx_http_core_server_name`); the host is lower case by then."""
+    """Compile the expression of a `~re` server name.
+
+    nginx ignores case if the expression has an upper-case letter (`ngx_http_core_server_name`);
+    the host is in lower case at that point.
+    """
     return compile_search(source, ignore_case=any("A" <= c <= "Z" for c in source))
 
 
 def _exact(text: str, name: str) -> str:
-    """`name` if a request can have it, else `SelectorError` about `text`."""
+    """Return `name` if a request can have it.  Raises `SelectorError` about `text` if not."""
     if not name.isascii():
         hint = "write its A-labels (xn--…)"
     elif "*" in name:
@@ -107,7 +110,7 @@ def _exact(text: str, name: str) -> str:
     elif "$" in name:
         hint = "write the name out: variables aren't known here"
     elif name.endswith("."):
-        hint = "leave the dot at the end out: nginx takes it off the host"
+        hint = "leave the dot at the end out: nginx removes it from the host"
     elif re.fullmatch(r"[0-9a-f]*:[0-9a-f:.]*", name) and name.count(":") > 1:
         hint = f"write [{name}]"
     elif ":" in name and "[" not in name:

@@ -12,20 +12,20 @@ name has no matching location gets None; it never falls through to a wider name 
 server.  An empty host (HTTP/1.0 without Host) has the name `""`, else the default server.  Two
 servers of nginx can't share a name: `overlaps` tells where a policy says so.
 
-Where nginx's answer can't be known, it is None: for a host that nginx 1.31 would not leave as it
-is, for one that is a `server_name` as it is written (see `has_no_name`), for a URI
-that `merge_slashes` on and off take to two locations, and for a URI with control characters (`%0a`)
-where a regular expression would have to be asked.
+The result is None where nginx's choice can't be known: for a host that nginx 1.31 would change, for
+a `server_name` as it is written (see `has_no_name`), for a URI that leads to two locations with
+`merge_slashes` on and off, and for a URI with control characters (`%0a`) if a regular expression
+would have to be tried.
 
-Not seen here:
-- a server of nginx that no entry names: its requests are taken for the default server's, so name
-  it here, or ask by location name; the default server's own names, too, where another name here
-  (`*.x`, `~re`) would match them;
+Not considered here:
+- a server of nginx that no entry names: its requests count as the default server's, so name it in
+  the policy or ask by location name; the same holds for the default server's own names if another
+  name here (`*.x`, `~re`) would match them;
 - the address and port: servers with different `listen`, or another default server on another
   port, must ask by location name;
 - `rewrite`, `try_files`, `error_page` and other internal redirects; nested locations;
-- a `listen` with a single server, where nginx never looks at the name;
-- nginx's own 301 from `/x` to a proxied `location /x/`: it is sent before anyone is asked.
+- a `listen` with a single server, where nginx never compares the name;
+- nginx's own 301 from `/x` to a proxied `location /x/`: nginx sends it before it asks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .host import (
 )
 from .regex import Search, compile_search
 from .selector_error import SelectorError
-from .uri import normalize_uri, readings
+from .uri import normalize_uri, possible_uris
 
 __all__ = [
     "Chooser",
@@ -79,8 +79,10 @@ Value = TypeVar("Value")
 # -- reading --------------------------------------------------------------------------------------
 
 MAX_PATH = 255
-"""Octets of a location that isn't a regular expression: nginx 1.22 keeps its length in one octet,
-and takes a longer one for its first octets, or for a shorter one."""
+"""Maximum octets of a location that isn't a regular expression.
+
+nginx 1.22 stores the length in one octet and cuts a longer location short.
+"""
 
 _FORM = re.compile(r"(=|\^~|~\*|~|)[ \t]*(.*)", re.DOTALL)
 _KINDS: Mapping[str, Literal["exact", "prefix", "prefix_final", "regex", "iregex"]] = {
@@ -93,7 +95,7 @@ _KINDS: Mapping[str, Literal["exact", "prefix", "prefix_final", "regex", "iregex
 
 
 def parse_location(text: str) -> LocationPattern:
-    """An nginx location as text.  Raises `SelectorError`, also for a path that no `$uri` has."""
+    """Parse an nginx location.  Raises `SelectorError`, also for a path that no `$uri` has."""
     if text and text != text.strip(" \t"):
         hint = "leave it out; in a regular expression write \\x20"
         raise SelectorError(f"a blank at an end of the location {text!r}", hint)
@@ -107,7 +109,7 @@ def parse_location(text: str) -> LocationPattern:
 
 
 def _wrong_path(path: str) -> str:
-    """What to write instead of a path that nginx refuses or never meets; empty if it is good."""
+    """Suggest a replacement for a path that nginx refuses or never matches; "" for a valid one."""
     if path.startswith("@"):
         return "named locations have no URI: leave location out"
     if not path.startswith("/"):
@@ -136,9 +138,9 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class _Longest(Generic[Text, Value]):
-    """The value of the longest key that a text begins (or ends) with.
+    """Find the value of the longest key that a text begins (or ends) with.
 
-    One look-up for each distinct length of the keys, however many keys there are.
+    A search costs one dictionary lookup for each distinct key length, not for each key.
     """
 
     __slots__ = ("_lengths", "_table")
@@ -163,7 +165,7 @@ class _Longest(Generic[Text, Value]):
 
 
 class _Server:
-    """The locations of one server."""
+    """The locations of one server of nginx."""
 
     __slots__ = ("_exact", "_prefixes", "_regexes")
 
@@ -197,7 +199,7 @@ class _Server:
 
 
 class Chooser:
-    """Which location a request is for.  Immutable once built."""
+    """Choose the location of a request by host and URI.  Immutable."""
 
     __slots__ = (
         "_default",
@@ -209,10 +211,10 @@ class Chooser:
     )
 
     def __init__(self, entries: Sequence[LocationEntry]) -> None:
-        """`entries` in policy order; of two equal patterns in one server the first one counts.
+        """Index the entries, given in policy order.
 
-        Raises `SelectorError` only for patterns that `parse_location` and `parse_server_name`
-        would not have made.
+        The first of two equal patterns in one server wins.  Raises `SelectorError` only for
+        patterns that `parse_location` and `parse_server_name` never return.
         """
         self.names = frozenset(name for name, _, _ in entries)
         servers = _servers(entries)
@@ -228,18 +230,19 @@ class Chooser:
         self._regexes = tuple((compile_name(source), server) for source, server in regexes.items())
 
     def choose(self, host: str, target: bytes) -> str | None:
-        """The name of the location for nginx's `$host` and raw `$request_uri`, or None: deny.
+        """Return the location's name for nginx's `$host` and raw `$request_uri`; None: deny.
 
-        A host that `$host` can't be (upper case, a port) is None, and so is one with a dot at
-        its end: nginx 1.22 makes that of `Host: x.:80.`, and then knows it by no name.  A URI
-        that `merge_slashes` takes to two different locations is None, too.
+        Returns None for a value that `$host` can't have (upper case, a port), and for one with a
+        dot at its end: nginx 1.22 makes that of `Host: x.:80.`, and matches it to no name.  Also
+        None for a URI that leads to two locations, with `merge_slashes` on and off.
         """
         if host and (normalize_host(host) != host or has_no_name(host)):
             return None
         server = self._server(host)
         if server is None:
             return None
-        first, *others = (None if uri is None else server.choose(uri) for uri in readings(target))
+        uris = possible_uris(target)
+        first, *others = (None if uri is None else server.choose(uri) for uri in uris)
         return None if any(other != first for other in others) else first
 
     def _server(self, name: str) -> _Server | None:
@@ -254,7 +257,7 @@ class Chooser:
 
 
 def _keys(names: ServerName | tuple[ServerName, ...] | None) -> tuple[ServerName | None, ...]:
-    """The servers that an entry belongs to, each once."""
+    """Return the keys of the servers that an entry belongs to, each once."""
     if names is None:
         return (None,)
     return tuple(dict.fromkeys(key for name in _listed(names) for key in name.names()))
@@ -265,7 +268,7 @@ def _listed(names: ServerName | tuple[ServerName, ...] | None) -> tuple[ServerNa
 
 
 def _servers(entries: Sequence[LocationEntry]) -> dict[ServerName | None, _Server]:
-    """The server of each name; names with the very same locations share one."""
+    """Build the server of each name; names with exactly the same locations share one."""
     members: dict[ServerName | None, list[int]] = {}
     for index, (_, names, _) in enumerate(entries):
         for key in _keys(names):
@@ -278,10 +281,10 @@ def _servers(entries: Sequence[LocationEntry]) -> dict[ServerName | None, _Serve
 
 
 def duplicates(entries: Sequence[LocationEntry]) -> list[tuple[int, int]]:
-    """Index pairs (first, later) of equal locations in one server; the later can't be reached.
+    """Return index pairs (first, later) of equal locations in one server.
 
-    `/x` and `^~ /x` are equal: nginx calls that a duplicate location.  So are `~ re` twice, which
-    nginx takes.
+    The later location can't be reached.  `/x` and `^~ /x` are equal: nginx refuses them as a
+    duplicate location.  Two equal `~ re` are reported too, although nginx accepts them.
     """
     first: dict[tuple[ServerName | None, str, str], int] = {}
     found: set[tuple[int, int]] = set()
@@ -295,10 +298,10 @@ def duplicates(entries: Sequence[LocationEntry]) -> list[tuple[int, int]]:
 
 
 def overlaps(entries: Sequence[LocationEntry]) -> list[tuple[int, int]]:
-    """Index pairs (first, later) of entries that share a server name, and not all of them.
+    """Return index pairs (first, later) of entries that share some server names but not all.
 
-    nginx gives a name to the first server that has it and drops it in later ones, `.x` as a whole
-    where `x` or `*.x` is taken.  (i, i): one list has a name twice, as `x` and `.x`.
+    nginx gives a name to the first server that has it and ignores it in later servers; it ignores
+    `.x` as a whole if `x` or `*.x` is in use.  (i, i): one list has a name twice, as `x` and `.x`.
     """
     first: dict[ServerName | None, int] = {}
     found: set[tuple[int, int]] = set()

@@ -51,11 +51,11 @@ CONTROLS = {"a": 0x07, "e": 0x1B, "f": 0x0C, "n": 0x0A, "r": 0x0D, "t": 0x09}
 
 
 def either_case(members: Iterable[int]) -> frozenset[int]:
-    """The bytes in both cases: letters of ASCII; a byte above 0x7f has none."""
+    """Add the other case of each ASCII letter; bytes above 0x7f have no case."""
     found = set(members)
     return frozenset(found | {each ^ 0x20 for each in found & ALPHA})
 
 
 def posix(name: str, *, ignore_case: bool) -> frozenset[int] | None:
-    """The bytes of `[:name:]`; ignoring case, `upper` and `lower` are `alpha`."""
+    """Return the bytes of `[:name:]`; if case is ignored, `upper` and `lower` mean `alpha`."""
     return POSIX.get("alpha" if ignore_case and name in ("upper", "lower") else name)

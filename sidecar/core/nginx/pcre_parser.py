@@ -1,7 +1,7 @@
-r"""PCRE2's grammar, as far as it means the same to every PCRE2 and can be said without PCRE.
+r"""Parse the part of PCRE2's grammar that every PCRE2 version reads alike and RE2 can express.
 
-A recursive descent over bytes, as nginx compiles them: without UTF, in the C locale, with no
-option but CASELESS, lines ending in LF.  The grammar (pcre2pattern(3)):
+The parser descends recursively over bytes, as nginx compiles them: without UTF, in the C locale,
+with no option but CASELESS, lines ending in LF.  The grammar (pcre2pattern(3)):
 
     expression   branch ( "|" branch )*
     branch       ( atom quantifier? | position | options )*
@@ -11,12 +11,12 @@ option but CASELESS, lines ending in LF.  The grammar (pcre2pattern(3)):
     options      "(?ims-ims)", to the end of the group, through its later branches
     quantifier   ( "*" | "+" | "?" | "{n}" | "{n,}" | "{n,m}" ) ( "?" | "+" )?
     escape       \d \D \w \W \s \S | \a \e \f \n \r \t | \xHH \x{HH}
-                 | "\" and whatever is no letter, digit or "\"
+                 | "\" and any byte but a letter, a digit or "\"
     class        "[" "^"? "]"? ( byte | escape | "\b" | range | "[:name:]" | "[:^name:]" )* "]"
 
-Whatever else PCRE2 takes is a `SelectorError` that says why and what to write.  Three readings hold
-only for a subject without control characters, and whoever searches must see to that: `$` and `\Z`
-are the end of the subject, `(?m)` and `(?s)` change nothing.
+Other syntax of PCRE2 raises a `SelectorError` that says why and what to write.  The caller must
+search only subjects without control characters: only there do `$` and `\Z` mean the end of the
+subject, and `(?m)` and `(?s)` change nothing.
 """
 
 from __future__ import annotations
@@ -75,19 +75,19 @@ _HINTS = (
     (re.compile(rb"\(\?[-^aimnrsxJU]*[:)]"), "inline flags other than i, m, s", "leave them out"),
     (re.compile(rb"\(\?"), "this kind of group", "write (…), (?:…) or (?<name>…)"),
     (re.compile(rb"\(\*"), "PCRE verbs", "leave them out"),
-    (re.compile(rb"\(|\)"), "a parenthesis without its other half", "write \\( or \\)"),
+    (re.compile(rb"\(|\)"), "an unmatched parenthesis", "write \\( or \\)"),
     (re.compile(rb"\\[1-9]"), "back-references", "write the expression out"),
     (re.compile(rb"\\\Z"), "a backslash at the end", "write \\x5c for a backslash"),
     (
         re.compile(rb"\\\\"),
         "two backslashes",
-        "nginx reads \\\\ in nginx.conf as one backslash (\\\\. there is \\. here): write one; "
+        "nginx reads \\\\ in nginx.conf as one backslash (\\\\. there means \\. here): write one; "
         "write \\x5c for the character itself",
     ),
     (
         re.compile(rb"\\[hHvV]"),
-        "\\h or \\v, which PCRE2 takes wrongly beside \\S (\\S?\\v misses \\x85)",
-        "write [\\t\\x20\\xa0] or what else is meant",
+        "\\h or \\v, which PCRE2 matches wrongly after \\S (\\S?\\v misses \\x85)",
+        "write the characters in brackets, such as [\\t\\x20\\xa0]",
     ),
     (re.compile(rb"\\"), "this escape", "write \\xHH, a class, or the character itself"),
     (
@@ -109,7 +109,7 @@ _HINTS = (
 
 
 def parse(source: str, *, ignore_case: bool) -> Node:
-    """The tree of an expression as nginx hands it to PCRE.  Raises `SelectorError`."""
+    """Parse an expression as nginx passes it to PCRE.  Raises `SelectorError`."""
     parser = _Parser(source.encode(errors="surrogatepass"))
     tree = parser.expression(_Flags(ignore_case, newlines=False), 0)
     if parser.rest:
@@ -119,7 +119,7 @@ def parse(source: str, *, ignore_case: bool) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class _Flags:
-    """The options in force: `newlines`: whether a dot takes a line end."""
+    """The options in force.  `newlines`: whether a dot matches a line end."""
 
     ignore_case: bool
     newlines: bool
@@ -132,7 +132,7 @@ class _Flags:
 
 
 class _Parser:
-    """Where the reading is: `source` from `at` on is not read yet."""
+    """The state of the parser: `source` from `at` on is not parsed yet."""
 
     def __init__(self, source: bytes) -> None:
         self.source = source
@@ -143,7 +143,7 @@ class _Parser:
         return self.source[self.at :]
 
     def refused(self, at: int | None = None) -> SelectorError:
-        """The error about what stands at `at`, or where the reading is."""
+        """Return the error for the construct at `at`, by default at the parser's position."""
         rest = self.source[self.at if at is None else at :]
         what, hint = next(
             ((what, hint) for pattern, what, hint in _HINTS if pattern.match(rest)),
@@ -156,13 +156,13 @@ class _Parser:
         return SelectorError(f"{what} in a regular expression, at {near!r}", hint)
 
     def take(self, text: bytes) -> bool:
-        """Whether `text` stands here; it is read then."""
+        """Consume `text` if it is next; return whether it was."""
         found = self.source.startswith(text, self.at)
         self.at += len(text) * found
         return found
 
     def match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        """What `pattern` finds here; it is read then."""
+        """Consume a match of `pattern` at the parser's position and return it."""
         found = pattern.match(self.source, self.at)
         if found is not None:
             self.at = found.end()
@@ -171,7 +171,7 @@ class _Parser:
     # -- branches
 
     def expression(self, flags: _Flags, depth: int) -> Node:
-        """Branches up to the end of the group or of the source."""
+        """Parse branches up to the end of the group or of the source."""
         branches: list[Node] = []
         parts: list[Node] = []
         while self.at < len(self.source) and not self.source.startswith(b")", self.at):
@@ -188,7 +188,7 @@ class _Parser:
         return branches[0] if len(branches) == 1 else Alternation(tuple(branches))
 
     def _options(self, flags: _Flags) -> _Flags | None:
-        """The flags after a `(?i)`, if one stands here."""
+        """Parse options such as `(?i)`, if they are next, and return the new flags."""
         found = _GROUP.match(self.source, self.at)
         if found is None or found["end"] != b")":
             return None
@@ -239,7 +239,7 @@ class _Parser:
         if found is None:
             raise self.refused()
         if depth >= MAX_DEPTH:
-            raise self.error(f"more than {MAX_DEPTH} groups nested", "write it flatter")
+            raise self.error(f"more than {MAX_DEPTH} nested groups", "use fewer nested groups")
         inner = self._changed(flags, found) if found["end"] else flags
         self.at = found.end()
         body = self.expression(inner, depth + 1)
@@ -248,7 +248,7 @@ class _Parser:
         return Atomic(body) if found["atomic"] else body
 
     def _escape(self) -> frozenset[int]:
-        """The bytes of an escape that means the same inside brackets and outside."""
+        """Parse an escape that means the same inside brackets and outside; return its bytes."""
         if found := self.match(_HEX):
             return frozenset([int(found[1] or found[2], 16)])
         escaped = self.source[self.at + 1 : self.at + 2]
@@ -293,7 +293,7 @@ class _Parser:
     # -- classes
 
     def _class(self, flags: _Flags) -> frozenset[int]:
-        """The bytes of a bracket expression whose `[` is read."""
+        """Parse a bracket expression after its `[`; return its bytes."""
         begin = self.at - 1
         negated = self.take(b"^")
         members: set[int] = set()
@@ -312,7 +312,7 @@ class _Parser:
                 raise self.error("a [ without ]", "write \\[ for a bracket", begin)
             if self.source.startswith(b"-", self.at):
                 if not self.source.startswith(b"-]", self.at):
-                    raise self.error("a - that is no range", "write \\- for a hyphen")
+                    raise self.error("a - that is not a range", "write \\- for a hyphen")
                 self.at += 1
                 yield frozenset(b"-")
                 continue
@@ -320,7 +320,7 @@ class _Parser:
             yield item if isinstance(item, frozenset) else self._range_from(item)
 
     def _range_from(self, first: int) -> frozenset[int]:
-        """`first` alone, or the range that it begins."""
+        """Parse the rest of a range; return its bytes, or `first` alone if it is not a range."""
         if not _RANGE.match(self.source, self.at):
             return frozenset([first])
         begin = self.at
@@ -331,7 +331,7 @@ class _Parser:
         return frozenset(range(first, last + 1))
 
     def _item(self, flags: _Flags | None) -> frozenset[int] | int:
-        """One class, or one byte.  `flags` None: as the end of a range."""
+        """Parse one class or one byte.  `flags` is None for the end of a range."""
         if found := self.match(_POSIX):
             return self._posix(found, flags)
         if _NAMED.match(self.source, self.at):
@@ -354,7 +354,7 @@ class _Parser:
 
 
 def _number(digits: bytes) -> int:
-    """The number; of a very long one, its first digits: it is too large in any case."""
+    """Convert decimal digits to a number; of a very long one only the first digits count."""
     return int(digits.lstrip(b"0")[:9] or b"0")
 
 

@@ -1,13 +1,13 @@
-"""Regular expressions that mean the same to nginx (PCRE) and here (RE2).
+"""Compile regular expressions that mean the same to nginx (PCRE) and here (RE2).
 
-nginx searches bytes with PCRE.  RE2 takes time linear in what it is given, but reads other syntax.
-So an expression is read once, by PCRE's grammar (`pcre_parser`), and RE2 is given what was
-understood, written anew out of byte sets, groups and counts: RE2 never sees the source.  What isn't
-proven to mean the same is refused.
+nginx searches bytes with PCRE.  RE2 runs in time linear in its input but has another syntax.  So an
+expression is parsed by PCRE's grammar (`pcre_parser`), and the tree is written for RE2 as byte
+sets, groups and counts: RE2 never sees the source.  An expression is refused unless both meanings
+are proven to be the same.
 
-The subject has no control characters: `locations.Chooser` denies those, since there `$`, `\\Z` and
-the flags `m` and `s` would differ.  PCRE's own match limit is not modelled: where an expression
-runs away, nginx answers 500, and nobody is let in.
+The subject has no control characters: `locations.Chooser` denies them, because `$`, `\\Z` and the
+flags `m` and `s` would differ there.  PCRE's match limit is not modelled: an expression that
+exceeds it makes nginx answer 500, which lets nobody in.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .selector_error import SelectorError
 __all__ = ["Search", "SelectorError", "compile_search", "re2_source"]
 
 Search = Callable[[bytes], object]
-"""A match object, or None.  Never raises, linear time."""
+"""Returns a match object or None, in linear time.  Never raises."""
 
 
 def compile_search(source: str, *, ignore_case: bool) -> Search:
-    """A search for `source` anywhere in the subject.  Raises `SelectorError`."""
+    """Compile a search for `source` anywhere in the subject.  Raises `SelectorError`."""
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.never_capture = True
@@ -40,13 +40,13 @@ def compile_search(source: str, *, ignore_case: bool) -> Search:
     except re2.error as error:
         why = error.args[0]
         why = why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)
-        hint = "write an expression that both PCRE and RE2 take"
+        hint = "write an expression that both PCRE and RE2 accept"
         raise SelectorError(f"bad regular expression: {why[:80]}", hint) from None
     return found
 
 
 def re2_source(source: str, *, ignore_case: bool) -> bytes:
-    """The same for RE2 in Latin-1, where nginx's is `source`.  Raises `SelectorError`."""
+    """Translate nginx's `source` to RE2's syntax in Latin-1.  Raises `SelectorError`."""
     if not source:
         raise SelectorError("empty regular expression", "write one after ~")
     if re.search(r"[\x00-\x1f\x7f]", source):

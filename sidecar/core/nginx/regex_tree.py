@@ -1,7 +1,7 @@
-"""A parsed regular expression over bytes, in which every construct has one meaning.
+"""Define the syntax tree of a regular expression over bytes.
 
-Captures, greed and names are gone: only "does it match" is asked.  `Repetition.greedy` is kept for
-`Atomic`, where it decides what a group gives back.
+The tree answers only whether an expression matches, so it has no captures and no names.
+`Repetition.greedy` is kept for `Atomic`, where it decides which match the group keeps.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """One byte out of a set."""
+    """Match one byte of a set."""
 
     members: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """No byte: the start or the end of the subject, a word boundary or none."""
+    """Match no byte, but a place: start or end of the subject, a word boundary or none."""
 
     kind: Literal["start", "end", "boundary", "no_boundary"]
 
 
 @dataclass(frozen=True, slots=True)
 class Concatenation:
-    """One part after the other."""
+    """Match several parts, one after the other."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Alternation:
-    """One of the branches."""
+    """Match one of several branches."""
 
     branches: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """`least` to `most` times; `most` None: without end."""
+    """Match the body `least` to `most` times; `most` None means without limit."""
 
     body: Node
     least: int
@@ -50,7 +50,7 @@ class Repetition:
 
 @dataclass(frozen=True, slots=True)
 class Atomic:
-    """PCRE's `(?>…)`: the first way to match the body is the only one."""
+    """Match PCRE's `(?>…)`: only the first way to match the body is tried."""
 
     body: Node
 

@@ -1,10 +1,10 @@
-"""The error of a `location`, a `server_name` or a regular expression that can't be taken."""
+"""Define the error for an invalid `location`, `server_name` or regular expression."""
 
 from __future__ import annotations
 
 
 class SelectorError(ValueError):
-    """A `location` or `server_name` can't be read.  `args`: what is wrong, what to write."""
+    """A `location` or `server_name` is invalid.  `args`: the mistake, and what to write instead."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, hint)

@@ -9,8 +9,8 @@ nginx 1.22 and 1.31 agree on every rule below (`ngx_http_parse_request_line`,
 - `.` and `..` segments are resolved, `//` becomes `/` under `merge_slashes on`.
 - Left as they are: case, `;`, `\\`, bytes above 0x7f, overlong or broken UTF-8.
 
-What this does not see is what nginx does to the URI later: `rewrite`, `try_files`, `index`,
-`error_page` and other internal redirects change `$uri` and leave `$request_uri` alone.
+Not considered: later changes of the URI by nginx.  `rewrite`, `try_files`, `index`, `error_page`
+and other internal redirects change `$uri` but not `$request_uri`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from __future__ import annotations
 import re
 
 _UNSENT = re.compile(rb"[\x00-\x20\x7f]")
-"""Bytes that nginx takes in no request target: it answers 400, or ends the target there."""
+"""Bytes that no request target can contain: nginx answers 400, or ends the target there."""
+
 
 _PATH = re.compile(rb"[^?#]*")
 _UNUSUAL = re.compile(rb"%|/[/.]")
@@ -26,11 +27,11 @@ _SLASHES = re.compile(rb"(?:/|%2[Ff]){2}")
 
 
 def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
-    """nginx's `$uri` of a raw `$request_uri`; None where nginx answers 400.
+    """Convert a raw `$request_uri` to nginx's `$uri`; return None where nginx answers 400.
 
-    `target` is in origin form, or `?…`: that is the `$request_uri` of `GET http://host?…`, and
-    its path is `/`.  nginx takes scheme and host off an absolute target before it becomes
-    `$request_uri`, so one that arrives here came from elsewhere and is None, as `*` is.
+    `target` is in origin form, or `?…`: the `$request_uri` of `GET http://host?…`, whose path is
+    `/`.  nginx removes scheme and host from an absolute target before it sets `$request_uri`, so an
+    absolute target does not come from nginx and gives None, as `*` does.
     """
     if _UNSENT.search(target):
         return None
@@ -45,11 +46,11 @@ def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
     return None if decoded is None else _resolve(decoded, merge_slashes)
 
 
-def readings(target: bytes) -> tuple[bytes | None, ...]:
-    """`$uri` with `merge_slashes` on and off: once where both are the same.
+def possible_uris(target: bytes) -> tuple[bytes | None, ...]:
+    """Return `$uri` with `merge_slashes` on and off; one value if both are the same.
 
-    nginx takes the value of the server that the connection was opened for (SNI, else the default
-    server), and chooses the server that answers afterwards, by Host: nobody here knows which.
+    nginx uses the setting of the server that the connection was opened for (SNI, else the default
+    server), and chooses the answering server later by Host: the sidecar can't know the setting.
     """
     merged = normalize_uri(target)
     if not _SLASHES.search(target):
@@ -59,7 +60,7 @@ def readings(target: bytes) -> tuple[bytes | None, ...]:
 
 
 def _decode(path: bytes) -> bytes | None:
-    """Percent-decoded once; None for a broken escape and for `%00`."""
+    """Percent-decode a path once; return None for a broken escape and for `%00`."""
     if b"%" not in path:
         return path
     parts = path.split(b"%")
@@ -81,7 +82,7 @@ _BYTES = {
 
 
 def _resolve(path: bytes, merge_slashes: bool) -> bytes | None:
-    """Without `.` and `..`; None where `..` climbs above the root."""
+    """Resolve `.` and `..`; return None where `..` leaves the root."""
     kept: list[bytes] = []
     *segments, last = path.split(b"/")[1:]
     for segment in segments:

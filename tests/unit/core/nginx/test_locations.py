@@ -115,7 +115,7 @@ def test_location_forms(text: str, kind: str, value: str) -> None:
         ("~ (x", "\\("),
         ("~ x)", "\\)"),
         ("~ [:alpha:]", "[[:alpha:]]"),
-        ("~ " + "(" * 101 + ")" * 101, "flatter"),
+        ("~ " + "(" * 101 + ")" * 101, "fewer nested"),
         ("~ (x{1000}){1000}", "PCRE and RE2"),
         ("~ x{1001}", "fewer"),
         ("~ x{" + "9" * 5000 + "}", "fewer"),
