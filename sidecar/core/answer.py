@@ -27,7 +27,7 @@ _UNSAFE = re.compile(rb"[^\x20-\x24\x26-\x7e]|\A\x20|\x20\Z")
 _UNSAFE_ITEM = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|\A\x20|\x20\Z")
 
 
-# Reasons after which the certificate's identity is proven, though perhaps not let in.
+# Reasons that come after the certificate's identity was proven, also where it is denied.
 _PROVEN = frozenset({Reason.ALLOWED, Reason.NOT_ALLOWED, Reason.DENIED_BY_RULE})
 
 
@@ -36,16 +36,17 @@ def _percent(match: re.Match[bytes]) -> bytes:
 
 
 def escape(text: str, *, item: bool = False) -> bytes:
-    """Printable ASCII for a header value: all else, `%`, and outer blanks, percent-encoded.
+    """Encode text as printable ASCII for a header value.
 
-    With `item`, `,` too, so that values can be joined by commas.
+    Every other byte of its UTF-8, `%`, and a blank at an end become percent-escapes; with `item`
+    a comma does too, so that commas can separate values.
     """
     raw = text.encode("utf-8", "surrogateescape")
     return (_UNSAFE_ITEM if item else _UNSAFE).sub(_percent, raw)
 
 
 def render(decision: Decision, policy_hash: str, now: float) -> bytes:
-    """The whole answer, without `Connection` and without a body; ends before the blank line."""
+    """Render a decision as status line and headers, without `Connection` and the blank line."""
     opening = _opening(
         decision.status, decision.location, decision.rule, decision.reason, policy_hash
     )
@@ -57,14 +58,14 @@ def render(decision: Decision, policy_hash: str, now: float) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _opening(status: int, location: str, rule: str, reason: Reason, policy_hash: str) -> bytes:
-    """What is the same in all answers about one rule of a location."""
+    """Render the lines that all answers with the same rule and reason share."""
     return (
         b"%bX-Auth-Location: %b\r\nX-Auth-Rule: %b\r\nX-Auth-Reason: %b\r\nX-Auth-Policy: %b\r\n"
     ) % (_LINES[status], escape(location), escape(rule), reason.encode(), policy_hash.encode())
 
 
 def _caching(decision: Decision, now: float) -> bytes:
-    """`X-Accel-Expires` in whole seconds, never beyond the decision's own end."""
+    """Render `X-Accel-Expires` in whole seconds; it never exceeds the decision's own end."""
     if not decision.cache_seconds:
         return b"Cache-Control: no-store\r\n"
     seconds = max(0, int(min(decision.cache_seconds, decision.expires - now)))
@@ -77,7 +78,7 @@ def _identity(decision: Decision, cert: ClientCert) -> bytes:
         cert.serial_hex.encode(),
         cert.sha256.encode(),
     )
-    if len(cert.cn) == 1:  # of several CNs none is the name; an application gets none to rely on
+    if len(cert.cn) == 1:  # several CNs: none of them is the name, so no header is sent
         proven += b"X-Client-CN: %b\r\n" % escape(cert.cn[0])
     if san := san_list(cert):
         proven += b"X-Client-SAN: %b\r\n" % san
@@ -90,6 +91,6 @@ def _identity(decision: Decision, cert: ClientCert) -> bytes:
 
 
 def san_list(cert: ClientCert) -> bytes:
-    """`DNS:…,URI:…,IP:…,email:…`, each value escaped so that a comma only ever separates."""
+    """Render the SAN as `DNS:…,URI:…,IP:…,email:…`; a comma only ever separates values."""
     items = ((b"DNS:", cert.dns), (b"URI:", cert.uri), (b"IP:", cert.ip), (b"email:", cert.email))
     return b",".join([tag + escape(v, item=True) for tag, values in items for v in values])

@@ -1,4 +1,4 @@
-"""Bound a dictionary that caches parsed values: a hostile peer must not fill the memory."""
+"""Limit the size of a dictionary that caches parsed values, so that no peer can fill the memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 def put_bounded(cache: dict[K, V], key: K, value: V, limit: int) -> None:
-    """Put a value into a cache of at most `limit` entries; a full cache is emptied first."""
+    """Put a value into a cache of at most `limit` entries; empty a full cache first."""
     if len(cache) >= limit:
         cache.clear()
     cache[key] = value

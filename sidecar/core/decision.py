@@ -1,4 +1,4 @@
-"""A decision: allow or deny, with one reason of a closed set and the HTTP status of each."""
+"""Define a decision: allow or deny, one reason of a closed set, and the HTTP status."""
 
 from __future__ import annotations
 
@@ -70,12 +70,11 @@ class Step:
 
 
 class Decision(NamedTuple):
-    """What is answered to nginx, and why.
+    """The answer to nginx and the reason for it.
 
-    `reason` is what the policy says; where the location is in monitor mode (`monitored`), a
-    denying reason is answered with an allow all the same.  `expires` is the first moment, in
-    seconds since the epoch, at which the same request could be decided otherwise under the same
-    policy (`math.inf`: never).
+    `reason` is the policy's own result.  In monitor mode (`monitored`), a reason that denies is
+    still answered with an allow.  `expires` is the first moment, in seconds since the epoch, at
+    which the same policy could decide the same request differently (`math.inf`: never).
     """
 
     reason: Reason
@@ -91,12 +90,12 @@ class Decision(NamedTuple):
 
     @property
     def granted(self) -> bool:
-        """Whether the policy grants this: monitor mode not considered."""
+        """Whether the policy grants the request; monitor mode is not considered."""
         return self.reason in GRANTS
 
     @property
     def allowed(self) -> bool:
-        """Whether nginx is told to let the request through."""
+        """Whether the answer lets the request through."""
         return self.granted or self.monitored
 
     @property
@@ -106,5 +105,5 @@ class Decision(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """`allow` or `deny`: the metric label and the word in the log."""
+        """The word `allow` or `deny`, for the log and the metric label."""
         return "allow" if self.allowed else "deny"

@@ -1,7 +1,7 @@
-"""What is wrong with a file: where, what, and what to write instead.
+"""Report mistakes in a file: the place, the mistake, and what to write instead.
 
-One `Diagnostic` is one mistake.  Mistakes are collected, not thrown one by one: a reader of a
-file gathers every diagnostic it can and raises them together as a `PolicyError`.
+One `Diagnostic` is one mistake.  A reader of a file collects every diagnostic that it can, and
+raises them together as one `PolicyError`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Diagnostic:
 
 
 def printable(text: str) -> str:
-    """Escape every character that could end a line, move the cursor or turn the text direction.
+    """Escape every character that could end a line, move the cursor or change the text direction.
 
-    A name in the text may be an attacker's.
+    The text may contain a name that an attacker has chosen.
     """
     if text.isprintable():
         return text
@@ -41,7 +41,7 @@ def brief(error: BaseException) -> str:
 
 
 class PolicyError(Exception):
-    """A policy, settings or data file can't be used.  Carries every diagnostic, in file order."""
+    """The file can't be used.  `diagnostics` holds every mistake, in file order."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(sorted(set(diagnostics)))

@@ -37,7 +37,7 @@ from .errors import MalformedCertificate
 
 @dataclass(frozen=True, slots=True)
 class OcspQuestion:
-    """An OCSP answer that the decision needs and has not: about `cert`, issued by `issuer`."""
+    """A missing OCSP answer that the decision needs: about `cert`, issued by `issuer`."""
 
     key: OcspKey
     trust: str
@@ -81,7 +81,7 @@ class _Evaluation:
     expires: float = math.inf
 
     def until(self, moment: float) -> None:
-        """Note a moment at which the decision could become another one."""
+        """Limit `expires` to a moment at which the decision could change."""
         if moment > self.now:
             self.expires = min(self.expires, moment)
 
@@ -126,7 +126,7 @@ def _require_certificate(evaluation: _Evaluation) -> Passed | Ended:
 
 
 def _go_without(evaluation: _Evaluation) -> Ended | None:
-    """Let in who needs no certificate here, unless something refuses the request itself."""
+    """Apply `without_certificate`, unless the origin or a `deny` rule refuses the request."""
     here = evaluation.here
     if not len(here.without_cert):
         return None
@@ -149,7 +149,7 @@ def _check_verify(evaluation: _Evaluation) -> Passed | Ended:
     verify = evaluation.request.verify
     if verify == "SUCCESS":
         return Passed("SUCCESS")
-    # nginx's own errors (FAILED:…) may be forgiven only where the whole chain is verified here.
+    # An error of nginx (FAILED:…) may be ignored only where the sidecar verifies the whole chain.
     if verify.startswith("FAILED") and any(t.sidecar_verifies for t in evaluation.here.trusts):
         return Passed(f"{verify[:200]}; this location verifies the chain itself")
     return Ended(Reason.VERIFY_FAILED, f"SSL-Client-Verify is {verify[:200]!r}, not 'SUCCESS'")
@@ -180,7 +180,7 @@ def _check_validity(evaluation: _Evaluation) -> Passed | Ended:
 
 def _check_issuer(evaluation: _Evaluation) -> Passed | Ended:
     if not evaluation.policy.trusts:
-        return Passed("the policy names no trust: nginx's own list of CAs counts")
+        return Passed("the policy names no trust: nginx's own list of CAs decides")
     assumed = evaluation.request.assumed
     if assumed is not None and assumed.trust is not None:
         return _assume_issuer(evaluation, assumed.trust)
@@ -202,7 +202,7 @@ def _check_issuer(evaluation: _Evaluation) -> Passed | Ended:
 
 
 def _assume_issuer(evaluation: _Evaluation, name: str) -> Passed | Ended:
-    """Take a certificate that was described to be issued under a trust of this location."""
+    """Assume that a trust of this location issued a certificate that a test describes."""
     success = evaluation.request.verify == "SUCCESS"
     names = [t.name for t in evaluation.here.trusts if success or t.sidecar_verifies]
     if name and name not in names:
@@ -264,7 +264,7 @@ def _check_names(evaluation: _Evaluation) -> Passed | Ended:
         return Passed("not asked for")
     host = normalize_host(request.host)
     if host is None:
-        return Ended(Reason.HOST_MISMATCH, f"{request.host[:200]!r} is no host")
+        return Ended(Reason.HOST_MISMATCH, f"{request.host[:200]!r} is not a host")
     if here.san_matches_host and not _san_matches(cert, host):
         names = ", ".join((*cert.dns, *cert.ip)[:10]) or "no DNS or IP name"
         return Ended(Reason.HOST_MISMATCH, f"{names} doesn't cover {host!r}")
@@ -277,14 +277,14 @@ def _check_names(evaluation: _Evaluation) -> Passed | Ended:
 
 
 def _san_matches(cert: ClientCert, host: str) -> bool:
-    """Whether the certificate's names cover the host: none does where they can't be read."""
+    """Return whether the certificate's names cover the host; unreadable names cover none."""
     if not cert.unreadable.isdisjoint(("dns", "ip")):
         return False
     return san_matches_host(cert.dns, cert.ip, host)
 
 
 def _check_origin(evaluation: _Evaluation) -> Passed | Ended:
-    """Refuse what another site's page asks with its visitor's certificate."""
+    """Refuse a request that a page of another site made with its visitor's certificate."""
     if not evaluation.here.same_origin:
         return Passed("not asked for")
     origin = evaluation.request.other_origin
@@ -395,9 +395,9 @@ def refuse(request_detail: str) -> Decision:
 def _certificates_to_check(
     leaf: ClientCert, path: Path, whole: bool
 ) -> list[tuple[ClientCert, ClientCert]]:
-    """The certificates whose revocation is asked, each with its issuer.
+    """Return the certificates whose revocation must be checked, each with its issuer.
 
-    The anchor's own is never asked; but a leaf that is an anchor itself is asked about.
+    An anchor is not checked, except a leaf that is itself an anchor.
     """
     if whole and path:
         return list(pairwise((leaf, *path)))
@@ -421,7 +421,7 @@ def _revocation_of(
     if crl is not None and crl.status is RevocationStatus.REVOKED:
         return crl
     if crl is not None:
-        evaluation.until(crl.until)  # it may say revoked then, whatever the responder says
+        evaluation.until(crl.until)  # from then on the CRL may say revoked, whatever OCSP says
     ocsp = _ocsp_answer(evaluation, trust, cert, issuer)
     if crl is not None and ocsp is None:
         return crl
@@ -480,7 +480,7 @@ def _ocsp_answer(
         answer is not None and answer.status is RevocationStatus.REVOKED
     ):  # an expired `revoked` response still revokes
         return Answer(
-            RevocationStatus.REVOKED, "ocsp", f"{answer.detail} (that answer has ended)", math.inf
+            RevocationStatus.REVOKED, "ocsp", f"{answer.detail} (that answer has expired)", math.inf
         )
     return Answer(RevocationStatus.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
 
@@ -488,7 +488,7 @@ def _ocsp_answer(
 def _responder_revoked(
     evaluation: _Evaluation, answer: OcspAnswer, trust: Trust, issuer: ClientCert
 ) -> bool:
-    """Whether a delegated responder's certificate is revoked (RFC 6960, 4.2.2.2.1).
+    """Return whether a delegated responder's certificate is revoked (RFC 6960, 4.2.2.2.1).
 
     Only the loaded denylists and CRLs are checked; no OCSP responder is asked about it.
     """

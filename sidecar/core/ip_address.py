@@ -11,19 +11,22 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def parse_ip_address(text: str) -> IpAddress:
-    """Parse one address, without a zone and as IPv4 where it is one.  Raises ValueError."""
+    """Parse one address; drop a zone, and read an IPv4-mapped one as IPv4.  Raises ValueError."""
     return unmapped_address(ipaddress.ip_address(text.partition("%")[0]))
 
 
 def unmapped_address(address: IpAddress) -> IpAddress:
-    """The IPv4 address that an IPv4-mapped IPv6 address stands for; any other one itself."""
+    """Convert an IPv4-mapped IPv6 address to its IPv4 address; return any other one unchanged."""
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or address
     return address
 
 
 def parse_network(text: str) -> IpNetwork:
-    """Parse an address or a CIDR network, as IPv4 where all of it is.  Raises ValueError."""
+    """Parse an address or a CIDR network; a network of IPv4-mapped ones is read as IPv4.
+
+    Raises ValueError.
+    """
     network = ipaddress.ip_network(text)
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         start = network.network_address.ipv4_mapped
@@ -32,5 +35,5 @@ def parse_network(text: str) -> IpNetwork:
 
 
 def holds_mapped(network: IpNetwork) -> bool:
-    """Whether a network of IPv6 holds all IPv4-mapped addresses, which count as IPv4."""
+    """Return whether an IPv6 network contains all IPv4-mapped addresses (compared as IPv4)."""
     return isinstance(network, ipaddress.IPv6Network) and _MAPPED.subnet_of(network)

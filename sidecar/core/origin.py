@@ -1,11 +1,11 @@
-"""Whether a request was made by another site's page (cross-site request forgery, RFC 6454, Fetch).
+"""Detect requests that a page of another site made (cross-site request forgery, RFC 6454, Fetch).
 
-A browser sends its user's certificate with every request to a host, whichever page makes it.  It
-also says which page that was: in `Sec-Fetch-Site` (all browsers since 2023), or at least in
-`Origin`, which goes along with every POST and every WebSocket.
+A browser sends its user's certificate with every request to a host, whichever page makes the
+request.  It names that page's site in `Sec-Fetch-Site` (all browsers since 2023), or at least in
+`Origin`, which every POST and every WebSocket carries.
 
-Not checked: a request with neither header is taken as the application's own.  Programs send none,
-and old browsers send none with a GET.
+Not checked: a request with neither header is accepted as the application's own.  Programs send
+neither, and old browsers send neither with a GET.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINKS = frozenset({"GET", "HEAD"})
 def other_origin(
     host: str, method: str, origin: str, site: str, mode: str, destination: str
 ) -> str:
-    """Name the other origin that a request comes from; empty where it is the application's own.
+    """Name the other origin that a request comes from; return "" for the application's own.
 
     `host` is nginx's `$host`; `method` the request's; `origin`, `site`, `mode` and `destination`
     are its headers `Origin`, `Sec-Fetch-Site`, `Sec-Fetch-Mode` and `Sec-Fetch-Dest`.  A link
@@ -43,7 +43,7 @@ def _follows_link(method: str, mode: str, destination: str) -> bool:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    """Whether an Origin is https and this host.  The port is not compared: `$host` has none."""
+    """Return whether an Origin is https and this host; ports are ignored (`$host` has none)."""
     try:
         parts = urlsplit(origin)
         named = normalize_host(parts.netloc) if "@" not in parts.netloc else None

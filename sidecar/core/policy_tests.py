@@ -1,7 +1,7 @@
-"""Run a policy's tests: decide each request, and say where the decision is another than expected.
+"""Run a policy's tests: decide each request and report each decision that differs from the test.
 
-Tests are about the policy's rules.  Denylists, CRLs and OCSP are not asked: they change by
-themselves, and a revocation must never make a policy fail its tests.
+Tests check the policy's rules.  They do not ask denylists, CRLs or OCSP: these change at any time,
+and a revocation must never make a policy fail its tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A test whose decision is another than expected."""
+    """A test whose decision differs from the expected one."""
 
     file: str
     node: Node
@@ -33,7 +33,7 @@ class Failure:
     name: str = ""
 
     def diagnostic(self) -> Diagnostic:
-        """The failure as a mistake of the file."""
+        """Return the failure as a mistake in the file of the test."""
         what = f"test {self.name!r}" if self.name else "a test"
         message = f"{what} fails: expected {self.expected}, got {self.got}"
         return Diagnostic(self.file, self.node.line, self.node.column, message)
@@ -41,7 +41,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of tests: how many passed, which failed, and what was decided on the way."""
+    """The result of tests: how many passed, which failed, and which rules decided."""
 
     passed: int = 0
     failed: list[Failure] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Outcome:
 def run_cases(
     policy: Policy, cases: Sequence[CaseSpec], file: str, now: float, read: Read
 ) -> Outcome:
-    """Run them at `now` (seconds since the epoch), where they name no moment of their own."""
+    """Run tests at `now` (seconds since the epoch), unless a test names its own moment."""
     outcome = Outcome()
     for case in cases:
         for each, label in _requests(case):
@@ -69,7 +69,7 @@ def run_cases(
 
 
 def _requests(case: CaseSpec) -> Iterator[tuple[CaseSpec, str]]:
-    """The requests of a test, each with its name: one, or all of a table."""
+    """Yield the requests of a test, each with its name: one, or all of a table."""
     if not case.principals:
         yield case, case.name
     for location, allowed in case.allow.items():
@@ -83,7 +83,7 @@ def _requests(case: CaseSpec) -> Iterator[tuple[CaseSpec, str]]:
 
 
 def _decide(policy: Policy, case: CaseSpec, now: float, read: Read) -> Decision | str:
-    """The decision, or why there is none."""
+    """Decide the request of a test; return the reason as text where that is impossible."""
     who = case.cert
     try:
         cert = _header(who, read)
@@ -116,7 +116,7 @@ def _header(who: Principal, read: Read) -> bytes:
 
 
 def _difference(case: CaseSpec, decision: Decision) -> tuple[str, str] | None:
-    """What was expected and what came, where they differ.  Monitor mode doesn't count."""
+    """Return (expected, got) where a decision differs from its test.  Monitor mode is ignored."""
     verdict = "allow" if decision.granted else "deny"
     wanted = (
         case.expect == verdict
@@ -146,7 +146,7 @@ def _expected(case: CaseSpec) -> str:
 
 
 def untested(policy: Policy, decided: set[tuple[str, str]]) -> list[str]:
-    """Locations that no test touched, and rules (`LOCATION: RULE`) by which none was decided."""
+    """Return the locations that no test asked, and the rules (`LOCATION: RULE`) never applied."""
     touched = {location for location, _ in decided}
     found = [name for name in policy.locations if name not in touched]
     for name, location in policy.locations.items():

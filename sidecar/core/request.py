@@ -45,7 +45,7 @@ class BadRequest(ValueError):
 
 
 class Assumed(NamedTuple):
-    """What a test of a policy takes for granted: revocation is not asked.
+    """The assumptions of a policy's test; with them, revocation is not checked.
 
     `trust` is the trust that the certificate is taken to be issued under: a name, "" for any, None
     where the chain is built as always.  With `denylists` those of the trust are asked all the same.
@@ -56,13 +56,13 @@ class Assumed(NamedTuple):
 
 
 class AuthzRequest(NamedTuple):
-    """What nginx asks.  Absent headers are empty.
+    """A question of nginx.  Absent headers are empty.
 
-    `location` is the name asked for, `None` when the sidecar is to choose by `host` and `uri`.
+    `location` is the name of a location, or `None` if the sidecar must choose by `host` and `uri`.
     `cert` and `uri` are the raw header values; text is Latin-1, so any byte has a character.
-    A `method` or `client_ip` that can't be one is empty: not known.  `other_origin` names the
-    origin of another site's page that made the request (`origin.other_origin`).  `subject` is the
-    certificate of `cert` where whoever asks has read it already.
+    An invalid `method` or `client_ip` is empty: unknown.  `other_origin` names the origin of
+    another site's page that made the request (`origin.other_origin`).  `subject` is the certificate
+    in `cert` if the caller has parsed it already.
     """
 
     location: str | None
@@ -89,11 +89,14 @@ def parse_request(
 
 
 MAX_REMEMBERED = 128
-"""Longest value, in bytes, whose reading is remembered: peers may send longer ones without end."""
+"""Longest value, in bytes, whose parsed form is cached; longer ones could fill the memory."""
 
 
 def parse_target(target: bytes) -> str | None:
-    """`/authz/NAME` → NAME, `/authz` → None (choose by host and URI).  Raises `BadRequest`."""
+    """Parse the target: `/authz/NAME` → NAME, `/authz` → None (choose by host and URI).
+
+    Raises `BadRequest`.
+    """
     return _short_target(target) if len(target) <= MAX_REMEMBERED else _target(target)
 
 
@@ -109,7 +112,10 @@ _short_target = lru_cache(maxsize=16384)(_target)
 
 
 def control_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
-    """The control headers by field name of `AuthzRequest`.  Raises `BadRequest` on a repeat."""
+    """Collect the control headers by field name of `AuthzRequest`.
+
+    Raises `BadRequest` for a repeated header and for a second spelling of one.
+    """
     found: dict[str, bytes] = {}
     for name, value in headers:
         lowered = name.lower()
@@ -125,12 +131,12 @@ def control_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
 
 
 def is_second_spelling(lowered: bytes) -> bool:
-    """Whether a header's name, in lower case, is a control header's with `_` for `-`."""
+    """Return whether a lower-case header name is a control header's name with `_` for `-`."""
     return lowered.replace(b"-", b"_") in _SPELLINGS
 
 
 def assemble_request(location: str | None, found: dict[str, bytes]) -> AuthzRequest:
-    """Put the control headers together.  Raises `BadRequest`.
+    """Build an `AuthzRequest` from the control headers.  Raises `BadRequest`.
 
     CR, LF and NUL can't stand in a value: the HTTP parser refuses them.
     """
@@ -162,7 +168,7 @@ def _method(value: bytes) -> str:
 
 
 def _client_ip(value: bytes) -> str:
-    """`$remote_addr` in one spelling; "" (not known) where it is none, as nginx's `unix:`."""
+    """Normalize `$remote_addr`; return "" (unknown) for no address, such as nginx's `unix:`."""
     return _short_client_ip(value) if len(value) <= MAX_REMEMBERED else ""
 
 

@@ -49,7 +49,7 @@ def test_a_warning_has_its_place_and_is_no_mistake(tmp_path: Path) -> None:
     found = run(tmp_path, "check", str(path))
     assert found.returncode == 0, found.stderr
     assert f"warning: {path}:5:28: `until: 2020-01-31` is past" in found.stderr
-    assert f"warning: {path}:6:14: dn: the RDNs seem to stand in OpenSSL's order" in found.stderr
+    assert f"warning: {path}:6:14: dn: the RDNs seem to be in OpenSSL's order" in found.stderr
     assert "write the last RDN first: CN=alice,O=Ex,C=DE" in found.stderr
 
 
@@ -66,7 +66,7 @@ def test_a_mistake_in_an_argument_is_told_in_words(tmp_path: Path) -> None:
     found = run(tmp_path, *explain, "--now", "tomorrow")
     assert found.returncode == 2
     assert found.stderr == (
-        "mtls-sidecar: 'tomorrow' is no date; write 2027-01-31 or 2027-01-31T18:00:00Z\n"
+        "mtls-sidecar: 'tomorrow' is not a date; write 2027-01-31 or 2027-01-31T18:00:00Z\n"
     )
     found = run(tmp_path, "check", "--config", "none.yaml")
     assert (found.returncode, found.stderr) == (

@@ -1,4 +1,4 @@
-"""Where a CRL comes from: a file, or an address that the fetcher downloads it from."""
+"""Tell the two sources of a CRL apart: a file, or an address that the fetcher downloads."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 
 
 def is_address(text: str) -> bool:
-    """Whether a CRL's place is an http(s) address, for the fetcher, rather than a file."""
+    """Return whether a CRL's place is an http(s) address (else it is a file)."""
     return "://" in text
 
 
 def shown(place: str) -> str:
-    """A CRL's place as logs, metrics and answers have it: an address without user and password."""
+    """Return a CRL's place for logs, metrics and answers: without user and password."""
     return re.sub("(?<=://)[^/?#]*@", "", place)
 
 
 def crl_file_name(trust: str, url: str) -> str:
-    """Name the file, within the state directory, of the CRL that was downloaded from an address."""
+    """Name the state directory's file for the CRL that is downloaded from an address."""
     digest = hashlib.sha256(f"{trust}\n{url}".encode()).hexdigest()
     return f"crl/{digest}.crl"

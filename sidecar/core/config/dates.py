@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 
 def parse_date(text: str, *, end: bool = False) -> float:
-    """A date or an RFC 3339 time → seconds since the epoch.  Raises ValueError.
+    """Parse a date or an RFC 3339 time to seconds since the epoch.  Raises ValueError.
 
-    A date alone is its first moment in UTC, or with `end` the first moment after that day, so
-    that `until: 2027-01-31` holds on the 31st.  A time without an offset is refused.
+    A date alone means the first moment of that day in UTC; with `end`, the first moment after it,
+    so that `until: 2027-01-31` includes the 31st.  A time without an offset is refused.
     """
     hint = "write 2027-01-31 or 2027-01-31T18:00:00Z"
     try:
@@ -23,4 +23,4 @@ def parse_date(text: str, *, end: bool = False) -> float:
             raise ValueError
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is no date", hint) from None
+        raise ValueError(f"{text!r} is not a date", hint) from None

@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class Invalid(Exception):
-    """The value was reported; whoever reads what is around it goes on without it."""
+    """A value was reported as a mistake; the caller continues without it."""
 
 
 class DatedWarning(NamedTuple):
-    """A warning, and the moment from which on it holds (seconds since the epoch)."""
+    """A warning, and the moment at which it begins to apply (seconds since the epoch)."""
 
     since: float
     warning: Diagnostic
@@ -35,33 +35,33 @@ class DatedWarning(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """The mistakes of one file so far, and what is none but will hardly be meant."""
+    """The mistakes and warnings found in one file so far."""
 
     file: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
     warnings: list[DatedWarning] = field(default_factory=list)
 
     def add(self, node: Node, message: str, hint: str = "") -> None:
-        """Note a mistake at a node."""
+        """Record a mistake at a node."""
         self.diagnostics.append(Diagnostic(self.file, node.line, node.column, message, hint))
 
     def warn(
         self, node: Node, message: str, hint: str = "", *, since: float = float("-inf")
     ) -> None:
-        """Note something that can be used as it stands, and will hardly be meant.
+        """Record a warning: the value is valid but probably not intended.
 
-        `since` is the moment from which on it is so.
+        `since` is the moment at which the warning begins to apply (seconds since the epoch).
         """
         warning = Diagnostic(self.file, node.line, node.column, message, hint)
         self.warnings.append(DatedWarning(since, warning))
 
     def fail(self, node: Node, message: str, hint: str = "") -> Invalid:
-        """Note a mistake and give the exception to raise."""
+        """Record a mistake and return the exception to raise."""
         self.add(node, message, hint)
         return Invalid()
 
     def check(self) -> None:
-        """Raise `PolicyError` if anything was noted."""
+        """Raise `PolicyError` if a mistake was recorded."""
         if self.diagnostics:
             raise PolicyError(self.diagnostics)
 
@@ -75,18 +75,18 @@ class Located:
 
 
 class FieldType(Protocol):
-    """What a value may be."""
+    """The type of a value in the file."""
 
     def read(self, node: Node, report: Report) -> Any:
-        """The value of a node.  Raises `Invalid` after reporting."""
+        """Read the value of a node.  Reports a mistake, then raises `Invalid`."""
 
     def schema(self) -> dict[str, Any]:
-        """Its JSON Schema (draft 2020-12)."""
+        """Return the JSON Schema of the type (draft 2020-12)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text as written, which `check` may turn into something else (it raises ValueError)."""
+    """Text as written; `check` may convert it (and raises ValueError for invalid text)."""
 
     what: str = "text"
     pattern: str = ""
@@ -95,7 +95,7 @@ class Text:
 
     def read(self, node: Node, report: Report) -> Any:
         if node.text is None or node.text == "":
-            raise report.fail(node, f"{node.kind} where {self.what} is wanted")
+            raise report.fail(node, f"{node.kind} where {self.what} is expected")
         if self.pattern and not re.fullmatch(self.pattern, node.text):
             raise report.fail(node, f"{node.text!r} is not {self.what}")
         try:
@@ -120,7 +120,7 @@ class Choice:
         if node.text not in self.words:
             wrote = repr(node.text) if node.text is not None else node.kind
             hint = suggest(node.text, dict.fromkeys(self.words))
-            raise report.fail(node, f"{wrote} can't stand here", hint)
+            raise report.fail(node, f"{wrote} is not allowed here", hint)
         return node.text
 
     def schema(self) -> dict[str, Any]:
@@ -128,12 +128,12 @@ class Choice:
 
 
 class Flag:
-    """`true` or `false`, and no other word for them."""
+    """The word `true` or `false`; no other word is accepted."""
 
     def read(self, node: Node, report: Report) -> bool:
         if node.text not in ("true", "false"):
             wrote = repr(node.text) if node.text is not None else node.kind
-            raise report.fail(node, f"{wrote} is no yes or no", "write true or false")
+            raise report.fail(node, f"{wrote} is neither true nor false", "write true or false")
         return node.text == "true"
 
     def schema(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Count:
         if not re.fullmatch("0|[1-9][0-9]{0,17}", text) or not self.least <= int(text) <= self.most:
             wrote = repr(text) if node.text is not None else node.kind
             hint = f"write a whole number from {self.least} to {self.most}"
-            raise report.fail(node, f"{wrote} is out of place", hint)
+            raise report.fail(node, f"{wrote} is not a number in this range", hint)
         return int(text)
 
     def schema(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list; with `or_one`, a single value stands for a list of it.  Nothing is no item."""
+    """A list; with `or_one`, a single value stands for a list of one.  An absent item is none."""
 
     item: FieldType
     or_one: bool = False
@@ -172,7 +172,7 @@ class ListOf:
                 return ()
             if self.or_one:
                 return (self.item.read(node, report),)
-            raise report.fail(node, f"{node.kind} where a list is wanted", "write [ … ]")
+            raise report.fail(node, f"{node.kind} where a list is expected", "write [ … ]")
         return tuple(each(node.items, lambda n: self.item.read(n, report)))
 
     def schema(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class MapOf:
         found: dict[str, Any] = {}
         for name, value in pairs(node, report):
             if not re.fullmatch(self.names, name.text or ""):
-                report.add(name, f"{name.text!r} is no name", "use A-Z a-z 0-9 _ - (1 to 64)")
+                report.add(name, f"{name.text!r} is not a name", "use A-Z a-z 0-9 _ - (1 to 64)")
             with contextlib.suppress(Invalid):
                 found[name.text or ""] = self.value.read(value, report)
         return found
@@ -208,7 +208,7 @@ class MapOf:
 
 @dataclass(frozen=True, slots=True)
 class Record(Generic[T]):
-    """A mapping with the keys of a dataclass."""
+    """A mapping whose keys are the fields of a dataclass."""
 
     type: type[T]
 
@@ -244,9 +244,9 @@ class Record(Generic[T]):
 
 
 def read_with_report(record: type[T], data: bytes, file: str) -> tuple[T, Report]:
-    """What can be read of a file, and all its mistakes of form.
+    """Read the valid parts of a file, and report all mistakes of form.
 
-    Raises `PolicyError` where nothing can be read of it.
+    Raises `PolicyError` where no part can be read.
     """
     root, mistakes = parse(data, file)
     report = Report(file, mistakes)
@@ -257,34 +257,37 @@ def read_with_report(record: type[T], data: bytes, file: str) -> tuple[T, Report
 
 
 def read_record(record: type[T], data: bytes, file: str) -> T:
-    """A file without a mistake.  Raises `PolicyError` with every diagnostic."""
+    """Read a file.  Raises `PolicyError` with every diagnostic if it has a mistake."""
     found, report = read_with_report(record, data, file)
     report.check()
     return found
 
 
 def key(kind: FieldType, doc: str, *, required: bool = False, **default: Any) -> Any:
-    """A dataclass field that is a key of the file: what it may be and what it is for."""
+    """Declare a dataclass field as a key of the file: its type and its meaning."""
     return field(metadata={"kind": kind, "doc": doc, "required": required}, **default)
 
 
 def keys_of(record: type) -> Mapping[str, dataclasses.Field[Any]]:
-    """The keys of a record, by their spelling in the file."""
+    """Return the keys of a record, by their spelling in the file."""
     fields = dataclasses.fields(record)
     return {f.name.rstrip("_"): f for f in fields if "kind" in f.metadata}
 
 
 def pairs(node: Node, report: Report) -> list[tuple[Node, Node]]:
-    """The pairs of a mapping; nothing at all is an empty one.  Raises `Invalid` for the rest."""
+    """Return the pairs of a mapping; an absent value is an empty mapping.
+
+    Raises `Invalid` for any other node.
+    """
     if node.empty:
         return []
     if node.pairs is None:
-        raise report.fail(node, f"{node.kind} where a mapping is wanted", "write `key: value`")
+        raise report.fail(node, f"{node.kind} where a mapping is expected", "write `key: value`")
     return node.pairs
 
 
 def each(nodes: list[Node], read: Callable[[Node], T]) -> list[T]:
-    """What can be read of the nodes; the others were reported."""
+    """Read each node; leave out a node that was reported as invalid."""
     found = []
     for node in nodes:
         with contextlib.suppress(Invalid):
@@ -293,7 +296,7 @@ def each(nodes: list[Node], read: Callable[[Node], T]) -> list[T]:
 
 
 def suggest(wrote: str | None, known: Mapping[str, Any]) -> str:
-    """What to write instead of an unknown word: one much like it in any case, or all of them."""
+    """Suggest a known word for an unknown one: the most similar, or else all of them."""
     folded = {word.lower(): word for word in known}
     close = difflib.get_close_matches((wrote or "").lower(), folded, n=1)
     return f"did you mean {folded[close[0]]!r}?" if close else f"write {_either(tuple(known))}"

@@ -1,4 +1,4 @@
-"""sidecar.yaml: how the daemon runs.  Read once, at start."""
+"""Read sidecar.yaml, the settings of the daemon.  They are read once, at the start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .yaml_tree import parse
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: a unix socket's `path`, or `host` and `port`, or nowhere (`off`)."""
+    """An address to listen on: a unix socket's `path`, `host` and `port`, or none (`off`)."""
 
     path: str = ""
     host: str = ""
@@ -39,20 +39,20 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`unix:/path`, `host:port`, `[v6]:port`.  Raises ValueError."""
+    """Parse `unix:/path`, `host:port` or `[v6]:port`.  Raises ValueError."""
     hint = "write unix:/run/mtls-sidecar/authz.sock or 127.0.0.1:9640"
     if text.startswith("unix:"):
         return Address(path=parse_socket_path(text.removeprefix("unix:")))
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})", text)
     if not found or not _is_host(found[1], found[2]):
-        raise ValueError(f"{text!r} is no address", hint)
+        raise ValueError(f"{text!r} is not an address", hint)
     if not 0 < int(found[3]) < 65536:
-        raise ValueError(f"{text!r} names no port from 1 to 65535", hint)
+        raise ValueError(f"{text!r} has no port from 1 to 65535", hint)
     return Address(host=found[1] or found[2], port=int(found[3]))
 
 
 def _is_host(literal: str | None, host: str) -> bool:
-    """Whether a host is an IPv6 address that stood in brackets, an IPv4 address or a name."""
+    """Return whether a host is an IPv6 address in brackets, an IPv4 address or a name."""
     try:
         if literal is not None or re.fullmatch("[0-9.]+", host):
             return ipaddress.ip_address(literal or host).version == (4 if literal is None else 6)
@@ -62,9 +62,9 @@ def _is_host(literal: str | None, host: str) -> bool:
 
 
 def parse_socket_path(text: str) -> str:
-    """The path of a unix socket.  Raises ValueError."""
+    """Check the path of a unix socket.  Raises ValueError."""
     if text.startswith("unix:"):
-        raise ValueError(f"{text!r} is no path", f"write {text.removeprefix('unix:')}")
+        raise ValueError(f"{text!r} is not a path", f"write {text.removeprefix('unix:')}")
     if text.startswith("@") or "\0" in text:
         raise ValueError(
             "an abstract unix socket has no mode and no group: everyone on the machine could ask",
@@ -80,7 +80,7 @@ def parse_socket_path(text: str) -> str:
 
 
 MAX_SOCKET_PATH = 107
-"""Bytes.  A socket is bound in its directory as `.` and the process's number, then renamed."""
+"""Maximum length in bytes (sockaddr_un).  The socket is bound under a temporary name as long."""
 
 
 def _admin(text: str) -> Address:
@@ -88,26 +88,26 @@ def _admin(text: str) -> Address:
 
 
 def _mode(text: str) -> int:
-    """A socket's mode, in octal.  Raises ValueError."""
+    """Parse a socket's mode, in octal.  Raises ValueError."""
     if not re.fullmatch("0?[0-7]{3}", text):
-        raise ValueError(f"{text!r} is no mode", "write 0660")
+        raise ValueError(f"{text!r} is not a mode", "write 0660")
     if not int(text, 8) & 0o222:
-        raise ValueError(f"with mode {text} nobody may connect: that takes w", "write 0660")
+        raise ValueError(f"with mode {text} nobody can connect: it needs w", "write 0660")
     return int(text, 8)
 
 
 def _group(text: str) -> str:
-    """A group's name or number.  Raises ValueError."""
+    """Check a group's name or number.  Raises ValueError."""
     number = text.isascii() and text.isdigit()
     if int(text) >= 2**32 - 1 if number else not re.fullmatch(r"[^\s:,/\x00-\x20]{1,64}", text):
-        raise ValueError(f"{text!r} is no group", "write nginx's group, such as www-data")
+        raise ValueError(f"{text!r} is not a group", "write nginx's group, such as www-data")
     return text
 
 
 def _log_file(text: str) -> str:
-    """`stderr` or a file's path.  Raises ValueError."""
+    """Check the target of a log: `stderr` or a file's path.  Raises ValueError."""
     if text in ("stdout", "journal", "syslog", "off", "none", "-", "/dev/stdout"):
-        raise ValueError(f"{text!r} is no file", "write stderr (the journal), or a file's path")
+        raise ValueError(f"{text!r} is not a file", "write stderr (the journal), or a file's path")
     if text.endswith("/"):
         raise ValueError(f"{text!r} is a directory", "write stderr, or a file's path")
     return text
@@ -115,7 +115,7 @@ def _log_file(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a peer may use up."""
+    """Limits on the resources that peers can use."""
 
     max_connections: int = key(
         Count(1, 65536), "open connections on the authorization socket", default=4096
@@ -146,7 +146,7 @@ _FILE = Text("a path")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole file."""
+    """All settings of sidecar.yaml."""
 
     listen: Address = key(
         Text("an address", check=parse_address),
@@ -199,7 +199,7 @@ class Settings:
 
 
 def read_settings(data: bytes, file: str) -> Settings:
-    """Read sidecar.yaml; one with nothing but comments is all defaults.
+    """Read sidecar.yaml; an empty file means all defaults.
 
     Raises `PolicyError` with every diagnostic.
     """
@@ -213,7 +213,7 @@ def read_settings(data: bytes, file: str) -> Settings:
 
 
 def _refuse_shared_addresses(settings: Settings, data: bytes, report: Report) -> None:
-    """Report a key whose address another key has, too: only one of them could listen."""
+    """Report two keys with the same address: only one of them could listen there."""
     addresses = {
         "listen": settings.listen,
         "admin": settings.admin,

@@ -33,7 +33,7 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """What it is, in an administrator's words."""
+        """The kind of the node, as an error message names it."""
         if self.pairs is not None:
             return "a mapping"
         if self.items is not None:
@@ -42,7 +42,7 @@ class Node:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing at all was written, as after `allow:`."""
+        """Whether the value is absent, as after `allow:`."""
         return self.text == "" and self.plain
 
 
@@ -58,7 +58,7 @@ class _Builder:
         self.diagnostics.append(Diagnostic(self.file, *_place(event), message, hint))
 
     def take(self, event: yaml.Event) -> None:
-        """Put one event in its place."""
+        """Add one event to the tree."""
         if isinstance(event, yaml.ScalarEvent):
             self._check(event)
             self._add(self._node(event, text=event.value, plain=event.style in (None, "")))
@@ -100,7 +100,7 @@ class _Builder:
         self.open.append(node)
         self.keys.append(None)
         if len(self.open) > MAX_DEPTH:
-            self.report(event, f"nested deeper than {MAX_DEPTH} levels", "flatten it")
+            self.report(event, f"nested deeper than {MAX_DEPTH} levels", "use fewer levels")
             raise PolicyError(self.diagnostics)
 
     def _add(self, node: Node) -> None:
@@ -120,9 +120,9 @@ class _Builder:
 
 
 def _place(event: yaml.Event) -> tuple[int, int]:
-    """Line and column of an event, from 1."""
+    """Return line and column of an event, counted from 1."""
     mark = event.start_mark
-    assert mark is not None  # events of a parser have one
+    assert mark is not None  # every event of a parser has a mark
     return mark.line + 1, mark.column + 1
 
 
@@ -144,7 +144,7 @@ def _duplicates(node: Node, file: str, found: list[Diagnostic]) -> None:
                         key.line,
                         key.column,
                         f"duplicate key {key.text!r}",
-                        f"it stands in line {seen[key.text]} already; keep one of them",
+                        f"it is also in line {seen[key.text]}; keep one of them",
                     )
                 )
             else:
@@ -164,7 +164,7 @@ def _decode(data: bytes, file: str) -> str:
 
 
 def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
-    """The parser's own complaint as a diagnostic."""
+    """Convert the parser's error to a diagnostic."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         message = f"not YAML: {error.problem or error.context}"
@@ -180,10 +180,11 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
 
 
 def parse(data: bytes, file: str) -> tuple[Node, list[Diagnostic]]:
-    """The file's one document, and every mistake that doesn't keep it from being read.
+    """Parse the file's only document; return it with every mistake that does not stop the parser.
 
-    Raises `PolicyError` where it can't be read.
+    Raises `PolicyError` where the file can't be parsed.
     """
+
     text = _decode(data, file)
     builder = _Builder(file)
     try:

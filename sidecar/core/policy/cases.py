@@ -1,7 +1,7 @@
-"""The form of a policy's own tests: a request, a certificate, and the decision to expect.
+"""Define the form of a policy's own tests: a request, a certificate and the expected decision.
 
-A test names one request, or with `principals` a table: who of them each location allows, and that
-it denies the others.
+A test has one request, or with `principals` a table: which of them each location allows; it must
+deny the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _ip(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise ValueError(f"{text!r} is no address", "write 192.0.2.7 or 2001:db8::7") from None
+        raise ValueError(f"{text!r} is not an address", "write 192.0.2.7 or 2001:db8::7") from None
 
 
 def _ascii(text: str) -> str:
@@ -53,14 +53,14 @@ def _usage(text: str) -> str:
         return _identifier(found)
     except ValueError:
         raise ValueError(
-            f"{text!r} is no extended key usage", "write clientAuth or an OID"
+            f"{text!r} is not an extended key usage", "write clientAuth or an OID"
         ) from None
 
 
 def _identifier(text: str) -> str:
     parts = text.split(".")
     if len(parts) < 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(f"{text!r} is no object identifier", "write it dotted: 2.5.29.32.0")
+        raise ValueError(f"{text!r} is not an object identifier", "write it dotted: 2.5.29.32.0")
     return text
 
 
@@ -80,7 +80,7 @@ _ASCII_NAMES = ListOf(Text("a name", check=_ascii), or_one=True)
 
 @dataclass(frozen=True, slots=True)
 class CertSpec:
-    """A certificate described by its fields, as written."""
+    """The description of a certificate by its fields, as written."""
 
     node: Node
     cn: tuple[str, ...] = key(_NAMES, "CNs of the subject", default=())
@@ -126,7 +126,7 @@ class CertSpec:
     )
 
     def build(self) -> ClientCert:
-        """The certificate.  Raises `MalformedCertificate`."""
+        """Build the certificate.  Raises `MalformedCertificate`."""
         return build(
             Described(
                 *(self.cn, self.o, self.ou, self.dns, self.uri, self.ip, self.email),
@@ -145,7 +145,7 @@ class CertSpec:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a certificate's `path`, or one that was described, or with neither nobody."""
+    """The client of a test: a certificate's `path`, a described certificate, or neither (none)."""
 
     path: str = ""
     cert: ClientCert | None = None
@@ -153,7 +153,7 @@ class Principal:
 
 
 class Certificate:
-    """A certificate: the path of a file, the fields of one, or `none`."""
+    """A value that is the path of a certificate, the fields of one, or `none`."""
 
     def read(self, node: Node, report: Report) -> Principal:
         if node.text is not None and not node.empty:
@@ -162,7 +162,7 @@ class Certificate:
         try:
             return Principal(cert=spec.build(), trust=spec.trust)
         except MalformedCertificate as error:
-            raise report.fail(node, f"no certificate can be so: {error}") from None
+            raise report.fail(node, f"a certificate can't have these fields: {error}") from None
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string"}, Record(CertSpec).schema()]}
@@ -213,7 +213,7 @@ CASES = ListOf(Record(CaseSpec))
 
 
 def check_cases(cases: tuple[CaseSpec, ...], locations: set[str], report: Report) -> None:
-    """Report what in tests contradicts itself or names what isn't there."""
+    """Report tests that contradict themselves, and names that the policy doesn't have."""
     for case in cases:
         if case.principals or case.allow:
             _check_table(case, locations, report)

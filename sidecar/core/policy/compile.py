@@ -48,33 +48,33 @@ P = ParamSpec("P")
 
 
 class Sources(Protocol):
-    """Where a policy's files come from.  Paths are as the policy writes them."""
+    """Read the files of a policy.  Paths are as written in the policy."""
 
     def certificates(self, path: str) -> Bundle:
-        """The certificates of a PEM file (see `read_bundle`).  Raises OSError, ValueError."""
+        """Read the certificates of a PEM file (see `read_bundle`).  Raises OSError, ValueError."""
 
     def denylist(self, path: str) -> Denylist:
-        """A denylist (see `parse_denylist`).  Raises OSError, PolicyError."""
+        """Read a denylist (see `parse_denylist`).  Raises OSError, PolicyError."""
 
     def crls(
         self, place: str, trust: str, authorities: tuple[bytes, ...]
     ) -> tuple[Crl, ...] | None:
-        """The CRLs of a file or an http(s) address; None where none was fetched yet.
+        """Read the CRLs of a file or an http(s) address; return None if none was fetched yet.
 
         Raises OSError and `CrlError`.
         """
 
 
 def policy_hash(data: bytes) -> str:
-    """What `X-Auth-Policy` shows: `sha256sum policy.yaml | cut -c1-12`."""
+    """Return the hash in `X-Auth-Policy`: `sha256sum policy.yaml | cut -c1-12`."""
     return hashlib.sha256(data).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """A policy that lacks what the files of its trusts say, and so can't decide.
+    """A compiled policy without the content of its trusts' files; it can't decide yet.
 
-    Its locations are compiled once; `bind` gives them the trusts of the moment.
+    Its locations are compiled once; `bind` combines them with the current trusts.
     """
 
     file: str
@@ -88,7 +88,7 @@ class Draft:
         dated: Sequence[DatedWarning] = (),
         denylists: Sequence[Denylist] = (),
     ) -> Policy:
-        """The policy with these trusts, one for each that it names, and what to warn of them.
+        """Return the policy with these trusts, one for each that it names, and what to warn of them.
 
         `denylists` hold whatever the trust.
         """
@@ -107,7 +107,7 @@ class Draft:
 
 
 def compile_draft(data: bytes, file: str) -> Draft:
-    """Build all of a policy that its own text says.  Raises `PolicyError` with every diagnostic."""
+    """Compile a policy without its trusts' files.  Raises `PolicyError` with every diagnostic."""
     spec, report = read_with_report(PolicySpec, data, file)
     build = _Build(file, spec, None, report)
     warn_about_policy(spec, report)
@@ -116,7 +116,7 @@ def compile_draft(data: bytes, file: str) -> Draft:
 
 
 def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
-    """Build a policy.  Raises `PolicyError` with every diagnostic, in all files."""
+    """Compile a policy and its files.  Raises `PolicyError` with the diagnostics of all files."""
     spec, report = read_with_report(PolicySpec, data, file)
     build = _Build(file, spec, sources, report)
     warn_about_policy(spec, report)
@@ -128,7 +128,7 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
 
 @dataclass(slots=True)
 class _Build:
-    """One compilation: what was read and what was found wrong so far."""
+    """The state of one compilation: the parsed policy, and the mistakes found so far."""
 
     file: str
     spec: PolicySpec
@@ -138,7 +138,7 @@ class _Build:
     warnings: list[Diagnostic] = field(default_factory=list)
 
     def policy(self, data: bytes, trusts: Mapping[str, Trust]) -> Policy:
-        """The whole.  Raises `PolicyError` with every diagnostic."""
+        """Build the policy.  Raises `PolicyError` with every diagnostic."""
         locations = self.locations(trusts)
         chooser = self.chooser()
         check_cases(self.spec.tests, set(locations), self.report)
@@ -157,7 +157,7 @@ class _Build:
     # -- trust
 
     def unread_trust(self, name: str, spec: TrustSpec) -> Trust:
-        """One trust without its files."""
+        """Build one trust without its files."""
         if not spec.ca and any(key.text == "ca" for key, _ in spec.node.pairs or ()):
             self.report.add(spec.node, f"trust {name!r} names no ca", "add ca: pki/ca.crt")
         message = trust_warning(name, spec)
@@ -166,7 +166,7 @@ class _Build:
         return build_trust(name, spec, Anchors([], []))
 
     def trust(self, name: str, spec: TrustSpec) -> Trust:
-        """One trust with its files read."""
+        """Build one trust with its files."""
         assert self.sources is not None
         self.unread_trust(name, spec)
         verifies = spec.verify == "sidecar"
@@ -193,12 +193,12 @@ class _Build:
         self.warnings.append(at_node(self.file, node, message))
 
     def _take(self, place: Located, read: Callable[P, T], *args: P.args, **_: P.kwargs) -> T | None:
-        """What reading a file gives; a mistake is reported where the policy names the file."""
+        """Read a file; report a mistake at the place where the policy names the file."""
         try:
             return read(*args, **_)
         except PolicyError as error:
             self.elsewhere += error.diagnostics
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told with its place
+        except Exception as error:  # noqa: BLE001 - any error is reported with its place
             self.report.diagnostics.append(file_mistake(self.file, place, error))
         return None
 
@@ -209,7 +209,7 @@ class _Build:
         verifies: bool,
         bundles: dict[str, list[ClientCert]],
     ) -> list[ClientCert]:
-        """The certificates of these files, each file's put into `bundles`, too."""
+        """Return the certificates of these files, each file's put into `bundles`, too."""
         found: list[ClientCert] = []
         for place in places:
             bundle = self._take(place, sources.certificates, place.text)
@@ -222,7 +222,7 @@ class _Build:
     # -- locations
 
     def locations(self, trusts: Mapping[str, Trust]) -> dict[str, Location]:
-        """Every location compiled; what refers to nothing is reported."""
+        """Compile every location; report references to undefined names."""
         for reserved in RESERVED:
             for rule in self.spec.groups.get(reserved, ())[:1]:
                 node = rule.node
@@ -264,12 +264,12 @@ class _Build:
                 _first(layers, lambda s: s.without_certificate, ()), rules
             ),
             stale=_first(layers, lambda s: s.stale, ""),
-            # Who lets a CORS preflight through means other origins to come.
+            # A location that lets CORS preflights through is intended for other origins.
             same_origin=_first(layers, lambda s: s.same_origin, "OPTIONS" not in public_methods),
         )
 
     def _without_cert(self, specs: Sequence[RuleSpec | Located], rules: Compiler) -> RuleSet:
-        """The rules of `without_certificate`; one that asks for a certificate is a mistake."""
+        """Compile `without_certificate`; report a rule that asks about the certificate."""
         found = rules.compile(specs, "without_certificate", refusing=False, roles=False)
         for spec in specs:
             if rules.compile([spec], "", refusing=False).needs_cert:
@@ -279,12 +279,12 @@ class _Build:
         return found
 
     def _doubt_exemption(self, location: Location, spec: LocationSpec) -> None:
-        """Warn where who was to be refused need only leave the certificate out."""
+        """Warn if a client can avoid a `deny` rule by sending no certificate."""
         if len(location.without_cert) and location.deny.needs_cert:
             self.report.warn(
                 spec.node,
-                f"location {spec.name!r}: who comes without a certificate and matches "
-                "without_certificate is not asked by the rules of deny that ask about one",
+                f"location {spec.name!r}: a client without a certificate that matches "
+                "without_certificate is not subject to deny rules about a certificate",
                 "deny by client_ip or method too, or narrow without_certificate",
             )
 
@@ -305,7 +305,7 @@ class _Build:
         return tuple(trusts[ref.text] for ref in named if ref.text in trusts)
 
     def chooser(self) -> Chooser:
-        """Choosing by host and URI, for the locations that say where they are."""
+        """Build the chooser by host and URI for the locations that have `location:`."""
         chosen = [spec for spec in self.spec.locations if spec.location is not None]
         for spec in self.spec.locations:
             written = {name.text for name, _ in spec.node.pairs or ()}
@@ -316,8 +316,8 @@ class _Build:
                 self.report.add(spec.node, "an empty list of server names", hint)
         if self.spec.merge_slashes is not None:
             message = (
-                "merge_slashes does nothing now: a URI on which both values differ is denied, since"
-                " nginx takes the value of another server at times; remove it"
+                "merge_slashes has no effect: a URI with different results for both values is "
+                "denied, because nginx sometimes uses another server's value; remove it"
             )
             self._warn(self.spec.node, message)
         entries: list[_LocationEntry] = [
@@ -334,14 +334,14 @@ class _Build:
     def _check_servers(
         self, chosen: Sequence[LocationSpec], entries: Sequence[_LocationEntry]
     ) -> None:
-        """Report locations and server names that nginx would drop or not know apart."""
+        """Report locations and server names that nginx would ignore or not distinguish."""
         for _, second in duplicates(entries):
             self.report.add(
                 chosen[second].node, "the same location twice in one server", "remove one of them"
             )
         for first, second in overlaps(entries):
-            hint = "list the same names at each location of a server: nginx drops repeated ones"
-            message = f"server_name shares a name with location {chosen[first].name!r}, not all"
+            hint = "list the same names at each location of a server: nginx ignores repeated ones"
+            message = f"server_name has some names of location {chosen[first].name!r}, but not all"
             if first == second:
                 message, hint = "server_name has one name twice", "remove x or *.x beside .x"
             self.report.add(chosen[second].node, message, hint)
@@ -349,7 +349,7 @@ class _Build:
             if name.kind == "exact" and name.value and not re.search("[a-z0-9]", name.value):
                 self._warn(
                     self.spec.node,
-                    f"server_name {name.value!r} is the host {name.value!r} and no other; for the "
+                    f"server_name {name.value!r} matches only the host {name.value!r}; for the "
                     "default server leave server_name out",
                 )
 
@@ -357,7 +357,7 @@ class _Build:
 def _first(
     layers: Sequence[BehaviourSpec], get: Callable[[BehaviourSpec], T | None], default: D
 ) -> T | D:
-    """What the location says, else the defaults, else the built-in."""
+    """Return the value of the location, else that of `defaults`, else the built-in one."""
     for layer in layers:
         value = get(layer)
         if value is not None:

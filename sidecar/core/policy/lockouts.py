@@ -1,4 +1,4 @@
-"""Warn about a trust that denies everybody, now or later: its CAs or its CRLs have ended."""
+"""Warn about a trust that denies everybody, now or later, because CAs or CRLs expire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .spec import TrustSpec
 
 
 class Revocable(Protocol):
-    """The parts of a trust that are looked at."""
+    """The parts of a trust that are needed here."""
 
     @property
     def anchors(self) -> Anchors: ...
@@ -32,13 +32,13 @@ class Revocable(Protocol):
 
 
 def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> None:
-    """Note each CA that ends, and each whose CRLs end or are none where they are required."""
+    """Warn about each CA that expires, and each CA whose required CRL is missing or expires."""
     authorities = trust.anchors.certificates
     for authority in authorities:
         report.warn(
             spec.node,
-            f"CA {_shown(authority)} has ended: it lets in nobody any more",
-            "put its successor there",
+            f"CA {_shown(authority)} has ended: all its clients are denied",
+            "add its successor",
             since=authority.not_after + 1,
         )
     if trust.revocation == "off" or not spec.crl or trust.ocsp:
@@ -48,7 +48,7 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
             places = ", ".join(trust.missing)
             report.warn(
                 spec.node,
-                f"nothing was fetched yet from {places}: certificates that it speaks of are denied",
+                f"nothing was fetched yet from {places}: certificates that it covers are denied",
                 "start mtls-sidecar-fetch",
             )
         return
@@ -60,7 +60,7 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
 def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:
     name = comparable_name(authority.subject_name)
     if any(crl.issuer not in _names(trust.anchors.certificates) for crl in trust.crl_list):
-        return  # an indirect CRL: whose certificates it speaks of, only it says
+        return  # an indirect CRL: it alone says which certificates it covers
     complete = [crl for crl in trust.crl_list if crl.issuer == name and crl.delta_base is None]
     required = trust.revocation == "required"
     if not complete:
@@ -68,12 +68,12 @@ def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report:
             report.warn(
                 spec.node,
                 f"no CRL of CA {_shown(authority)}, and `revocation: required`: "
-                "nobody whom it certified gets in",
+                "all its clients are denied",
                 "add its CRL, or remove the CA",
             )
         return
     last = max(complete, key=lambda crl: crl.next_update or 0.0)
-    effect = "nobody whom it certified gets in" if required else "it revokes, and clears nobody"
+    effect = "all its clients are denied" if required else "it only revokes, and never says good"
     report.warn(
         spec.node,
         f"CRL {last.source} of CA {_shown(authority)} has ended: {effect}",
@@ -87,7 +87,7 @@ def _names(certificates: Sequence[ClientCert]) -> set[bytes]:
 
 
 def _issues_authorities(authority: ClientCert, authorities: Sequence[ClientCert]) -> bool:
-    """Whether another CA of the trust was issued by this one: then leaves hardly are."""
+    """Return whether the CA issued another CA of the trust, so that it probably issues no leaf."""
     name = comparable_name(authority.subject_name)
     return any(
         comparable_name(other.issuer_name) == name and other is not authority

@@ -11,7 +11,7 @@ Predicate = Callable[[Any], bool]
 
 
 class PatternError(ValueError):
-    """A pattern can't be read.  `args` are what is wrong and what to write instead."""
+    """A pattern is invalid.  `args`: the mistake, and what to write instead."""
 
 
 def _options(*, case_sensitive: bool) -> re2.Options:
@@ -25,7 +25,7 @@ _AS_WRITTEN, _ANY_CASE = _options(case_sensitive=True), _options(case_sensitive=
 
 
 def compile_regex(source: str, *, ignore_case: bool = False) -> Predicate:
-    """A predicate that is true where the whole value matches.  Raises `PatternError`."""
+    """Compile a predicate that is true if the whole value matches.  Raises `PatternError`."""
     if not source:
         raise PatternError("an empty regular expression", "write the expression after ~")
     try:
@@ -41,7 +41,7 @@ def compile_regex(source: str, *, ignore_case: bool = False) -> Predicate:
 
 
 def glob(source: str) -> Predicate:
-    """A predicate for text in which each `*` stands for any run of characters."""
+    """Compile a predicate for text in which each `*` matches any number of characters."""
     if "*" not in source:
         return lambda value: bool(value == source)
     head, *middle, tail = source.split("*")

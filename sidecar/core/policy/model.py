@@ -1,4 +1,4 @@
-"""The compiled policy: frozen values that a decision reads.  A reload builds a new one."""
+"""Define the compiled policy: frozen values that a decision reads.  A reload builds a new one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Choose = Callable[[str, bytes], str | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trust:
-    """One named authority, ready to be asked.
+    """One named trust of the policy, with the content of its files.
 
-    `crl_list` are the CRLs that count; `revoking` those that were refused, whose entries still
-    revoke; `missing` the addresses that nothing was fetched from yet.  `ca_ends` are the ends of
-    the authorities, by the file that they stand in.
+    `crl_list` holds the accepted CRLs; `revoking` the refused ones, whose entries still revoke;
+    `missing` the addresses from which nothing was fetched yet.  `ca_ends` holds the ends of the
+    authorities' validity, by file.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Trust:
     _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)
 
     def path(self, cert: ClientCert, now: float) -> Path | None:
-        """The issuers of a certificate up to an anchor of this trust, or None.
+        """Return the issuers of a certificate up to an anchor of this trust, or None.
 
-        Remembered for as long as no authority begins or ends to be valid.
+        The result is cached until an authority's validity begins or ends.
         """
         known = self._paths.get(cert.sha256)
         if known is not None and known[0] <= now < known[1]:
@@ -66,10 +66,10 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Location:
-    """One location, ready to decide.
+    """One compiled location.
 
-    `without_cert` says who gets in without a certificate, unless `deny_request` matches: the
-    rules of `deny` that ask about the request alone.
+    `without_cert` holds the rules that allow a request without a certificate, unless `deny_request`
+    matches: the rules of `deny` that ask only about the request.
 
     `uses_…` say what can change a decision here beside certificate and `SSL-Client-Verify`: the
     method, the client's address, the host or the SNI, OCSP answers.  `stale` is `serve` or `deny`
@@ -129,15 +129,15 @@ class Policy:
     def locate(
         self, name: str | None, host: str, uri: bytes, choose: Choose | None = None
     ) -> Location | None:
-        """Find the location that a request names, or that is chosen by its host and URI.
+        """Find the location that a request names, or else choose it by host and URI.
 
-        `choose` may stand in for the policy's chooser, to cache its choices.
+        `choose` replaces the policy's chooser, so that a caller can cache choices.
         """
         if name is None:
             name = (choose or self.chooser.choose)(host, uri)
         return None if name is None else self.locations.get(name)
 
     def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
-        """What the policy says that will hardly be meant, as of a moment; in the file's order."""
+        """Return the policy's warnings that apply at `now`, in file order."""
         dated = {warning for since, warning in self.dated if since <= now}
         return tuple(sorted({*self.warnings, *dated}))

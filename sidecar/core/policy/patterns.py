@@ -1,9 +1,9 @@
 """Compare patterns of the policy with values of a certificate or a request.
 
 A pattern is an exact text, a glob with `*`, or after `~` a regular expression (RE2, linear time)
-that must match the whole value.  `KEY_COMPARISONS` has the comparison of each key of a rule.
+that must match the whole value.  `KEY_COMPARISONS` has the comparison for each key of a rule.
 Granting and refusing rules may compare differently: if an identity has several spellings, a
-refusing rule matches every one of them.
+refusing rule matches all of them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from .uri_spelling import normal_uri
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One pattern.  A value matches whose key is in `exact`, or one of whose texts `test` takes.
+    """One pattern.  It matches a value whose key is in `exact`, or with a text that `test` accepts.
 
-    `refusing` is the pattern for rules that refuse, where they compare otherwise.  `warnings` are
-    reasons why it may never match: each a message and what to write instead.
+    `refusing` is the pattern for refusing rules, if they compare differently.  `warnings` are
+    reasons why the pattern may never match: each is a message and what to write instead.
     """
 
     text: str
@@ -50,12 +50,12 @@ class Pattern:
     warnings: tuple[tuple[str, str], ...] = ()
 
     def on(self, refusing: bool) -> Pattern:
-        """The pattern of one side."""
+        """Return the pattern for refusing or for granting rules."""
         return self.refusing or self if refusing else self
 
 
 class ComparedValue(NamedTuple):
-    """A value as patterns see it: keys for exact ones, texts for the others."""
+    """A value prepared for comparison: keys for exact patterns, texts for other patterns."""
 
     keys: tuple[Hashable, ...]
     texts: tuple[Any, ...]
@@ -66,14 +66,14 @@ Reader = Callable[[Any], ComparedValue]
 
 @dataclass(frozen=True, slots=True)
 class KeyComparison:
-    """How patterns of one key are read, and values by rules that grant and by rules that refuse."""
+    """The comparison for one rule key: how to parse patterns, and values for each side."""
 
     parse: Callable[[str], Pattern]
     grants: Reader
     refuses: Reader
 
     def reader(self, refusing: bool) -> Reader:
-        """The reader of one side."""
+        """Return the function that prepares values for refusing or for granting rules."""
         return self.refuses if refusing else self.grants
 
 
@@ -91,25 +91,25 @@ def _checked(text: str) -> str:
         raise PatternError("the pattern is empty", "write the value to match, or remove the key")
     if _CONTROL.search(text):
         raise PatternError(
-            f"{text!r} has a control character, and no certificate with one is taken", "remove it"
+            f"{text!r} has a control character, and certificates with one are refused", "remove it"
         )
     return text
 
 
 def nfc(text: str) -> str:
-    """Put text into Unicode's NFC, in which `é` has one spelling."""
+    """Normalize text to Unicode's NFC, in which `é` has one spelling."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _text_warnings(text: str) -> tuple[tuple[str, str], ...]:
     found = []
     if text.startswith("~ "):
-        found.append(("the blank after ~ belongs to the expression", "remove it, or write ~[ ]"))
+        found.append(("the blank after ~ is part of the expression", "remove it, or write ~[ ]"))
     elif not text.startswith("~") and text != text.strip(" "):
         found.append((f"{text!r} begins or ends with a blank", "remove it unless names have it"))
     if nfc(text) != text:
         found.append(
-            (f"{text!r} isn't in Unicode's NFC, as names mostly are", f"write {nfc(text)!r}")
+            (f"{text!r} isn't in Unicode's NFC, as most names are", f"write {nfc(text)!r}")
         )
     return tuple(found)
 
@@ -124,7 +124,7 @@ def _text(text: str) -> Pattern:
 
 
 def _compared(text: str, fold: Callable[[str], str], *, ignore_case: bool = False) -> Pattern:
-    """A pattern that is exact, a glob or a regular expression over folded values."""
+    """Compile an exact text, a glob or a regular expression over values folded by `fold`."""
     warnings = _text_warnings(text)
     if text.startswith("~"):
         return Pattern(
@@ -143,7 +143,7 @@ def _text_refused(value: str) -> ComparedValue:
 
 
 def _upn(text: str) -> Pattern:
-    """A user principal name: Active Directory compares them without case, so what refuses does."""
+    """Compile a user principal name; refusing rules ignore case, as Active Directory does."""
     pattern = _compared(_checked(text), str)
     refusing = _compared(text, _fold_case, ignore_case=True)
     return Pattern(text, pattern.exact, pattern.test, refusing, pattern.warnings)
@@ -187,14 +187,14 @@ def _exact_dn(text: str) -> Pattern:
         message, hint = error.args
         if not as_printed:
             raise PatternError(message, hint) from None
-        warning = (f"{message}: it refuses, and grants nothing", hint)
+        warning = (f"{message}: it can refuse, but grants nothing", hint)
         return Pattern(text, refusing=Pattern(text, exact=as_printed), warnings=(warning,))
     refusing = Pattern(text, exact=(key_of(name, refusing=True), *as_printed))
     return Pattern(text, (key_of(name),), refusing=refusing, warnings=order_warnings(name))
 
 
 _RECENT = 64
-"""Names whose readings are kept, of certificates that were issued under a trust."""
+"""Maximum number of cached names, of certificates that were issued under a trust."""
 
 
 @lru_cache(maxsize=_RECENT)
@@ -205,7 +205,7 @@ def _dn_granted(der: bytes) -> ComparedValue:
 
 @lru_cache(maxsize=_RECENT)
 def _dn_refused(der: bytes) -> ComparedValue:
-    """The name, also the other way round as OpenSSL prints it, and in all its spellings."""
+    """Prepare a name for refusing rules: also in reverse order, and in all its spellings."""
     name = _read_name(der)
     printed = tuple(spellings(name))
     reverse: ComparedName = tuple(reversed(name))
@@ -232,10 +232,10 @@ def _dns(text: str) -> Pattern:
     folded = fold_dns(text)
     parent = folded.removeprefix("*.")
     if not is_dns_name(parent):
-        raise PatternError(f"{text!r} is no DNS name", _dns_hint(parent))
+        raise PatternError(f"{text!r} is not a DNS name", _dns_hint(parent))
     if re.fullmatch(r"[0-9.]+", parent):
-        warning = (f"{text!r} is no DNS name that an authority should certify", "write ip: for it")
-        return Pattern(text, exact=(folded,), warnings=(warning,))
+        message = f"{text!r} is an address, and no authority should certify it as a DNS name"
+        return Pattern(text, exact=(folded,), warnings=((message, "write ip: instead of dns:"),))
     if parent == folded:
         return Pattern(text, exact=(folded,))
     return Pattern(text, test=lambda value: value.partition(".")[2] == parent and value[:1] != ".")
@@ -264,20 +264,23 @@ def _dns_refused(value: str) -> ComparedValue:
 
 
 def _email(text: str) -> Pattern:
-    """The host part is compared without case, the local part as written (RFC 5280, 7.5)."""
+    """Compile a mail address; case is ignored in the host, but not in the local part.
+
+    See RFC 5280, 7.5.
+    """
     if text.startswith("~"):
         return _email_regex(text)
     if not _checked(text).isascii():
-        raise PatternError(f"{text!r} is no mail address in ASCII", "write its host as xn--…")
+        raise PatternError(f"{text!r} is not a mail address in ASCII", "write its host as xn--…")
     if "*" in text:
         return Pattern(text, test=_email_glob(text), warnings=_text_warnings(text))
     if "@" not in text:
-        raise PatternError(f"{text!r} is no mail address", f"write alice@{text} or *@{text}")
+        raise PatternError(f"{text!r} is not a mail address", f"write alice@{text} or *@{text}")
     return Pattern(text, exact=(fold_mail(text),), warnings=_text_warnings(text))
 
 
 def _email_glob(text: str) -> Predicate:
-    """The pattern parted at each place that an address's last `@` can match."""
+    """Compile a glob, split at each place that can match the last `@` of an address."""
     parted: list[tuple[Predicate, Predicate]] = []
     for at, character in enumerate(text):
         if character == "*":
@@ -312,9 +315,9 @@ _REGEX_TOKEN = re.compile(
 
 
 def _host_in(source: str) -> int | None:
-    """Where the host's part of a regular expression begins: behind its only `@`.
+    """Return the position after the only `@` of a regular expression, where the host begins.
 
-    None where that can't be said: the `@` stands within a group, a class or an alternative.
+    Returns None if it is not certain: the `@` is in a group, a class or an alternative.
     """
     depth, signs, behind = 0, 0, 0
     for token in _REGEX_TOKEN.finditer(source):
@@ -348,14 +351,19 @@ def _email_refused(value: str) -> ComparedValue:
 
 
 def _uri(text: str) -> Pattern:
-    """What grants compares as written; what refuses by RFC 3986, 6.2.2 (case, escapes, dots)."""
+    """Compile a URI pattern; granting compares as written, refusing after normalization.
+
+    Normalization (RFC 3986, 6.2.2) covers case, escapes and dot segments.
+    """
     pattern = _compared(_checked(text), str)
     warnings = pattern.warnings
     if not text.startswith(("~", "*")) and not re.match(r"[A-Za-z][A-Za-z0-9+.*-]*:", text):
-        warnings += ((f"{text!r} has no scheme, as every URI in a certificate", "write https://…"),)
+        warnings += (
+            (f"{text!r} has no scheme; every URI in a certificate does", "write https://…"),
+        )
     if not text.startswith("~") and not text.isascii():
         warnings += (
-            (f"{text!r} isn't ASCII, as every URI in a certificate", "write %C3%A9 for é"),
+            (f"{text!r} isn't ASCII; every URI in a certificate is", "write %C3%A9 for é"),
         )
     return Pattern(text, pattern.exact, pattern.test, _uri_refusing(text), warnings)
 
@@ -369,7 +377,7 @@ def _uri_refusing(text: str) -> Pattern:
     if re.match(r"[^*]+://[^*/]+/", text):
         either = glob(text), glob(normal)
         return Pattern(text, test=lambda value: any(test(value) for test in either))
-    folded = glob(normal.lower())  # what of it is the host can't be said
+    folded = glob(normal.lower())  # in a glob, the host part can't be determined
     return Pattern(text, test=lambda value: folded(value.lower()))
 
 
@@ -384,7 +392,7 @@ def _uri_refused(value: str) -> ComparedValue:
 def _ip(text: str) -> Pattern:
     hint = "write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
     if "%" in text:
-        raise PatternError(f"{text!r} has a zone, which nginx never tells", "leave it out")
+        raise PatternError(f"{text!r} has a zone, which nginx never sends", "leave it out")
     try:
         network = parse_network(text)
     except ValueError as error:
@@ -393,8 +401,8 @@ def _ip(text: str) -> Pattern:
         return Pattern(text, exact=(network.network_address,))
     warnings: tuple[tuple[str, str], ...] = ()
     if holds_mapped(network):
-        warning = f"{text} holds no IPv4 address: IPv4-mapped ones are compared as IPv4"
-        warnings = ((warning, "add 0.0.0.0/0 if all of IPv4 is meant"),)
+        warning = f"{text} contains no IPv4 address: IPv4-mapped ones are compared as IPv4"
+        warnings = ((warning, "add 0.0.0.0/0 for all of IPv4"),)
     return Pattern(
         text,
         test=lambda value: not isinstance(value, str) and value in network,
@@ -410,24 +418,24 @@ def _ip_value(text: str) -> ComparedValue:
 
 
 def parse_serial(text: str) -> int:
-    """A serial number in hex, with or without colons, `0x` or `-`.  Raises `PatternError`."""
+    """Parse a serial number in hex, with or without colons, `0x` or `-`.  Raises `PatternError`."""
     digits = text.strip().lower().replace(":", "")
     negative = digits.startswith("-")
     digits = digits.removeprefix("-").removeprefix("0x")
     if not re.fullmatch("[0-9a-f]{1,128}", digits):
-        raise PatternError(f"{text!r} is no serial number", "write it in hex: 0A1B or 0A:1B")
+        raise PatternError(f"{text!r} is not a serial number", "write it in hex: 0A1B or 0A:1B")
     return -int(digits, 16) if negative else int(digits, 16)
 
 
 _LOOKS_DECIMAL = 16
-"""Digits from which on a serial number without A to F is more likely decimal."""
+"""Minimum digits of a serial number without A to F that is probably decimal."""
 
 
 def _serial(text: str) -> Pattern:
     number = parse_serial(text)
     warnings: tuple[tuple[str, str], ...] = ()
     if re.fullmatch(f"[0-9]{{{_LOOKS_DECIMAL},}}", text):
-        warning = f"serial {text} looks decimal, and is read as hex"
+        warning = f"serial {text} looks decimal, but is read as hex"
         warnings = ((warning, f"write {int(text):X} if it is decimal, 0x{text} if it is hex"),)
     return Pattern(text, exact=(number,), warnings=warnings)
 
@@ -436,22 +444,25 @@ _DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
 
 
 def parse_fingerprint(text: str) -> str:
-    """A SHA-256 in hex, with or without colons → 64 lower-case digits.  Raises `PatternError`."""
+    """Normalize a SHA-256 in hex, with or without colons, to 64 lower-case digits.
+
+    Raises `PatternError`.
+    """
     digits = text.strip().lower().replace(":", "")
     if re.fullmatch("[0-9a-f]{64}", digits):
         return digits
     other = _DIGESTS.get(len(digits)) if re.fullmatch("[0-9a-f]+", digits) else None
     if other:
-        hint = "write what `openssl x509 -noout -fingerprint -sha256 -in CERT` prints behind the ="
+        hint = "write the part after = of `openssl x509 -noout -fingerprint -sha256 -in CERT`"
         raise PatternError(f"{text!r} is {other} fingerprint, not a SHA-256", hint)
-    raise PatternError(f"{text!r} is no SHA-256 fingerprint", "write its 64 hex digits")
+    raise PatternError(f"{text!r} is not a SHA-256 fingerprint", "write its 64 hex digits")
 
 
 def _oid(text: str) -> Pattern:
     found = re.fullmatch(r"([0-2])\.(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", text)
     if not found or (found[1] != "2" and int(found[2]) > 39):
         raise PatternError(
-            f"{text!r} is no object identifier", "write it dotted: 1.3.6.1.5.5.7.3.2"
+            f"{text!r} is not an object identifier", "write it dotted: 1.3.6.1.5.5.7.3.2"
         )
     return Pattern(text, exact=(text,))
 
@@ -467,15 +478,15 @@ def _eku(text: str) -> Pattern:
     except PatternError:
         names = ", ".join(EKU_NAMES)
         raise PatternError(
-            f"{text!r} is no key usage", f"write one of {names}, or an OID"
+            f"{text!r} is not a key usage", f"write one of {names}, or an OID"
         ) from None
 
 
 def check_method(text: str) -> str:
-    """A method that nginx lets through to a question.  Raises `PatternError`."""
+    """Check a method that nginx accepts and asks about.  Raises `PatternError`."""
     if not re.fullmatch(r"[A-Z][A-Z_-]*", text):
         raise PatternError(
-            f"{text!r} is no method that nginx takes", "write it in upper case, like GET"
+            f"{text!r} is not a method that nginx accepts", "write it in upper case, like GET"
         )
     if text == "TRACE":
         raise PatternError("nginx answers TRACE itself, with 405", "leave it out")

@@ -26,7 +26,7 @@ _AFTER_PUBLIC = (
 
 
 def warn_about_policy(spec: PolicySpec, report: Report) -> None:
-    """Add every warning about a policy to the report."""
+    """Add all warnings about a policy to the report."""
     for rules in spec.groups.values():
         _warn_about_ends(rules, report)
     for layer in (spec.defaults, *spec.locations):
@@ -38,11 +38,11 @@ def warn_about_policy(spec: PolicySpec, report: Report) -> None:
         _warn_about_trust(name, trust, report)
     _warn_about_unused_trusts(spec, report)
     if not spec.locations:
-        report.warn(spec.node, "no locations: nobody may pass anywhere", "add one")
+        report.warn(spec.node, "no locations: everything is denied", "add one")
 
 
 def _rules(rules: Sequence[RuleSpec | Located]) -> Iterator[RuleSpec]:
-    """The rules of a list and those within them; groups by name are lists of their own."""
+    """Yield the rules of a list and the rules nested in them; named groups are not expanded."""
     for rule in rules:
         if isinstance(rule, RuleSpec):
             yield rule
@@ -55,14 +55,14 @@ def _warn_about_ends(rules: Sequence[RuleSpec | Located], report: Report) -> Non
         if rule.until is not None and rule.until_node is not None:
             report.warn(
                 rule.until_node,
-                f"`until: {rule.until_node.text}` is past: the rule matches no more",
-                "remove the rule, or let it end later",
+                f"`until: {rule.until_node.text}` is past: the rule no longer matches",
+                "remove the rule, or write a later date",
                 since=rule.until,
             )
 
 
 def _key(node: Node, name: str) -> Node | None:
-    """Where a key stands in a mapping; None where it is left out."""
+    """Return the node of a key in a mapping, or None if it is absent."""
     return next((key for key, _ in node.pairs or () if key.text == name), None)
 
 
@@ -76,14 +76,14 @@ def _warn_about_location(location: LocationSpec, defaults: BehaviourSpec, report
     if allow is None:
         report.warn(
             location.node,
-            f"location {location.name!r} has no `allow`: nobody may pass",
-            "add allow, or allow: [] if that is meant",
+            f"location {location.name!r} has no `allow`: everybody is denied",
+            "add allow, or allow: [] if that is intended",
         )
     deny = _key(location.node, "deny")
     if deny is not None and location.deny == () and defaults.deny:
         report.warn(
             deny,
-            f"an empty `deny` in location {location.name!r} drops the deny rules of defaults",
+            f"an empty `deny` in location {location.name!r} removes the deny rules of defaults",
             "remove it to keep them",
         )
     if not _is_public(allow):
@@ -93,8 +93,8 @@ def _warn_about_location(location: LocationSpec, defaults: BehaviourSpec, report
         if key is not None and getattr(location, name) not in (None, False, 0, ()):
             report.warn(
                 key,
-                f"`{name}` has no effect here: `allow: public` lets everybody in before",
-                f"remove {name}, or allow less",
+                f"`{name}` has no effect here: `allow: public` already lets everybody in",
+                f"remove {name}, or restrict allow",
             )
 
 
@@ -104,18 +104,18 @@ def _warn_about_trust(name: str, trust: TrustSpec, report: Report) -> None:
     if key is not None and asks and trust.revocation == "off":
         report.warn(
             key,
-            f"trust {name!r} names crl or ocsp, and `revocation: off` asks neither",
+            f"trust {name!r} names crl or ocsp, but `revocation: off` uses neither",
             "write revocation: required or best_effort",
         )
     if key is not None and not asks and trust.revocation == "best_effort":
-        report.warn(key, f"trust {name!r} names no crl and no ocsp to ask", "name one")
+        report.warn(key, f"trust {name!r} names neither crl nor ocsp", "name one")
     grace = _key(trust.node, "crl_grace")
     if grace is not None and trust.crl_grace and not trust.crl:
         report.warn(grace, "`crl_grace` has no effect without crl", "remove it")
 
 
 def _warn_about_unused_trusts(spec: PolicySpec, report: Report) -> None:
-    """Every trust counts where a location names none; else only those that are named."""
+    """Warn about unused trusts; a location without `trust` uses all of them."""
     named: set[str] = set()
     for location in spec.locations:
         trusts = spec.defaults.trust if location.trust is None else location.trust

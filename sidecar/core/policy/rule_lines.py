@@ -1,4 +1,4 @@
-"""Find the line of the policy file that a decision's location and rule stand on."""
+"""Find the line in the policy file of a decision's location and rule."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sidecar.core.config.yaml_tree import Node
 from .spec import LocationSpec, PolicySpec, RuleSpec
 
 SECTIONS = ("deny", "allow", "without_certificate")
-"""Keys of a location that hold rules, in the order in which they are asked."""
+"""Keys of a location that hold rules, in the order of evaluation."""
 
 Rules = Sequence[RuleSpec | Located]
 
 _SECTION_OF = {"denied_by_rule": "deny", "exempt": "without_certificate", "allowed": "allow"}
 _KEY_OF = {"public": "allow", "verified": "allow"}
-"""Rules that are a word in `allow`; the others, as `same_origin`, are a key of their own."""
+"""Rules that are a word in `allow`; other rules, such as `same_origin`, are a key of their own."""
 
 
 class RuleLines:
@@ -28,7 +28,7 @@ class RuleLines:
         self._rules: dict[str, dict[tuple[str, str], int]] = {}
 
     def line(self, location: str, reason: str, rule: str) -> int:
-        """The line of the rule, or without one of the location; 0 where the policy has neither."""
+        """Return the line of the rule, else of the location; 0 if the policy has neither."""
         spec = self._locations.get(location)
         if spec is None:
             return 0
@@ -46,7 +46,7 @@ class RuleLines:
 
 
 def rules_of(policy: PolicySpec, location: LocationSpec, section: str) -> Rules:
-    """The rules under one key of a location, or those of `defaults`."""
+    """Return the rules under one key of a location, or else of `defaults`."""
     for layer in (location, policy.defaults):
         found: Rules | None = getattr(layer, section)
         if found is not None:
@@ -55,7 +55,7 @@ def rules_of(policy: PolicySpec, location: LocationSpec, section: str) -> Rules:
 
 
 def labelled(policy: PolicySpec, rules: Rules, label: str) -> Iterator[tuple[str, int]]:
-    """The names by which rules are told, those within them and of groups too, and their lines."""
+    """Yield the displayed names of rules, also of nested rules and groups, with their lines."""
     for position, rule in enumerate(rules):
         place = f"{label}[{position}]"
         if isinstance(rule, Located):
@@ -67,7 +67,7 @@ def labelled(policy: PolicySpec, rules: Rules, label: str) -> Iterator[tuple[str
 
 
 def _key_line(policy: PolicySpec, location: LocationSpec, key: str) -> int:
-    """The line of a key of the location, or of `defaults`, or else of the location."""
+    """Return the line of a key in the location, else in `defaults`, else of the location."""
     defaults = [value for name, value in policy.node.pairs or () if name.text == "defaults"]
     for node in (location.node, *defaults):
         for name, _ in _pairs(node):

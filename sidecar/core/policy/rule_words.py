@@ -1,4 +1,4 @@
-"""Say a location's rules in plain English, one line each."""
+"""Describe a location's rules in plain English, one line each."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _WHAT = {
     "without_certificate": "lets in without a certificate",
 }
 _DEPTH = 40
-"""Deepest nesting that is told; deeper ones are refused when a policy is compiled."""
+"""Maximum nesting that is described; the compiler refuses deeper nesting."""
 
 
 def rules_in_words(policy: PolicySpec, location: LocationSpec) -> list[str]:
-    """What denies, what allows, and what lets in without a certificate; groups expanded."""
+    """Describe the rules of `deny`, `allow` and `without_certificate`, with groups expanded."""
     found = []
     if (location.mode or policy.defaults.mode) == "monitor":
         found.append("lets everybody in, and records what these rules would decide: mode: monitor")

@@ -1,10 +1,10 @@
 """Compile rules into predicates over a certificate and a request.
 
 A rule is compiled for the granting side (`allow`) or for the refusing side (`deny`); `not` switches
-the side.  On the granting side, each of several CNs, Os or OUs must match; a value that is unknown
-(no client address, no method) or unreadable matches nothing.  On the refusing side, one of them is
+the side.  On the granting side, all of several CNs, Os or OUs must match; a value that is unknown
+(no client address, no method) or unreadable doesn't match.  On the refusing side, one of several is
 enough; a value that is unknown or unreadable matches.  Names of the SAN are alternatives on both
-sides: one that matches is enough.
+sides: one match is enough.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .spec import RuleSpec
 
 
 class Facts(NamedTuple):
-    """What rules are asked about, and what groups have answered: each is asked once a decision.
+    """The facts that rules are evaluated on, and the results of groups, cached for one decision.
 
-    Without a certificate only rules that ask about the request alone may be asked.
+    Without a certificate, only rules that ask about the request alone can be evaluated.
     """
 
     cert: ClientCert | None
@@ -38,7 +38,8 @@ class Facts(NamedTuple):
     groups: dict[RuleSet, Match | None]
 
     def is_unreadable(self, key: str) -> bool:
-        """Whether the certificate's values under a key can't be read."""
+        """Return whether the certificate has a value for a key that can't be parsed."""
+
         return self.cert is not None and key in self.cert.unreadable
 
 
@@ -46,7 +47,7 @@ class Facts(NamedTuple):
 class Match:
     """The rule that matched, and the roles that it grants.
 
-    `named` says that the rule has a name of its own; others are known by their place.
+    `named` says that the rule has its own name; an unnamed rule is identified by its position.
     """
 
     rule: str
@@ -64,11 +65,11 @@ _NAMES = {"dn": "subject_name", "issuer_dn": "issuer_name"}
 
 
 def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
-    """The values that a certificate or request has under a key of a rule."""
+    """Return the values of a certificate or request for a key of a rule."""
     if key in REQUEST_KEYS:
         value: str = getattr(facts.request, key)
         return (value,) if value else ()
-    assert facts.cert is not None  # see `RuleSet.of_request`
+    assert facts.cert is not None  # `RuleSet.of_request` excludes such rules
     if key == "sha256" and refusing:
         return (facts.cert.sha256, *equivalent_fingerprints(facts.cert))
     if key == "spki_sha256" and refusing:
@@ -79,7 +80,7 @@ def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KeyTest:
-    """Whether the values under one key match any of its patterns."""
+    """Test whether the values of one key match any of its patterns."""
 
     key: str
     exact: frozenset[Hashable]
@@ -100,7 +101,7 @@ class KeyTest:
         return not wanted
 
     def takes(self, value: ComparedValue) -> bool:
-        """Whether one value matches."""
+        """Return whether one value matches."""
         if not self.exact.isdisjoint(value.keys):
             return True
         return any(test(text) for test in self.others for text in value.texts)
@@ -116,7 +117,7 @@ def key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> KeyTest:
 # -- rules and sets of rules ----------------------------------------------------------------------
 
 Test = Callable[[Facts], Match | None]
-"""A part of a rule beside its keys: what of the rules within it matched."""
+"""A part of a rule beside its keys; returns the match of the rules within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class _Rule:
     needs_cert: bool = True
 
     def matched(self, facts: Facts) -> Match | None:
-        """The match, with the roles and the name of the rules within, where every part holds."""
+        """Return the match, with roles and name of nested rules, if every part matches."""
         if not self.holds(facts):
             return None
         match = self.match
@@ -139,17 +140,17 @@ class _Rule:
         return match
 
     def holds(self, facts: Facts) -> bool:
-        """Whether every key of the rule itself matches."""
+        """Return whether every key of the rule itself matches."""
         return all(test(facts) for test in self.keys)
 
     def index_key(self) -> KeyTest | None:
-        """The most telling key of which every pattern is exact, to find the rule by."""
+        """Return the most selective key whose patterns are all exact, for the index."""
         exact = {test.key: test for test in self.keys if not test.others}
         return next((exact[key] for key in _INDEXED if key in exact), None)
 
 
 def _joined(outer: Match, inner: Match) -> Match:
-    """One match of a rule and of a rule within it: the outer name, if it has one, and all roles."""
+    """Join the matches of a rule and of a nested rule: the outer name, if any, and all roles."""
     if inner is _HELD:
         return outer
     roles = tuple(dict.fromkeys((*outer.roles, *inner.roles)))
@@ -161,15 +162,15 @@ def _joined(outer: Match, inner: Match) -> Match:
 _HELD = Match("", ())
 """The match of a part that has no name and no roles."""
 
-# Most telling first.  A rule found by one of these keys has a value that equals a pattern.
+# Most selective first.  A rule found by one of these keys has a value that equals a pattern.
 _INDEXED = ("sha256", "spki_sha256", "serial", "uri", "email", "upn", "dn", "cn", "dns", "ou", "o")
 
 
 class RuleSet:
     """An ordered list of rules and groups; the first that matches wins.
 
-    Rules with an exact pattern are found by a dictionary, so that the cost of a match doesn't
-    grow with their number; the others are tried one by one.
+    Rules with exact patterns are found in a dictionary, so that the cost of a match doesn't grow
+    with their number; other rules are tried one by one.
     """
 
     __slots__ = (
@@ -212,10 +213,10 @@ class RuleSet:
         return len(self._entries)
 
     def match(self, facts: Facts) -> Match | None:
-        """The first rule that matches, or None."""
+        """Return the first rule that matches, or None."""
         candidates = set(self._rest)
         for key, by_value in self._index.items():
-            if facts.is_unreadable(key):  # on the refusing side each of them matches
+            if facts.is_unreadable(key):  # on the refusing side, each of these rules matches
                 candidates.update(*by_value.values())
                 continue
             read = KEY_COMPARISONS[key].reader(self._refusing)
@@ -230,20 +231,20 @@ class RuleSet:
         return None
 
     def as_group(self, facts: Facts) -> Match | None:
-        """As `match`, but worked out once for one decision, however often it is listed."""
+        """Return `match(facts)`, computed once per decision even if a group is used repeatedly."""
         if self not in facts.groups:
             facts.groups[self] = self.match(facts)
         return facts.groups[self]
 
     def labels(self) -> list[str]:
-        """The names by which these rules are told, groups' too."""
+        """Return the displayed names of these rules, also of groups."""
         found: list[str] = []
         for entry in self._entries:
             found += entry.labels() if isinstance(entry, RuleSet) else [entry.match.rule]
         return found
 
     def of_request(self) -> RuleSet:
-        """Those of the rules that ask about the request alone, also within groups."""
+        """Return the rules that ask only about the request, also from groups."""
         kept = [
             entry.of_request() if isinstance(entry, RuleSet) else entry
             for entry in self._entries
@@ -252,7 +253,7 @@ class RuleSet:
         return RuleSet(kept, _uses(self), set(self.moments), refusing=self._refusing)
 
     def next_moment(self, now: float) -> float:
-        """The first moment after `now` at which a `from` or `until` turns, or infinity."""
+        """Return the first moment after `now` of any `from` or `until`, or infinity."""
         position = bisect_right(self.moments, now)
         return self.moments[position] if position < len(self.moments) else float("inf")
 
@@ -264,11 +265,11 @@ NOBODY = RuleSet((), (), set())
 
 
 MAX_DEPTH = 32
-"""How deep groups and rules may lie within each other, all in all."""
+"""Maximum nesting of groups and rules together."""
 
 
 class Compiler:
-    """Turns the rules of one policy into `RuleSet`s; each group once for each side."""
+    """Compile the rules of one policy to `RuleSet`s; each group once for each side."""
 
     def __init__(self, groups: Mapping[str, Sequence[RuleSpec | Located]], report: Report) -> None:
         self._groups = groups
@@ -288,8 +289,8 @@ class Compiler:
     ) -> RuleSet:
         """Compile a list; `label` names its unnamed rules: `allow[0]`.
 
-        `roles` and `names` say whether a rule here can grant roles and be told by its name; where
-        it can't, they are a mistake.
+        `roles` and `names` say whether rules here may have roles and a name; otherwise these are
+        reported as mistakes.
         """
         self._depth += 1
         entries: list[_Rule | RuleSet] = []
@@ -309,7 +310,7 @@ class Compiler:
         return RuleSet(entries, uses, moments, refusing=refusing)
 
     def check_groups(self) -> None:
-        """Compile every group, so that mistakes in those that nobody uses are found too."""
+        """Compile every group, so that mistakes in unused groups are found too."""
         for name, specs in self._groups.items():
             if (name, False) not in self._compiled:
                 self._compiled[name, False] = self._members(name, specs, False)
@@ -317,8 +318,8 @@ class Compiler:
     def _group(self, ref: Located, refusing: bool) -> RuleSet:
         name = ref.text
         if name in RESERVED:
-            hint = "let it stand alone: allow: " + name
-            self._report.add(ref.node, f"{name!r} is no rule and no group", hint)
+            hint = "write it alone: allow: " + name
+            self._report.add(ref.node, f"{name!r} is neither a rule nor a group", hint)
             return NOBODY
         if name not in self._groups:
             hint = suggest(name, dict.fromkeys((*self._groups, *RESERVED)))
@@ -327,11 +328,12 @@ class Compiler:
             self._report.add(ref.node, f"undefined group {name!r}", hint)
             return NOBODY
         if name in self._open:
-            self._report.add(ref.node, f"group {name!r} contains itself", "break the circle")
+            self._report.add(ref.node, f"group {name!r} contains itself", "remove it from itself")
             return NOBODY
         if (name, refusing) not in self._compiled:
             if self._depth > MAX_DEPTH:
-                self._report.add(ref.node, f"nested deeper than {MAX_DEPTH}", "flatten the groups")
+                message = f"nested deeper than {MAX_DEPTH}"
+                self._report.add(ref.node, message, "use fewer nested groups")
                 return NOBODY
             self._compiled[name, refusing] = self._members(name, self._groups[name], refusing)
         return self._compiled[name, refusing]
@@ -345,10 +347,10 @@ class Compiler:
 
     def _check_words(self, spec: RuleSpec, roles: bool, names: bool) -> None:
         if spec.roles and not roles:
-            message = "roles where nothing is granted: in `deny`, `not` or `without_certificate`"
+            message = "roles are not granted here: in `deny`, `not` or `without_certificate`"
             self._report.add(spec.node, message, "remove them")
         if spec.name and not names:
-            message = "a name within `not`, where no rule that matches is ever told"
+            message = "a name within `not` is never displayed"
             self._report.add(spec.node, message, "remove it")
 
     def _rule(
@@ -392,7 +394,7 @@ class Compiler:
 
 
 RESERVED = ("public", "verified")
-"""Words that stand alone in `allow`."""
+"""Words that must be the only value of `allow`."""
 
 
 def _uses(rules: RuleSet) -> set[str]:
@@ -403,12 +405,12 @@ _Join = Callable[[Iterable[Match | None]], Match | None]
 
 
 def _first(found: Iterable[Match | None]) -> Match | None:
-    """`any`: the first that matched."""
+    """Join `any`: return the first match."""
     return next((match for match in found if match), None)
 
 
 def _every(found: Iterable[Match | None]) -> Match | None:
-    """`all`: their roles together, and the first name that a rule of them has."""
+    """Join `all`: return all roles together, and the first name."""
     together = _HELD
     for match in found:
         if match is None:
@@ -419,7 +421,7 @@ def _every(found: Iterable[Match | None]) -> Match | None:
 
 
 def _none(found: Iterable[Match | None]) -> Match | None:
-    """`not`: nothing of them matched."""
+    """Join `not`: match if nothing matched."""
     return _HELD if _first(found) is None else None
 
 

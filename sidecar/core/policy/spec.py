@@ -1,7 +1,7 @@
-"""policy.yaml as written: every key, its form and its meaning, with its place in the file.
+"""Define policy.yaml as written: every key, its form, its meaning and its place in the file.
 
-`read_policy` gives all mistakes of form at once.  What needs other files (certificates, CRLs) or
-the whole policy (names that are referred to) is checked by `policy`.
+`read_policy` reports all mistakes of form at once.  `compile` checks the parts that need other
+files (certificates, CRLs) or the whole policy (references to names).
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _ADDRESS = re.compile(
 
 
 def _address(text: str) -> str:
-    """An http(s) address.  Raises ValueError."""
+    """Check an http(s) address.  Raises ValueError."""
     found = _ADDRESS.fullmatch(text)
     hint = "write http://… or https://…"
     if text.startswith("file:"):
-        hint = "write the file's path alone"
+        hint = "write only the file's path"
     if not found or not text.isascii() or "#" in text:
-        raise ValueError(f"{shown(text)!r} is no http(s) address", hint)
+        raise ValueError(f"{shown(text)!r} is not an http(s) address", hint)
     if found["port"] and not 0 < int(found["port"]) < 65536:
-        raise ValueError(f"{shown(text)!r} names no port from 1 to 65535", hint)
+        raise ValueError(f"{shown(text)!r} has no port from 1 to 65535", hint)
     return text
 
 
@@ -64,16 +64,16 @@ def _ocsp(text: str) -> str:
 
 
 def _crl(text: str) -> str:
-    """A CRL's place: a file's path, or an address that can be fetched.  Raises ValueError."""
+    """Check a CRL's place: a file's path, or an http(s) address.  Raises ValueError."""
     return (
         _address(text) if is_address(text) or re.match("(?i)(https?|file|ldaps?):", text) else text
     )
 
 
 def _path(text: str) -> str:
-    """A file's path.  Raises ValueError for an address: only CRLs are fetched."""
+    """Check a file's path.  Raises ValueError for an address: only CRLs are fetched."""
     if is_address(text):
-        raise ValueError(f"{shown(text)!r} is no file: only CRLs are fetched", "write a path")
+        raise ValueError(f"{shown(text)!r} is not a file: only CRLs are fetched", "write a path")
     return text
 
 
@@ -83,7 +83,7 @@ _CRLS = ListOf(Text("a path or an address", check=_crl, located=True), or_one=Tr
 
 def _named(text: str) -> str:
     if not re.fullmatch(NAME, text):
-        raise ValueError(f"{text!r} is no name", "use 1 to 64 of A-Z a-z 0-9 _ -")
+        raise ValueError(f"{text!r} is not a name", "use 1 to 64 of A-Z a-z 0-9 _ -")
     return text
 
 
@@ -92,7 +92,7 @@ def _named(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
-    """One rule: every part must hold.  `tests` are (key, patterns): any pattern of a key."""
+    """One rule: every part must match.  `tests` are (key, patterns): any pattern of a key."""
 
     node: Node
     name: str = ""
@@ -108,18 +108,18 @@ class RuleSpec:
 
 def _rule_name(text: str) -> str:
     if not re.fullmatch(r"[ -~]{1,64}", text):
-        raise ValueError(f"{text!r} is no rule name", "use up to 64 printable ASCII characters")
+        raise ValueError(f"{text!r} is not a rule name", "use up to 64 printable ASCII characters")
     return text
 
 
 def _role(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:/@-]{1,64}", text):
-        raise ValueError(f"{text!r} is no role", "use letters, digits and _ . : / @ -")
+        raise ValueError(f"{text!r} is not a role", "use letters, digits and _ . : / @ -")
     return text
 
 
 class Rule:
-    """A rule, or the name of a group where a rule may stand."""
+    """A value that is a rule or the name of a group."""
 
     def __init__(self, depth: int = 0) -> None:
         self.depth = depth
@@ -128,15 +128,16 @@ class Rule:
         if node.text is not None and not node.empty:
             return Located(node.text, node)
         if self.depth > MAX_RULE_DEPTH:
-            raise report.fail(node, f"rules nested deeper than {MAX_RULE_DEPTH}", "flatten them")
+            message = f"rules nested deeper than {MAX_RULE_DEPTH}"
+            raise report.fail(node, message, "use fewer nested rules")
         found: dict[str, Any] = {}
         tests: list[tuple[str, tuple[Pattern, ...]]] = []
         moments: dict[str, Node] = {}
         parts = pairs(node, report)
         if not parts:
-            raise report.fail(node, "an empty rule", "write what must match, or `verified`")
+            raise report.fail(node, "an empty rule", "write keys that must match, or `verified`")
         if all(name.text in ("name", "roles") for name, _ in parts):
-            raise report.fail(node, "a rule that asks for nothing", "add cn, dns, sha256, …")
+            raise report.fail(node, "a rule without a condition", "add cn, dns, sha256, …")
 
         def part(name: Node, value: Node) -> None:
             if name.text in ("from", "until"):
@@ -155,7 +156,7 @@ class Rule:
                 part(name, value)
         start, end = found.get("from_"), found.get("until")
         if start is not None and end is not None and start >= end:
-            report.add(moments["until"], "`until` isn't after `from`", "no moment lies between")
+            report.add(moments["until"], "`until` isn't after `from`", "write a later `until`")
         return RuleSpec(node=node, tests=tuple(tests), until_node=moments.get("until"), **found)
 
     def _parts(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class Rule:
 
 
 def rule_schema() -> dict[str, Any]:
-    """JSON Schema of a rule, for `$defs`."""
+    """Return the JSON Schema of a rule, for `$defs`."""
     one: dict[str, Any] = {"type": ["string", "number"]}
     patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
     rules = {"anyOf": [{"$ref": "#/$defs/rule"}, {"type": "array", "minItems": 1}]}
@@ -190,7 +191,7 @@ def rule_schema() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class NonEmpty:
-    """A list with something in it."""
+    """A list with at least one item."""
 
     items: ListOf
     of: str = "rules"
@@ -206,7 +207,7 @@ class NonEmpty:
 
 
 def _patterns(name: str, node: Node, report: Report) -> tuple[Pattern, ...]:
-    """The patterns under one key of a rule; at least one."""
+    """Read the patterns of one key of a rule; at least one."""
     parse = KEY_COMPARISONS[name].parse
 
     def one(item: Node) -> Pattern:
@@ -225,7 +226,7 @@ def _patterns(name: str, node: Node, report: Report) -> tuple[Pattern, ...]:
 
 
 class Allow:
-    """`public`, `verified`, a group, a rule, or a list of groups and rules."""
+    """A value that is `public`, `verified`, a group, a rule, or a list of groups and rules."""
 
     def read(self, node: Node, report: Report) -> tuple[RuleSpec | Located, ...]:
         found: tuple[RuleSpec | Located, ...] = ListOf(Rule(), or_one=True).read(node, report)
@@ -234,7 +235,7 @@ class Allow:
         rules = []
         for item in found:
             if isinstance(item, Located) and item.text in ("public", "verified"):
-                report.add(item.node, f"{item.text!r} beside other rules", "let it stand alone")
+                report.add(item.node, f"{item.text!r} beside other rules", "write it alone")
             else:
                 rules.append(item)
         return tuple(rules)
@@ -253,7 +254,7 @@ def _selector(text: str) -> Any:
 
 def _server_name(text: str) -> Any:
     if not text.split():
-        raise ValueError("no server name", "write one, or leave server_name out")
+        raise ValueError("an empty server name", "write one, or leave server_name out")
     try:
         return tuple(parse_server_name(word) for word in text.split())
     except SelectorError as error:
@@ -262,7 +263,7 @@ def _server_name(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TrustSpec:
-    """One named authority, as written."""
+    """One trust, as written."""
 
     node: Node
     ca: tuple[Located, ...] = key(
@@ -282,11 +283,11 @@ class TrustSpec:
     )
     revocation: str | None = key(
         Choice(("off", "best_effort", "required")),
-        "what no fresh answer means; default: required where a crl or ocsp is named, else off",
+        "the meaning of no fresh answer; default: required if a crl or ocsp is named, else off",
         default=None,
     )
     chain: str = key(
-        Choice(("leaf", "all")), "whose revocation is asked (default: leaf)", default="leaf"
+        Choice(("leaf", "all")), "which certificates are checked (default: leaf)", default="leaf"
     )
     verify: str = key(
         Choice(("nginx", "sidecar")),
@@ -297,22 +298,22 @@ class TrustSpec:
         Count(0, 86400), "seconds by which clocks may differ (default: 300)", default=300
     )
     crl_grace: int = key(
-        Count(0, 31_536_000), "seconds a CRL serves on past its nextUpdate (default: 0)", default=0
+        Count(0, 31_536_000), "seconds a CRL is used after its nextUpdate (default: 0)", default=0
     )
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviourSpec:
-    """What `defaults` may set for every location; None is left out."""
+    """The keys that `defaults` can set for every location; None means absent."""
 
     trust: tuple[Located, ...] | None = key(
         ListOf(Text("a trust's name", located=True), or_one=True),
-        "trusts whose certificates count here; default: all of them",
+        "trusts whose certificates are accepted here; default: all of them",
         default=None,
     )
     mode: str | None = key(
         Choice(("enforce", "monitor")),
-        "monitor records, and allows (default: enforce)",
+        "monitor records decisions but always allows (default: enforce)",
         default=None,
     )
     san_matches_host: bool | None = key(
@@ -326,17 +327,17 @@ class BehaviourSpec:
     )
     public_methods: tuple[str, ...] | None = key(
         ListOf(Text("a method in upper case", check=check_method), or_one=True),
-        "methods let through without a certificate, as for a CORS preflight",
+        "methods allowed without a certificate, for example for CORS preflights",
         default=None,
     )
     without_certificate: tuple[RuleSpec | Located, ...] | None = key(
         ListOf(Rule(), or_one=True),
-        "who gets in without a certificate: rules of client_ip, method, from and until only",
+        "rules for requests without a certificate: only client_ip, method, from and until",
         default=None,
     )
     same_origin: bool | None = key(
         Flag(),
-        "pages of other sites may only link here (default: true, but false where public_methods "
+        "pages of other sites may only link here (default: true, but false if public_methods "
         "has OPTIONS)",
         default=None,
     )
@@ -379,7 +380,7 @@ class LocationSpec(BehaviourSpec):
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """The whole file, as written."""
+    """The whole policy, as written."""
 
     node: Node
     version: str = key(Choice(("1",)), "the format's version: 1", required=True, default="")
@@ -392,28 +393,28 @@ class PolicySpec:
         default_factory=dict,
     )
     defaults: BehaviourSpec = key(
-        Record(BehaviourSpec), "what a location leaves out", default=BehaviourSpec()
+        Record(BehaviourSpec), "values for keys that a location omits", default=BehaviourSpec()
     )
     merge_slashes: bool | None = key(
         Flag(),
-        "no longer needed: a URI that merge_slashes on and off take to two locations is denied",
+        "no effect: a URI that leads to two locations with merge_slashes on and off is denied",
         default=None,
     )
     locations: tuple[LocationSpec, ...] = key(
         ListOf(Record(LocationSpec)), "the entries that nginx asks about", required=True, default=()
     )
     tests: tuple[CaseSpec, ...] = key(
-        CASES, "the policy's own tests; one that fails refuses the policy", default=()
+        CASES, "the policy's own tests; if one fails, the policy is refused", default=()
     )
 
 
 def read_policy(data: bytes, file: str) -> PolicySpec:
-    """Read a policy's form.  Raises `PolicyError` with every diagnostic."""
+    """Read a policy as written.  Raises `PolicyError` with every diagnostic."""
     return read_record(PolicySpec, data, file)
 
 
 def policy_schema() -> dict[str, Any]:
-    """The JSON Schema of policy.yaml, for editors."""
+    """Return the JSON Schema of policy.yaml, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "mtls-sidecar policy",

@@ -1,4 +1,4 @@
-"""One trust of a policy, made of what its files say; and how a mistake in such a file is told."""
+"""Build a trust of the policy from the content of its files, and report mistakes in them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build_trust(
     missing: Sequence[str] = (),
     bundles: Mapping[str, Iterable[ClientCert]] = NO_BUNDLES,
 ) -> Trust:
-    """A trust of what its files say; `bundles` has the authorities of each file."""
+    """Build a trust from the content of its files; `bundles` has the authorities by file."""
     whole = spec.chain == "all"
     index = CrlIndex(
         crls, spec.clock_tolerance, spec.crl_grace, whole_chain=whole, revoking=revoking
@@ -72,41 +72,41 @@ def _revocation(spec: TrustSpec) -> str:
 def trust_warning(name: str, spec: TrustSpec) -> str:
     """Describe a setting of a trust that is valid but denies everybody, or return nothing."""
     if _revocation(spec) == "required" and not spec.crl and not spec.ocsp:
-        return f"trust {name!r} requires revocation but names no crl and no ocsp: it denies all"
+        return f"trust {name!r} requires revocation but names neither crl nor ocsp: it denies all"
     return ""
 
 
 def unusable_crls(file: str, spec: TrustSpec, crls: Iterable[Crl]) -> list[Diagnostic]:
-    """A warning for each CRL that only revokes, since it is not understood."""
+    """Return a warning for each unusable CRL, which only revokes."""
     return [
-        at_node(file, spec.node, f"CRL {crl.source} says good of nobody: {crl.unusable}")
+        at_node(file, spec.node, f"CRL {crl.source} only revokes: {crl.unusable}")
         for crl in crls
         if crl.unusable
     ]
 
 
 def bundle_remarks(file: str, place: Located, bundle: Bundle, verifies: bool) -> list[Diagnostic]:
-    """A warning for whatever a file of authorities has that is left out or useless."""
+    """Return a warning for each certificate of a file that is left out or unusable."""
     remarks = (*bundle.remarks, *(issuer_remarks(bundle) if verifies else ()))
     return [at_node(file, place.node, f"{shown(place.text)}: {remark}") for remark in remarks]
 
 
 def at_node(file: str, node: Node, message: str, hint: str = "") -> Diagnostic:
-    """A diagnostic at a place of the policy."""
+    """Return a diagnostic at a node of the policy."""
     return Diagnostic(file, node.line, node.column, message, hint)
 
 
 def _remedy(error: OSError, name: str) -> str:
-    """What helps with a file that can't be read."""
+    """Suggest a remedy for a file that can't be read."""
     if isinstance(error, PermissionError):
-        return "let the service's user read it and pass its directories (chgrp mtls-sidecar, g+r)"
+        return "give the service's user access to it and its directories (chgrp mtls-sidecar, g+r)"
     if isinstance(error, FileNotFoundError) and "deny" in name:
-        return f"correct the path, or make an empty one: touch {name}"
+        return f"correct the path, or create an empty file: touch {name}"
     return "correct the path"
 
 
 def file_mistake(file: str, place: Located, error: BaseException) -> Diagnostic:
-    """What is wrong with a file of a trust, told where the policy names it; whatever was raised."""
+    """Convert any error of a trust's file to a diagnostic where the policy names the file."""
     name = shown(place.text)
     if isinstance(error, OSError):
         why = error.strerror or str(error)
@@ -115,4 +115,4 @@ def file_mistake(file: str, place: Located, error: BaseException) -> Diagnostic:
         message, *hint = map(str, error.args)
         return at_node(file, place.node, f"{name}: {message}", "; ".join(filter(None, hint)))
     why = f"it can't be used: {type(error).__name__}: {brief(error)}"
-    return at_node(file, place.node, f"{name}: {why}", "put another file there, and report this")
+    return at_node(file, place.node, f"{name}: {why}", "replace the file, and report this error")

@@ -13,9 +13,9 @@ _PORTS = {"http:": ":80", "https:": ":443", "ldap:": ":389", "ldaps:": ":636"}
 
 
 def normal_uri(uri: str) -> str:
-    """Normalize the case of scheme and host, escapes, dot segments and a port left out."""
+    """Normalize the case of scheme and host, escapes, dot segments and the default port."""
     found = _PARTS.fullmatch(_ESCAPE.sub(_unescape, uri))
-    assert found is not None  # it takes everything
+    assert found is not None  # it matches any text
     scheme, authority, path, rest = (part or "" for part in found.groups())
     scheme = fold_dns(scheme)
     if not authority:
@@ -31,7 +31,8 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def _without_dots(path: str) -> str:
-    """RFC 3986, 5.2.4; a path of nothing but `/` is an empty one."""
+    """Remove dot segments (RFC 3986, 5.2.4); the path `/` equals an empty path."""
+
     root, *segments = path.split("/")
     found: list[str] = []
     for segment in segments:

@@ -117,11 +117,11 @@ def test_roles_are_a_mistake() -> None:
     """An application is told roles of a certificate's holder only."""
     rule = "{client_ip: 10.0.0.1, roles: [admin]}"
     text = f"version: 1\nlocations: [{{name: a, allow: [], without_certificate: [{rule}]}}]\n"
-    assert "roles where nothing is granted" in mistakes(text)[0].message
+    assert "roles are not granted here" in mistakes(text)[0].message
 
 
 def test_a_deny_that_is_opened_is_warned_of() -> None:
     """Who was to be refused by certificate need only leave it out."""
     warnings = [w.message for w in RULES.warnings_at(0.0)]
-    assert [w for w in warnings if "location 'site': who comes without a certificate" in w]
+    assert [w for w in warnings if "location 'site': a client without a certificate" in w]
     assert not [w for w in warnings if "'shadow'" in w]

@@ -32,7 +32,7 @@ def test_servers_that_share_a_name_are_refused(first: str, second: str) -> None:
     text = HEAD + entry("one", first) + entry("two", second, "/admin/")
     (found,) = mistakes(text)
     assert found.line == 4
-    assert "shares a name with location 'one'" in found.message
+    assert "has some names of location 'one'" in found.message
     assert "list the same names" in found.hint
 
 
@@ -80,4 +80,4 @@ def test_backslashes_of_nginx_conf_are_told() -> None:
     r"""`\\.` copied out of nginx.conf is refused with what nginx makes of it."""
     (found,) = mistakes(HEAD + entry("one", "x.test", r"~ \\.php$"))
     assert found.line == 3
-    assert r"\\. there is \. here" in found.hint
+    assert r"\\. there means \. here" in found.hint
