@@ -88,9 +88,9 @@ class Draft:
         dated: Sequence[DatedWarning] = (),
         denylists: Sequence[Denylist] = (),
     ) -> Policy:
-        """Return the policy with these trusts, one for each that it names, and what to warn of them.
+        """Combine the draft with its trusts and their warnings; `trusts` must have every name.
 
-        `denylists` hold whatever the trust.
+        The entries of `denylists` apply to every trust.
         """
         locations = {
             name: replace(location, trusts=tuple(trusts[each.name] for each in location.trusts))
