@@ -183,8 +183,8 @@ install_units() {
     done
 }
 
-# The fetcher has a user of its own, and of the daemon's directories only the one for what it
-# brings.  Those who own a directory could put a link into it: nothing below is followed, and
+# The fetcher and the fleet's agent have users of their own, and of the daemon's directories only
+# the one for what they bring.  Those who own a directory could put a link into it: nothing below is followed, and
 # what is there already is left to its owner.
 make_users() {
     make_user mtls-sidecar --user-group
@@ -192,6 +192,7 @@ make_users() {
     for each in $(part_users $parts); do make_user "$each" --gid mtls-sidecar; done
     make_directory "$state" mtls-sidecar
     make_directory "$state/crl" mtls-sidecar-fetch
+    case " $parts " in *' fleet '*) make_directory "$state/fleet" mtls-sidecar-fleet ;; esac
 }
 
 part_users() {

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar import __version__
+from sidecar import __version__, cli_fleet
 from sidecar.commands.access import add_commands
 from sidecar.commands.asking import policy_file
 from sidecar.commands.diff.command import add_diff
@@ -29,6 +29,7 @@ from sidecar.fleet.arguments import add_fleet
 from sidecar.fleet.hooks import Hooks
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.fleet_places import FleetPlaces
+from sidecar.runtime.fleet_state import fleet_denylists
 from sidecar.runtime.log_lines import configure_logging
 from sidecar.runtime.seen_clients_file import seen_clients
 
@@ -103,7 +104,11 @@ def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> P
         why = error.strerror or str(error)
         raise PolicyError([Diagnostic(str(path), 0, 0, f"can't be read: {why}")]) from None
     sources = DirectSources(path.parent, Path(settings.state_dir), trusted_only)
-    return compile_policy(data, str(path), sources)
+    policy = compile_policy(data, str(path), sources)
+    if settings.fleet is not None and path == FleetPlaces(Path(settings.state_dir)).policy:
+        denylists = fleet_denylists(settings.fleet, Path(settings.state_dir))
+        policy = replace(policy, denylists=denylists)
+    return policy
 
 
 # -- the commands
@@ -302,31 +307,6 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
-# -- what the fleet's commands need of the others
-
-
-def _check_release(options: argparse.Namespace, path: Path) -> None:
-    from sidecar.commands.test import refuse_failing
-
-    settings = replace(settings_of(options), policy=str(path))
-    sources = DirectSources(path.parent, Path(settings.state_dir))
-    policy = compile_policy(read_file(path, MAX_POLICY), str(path), sources)
-    refuse_failing(policy, path)
-    for warning in policy.warnings_at(time.time()):
-        print(f"warning: {warning}", file=sys.stderr)
-
-
-def _revoked_target(text: str, key: bool) -> tuple[str, str, str]:
-    from sidecar.commands.revoke.target import read_target
-
-    target = read_target(text, key=key)
-    return target.kind, target.value, target.who
-
-
-def _policy_difference(old: Path, new: Path) -> str:
-    return ""
-
-
 # -- arguments
 
 
@@ -441,9 +421,9 @@ def make_parser() -> argparse.ArgumentParser:
         Hooks(
             settings_of,
             lambda options: Path(options.config or CONFIG),
-            _check_release,
-            _revoked_target,
-            _policy_difference,
+            cli_fleet.check_release,
+            cli_fleet.revoked_target,
+            cli_fleet.policy_difference,
         ),
     )
 

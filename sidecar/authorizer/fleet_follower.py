@@ -27,7 +27,8 @@ from sidecar.core.revocation.denylist import Denylist
 from sidecar.runtime.files import Signature, read_file, signature
 from sidecar.runtime.fleet_log import LogReader, LogWriter
 from sidecar.runtime.fleet_places import HEAD, FleetPlaces, log_name
-from sidecar.runtime.release_directory import ReleaseDirectory
+from sidecar.runtime.fleet_state import replay
+from sidecar.runtime.release_directory import ReleaseDirectory, make_directory
 
 from .fleet_memory import kept_revocations
 from .fleet_release import import_release
@@ -170,17 +171,11 @@ class FleetFollower:
     def _remember(self) -> None:
         """Take again what an earlier process took."""
         own = self.places.daemon
-        own.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_directory(own)
         path = own / log_name(self.fleet.epoch)
         self._in_place = ReleaseDirectory(own).current()
-        for line in LogReader(path).new_lines():
-            before = self.chain.sequence
-            try:
-                self.chain.accept(parse_line(line))
-            except Refused as error:
-                if self.chain.sequence == before:
-                    self._tell("own log", f"{path} does not fit the pinned keys: {error.detail}")
-                    break
+        if why := replay(self.chain, path):
+            self._tell("own log", f"{path} does not fit the pinned keys: {why}")
         self._kept = kept_revocations(own, self.fleet, self.chain)
 
     def _read_log(self) -> None:

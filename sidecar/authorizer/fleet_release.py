@@ -20,10 +20,19 @@ def import_release(source: Path, own: Path, release: Release, state_dir: Path, n
     Raises `Refused` for a file that is not as signed, `PolicyError` for a policy that can't be
     used, OSError where it can't be written.
     """
-    with ReleaseDirectory(own).writing(release.directory) as aside:
+    directory = ReleaseDirectory(own)
+    with directory.locked():
+        if directory.current() != release.directory:  # else another daemon of this host was first
+            _import(source, directory, release, state_dir, now)
+
+
+def _import(
+    source: Path, directory: ReleaseDirectory, release: Release, state_dir: Path, now: float
+) -> None:
+    with directory.writing(release.directory) as aside:
         for file in release.files:
             write_part(aside, file.name, _verified(source, file))
-        _try(aside, own / "current", state_dir, now)
+        _try(aside, directory.path / "current", state_dir, now)
 
 
 def _verified(source: Path, file: File) -> bytes:

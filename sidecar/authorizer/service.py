@@ -381,6 +381,7 @@ class Daemon:
                 await asyncio.wait_for(self._fleet_news.wait(), file.LONGEST)
             self._fleet_news.clear()
             policy = self.service.engine.policy.hash
+            self.recorder.settle()
             try:
                 data = fleet.as_json(policy, self.counts.decisions)
                 await asyncio.to_thread(file.write, data)

@@ -10,6 +10,18 @@ from .hooks import Hooks
 
 WAIT_SECONDS = 60.0
 
+HOLD_ABOVE = 1.0
+HOLD_REASONS = (
+    "not_allowed",
+    "denied_by_rule",
+    "untrusted_issuer",
+    "unknown_location",
+    "host_mismatch",
+    "sni_mismatch",
+    "revocation_unknown",
+)
+"""Denials that a new policy can be the cause of."""
+
 
 def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
     """Add the command `fleet` with its own commands."""
@@ -38,11 +50,37 @@ def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
         help="only nodes with this label, or so many of all: 10%%",
     )
     publish.add_argument("--yes", action="store_true", help="don't ask")
+    publish.add_argument(
+        "--promote-after",
+        type=float,
+        metavar="SECONDS",
+        help="with --to: so long after it is in force there, publish it to all, unless it is held",
+    )
+    publish.add_argument(
+        "--hold-above",
+        type=float,
+        default=HOLD_ABOVE,
+        metavar="PERCENT",
+        help="hold it if more of their decisions than this are denials that a policy can cause "
+        f"(default: {HOLD_ABOVE:g})",
+    )
+    publish.add_argument(
+        "--hold-reasons",
+        default=",".join(HOLD_REASONS),
+        metavar="REASONS",
+        help=f"the reasons that count as such (default: {','.join(HOLD_REASONS)})",
+    )
     _add_publishing(publish)
 
     revoke = add("revoke", "deny a certificate on every host")
-    revoke.add_argument("target", metavar="TARGET", help="a certificate, serial or fingerprint")
-    revoke.add_argument("--key-of", action="store_true", help="deny the key, not the certificate")
+    revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT")
+    for form, meaning in (
+        ("file", "the target is a certificate's file"),
+        ("serial", "the target is a serial number, in hexadecimal"),
+        ("fingerprint", "the target is a SHA-256 fingerprint"),
+    ):
+        revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
+    revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
     revoke.add_argument("--until", default="", metavar="DATE", help="the day it ends, if it does")
     _add_publishing(revoke)
 
@@ -62,6 +100,10 @@ def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
 
     keeper = add("keeper", "say, signed, every few seconds that nothing newer exists")
     _add_key(keeper)
+    keys = add("keys", "print the keys that count, or change them from now on")
+    keys.add_argument("--add", action="append", default=[], metavar="KEY", help="'ed25519 BASE64'")
+    keys.add_argument("--remove", action="append", default=[], metavar="ID", help="a key's id")
+    _add_publishing(keys)
     add("node", "bring the fleet's log to this host, and report")
     add("restore", "write to the servers what they lost of the log")
 
@@ -76,7 +118,9 @@ def _runner(name: str, hooks: Hooks) -> Callable[[argparse.Namespace], int]:
 
 
 def _add_key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--key", metavar="FILE", help="the key that signs (default: fleet.key)")
+    parser.add_argument(
+        "--signing-key", metavar="FILE", help="the key that signs (default: fleet.key)"
+    )
     _add_passphrase(parser)
 
 

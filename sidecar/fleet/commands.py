@@ -12,23 +12,28 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.fleet_settings import FleetSettings, node_name
 from sidecar.core.config.settings import Settings
+from sidecar.core.decision import Reason
 from sidecar.core.errors import printable
-from sidecar.core.fleet.bodies import To
-from sidecar.core.fleet.entry import SignedEntry, parse_line
-from sidecar.core.fleet.keys import PublicKey, parse_name
+from sidecar.core.fleet.bodies import To, issued_at
+from sidecar.core.fleet.entry import Refused, SignedEntry, parse_line
+from sidecar.core.fleet.keys import PublicKey, parse_key, parse_name
 from sidecar.core.revocation.denylist import one_entry
 from sidecar.runtime.systemd import Notifier
 
+from .canary import Condition, promote
 from .hooks import Hooks
+from .in_force import difference
 from .keeper import head_once, keep
 from .ledger import Ledger
 from .log_lines import describe
@@ -58,6 +63,7 @@ def run(name: str, options: argparse.Namespace, hooks: Hooks) -> int:
         "keeper": _keeper,
         "node": _node,
         "restore": _restore,
+        "keys": _keys,
     }
     try:
         return asyncio.run(_run(commands[name](call)))
@@ -95,15 +101,13 @@ class _Call:
     @property
     def key_file(self) -> Path:
         """The key that is named, configured, or beside sidecar.yaml."""
-        given = self.options.key or (self.fleet.signer.key if self.settings.fleet else "")
+        given = self.options.signing_key or (self.fleet.signer.key if self.settings.fleet else "")
         return Path(given) if given else self.hooks.config(self.options).parent / KEY_FILE
 
     def signer(self) -> Signer:
         settings = self.fleet.signer
-        if self.options.key or self.options.passphrase_file:
-            from dataclasses import replace
-
-            command = () if self.options.key else settings.command
+        if self.options.signing_key or self.options.passphrase_file:
+            command = () if self.options.signing_key else settings.command
             passphrase = self.options.passphrase_file or settings.passphrase_file
             settings = replace(settings, command=command, passphrase_file=passphrase)
         return signer_of(settings, self.key_file)
@@ -131,7 +135,7 @@ class _Call:
         with contextlib.closing(self.published()) as ledger:
             async with connected(fleet, "publisher") as bus:
                 if signing:
-                    await bus.make_streams(3 if len(fleet.servers) >= 3 else 1)
+                    await bus.make_streams()
                 publisher = Publisher(bus, ledger, signer)
                 await publisher.sync()
                 yield publisher
@@ -165,8 +169,10 @@ async def _publish(call: _Call) -> int:
     options = call.options
     directory = Path(options.directory)
     to = _to(options.to)
+    if options.promote_after is not None:
+        _condition(options)
     files = read_directory(directory)
-    call.hooks.check(options, directory / "policy.yaml")
+    call.hooks.check(call.settings, directory / "policy.yaml")
     async with call.publisher() as publisher:
         if not await _is_wanted(call, publisher, directory, to):
             print("nothing was published", file=sys.stderr)
@@ -174,14 +180,23 @@ async def _publish(call: _Call) -> int:
         listed = await publisher.put_files(files)
         body = {"files": listed, "to": to.body(), "comment": _reason(options)}
         signed = await publisher.publish("release", body)
-        return await _published(call, publisher, signed)
+        code = await _published(call, publisher, signed)
+        if options.promote_after is not None and not to.is_everyone:
+            code = await promote(publisher, signed, _condition(options), print)
+        return code
+
+
+def _condition(options: argparse.Namespace) -> Condition:
+    """When a canary is held.  Raises ValueError."""
+    reasons = tuple(filter(None, (word.strip() for word in options.hold_reasons.split(","))))
+    if unknown := set(reasons) - set(Reason):
+        raise ValueError(f"--hold-reasons: unknown reason {min(unknown)!r}")
+    return Condition(options.promote_after, options.hold_above, reasons)
 
 
 async def _is_wanted(call: _Call, publisher: Publisher, directory: Path, to: To) -> bool:
     """Show what the release changes, and ask, where there is somebody to ask."""
-    from .in_force import difference
-
-    told = await difference(publisher, directory, call.hooks.diff)
+    told = await difference(publisher, directory, partial(call.hooks.diff, call.settings))
     if told:
         print(told)
     if call.options.yes or not sys.stdin.isatty():
@@ -208,7 +223,7 @@ def _reason(options: argparse.Namespace) -> str:
 
 async def _revoke(call: _Call) -> int:
     options = call.options
-    kind, value, who = call.hooks.target(options.target, options.key_of)
+    kind, value, who = call.hooks.target(options)
     entry = one_entry(kind, value, options.until)
     end = int(parse_date(options.until, end=True)) if options.until else None
     if end is not None and end <= time.time():
@@ -244,6 +259,21 @@ async def _insist(
     return await publish()
 
 
+async def _keys(call: _Call) -> int:
+    """Print the keys, or publish a change of them."""
+    options = call.options
+    add = [str(parse_key(text)) for text in options.add]
+    changing = bool(add or options.remove)
+    async with call.publisher(signing=changing) as publisher:
+        if changing:
+            body = {"add": add, "remove": options.remove}
+            signed = await publisher.publish("key", body)
+            return await _published(call, publisher, signed)
+        for key in publisher.ledger.chain.keys.values():
+            print(f"{key.id}  {key}")
+    return 0
+
+
 async def _rollback(call: _Call) -> int:
     async with call.publisher() as publisher:
         release = publisher.release(call.options.sequence)
@@ -262,7 +292,7 @@ async def _rollback(call: _Call) -> int:
 
 async def _published(call: _Call, publisher: Publisher, signed: SignedEntry) -> int:
     """Tell what was published, and with --wait, where it is in force."""
-    since = time.monotonic()
+    since = time.monotonic() - max(0.0, time.time() - issued_at(signed.entry))
     await head_once(publisher.bus, publisher.ledger, publisher.signer)
     print(describe(signed))
     if call.options.wait is None:
@@ -338,8 +368,6 @@ async def _status(call: _Call) -> int:
 
 
 async def _take_head(publisher: Publisher) -> None:
-    from sidecar.core.fleet.entry import Refused
-
     line = await publisher.bus.head()
     if line is not None:
         try:
@@ -352,10 +380,13 @@ async def _restore(call: _Call) -> int:
     fleet = call.fleet
     with contextlib.closing(call.published()) as ledger:
         async with connected(fleet, "publisher") as bus:
-            await bus.make_streams(3 if len(fleet.servers) >= 3 else 1)
+            await bus.make_streams()
             publisher = Publisher(bus, ledger)
             count = await publisher.restore()
             await publisher.sync()
+            missing = await publisher.restore_files()
+    for name in missing:
+        print(f"warning: {printable(name)} is not kept here: publish again", file=sys.stderr)
     print(f"{count} entries were written again; the log ends at {ledger.chain.sequence}")
     return 0
 
@@ -373,8 +404,6 @@ async def _keeper(call: _Call) -> int:
 
 
 async def _node(call: _Call) -> int:
-    import socket
-
     fleet, settings = call.fleet, call.settings
     notifier = Notifier(os.environ)
     node = Node(fleet, node_name(fleet, socket.gethostname()), Path(settings.state_dir))

@@ -20,6 +20,6 @@ class Hooks:
 
     settings: Callable[[argparse.Namespace], Settings]
     config: Callable[[argparse.Namespace], Path]
-    check: Callable[[argparse.Namespace, Path], None]
-    target: Callable[[str, bool], Denied]
-    diff: Callable[[Path, Path], str]
+    check: Callable[[Settings, Path], None]
+    target: Callable[[argparse.Namespace], Denied]
+    diff: Callable[[Settings, Path, Path], str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,10 @@ from sidecar.runtime.fleet_log import LogReader, LogWriter
 from sidecar.runtime.fleet_places import log_name
 
 log = logging.getLogger("mtls-sidecar")
+
+
+QUIET_SECONDS = 1.0
+"""Between two lines of the log about what was refused."""
 
 
 class Ledger:
@@ -39,6 +44,7 @@ class Ledger:
         self._lock = _locked(directory / ".lock")
         self._writer = LogWriter(self.path)
         self._unwritten: list[bytes] = []
+        self._unlogged, self._quiet_until = 0, 0.0
         self._load(only_copy)
 
     def _load(self, only_copy: bool) -> None:
@@ -90,9 +96,13 @@ class Ledger:
             self._unwritten = []
 
     def refuse(self, error: Refused) -> None:
-        """Count and log what isn't taken."""
+        """Count what isn't taken; log it, but not a flood of it."""
         self.refused[error.why] += 1
-        log.error("refused (%s): %s", error.why, printable(error.detail))
+        self._unlogged += 1
+        if time.monotonic() >= self._quiet_until:
+            more = f" ({self._unlogged} since the last line)" if self._unlogged > 1 else ""
+            log.error("refused (%s): %s%s", error.why, printable(error.detail), more)
+            self._unlogged, self._quiet_until = 0, time.monotonic() + QUIET_SECONDS
 
     def lines(self, first: int = 1) -> list[tuple[int, bytes]]:
         """The entries with their numbers, from one on."""

@@ -35,6 +35,12 @@ TAKEN = (10071, 10077)
 per subject exceeded`."""
 
 
+FIXED = (
+    "subjects", "republish", "discard_new_per_subject", "max_msgs_per_subject", "allow_direct",
+)  # fmt: skip
+"""What a stream's configuration must have as it is made here."""
+
+
 class NotInstalled(ValueError):
     """The extra is missing."""
 
@@ -180,8 +186,12 @@ class Bus:
             part = data[number * CHUNK : (number + 1) * CHUNK]
             await self.put_data(self.subjects.blob(sha256, number), part)
 
-    async def make_streams(self, replicas: int) -> None:
-        """Make the fleet's streams where there are none.  Raises `Unreachable`."""
+    async def make_streams(self) -> None:
+        """Make the fleet's streams where there are none: on three servers of a cluster.
+
+        Raises `Unreachable`, also where a stream is there that is not made like this.
+        """
+        replicas = 3 if self.client._server_info.get("cluster") else 1  # not told otherwise
         from nats.errors import Error
         from nats.js import api
         from nats.js.errors import NotFoundError
@@ -210,9 +220,16 @@ class Bus:
         try:
             for config in (logged, data):
                 try:
-                    await context.stream_info(str(config.name))
+                    found = (await context.stream_info(str(config.name))).config
                 except NotFoundError:
                     await context.add_stream(config)
+                    continue
+                for name in FIXED:
+                    if getattr(found, name) != getattr(config, name):
+                        raise Unreachable(
+                            f"stream {config.name} is there, and its {name} is not "
+                            f"{getattr(config, name)}: it was not made by `fleet publish`"
+                        )
         except (Error, OSError, TimeoutError) as error:
             raise Unreachable(f"the streams can't be made: {brief(error)}") from None
 

@@ -19,10 +19,11 @@ from sidecar import __version__
 from sidecar.core.config.fleet_settings import FleetSettings
 from sidecar.core.errors import brief
 from sidecar.core.fleet.entry import MAX_LINE, Refused, parse_line
-from sidecar.runtime.files import read_file, signature, write_file
+from sidecar.runtime.files import Signature, write_file
 from sidecar.runtime.fleet_places import HEAD, FleetPlaces
 from sidecar.runtime.release_directory import ReleaseDirectory
 
+from . import daemon_status
 from .ledger import Ledger
 from .nats_client import Bus, Unreachable, connected
 from .release_files import Missing, bring
@@ -189,11 +190,13 @@ class Node:
 
     async def _report(self, bus: Bus) -> None:
         """Tell what the daemon has in force, whenever that changes and every few seconds."""
-        told_at, seen, refused = 0.0, None, -1
+        seen: list[Signature | None] = []
+        told_at, refused = 0.0, -1
         while True:
-            found = signature(self._places.status)
+            found = daemon_status.looks(self._places.status)
             count = self._ledger.refused.total()
-            if (found, count) != (seen, refused) or time.monotonic() - told_at > REPORT_SECONDS:
+            is_due = time.monotonic() - told_at > REPORT_SECONDS
+            if is_due or found != seen or count != refused:
                 seen, refused, told_at = found, count, time.monotonic()
                 with contextlib.suppress(Exception):  # the connection is lost: later again
                     await bus.client.publish(bus.subjects.report(self.name), self.report())
@@ -202,10 +205,7 @@ class Node:
     def report(self) -> bytes:
         """What this node says of itself."""
         chain = self._ledger.chain
-        try:
-            told = json.loads(read_file(self._places.status, 64 * 1024))
-        except (OSError, ValueError):
-            told = {}
+        told = daemon_status.read(self._places.status, self.clock())
         agent = {
             "received": chain.sequence,
             "refused": dict(self._ledger.refused),

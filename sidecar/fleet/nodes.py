@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.core.errors import printable
@@ -27,7 +27,8 @@ class NodeState:
     version: str
     refused: int
     problem: str = ""
-    decisions: Mapping[str, int] | None = None
+    decisions: Mapping[str, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As `fleet status --json` has it."""
@@ -46,6 +47,7 @@ def parse_report(name: str, data: bytes, age: float) -> NodeState:
         daemon, agent = {}, {}
     counts = [_mapping(each.get("refused")) for each in (daemon, agent)]
     decisions = _mapping(daemon.get("decisions"))
+    labels = agent.get("labels")
     return NodeState(
         name=name,
         sequence=_number(daemon.get("sequence")),
@@ -55,6 +57,7 @@ def parse_report(name: str, data: bytes, age: float) -> NodeState:
         refused=sum(_number(value) for count in counts for value in count.values()),
         problem=_text(daemon.get("problem")) or _text(agent.get("problem")),
         decisions={_text(key): _number(value) for key, value in decisions.items()},
+        labels=tuple(map(_text, labels)) if isinstance(labels, list) else (),
     )
 
 

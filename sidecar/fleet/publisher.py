@@ -16,11 +16,12 @@ from sidecar.core.fleet.bodies import Release, Revocation, parse_body
 from sidecar.core.fleet.entry import Entry, Refused, SignedEntry, parse_line
 from sidecar.core.fleet.manifest import File, as_body, check_files
 
+from .copies import Copies
 from .ledger import Ledger
 from .nats_client import Bus, Taken, Unreachable
 from .signer import Signer
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 """How often something is published anew whose place another publisher took."""
 
 
@@ -116,6 +117,7 @@ class Publisher:
             digest = hashlib.sha256(data).hexdigest()
             listed.append(File(name, digest, len(data)))
         check_files(listed)
+        self._copies.keep(files.values())
         for file in listed:
             if await self.bus.blob(file.sha256, file.size) != files[file.name]:
                 await self.bus.put_blob(file.sha256, files[file.name])
@@ -159,3 +161,21 @@ class Publisher:
             except Taken:
                 continue
         return count
+
+    async def restore_files(self) -> list[str]:
+        """Bring the files of the releases that count to the servers; those that aren't here."""
+        missing = []
+        for release in self.ledger.chain.releases:
+            for file in release.files:
+                if await self.bus.blob(file.sha256, file.size) is not None:
+                    continue
+                data = self._copies.get(file)
+                if data is None:
+                    missing.append(f"{file.name} of release {release.sequence}")
+                else:
+                    await self.bus.put_blob(file.sha256, data)
+        return missing
+
+    @property
+    def _copies(self) -> Copies:
+        return Copies(self.ledger.directory / "files")

@@ -6,6 +6,8 @@ never taken, and the next writer cuts it off.  Nothing here verifies an entry.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,11 @@ MODE = 0o640
 
 
 class LogWriter:
-    """Appends to a log.  Nobody else may write it meanwhile."""
+    """Appends to a log.
+
+    Several daemons of one host may keep one log: each appends the same lines in the same order, so
+    that a line which is there already is left as it is.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
@@ -27,10 +33,19 @@ class LogWriter:
         self._descriptor = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE
         )
-        self._size = self._end_of_last_line()
-        os.ftruncate(self._descriptor, self._size)
-        os.fsync(self._descriptor)
+        with self._locked():
+            self._size = self._end_of_last_line()
+            os.ftruncate(self._descriptor, self._size)
+            os.fsync(self._descriptor)
         sync_directory(path.parent)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _end_of_last_line(self) -> int:
         end = os.fstat(self._descriptor).st_size
@@ -42,6 +57,12 @@ class LogWriter:
     def append(self, lines: Sequence[bytes]) -> None:
         """Write lines, all of them or none.  Raises OSError."""
         data = b"".join(line + b"\n" for line in lines)
+        with self._locked():
+            if os.pread(self._descriptor, len(data), self._size) != data:
+                self._write(data)
+        self._size += len(data)
+
+    def _write(self, data: bytes) -> None:
         try:
             written = 0
             while written < len(data):
@@ -50,7 +71,6 @@ class LogWriter:
         except OSError:
             os.ftruncate(self._descriptor, self._size)
             raise
-        self._size += len(data)
 
     def cut(self, size: int) -> None:
         """Forget all lines from an offset on.  Raises OSError."""

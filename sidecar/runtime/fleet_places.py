@@ -33,8 +33,8 @@ class FleetPlaces:
 
     @property
     def status(self) -> Path:
-        """What the daemon tells the agent, which reports it."""
-        return self.state_dir / "fleet-status.json"
+        """What each daemon on this host tells the agent, which reports it."""
+        return self.state_dir / "fleet-status"
 
 
 HEAD = "head"

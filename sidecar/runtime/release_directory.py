@@ -7,6 +7,7 @@ and the link is swapped.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -44,13 +45,25 @@ class ReleaseDirectory:
         return name if _NAME.fullmatch(name) and self.place(name).is_dir() else ""
 
     @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing a release meanwhile.  Raises OSError."""
+        make_directory(self.path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self.path / ".releases.lock", flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Yield a directory to write files to; it is the release that counts when the block ends.
 
         On an error nothing is changed.  Raises OSError.
         """
         releases = self.path / "releases"
-        releases.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(releases)
         for left in releases.glob(".new.*"):
             shutil.rmtree(left, ignore_errors=True)
         aside = Path(tempfile.mkdtemp(dir=releases, prefix=".new."))
@@ -83,6 +96,13 @@ class ReleaseDirectory:
             found.sort(key=lambda path: int(path.name.partition("-")[0]), reverse=True)
             for path in [each for each in found if each.name != current][KEPT - 1 :]:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that the service's group may read, whatever the umask.  Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o777 != _DIRECTORY_MODE:
+        os.chmod(path, _DIRECTORY_MODE)
 
 
 def write_part(directory: Path, name: str, data: bytes) -> None:

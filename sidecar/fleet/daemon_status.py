@@ -1,0 +1,64 @@
+"""What the daemons of this host say is in force: one file each.
+
+A host usually has one daemon; with several, the one that is furthest behind counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sidecar.runtime.files import Signature, read_file, signature
+
+FRESH_SECONDS = 20.0
+"""How old the file of a daemon that runs can be: it is written every five seconds."""
+
+MAX_STATUS = 64 * 1024
+
+
+def looks(directory: Path) -> list[Signature | None]:
+    """How the files look, to tell whether one has changed."""
+    try:
+        return [signature(path) for path in sorted(directory.glob("*.json"))]
+    except OSError:
+        return []
+
+
+def read(directory: Path, now: float) -> dict[str, Any]:
+    """The status of all daemons together; of one that doesn't run, what it said last."""
+    found: list[tuple[float, dict[str, Any]]] = []
+    try:
+        for path in directory.glob("*.json"):
+            told = json.loads(read_file(path, MAX_STATUS))
+            if isinstance(told, dict):
+                found.append((path.stat().st_mtime, told))
+    except (OSError, ValueError, RecursionError):
+        pass
+    if not found:
+        return {}
+    found.sort(key=lambda each: each[0])
+    fresh = [told for at, told in found if now - at < FRESH_SECONDS]
+    if fresh:
+        return together(fresh)
+    last = found[-1][1]
+    return {**last, "problem": f"no daemon runs: {last.get('problem') or 'its last word'}"}
+
+
+def together(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """One status of several: the lowest sequence, and the sum of what is counted."""
+    behind = min(told, key=lambda each: _number(each.get("sequence")))
+    result = dict(behind)
+    for name in ("decisions", "refused"):
+        total: Counter[str] = Counter()
+        for each in told:
+            counts = each.get(name)
+            if isinstance(counts, dict):
+                total.update({str(key): _number(value) for key, value in counts.items()})
+        result[name] = dict(total)
+    return result
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
