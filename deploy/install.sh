@@ -169,7 +169,7 @@ install_config() {
 install_snippets() {
     [ -d "$root/etc/nginx" ] || return 0
     mkdir -p "$root$snippets"
-    for each in "$here"/nginx-example/snippets/*.conf; do
+    for each in "$here"/nginx-example/snippets/*; do
         put_config "$each" "$root$snippets/$(basename "$each")" 0644
     done
 }

@@ -58,6 +58,8 @@ find_nginx() {
 # The examples' files, with the demo's paths and ports.
 adapt() {
     sed -e "s|/run/mtls-sidecar/authz.sock|$dir/sidecar/authz.sock|" \
+        -e "s|/run/mtls-sidecar-enroll/enroll.sock|$dir/sidecar/enroll.sock|" \
+        -e "s|#include snippets/enroll|include snippets/enroll|" \
         -e "s|/run/nginx.pid|$dir/nginx/nginx.pid|" \
         -e "s|/var/log/nginx/|$dir/nginx/|" \
         -e "s|127.0.0.1:8080|127.0.0.1:$app_port|" \
@@ -88,11 +90,21 @@ write_files() {
     "$python" "$here/demo_pki.py" "$dir"
     mkdir "$dir/nginx/snippets"
     adapt "$here/nginx.conf" >"$dir/nginx/nginx.conf"
-    for each in "$here"/snippets/*.conf; do
+    for each in "$here"/snippets/*; do
         adapt "$each" >"$dir/nginx/snippets/${each##*/}"
     done
-    cp "$here/policy.yaml" "$dir/sidecar/policy.yaml"
+    sed 's/^#\( \{2,\}\)/\1/' "$here/policy.yaml" >"$dir/sidecar/policy.yaml"
     : >"$dir/sidecar/denylist.txt"
+    cat >"$dir/sidecar/enroll.yaml" <<END
+url: https://localhost:$port/enroll
+listen: unix:$dir/sidecar/enroll.sock
+$group_line
+state_dir: $dir/enroll
+profiles: {default: {validity: 7d}}
+END
+    "$sidecar" enroll init --config "$dir/sidecar/enroll.yaml" --name 'Demo Invited CA' >/dev/null
+    cp "$dir/enroll/ca/ca.crt" "$dir/sidecar/pki/invited-ca.crt"
+    cat "$dir/enroll/ca/ca.crt" >>"$dir/nginx/pki/client-cas.crt"
     cat >"$dir/sidecar/sidecar.yaml" <<END
 listen: unix:$dir/sidecar/authz.sock
 $group_line
@@ -122,6 +134,7 @@ start() {
 start_all() {
     start app "$python" "$here/demo_app.py" "$app_port"
     start sidecar "$sidecar" serve --config "$dir/sidecar/sidecar.yaml"
+    start enroll "$sidecar" enroll serve --config "$dir/sidecar/enroll.yaml"
     start nginx "$nginx" -p "$dir/nginx/" -c "$dir/nginx/nginx.conf" \
         -e "$dir/nginx/error.log" -g 'daemon off;'
     client wait && return 0
@@ -176,6 +189,12 @@ https://app.example.com:$port/ is served on 127.0.0.1, the metrics on http://127
 The lines above can be tried in another shell, in this order; the policy to edit is
 $dir/sidecar/policy.yaml
 the sidecar's log $dir/sidecar.log
+
+A certificate for your own browser, by a link (the server's certificate is the demo's own, so the
+browser warns once):
+$("$sidecar" invite you --device browser --config "$dir/sidecar/enroll.yaml" | sed 1q)
+It opens https://localhost:$port/ then.
+
 Ctrl-C ends it.
 END
 wait "${pids%% *}" # nginx, which was started last

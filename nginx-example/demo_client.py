@@ -9,6 +9,7 @@ where ... is PORT ADMIN_PORT MTLS_SIDECAR
 
 from __future__ import annotations
 
+import html
 import http.client
 import shlex
 import socket
@@ -20,6 +21,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    pkcs12,
+)
 
 PATIENCE = 15.0
 APP, ACME, OTHER = (f"{name}.example.com" for name in ("app", "acme.customers", "other.customers"))
@@ -99,6 +108,7 @@ class Demo:
         yield self.curl("which opens nothing else", "partner", APP, "/", "403")
         yield from self.edits()
         yield from self.revocation()
+        yield from self.invitation()
         yield Line(
             "Prometheus sees it",
             f"curl -s {self.metrics_url} | grep decisions_total",
@@ -140,6 +150,57 @@ class Demo:
             "200, then 403",
             lambda: self.turns("alice", "/admin/", revoke, "403", within=1),
         )
+
+    def invitation(self) -> Iterator[Line]:
+        enroll = f"--config {self.directory}/sidecar/enroll.yaml"
+        invite = f"{shlex.quote(self.sidecar)} invite guest {enroll}"
+        yield Line(
+            "invite a guest: the link's page gives a certificate, once, which opens the site",
+            invite,
+            "401, 200, 410",
+            lambda: self.redeem(invite),
+        )
+        yield Line(
+            "who was invited, and which certificates there are",
+            f"{shlex.quote(self.sidecar)} clients {enroll}",
+            "guest/laptop",
+            lambda: self.clients(enroll),
+        )
+
+    def redeem(self, invite: str) -> str:
+        """Open a link as a browser does, take the file, and use what is in it."""
+        before = self.get("", APP, "/")
+        path = urlsplit(run(invite).stdout.split()[0]).path
+        page = self.form(path)[1].decode()
+        password = html.unescape(page.partition('id="password">')[2].partition("<")[0])
+        fields = {"format": "p12", "device": "laptop"}
+        status, file = self.form(path, fields)
+        if status != 200:
+            return f"the page answers {status}"
+        key, cert, _ = pkcs12.load_key_and_certificates(file, password.encode())
+        assert key is not None
+        assert cert is not None
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (self.directory / "guest.pem").write_bytes(cert.public_bytes(Encoding.PEM) + pem)
+        return f"{before}, {self.get('guest', APP, '/')}, {self.form(path, fields)[0]}"
+
+    def form(self, path: str, fields: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """Open a page, or send its form; status and body."""
+        connection = self.connect("", "localhost")
+        body = urlencode(fields) if fields else None
+        headers = {"Origin": f"https://localhost:{self.port}", "Sec-Fetch-Site": "same-origin"}
+        if body:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        try:
+            connection.request("POST" if fields else "GET", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def clients(self, enroll: str) -> str:
+        found = run(f"{shlex.quote(self.sidecar)} clients {enroll}").stdout
+        return found.split()[0]
 
     def command(self, name: str) -> str:
         config = f"--config {self.directory}/sidecar/sidecar.yaml"
@@ -244,7 +305,13 @@ def ports(port: str) -> int:
 
 
 def wait(demo: Demo) -> int:
-    answers = wait_until(lambda: demo.get("", APP, "/public/") == "200" and bool(demo.metrics()))
+    answers = wait_until(
+        lambda: (
+            demo.get("", APP, "/public/") == "200"
+            and demo.get("", APP, "/enroll/") == "404"
+            and bool(demo.metrics())
+        )
+    )
     return 0 if answers else 1
 
 

@@ -69,7 +69,7 @@ install_config() {
         put "$each" "$root/etc/mtls-sidecar/$(basename "$each")" 640
     done
     chmod 750 "$root/etc/mtls-sidecar"
-    for each in "$here"/nginx-example/snippets/*.conf; do
+    for each in "$here"/nginx-example/snippets/*; do
         put "$each" "$root/etc/nginx/snippets/$(basename "$each")"
     done
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -48,40 +50,6 @@ def test_each_variant_says_when_you_want_it() -> None:
     }
 
 
-def test_bad_certificate_has_a_page(stack: Stack) -> None:
-    """495 becomes a 403 that says what nginx has against the certificate, on every page."""
-    get = at(stack, "bad-certificate")
-    answer = get("/", cert=stack.people.expired)
-    assert (answer.status, answer.app) == (403, None)
-    assert "FAILED:certificate has expired" in answer.body
-    assert "FAILED" in get("/public/", cert=stack.people.mallory).body
-    assert get("/", cert=stack.people.alice).status == 200
-    assert get("/public/").status == 200
-    assert get("/").status == 401
-
-
-def test_bad_certificate_is_not_let_in_by_method_or_path(stack: Stack) -> None:
-    """No method and no path gets a refused certificate beyond that page."""
-    get = at(stack, "bad-certificate")
-    for method, path in [("POST", "/"), ("OPTIONS", "/public/"), ("GET", "/authz/site")]:
-        answer = get(path, cert=stack.people.mallory, method=method)
-        assert (answer.status, answer.app) == (403, None)
-
-
-def test_deny_is_explained(stack: Stack) -> None:
-    """A denied client reads the reason and the request's number; the log has both."""
-    get = at(stack, "deny-explained")
-    denied, nobody = get("/", cert=stack.people.bob), get("/")
-    assert (denied.status, nobody.status) == (403, 401)
-    assert "Reason: not_allowed." in denied.body
-    assert "Reason: no_certificate." in nobody.body
-    number = re.search("<code>([0-9a-f]{32})</code>", denied.body)
-    assert number is not None
-    stack.daemon.until(lambda: number[1] in stack.decision_log)
-    assert get("/denied.html", cert=stack.people.alice).status == 404
-    assert get("/", cert=stack.people.alice).app
-
-
 def test_deny_as_404_looks_like_any_404(stack: Stack) -> None:
     """Denied, without certificate, or not there for the application: the same answer."""
     get = at(stack, "deny-404")
@@ -91,6 +59,31 @@ def test_deny_as_404_looks_like_any_404(stack: Stack) -> None:
         assert (answer.status, answer.body) == (404, missing.body)
         assert set(answer.headers) == set(missing.headers)
     assert get("/", cert=stack.people.alice).app
+
+
+def test_deny_as_403_and_git_asks_for_no_password(stack: Stack, tmp_path: Path) -> None:
+    """401, 495 and 496 are 403 to everybody; git says so, where it asks for a name on a 401."""
+    people = stack.people
+    get = at(stack, "deny-403")
+    refused = (None, people.bob, people.expired, people.mallory)
+    assert [get("/", cert=cert, method="POST").status for cert in refused] == [403] * 4
+    assert get("/", cert=people.alice).app
+    (tmp_path / "ca.crt").write_bytes(people.server.pem)
+    assert "returned error: 403" in git(stack, "deny-403", tmp_path)
+    assert "could not read Username" in git(stack, "http2", tmp_path)
+
+
+def git(stack: Stack, name: str, home: Path) -> str:
+    """What git complains of, without a certificate and without a terminal."""
+    url = f"https://localhost:{stack.ports[f'variants/{name}.conf']}/a.git"
+    return subprocess.run(
+        ["git", "-c", f"http.sslCAInfo={home}/ca.crt", "ls-remote", url],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "GIT_TERMINAL_PROMPT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stderr
 
 
 def test_deny_as_444_for_a_stranger(stack: Stack) -> None:

@@ -23,7 +23,7 @@ from tools import chromium, need, nss_tool
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --ignore-certificate-errors "
-    "--disable-dev-shm-usage --virtual-time-budget=15000 --dump-dom"
+    "--disable-dev-shm-usage"
 ).split()
 
 
@@ -43,36 +43,31 @@ class Browser:
             self._import(leaf)
 
     def _import(self, leaf: Leaf) -> None:
-        store = self.home / ".pki" / "nssdb"
-        store.mkdir(parents=True)
         bundle = self.home / "client.p12"
         bundle.write_bytes(
             serialize_key_and_certificates(
                 leaf.name.encode(), leaf.private, leaf.cert, None, NoEncryption()
             )
         )
-        for tool, *arguments in (
-            ("certutil", "-N", "--empty-password"),
-            ("pk12util", "-i", str(bundle), "-W", ""),
-        ):
-            done = need(nss_tool(tool)).run(*arguments, "-d", f"sql:{store}")
-            assert done.returncode == 0, done.stdout + done.stderr
+        self.import_file(bundle, "")
+
+    def import_file(self, bundle: Path, password: str) -> None:
+        """Put a .p12 file's certificate and key into the user's store."""
+        store = self.home / ".pki" / "nssdb"
+        if not (store / "cert9.db").exists():
+            store.mkdir(parents=True, exist_ok=True)
+            self._nss("certutil", "-N", "--empty-password")
+        self._nss("pk12util", "-i", str(bundle), "-W", password)
+
+    def _nss(self, tool: str, *arguments: str) -> None:
+        done = need(nss_tool(tool)).run(*arguments, "-d", f"sql:{self.home / '.pki' / 'nssdb'}")
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def page(self, url: str, names: Mapping[str, int]) -> str:
         """The DOM of a page after its scripts have run.  Each of `names` is this machine; its port
         443 is the one given."""
-        rules = ",".join(f"MAP {name}:443 127.0.0.1:{port}" for name, port in names.items())
-        command = [
-            *(str(self._program.path), *OPTIONS, f"--user-data-dir={self.home / 'profile'}"),
-            *(f"--host-resolver-rules={rules}", url),
-        ]
-        policies = "/etc/chromium/policies/managed"
-        script = (
-            f"mount -t tmpfs tmpfs /etc/chromium && mkdir -p {policies} && "
-            f"cp {shlex.quote(str(self.home))}/policies/* {policies} && exec {shlex.join(command)}"
-        )
         done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script],
+            self.command(url, names, "--virtual-time-budget=15000", "--dump-dom"),
             env={**os.environ, "HOME": str(self.home)},
             capture_output=True,
             text=True,
@@ -81,3 +76,17 @@ class Browser:
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
+
+    def command(self, url: str, names: Mapping[str, int], *more: str) -> list[str]:
+        """The command that starts it, in a mount namespace of its own."""
+        rules = ",".join(f"MAP {name}:443 127.0.0.1:{port}" for name, port in names.items())
+        command = [
+            *(str(self._program.path), *OPTIONS, *more, f"--user-data-dir={self.home / 'profile'}"),
+            *(f"--host-resolver-rules={rules}", url),
+        ]
+        policies = "/etc/chromium/policies/managed"
+        script = (
+            f"mount -t tmpfs tmpfs /etc/chromium && mkdir -p {policies} && "
+            f"cp {shlex.quote(str(self.home))}/policies/* {policies} && exec {shlex.join(command)}"
+        )
+        return ["unshare", "--mount", "sh", "-c", script]

@@ -13,11 +13,15 @@ from typing import Any, Self
 
 @dataclass
 class Answer:
-    """One answer; names of headers in lower case.  Status 0: closed without an answer."""
+    """One answer; names of headers in lower case, the body as text and as it came.
+
+    Status 0: closed without an answer.
+    """
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
+    octets: bytes = field(default=b"", repr=False)
 
     @property
     def app(self) -> dict[str, Any] | None:
@@ -79,7 +83,7 @@ class Connection:
             headers[name.lower()] = value.strip()
         status = int(first.split()[1])
         body = b"" if head or status in (101, 204, 304) else self._body(headers)
-        return Answer(status, headers, body.decode("utf-8", "replace"))
+        return Answer(status, headers, body.decode("utf-8", "replace"), body)
 
     def _body(self, headers: Mapping[str, str]) -> bytes:
         if headers.get("transfer-encoding") == "chunked":

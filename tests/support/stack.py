@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import ssl
 import threading
@@ -56,6 +55,7 @@ class People:
     stranger: CA = field(default_factory=lambda: CA("Somebody Else's CA"))
     server: CA = field(default_factory=lambda: CA("Example Server CA"))
     root: CA = field(default_factory=lambda: CA("Example Root"))
+    invited: CA = field(default_factory=lambda: CA("Example Invited CA"))
 
     @cached_property
     def issuing(self) -> CA:
@@ -96,6 +96,7 @@ class People:
         pki.mkdir(parents=True, exist_ok=True)
         (pki / "staff-ca.crt").write_bytes(self.staff.pem)
         (pki / "partners-ca.crt").write_bytes(self.partners.pem)
+        (pki / "invited-ca.crt").write_bytes(self.invited.pem)
         (pki / "staff.crl").write_bytes(self.staff.crl())
         (pki / "root.crt").write_bytes(self.root.pem)
         (pki / "issuing.crt").write_bytes(self.issuing.pem)
@@ -104,7 +105,9 @@ class People:
     def write_nginx_files(self, directory: Path) -> None:
         """What nginx.conf refers to."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "client-cas.crt").write_bytes(self.staff.pem + self.partners.pem)
+        (directory / "client-cas.crt").write_bytes(
+            self.staff.pem + self.partners.pem + self.invited.pem
+        )
         server = self.server.server(*SERVER_NAMES)
         (directory / "server.crt").write_bytes(server.chain_pem)
         (directory / "server.key").write_bytes(server.key_pem)
@@ -208,7 +211,7 @@ def policy_with(sites: Iterable[str]) -> str:
 
 def adapt(text: str, replacements: Mapping[str, str]) -> str:
     """An example with the test's paths and ports; the only changes that are made to it."""
-    text = re.sub(r"(?m)^(user|pid|error_log|\s*access_log) .*\n", "", text)
+    text = re.sub(r"(?m)^(user|pid|error_log|\s*access_log) (?!off).*\n", "", text)
     for old, new in replacements.items():
         text = re.sub(rf"(?<![\w.]){re.escape(old)}" + r"(?!\w)" * old[-1].isalnum(), new, text)
     return text
@@ -249,6 +252,7 @@ class Stack:
         """What of an example stands for something else here."""
         return {
             "/run/mtls-sidecar/authz.sock": str(self.daemon.socket),
+            "/run/mtls-sidecar-enroll/enroll.sock": f"{self.directory}/enroll/enroll.sock",
             "/etc/nginx/": f"{self.directory}/nginx/",
             "/var/cache/nginx/": f"{self.directory}/cache-",
             "/var/cache/nginx-authz": f"{self.directory}/cache-authz",
@@ -263,10 +267,9 @@ class Stack:
         return adapt(conf, self.replacements(next(iter(self.ports))))
 
     def _install(self, etc: Path) -> None:
-        shutil.copytree(EXAMPLES / "html", etc / "html", dirs_exist_ok=True)
         (etc / "snippets").mkdir(exist_ok=True)
         site = next(iter(self.ports))
-        for each in (EXAMPLES / "snippets").glob("*.conf"):
+        for each in (EXAMPLES / "snippets").iterdir():
             text = adapt(each.read_text(), self.replacements(site))
             (etc / "snippets" / each.name).write_text(text)
 
