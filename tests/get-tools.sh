@@ -69,10 +69,11 @@ unpack_packages() {
     if [ "$complete" = yes ]; then printf '%s\n' "$packages" >"$tools/stamp"; fi
 }
 
-# A program with all that it depends on and this machine lacks, in a directory of its own.
+# A package with all that it depends on and this machine lacks, in a directory of its own.  The
+# program that is wanted of it has its name, or the second one given.
 unpack_whole() {
     command -v apt-get >/dev/null && [ ! -e "$tools/$1/complete" ] || return 0
-    command -v "$1" >/dev/null && return 0
+    command -v "${2:-$1}" >/dev/null && return 0
     say "unpacking $1 into .tools/$1"
     rm -rf "$tools/$1" "$tools/apt"
     mkdir -p "$tools/$1" "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
@@ -115,5 +116,6 @@ if command -v flock >/dev/null; then flock 9; fi
 unpack_packages
 unpack_whole lintian
 unpack_whole rpm
+unpack_whole gnutls-bin certtool
 make_release_tools
 if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi

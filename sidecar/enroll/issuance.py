@@ -94,18 +94,29 @@ class Issuance:
     def recover(self) -> None:
         """Undo what an earlier process left unfinished.  Raises `StoreError`."""
         self._secret = self.store.secret()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Undo attempts that nobody works on: of processes that are gone, and of failed undos."""
         with self.store.changing() as connection:
-            for identifier in invitations.give_back_all(connection, self.holder):
-                log.warning("invitation %s: an issuance was cut off; it can be used", identifier)
-            for row in list(connection.execute("SELECT * FROM attempts WHERE lost = ''")):
-                self._undo_attempt(connection, row["id"], "the process ended")
-                if self.issuer.goes_by_request:
-                    log.warning(
-                        "the CA's command was cut off while it made a certificate for %s: if it "
-                        "made one, revoke it there; its key is spki_sha256 %s",
-                        row["name"],
-                        row["spki_sha256"],
-                    )
+            self._tidy_in(connection)
+
+    def _tidy_in(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            active = tuple(self._active)
+        for identifier in invitations.give_back_all(connection, self.holder, active):
+            log.warning("invitation %s: an issuance was cut off; it can be used", identifier)
+        for row in list(connection.execute("SELECT * FROM attempts WHERE lost = ''")):
+            if row["holder"] == self.holder and row["id"] in active:
+                continue
+            self._undo_attempt(connection, row["id"], "it was cut off")
+            if self.issuer.goes_by_request:
+                log.warning(
+                    "the CA's command was cut off while it made a certificate for %s: if it "
+                    "made one, revoke it there; its key is spki_sha256 %s",
+                    row["name"],
+                    row["spki_sha256"],
+                )
 
     # -- invitations
 
@@ -133,6 +144,9 @@ class Issuance:
         Raises `Refused`, `UnusableRequest`, `IssuerError` and `StoreError`.
         """
         found = self.find(token)
+        if found.state is InvitationState.ISSUING:
+            self._tidy()
+            found = self.find(token)
         if found.state is InvitationState.ISSUING:
             raise Refused(410, "This invitation is being used at this moment.")
         if found.state is InvitationState.WAITING:
@@ -278,13 +292,13 @@ class Issuance:
     @contextmanager
     def _attempting(self, attempt: Attempt) -> Iterator[None]:
         """Take the invitation while the block runs; undo it where the block fails."""
-        held = attempt.invitation.id if attempt.invitation else attempt.id
-        with self._lock:
-            self._active.add(held)
+        held = {attempt.id} | ({attempt.invitation.id} if attempt.invitation else set())
         try:
             with self.store.changing() as connection:
-                invitations.give_back_all(connection, self.holder, tuple(self._active))
+                self._tidy_in(connection)
                 self._take(connection, attempt)
+                with self._lock:
+                    self._active |= held
             try:
                 yield
             except BaseException as error:
@@ -292,7 +306,7 @@ class Issuance:
                 raise
         finally:
             with self._lock:
-                self._active.discard(held)
+                self._active -= held
 
     def _take(self, connection: sqlite3.Connection, attempt: Attempt) -> None:
         """Note the attempt, and take the invitation if nobody else has.  Raises `Refused`."""

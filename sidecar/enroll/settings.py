@@ -114,7 +114,9 @@ class Profile:
 class NotifySettings:
     """Who is told of certificates that end."""
 
-    command: tuple[str, ...] = key(_WORDS, "a program that reads a notice as JSON", required=True)
+    command: tuple[str, ...] = key(
+        _WORDS, "a program that reads a notice as JSON", required=True, default=()
+    )
     before: tuple[int, ...] = key(
         ListOf(_DURATION, or_one=True),
         "how long before the end a notice is given",
@@ -135,8 +137,8 @@ class CrlSettings:
 class SignSettings:
     """A TLS server's certificate that profiles for Apple devices are signed with."""
 
-    cert: str = key(_FILE, "the server's certificate and those above it", required=True)
-    key_: str = key(_FILE, "its private key", required=True)
+    cert: str = key(_FILE, "the server's certificate and those above it", required=True, default="")
+    key_: str = key(_FILE, "its private key", required=True, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,9 @@ class RateLimits:
 class EnrollSettings:
     """The whole file."""
 
-    url: str = key(Text("an address", check=_url), "what links begin with", required=True)
+    url: str = key(
+        Text("an address", check=_url), "what links begin with", required=True, default=""
+    )
     listen: Address = key(
         Text("an address", check=parse_address),
         "where nginx asks: unix:PATH",

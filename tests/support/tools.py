@@ -225,6 +225,22 @@ def rpm() -> Tool:
 
 
 @cache
+def certtool() -> Tool:
+    """GnuTLS's, unpacked into a directory of its own with its libraries, or the installed one."""
+    top = ROOT / ".tools/gnutls-bin"
+    if not (top / "usr/bin/certtool").exists():
+        return _find("certtool")
+    libraries = ":".join(map(str, top.glob("usr/lib/*-linux-gnu")))
+    return Found("certtool", top / "usr/bin/certtool", (("LD_LIBRARY_PATH", libraries),))
+
+
+@cache
+def keytool() -> Tool:
+    """Java's, where there is a Java."""
+    return _find("keytool")
+
+
+@cache
 def release_tool(name: str) -> Tool:
     """A program of deploy/release-tools.lock; `python` is the one that has their modules."""
     path = ROOT / ".tools/release/bin" / name

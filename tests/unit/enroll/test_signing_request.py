@@ -1,0 +1,110 @@
+"""CSRs of strangers: only a good key of a good size counts."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from issuing import request
+
+from sidecar.enroll.signing_request import (
+    MAX_REQUEST,
+    UnusableRequest,
+    read_request,
+    refuse_other_names,
+)
+
+ALICE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alice")])
+
+
+def signed(key: CertificateIssuerPrivateKeyTypes, algorithm: hashes.SHA256 | None) -> str:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(ALICE)
+    return builder.sign(key, algorithm).public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+        rsa.generate_private_key(public_exponent=65537, key_size=2048),
+    ],
+    ids=["p256", "p384", "p521", "ed25519", "rsa"],
+)
+def test_good_keys_are_taken(key: CertificateIssuerPrivateKeyTypes) -> None:
+    """EC of NIST's curves, Ed25519, and RSA from 2048 bits."""
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    assert read_request(signed(key, algorithm)).public_key() == key.public_key()
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (rsa.generate_private_key(public_exponent=65537, key_size=1024), "1024 bits"),
+        (rsa.generate_private_key(public_exponent=3, key_size=2048), "RSA"),
+        (ec.generate_private_key(ec.SECP256K1()), "secp256k1"),
+        (ec.generate_private_key(ec.SECP192R1()), "secp192r1"),
+        (dsa.generate_private_key(1024), "kind"),
+    ],
+    ids=["rsa1024", "rsa-e3", "k1", "p192", "dsa"],
+)
+def test_weak_and_odd_keys_are_refused(key: CertificateIssuerPrivateKeyTypes, why: str) -> None:
+    """The message says what to use."""
+    with pytest.raises(UnusableRequest, match=why) as error:
+        read_request(signed(key, hashes.SHA256()))
+    assert "use EC P-256" in str(error.value)
+
+
+def test_a_csr_that_another_key_has_signed_is_refused() -> None:
+    """Whoever asks must have the key: one bit of the signature is enough."""
+    pem = request()
+    der = bytearray(x509.load_pem_x509_csr(pem.encode()).public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    body = base64.encodebytes(bytes(der)).decode()
+    broken = f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+    with pytest.raises(UnusableRequest, match="signed by its own key"):
+        read_request(broken)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no CSR"),
+        ("hello", "no CSR"),
+        ("-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----", "keep it"),
+        ("-----BEGIN CERTIFICATE REQUEST-----\nAA=\n-----END CERTIFICATE REQUEST-----", "damaged"),
+        ("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----", "damaged"),
+        (request() * 2, "no CSR"),
+        ("x" * (MAX_REQUEST + 1), "longer"),
+    ],
+)
+def test_what_is_no_csr_is_refused(text: str, why: str) -> None:
+    """Nothing, text, a private key, two of them, and too much."""
+    with pytest.raises(UnusableRequest, match=why):
+        read_request(text)
+
+
+def test_another_ca_gets_no_csr_with_names_that_were_not_given() -> None:
+    """For a CA that goes by the CSR, its names and extensions must be those of the invitation."""
+    san = x509.SubjectAlternativeName
+    alice, bank = x509.DNSName("alice.example.com"), x509.DNSName("bank.example.com")
+    good = [request("alice"), request("alice", None, san([alice]))]
+    for pem in good:
+        refuse_other_names(read_request(pem), ALICE, [alice])
+    bad = [
+        request("root"),
+        request("alice", None, san([alice, bank])),
+        request("alice", None, x509.BasicConstraints(ca=True, path_length=None)),
+        request("alice", None, x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\5\0")),
+    ]
+    for pem in bad:
+        with pytest.raises(UnusableRequest):
+            refuse_other_names(read_request(pem), ALICE, [alice])

@@ -1,0 +1,164 @@
+"""The database: created, migrated, copied, and what is said where it can't be used."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from sidecar.enroll import store as module
+from sidecar.enroll.store import MIGRATIONS, Store, StoreError, put_setting, setting
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(tmp_path / "state/enroll.db")
+    found.open_or_create()
+    return found
+
+
+def version(store: Store) -> int:
+    with store.reading() as connection:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(found)
+
+
+def test_a_database_is_made_private_and_keeps_its_secret(store: Store) -> None:
+    """Nobody else may read it; its secret is made once."""
+    assert (store.path.stat().st_mode & 0o777, version(store)) == (0o600, len(MIGRATIONS))
+    secret = store.secret()
+    store.open_or_create()
+    assert store.secret() == secret
+    assert len(secret) == 32
+
+
+def test_an_older_database_is_brought_up_to_date_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each migration runs in a transaction; a broken one leaves the old version."""
+    with store.changing() as connection:
+        put_setting(connection, "kept", b"yes")
+    more = "ALTER TABLE invitations ADD COLUMN note TEXT;\n"
+    monkeypatch.setattr(module, "MIGRATIONS", (*MIGRATIONS, more + "NONSENSE;\n"))
+    with pytest.raises(StoreError):
+        store.open_or_create()
+    assert version(store) == len(MIGRATIONS)
+    monkeypatch.setattr(module, "MIGRATIONS", (*MIGRATIONS, more))
+    for _ in range(2):
+        store.open_or_create()
+    assert version(store) == len(MIGRATIONS) + 1
+    with store.reading() as connection:
+        assert connection.execute("SELECT note FROM invitations").fetchall() == []
+        assert setting(connection, "kept") == b"yes"
+
+
+def test_two_that_make_a_database_at_once_make_one(tmp_path: Path) -> None:
+    """Each finds the same secret."""
+    stores = [Store(tmp_path / "enroll.db") for _ in range(4)]
+    threads = [threading.Thread(target=each.open_or_create) for each in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({each.secret() for each in stores}) == 1
+
+
+def test_a_newer_database_is_left_alone(store: Store) -> None:
+    """Whoever went back to an older version is told."""
+    with store.changing() as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="newer mtls-sidecar"):
+        store.require()
+
+
+def test_a_transaction_that_fails_changes_nothing(store: Store) -> None:
+    """All or nothing."""
+
+    def fail() -> None:
+        with store.changing() as connection:
+            put_setting(connection, "half", b"done")
+            connection.execute("NONSENSE")
+
+    with pytest.raises(StoreError):
+        fail()
+    with store.reading() as connection:
+        assert setting(connection, "half") == b""
+
+
+@pytest.mark.parametrize("content", [b"nonsense" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_database_is_told(store: Store, content: bytes) -> None:
+    """The message says what to do."""
+    store.path.write_bytes(content)
+    with pytest.raises(StoreError, match="put a backup in its place"):
+        store.require()
+
+
+def test_a_page_that_is_damaged_is_found_at_the_start(store: Store) -> None:
+    """Not only the head of the file is looked at."""
+    with store.changing() as connection:
+        put_setting(connection, "long", b"x" * 20000)
+    data = bytearray(store.path.read_bytes())
+    data[4096:8192] = b"\xff" * 4096
+    store.path.write_bytes(bytes(data))
+    with pytest.raises(StoreError, match="damaged"):
+        store.require()
+
+
+def test_a_locked_database_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that holds it for too long is named as the reason."""
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="another process holds it"), store.changing():
+            pass
+        other.execute("ROLLBACK")
+    with store.changing():
+        pass
+
+
+def test_a_full_disk_is_told_and_changes_nothing(store: Store) -> None:
+    """SQLite's own `database or disk is full`."""
+
+    class Full(Store):
+        def _connect(self) -> sqlite3.Connection:
+            connection = super()._connect()
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+            return connection
+
+    full = Full(store.path)
+
+    def fill() -> None:
+        with full.changing() as connection:
+            put_setting(connection, "large", b"x" * 100_000)
+
+    with pytest.raises(StoreError, match="disk is full"):
+        fill()
+    with full.reading() as connection:
+        assert setting(connection, "large") == b""
+
+
+def test_a_backup_replaces_the_older_one_whole(store: Store, tmp_path: Path) -> None:
+    """It is a database of its own; where it fails, the older one stays."""
+    target = tmp_path / "copy.db"
+    store.backup(target)
+    copy = Store(target)
+    copy.require()
+    assert copy.secret() == store.secret()
+    before = target.read_bytes()
+    store.path.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StoreError):
+        store.backup(target)
+    assert target.read_bytes() == before
+    left = [each.name for each in tmp_path.iterdir() if each.name.startswith(".copy")]
+    assert left == []
+
+
+def test_a_database_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
+    """`require` makes none: the message names the command that does."""
+    with pytest.raises(StoreError, match="enroll init"):
+        Store(tmp_path / "none.db").require()
+    assert list(tmp_path.iterdir()) == []
