@@ -43,7 +43,7 @@ def _is_of(found: IssuedCertificate, issuer: KeyIssuer) -> bool:
     """Whether a certificate was issued by this CA, and not by an earlier one."""
     try:
         x509.load_der_x509_certificate(found.der).verify_directly_issued_by(issuer.certificate)
-    except Exception:  # noqa: BLE001 - whatever is wrong, it is no certificate of this CA
+    except Exception:  # noqa: BLE001 - whatever is wrong, it is not a certificate of this CA
         return False
     return True
 

@@ -16,7 +16,7 @@ def parse_duration(text: str) -> int:
     """Parse `90s`, `15m`, `24h`, `30d` or `4w` into seconds.  Raises ValueError."""
     found = re.fullmatch(r"([0-9]{1,10})([smhdw])", text)
     if found is None:
-        raise ValueError(f"{text!r} is no duration", "write 24h or 30d (units: s, m, h, d, w)")
+        raise ValueError(f"{text!r} is not a duration", "write 24h or 30d (units: s, m, h, d, w)")
     seconds = int(found[1]) * SECONDS[found[2]]
     if not 0 < seconds <= MOST:
         raise ValueError(f"{text!r} is out of place", "write a duration from 1s to 100 years")

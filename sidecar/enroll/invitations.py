@@ -166,7 +166,7 @@ def all_of(connection: sqlite3.Connection, now: float) -> list[Invitation]:
 
 def _read(row: sqlite3.Row, now: float) -> Invitation:
     state = InvitationState(row["state"])
-    # A clock that goes back before the creation is no longer the invitation's: fail closed.
+    # A clock that goes back before the creation is wrong: fail closed.
     out_of_time = now >= row["expires"] or now < row["created"] - CLOCK_SLACK
     if state not in ENDED and state is not InvitationState.ISSUING and out_of_time:
         state = InvitationState.EXPIRED

@@ -157,9 +157,9 @@ def why_no_authority(cert: x509.Certificate) -> str:
     try:
         basic = cert.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
-        return "it is no CA's certificate: it has no basicConstraints"
+        return "it is not a CA's certificate: it has no basicConstraints"
     if not basic.ca:
-        return "it is no CA's certificate: basicConstraints says CA:FALSE"
+        return "it is not a CA's certificate: basicConstraints says CA:FALSE"
     try:
         usage = cert.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:

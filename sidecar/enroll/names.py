@@ -53,7 +53,7 @@ def parse_device(text: str) -> str:
     """Validate a device's name.  Raises ValueError with a message and a hint."""
     if not re.fullmatch("[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9])?", text):
         hint = "use A-Z a-z 0-9 . _ - (1 to 32 characters), such as phone"
-        raise ValueError(f"{text[:80]!r} is no device's name", hint)
+        raise ValueError(f"{text[:80]!r} is not the name of a device", hint)
     return text
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def why_foreign(origins: Sequence[str], fetch_sites: Sequence[str], own: str) -> str:
-    """Say why a request isn't from our own page; nothing where it is, or is no browser's.
+    """Say why a request isn't from our own page; nothing where it is, or not from a browser.
 
     `Origin: null` comes from pages whose address is kept secret; then `Sec-Fetch-Site` counts.
     """

@@ -44,7 +44,9 @@ def _credential(text: str) -> str:
     """A path, or `credential:NAME` of systemd.  Raises ValueError."""
     name = text.removeprefix("credential:")
     if name != text and not re.fullmatch("[A-Za-z0-9._-]{1,255}", name):
-        raise ValueError(f"{name!r} is no credential's name", "write credential:enroll-passphrase")
+        raise ValueError(
+            f"{name!r} is not the name of a credential", "write credential:enroll-passphrase"
+        )
     return text
 
 
@@ -53,11 +55,11 @@ def _url(text: str) -> str:
     hint = "write https://app.example.com/enroll"
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018 - reading it raises ValueError where it is no number
+        parts.port  # noqa: B018 - reading it raises ValueError where it is not a number
     except ValueError:
-        raise ValueError(f"{text!r} is no address", hint) from None
+        raise ValueError(f"{text!r} is not an address", hint) from None
     if parts.scheme not in ("https", "http") or not parts.hostname or "@" in parts.netloc:
-        raise ValueError(f"{text!r} is no https address", hint)
+        raise ValueError(f"{text!r} is not an https address", hint)
     if parts.query or parts.fragment or not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)*/?", parts.path):
         raise ValueError(f"{text!r} has more than a host and a path", hint)
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
@@ -219,7 +221,9 @@ class EnrollSettings:
 def _mode(text: str) -> int:
     """A socket's mode, in octal.  Raises ValueError."""
     if not re.fullmatch("0?[0-7]{3}", text) or int(text, 8) & 0o006:
-        raise ValueError(f"{text!r} is no mode for this socket", "write 0660: nginx alone may ask")
+        raise ValueError(
+            f"{text!r} is not a mode for this socket", "write 0660: nginx alone may ask"
+        )
     return int(text, 8)
 
 

@@ -38,7 +38,9 @@ def read_request(text: str) -> x509.CertificateSigningRequest:
     if found is None:
         if "PRIVATE KEY" in text:
             raise UnusableRequest("that holds a private key: keep it, and send the CSR alone")
-        raise UnusableRequest("that is no CSR: it begins with -----BEGIN CERTIFICATE REQUEST-----")
+        raise UnusableRequest(
+            "that is not a CSR: it begins with -----BEGIN CERTIFICATE REQUEST-----"
+        )
     try:
         der = base64.b64decode("".join(found["body"].split()), validate=True)
     except binascii.Error:

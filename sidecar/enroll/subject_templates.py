@@ -41,7 +41,7 @@ def dns_name(template: Template, name: str, device: str) -> x509.DNSName:
     """Fill in a DNS name.  Raises ValueError."""
     value = template.fill(name, device).lower()
     if not is_dns_name(value) or len(value) > 253:
-        raise ValueError(f"{value!r}, from dns {template.text!r}, is no DNS name")
+        raise ValueError(f"{value!r}, from dns {template.text!r}, is not a DNS name")
     return x509.DNSName(value)
 
 
@@ -53,7 +53,7 @@ def mail_address(template: Template, name: str, device: str) -> x509.RFC822Name:
     value = template.fill(name, device)
     local, _, host = value.rpartition("@")
     if not re.fullmatch(_LOCAL, local) or len(local) > 64 or not is_dns_name(host):
-        raise ValueError(f"{value!r}, from email {template.text!r}, is no mail address")
+        raise ValueError(f"{value!r}, from email {template.text!r}, is not a mail address")
     return x509.RFC822Name(value)
 
 
@@ -65,5 +65,5 @@ def uri(template: Template, name: str, device: str) -> x509.UniformResourceIdent
     except ValueError:
         parts = urlsplit("")
     if not re.fullmatch(r"[!-~]+", value) or not parts.scheme or not (parts.netloc or parts.path):
-        raise ValueError(f"{value!r}, from uri {template.text!r}, is no URI")
+        raise ValueError(f"{value!r}, from uri {template.text!r}, is not a URI")
     return x509.UniformResourceIdentifier(value)

@@ -50,9 +50,9 @@ def test_every_mistake_is_told_with_its_line_and_column() -> None:
     [
         ("profiles: {}\n", "'url' is missing"),
         ("url: http://app.example.com/enroll\n", "unencrypted"),
-        ("url: ftp://x\n", "no https address"),
-        ("url: https://a@b/enroll\n", "no https address"),
-        ("url: https://[x/enroll\n", "no address"),
+        ("url: ftp://x\n", "not an https address"),
+        ("url: https://a@b/enroll\n", "not an https address"),
+        ("url: https://[x/enroll\n", "not an address"),
         ("url: https://app.example.com/a/../b\n", "dots"),
         ("url: https://app.example.com/a b\n", "more than a host"),
         (f"{YAML}socket_mode: 0666\n", "nginx alone"),
@@ -60,8 +60,8 @@ def test_every_mistake_is_told_with_its_line_and_column() -> None:
         (f"{YAML}issuer: {{key: b}}\n", "without cert and key"),
         (f"{YAML}issuer: {{cert: a, key: b, passphrase_file: 'credential:../x'}}\n", "credential"),
         (f"{YAML}notify: {{before: [30d]}}\n", "'command' is missing"),
-        (f"{YAML}profiles: {{a b: {{}}}}\n", "is no name"),
-        (f"{YAML}default_device: a b\n", "no device"),
+        (f"{YAML}profiles: {{a b: {{}}}}\n", "is not a name"),
+        (f"{YAML}default_device: a b\n", "not the name of a device"),
         (f"{YAML}url: https://other\n", "duplicate key"),
     ],
 )

@@ -77,12 +77,12 @@ def test_a_csr_that_another_key_has_signed_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no CSR"),
-        ("hello", "no CSR"),
+        ("", "not a CSR"),
+        ("hello", "not a CSR"),
         ("-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----", "keep it"),
         ("-----BEGIN CERTIFICATE REQUEST-----\nAA=\n-----END CERTIFICATE REQUEST-----", "damaged"),
         ("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----", "damaged"),
-        (request() * 2, "no CSR"),
+        (request() * 2, "not a CSR"),
         ("x" * (MAX_REQUEST + 1), "longer"),
     ],
 )
