@@ -14,7 +14,7 @@ import http2
 import pytest
 from https import Answer
 from pki import Leaf, now
-from stack import EXAMPLES, HOST, Stack, example, policy_with
+from stack import EXAMPLES, HOST, Stack, before_servers, example, policy_with
 from tools import NginxBinary
 
 from sidecar.commands.doctor.checks import examine
@@ -69,10 +69,8 @@ INSIDE = "location /inside/ { internal; proxy_pass http://app; }"
 
 def conf() -> str:
     """The example with this variant, and servers beside it that differ in one thing each."""
-    main, variant = example("nginx.conf"), example(SITE)
-    around = main[: main.index("    server {\n        listen")]
-    around += "    sendfile on; access_log /etc/nginx/access.log with_client;\n"
-    head, _, rest = variant.partition("server {\n")
+    around = before_servers() + "sendfile on; access_log /etc/nginx/access.log with_client;\n"
+    head, _, rest = example(SITE).partition("server {\n")
     server = f"server {{\n    {INSIDE}\n{rest}".replace("listen 443 ssl", "listen 443 ssl http2")
     asks, snippet = "auth_request /authz/admin;", "include snippets/denied.conf;"
     no_ca = 'ssl_client_certificate ""; ssl_trusted_certificate ""'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shlex
@@ -40,8 +41,10 @@ class Page:
                 return result
 
     async def run(self, script: str) -> Any:
-        """Evaluate a script in the page."""
-        found = await self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        """Evaluate a script in the page; of a promise, what it becomes."""
+        found = await self.send(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -50,6 +53,36 @@ class Page:
         await self.run("window.left = true")
         await self.send("Page.navigate", url=url)
         await self.until("window.left === undefined && document.readyState === 'complete'")
+
+    async def follow(self, script: str) -> None:
+        """Run a script that leads to another page, and wait until that is loaded."""
+        await self.run(f"window.left = true; {script}; 0")
+        await self.until("window.left === undefined && document.readyState === 'complete'")
+
+    @property
+    async def status(self) -> int:
+        """The HTTP status of the page."""
+        return int(await self.run("performance.getEntriesByType('navigation')[0].responseStatus"))
+
+    @property
+    async def text(self) -> str:
+        """What a person reads."""
+        return str(await self.run("document.body.innerText"))
+
+    async def look(self, *, width: int, dark: bool = False, language: str = "en") -> None:
+        """Set the window's width, its user's colours and its user's languages."""
+        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
+        await self.send("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.send("Emulation.setEmulatedMedia", features=[scheme])
+        agent = (await self.send("Browser.getVersion"))["userAgent"]
+        said = {"userAgent": agent, "acceptLanguage": language}
+        await self.send("Emulation.setUserAgentOverride", **said)
+
+    async def picture(self, path: Path) -> None:
+        """Save the whole page as a PNG, for a person to look at."""
+        taken = await self.send("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(taken["data"]))
 
     async def until(self, script: str) -> None:
         """Wait until a script says true."""

@@ -196,6 +196,12 @@ def example(name: str) -> str:
     return (EXAMPLES / name).read_text()
 
 
+def before_servers() -> str:
+    """nginx.conf up to its first `server { }`: where a variant goes."""
+    main = example("nginx.conf")
+    return main[: main.index("    server {\n        listen")]
+
+
 def policy_with(sites: Iterable[str]) -> str:
     """policy.yaml, with what the headings of these variants say goes into it."""
     policy = yaml.safe_load(example("policy.yaml"))
@@ -277,8 +283,7 @@ class Stack:
         texts = [adapt(example(site), self.replacements(site)) for site in sites]
         if "nginx.conf" in sites:
             return texts[0]
-        main = adapt(example("nginx.conf"), self.replacements(sites[0]))
-        around = main[: main.index("    server {\n        listen")]
+        around = adapt(before_servers(), self.replacements(sites[0]))
         return "\n".join([around, *texts, "}"])
 
     # -- life
