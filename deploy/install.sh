@@ -81,18 +81,19 @@ lock() {
 }
 
 # The new file in place of the old one, unless somebody edited that.  The checksum of what was
-# shipped is kept.
+# shipped last is kept: an edited file is told of only where what is shipped has changed since.
 put_config() {
     source=$1 target=$2 mode=$3
     shipped=$root$config/.shipped/$(basename "$target")
     mkdir -p "$root$config/.shipped"
     if [ -e "$target" ] && [ "$(cksum <"$target")" != "$(cat "$shipped" 2>/dev/null)" ]; then
-        if cmp -s "$source" "$target"; then return; fi
-        if ! cmp -s "$source" "$target.new"; then
+        if ! cmp -s "$source" "$target" && [ "$(cksum <"$source")" != "$(cat "$shipped" 2>/dev/null)" ]
+        then
             cp "$source" "$target.new"
             chmod "$mode" "$target.new"
+            say "kept your $target; the new one is $target.new"
         fi
-        say "kept your $target; the new one is $target.new"
+        cksum <"$source" >"$shipped"
         return
     fi
     cp "$source" "$target"
@@ -170,7 +171,11 @@ install_snippets() {
     [ -d "$root/etc/nginx" ] || return 0
     mkdir -p "$root$snippets"
     for each in "$here"/nginx-example/snippets/*; do
-        put_config "$each" "$root$snippets/$(basename "$each")" 0644
+        target=$root$snippets/$(basename "$each")
+        put_config "$each" "$target" 0644
+        if ! cmp -s "$each" "$target"; then
+            say "$target is not as this version ships it: nginx -T | mtls-sidecar doctor - says what that opens"
+        fi
     done
 }
 

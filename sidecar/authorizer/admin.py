@@ -112,9 +112,10 @@ def _problems(status: DaemonStatus) -> str:
 
 def _policy(status: DaemonStatus) -> str:
     assert status.policy is not None
+    since = _utc(status.loaded_at) if status.loaded_at else "the start, by its last good copy"
     return (
         f"<p>Policy <code>{escape(status.policy.hash)}</code>, in force since "
-        f"{_utc(status.loaded_at)}; {len(status.policy.locations)} locations.</p>"
+        f"{since}; {len(status.policy.locations)} locations.</p>"
     )
 
 

@@ -23,6 +23,7 @@ http {
     proxy_method POST;
     proxy_set_body $http_x_body;
     underscores_in_headers on;
+    log_format why "$request_uri $auth_reason"; access_log why.log why;
     include snippets/mtls-sidecar.conf;
     upstream app { server 127.0.0.1:8080; }
     server {
@@ -53,6 +54,21 @@ def test_an_error_page_of_the_server_lets_nobody_in(hostile: Stack) -> None:
     answer = hostile.get("/a")
     assert (answer.status, answer.body) == (200, "sorry")
     assert hostile.get("/a", cert=hostile.people.partner).body == "sorry"
+
+
+def test_the_log_may_name_the_reason(hostile: Stack) -> None:
+    """A log_format with $auth_reason has the reason where identity.conf is included, and is no
+    mistake where it isn't."""
+    hostile.get("/why", cert=hostile.people.partner)
+    log = hostile.nginx.directory / "why.log"
+    hostile.daemon.until(lambda: "/why untrusted_issuer\n" in log.read_text())
+    without = hostile.nginx.conf.read_text().replace("include snippets/identity.conf;", "")
+    assert without != hostile.nginx.conf.read_text()
+    other = hostile.nginx.directory / "without.conf"
+    other.write_text(without)
+    arguments = ["-t", "-p", f"{hostile.nginx.directory}/", "-c", str(other)]
+    done = hostile.nginx.binary.run(*arguments)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_cache_of_the_server_remembers_no_decision(hostile: Stack) -> None:

@@ -66,6 +66,7 @@ def test_a_start_beside_a_broken_file_is_by_the_last_good_one(tmp_path: Path, na
             assert stand(daemon) == ["revoked", "allowed", "revoked"]
             assert daemon.metric(STALE) == 1
             assert "warning: an older version serves" in daemon.get("/readyz")[1]
+            assert "in force since the start, by its last good copy" in daemon.get("/")[1]
             daemon.write("second.txt", f"sha256 {bob.sha256}\n")
             daemon.until(lambda: daemon.ask("site", bob).reason == "revoked")
             if (tmp_path / name).is_dir():

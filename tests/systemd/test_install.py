@@ -16,6 +16,9 @@ UNITS = sorted(
 )
 
 
+CONFIG = ROOT / "config/policy.yaml"
+
+
 def install(
     root: Path, *options: str, cwd: Path | None = None, umask: int = 0o022, **environ: str
 ) -> str:
@@ -36,6 +39,7 @@ def install(
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("root")
+    (found / "etc/nginx").mkdir(parents=True)
     install(found, "--with", "enroll,fleet,diff")
     return found
 
@@ -77,6 +81,12 @@ def test_the_parts_asked_for_come_with_it(root: Path) -> None:
     """`--with` brings what each part needs, and an upgrade keeps it: see the test of an edited
     configuration."""
     assert brings(root, "segno", "nats", "greenery")
+
+
+def test_no_installer_is_left(root: Path) -> None:
+    """Neither pip nor setuptools, by which somebody could bring more into production."""
+    assert not brings(root, "pip")
+    assert not brings(root, "setuptools")
 
 
 def test_an_unknown_part_is_an_error(tmp_path: Path) -> None:
@@ -132,19 +142,35 @@ def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
 
 
 def test_an_edited_configuration_is_kept(root: Path) -> None:
-    """A second installation leaves edited files alone and puts the new ones beside them."""
+    """A second installation leaves edited files alone, and says nothing of what is not new; an
+    edited snippet is named each time, as it may let somebody past."""
     policy = root / "etc/mtls-sidecar/policy.yaml"
-    settings = root / "etc/mtls-sidecar/sidecar.yaml"
-    shipped = settings.read_text()
+    snippet = root / "etc/nginx/snippets/identity.conf"
     policy.write_text("version: 1\nlocations: []\n")
-    told = install(root)
+    snippet.write_text(snippet.read_text() + "# mine\n")
+    told = install(root).splitlines()
     assert policy.read_text() == "version: 1\nlocations: []\n"
-    assert (root / "etc/mtls-sidecar/policy.yaml.new").exists()
-    assert "kept your" in told
-    assert "installed.  Next" not in told
-    assert settings.read_text() == shipped
+    assert [line for line in told if not line.startswith("upgraded to ")] == [
+        f"{snippet} is not as this version ships it: "
+        "nginx -T | mtls-sidecar doctor - says what that opens"
+    ]
+    assert not list((root / "etc").rglob("*.new"))
     assert brings(root, "segno", "nats", "greenery")
-    assert not (root / "etc/mtls-sidecar/sidecar.yaml.new").exists()
+
+
+def test_a_new_version_of_an_edited_file_is_put_beside_it(root: Path) -> None:
+    """Once: where the file that is shipped has changed since the one before."""
+    policy = root / "etc/mtls-sidecar/policy.yaml"
+    policy.write_text("version: 1\nlocations: []\n")
+    settings = (root / "etc/mtls-sidecar/sidecar.yaml").read_text()
+    shipped = root / "etc/mtls-sidecar/.shipped/policy.yaml"
+    before = shipped.read_text()
+    shipped.write_text("1 2\n")  # as an older version left it
+    assert f"kept your {policy}; the new one is {policy}.new" in install(root)
+    assert (root / "etc/mtls-sidecar/policy.yaml.new").read_text() == CONFIG.read_text()
+    assert shipped.read_text() == before
+    assert policy.read_text() == "version: 1\nlocations: []\n"
+    assert (root / "etc/mtls-sidecar/sidecar.yaml").read_text() == settings
 
 
 def test_uninstalling_leaves_the_configuration(root: Path) -> None:
@@ -153,6 +179,7 @@ def test_uninstalling_leaves_the_configuration(root: Path) -> None:
     assert not (root / "opt/mtls-sidecar").exists()
     assert not any((root / "etc/systemd/system" / name).exists() for name in UNITS)
     assert (root / "etc/mtls-sidecar/policy.yaml").exists()
+    assert not list((root / "etc").rglob("*.new"))
 
 
 @pytest.mark.parametrize("name", [name for name in UNITS if "@" not in name])

@@ -278,7 +278,8 @@ class AuthLocation:
                 "socket-closed",
                 server,
                 f"nginx's user {user} may not open {path}",
-                "socket_group: GROUP   (nginx's, in sidecar.yaml)",
+                f"SocketGroup=GROUP of {user}   (systemctl edit mtls-sidecar.socket; without "
+                "systemd socket_group: in sidecar.yaml)",
             )
 
     # -- the cache of answers
