@@ -67,6 +67,7 @@ class FleetFollower:
         self._head_refused = b""
         self.sequence = 0
         """The last entry that is in force here with all that came before it."""
+        self._missing = 0  # the first release of those that are not in force
         self._in_place = self._confirmed = ""
         self._failed = ("", 0, 0.0)  # the release that was refused, how often, when to try again
         self._started = False
@@ -95,7 +96,10 @@ class FleetFollower:
             if files[POLICY] == policy:
                 self._confirmed = due.directory
         if due is not None and due.directory != self._confirmed:
-            last = min(last, due.sequence - 1)
+            self._missing = self._missing or due.sequence
+            last = min(last, self._missing - 1)
+        else:
+            self._missing = 0
         if self.chain.not_understood:
             last = min(last, self.chain.not_understood - 1)
         if list(map(id, denylists)) == list(map(id, self.denylists)):
@@ -183,7 +187,7 @@ class FleetFollower:
         if path is not None and path == self._stopped_at:
             return
         taken: list[bytes] = []
-        last = 0
+        last, refused = 0, self.refused.total()
         self._stopped_at = None
         for line in self._reader.new_lines():
             before = self.chain.sequence
@@ -200,7 +204,7 @@ class FleetFollower:
                 self._stopped_at = path
                 self._reader.offset = 0
                 break
-        if self._stopped_at is None and last == self.chain.sequence and taken:
+        if taken and refused == self.refused.total() and not self.chain.not_understood:
             self._tell("log", "")
         if 0 < last < self.chain.sequence and self._stopped_at is None:
             self._refuse("log", Refused("rollback", f"the agent's log ends at {last}"))

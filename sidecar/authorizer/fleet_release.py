@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from sidecar.core.errors import PolicyError
@@ -39,7 +40,10 @@ def _verified(source: Path, file: File) -> bytes:
     try:
         data = read_file(source / file.name, file.size)
     except OSError as error:
-        raise Refused("file", f"{file.name}: {error.strerror or error}") from None
+        why = "is larger than the release says"
+        if error.errno != errno.EFBIG:
+            why = f"can't be read: {error.strerror or error}"
+        raise Refused("file", f"{file.name} {why}") from None
     if not file.matches(data):
         raise Refused("file", f"{file.name} is not what the release says")
     return data
