@@ -1,4 +1,4 @@
-"""Arguments of the commands that tell who has access: `what`, `who`, `why`, `replay`."""
+"""Define and run the commands that show who has access: `what`, `who`, `why`, `replay`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from sidecar.runtime.seen_clients_file import seen_clients
 from .asking import Circumstances, PolicyFile
 
 Load = Callable[[argparse.Namespace], PolicyFile]
-"""Reads the policy that the command is about."""
+"""Loads the policy of a command."""
 
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-"""Adds a command: its name, what runs it, and what it does."""
+"""Adds a command: its name, the function that runs it, and its help text."""
 
 
 SettingsOf = Callable[[argparse.Namespace], Settings]
-"""Reads sidecar.yaml, with what the command line says instead."""
+"""Reads sidecar.yaml, with the overrides of the command line."""
 
 
 def add_commands(add: Add, load: Load, settings: SettingsOf) -> None:
-    """Add them to the parser."""
+    """Add the commands to the parser."""
     what = add("what", lambda options: _what(options, load), "tell where a certificate gets in")
     what.add_argument("cert", nargs="?", metavar="CERT", help="the certificate, PEM or DER")
     what.add_argument("--cert-fields", metavar="FIELDS", help="or one described: '{cn: alice}'")
@@ -176,7 +176,7 @@ def _shadow(
 
 
 def _seen(settings: Settings) -> dict[str, SeenClient]:
-    """The clients that the daemon has seen.  Raises ValueError where they can't be read."""
+    """Read the clients that the daemon has seen.  Raises ValueError if they can't be read."""
     try:
         return seen_clients(settings.state_dir)
     except OSError as error:
@@ -185,7 +185,7 @@ def _seen(settings: Settings) -> dict[str, SeenClient]:
 
 
 def _certs_by_sha256(options: argparse.Namespace, settings: SettingsOf) -> dict[str, ClientCert]:
-    """The certificates given and those seen."""
+    """Return the certificates that were given or that the daemon has seen."""
     from .certificate_files import seen_certificates
 
     given = _certs(options)
@@ -198,7 +198,7 @@ def _certs_by_sha256(options: argparse.Namespace, settings: SettingsOf) -> dict[
 
 
 def _certs(options: argparse.Namespace) -> dict[str, ClientCert]:
-    """The certificates given; what in a directory can't be read is told and left out."""
+    """Read the given certificates; warn about files in a directory that can't be read."""
     from .certificate_files import given_certificates
 
     found, unread = given_certificates(options.certs)
@@ -215,7 +215,7 @@ def _why(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
     configured = settings(options).decision_log_file
     names = options.log or ([] if configured == "stderr" else with_rotated(configured))
     if not names and configured != "stderr":
-        raise ValueError(f"{configured}: there is no such log", "name it: --log FILE")
+        raise ValueError(f"{configured}: there is no such log", "name the log: --log FILE")
     logs = [(name, lines(name)) for name in names]
     found = why.find(request_id, logs or [("", why.journal(request_id))])
     if not found:

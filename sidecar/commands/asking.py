@@ -1,4 +1,4 @@
-"""Ask one location about one certificate, as nginx would, for `what` and `who`."""
+"""Ask one location about one certificate as nginx would, for `what` and `who`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sidecar.runtime.files import MAX_POLICY, read_file
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """A policy, compiled and as written."""
+    """A policy in compiled form and as written."""
 
     policy: Policy
     spec: PolicySpec
@@ -28,7 +28,7 @@ class PolicyFile:
     lines: RuleLines
 
     def location(self, name: str) -> LocationSpec:
-        """One location as written.  Raises ValueError where the policy has none of this name."""
+        """Return one location as written.  Raises ValueError if the policy doesn't have it."""
         for each in self.spec.locations:
             if each.name == name:
                 return each
@@ -36,12 +36,12 @@ class PolicyFile:
         raise ValueError(f"{self.path} has no location {name!r}", f"name one of: {names}")
 
     def line(self, decision: Decision) -> int:
-        """The line of the rule, or else of the location, that a decision names."""
+        """Return the line of a decision's rule, or else of its location."""
         return self.lines.line(decision.location, str(decision.reason), decision.rule)
 
 
 def policy_file(policy: Policy, path: str) -> PolicyFile:
-    """Read as written what was compiled.  Raises OSError and `PolicyError`."""
+    """Read a compiled policy again as written.  Raises OSError, ValueError and `PolicyError`."""
     try:
         spec = read_policy(read_file(path, MAX_POLICY), path)
     except PolicyError:
@@ -51,7 +51,7 @@ def policy_file(policy: Policy, path: str) -> PolicyFile:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is asked with beside the certificate.  Empty: not said."""
+    """The parts of a question beside the certificate.  Empty means unknown."""
 
     now: float
     host: str = ""
@@ -63,14 +63,14 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decision, and what had to be assumed for it."""
+    """A decision and the assumptions that it depends on."""
 
     decision: Decision
     notes: tuple[str, ...] = ()
 
 
 def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
-    """The request, without a location; `who` may be a certificate as nginx forwards it.
+    """Build the request without a location; `who` may be a certificate as nginx forwards it.
 
     Raises ValueError.
     """
@@ -88,7 +88,7 @@ def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
     except BadRequest as error:
         raise ValueError(str(error)) from None
     if given.client_ip and not request.client_ip:
-        raise ValueError(f"{given.client_ip!r} is no address", "write 192.0.2.7 or 2001:db8::7")
+        raise ValueError(f"{given.client_ip!r} is not an address", "write 192.0.2.7 or 2001:db8::7")
     if isinstance(who, bytes):
         return request._replace(cert=who)
     if who.cert is None:
@@ -99,8 +99,8 @@ def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
 def ask(file: PolicyFile, name: str, request: AuthzRequest, now: float) -> Answer:
     """Ask one location.
 
-    Where it looks at the host and none was given, hosts that it can serve are tried, and it is
-    said which one counts: an empty host would be refused whatever the certificate.
+    If the location checks the host and none was given, hosts that it can serve are tried, and a
+    note names the host used: an empty host would be refused with any certificate.
     """
     here, spec = file.policy.locations[name], file.location(name)
     request = request._replace(location=name)
@@ -114,14 +114,14 @@ def ask(file: PolicyFile, name: str, request: AuthzRequest, now: float) -> Answe
     if decision is None:
         decision = evaluate(file.policy, request, now)
     if here.uses_client_ip and not request.client_ip and decision.reason is not Reason.PUBLIC:
-        notes.append("asks for the client's address, which is not known; give --client-ip")
+        notes.append("a rule needs the client's address, which is unknown; give --client-ip")
     return Answer(decision, tuple(notes))
 
 
 def _try_hosts(
     policy: Policy, spec: LocationSpec, request: AuthzRequest, now: float
 ) -> tuple[Decision, str]:
-    """The decision for the first host that lets in, or else for the first; and a note."""
+    """Return the decision of the first host that is allowed, else of the first, and a note."""
     blank = evaluate(policy, request, now)
     if blank.reason not in _BY_HOST:
         return blank, ""
@@ -140,18 +140,18 @@ def _try_hosts(
 
 
 ANY_HOST = "host.invalid"
-"""The host asked for where any will do (RFC 6761: there is none of this name)."""
+"""The host used if any host is accepted (RFC 6761 reserves this name)."""
 
 _BY_HOST = frozenset({Reason.HOST_MISMATCH, Reason.SNI_MISMATCH})
 
 MAX_HOSTS = 100
-"""Most names of a certificate that are tried as the host."""
+"""Maximum number of a certificate's names that are tried as the host."""
 
 
 def _hosts(spec: LocationSpec, cert: ClientCert | None) -> list[str]:
-    """The exact names of the location's `server_name`, and hosts that the certificate names.
+    """Return the exact names of the location's `server_name`, and hosts that the certificate names.
 
-    Without `server_name` the location may be asked about for any host.
+    Without `server_name`, any host is accepted.
     """
     names: tuple[ServerName, ...] = sum(spec.server_name or (), ())
     own = [name.value for name in names if name.kind in ("exact", "both") and name.value]

@@ -13,11 +13,11 @@ from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import MAX_BUNDLE, read_file
 
 SUFFIXES = {".crt", ".pem", ".cer", ".der"}
-"""Files of a directory that are read; a file that is named itself may have any name."""
+"""Suffixes of files read in a directory; a file that is named itself may have any name."""
 
 
 def given_certificates(places: Iterable[str]) -> tuple[dict[str, ClientCert], list[str]]:
-    """Every different certificate, by its SHA-256; and what in directories can't be read.
+    """Read every different certificate, by its SHA-256; also return the errors in directories.
 
     Raises OSError and ValueError for a file that was named itself.
     """
@@ -42,7 +42,7 @@ def given_certificates(places: Iterable[str]) -> tuple[dict[str, ClientCert], li
 
 
 def seen_certificates(seen: Mapping[str, SeenClient]) -> dict[str, ClientCert]:
-    """The certificates of clients that were seen, but for those that can't be read any more."""
+    """Parse the certificates of seen clients; leave out those that can't be parsed."""
     found = {}
     for sha256, client in seen.items():
         with contextlib.suppress(MalformedCertificate):

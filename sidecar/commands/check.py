@@ -27,7 +27,7 @@ class User:
     groups: tuple[int, ...]
 
     def can_read(self, path: Path) -> bool:
-        """Whether the user may read a file, by asking as that user (which takes root)."""
+        """Return whether the user may read a file, tested in a process of that user (as root)."""
         command = ["test", "-r", str(path)]
         return (
             subprocess.run(
@@ -38,7 +38,7 @@ class User:
 
 
 def service_user(name: str = SERVICE_USER) -> User | None:
-    """The service's user, where there is one and we may ask as it; None elsewhere."""
+    """Return the service's user, or None if there is none or this process isn't root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -52,7 +52,7 @@ def service_user(name: str = SERVICE_USER) -> User | None:
 
 
 def unreadable(spec: PolicySpec, policy: Path, user: User) -> Iterator[Diagnostic]:
-    """Each file of a policy, and the policy itself, that the service's user can't read."""
+    """Yield each file of a policy, and the policy itself, that the service's user can't read."""
     if not user.can_read(policy):
         yield Diagnostic(str(policy), 0, 0, _why(policy, user), _hint(user))
     for place in _files(spec):

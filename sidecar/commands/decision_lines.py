@@ -18,7 +18,7 @@ FULL = 24
 
 
 def split(line: bytes) -> tuple[bytes, bytes] | None:
-    """The time of a line, and what is the same for equal questions; None for another line."""
+    """Split a line into its time and the part equal for equal questions; None for other lines."""
     start = _START.search(line, 0, 256)
     if start is None:
         return None
@@ -28,7 +28,7 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
 
 
 def read_line(line: bytes) -> Fields | None:
-    """Every value of a line by its name; None for another line, or a broken one."""
+    """Parse the values of a line by name; return None for other lines and invalid ones."""
     start = _START.search(line, 0, 256)
     if start is None:
         return None
@@ -47,11 +47,11 @@ def read_line(line: bytes) -> Fields | None:
 
 
 def moment(stamp: bytes) -> float:
-    """Seconds since the epoch of a line's time.  Raises ValueError."""
+    """Convert a line's time to seconds since the epoch.  Raises ValueError."""
     found = datetime.strptime(stamp[:19].decode("latin-1"), "%Y-%m-%dT%H:%M:%S")
     return timegm(found.timetuple()) + float(stamp[19:23])
 
 
 def is_cut(value: str) -> bool:
-    """Whether the log cut this value short."""
+    """Return whether the log has shortened this value."""
     return len(value) >= 40 and value.endswith("...")

@@ -20,10 +20,10 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", r
 
 
 def escaped_pem(data: bytes) -> bytes:
-    """A certificate file, PEM or DER, as nginx would forward it.
+    """Encode a certificate file, PEM or DER, as nginx would forward it.
 
-    Of a file with text around it (as EasyRSA writes) or with a chain, the first certificate
-    counts.  What is none is passed on as it is: the decision says what's wrong with it.
+    Of a file with text around it (as EasyRSA writes) or with a chain, the first certificate is
+    used.  Other content is passed unchanged: the decision reports the mistake.
     """
     if found := _PEM.search(data):
         data = found.group() + b"\n"
@@ -33,14 +33,14 @@ def escaped_pem(data: bytes) -> bytes:
 
 
 def pem_of(der: bytes) -> bytes:
-    """DER in PEM's clothes; even if it is no certificate, so that the decision says so."""
+    """Encode octets as PEM, even if they are not a certificate: the decision reports that."""
 
     body = base64.encodebytes(der)
     return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
 
 
 def described(text: str) -> Principal:
-    """A certificate described by its fields, as in a policy's tests.  Raises `PolicyError`."""
+    """Parse a certificate described by its fields, as in tests.  Raises `PolicyError`."""
     node, mistakes = parse(text.encode(), "--cert-fields")
     report = Report("--cert-fields", mistakes)
     try:
@@ -49,18 +49,18 @@ def described(text: str) -> Principal:
         raise PolicyError(report.diagnostics) from None
     report.check()
     if found.cert is None:
-        raise ValueError("--cert-fields takes {cn: alice, …}; a file goes behind --cert")
+        raise ValueError("--cert-fields needs {cn: alice, …}; give a file with --cert")
     return found
 
 
 def explain(policy: Policy, request: AuthzRequest, now: float) -> tuple[Decision, list[Step]]:
-    """The decision and its steps."""
+    """Decide a request and return the decision with its steps."""
     trace: list[Step] = []
     return evaluate(policy, request, now, trace=trace), trace
 
 
 def as_json(decision: Decision, steps: list[Step]) -> str:
-    """The answer for programs."""
+    """Format the decision as JSON."""
     found = {
         "decision": decision.verdict,
         "reason": str(decision.reason),
@@ -75,7 +75,7 @@ def as_json(decision: Decision, steps: list[Step]) -> str:
 
 
 def as_text(decision: Decision, steps: list[Step]) -> str:
-    """The answer for people: a line for each step, then the verdict."""
+    """Format the decision as text: a line for each step, then the verdict."""
     lines = [f"{'ok  ' if s.passed else 'STOP'} {s.name:<12} {printable(s.saw)}" for s in steps]
     verdict = f"{decision.verdict} ({decision.reason})"
     if decision.rule:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO
 
 MAX_LINE = 64 * 1024
-"""Longest line that is read, in octets; the decision log writes none over 8 KiB."""
+"""Maximum length of a line, in octets; the decision log writes no line over 8 KiB."""
 
 
 def lines(path: str) -> Iterator[bytes]:
-    """The lines of a log, `-` for standard input.  Raises OSError and ValueError."""
+    """Yield the lines of a log, `-` for standard input.  Raises OSError and ValueError."""
     if path == "-":
         yield from _lines(sys.stdin.buffer)
         return
@@ -24,8 +24,8 @@ def lines(path: str) -> Iterator[bytes]:
         try:
             yield from _lines(file)
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
-            message = f"{path}: the compressed file is broken or still being written"
-            raise ValueError(message, "wait for it, or leave it out") from None
+            message = f"{path}: the compressed file is invalid or still being written"
+            raise ValueError(message, "try again later, or leave it out") from None
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -34,7 +34,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _open(path: str) -> IO[bytes]:
     if not Path(path).is_file():
-        raise ValueError(f"{path} is no file", "give decision logs, plain or compressed")
+        raise ValueError(f"{path} is not a file", "give decision logs, plain or compressed")
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic.startswith(b"\x1f\x8b"):
@@ -47,7 +47,7 @@ def _open(path: str) -> IO[bytes]:
 
 
 def with_rotated(path: str) -> list[str]:
-    """The log and the older ones beside it that logrotate made of it, the newest first."""
+    """Return the paths of a log and of its rotated versions, the newest first."""
     log = Path(path)
     names = (f"{log.name}.*", f"{log.name}-*")
     older = {each for name in names for each in log.parent.glob(name) if each.is_file()}

@@ -1,7 +1,7 @@
-"""`replay`: ask a policy what was asked before, and tell who would gain and who would lose access.
+"""`replay`: decide logged requests by another policy, and report who would gain or lose access.
 
-A line is asked about at its own moment, so that only the policies differ.  Equal questions are
-decided once, for as long as the decision holds.
+Each request is decided at its own time, so that only the policies differ.  Equal requests are
+decided once, as long as the decision is valid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sidecar.core.x509.certificate import ClientCert
 from .decision_lines import Fields, is_cut, moment, read_line, split
 
 MAX_QUESTIONS = 200_000
-"""Most different questions that are remembered at once."""
+"""Maximum number of different cached questions."""
 
 _BY_URI = (b' by="uri"', b',"by":"uri"')
 _URI = (b' uri="', b',"uri":"')
@@ -32,7 +32,7 @@ Verdict = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Change:
-    """One who gains or loses, and how often he asked."""
+    """A client that gains or loses access, and the number of its requests."""
 
     location: str
     subject: str
@@ -44,7 +44,7 @@ class Change:
 
 @dataclass(slots=True)
 class _Question:
-    """A question, its decision between two moments, and where it is counted."""
+    """A question, its decision between two moments, and its entry in the result."""
 
     fields: Fields
     since: float = math.inf
@@ -55,7 +55,7 @@ class _Question:
 
 @dataclass(slots=True)
 class Replay:
-    """What came of it so far."""
+    """Replay logs, and collect the result."""
 
     policy: Policy
     certs: Mapping[str, ClientCert]
@@ -66,11 +66,11 @@ class Replay:
     _questions: dict[bytes, _Question] = field(default_factory=dict)
 
     def gains(self) -> list[Change]:
-        """Those who were denied and would be let in, the most frequent first."""
+        """Return the clients that were denied and would be allowed, the most frequent first."""
         return self._sorted("allow")
 
     def loses(self) -> list[Change]:
-        """Those who were let in and would be denied, the most frequent first."""
+        """Return the clients that were allowed and would be denied, the most frequent first."""
         return self._sorted("deny")
 
     def _sorted(self, verdict: str) -> list[Change]:
@@ -78,12 +78,12 @@ class Replay:
         return sorted(found, key=lambda each: (-each.times, each.location, each.sha256))
 
     def take(self, lines: Iterable[bytes]) -> None:
-        """Ask what the lines of a log asked."""
+        """Decide the requests of a log's lines."""
         last, at = b"", 0.0
         for line in lines:
             parts = split(line)
             if parts is None:
-                continue  # a line of the daemon's own
+                continue  # a line that is not a decision
             stamp, same = parts
             if stamp != last:
                 try:
@@ -103,7 +103,7 @@ class Replay:
                 question.counted.times += 1
 
     def _question(self, line: bytes, same: bytes) -> _Question:
-        # The URI counts only where the location was chosen by it; it stands last in a line.
+        # The URI matters only if the location was chosen by it; it is the last value of a line.
         by_uri = same.endswith(_BY_URI)
         key = same + line[max(line.rfind(each) for each in _URI) :] if by_uri else same
         found = self._questions.get(key)
@@ -132,13 +132,13 @@ class Replay:
             question.counted = self.changes.setdefault(key, change)
 
     def _decision(self, fields: Fields, at: float) -> Decision | None:
-        """The decision at that moment; None where the line does not say what was asked."""
+        """Decide the request at its time; return None if the line doesn't contain all of it."""
         request = logged_request(fields, self.certs)
         if request is None:
             return None
         decision = evaluate(self.policy, request, at)
         if request.cert and request.subject is None:
-            # The certificate is not known: only an answer that it has no part in counts.
+            # The certificate is unknown: only a decision that doesn't depend on it is certain.
             return decision if decision.reason in _WITHOUT else None
         if decision.reason is Reason.REVOCATION_UNKNOWN:
             return self._by_todays_revocation(request, decision, at)
@@ -147,9 +147,9 @@ class Replay:
     def _by_todays_revocation(
         self, request: AuthzRequest, decision: Decision, at: float
     ) -> Decision:
-        """A CRL of today says nothing of the past, and OCSP is not at hand: ask about today.
+        """Decide by today's revocation, because a current CRL says nothing of the past.
 
-        Where today says nothing either, revocation is left out.
+        If that is unknown too, for example without OCSP answers, revocation is ignored.
         """
         today = evaluate(self.policy, request, self.now)
         here = self.policy.locations[decision.location]
@@ -162,9 +162,9 @@ _WITHOUT = frozenset({Reason.PUBLIC, Reason.UNKNOWN_LOCATION, Reason.VERIFY_FAIL
 
 
 def logged_request(fields: Fields, certs: Mapping[str, ClientCert]) -> AuthzRequest | None:
-    """The request that a line is about; None where the line does not say all of it.
+    """Rebuild the request of a line; return None if the line doesn't contain all of it.
 
-    A certificate that was presented and is not known has no `subject`.
+    A presented but unknown certificate gives a request without `subject`.
     """
     by_uri = fields.get("by") == "uri"
     needed = ("decision", "reason", "location", "subject", "sha256", "verify", "host")
@@ -190,7 +190,7 @@ def logged_request(fields: Fields, certs: Mapping[str, ClientCert]) -> AuthzRequ
 
 
 def as_json(replay: Replay) -> str:
-    """The result for programs."""
+    """Format the result as JSON."""
     return json.dumps(
         {
             "asked": replay.asked,
@@ -215,7 +215,7 @@ def _row(change: Change) -> dict[str, object]:
 
 
 def as_text(replay: Replay) -> str:
-    """The result for people."""
+    """Format the result as text."""
     lines = []
     for word, changes in (("loses", replay.loses()), ("gains", replay.gains())):
         for each in changes:

@@ -18,7 +18,7 @@ from sidecar.core.policy_tests import Failure, Outcome, run_cases, untested
 from sidecar.runtime.files import read_file
 
 MAX_CERTIFICATE = 1024 * 1024
-"""Largest certificate file that a test may name, in octets."""
+"""Maximum size of a certificate file that a test may name, in octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _TestFile:
 
 
 def run_own(policy: Policy, path: Path, now: float | None = None) -> Outcome:
-    """Run the tests that stand in the policy itself; `path` is the policy's."""
+    """Run the tests in the policy itself; `path` is the policy's path."""
     return _run(policy, policy.tests, path, now)
 
 
@@ -58,13 +58,13 @@ def refuse_failing(policy: Policy, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of all tests together."""
+    """The result of all tests together."""
 
     passed: int
     failed: tuple[Failure, ...]
     untested: tuple[str, ...]
     coverage: float
-    """Part of locations and rules that tests touched, in percent."""
+    """Percentage of the locations and rules that tests used."""
 
 
 def together(policy: Policy, outcomes: Iterable[Outcome]) -> Result:
@@ -88,7 +88,7 @@ def _rules(policy: Policy, name: str) -> int:
 
 
 def as_text(result: Result) -> str:
-    """The result for people."""
+    """Format the result as text."""
     lines = [str(failure.diagnostic()) for failure in result.failed]
     lines += [f"untested: {printable(each)}" for each in result.untested]
     counts = f"{result.passed} passed, {len(result.failed)} failed"
@@ -96,7 +96,7 @@ def as_text(result: Result) -> str:
 
 
 def as_json(result: Result) -> str:
-    """The result for programs."""
+    """Format the result as JSON."""
     failed = [
         {"file": f.file, "line": f.node.line, "name": f.name, "expected": f.expected, "got": f.got}
         for f in result.failed
@@ -106,7 +106,7 @@ def as_json(result: Result) -> str:
 
 
 def as_junit(result: Result) -> bytes:
-    """The result as JUnit XML, for CI systems."""
+    """Format the result as JUnit XML, for CI systems."""
     suite = ElementTree.Element("testsuite", name="mtls-sidecar policy tests")
     suite.set("tests", str(result.passed + len(result.failed)))
     suite.set("failures", str(len(result.failed)))

@@ -1,4 +1,4 @@
-"""`what`: tell of one certificate where it gets in, by which rule, and where not and why."""
+"""`what`: show where one certificate is allowed or denied, by which rule, and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .asking import Answer, PolicyFile, ask
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one location answers, and the line of the policy that says so."""
+    """The answer of one location, and the line of the policy that decided."""
 
     location: str
     answer: Answer
@@ -30,7 +30,7 @@ def what(file: PolicyFile, request: AuthzRequest, now: float) -> list[Access]:
 
 
 def as_json(found: list[Access]) -> str:
-    """The answers for programs."""
+    """Format the answers as JSON."""
     rows = [
         {
             "location": each.location,
@@ -45,7 +45,7 @@ def as_json(found: list[Access]) -> str:
 
 
 def as_text(found: list[Access], path: str) -> str:
-    """The answers for people: a line for each location."""
+    """Format the answers as text, a line for each location."""
     width = max((len(each.location) for each in found), default=0)
     return "\n".join(_row(each, width, path) for each in found)
 
@@ -64,5 +64,5 @@ def _row(access: Access, width: int, path: str) -> str:
 
 
 def notes(found: list[Access]) -> list[str]:
-    """What had to be assumed, for people who read the answers for programs."""
+    """Return the assumptions of the answers, to be printed beside JSON."""
     return [printable(f"{each.location}: {note}") for each in found for note in each.answer.notes]

@@ -1,4 +1,4 @@
-"""`who`: tell a location's rules in words, and which of the certificates seen or given get in."""
+"""`who`: describe a location's rules in words, and show which of the known clients are allowed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .asking import Answer, PolicyFile, ask
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One certificate, and what the location answers."""
+    """One certificate, and the answer of the location."""
 
     cert: ClientCert
     answer: Answer
 
     @property
     def decision(self) -> Decision:
-        """The decision."""
+        """The decision of the location."""
         return self.answer.decision
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules of a location in words, and those who get in."""
+    """The rules of a location in words, and the allowed clients."""
 
     rules: list[str]
     clients: list[Client]
@@ -54,7 +54,7 @@ def who(
 
 
 def as_json(access: Access) -> str:
-    """The answer for programs."""
+    """Format the answer as JSON."""
     clients = [
         {
             "subject": each.cert.dn,
@@ -69,7 +69,7 @@ def as_json(access: Access) -> str:
 
 
 def as_text(access: Access, seen: Mapping[str, SeenClient]) -> str:
-    """The answer for people; `seen` tells when a client was seen last."""
+    """Format the answer as text; `seen` has the time of each client's last request."""
     lines = [*access.rules, ""]
     for each in access.clients:
         line = f"until {utc(each.cert.not_after)} {each.cert.dn or '(empty subject)'}"
@@ -89,5 +89,5 @@ def as_text(access: Access, seen: Mapping[str, SeenClient]) -> str:
 
 
 def utc(moment: float) -> str:
-    """A moment for people and programs."""
+    """Format a moment as RFC 3339."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"

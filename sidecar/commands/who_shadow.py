@@ -45,7 +45,7 @@ class Shadow:
 
 
 def watched(policy: Policy) -> list[str]:
-    """The locations in monitor mode."""
+    """Return the locations in monitor mode."""
     return [name for name, location in policy.locations.items() if location.monitor]
 
 
@@ -85,7 +85,7 @@ def _recorded(visit: Visit) -> tuple[Reason, str]:
 
 
 def as_json(found: list[Shadow], *, one: bool) -> str:
-    """The answer for programs: of one location, or a list of all that were asked."""
+    """Return the answer for programs: of one location, or a list of all that were asked."""
     told = [
         {
             "location": shadow.location,
@@ -110,7 +110,7 @@ def _facts(client: LockedOut) -> dict[str, str]:
 
 
 def as_text(found: list[Shadow]) -> str:
-    """The answer for people."""
+    """Return the answer for people."""
     if not found:
         return "no location is in monitor mode"
     return "\n\n".join("\n".join(map(printable, _lines(each))) for each in found)

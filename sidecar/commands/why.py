@@ -19,45 +19,45 @@ from .replay import logged_request
 
 UNIT = "mtls-sidecar"
 MAX_FOUND = 20
-"""Most decisions about one request that are told: nginx asks again at internal redirects."""
+"""Maximum number of decisions shown for one request; nginx asks again at internal redirects."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One decision of the log, and where it stands."""
+    """One decision of the log, and its place there."""
 
     source: str
     fields: Fields
 
     @property
     def is_summary(self) -> bool:
-        """Whether the line counts several decisions, of which this is the first or the last."""
+        """Whether the line counts several decisions; its values are of the first or the last."""
         return "summarized" in self.fields
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A decision of the log, explained under the policy of today as far as the line goes."""
+    """A logged decision, explained by the current policy as far as the line allows."""
 
     found: Found
     line: int
     changed: bool | None
-    """Whether the policy has changed since; None where the line names none."""
+    """Whether the policy has changed since then; None if the line names no policy."""
     decision: Decision | None
     steps: list[Step]
 
 
 def check_id(request_id: str) -> str:
-    """The id, if it can be one.  Raises ValueError."""
+    """Check a request id and return it.  Raises ValueError."""
     if not _ID.fullmatch(request_id):
-        raise ValueError(f"{request_id!r} is no request id", "give nginx's $request_id")
+        raise ValueError(f"{request_id!r} is not a request id", "give nginx's $request_id")
     return request_id
 
 
 def find(request_id: str, logs: Iterable[tuple[str, Iterable[bytes]]]) -> list[Found]:
-    """The decisions about a request, each with the log and the line where it stands."""
+    """Find the decisions about a request, each with its log and line number."""
     wanted = request_id.encode()
     found: list[Found] = []
     for name, lines in logs:
@@ -74,7 +74,7 @@ def find(request_id: str, logs: Iterable[tuple[str, Iterable[bytes]]]) -> list[F
 
 
 def journal(request_id: str) -> Iterator[bytes]:
-    """The lines of the journal that name a request.  Raises ValueError."""
+    """Yield the lines of the journal that name a request.  Raises ValueError."""
     command = ["journalctl", "--unit", UNIT, "--output", "cat", "--no-pager"]
     command.append("--grep=" + re.escape(request_id))
     try:
@@ -87,7 +87,7 @@ def journal(request_id: str) -> Iterator[bytes]:
 
 
 def tell(found: Found, file: PolicyFile, certs: Mapping[str, ClientCert]) -> Told:
-    """Join a decision with the policy of today, and ask that again at the decision's moment."""
+    """Explain a decision by the current policy, and decide it again at its own time."""
     fields = found.fields
     names = ("location", "reason", "rule")
     line = file.lines.line(*(fields.get(name, "") for name in names))
@@ -100,7 +100,7 @@ def tell(found: Found, file: PolicyFile, certs: Mapping[str, ClientCert]) -> Tol
 
 
 def as_json(told: Iterable[Told], policy_hash: str) -> str:
-    """The answer for programs."""
+    """Format the answer as JSON."""
     return json.dumps([_facts(each, policy_hash) for each in told], indent=2)
 
 
@@ -118,7 +118,7 @@ def _facts(told: Told, policy_hash: str) -> dict[str, object]:
 
 
 def as_text(told: Iterable[Told], file: PolicyFile) -> str:
-    """The answer for people."""
+    """Format the answer as text."""
     return "\n\n".join("\n".join(map(printable, _lines(each, file))) for each in told)
 
 
@@ -142,9 +142,10 @@ def _lines(told: Told, file: PolicyFile) -> Iterator[str]:
         yield f"  the policy has changed since: {get('policy')} then, {file.policy.hash} now"
     if told.decision is None:
         if not told.found.is_summary:
-            yield "  not asked again: the certificate is not known; give it by --certs"
+            yield "  not asked again: the certificate is not known; give it with --certs"
         return
-    yield "asked again of today's policy, at that moment:"
+    yield "decided again by the current policy, at that moment:"
+
     for step in told.steps:
         yield f"{'ok  ' if step.passed else 'STOP'} {step.name:<12} {step.saw}"
     yield f"{told.decision.verdict} ({told.decision.reason})" + (

@@ -137,7 +137,7 @@ def test_why_joins_line_policy_and_explanation(place: Path) -> None:
     assert done.returncode == 0
     assert "deny (not_allowed) at site" in done.stdout
     assert "policy.yaml:4" in done.stdout
-    assert "give it by --certs" in done.stdout
+    assert "give it with --certs" in done.stdout
     assert "STOP certificate" in command(place, "why", IDS[7], "--log", "d.log").stdout
 
 

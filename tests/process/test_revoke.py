@@ -219,7 +219,7 @@ def test_a_trust_without_a_denylist_is_an_error_that_names_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["zzz"], "no file, no serial number"),
+        (["zzz"], "neither a file nor a serial number"),
         (["alice.crt", "--trust", "nobody"], "it has: staff"),
         (["0A", "--key"], "--key goes with"),
         (["alice.crt", "--until", "soon"], "soon"),

@@ -1,7 +1,7 @@
-"""`revoke TARGET`, `revoke --undo TARGET` and `revoke --list`, from the call to the exit code.
+"""Run `revoke TARGET`, `revoke --undo TARGET` and `revoke --list`, and return the exit code.
 
 0: done, and a running daemon confirms it.  1: written, but not confirmed or not everywhere; or
-nothing to undo.  2: the call or a file is wrong, and nothing was changed.
+nothing to undo.  2: the call or a file is invalid, and nothing was changed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .target import Target, read_target
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was asked for.  `form` says what the target is, where that was said."""
+    """The arguments of a call.  `form` is the kind of the target, if an option says it."""
 
     target: str = ""
     form: str = ""
@@ -53,9 +53,10 @@ class Call:
 
 
 def run(call: Call, settings: Settings, enrolled: Enrolled | None = None) -> int:
-    """The exit code.  Raises `PolicyError`, OSError and ValueError where nothing was changed.
+    """Run the command; return the exit code.
 
-    `enrolled` are the clients that can be named.
+    `enrolled` are the clients that can be named.  Raises `PolicyError`, OSError and ValueError if
+    nothing was changed.
     """
     if call.listing:
         return _list(call, settings)
@@ -151,7 +152,7 @@ def _confirm(call: Call, settings: Settings, target: Target, names: list[str], f
 
 
 def _chosen(call: Call, settings: Settings, target: Target) -> list[ListedTrust]:
-    """The trusts to revoke in.  Raises `PolicyError`, OSError, ValueError."""
+    """Choose the trusts to revoke in.  Raises `PolicyError`, OSError, ValueError."""
     if call.denylist:
         path = Path(call.denylist)
         if not path.exists():
@@ -159,17 +160,17 @@ def _chosen(call: Call, settings: Settings, target: Target) -> list[ListedTrust]
             raise FileNotFoundError(2, "no such file; make it first, with touch", str(path))
         try:
             return list(only_file(_trusts(settings, target), path)) or [ListedTrust("", (path,))]
-        except (PolicyError, OSError, ValueError):  # a denylist without a policy, for now
+        except (PolicyError, OSError, ValueError):  # the denylist has no readable policy now
             return [ListedTrust(UNKNOWN, (path,))]
     return choose(_trusts(settings, target), call.trust)
 
 
 UNKNOWN = "unknown, as the policy can't be read"
-"""What stands for the trust of a file while there is no policy to tell."""
+"""The name shown for a file's trust while the policy can't be read."""
 
 
 def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
-    """The trusts of the policy, or, where that can't be read, those that the daemon has in force.
+    """Return the trusts of the policy; if it can't be read, those of the running daemon.
 
     Raises `PolicyError` and OSError.
     """
@@ -192,7 +193,7 @@ def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
 
 
 def _places(trusts: Sequence[ListedTrust], call: Call, *, first_only: bool) -> list[Path]:
-    """The files of these trusts, each once.  Raises OSError where one leads nowhere."""
+    """Return the denylists of these trusts, each once.  Raises OSError for a dangling link."""
     paths = [
         path for each in trusts for path in (each.denylists[:1] if first_only else each.denylists)
     ]
@@ -220,7 +221,7 @@ def _told(found: Confirmation, failed: bool, otherwise: str) -> int:
 
 
 def _undo(call: Call, settings: Settings, target: Target) -> int:
-    """Take back what `revoke` of this target wrote, and say what revokes it all the same."""
+    """Undo `revoke` of this target, and report what still revokes it."""
     entry = one_entry(target.kind, target.value)
     trusts = [each for each in _all_or_chosen(call, settings, target) if each.denylists]
     places = _places(trusts, call, first_only=False)
@@ -251,7 +252,7 @@ def _all_or_chosen(call: Call, settings: Settings, target: Target) -> list[Liste
 
 
 def _still_revoked(settings: Settings, target: Target, entry: DenylistEntry) -> list[str]:
-    """What denies the target now, by the files as they are."""
+    """Return the reasons that deny the target now, according to the current files."""
     path = Path(settings.policy)
     try:
         sources = DirectSources(path.parent, Path(settings.state_dir))
@@ -271,7 +272,7 @@ def _still_revoked(settings: Settings, target: Target, entry: DenylistEntry) -> 
 
 
 def _revoked_in(policy: Policy, cert: ClientCert) -> list[str]:
-    """What every location's decision says, where it is `revoked`."""
+    """Return the details of all `revoked` decisions about a certificate."""
     found: dict[str, None] = {}
     for name in policy.locations:
         fields = {"verify": b"SUCCESS", "cert": escaped_pem(cert.der)}
@@ -285,7 +286,7 @@ def _revoked_in(policy: Policy, cert: ClientCert) -> list[str]:
 
 
 def _list(call: Call, settings: Settings) -> int:
-    """Print the lines that deny now, by trust and file."""
+    """Print the lines in force, by trust and file."""
     trusts = _all_or_chosen(call, settings, Target("serial", "0"))
     found: list[dict[str, object]] = []
     for trust in trusts:

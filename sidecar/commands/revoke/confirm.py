@@ -1,4 +1,4 @@
-"""Ask the running daemon whether a line is in force, until it is or time is up."""
+"""Ask the running daemon repeatedly, within a time limit, whether a line is in force."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sidecar.core.revocation.denylist import DenylistEntry
 from sidecar.runtime.control_socket import NoDaemon, ask
 
 PATIENCE = 5.0
-"""Seconds that a daemon has to put a line in force."""
+"""Seconds that a daemon has to put a line into force."""
 
 PAUSE = 0.05
 """Seconds between two questions."""
@@ -25,7 +25,7 @@ PAUSE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What the daemon says: `done`, and a sentence for people.  Without a daemon it is done."""
+    """The daemon's confirmation: `done`, and a text.  Without a daemon, `done` is true."""
 
     done: bool
     text: str
@@ -34,7 +34,7 @@ class Confirmation:
 def in_force(
     settings: Settings, policy: Path, trusts: Sequence[str], entry: DenylistEntry
 ) -> Confirmation:
-    """Whether every trust denies this, for as long as it should."""
+    """Wait until every trust denies the entry, and at least as long as intended."""
 
     def lacking(told: dict[str, Any]) -> list[str]:
         return [
@@ -52,7 +52,7 @@ def in_force(
 def gone(
     settings: Settings, policy: Path, places: Sequence[Path], entry: DenylistEntry
 ) -> Confirmation:
-    """Whether no line of these files denies this any more."""
+    """Wait until no line of these files denies the entry."""
     meant = {str(each.resolve()) for each in places}
 
     def still(told: dict[str, Any]) -> list[str]:
@@ -77,7 +77,7 @@ def _wait(
     done: str,
     later: str,
 ) -> Confirmation:
-    """Ask until no trust is missing.  Whatever isn't confirmed in time says why."""
+    """Ask until no trust is missing, or explain why there is no confirmation in time."""
     state_dir = Path(settings.state_dir)
     end = time.monotonic() + PATIENCE
     while True:
@@ -112,7 +112,7 @@ def _wait(
 
 
 def question(state_dir: Path, entry: DenylistEntry, patience: float) -> dict[str, Any]:
-    """What the daemon says of an entry.  Raises `NoDaemon`, OSError, ValueError."""
+    """Ask the daemon about an entry.  Raises `NoDaemon`, OSError, ValueError."""
     told = ask(state_dir, {"kind": entry.kind, "value": entry.value}, patience)
     if "trusts" not in told:
         raise ValueError(str(told.get("error", "no answer")))
@@ -120,7 +120,7 @@ def question(state_dir: Path, entry: DenylistEntry, patience: float) -> dict[str
 
 
 def _answers(address: Address) -> bool:
-    """Whether somebody serves the authorization socket, or may."""
+    """Return whether a process serves the authorization socket, or possibly does."""
     family = socket.AF_UNIX if address.path else socket.AF_INET
     if ":" in address.host:
         family = socket.AF_INET6

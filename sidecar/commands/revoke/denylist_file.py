@@ -1,7 +1,7 @@
-"""Change a denylist's file: add a line, remove lines, never lose one.
+"""Change a denylist's file: add a line or remove lines, without losing another one.
 
-The file is replaced at once, under a lock, as it was: owner, group, mode and access lists.  Where
-that can't be kept, a line is appended in place, so that whoever could read the file still can.
+The file is replaced atomically under a lock, with the same owner, group, mode and access lists.  If
+these can't be kept, the line is appended in place, so that all readers keep their access.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ from sidecar.runtime.files import MAX_POLICY, read_file, replacing, writable_dir
 from .target import Target
 
 PATIENCE = 10.0
-"""Seconds that one `revoke` waits for another."""
+"""Seconds that one `revoke` waits for the lock of another."""
 
 
 def locate(path: Path) -> Path:
-    """The file that a denylist's path leads to, which need not be there yet.
+    """Resolve the path of a denylist, which need not exist yet.
 
-    Raises OSError where it is a link that leads nowhere: writing through it would make a file
-    that nobody meant.
+    Raises OSError for a dangling link: writing through it would create an unintended file.
     """
     if path.exists():
         return path.resolve()
     place = path.parent.resolve() / path.name
     if os.path.islink(place):
-        why = f"it is a link to {os.readlink(place)}, which isn't there; mend the link"
+        why = f"it is a link to {os.readlink(place)}, which doesn't exist; correct the link"
         raise FileNotFoundError(errno.ENOENT, why, str(path))
     if not place.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no directory {place.parent}", str(path))
@@ -50,7 +49,7 @@ def locate(path: Path) -> Path:
 
 
 def read_entries(path: Path) -> tuple[list[DenylistEntry], list[Diagnostic]]:
-    """The entries of a file, and the lines that can't be read.  Raises OSError."""
+    """Read the entries of a file and the mistakes of its invalid lines.  Raises OSError."""
     said = [each for _, each in read_lines(_read(path), str(path))]
     return (
         [each for each in said if isinstance(each, DenylistEntry)],
@@ -66,9 +65,9 @@ def _read(path: Path) -> bytes:
 
 
 def add(path: Path, target: Target, until: str, reason: str) -> str | None:
-    """Put the line into the file; the line, or None where it denies that already.
+    """Add a line to the file and return it; return None if the file already denies the target.
 
-    Lines that can't be read stay as they are.  Raises OSError and ValueError.
+    Invalid lines are left unchanged.  Raises OSError and ValueError.
     """
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
     comment = ", ".join(part for part in (stamp, target.who, reason) if part)
@@ -89,7 +88,7 @@ def add(path: Path, target: Target, until: str, reason: str) -> str | None:
 
 
 def remove(path: Path, target: Target) -> list[str]:
-    """Take out the lines about this very target; the lines that were there.
+    """Remove the lines about exactly this target, and return them.
 
     Raises OSError and ValueError.
     """
@@ -118,10 +117,10 @@ def remove(path: Path, target: Target) -> list[str]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the denylist's lock: two who revoke at once lose no line.
+    """Hold the denylist's lock, so that concurrent calls lose no line.
 
-    It is a file beside it that only who may write the denylist can open: nobody else can hold it
-    up.  Raises OSError where it isn't free within `PATIENCE` seconds.
+    The lock is a file beside the denylist that only users who may write the denylist can open, so
+    that others can't block it.  Raises OSError if it isn't free within `PATIENCE` seconds.
     """
     if why := writable_directory(path):
         raise PermissionError(errno.EPERM, why, str(path))
@@ -146,7 +145,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _own(descriptor: int, place: Path, path: Path) -> None:
-    """Open the lock to those who may write the denylist, and refuse one that others may hold.
+    """Give the lock the denylist's owner and mode, and refuse one that other users could hold.
 
     Raises PermissionError.
     """
@@ -163,7 +162,7 @@ def _own(descriptor: int, place: Path, path: Path) -> None:
             os.fchmod(descriptor, 0o600 | group)
         found = os.fstat(descriptor)
     if found.st_uid not in ours or found.st_mode & 0o007 or not stat.S_ISREG(found.st_mode):
-        why = "it is no lock of ours, and others could hold it; remove it"
+        why = "other users could hold this lock; remove the file"
         raise PermissionError(errno.EPERM, why, str(place))
 
 
@@ -175,7 +174,7 @@ class _NotKept(Exception):
 
 
 def _write(path: Path, data: bytes, more: bytes) -> None:
-    """Add to a file, by a new one in its place, or else in place.  Raises OSError."""
+    """Replace a file by a new one, or else append `more` in place.  Raises OSError."""
     try:
         with replacing(path) as file:
             file.write(data + more)
@@ -186,7 +185,8 @@ def _write(path: Path, data: bytes, more: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(descriptor, "ab", buffering=0) as file:
             if file.write(more) != len(more):
-                raise OSError(errno.ENOSPC, "the line is not whole; mend it", str(path)) from None
+                why = "the line is incomplete; correct it"
+                raise OSError(errno.ENOSPC, why, str(path)) from None
             os.fsync(descriptor)
 
 

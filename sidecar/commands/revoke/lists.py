@@ -1,4 +1,4 @@
-"""Which denylists a revocation goes into, so that it reaches whom it is about."""
+"""Choose the denylists for a revocation, so that it reaches every trust concerned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sidecar.runtime.files import MAX_POLICY, read_file
 
 @dataclass(frozen=True, slots=True)
 class ListedTrust:
-    """A trust of the policy, its denylists, and whether it may know the target's issuer."""
+    """A trust of the policy, its denylists, and whether it may contain the target's issuer."""
 
     name: str
     denylists: tuple[Path, ...]
@@ -23,9 +23,9 @@ class ListedTrust:
 
 
 def trusts_of(spec: PolicySpec, base: Path, cert: ClientCert | None) -> list[ListedTrust]:
-    """Every trust of a policy; `concerned` are those that may take the certificate for theirs."""
+    """Return every trust of a policy; `concerned` are those that may accept the certificate."""
     knows = {name: cert is None or _knows(t, base, cert) for name, t in spec.trust.items()}
-    nobody = not any(knows.values())  # an intermediate of the client's own, perhaps
+    nobody = not any(knows.values())  # perhaps issued by an intermediate that isn't in a file
     return [
         ListedTrust(name, tuple(base / each.text for each in t.denylist), nobody or knows[name])
         for name, t in spec.trust.items()
@@ -33,9 +33,9 @@ def trusts_of(spec: PolicySpec, base: Path, cert: ClientCert | None) -> list[Lis
 
 
 def _knows(trust: TrustSpec, base: Path, cert: ClientCert) -> bool:
-    """Whether one of the trust's authorities has the issuer's name, or is this certificate.
+    """Return whether one of the trust's authorities has the issuer's name, or is this certificate.
 
-    True where a file of them can't be read: then it may be.
+    Returns True, to be safe, if a file of authorities can't be read.
     """
     for place in (*trust.ca, *trust.intermediates):
         try:
@@ -50,9 +50,9 @@ def _knows(trust: TrustSpec, base: Path, cert: ClientCert) -> bool:
 
 
 def choose(trusts: list[ListedTrust], named: str | None) -> list[ListedTrust]:
-    """The trusts to revoke in: the one that is named, or all that have a denylist.
+    """Return the trusts to revoke in: the one that is named, or all that have a denylist.
 
-    Raises ValueError where the target could go on being let in: a trust concerned has no denylist.
+    Raises ValueError if a trust concerned has no denylist, since the target could still be allowed.
     """
     if named is not None:
         found = [each for each in trusts if each.name == named]
@@ -78,7 +78,7 @@ def choose(trusts: list[ListedTrust], named: str | None) -> list[ListedTrust]:
 
 
 def only_file(trusts: list[ListedTrust], path: Path) -> Iterator[ListedTrust]:
-    """The trusts that name a file as a denylist, with that file alone."""
+    """Yield the trusts that name a file as a denylist, with that file alone."""
     for each in trusts:
         if any(one.resolve() == path.resolve() for one in each.denylists):
             yield ListedTrust(each.name, (path,))

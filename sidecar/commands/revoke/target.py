@@ -1,9 +1,7 @@
-"""What `revoke TARGET` is about: a certificate's file, a serial number or a SHA-256 fingerprint.
+"""Parse the target of `revoke`: a certificate's file, a serial number or a SHA-256 fingerprint.
 
-A client who was enrolled can be named, too: see named_clients.
-
-A target that could be more than one of these is refused with the ways to say it: a wrong guess
-would deny nobody, or somebody else.
+An enrolled client can also be named (see `named_clients`).  An ambiguous target is refused with a
+list of options: a wrong guess would deny nobody, or somebody else.
 """
 
 from __future__ import annotations
@@ -20,18 +18,18 @@ from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import MAX_POLICY, read_file
 
 FORMS = ("file", "serial", "fingerprint")
-"""What a target can be said to be: `--file`, `--serial`, `--fingerprint`."""
+"""The kinds of a target that an option can state: `--file`, `--serial`, `--fingerprint`."""
 
 DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
-"""What a hexadecimal target of so many digits could be, beside a serial number."""
+"""Other digests than SHA-256 by their number of hexadecimal digits."""
 
 LOOKS_DECIMAL = 16
-"""Digits from which on a serial number without A to F is more likely decimal."""
+"""Minimum digits of a serial number without A to F that is probably decimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to be denied: the kind of entry, its value, and whose it is if that is known."""
+    """A target: the kind of the entry, its value, and the certificate if it is known."""
 
     kind: str
     value: str
@@ -40,10 +38,10 @@ class Target:
 
 
 def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
-    """The target that is meant; `form` is one of `FORMS` where that was said.
+    """Parse a target; `form` is one of `FORMS` if an option states it.
 
-    With `key` the certificate's public key is meant, so that every certificate made for it is
-    denied.  Raises ValueError and OSError.
+    With `key`, the target is the certificate's public key, so that every certificate with this key
+    is denied.  Raises ValueError and OSError.
     """
     form = form or form_of(text)
     if form == "file":
@@ -59,7 +57,7 @@ def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
 
 
 def form_of(text: str) -> str:
-    """The one form of `FORMS` that a target can have.  Raises ValueError."""
+    """Determine the form of a target, one of `FORMS`.  Raises ValueError if it is ambiguous."""
     digits = _hex_digits(text)
     if os.path.lexists(text):
         if digits:
@@ -79,12 +77,12 @@ def form_of(text: str) -> str:
     if digits:
         return "serial"
     raise ValueError(
-        f"{text!r} is no file, no serial number (in hexadecimal) and no SHA-256 fingerprint"
+        f"{text!r} is neither a file nor a serial number (in hexadecimal) nor a SHA-256 fingerprint"
     )
 
 
 def _hex_digits(text: str) -> str:
-    """The digits of what could be a serial number or a fingerprint; nothing for what couldn't."""
+    """Return the hexadecimal digits of a serial number or fingerprint; "" for other text."""
     digits = text.strip().lower().replace(":", "").removeprefix("-").removeprefix("0x")
     return digits if re.fullmatch("[0-9a-f]{1,128}", digits) else ""
 
@@ -138,7 +136,7 @@ _PKCS12 = re.compile(rb"\x30(?:[\x00-\x7f]|\x80|[\x81-\x84].{1,4}?)\x02\x01\x03\
 
 
 def _instead(data: bytes, text: str) -> str:
-    """What to do about a file that is no certificate."""
+    """Suggest what to do with a file that is not a certificate."""
     if _PKCS12.match(data):
         return (
             f"it is PKCS #12: take the certificate out with `openssl pkcs12 -in {text} -clcerts "
