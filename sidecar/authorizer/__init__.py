@@ -1,1 +1,1 @@
-"""The daemon that nginx asks: one connection, one decision, one answer at a time."""
+"""The daemon that answers nginx's questions: connections, decisions, caches, policy reloads."""

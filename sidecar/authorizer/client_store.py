@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sidecar.core.decision import ISSUED, Decision
 from sidecar.core.seen_clients import SeenClient, SeenClients, Visit, line
-from sidecar.runtime.files import Signature, read_file, set_aside, signature, write_file
+from sidecar.runtime.files import FileVersion, file_version, read_file, rename_broken, write_file
 from sidecar.runtime.seen_clients_file import MAX_SIZE, seen_clients_path
 
 log = logging.getLogger("mtls-sidecar")
@@ -52,7 +52,7 @@ class ClientStore:
         self._one_at_a_time = threading.Lock()
         self._clients = SeenClients(most)
         self._unwritten: dict[str, set[str] | None] = {}  # the locations; None: the whole client
-        self._file: Signature | None = None  # as we left it
+        self._file: FileVersion | None = None  # as we left it
         self._must_rewrite = False
         self._size = self._needed = 0
         self._next_moments = 0.0
@@ -122,8 +122,8 @@ class ClientStore:
                 log.warning("the clients seen aren't kept across restarts: %s", error)
 
     def _is_replaced(self) -> bool:
-        """Whether somebody has removed or replaced the file: then what is there counts."""
-        found = signature(self.path)
+        """Return whether somebody has removed or replaced the file: then what is there counts."""
+        found = file_version(self.path)
         ours = self._file
         return found is None or ours is None or (found.inode, found.size) != (ours.inode, ours.size)
 
@@ -137,13 +137,13 @@ class ClientStore:
             return
         except OSError as error:
             log.error("%s: %s; it is set aside", self.path, error.strerror or error)
-            set_aside(self.path)
+            rename_broken(self.path)
             return
         if broken:  # the last line of a process that was killed, most often
             log.warning("%s: %d of its lines are broken and left out", self.path, broken)
 
     def _add(self, notes: Notes) -> bool:
-        """Whether one of them tells more than a later moment."""
+        """Return whether one of them tells more than a later moment."""
         is_news = False
         known = self._clients.by_sha256
         for decision, at in notes.values():
@@ -178,7 +178,7 @@ class ClientStore:
             self._append(new)
             self._size += len(new)
             self._needed += sum(len(line(known[s])) for s, at in self._unwritten.items() if not at)
-        self._file = signature(self.path)
+        self._file = file_version(self.path)
         self._must_rewrite = False
         self._unwritten.clear()
 

@@ -1,9 +1,9 @@
 """Serve the authorization socket; this is the hot path.
 
 A `Connection` carries one request at a time: nginx sends the next request only after it has read
-the answer.  Bytes behind a request, or before its answer was written, are answered 400 without a
-decision, and the connection is closed.  While a request waits for an OCSP answer, other
-connections proceed.  `request_head` parses the requests.
+the answer.  Further bytes before the answer is written are answered 400 without a decision, and the
+connection is closed.  While a request waits for an OCSP answer, other connections proceed.
+`request_head` parses the requests.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from .request_head import BYTES_BEHIND, NotOneRequest, RequestHead, is_complete,
 log = logging.getLogger("mtls-sidecar")
 
 MAX_HELD = 64 * 2**20
-"""Most bytes of requests that are not answered yet, of all connections together.
+"""Maximum bytes of unanswered requests, of all connections together.
 
-Those are requests of which only a part has come, and those that wait for an OCSP answer.
+These are incomplete requests, and requests that wait for an OCSP answer.
 """
 
 
 @dataclass(slots=True)
 class Service:
-    """What every connection shares.
+    """The state shared by all connections.
 
-    `held` counts the bytes that `MAX_HELD` bounds, `refused` the connections that were too many.
+    `held` counts the bytes limited by `MAX_HELD`, `refused` the connections over the limit.
     """
 
     engine: Engine
@@ -57,7 +57,7 @@ class Service:
     def decide(
         self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
     ) -> RenderedDecision:
-        """The engine's answer; should it ever fail, log the error and answer 400."""
+        """Return the engine's answer; after any error, log it and answer 400."""
         try:
             return self.engine.decide(request, questions)
         except Exception:  # fail closed: answer 400 after any error
@@ -73,19 +73,19 @@ class Service:
             connection.check(now)
 
     def drain(self) -> None:
-        """Close what carries nothing; what is under way ends with its answer."""
+        """Close idle connections, and the others after their answer."""
         self.draining = True
         for connection in list(self.connections):
             connection.close_when_idle()
 
 
 class State(Enum):
-    """What a connection does."""
+    """The state of a connection."""
 
-    IDLE = "nothing of a request has come"
-    READING = "a part of a request has come"
-    WAITING = "its request waits for an OCSP answer"
-    LINGERING = "its last answer is sent; what still comes is thrown away"
+    IDLE = "no byte of a request has arrived"
+    READING = "a part of a request has arrived"
+    WAITING = "the request waits for an OCSP answer"
+    LINGERING = "the last answer is sent; further bytes are discarded"
     CLOSED = "closed, or about to be"
 
 
@@ -93,7 +93,7 @@ _IDLE, _READING, _WAITING = State.IDLE, State.READING, State.WAITING
 
 
 class Connection(asyncio.Protocol):
-    """One peer: bytes in, answers out."""
+    """Read requests of one peer and write the answers."""
 
     __slots__ = (
         "_fd",
@@ -117,15 +117,15 @@ class Connection(asyncio.Protocol):
         self._part = bytearray()
         self._held = 0
         self._leaving = False  # close after the next answer
-        self._lively = False  # something known was asked for since `check`
-        self._unsent = False  # the transport may hold something back
+        self._lively = False  # a cached request arrived since `check`
+        self._unsent = False  # the transport may still buffer an answer
         self._waiting: asyncio.Task[None] | None = None
         self._since = time.monotonic()
 
     # -- the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the same methods
         self._fd = self._transport.get_extra_info("socket").fileno()
         service = self.service
         if len(service.connections) >= service.limits.max_connections:
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._leave(State.CLOSED)
 
     def data_received(self, data: bytes) -> None:
-        """Answer from the request cache without parsing, or else parse the request."""
+        """Answer from the request cache without parsing; else parse the request."""
         if self._state is not _IDLE or self._unsent:
             self._continue(data)
             return
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         answer = cached.answer
         try:
             written = os.write(self._fd, answer)
-        except OSError:  # the buffer is full or the peer gone: the transport handles it
+        except OSError:  # the buffer is full, or the peer is gone: the transport handles it
             written = 0
         if written < len(answer):
             self._send(answer[written:])
@@ -174,14 +174,14 @@ class Connection(asyncio.Protocol):
         return self._unsent
 
     def eof_received(self) -> bool:
-        """The peer sends no more: it still gets the answer to what it asked."""
+        """Close after the answer: the peer has finished sending."""
         self._leaving = True
         return self._state is _WAITING
 
     # -- one request
 
     def _begin(self, data: bytes) -> None:
-        """The first bytes of a request: most often all of them."""
+        """Process the first bytes of a request, usually all of it."""
         try:
             if is_complete(data):
                 answered = self._take(data)
@@ -196,13 +196,13 @@ class Connection(asyncio.Protocol):
         self._hold(len(data))
 
     def _continue(self, data: bytes) -> None:
-        """More bytes than those of one read, or bytes that nginx would not have sent yet."""
+        """Process further bytes: the rest of a request, or bytes that nginx would not send yet."""
         if self._state is _READING:
             self._read_on(data)
         elif self._state is _WAITING:
             self._fail(BYTES_BEHIND)
         elif self._state is _IDLE:
-            if self._is_unsent():  # the answer before wasn't even written
+            if self._is_unsent():  # the previous answer is not written yet
                 self.abort()
             else:
                 self.data_received(data)
@@ -221,22 +221,22 @@ class Connection(asyncio.Protocol):
             self._fail(str(error))
 
     def _hold(self, size: int) -> None:
-        """Count bytes of a part; where there is no room for them, give the connection up."""
+        """Count bytes of an incomplete request; close the connection if there are too many."""
         if self.service.held + size > MAX_HELD:
-            self._fail("too many requests are half sent")
+            self._fail("too many requests are incomplete")
             return
         self._held += size
         self.service.held += size
 
     def _rest(self) -> None:
-        """Nothing of a request is here any more."""
+        """Discard the bytes of the current request."""
         self._state, self._since = _IDLE, time.monotonic()
         self._part.clear()
         self.service.held -= self._held
         self._held = 0
 
     def _take(self, data: bytes) -> tuple[AuthzRequest, RenderedDecision] | None:
-        """Answer one whole request; what was answered, if its like may be known again.
+        """Answer one complete request; return request and answer if they may be cached.
 
         Raises `NotOneRequest`.
         """
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         return (head.request, answered) if head.keep and not head.old else None
 
     def _has_more(self) -> bool:
-        """Whether bytes behind the request have come meanwhile: a large one comes in pieces."""
+        """Return whether more bytes have arrived: a large request arrives in several reads."""
         count = bytearray(4)
         try:
             ioctl(self._fd, FIONREAD, count)
@@ -293,11 +293,11 @@ class Connection(asyncio.Protocol):
             self._end(transport, head.lingers)
 
     def _end(self, transport: asyncio.Transport, lingers: bool) -> None:
-        """Close; where more of what can't be read may be on its way, only our side.
+        """Close the connection; with `lingers`, close only the sending side for now.
 
-        Closing with unread bytes would reset the connection and take the answer with it
-        (nginx's `lingering_close`).  What still comes is thrown away until the peer closes, or
-        its time is up.
+        Closing with unread bytes would reset the connection, and the peer could lose the answer
+        (see nginx's `lingering_close`).  Further bytes are discarded until the peer closes, or its
+        time is over.
         """
         if lingers:
             self._leave(State.LINGERING)
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
             transport.close()
 
     def _fail(self, detail: str) -> None:
-        """What comes is not one request at a time: answer 400, and read nothing further."""
+        """Answer 400 and stop reading: the peer doesn't send one request at a time."""
         if self._state not in (State.LINGERING, State.CLOSED):
             self._leave(self._state)
             self._refuse(
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
             )
 
     def _leave(self, state: State) -> None:
-        """Go to a state, with nothing left of a request under way."""
+        """Discard the current request and change to a final state."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
@@ -333,12 +333,12 @@ class Connection(asyncio.Protocol):
         self._waiting = asyncio.get_running_loop().create_task(task)
 
     async def _finish(self, head: RequestHead, start: float, questions: list[OcspQuestion]) -> None:
-        """Ask, then decide again by what is known then."""
+        """Ask for the OCSP answers, then decide again."""
         service = self.service
         assert service.ask is not None
         try:
             await service.ask(questions, float(service.limits.ocsp_timeout))
-        except Exception:  # the decision is made by what is known all the same
+        except Exception:  # the decision is made without the answers
             log.exception("asking for OCSP answers failed")
         self._waiting = None
         if self._has_more():
@@ -350,7 +350,7 @@ class Connection(asyncio.Protocol):
     # -- deadlines and draining
 
     def check(self, now: float) -> None:
-        """Close if a request is arriving too slowly, or nothing was asked for too long."""
+        """Close if a request arrives too slowly, or if the connection was idle for too long."""
         if self._lively:
             self._lively, self._since = False, now
         limits = self.service.limits
@@ -359,13 +359,13 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close at once, unanswered."""
+        """Close at once, without an answer."""
         self._leave(State.CLOSED)
         if self._transport is not None:
             self._transport.abort()
 
     def close_when_idle(self) -> None:
-        """Close now, or after what is under way."""
+        """Close now if idle, else after the current answer."""
         if self._state is not _IDLE:
             self._leaving = True
         elif self._transport is not None:

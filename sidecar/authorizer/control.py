@@ -1,8 +1,8 @@
-"""What the daemon tells on its control socket: which denylist lines are in force.
+"""Answer questions on the control socket: which denylist lines are in force.
 
-`{"kind": "sha256", "value": "ab12…"}` is answered with the policy's file and, of each trust, its
-denylists and the lines of that kind and value that are in force; `until` is null where a line has
-no end.
+The answer to `{"kind": "sha256", "value": "ab12…"}` has the policy's file and, for each trust, its
+denylists and the lines of that kind and value that are in force; `until` is null if a line has no
+end.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sidecar.runtime.listen import ListenError
 log = logging.getLogger("mtls-sidecar")
 
 PATIENCE = 5.0
-"""Seconds that a peer has for its question."""
+"""Seconds that a peer has to send its question."""
 
 RETRY = 2.0
-"""Seconds between two tries to listen."""
+"""Seconds between two attempts to listen."""
 
 
 def denylist_lines(policy: Policy, file: str, question: object) -> dict[str, Any]:
-    """The answer to a question, or `{"error": …}`."""
+    """Return the answer to a question, or `{"error": …}`."""
     try:
         kind, value = question["kind"], int(question["value"], 16)  # type: ignore[index]
     except (TypeError, KeyError, ValueError):
@@ -58,7 +58,7 @@ def denylist_lines(policy: Policy, file: str, question: object) -> dict[str, Any
 
 
 async def serve_control(state_dir: Path, file: Path, in_force: Callable[[], Policy]) -> None:
-    """Answer questions until cancelled.  A socket that can't be had is tried again."""
+    """Answer questions until cancelled.  If the socket can't be opened, retry."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):

@@ -11,8 +11,11 @@ from sidecar.core.policy.model import Policy
 
 @dataclass(slots=True)
 class DaemonStatus:
-    """How the daemon stands.  `not_ready` says why it isn't, or nothing; `standing` gives the
-    conditions that hold now, such as a full disk."""
+    """The state of the daemon.
+
+    `not_ready` says why it isn't ready ("": it is); `standing` returns the current conditions, such
+    as a full disk.
+    """
 
     counts: Counts
     policy: Policy | None = None

@@ -1,7 +1,7 @@
 """Decide parsed requests and cache the decisions; the only module that writes cache entries.
 
-A cached decision belongs to one policy and to those parts of the request that it depends on.  It
-expires at the first moment at which it could become another one.  A new policy gets a new `Engine`.
+A cached decision belongs to one policy and to the parts of the request that it depends on.  It
+expires at the first moment at which the decision could change.  A new policy gets a new `Engine`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .two_generation_cache import TwoGenerationCache
 DecisionKey = tuple[Location, ClientCert | None, *tuple[str, ...]]
 
 RefusalKey = tuple[bytes, DecisionKey]
-"""The SHA-256 of a stranger's certificate, as it came, and the rest of the request."""
+"""The SHA-256 of an unknown client's certificate header, and the rest of the request."""
 
 _OF_STRANGERS = frozenset(
     {
@@ -35,19 +35,19 @@ _OF_STRANGERS = frozenset(
         Reason.UNTRUSTED_ISSUER,
     }
 )
-"""Refusals of a certificate itself; they are cached because they can be made expensive."""
+"""Refusals of a certificate itself; they are cached because an attacker can make them expensive."""
 
 BYTES = 32 * 1024
-"""Bytes remembered at most for each entry of `limits.cache_entries`, certificates included."""
+"""Maximum cached bytes per entry of `limits.cache_entries`, including certificates."""
 
 OCSP_SECONDS = 30.0
-"""Longest a decision that OCSP had a part in is remembered, so that its answer counts as used."""
+"""Maximum seconds that a decision based on OCSP is cached, so that its answer stays in use."""
 
 
 class Engine:
-    """One policy in force, and what was decided under it.
+    """Decide by one policy, and cache the decisions.
 
-    `clock` gives seconds since the epoch.  `answers` are the OCSP answers at hand.
+    `clock` returns seconds since the epoch.  `answers` are the known OCSP answers.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Engine:
         self.freshness = freshness
         self._answers = answers
         self._clock = clock
-        # With those of `RequestCache` these are the `BYTES`, but for a few.
+        # Together with the bytes of `RequestCache`, this is approximately `BYTES`.
         self._certs: TwoGenerationCache[bytes, ClientCert] = TwoGenerationCache(
             entries * 7168, _weigh_cert
         )
@@ -81,9 +81,9 @@ class Engine:
     def decide(
         self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
     ) -> RenderedDecision:
-        """The decision about a request, remembered or new.
+        """Return the cached or a new decision about a request.
 
-        OCSP answers that were wanting are put into `questions`.
+        Missing OCSP answers are added to `questions`.
         """
         now = self._clock()
         location = self.policy.locate(request.location, request.host, request.uri, self._choose)
@@ -108,7 +108,7 @@ class Engine:
         if location.uses_ocsp:
             answered.expires = min(answered.expires, now + OCSP_SECONDS)
         if subject is not None or _may_be_remembered(request, answered):
-            # A decision may end before the certificate is read; it is about that one all the same.
+            # A decision may end before the certificate is parsed, but it still concerns that one.
             subject = subject or answered.decision.subject
             self._remember_decision(location, request, subject, answered, now)
         elif refused and answered.decision.reason in _OF_STRANGERS:
@@ -134,16 +134,16 @@ class Engine:
             self.request_cache.put(data, request, answered)
 
     def forget(self) -> None:
-        """Forget every decision, as after a new OCSP answer."""
+        """Discard all cached decisions, for example after a new OCSP answer."""
         self._decisions.clear()
         self.request_cache.clear()
 
     def location(self, decision: Decision) -> Location | None:
-        """The location that a decision is about."""
+        """Return the location that a decision is about."""
         return self.policy.locations.get(decision.location)
 
     def _choose(self, host: str, uri: bytes) -> str | None:
-        """Choose as the policy does, and cache the choice."""
+        """Choose the location as the policy does, and cache the choice."""
         key = b"%b\n%b" % (host.encode("latin-1"), uri)
         name = self._chosen.get(key)
         if name is None:
@@ -169,12 +169,12 @@ class Engine:
 
 
 def _may_be_remembered(request: AuthzRequest, answered: RenderedDecision) -> bool:
-    """Refuse certificates that no trust issued: anybody can make many large ones."""
+    """Return whether to cache an answer: no for unknown issuers, which anybody can imitate."""
     return not request.cert or answered.decision.reason in ISSUED
 
 
 def _cert_bytes(cert: ClientCert | None) -> int:
-    """About how many bytes a certificate takes that was read."""
+    """Estimate the bytes of a parsed certificate."""
     return 0 if cert is None else 3 * len(cert.der) + 2000
 
 
@@ -183,14 +183,14 @@ def _weigh_cert(header: bytes, cert: ClientCert) -> int:
 
 
 def _weigh_decision(key: DecisionKey, answered: RenderedDecision) -> int:
-    """As if nothing else kept the certificate: a bound, not a sum."""
+    """Estimate the bytes of a cached decision; a shared certificate counts each time."""
     decision = answered.decision
     texts = sum(map(len, key[2:])) + len(answered.head) + len(decision.detail)
     return 1500 + texts + _cert_bytes(decision.subject)
 
 
 def _outlined(answered: RenderedDecision) -> RenderedDecision:
-    """A refusal, remembered without the certificate's octets: strangers' are as large as can be."""
+    """Remove the certificate's octets from a refusal: an attacker's certificate can be large."""
     decision = answered.decision
     if decision.subject is None:
         return answered
@@ -210,7 +210,7 @@ def _weigh_place(place: bytes, _: str) -> int:
 
 
 def _key(location: Location, request: AuthzRequest, subject: ClientCert | None) -> DecisionKey:
-    """All of a request that a decision at this location can depend on."""
+    """Return the parts of a request that a decision at this location can depend on."""
     if not (location.uses_host or location.uses_method or location.uses_client_ip):
         return (location, subject, request.verify, request.other_origin)
     return (

@@ -1,8 +1,8 @@
-"""Looking at files, of which any may hang: one on a dead network file system holds up no other.
+"""Determine the versions of files, even if one hangs, as on a dead network file system.
 
-`stat` of such a file may not return for hours, and nothing ends it.  So files are looked at on a
-thread; where it gets stuck another goes on behind it, and the file counts as it was seen last
-until the first thread returns.
+`stat` of such a file may not return for hours, and can't be interrupted.  So a thread runs `stat`;
+if it hangs, another thread continues with the next file, and the hanging file keeps its last known
+version until the first thread returns.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from sidecar.runtime.files import Signature, signature
+from sidecar.runtime.files import FileVersion, file_version
 
 PATIENCE = 0.1
-"""Seconds that one look may take before the others go on without it."""
+"""Seconds that one `stat` may take before another thread continues with the next file."""
 
 
-class Glances:
-    """How files look, or last looked."""
+class FileVersions:
+    """The current or last known versions of files."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stuck: set[Path] = set()
-        self._known: dict[Path, Signature | None] = {}
+        self._known: dict[Path, FileVersion | None] = {}
 
-    def at(self, path: Path) -> Signature | None:
-        """The signature of one file."""
+    def at(self, path: Path) -> FileVersion | None:
+        """Return the version of one file."""
         return self.at_all([path])[path]
 
-    def at_all(self, paths: Iterable[Path]) -> dict[Path, Signature | None]:
-        """The signatures of files; None of those that can't be looked at, or not yet."""
+    def at_all(self, paths: Iterable[Path]) -> dict[Path, FileVersion | None]:
+        """Return the versions of files; None for a file whose `stat` fails or has not returned."""
         wanted = list(dict.fromkeys(paths))
         with self._lock:
             left = [path for path in wanted if path not in self._stuck]
@@ -40,17 +40,17 @@ class Glances:
             return {path: self._known.get(path) for path in wanted}
 
     def keep(self, paths: Iterable[Path]) -> None:
-        """Forget all other files."""
+        """Discard the versions of all other files."""
         wanted = set(paths)
         with self._lock:
             self._known = {path: found for path, found in self._known.items() if path in wanted}
 
     def _walk(self, paths: list[Path]) -> list[Path]:
-        """Look at files in turn; those behind the one where it got stuck are left."""
+        """Run `stat` on files in turn; return the files after one that hangs."""
         walk = _Walk(self, paths)
         try:
             threading.Thread(target=walk.run, name="glance", daemon=True).start()
-        except RuntimeError:  # no more threads: then at the risk of waiting
+        except RuntimeError:  # no thread available: continue here, at the risk of hanging
             walk.run()
         at = 0
         while not walk.finished.wait(PATIENCE):
@@ -62,8 +62,8 @@ class Glances:
                 at = walk.at
         return []
 
-    def take(self, walk: _Walk, path: Path, found: Signature | None) -> bool:
-        """Note how a file looks; whether the walk is to go on."""
+    def take(self, walk: _Walk, path: Path, found: FileVersion | None) -> bool:
+        """Record the version of a file; return whether the walk must continue."""
         with self._lock:
             self._known[path] = found
             walk.at += 1
@@ -73,17 +73,17 @@ class Glances:
 
 
 class _Walk:
-    """One thread's way along some files.  `is_left`: another has taken over."""
+    """The `stat` calls of one thread.  `is_left`: another thread has taken over."""
 
-    def __init__(self, glances: Glances, paths: list[Path]) -> None:
-        self._glances, self._paths = glances, paths
+    def __init__(self, file_versions: FileVersions, paths: list[Path]) -> None:
+        self._versions, self._paths = file_versions, paths
         self.finished = threading.Event()
         self.at = 0
         self.is_left = False
 
     def run(self) -> None:
-        """Look at each file, unless another has taken over."""
+        """Run `stat` on each file until another thread has taken over."""
         for path in self._paths:
-            if not self._glances.take(self, path, signature(path)):
+            if not self._versions.take(self, path, file_version(path)):
                 return
         self.finished.set()

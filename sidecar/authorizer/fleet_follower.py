@@ -24,7 +24,7 @@ from sidecar.core.fleet.entry import MAX_LINE, Refused, parse_line
 from sidecar.core.fleet.freshness import Freshness
 from sidecar.core.fleet.manifest import POLICY
 from sidecar.core.revocation.denylist import Denylist
-from sidecar.runtime.files import Signature, read_file, signature
+from sidecar.runtime.files import FileVersion, file_version, read_file
 from sidecar.runtime.fleet_log import LogReader, LogWriter
 from sidecar.runtime.fleet_places import HEAD, FleetPlaces, log_name
 from sidecar.runtime.fleet_state import replay
@@ -61,8 +61,8 @@ class FleetFollower:
         self._unwritten: list[bytes] = []
         self._kept: Denylist | None = None
         self._reader = LogReader(self.places.agent / log_name(fleet.epoch))
-        self._stopped_at: Signature | None = None
-        self._seen: dict[Path, Signature | None] = {}
+        self._stopped_at: FileVersion | None = None
+        self._seen: dict[Path, FileVersion | None] = {}
         self._head_seen = 0.0
         self._head_refused = b""
         self.sequence = 0
@@ -131,7 +131,7 @@ class FleetFollower:
 
     def moved(self) -> bool:
         """Whether one of the agent's files looks otherwise, or a release is to be tried again."""
-        looks = {path: signature(path) for path in self._watched()}
+        looks = {path: file_version(path) for path in self._watched()}
         return looks != self._seen or self._is_due_again()
 
     def look(self) -> None:
@@ -139,7 +139,7 @@ class FleetFollower:
         if not self._started:
             self._started = True
             self._remember()
-        self._seen = {path: signature(path) for path in self._watched()}
+        self._seen = {path: file_version(path) for path in self._watched()}
         steps = {"log": self._read_log, "head": self._read_head, "release": self._take_release}
         for name, step in steps.items():
             try:
@@ -210,7 +210,7 @@ class FleetFollower:
             self._refuse("log", Refused("rollback", f"the agent's log ends at {last}"))
         self._keep(taken)
 
-    def _seen_log(self) -> Signature | None:
+    def _seen_log(self) -> FileVersion | None:
         return self._seen.get(self.places.agent / log_name(self.fleet.epoch))
 
     def _keep(self, lines: list[bytes]) -> None:

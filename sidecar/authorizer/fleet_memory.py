@@ -24,7 +24,7 @@ log = logging.getLogger("mtls-sidecar")
 
 
 def kept_revocations(own: Path, fleet: FleetSettings, chain: Chain) -> Denylist | None:
-    """What the daemon's own logs revoke beyond what the chain has; None for nothing."""
+    """Return what the daemon's own logs revoke beyond what the chain has; None for nothing."""
     found: list[DenylistEntry] = []
     for path in sorted(own.glob("log.*")):
         epoch = re.fullmatch(r"log\.([0-9]{1,7})", path.name)

@@ -1,4 +1,4 @@
-"""Look every second after what may go wrong while the daemon serves, and have it logged once."""
+"""Check every second for faults during operation, and have each logged once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("mtls-sidecar")
 
 
 class Health:
-    """Reports the decision log, connections, descriptors and each trust to `conditions`."""
+    """Report the state of the decision log, connections, descriptors and trusts to `conditions`."""
 
     def __init__(self, service: Service, decisions: DecisionLog, conditions: Conditions) -> None:
         self._service, self._decisions, self._conditions = service, decisions, conditions
@@ -27,11 +27,11 @@ class Health:
         self._known: frozenset[Diagnostic] = frozenset()
 
     def taken(self, policy: Policy, now: float) -> None:
-        """Note the warnings of a policy that was just taken: those were logged with it."""
+        """Remember the warnings of a new policy, which were logged when it was loaded."""
         self._known = frozenset(policy.warnings_at(now))
 
     def look(self, now: float) -> None:
-        """Report how everything stands.  `now` in seconds since the epoch."""
+        """Report the current state.  `now` is in seconds since the epoch."""
         self._look_at_log()
         self._look_at_connections()
         self._conditions.report("descriptors", why_no_more())
@@ -64,7 +64,7 @@ class Health:
         self._shut |= set(shut)
 
     def _look_at_ends(self, policy: Policy, now: float) -> None:
-        """Log what became true since the policy was loaded: a CA, a CRL or a rule has ended."""
+        """Log new warnings since the policy was loaded: a CA, a CRL or a rule has ended."""
         warnings = policy.warnings_at(now)
         for warning in warnings:
             if warning not in self._known:

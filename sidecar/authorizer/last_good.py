@@ -1,9 +1,9 @@
-"""Copies of the files in force, for a start at which one of them is broken.
+"""Keep copies of the files in force, for a start at which one of them is invalid.
 
-`STATE_DIR/last-good/` holds each file under its SHA-256, and a manifest that says what each was
-the last good one of.  The copies are read only where the present file can't be used; they are
-then parsed and verified like any other file.  A newer version of which only a part counts, such as
-a CRL that goes backwards, is kept beside the last good one (`beside`).
+`STATE_DIR/last-good/` holds each file under its SHA-256, and a manifest that maps each policy file
+to its copy.  A copy is read only if the current file can't be used; it is then parsed and verified
+like any other file.  A newer version that is only partly in force, such as an older CRL, is kept
+beside the last good one (`beside`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.runtime.files import MAX_CRL, read_file, replacing, set_aside, write_file
+from sidecar.runtime.files import MAX_CRL, read_file, rename_broken, replacing, write_file
 
 log = logging.getLogger("mtls-sidecar")
 
 MOST_OCTETS = 16 * 1024 * 1024
 GRACE = 600.0
-"""Seconds for which a copy that the manifest doesn't name is kept: another instance's may."""
+"""Seconds for which an unnamed copy is kept: another instance's manifest may name it."""
 
 _CHUNK = 1024 * 1024
 _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
@@ -35,9 +35,9 @@ _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """One file in force: where it is, and the SHA-256 of its octets, in hexadecimal.
+    """One file in force: its path and the SHA-256 of its octets, in hexadecimal.
 
-    `octets` stand for a file some of which can't be read: what is in force of it.
+    `octets` holds the part in force of a file that is partly invalid.
     """
 
     path: Path
@@ -46,12 +46,12 @@ class InForce:
 
 
 def beside(key: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-    """The name of a newer version of a file, of which something counts but not the whole."""
+    """Return the key of a newer version of a file that is only partly in force."""
     return (*key, "beside")
 
 
 class LastGood:
-    """The copies.  Nothing here raises: what can't be kept is told, and the daemon goes on."""
+    """The copies.  Failures to keep a copy are logged; nothing here raises."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -66,23 +66,23 @@ class LastGood:
                 raise ValueError("not a manifest")
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except Exception as error:  # noqa: BLE001 - whatever stands there is set aside
+        except Exception as error:  # noqa: BLE001 - any invalid content is renamed to .broken
             log.error("%s is set aside: %s", self._manifest, error)
-            set_aside(self._manifest)
+            rename_broken(self._manifest)
             return {}
         return {str(key): str(digest) for key, digest in found.items()}
 
     def copy_of(self, *key: Hashable) -> tuple[Path, str] | None:
-        """Where the last good file of this name is, and its SHA-256; None without one."""
+        """Return the path and SHA-256 of the last good copy of this key, or None."""
         digest = self._names.get(_name(key))
         return (self._directory / digest, digest) if digest else None
 
     def save(
         self, files: Mapping[tuple[Hashable, ...], InForce], named: Iterable[tuple[Hashable, ...]]
     ) -> None:
-        """Keep these, of all that the policy names; what it doesn't name any more is forgotten.
+        """Copy the files in force; `named` are all keys that the policy names, others are removed.
 
-        A file that isn't in force, or has changed meanwhile, stays as it was last kept.
+        If a file isn't in force, or has changed meanwhile, its last copy is kept.
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -105,7 +105,7 @@ class LastGood:
         return digest in self._names.values() and (self._directory / digest).is_file()
 
     def _copy(self, file: InForce) -> bool:
-        """Copy a file if it still is what it was.  Raises OSError for the directory's faults."""
+        """Copy a file if it is unchanged.  Raises OSError for faults of the copies' directory."""
         try:
             with replacing(self._directory / file.digest) as target:
                 _copy_octets(file, target)
@@ -114,7 +114,7 @@ class LastGood:
         return True
 
     def _clean(self) -> None:
-        """Remove copies that nothing names any more."""
+        """Remove copies that the manifest no longer names."""
         wanted = {*self._load().values(), *self._names.values()}
         for path in self._directory.iterdir():
             old = _COPY.fullmatch(path.name) and path.name not in wanted
@@ -124,11 +124,12 @@ class LastGood:
 
 
 class _ChangedError(Exception):
-    """The file can't be read any more, or is not what was in force."""
+    """The file can't be read any more, or has changed since it came into force."""
 
 
 def _copy_octets(file: InForce, target: BinaryIO) -> None:
-    """Copy a file's octets.  Raises `_ChangedError`, and OSError where they can't be written."""
+    """Copy a file's octets.  Raises `_ChangedError`, and OSError if they can't be written."""
+
     if file.octets is not None:
         target.write(file.octets)
         return
@@ -149,5 +150,5 @@ def _copy_octets(file: InForce, target: BinaryIO) -> None:
 
 
 def _name(key: tuple[Hashable, ...]) -> str:
-    """A name that tells no password of an address."""
+    """Return the manifest's name of a key; it contains no password of an address."""
     return hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()

@@ -1,14 +1,13 @@
 """Ask the fetcher for OCSP responses, verify them, and cache the answers.
 
-The daemon never calls out.  `OcspClient` asks the fetcher over its unix socket; `OcspAnswers`
-verifies what comes back once more, keeps it until its end, and asks again ahead of time for what
-is still in use, so that no request waits twice.
+The daemon makes no outbound connections.  `OcspClient` asks the fetcher over its unix socket.
+`OcspAnswers` verifies each response again, caches it until it expires, and refreshes answers in use
+before that, so that no request waits twice.
 
-A failure is never remembered as an answer: the store holds good and revoked answers and nothing
-else, and the last one serves until its own end.  What is remembered of a failure is when to try
-again: for `PAUSE` seconds the same question (or, if nothing is reachable, any question of that
-trust) isn't asked, so that requests don't each wait out the deadline.  In that time there is
-simply no answer, which is UNKNOWN.
+A failure is never cached as an answer: the store holds only good and revoked answers, and each is
+used until it expires.  After a failure the same question (or, if the fetcher or the responder is
+unreachable, any question of that trust) isn't asked for `PAUSE` seconds, so that not every request
+waits for the deadline.  In that time there is no answer, which means UNKNOWN.
 """
 
 from __future__ import annotations
@@ -34,25 +33,25 @@ from sidecar.runtime import fetch_protocol
 log = logging.getLogger(__name__)
 
 PAUSE = 2.0
-"""Seconds between two tries of what has failed."""
+"""Seconds between two attempts after a failure."""
 
 ASK_SECONDS = 10.0
-"""Longest a question may take, waited for or not: a little over what the fetcher allows itself."""
+"""Maximum seconds of a question, a little more than the fetcher's own limit."""
 
 MAX_ASKING = 32
-"""Questions under way at the same time."""
+"""Maximum number of questions at the same time."""
 
 MAX_ANSWERS = 4096
-"""Answers, and pauses, that are kept; the one not used for longest goes first."""
+"""Maximum number of cached answers, and of pauses; the least recently used is evicted first."""
 
 MAX_BYTES = 32 * 2**20
-"""About how many bytes the answers may take, with the certificates that they are about."""
+"""Approximate maximum bytes of all answers together with their certificates."""
 
 REFRESH_FROM = 0.75
-"""Part of an answer's life after which it is asked for again; jitter adds up to a tenth."""
+"""Part of an answer's lifetime after which it is refreshed; jitter adds up to a tenth."""
 
 UNREACHABLE = frozenset({"unreachable", "fetcher"})
-"""Kinds of failure that are true of every certificate of the trust."""
+"""Kinds of failure that apply to every certificate of the trust."""
 
 FAILURE_KINDS = UNREACHABLE | {"refused", "busy", "no_answer", "unverified", "older"}
 
@@ -61,7 +60,7 @@ LOG_EVERY = 10.0
 
 
 class NoAnswer(Exception):
-    """The fetcher gave no response; `kind` is its word, or `fetcher` if it can't be reached."""
+    """The fetcher gave no response; `kind` is its error kind, or `fetcher` if it is unreachable."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -69,7 +68,7 @@ class NoAnswer(Exception):
 
 
 class OcspClient:
-    """Asks the fetcher.  One connection for each question."""
+    """Ask the fetcher, with one connection for each question."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,9 +81,9 @@ class OcspClient:
         deadline: float,
         nonce: bytes | None = None,
     ) -> bytes | None:
-        """The response's DER, not verified here; None if there is none.
+        """Return the response's DER, which is not verified here, or None.
 
-        `deadline` is how many seconds to wait.
+        `deadline` is the number of seconds to wait.
         """
         try:
             return await self.query(trust, cert_der, issuer_der, deadline, nonce)
@@ -94,7 +93,7 @@ class OcspClient:
     async def query(
         self, trust: str, cert_der: bytes, issuer_der: bytes, deadline: float, nonce: bytes | None
     ) -> bytes:
-        """As `ask`, but raises `NoAnswer` with what was wrong."""
+        """Do as `ask`, but raise `NoAnswer` with the reason instead of returning None."""
         question = {
             "trust": trust,
             "cert": fetch_protocol.pack(cert_der),
@@ -127,7 +126,7 @@ class OcspClient:
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """What is asked: DER of a certificate and of its issuer; `tolerance` of clocks in seconds."""
+    """A question: DER of a certificate and of its issuer; `tolerance` of clocks in seconds."""
 
     trust: str
     cert: bytes
@@ -137,7 +136,7 @@ class _Query:
 
 @dataclass(slots=True)
 class _HeldAnswer:
-    """One remembered answer, its DER as verified at `at`, and what it takes to ask again."""
+    """One cached answer, its DER as verified at `at`, and the question, to ask it again."""
 
     answer: OcspAnswer
     query: _Query
@@ -148,12 +147,12 @@ class _HeldAnswer:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes: the response is there as read, too."""
+        """The approximate size in bytes, including the parsed response."""
         return len(self.query.cert) + len(self.query.issuer) + 3 * len(self.der) + 1000
 
 
 class StoredResponse(NamedTuple):
-    """A verified response as it is kept across a restart; DER, and when it was verified."""
+    """A verified response in the form kept across a restart: DER, and the time of verification."""
 
     trust: str
     cert: bytes
@@ -163,15 +162,15 @@ class StoredResponse(NamedTuple):
 
 
 class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
-    """The verified answers, by `ocsp_key`; reading never waits.  Bounded in number and bytes.
+    """The verified answers by `ocsp_key`, limited in number and bytes.  Reading never waits.
 
-    What is read here may have ended, or begin only after a clock went back: the reader asks
-    `holds` with its own `now`.  An answer that says revoked stays after its end, until a later one
-    takes its place; where there is no more room, the good ones go first.
+    An answer read here may have expired, or be from the future after a clock went back: the reader
+    must check `holds` with its own `now`.  A revoked answer is kept after it expires, until a later
+    one replaces it; if space is needed, good answers are evicted first.
 
-    `changed` is called when a certificate's status turns, or when what was good ends sooner than
-    was known: who remembers decisions forgets them.  `version` counts what was kept and forgotten,
-    `turns` how often that was so.
+    `changed` is called when a certificate's status changes, or when a good answer ends earlier than
+    before: a cache of decisions must then be cleared.  `version` counts all changes of the store,
+    `turns` the calls of `changed`.
     """
 
     def __init__(
@@ -209,15 +208,15 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return len(self._entries)
 
     def fresh(self, key: OcspKey) -> bool:
-        """Whether there is an answer for `key` that holds now."""
+        """Return whether there is a currently usable answer for `key`."""
         entry = self._entries.get(key)
         return entry is not None and entry.answer.holds(self._clock())
 
     async def ensure(self, question: OcspQuestion, tolerance: float, deadline: float) -> bool:
-        """Wait up to `deadline` seconds for an answer; whether there is one now.
+        """Wait up to `deadline` seconds for an answer; return whether there is one now.
 
-        `tolerance` is how far clocks may differ, in seconds.  Concurrent calls for one
-        certificate share one question, which goes on after a caller's deadline.
+        `tolerance` is the clock tolerance in seconds.  Concurrent calls for one certificate share
+        one question, which continues after a caller's deadline.
         """
         key = question.key
         if self.fresh(key):
@@ -238,7 +237,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return task
 
     async def _ask(self, key: OcspKey, query: _Query) -> None:
-        """Ask once; keep a good answer, and after a failure pause.  Never raises."""
+        """Ask once; cache the answer, or begin a pause after a failure.  Never raises."""
         nonce = os.urandom(32)
         try:
             der = await self._client.query(
@@ -253,7 +252,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self._pauses.pop(query.trust, None)
 
     def _verify(self, der: bytes, query: _Query, nonce: bytes | None, now: float) -> OcspAnswer:
-        """The fetcher is trusted to carry a response, not to have judged it."""
+        """Verify a response: the fetcher is trusted to deliver it, but not to have verified it."""
         try:
             cert, issuer = from_der(query.cert), from_der(query.issuer)
         except ValueError as error:
@@ -264,7 +263,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return answer
 
     def _keep(self, key: OcspKey, entry: _HeldAnswer) -> None:
-        """Remember an answer.  Raises `NoAnswer` if a later one is there already (a replay)."""
+        """Cache an answer.  Raises `NoAnswer` if a later one is cached already (a replay)."""
         held = self._entries.get(key)
         if held is not None:
             self._follow(held.answer, entry)
@@ -282,20 +281,20 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self.turns += 1
 
     def _follow(self, held: OcspAnswer, entry: _HeldAnswer) -> None:
-        """Let a new answer take the place of the one held.  Raises `NoAnswer`."""
+        """Replace a cached answer by a new one.  Raises `NoAnswer` if the new one is older."""
         new = entry.answer
         if held.this_update > new.this_update:
-            # A good one from the future, as seen by a clock that went back, holds nobody up.
+            # A good answer from the future (a clock went back) must not block a current one.
             if held.status is RevocationStatus.REVOKED or entry.at >= held.since:
                 raise NoAnswer("older", "older than the answer held")
         elif (
             held.status is new.status is RevocationStatus.GOOD
             and held.until >= new.since > held.since
         ):
-            entry.answer = replace(new, since=held.since)  # good all the time
+            entry.answer = replace(new, since=held.since)  # good without interruption
 
     def _make_room(self) -> None:
-        """Forget what was not used for longest, what says revoked last of all."""
+        """Evict the least recently used answers, revoked ones last."""
         while self._entries and (len(self._entries) > self._size or self._bytes > MAX_BYTES):
             good = (k for k, e in self._entries.items() if e.answer.status is RevocationStatus.GOOD)
             self._drop(next(good, next(iter(self._entries))))
@@ -307,15 +306,15 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     # -- across a restart
 
     def records(self) -> list[StoredResponse]:
-        """What is held, to be kept: that not used for longest first."""
+        """Return all cached responses for storage, the least recently used first."""
         found = ((entry.query, entry) for entry in self._entries.values())
         return [StoredResponse(q.trust, q.cert, q.issuer, e.der, e.at) for q, e in found]
 
     def restore(self, record: StoredResponse, tolerance: int) -> bool:
-        """Take what was kept, if it passes the same checks again; whether it did.
+        """Cache a stored response if it passes all checks again; return whether it did.
 
-        It is checked as at the moment when it was verified first, since an answer that says revoked
-        counts after its end, too; whether it holds now is the reader's to ask.
+        It is checked at the moment of its first verification, because a revoked answer is used even
+        after it expires.  The reader must check whether it holds now.
         """
         query = _Query(record.trust, record.cert, record.issuer, tolerance)
         cert, issuer = (hashlib.sha256(der).hexdigest() for der in (record.cert, record.issuer))
@@ -346,13 +345,13 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             log.warning("trust %s: no OCSP answer (%s): %s", trust, failure.kind, failure)
 
     def _paused(self, key: OcspKey, trust: str) -> bool:
-        """Whether a try failed a moment ago; a clock set back ends every pause."""
+        """Return whether an attempt failed recently; a clock that goes back ends every pause."""
         now = self._clock()
         ends = self._pauses.get(key, 0.0), self._pauses.get(trust, 0.0)
         return any(0.0 < end - now <= self._pause for end in ends)
 
     def _refresh_at(self, answer: OcspAnswer) -> float:
-        """When to ask again: three quarters of the way from now to `nextUpdate`, and jitter."""
+        """Return the time of the refresh: after 3/4 of the time to `nextUpdate`, with jitter."""
         now = self._clock()
         part = REFRESH_FROM + random.uniform(0.0, 0.1)
         return now + max(0.0, answer.next_update - now) * part
@@ -360,7 +359,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     # -- ahead of time -------------------------------------------------------------------------
 
     async def keep_fresh(self, every: float = 1.0) -> None:
-        """Until cancelled: ask again for answers that are in use and near their end."""
+        """Refresh answers that are in use and near their end, until cancelled."""
         try:
             while True:
                 await asyncio.sleep(every)
@@ -370,7 +369,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 task.cancel()
 
     def refresh_due(self) -> None:
-        """Start the questions that are due; drop what has ended, let go what nobody reads."""
+        """Start due refreshes, discard expired answers, and stop refreshing unused ones."""
         now = self._clock()
         for key, entry in list(self._entries.items()):
             ended = now >= entry.answer.until
@@ -385,10 +384,10 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
 
 def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
-    """Whether a decision by the answer held could be another by the new one."""
+    """Return whether a decision by the cached answer could differ with the new one."""
     if held.status is not new.status or held.delegate != new.delegate:
         return True
-    # What says revoked goes on saying so; only how long that may be remembered changes.
+    # A revoked answer stays revoked; only the time for which decisions may be cached changes.
     return new.until < held.until or (
         new.since > held.since and new.status is RevocationStatus.GOOD
     )

@@ -1,9 +1,9 @@
 """Keep the OCSP answers across a restart in one file of the state directory.
 
-Requests would otherwise be denied until each answer was asked for again, and with the fetcher down
-for as long as it is.  The file is no authority: each response is verified again when it is read,
-for an authority of the trust as the policy names it now.  A file that is broken is set aside and
-reported; it never keeps the daemon from starting.  One line is one JSON object.
+Otherwise requests would be denied after a restart until each answer is fetched again.  The file is
+not trusted: each response is verified again when it is read, with the current authorities of the
+trust.  An invalid file is renamed to NAME.broken and reported; it never prevents a start.  Each
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sidecar.core.policy.model import Trust
 from sidecar.runtime import fetch_protocol
-from sidecar.runtime.files import read_file, set_aside, write_file
+from sidecar.runtime.files import read_file, rename_broken, write_file
 
 from .ocsp_answers import MAX_ANSWERS, OcspAnswers, StoredResponse
 
@@ -30,16 +30,16 @@ MAX_SIZE = 128 * 2**20
 """Largest file that is read, in bytes."""
 
 SAVE_SECONDS = 5.0
-"""How long what has changed waits to be written; a revocation doesn't wait."""
+"""Seconds for which changes wait to be written; a revocation is written at once."""
 
 RETRY_SECONDS = 60.0
-"""How long to wait after the file couldn't be written."""
+"""Seconds to wait after writing the file has failed."""
 
 _BINARY = ("cert", "issuer", "response")
 
 
 class OcspFile:
-    """Reads the answers at start, and writes them as they change."""
+    """Read the answers at the start, and write them when they change."""
 
     def __init__(self, state_dir: Path, answers: OcspAnswers) -> None:
         self.path = state_dir / NAME
@@ -48,7 +48,7 @@ class OcspFile:
         self._next = 0.0
 
     def load(self, trusts: Mapping[str, Trust]) -> None:
-        """Take what is still right.  Never raises."""
+        """Restore the answers that are still valid.  Never raises."""
         try:
             lines = read_file(self.path, MAX_SIZE).splitlines()
         except FileNotFoundError:
@@ -64,12 +64,12 @@ class OcspFile:
                 broken += 1
         self._saved = (self._answers.version, self._answers.turns)
         if broken:
-            self._refuse(f"{broken} of its lines are no OCSP answers")
+            self._refuse(f"{broken} of its lines are not OCSP answers")
         if lines:
             log.info("%d of %d OCSP answers kept from before are in force", taken, len(lines))
 
     def _take(self, record: StoredResponse, trusts: Mapping[str, Trust]) -> bool:
-        """Whether the present policy knows its issuer, and the response is right."""
+        """Restore a response if the current policy has its issuer and it is valid."""
         trust = trusts.get(record.trust)
         if trust is None or not trust.ocsp or record.issuer not in trust.anchors.der:
             return False
@@ -77,11 +77,11 @@ class OcspFile:
 
     def _refuse(self, why: str) -> None:
         log.error("%s: %s; it is set aside as %s.broken", self.path, why, self.path.name)
-        set_aside(self.path)
+        rename_broken(self.path)
         self._saved = -1, -1
 
     async def keep(self) -> None:
-        """Write what has changed, until cancelled."""
+        """Write changes, until cancelled."""
         while True:
             await asyncio.sleep(1)
             version, turns = self._answers.version, self._answers.turns
@@ -101,10 +101,10 @@ class OcspFile:
             wait = RETRY_SECONDS
             log.warning("OCSP answers aren't kept across restarts: %s", error)
         now = time.monotonic()
-        self._next = now + max(wait, 20 * (now - start))  # many take longer
+        self._next = now + max(wait, 20 * (now - start))  # a large file takes longer
 
     def save(self) -> None:
-        """Write what is held, at the end."""
+        """Write all answers at the end of the process."""
         if (self._answers.version, self._answers.turns) == self._saved:
             return
         try:
@@ -124,10 +124,10 @@ def _lines(records: list[StoredResponse]) -> Iterator[bytes]:
 
 
 def _read(line: bytes) -> StoredResponse:
-    """Raises ValueError, and what else parsers raise for hostile text."""
+    """Parse a line.  Raises ValueError, and other errors of parsers for hostile text."""
     found = json.loads(line)
     at, trust = found["at"], found["trust"]
     if not isinstance(at, float) or not math.isfinite(at) or not isinstance(trust, str):
-        raise ValueError("no such record")
+        raise ValueError("a record of another form")
     cert, issuer, response = (fetch_protocol.unpack({"": found[name]}, "") for name in _BINARY)
     return StoredResponse(trust, cert, issuer, response, at)

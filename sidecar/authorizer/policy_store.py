@@ -1,9 +1,9 @@
-"""The policy in force: read, watched, built aside, swapped at once.
+"""Hold the policy in force: read it, watch its files, build a new one aside and swap it atomically.
 
-Start-up is the first reload.  The policy's text and each file that it names are sources of their
-own: what is in force is the last good text with, for each trust, the last good certificates and
-CRLs, and always every denylist line and every CRL entry that can be read.  At start, what is
-broken is set aside for the copy that an earlier process kept in the state directory.
+The start is the first reload.  The policy's text and each file that it names are separate sources:
+in force are the last good text and, for each trust, the last good certificates and CRLs, and always
+every denylist line and every CRL entry that can be parsed.  At the start, the copy that an earlier
+process kept in the state directory replaces an invalid file.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from .fleet_follower import FleetFollower, no_release
 from .last_good import InForce, LastGood, beside
 from .readings import SETTLE_SECONDS, Readings
 from .trust_files import Resolved, TrustFiles
-from .trust_sources import Key, Read, TrustSources
+from .trust_sources import FileReading, Key, TrustSources
 from .watermarks import Watermarks
 
 log = logging.getLogger("mtls-sidecar")
 
 POLL_SECONDS = 0.2
-"""How often files are looked at."""
+"""Seconds between two checks of the files."""
 
 FAILED_SECONDS = 1.0
-"""Until the next try after a reload that failed by a mistake of our own."""
+"""Seconds until the next attempt after a reload that failed with an internal error."""
 
 POLICY: Key = ("policy",)
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """How a reload ended.  `policy` is what is in force now; `diagnostics` what was refused."""
+    """The result of a reload: the `policy` now in force, and `diagnostics` of refused parts."""
 
     policy: Policy
     diagnostics: tuple[Diagnostic, ...]
@@ -54,12 +54,12 @@ class Reload:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was taken: else something older than the files serves."""
+        """Whether everything was accepted; otherwise something older than the files is in force."""
         return not self.diagnostics
 
 
 class Store:
-    """Holds the policy in force.  `changed` is told how each reload ended, in the loop's thread."""
+    """Hold the policy in force.  `changed` is called after each reload, in the loop's thread."""
 
     def __init__(
         self,
@@ -105,10 +105,10 @@ class Store:
         self._unkept: tuple[dict[Key, InForce], list[Key]] | None = None
 
     def load(self) -> Reload:
-        """Look at every file and put into force what can be; blocking.
+        """Check every file and put every usable part into force; blocking.
 
-        Only while nothing is in force is every reading waited for.  Raises `PolicyError` where
-        nothing can be put into force then.
+        Only while no policy is in force, all files are waited for.  Raises `PolicyError` if no
+        policy can be put into force then.
         """
         starts = self.current is None
         if self.fleet is not None:
@@ -131,7 +131,7 @@ class Store:
                 problems += told
         self._readings.end()
         if starts:
-            self._readings.take_fresh()  # a start is told by itself; later reloads by what is new
+            self._readings.take_fresh()  # the start is logged separately; later reloads are not
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
         if self.fleet is not None:
@@ -145,7 +145,7 @@ class Store:
     def _put(
         self, draft: Draft, digest: str, resolved: dict[str, Resolved]
     ) -> Sequence[Diagnostic]:
-        """Put a policy into force, or say why not; a mistake of our own holds up no other draft."""
+        """Put a policy into force or return the reasons; an internal error is one of them."""
         trusts = {name: each.trust for name, each in resolved.items() if each.trust is not None}
         try:
             failures = self._failing_tests(draft, digest, trusts)
@@ -158,9 +158,9 @@ class Store:
     def _failing_tests(
         self, draft: Draft, digest: str, trusts: dict[str, Trust]
     ) -> list[Diagnostic]:
-        """The policy's own tests that fail; asked once of each text that is new.
+        """Return the failures of the policy's own tests; they run once for each new text.
 
-        What was in force before passed them, and its files change by themselves: it goes on.
+        A policy that was in force before has passed them, and only its files have changed.
         """
         if not draft.policy.tests or digest == self._digest or digest in self._tested:
             return []
@@ -178,7 +178,7 @@ class Store:
         return [failure.diagnostic() for failure in outcome.failed]
 
     def _drafts(self, problems: list[Diagnostic]) -> Iterator[tuple[Draft, str]]:
-        """The policies to try: of the file as it is, and the one that is or was in force."""
+        """Yield the policies to try: the current file, then the one that is or was in force."""
         outcome = self._readings.ask(POLICY, self.path, lambda: self._read(self.path))
         if outcome is not None and outcome.error is not None:
             problems += self._mistakes(outcome.error)
@@ -192,9 +192,9 @@ class Store:
             if kept is not None and kept.error is None and kept.value.digest == digest:
                 yield kept.value
 
-    def _read(self, path: Path) -> Read:
+    def _read(self, path: Path) -> FileReading:
         data = read_file(path, MAX_POLICY, trusted_only=self._trusted_only)
-        return Read(compile_draft(data, str(self.path)), hashlib.sha256(data).hexdigest())
+        return FileReading(compile_draft(data, str(self.path)), hashlib.sha256(data).hexdigest())
 
     def _mistakes(self, error: BaseException) -> tuple[Diagnostic, ...]:
         if isinstance(error, PolicyError):
@@ -227,7 +227,7 @@ class Store:
     def _is_same(
         self, draft: Draft, trusts: dict[str, Trust], denylists: tuple[Denylist, ...]
     ) -> bool:
-        """Whether what is in force is made of just these."""
+        """Return whether what is in force is made of just these."""
         current = self.current
         return (
             current is not None
@@ -238,16 +238,16 @@ class Store:
         )
 
     def _new_backs(self) -> int:
-        """How many CRLs were refused as going backwards that weren't counted before."""
+        """Return the number of newly refused CRLs that are older than the accepted ones."""
         found = self._sources.backwards
         new = found - self._backwards
         self._backwards = set(found)
         return len(new)
 
     async def reload(self, *, asked: bool = True) -> None:
-        """Look again, then tell; one at a time.  Whatever goes wrong leaves what is in force.
+        """Reload and report the result; one reload at a time.  An error changes nothing.
 
-        Unless it was asked for, it isn't told where nothing was read and nothing has changed.
+        Unless `asked`, a reload that read nothing and changed nothing is not reported.
         """
         async with self._lock:
             self._failed = False
@@ -261,25 +261,25 @@ class Store:
                 why = f"it can't be used: {type(error).__name__}, see the log"
                 result = Reload(self.current, (self._mistake(why),), self._clock())
             now = result.policy, result.diagnostics
-            # A policy whose files are still read is no news yet: they may be read by now, and the
-            # next reload puts it into force.
+            # A policy whose files are still being read is not reported yet: the next reload puts it
+            # into force.
             settled = not self._unfinished and not self._readings.pending
             news = settled and self._readings.take_fresh() > 0
             if asked or news or now != self._told:
                 self._told = now
                 self._changed(result)
 
-    # -- what outlasts the process
+    # -- state kept for the next process
 
     def _keep_soon(self) -> None:
-        """Keep copies and watermarks aside: no reload waits for a disk."""
+        """Write copies and watermarks in a thread, so that no reload waits for a disk."""
         if self._unkept is not None and (self._keeping is None or self._keeping.done()):
             self._keeping = asyncio.create_task(asyncio.to_thread(self.keep))
 
     def keep(self) -> None:
         """Write copies of the files in force, and the watermarks; blocking."""
         unkept, self._unkept = self._unkept, None
-        if unkept is not None:  # before the marks, which refuse a copy that is older than they
+        if unkept is not None:  # before the watermarks, which would refuse an older copy
             self._last_good.save(*unkept)
         try:
             self._marks.save()
@@ -298,18 +298,18 @@ class Store:
             try:
                 if pending or await asyncio.to_thread(self.moved):
                     await self.reload(asked=False)
-            except RuntimeError as error:  # no thread to look with
+            except RuntimeError as error:  # no thread available
                 self._failed = True
-                log.error("files can't be looked at now: %s", error)
+                log.error("files can't be checked for changes now: %s", error)
 
     def moved(self) -> bool:
-        """Whether a file looks otherwise than when it was read, or something is due."""
+        """Return whether a file has changed since it was read, or another attempt is due."""
         if self.fleet is not None and self.fleet.moved():
             return True
         return self._readings.moved() or self._clock() >= self._turns_at
 
     async def close(self) -> None:
-        """End what is at work."""
+        """Stop background work."""
         self._workers.close()
         if self.fleet is not None:
             self.fleet.close()
@@ -318,7 +318,7 @@ class Store:
 
 
 def _named(draft: Draft) -> Iterator[Key]:
-    """The keys of all files that the trusts of a policy need."""
+    """Yield the keys of all files that the trusts of a policy need."""
     for name, trust in draft.spec.trust.items():
         yield from (("ca", place.text) for place in (*trust.ca, *trust.intermediates))
         yield from (("denylist", place.text) for place in trust.denylist)

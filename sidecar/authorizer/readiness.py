@@ -1,15 +1,15 @@
-"""Find out, for `/readyz`, whether anybody can be let in at all."""
+"""Determine, for `/readyz`, whether any client can be allowed."""
 
 from __future__ import annotations
 
 from sidecar.core.policy.model import Location, Policy, Trust
 
 MAX_NAMED = 10
-"""Most locations that are named in one message."""
+"""Maximum number of locations named in one message."""
 
 
 def shut_out(policy: Policy, now: float) -> tuple[str, str]:
-    """Say why every location denies everybody, and which trusts do; empty if none does."""
+    """Explain why every location denies everybody, and name the trusts; "" if one doesn't."""
     shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
     if not shut:
         return "", ""
@@ -21,7 +21,7 @@ def shut_out(policy: Policy, now: float) -> tuple[str, str]:
 
 
 def locked_out(policy: Policy, now: float) -> dict[str, str]:
-    """Each trust whose clients are all denied, with why and at which locations."""
+    """Return each trust whose clients are all denied, with the reason and the locations."""
     shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
     return {name: f"{why}: {_effect(policy, name)}" for name, why in shut.items()}
 
@@ -37,12 +37,12 @@ def _effect(policy: Policy, trust: str) -> str:
 
 
 def _asks(location: Location) -> bool:
-    """Whether a location lets in nobody without a certificate of a trust."""
+    """Return whether a location requires a certificate of a trust."""
     return bool(location.trusts) and not location.public and not location.monitor
 
 
 def _why_shut(trust: Trust, now: float) -> str:
-    """Why revocation lets nobody of a trust in; empty where it lets somebody in."""
+    """Explain why revocation denies all clients of a trust; "" if it doesn't."""
     if trust.revocation != "required" or trust.ocsp:
         return ""
     if trust.crls is None:

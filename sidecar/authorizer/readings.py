@@ -1,7 +1,7 @@
-"""Files read on threads of their own: one that is slow, large or broken holds up no other.
+"""Read each file in its own thread, so that a slow, large or invalid one delays no other.
 
-Files are watched by looking at them (device, inode, size, times, symlinks followed) a few times
-a second: that sees a save in place, a rename, a swapped symlink and a network file system alike.
+Files are watched by `stat` (device, inode, size, times, symlinks followed) a few times a second.
+This detects a save in place, a rename, a replaced symlink, and changes on a network file system.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidecar.runtime.files import Signature
+from sidecar.runtime.files import FileVersion
 
-from .glances import Glances
+from .file_versions import FileVersions
 
 SETTLE_SECONDS = 0.05
-"""How long a changed file must rest before it is read."""
+"""Seconds that a changed file must stay unchanged before it is read."""
 
 LONGEST_SETTLING = 1.0
-"""Seconds after which a file that never rests is read all the same."""
+"""Seconds after which a file that changes all the time is read nevertheless."""
 
 PATIENCE = 0.2
-"""Seconds that one look at all files waits for those that are being read."""
+"""Seconds that one reload waits for files that are being read."""
 
 START_PATIENCE = 45.0
-"""The same at start, after which what was kept serves: less than systemd's patience, 90 s."""
+"""The same at the start, less than systemd's timeout of 90 s; then kept copies are used."""
 
 RETRY_SECONDS = (1.0, 300.0)
-"""How soon a file is read again that couldn't be, and the longest wait as it goes on."""
+"""First and longest pause, in seconds, before an unreadable file is read again."""
 
 LARGE = 1024 * 1024
-"""Files up to this size, in octets, are tried again every few seconds at least."""
+"""Maximum octets of a file that is retried at short intervals."""
 
 RETRY_SMALL = (0.2, 5.0)
-"""As `RETRY_SECONDS`, for those."""
+"""First and longest pause, in seconds, for files up to `LARGE`."""
 
 _LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG,
             errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)  # fmt: skip
-"""What keeps a file from being read until somebody changes it or its place."""
+"""Errors that persist until somebody changes the file or its directory."""
 
 Key = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the reading of one version of a file ended: a value, or whatever was raised.
+    """The result of reading one version of a file: a value or an exception.
 
-    `again`: the moment (monotonic) at which to try again what may pass by itself; else None.
-    `restless`: it was written to all the time, so that what was read may be half of it.
+    `again`: the moment (monotonic) of the next attempt after an error that may be temporary, or
+    None.  `restless`: the file was written all the time, so the value may be incomplete.
     """
 
-    signature: Signature | None
+    version: FileVersion | None
     value: Any = None
     error: BaseException | None = None
     again: float | None = None
@@ -63,22 +63,22 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Job:
-    """One reading under way.  `late`: somebody went on without waiting for it."""
+    """One reading in progress.  `late`: a reload continued without waiting for it."""
 
     finished: threading.Event = field(default_factory=threading.Event)
     late: bool = False
 
 
 class Readings:
-    """The outcome of each reading, until its file changes."""
+    """Read files in threads, and cache each outcome until the file changes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.glances = Glances()
+        self.file_versions = FileVersions()
         self._done: dict[Key, Outcome] = {}
         self._running: dict[Key, _Job] = {}
         self._tries: dict[Key, int] = {}
-        self._seen: dict[Key, tuple[Path, Signature | None]] = {}
+        self._seen: dict[Key, tuple[Path, FileVersion | None]] = {}
         self._restless: dict[Key, float] = {}
         self._until = 0.0
         self._wakes = False
@@ -87,34 +87,34 @@ class Readings:
         self.fresh = 0
 
     def begin(self, *, patient: bool) -> None:
-        """Begin a look at all files.  With `patient` each is waited for, not for ever."""
+        """Begin a reload.  With `patient`, wait longer for each file, but not forever."""
         with self._lock:
             self._seen, self.pending, self._wakes = {}, False, False
         self._patient = patient
         self._until = time.monotonic() + (START_PATIENCE if patient else PATIENCE)
 
     def end(self) -> None:
-        """Forget files that nobody asked about in this look."""
+        """End a reload: discard the outcomes of files that it did not ask for."""
         with self._lock:
             self._done = {k: v for k, v in self._done.items() if k in self._seen}
             self._tries = {k: n for k, n in self._tries.items() if k in self._seen}
             seen = [path for path, _ in self._seen.values()]
-        self.glances.keep(seen)
+        self.file_versions.keep(seen)
 
     def ask(self, key: Key, path: Path, read: Callable[[], Any]) -> Outcome | None:
-        """What reading a file gives, or None while that isn't known yet.
+        """Return the outcome of reading a file, or None while it isn't known yet.
 
-        The same key always means the same file read in the same way.
+        The same key must always mean the same file, read in the same way.
         """
-        now = self.glances.at(path)
+        now = self.file_versions.at(path)
         with self._lock:
             self._seen[key] = path, now
             done = self._done.get(key)
-            if done is not None and done.signature == now and not _is_due(done):
+            if done is not None and done.version == now and not _is_due(done):
                 return done
         while self._patient and self._is_restless(key, now):
             time.sleep(SETTLE_SECONDS)
-            now = self.glances.at(path)
+            now = self.file_versions.at(path)
         with self._lock:
             self._seen[key] = path, now
             if self._is_restless(key, now):
@@ -131,19 +131,19 @@ class Readings:
                     return Outcome(now, None, _too_slow(path)) if self._patient else None
         with self._lock:
             outcome = self._done.get(key)
-            if outcome is not None and outcome.signature != now:  # it changed meanwhile
+            if outcome is not None and outcome.version != now:  # it has changed meanwhile
                 self.pending = True
             return outcome
 
-    def _is_restless(self, key: Key, now: Signature | None) -> bool:
-        """Whether a file was written to within the settling time, and not for too long."""
+    def _is_restless(self, key: Key, now: FileVersion | None) -> bool:
+        """Return whether to wait because a file was just written, but not for too long."""
         if not _is_young(now):
             self._restless.pop(key, None)
             return False
         since = self._restless.setdefault(key, time.monotonic())
         return time.monotonic() - since < LONGEST_SETTLING
 
-    def _start(self, key: Key, now: Signature | None, read: Callable[[], Any]) -> _Job:
+    def _start(self, key: Key, now: FileVersion | None, read: Callable[[], Any]) -> _Job:
         job = _Job()
 
         restless = _is_young(now)
@@ -152,7 +152,7 @@ class Readings:
             try:
                 again = time.monotonic() + SETTLE_SECONDS if restless else None
                 outcome = Outcome(now, read(), None, again, restless)
-            except BaseException as error:  # noqa: BLE001 - whatever one file raises, it is told
+            except BaseException as error:  # noqa: BLE001 - any error of a file is an outcome
                 outcome = Outcome(now, None, error)
             self._finish(key, job, outcome)
 
@@ -171,8 +171,8 @@ class Readings:
     def _settle(self, key: Key, job: _Job, outcome: Outcome) -> None:
         if _may_pass(outcome.error):
             tries = self._tries[key] = self._tries.get(key, -1) + 1
-            pause = _pause(tries, outcome.signature)
-            outcome = Outcome(outcome.signature, None, outcome.error, time.monotonic() + pause)
+            pause = _pause(tries, outcome.version)
+            outcome = Outcome(outcome.version, None, outcome.error, time.monotonic() + pause)
         else:
             self._tries.pop(key, None)
         self._done[key] = outcome
@@ -182,18 +182,18 @@ class Readings:
         job.finished.set()
 
     def take_fresh(self) -> int:
-        """How many readings ended since this was asked last."""
+        """Return the number of readings that ended since the last call."""
         with self._lock:
             found, self.fresh = self.fresh, 0
             return found
 
     def moved(self) -> bool:
-        """Whether a file looks otherwise than when it was seen, or is to be read again."""
+        """Return whether a file has changed since it was read, or another attempt is due."""
         with self._lock:
             if self._wakes or any(_is_due(done) for done in self._done.values()):
                 return True
             seen = list(self._seen.values())
-        now = self.glances.at_all(path for path, _ in seen)
+        now = self.file_versions.at_all(path for path, _ in seen)
         return any(now[path] != found for path, found in seen)
 
 
@@ -202,8 +202,8 @@ def _too_slow(path: Path) -> OSError:
     return TimeoutError(errno.ETIMEDOUT, why, str(path))
 
 
-def _is_young(found: Signature | None) -> bool:
-    """Whether a file was written to within the settling time."""
+def _is_young(found: FileVersion | None) -> bool:
+    """Return whether a file was written within the settling time."""
     if found is None:
         return False
     age = (time.time_ns() - max(found.mtime, found.ctime)) / 1e9
@@ -220,8 +220,8 @@ def _may_pass(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError)
 
 
-def _pause(tries: int, found: Signature | None) -> float:
-    """Seconds until the next try: longer each time, but for a small file never long."""
+def _pause(tries: int, found: FileVersion | None) -> float:
+    """Return the seconds until the next attempt: increasing, but always short for a small file."""
     first, longest = RETRY_SECONDS
     if found is None or found.size < LARGE:
         first, longest = RETRY_SMALL

@@ -1,7 +1,8 @@
-"""Refusing every question at once while no policy can be used.
+"""Refuse every question at once while no policy is in force.
 
-At a socket of the service manager questions would wait for a policy until nginx gives each up,
-10 seconds later, and with it a worker's connection.  Refused, nginx answers 500 at once: closed.
+At a socket of the service manager, questions would otherwise wait until nginx times out after 10
+seconds, and occupy connections of a worker.  After a refusal, nginx answers 500 at once (fail
+closed).
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from sidecar.runtime.listen import BACKLOG
 ANSWER = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 PATIENCE = 10.0
-"""Seconds that a peer has for its question."""
+"""Seconds that a peer has to send its question."""
 
 MAX_OPEN = 1024
-"""Most connections at once; beyond them each is closed unanswered."""
+"""Maximum number of connections; further ones are closed without an answer."""
 
 MAX_HEAD = 256 * 1024
-"""Most octets of a question that are read."""
+"""Maximum octets of a question that are read."""
 
 
 class Refusal:
-    """Answers 503 on listeners, until closed; these go on to listen, for whoever serves then."""
+    """Answer 503 on listeners until closed; the listeners stay open for the daemon."""
 
     def __init__(self) -> None:
         self._servers: list[asyncio.Server] = []
         self.open: set[_Refused] = set()
 
     async def start(self, listeners: Sequence[socket.socket]) -> None:
-        """Refuse whoever connects from now on, or waits already."""
+        """Refuse all waiting and new connections from now on."""
         loop = asyncio.get_running_loop()
         for listener in listeners:
             copy = listener.dup()  # closing a server closes its socket
@@ -43,7 +44,7 @@ class Refusal:
             )
 
     async def close(self) -> None:
-        """Refuse nobody more."""
+        """Stop refusing."""
         for server in self._servers:
             server.close()
         for each in list(self.open):
@@ -53,14 +54,14 @@ class Refusal:
 
 
 class _Refused(asyncio.Protocol):
-    """One connection: a question is read, whatever it is, and refused."""
+    """Read any question of one connection and refuse it."""
 
     def __init__(self, refusal: Refusal) -> None:
         self._refusal = refusal
         self._tail, self._read = b"", 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the same methods
         if len(self._refusal.open) >= MAX_OPEN:
             self.abort()
             return

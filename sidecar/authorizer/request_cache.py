@@ -1,8 +1,8 @@
 """Cache answers by the bytes of the request, so that a repeated request is not parsed.
 
 For one client at one location, nginx sends the same bytes each time, except for the values of
-`X-Request-ID` and, if the location is asked for by name, of `X-Original-URI`.  Such a decision
-depends on neither.  So the key of a parsed request is all of its other bytes.  A hit requires that
+`X-Request-ID` and, if the request names its location, of `X-Original-URI`.  Such a decision
+depends on neither.  So the key of a parsed request is all its other bytes.  A hit requires that
 both values consist of characters that the parser accepts unchanged; otherwise the request is
 parsed.
 """
@@ -20,31 +20,31 @@ from .two_generation_cache import TwoGenerationCache
 _BY_NAME, _BY_URI = b"GET /authz/", b"GET /authz "
 _URI, _ID = b"\r\nX-Original-URI: ", b"\r\nX-Request-ID: "
 _ID_LENGTH = 32
-"""Of nginx's `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal)."""
+"""Length of nginx's `$request_id` (ngx_http_variable_request_id: 16 bytes in hexadecimal)."""
 _BLANK, _SLASH = b" /"
 _AFTER_PREFIX = len(_BY_URI) - 1
-"""Where a request that names its location goes on with a slash, and one by URI with a blank."""
+"""The offset of the byte that is a slash if the request names its location, and a blank if not."""
 
 BYTES = 8192
-"""Bytes remembered for each entry of `limits.cache_entries`."""
+"""Maximum cached bytes per entry of `limits.cache_entries`."""
 
 MAX_REQUEST = 32 * 1024
-"""Longest request that is known again, in bytes.
+"""Maximum length of a cached request, in bytes.
 
-The kernel hands a unix socket's peer up to about 36 KB in one piece, so that bytes behind such a
-request are seen with it.  Longer ones may come in pieces: the parser looks for more each time.
+The kernel delivers up to about 36 KB of a unix socket in one read, so that bytes after such a
+request are read with it.  A longer request may arrive in several reads, and must be parsed.
 """
 
 MAX_ANSWER = 16 * 1024
-"""Longest answer that is remembered with its request, in bytes."""
+"""Maximum length of a cached answer, in bytes."""
 
 SECONDS = 3600.0
 """Maximum lifetime of an entry in seconds: then the client is counted as seen again."""
 
 RequestKey = tuple[bytes, bytes, bytes]
-"""What of a request is the same each time: before the URI, between it and the id, and behind.
+"""The constant parts of a request: before the URI, between URI and id, and after the id.
 
-Where the sidecar chooses the location, the URI is none of what may differ, and the first is empty.
+If the sidecar chooses the location, the URI is a constant part too, and the first part is empty.
 """
 
 
@@ -52,10 +52,10 @@ Where the sidecar chooses the location, the URI is none of what may differ, and 
 class RenderedDecision:
     """A decision and its answer: `head` ends before the blank line and has no `Connection`.
 
-    It was made at `since` and could turn at `expires`; it holds only between these moments, so
-    that a clock that goes back forgets.  `note` is for the decision log: what it says of every
-    request so decided.  `label`, `granted` and, in monitor mode, `shadow` (what enforcing would
-    decide) are at hand for counting.
+    The decision was made at `since` and could change at `expires`; it is valid only between these
+    moments, also if a clock goes back.  `note` caches the decision log's text for requests with
+    this decision.  `label`, `granted` and, in monitor mode, `shadow` (the enforcing decision) are
+    for the counters.
     """
 
     decision: Decision
@@ -69,7 +69,7 @@ class RenderedDecision:
 
     @property
     def policy(self) -> str:
-        """The hash of the policy that the answer names; empty where it names none."""
+        """The hash of the policy in the answer; "" if it has none."""
         return self.head.partition(b"\r\nX-Auth-Policy: ")[2].partition(b"\r")[0].decode("latin-1")
 
     def __post_init__(self) -> None:
@@ -83,9 +83,9 @@ class RenderedDecision:
 
 @dataclass(slots=True)
 class CachedAnswer:
-    """A cached answer, the request that it answers, and the period in which it is valid.
+    """A cached answer, its request, and its period of validity.
 
-    `request` holds no certificate and, where the URI may vary, no URI.  `log_line` caches the
+    `request` holds no certificate and, if the URI may vary, no URI.  `log_line` caches the
     constant part of the decision log's line.  `uncounted` is the number of hits that the counters
     have not been told of yet.
     """
@@ -100,16 +100,16 @@ class CachedAnswer:
 
 
 CacheHit = tuple[CachedAnswer, bytes | None, bytes, float, float]
-"""One asked for again: its URI (None: the same) and id, when it came and when it was answered."""
+"""A cached answer, URI (None: the same) and id of the request, and times of request and answer."""
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether the bytes are exactly one request that begins as nginx begins it."""
+    """Return whether the bytes are exactly one request that begins as nginx begins it."""
     return data.startswith((_BY_NAME, _BY_URI)) and data.find(b"\r\n\r\n") == len(data) - 4
 
 
 class RequestCache:
-    """Answers by request.  `entries` limits the memory; `clock` gives epoch seconds."""
+    """Cache answers by request.  `entries` limits the memory; `clock` returns epoch seconds."""
 
     def __init__(self, entries: int, clock: Callable[[], float]) -> None:
         self._known: TwoGenerationCache[RequestKey, CachedAnswer] = TwoGenerationCache(
@@ -119,12 +119,12 @@ class RequestCache:
         self._last: tuple[bytes, RequestKey] = (b"", (b"", b"", b""))
 
     def find(self, data: bytes, now: float) -> tuple[CachedAnswer, bytes | None, bytes] | None:
-        """The answer, the URI (None: the same) and the id of a request that was asked before.
+        """Return the cached answer for a request, its URI (None: the same) and its id.
 
-        `now` as `clock` gives it.
+        `now` is a value of `clock`.
         """
-        # By `rpartition`, as there is less behind the two than before them.  That data is a
-        # request at all needn't be looked at: `put` does, and a frame has all other bytes.
+        # `rpartition` is faster, because fewer bytes follow the two headers than precede them.  It
+        # need not be checked that the data is a request: `put` did, and all other bytes are equal.
         start, found, rest = data.rpartition(_ID)
         if not found:
             return None
@@ -140,14 +140,14 @@ class RequestCache:
         key = before, start, rest[_ID_LENGTH:]
         cached = self._known.tenured.get(key) or self._known.get(key)
         if cached is None or not cached.since <= now < cached.expires:
-            self._last = (data, key)  # `put` will ask for it
+            self._last = (data, key)  # for `put`
             return None
         return cached, uri, request_id
 
     def put(self, data: bytes, request: AuthzRequest, answered: RenderedDecision) -> None:
-        """Know this request again: the parser has read it, and these are all the bytes it had.
+        """Cache the answer of a request that the parser accepted; `data` holds all its bytes.
 
-        `find` was asked for it before, or else it isn't remembered.
+        `find` must have been called for it immediately before, otherwise nothing is cached.
         """
         now = self.clock()
         expires = min(answered.expires, now + SECONDS)
@@ -156,10 +156,10 @@ class RequestCache:
             return
         if not answered.since <= now < expires or len(data) > MAX_REQUEST:
             return
-        # The id is no longer than that, and the frame is one of its own kind of request.
+        # The id has at most this length, and the key is of the request's own kind.
         if is_whole(data) and key[2].startswith(b"\r\n") and len(answered.head) <= MAX_ANSWER:
             uri = request.uri if request.location is None else b""
-            request = request._replace(cert=b"", uri=uri)  # its frame has them
+            request = request._replace(cert=b"", uri=uri)  # the key contains them
             answer = answered.head + b"\r\n"
             self._known.put(key, CachedAnswer(request, answered, answer, answered.since, expires))
 
@@ -169,5 +169,5 @@ class RequestCache:
 
 
 def _weigh(key: RequestKey, cached: CachedAnswer) -> int:
-    """About how many bytes a remembered request takes: twice what stands in it, and its answer."""
+    """Estimate the bytes of a cached request: twice its own bytes, and its answer."""
     return 2 * sum(map(len, key)) + 2 * len(cached.answer) + 1000

@@ -1,9 +1,9 @@
-"""Read one request of the authorization socket: bytes in, a request or its mistake out.
+"""Parse one request of the authorization socket: bytes in, a request or its mistake out.
 
-No input and no output: `is_complete` finds the end of a head in what has come so far, `read_head`
-parses exactly one head with httptools (llhttp, its leniencies off).  nginx sends its next request
-only after it has read an answer, so a byte behind a head is never another request: it is a head
-that somebody ended early.
+This module does no input or output.  `is_complete` finds the end of a head in the received bytes,
+`read_head` parses exactly one head with httptools (llhttp in strict mode).  nginx sends its next
+request only after it has read an answer, so bytes after a head are never another request: somebody
+has ended the head early.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar.core.request import (
 )
 
 MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
-"""Longest request head, in bytes."""
+"""Maximum length of a request head, in bytes."""
 
 BYTES_BEHIND = "bytes behind the request: nginx sends none before it has read the answer"
 
@@ -31,7 +31,7 @@ _END = b"\r\n\r\n"
 
 _CR = 0x0D
 _PLAIN = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
-"""What stands within the lines of a head."""
+"""The bytes that lines of a head may contain."""
 
 _SPELT = (
     b"SSL-Client-Verify", b"SSL-Client-Cert", b"Host", b"SSL-Server-Name", b"X-Original-URI",
@@ -39,19 +39,19 @@ _SPELT = (
     b"Origin", b"Sec-Fetch-Site", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest",
 )  # fmt: skip
 _AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
-"""The control headers as nginx's configuration spells them: the common case needs no folding."""
+"""The control headers as nginx's configuration spells them; this common case needs no `lower`."""
 
 
 class NotOneRequest(ValueError):
-    """The connection carries something else than one request at a time; the argument says what."""
+    """The bytes are not exactly one request; the argument says why."""
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """One request as read.
+    """One parsed request.
 
-    `mistake` says why it is answered 400 ("": it isn't).  With `keep` the connection lives on;
-    `old` marks HTTP/1.0; with `lingers` more of what can't be read may be on its way.
+    `mistake` says why it is answered 400 ("": it isn't).  With `keep`, the connection stays open;
+    `old` means HTTP/1.0; with `lingers`, unreadable bytes such as a body may follow.
     """
 
     request: AuthzRequest
@@ -62,9 +62,9 @@ class RequestHead:
 
 
 def is_complete(data: bytes | bytearray, seen: int = 0) -> bool:
-    """Whether the bytes are one whole head; the first `seen` of them were looked at before.
+    """Return whether the bytes are one complete head; the first `seen` bytes were checked before.
 
-    Raises `NotOneRequest` for bytes behind it, and for what can't become a head any more.
+    Raises `NotOneRequest` for bytes after the head, and for bytes that can't become a head.
     """
     end = data.find(_END, max(0, seen - 3))
     if end >= 0 and end + len(_END) < len(data):
@@ -77,14 +77,14 @@ def is_complete(data: bytes | bytearray, seen: int = 0) -> bool:
 
 
 def _is_no_head(data: bytes | bytearray, seen: int) -> bool:
-    """Whether control characters or single line ends have come: no sense in waiting for more."""
+    """Return whether control characters, or a CR or LF alone, prove that this is not a head."""
     start = seen - 1 if seen and data[seen - 1] == _CR else seen
     rest = data[start:].translate(None, _PLAIN).replace(b"\r\n", b"")
     return bool(rest) and not (rest == b"\r" and data[-1] == _CR)
 
 
 def read_head(data: bytes) -> RequestHead:
-    """Read the head that `is_complete` found.  Raises `NotOneRequest` where it is no HTTP."""
+    """Parse the head that `is_complete` found.  Raises `NotOneRequest` if it is not HTTP."""
     reader = _Reader()
     reader.parser = parser = httptools.HttpRequestParser(reader)
     try:
@@ -94,7 +94,7 @@ def read_head(data: bytes) -> RequestHead:
     except httptools.HttpParserError as error:
         raise NotOneRequest(f"not HTTP: {error}") from None
     finally:
-        reader.parser = None  # each holds the other
+        reader.parser = None  # break the reference cycle
     if not reader.version:
         raise NotOneRequest("not HTTP: the request head doesn't end")
     return reader.judge()
@@ -104,7 +104,7 @@ _NONE = AuthzRequest(None)
 
 
 class _Reader:
-    """Takes the parser's events."""
+    """Collect the events of the HTTP parser."""
 
     __slots__ = ("_bad", "_body", "_fields", "_keep", "_method", "_target", "parser", "version")
 
@@ -138,7 +138,7 @@ class _Reader:
             self._bad = f"header {name.decode('latin-1')!r} in a second spelling"
 
     def _refuse_body(self, header: str) -> None:
-        """A body may never come, or be the next request in disguise: close after the answer."""
+        """Refuse a body, and close after the answer: the body could hide another request."""
         self._bad = f"{header}: set proxy_pass_request_body off and Content-Length ''"
         self._body = True
 
@@ -150,7 +150,7 @@ class _Reader:
         self._keep = parser.should_keep_alive() and not self._body
 
     def judge(self) -> RequestHead:
-        """The request, or what is wrong with it.  Raises `NotOneRequest`."""
+        """Build the request, or a head with its mistake.  Raises `NotOneRequest`."""
         if self.version not in ("1.1", "1.0"):
             raise NotOneRequest(f"HTTP version {self.version}")
         head = RequestHead(_NONE, self._bad, self._keep, self.version == "1.0", self._body)

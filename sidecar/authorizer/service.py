@@ -52,35 +52,37 @@ from .refusal import Refusal
 log = logging.getLogger("mtls-sidecar")
 
 SWITCH_SECONDS = 0.0005
-"""How long a reload's thread may hold the interpreter while a decision waits."""
+"""Seconds that another thread may hold the interpreter while a decision waits."""
 
 GC_THRESHOLDS = (10_000, 20, 20)
 """Collect garbage less often than by default: a decision creates no reference cycles."""
 
 FLUSH_SECONDS = 0.1
-"""How long a line of the decision log waits for others."""
+"""Seconds that a line of the decision log waits for others, to be written together."""
 
 DRAIN_GRACE = 0.25
-"""Seconds in which connections that carry nothing stay open at the end: nginx may just have
-connected, or be about to send its next request."""
+"""Seconds for which idle connections stay open at the end.
+
+nginx may just have connected, or be about to send its next request.
+"""
 
 WARN_BEFORE = 2 * 86400
-"""Seconds before a CRL's nextUpdate at which its age is warned of, or half its life if shorter."""
+"""Seconds before a CRL's nextUpdate at which a warning is logged, or half its lifetime if less."""
 
 
 @dataclass(slots=True)
 class Sockets:
-    """What is listened on.  `made` are the unix paths to remove at the end."""
+    """The listening sockets.  `made` are the paths of unix sockets to remove at the end."""
 
     authz: list[socket.socket]
     made: list[str]
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Run the daemon until SIGTERM or SIGINT.
 
-    Where no policy can be used it waits for one, and serves nothing meanwhile.  Raises
-    `ListenError`, OSError and ValueError where a socket can't be used.
+    Without a usable policy it waits for one, and refuses requests meanwhile.  Raises `ListenError`,
+    OSError and ValueError if a socket can't be used.
     """
     log_aside()
     limits = settings.limits
@@ -95,7 +97,7 @@ def serve(settings: Settings) -> None:
 
 
 def fleet_status(settings: Settings) -> FleetStatus | None:
-    """What follows the fleet, where there is one.  Raises ValueError for a host without a name."""
+    """Create the fleet follower if a fleet is set.  Raises ValueError for a host without a name."""
     if settings.fleet is None:
         return None
     node = node_name(settings.fleet, socket.gethostname())
@@ -103,7 +105,7 @@ def fleet_status(settings: Settings) -> FleetStatus | None:
 
 
 class Daemon:
-    """One daemon's parts, and how they are told of each other."""
+    """The parts of one daemon and their connections."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -141,7 +143,7 @@ class Daemon:
         self._admin: asyncio.Task[None] | None = None
 
     async def run(self, handed: dict[str, list[socket.socket]]) -> None:
-        """Start, serve until told to stop, shut down.
+        """Start, serve until a stop signal, shut down.
 
         `handed` are the sockets of the service manager, by name.
         """
@@ -165,7 +167,7 @@ class Daemon:
     # -- start
 
     def _put_into_service(self, first: Reload) -> None:
-        """Make the first policy ready to be asked."""
+        """Prepare for serving with the first policy."""
         self.service = Service(self._engine(first.policy), self.recorder, self.settings.limits)
         self.service.ask = self._ask
         self.health = Health(self.service, self.decisions, self.conditions)
@@ -200,7 +202,7 @@ class Daemon:
     def _start_background_tasks(
         self, handed: dict[str, list[socket.socket]]
     ) -> list[asyncio.Task[None]]:
-        """Start everything that runs beside the connections.  A failed task stops the daemon."""
+        """Start the tasks that run beside the connections.  A failed task stops the daemon."""
         control = serve_control(
             Path(self.settings.state_dir),
             Path(self.settings.policy),
@@ -235,7 +237,7 @@ class Daemon:
     async def _first_load(
         self, stopped: asyncio.Event, handed: dict[str, list[socket.socket]]
     ) -> Reload | None:
-        """Load the policy; while that can't be done, say why and look again.  None: stopped."""
+        """Load the policy; while that fails, report the reason and retry.  None: stopped."""
         stopping = asyncio.create_task(stopped.wait())
         told: tuple[Diagnostic, ...] = ()
         refusal = Refusal()
@@ -269,7 +271,7 @@ class Daemon:
         return asyncio.create_task(self._serve_admin(handed.get("admin", [])))
 
     def _tell_waiting(self, told: tuple[Diagnostic, ...]) -> None:
-        """Say why nothing is served yet."""
+        """Report why no policy is in force yet."""
         self.problems = tuple(map(str, told))
         lines = PolicyError(told)
         log.error("no policy is in force, nothing is served until this is mended:\n%s", lines)
@@ -277,7 +279,7 @@ class Daemon:
         self._tell_status()
 
     def _sockets(self, handed: dict[str, list[socket.socket]]) -> Sockets:
-        """The sockets of the service manager, or else our own."""
+        """Return the sockets of the service manager, or else open own ones."""
         settings = self.settings
         found = Sockets(handed.get("authz", []), [])
         unknown = set(handed) - {"authz", "admin"}
@@ -299,18 +301,18 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _hang_up(self) -> None:
-        """SIGHUP: open the log anew and read the policy again."""
-        if not self._serving:  # the policy is looked for all the time
+        """Handle SIGHUP: reopen the decision log and reload the policy."""
+        if not self._serving:  # the first load retries all the time
             return
         self.notifier.reloading()
         try:
             self.decisions.reopen()
         except OSError as error:
-            log.error("the decision log can't be opened anew: %s", error)
+            log.error("the decision log can't be reopened: %s", error)
         self._reloading = asyncio.create_task(self.store.reload())
 
     async def _serve_admin(self, handed: list[socket.socket]) -> None:
-        """Serve metrics until cancelled.  Loaded aside: decisions don't wait for it."""
+        """Serve metrics until cancelled.  The import runs in a thread, so decisions don't wait."""
         settings = self.settings
         module = await asyncio.to_thread(import_module, ".admin", __package__)
         self.status = DaemonStatus(self.counts, standing=lambda: self.conditions.standing)
@@ -331,7 +333,7 @@ class Daemon:
         )
 
     def _reloaded(self, result: Reload) -> None:
-        """Swap, count and say how a reload ended."""
+        """Swap the policy, and count and log the result of a reload."""
         if result.policy is not self.service.engine.policy:
             self.service.engine = self._engine(result.policy)
         self._look_at_fleet()
@@ -410,7 +412,7 @@ class Daemon:
     # -- decisions
 
     async def _ask(self, questions: list[OcspQuestion], deadline: float) -> None:
-        """Wait for the OCSP answers that a decision wanted."""
+        """Wait for the missing OCSP answers of a decision."""
         trusts = self.service.engine.policy.trusts
         asked = (
             self.answers.ensure(q, trusts[q.trust].clock_tolerance, deadline)
@@ -419,7 +421,7 @@ class Daemon:
         )
         await asyncio.gather(*asked)
 
-    # -- chores
+    # -- background tasks
 
     async def _sweep(self) -> None:
         while True:
@@ -443,7 +445,7 @@ class Daemon:
             await asyncio.sleep(seconds / 3)
 
     async def _crl_ages(self) -> None:
-        """Warn, once for each CRL, well before its end."""
+        """Log a warning, once for each CRL, before it ends."""
         while True:
             for trust in self.service.engine.policy.trusts.values():
                 for crl in trust.crl_list:
@@ -462,7 +464,7 @@ class Daemon:
     async def _shut_down(
         self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]], sockets: Sockets
     ) -> None:
-        """Stop listening, finish requests under way, end the tasks, save what outlives a restart.
+        """Stop listening, finish open requests, end the tasks, and save the state.
 
         The listeners close first: with sockets of the service manager, new connections then wait
         for the next process.
@@ -484,7 +486,7 @@ class Daemon:
         log.info("stopped")
 
     async def _drain(self) -> None:
-        """Let what is under way end, within the drain timeout."""
+        """Wait for open requests, within the drain timeout."""
         self.service.draining = True
         self._tell_status()
         await asyncio.sleep(DRAIN_GRACE)

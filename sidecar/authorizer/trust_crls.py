@@ -1,8 +1,8 @@
-"""The CRLs of one trust, verified with one set of authorities: in force, or only revoking.
+"""Collect the CRLs of one trust, verified with one set of authorities: in force, or only revoking.
 
-What is in force at a place is the newest sound CRL of each scope.  Whatever else could last be
-read there (refused as going backwards, of the future, beside one that is broken) revokes, until
-another version of the file can be read; it never says that anything is good.
+In force is the newest valid CRL of each scope at each place.  Other CRLs that were last read there
+(refused as older, from the future, or in a file with an invalid one) only revoke, until another
+version of the file can be read; they never say good.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .last_good import InForce, beside
 from .trust_sources import GoodCrls, Key, TrustSources
 
 MAX_TRUST = MAX_CRL
-"""Most octets that the CRLs of one trust may have together."""
+"""Maximum octets of the CRLs of one trust together."""
 
 MAX_ENTRIES = 8_000_000
-"""Most entries of the CRLs of one trust together: about 200 MiB of memory."""
+"""Maximum entries of the CRLs of one trust together: about 200 MiB of memory."""
 
 
 @dataclass(slots=True)
 class CrlSet:
     """The CRLs of a trust's places.
 
-    `full` count; `refused` only revoke.  They don't fit where a place has none that can be used
-    (`out_of_place`).  `ahead`: moments at which a CRL comes into force.
+    `full` are in force; `refused` only revoke.  The set is unusable if a place has no usable CRL
+    (`out_of_place`).  `ahead`: moments at which CRLs from the future come into force.
     """
 
     fits: bool = True
@@ -53,7 +53,7 @@ class CrlSet:
 
 @dataclass(slots=True)
 class CrlPlaces:
-    """Where the CRLs of one trust are, looked at once."""
+    """The places of the CRLs of one trust, in one reload."""
 
     sources: TrustSources
     file: str
@@ -62,7 +62,7 @@ class CrlPlaces:
     now: float
 
     def verified_with(self, authorities: tuple[bytes, ...]) -> CrlSet:
-        """The CRLs of all places that these authorities signed."""
+        """Read the CRLs of all places, verified with these authorities."""
         reading = _Reading(self, authorities)
         room = MAX_TRUST
         for place in self.spec.crl:
@@ -75,11 +75,11 @@ class CrlPlaces:
         return reading.found
 
     def _size(self, place: Located) -> int:
-        seen = self.sources.readings.glances.at(self.sources.place_of(self.name, place.text))
+        seen = self.sources.readings.file_versions.at(self.sources.place_of(self.name, place.text))
         return seen.size if seen is not None and seen.size <= MAX_CRL else 0
 
     def is_ahead(self, crl: Crl) -> bool:
-        """Whether a CRL is of the future."""
+        """Return whether a CRL is from the future."""
         return crl.this_update > self.now + self.spec.clock_tolerance
 
 
@@ -88,7 +88,7 @@ def _too_large(why: str) -> CrlError:
 
 
 class _Reading:
-    """The places of a trust, one after the other, against one set of authorities."""
+    """Read the places of a trust, one after the other, with one set of authorities."""
 
     def __init__(self, places: CrlPlaces, authorities: tuple[bytes, ...]) -> None:
         self.places, self.authorities = places, authorities
@@ -96,7 +96,7 @@ class _Reading:
         self.found = CrlSet()
 
     def take(self, place: Located) -> None:
-        """Put into force what stands at a place, or else what was last good there."""
+        """Put the CRLs of a place into force, or else the last good ones of this place."""
         outcome = self.sources.crls(self.name, place.text, self.authorities)
         if outcome is None:
             self.fall_back(place, None)
@@ -112,7 +112,7 @@ class _Reading:
                 version = InForce(
                     self.sources.place_of(self.name, place.text), outcome.value.digest
                 )
-                self._judge(place, crls, mistakes, version, outcome.signature)
+                self._judge(place, crls, mistakes, version, outcome.version)
 
     def _judge(
         self,
@@ -120,7 +120,7 @@ class _Reading:
         crls: Sequence[Crl],
         mistakes: Sequence[CrlError],
         version: InForce,
-        signature: object,
+        file_version: object,
     ) -> None:
         key = self._key(place)
         accepted, refused = [], []
@@ -129,7 +129,7 @@ class _Reading:
             if back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
-                self.sources.backwards.add((*key, signature))
+                self.sources.backwards.add((*key, file_version))
             else:
                 accepted.append(crl)
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
@@ -150,9 +150,9 @@ class _Reading:
         accepted: Sequence[Crl] = (),
         refused: Sequence[Crl] | None = None,
     ) -> None:
-        """Use what was last good at a place, beside what can be read there now.
+        """Use the last good CRLs of a place, in addition to those that can be read there now.
 
-        `refused` None: nothing can be read, so what last only revoked there goes on to.
+        `refused` None means that nothing can be read: the CRLs that last only revoked still do.
         """
         older = self._older(place)
         if error is not None:
@@ -174,7 +174,7 @@ class _Reading:
         older: Sequence[Crl],
         refused: Sequence[Crl],
     ) -> None:
-        """Put CRLs into force; older ones where none of their scope is newer and in force."""
+        """Put CRLs into force; use an older one only if its scope has no newer one."""
         in_force = [crl for crl in accepted if not self.places.is_ahead(crl)]
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         newer = {scope_key(crl) for crl in in_force}
@@ -188,7 +188,7 @@ class _Reading:
         )
 
     def _unread(self, place: Located, error: BaseException) -> None:
-        """Nothing was fetched from an address yet, or a file or what was fetched is gone."""
+        """Report a missing file or download, or an address from which nothing was fetched yet."""
         if isinstance(error, FileNotFoundError) and is_address(place.text):
             if self._older(place) is None and self._key(place) not in self.sources.good:
                 self.found.missing.append(shown(place.text))
@@ -198,7 +198,7 @@ class _Reading:
         self.fall_back(place, error)
 
     def _older(self, place: Located) -> GoodCrls | None:
-        """The CRLs last in force at a place, if they are verified with these authorities."""
+        """Return the CRLs last in force at a place, if these authorities verify them."""
         good: GoodCrls | None = self.sources.good.get(self._key(place))
         if good is not None:
             return good if good.authorities == self.authorities else None

@@ -1,11 +1,10 @@
-"""What each trust of a policy is made of: the files that can be used now, and else the last good.
+"""Build the trusts of a policy from the usable files, and from the last good ones otherwise.
 
-Each file is a source of its own with a last good value.  Certificates and CRLs of one trust go
-together: where a new CA file doesn't fit the CRLs at hand, that trust keeps its last good
-certificates and CRLs, but for the authorities that the new file doesn't list any more, while the
-other trusts move on.  Denylists, and whatever a verified CRL lists, take effect at once and
-always: also lines beside a broken one, and CRLs that are refused as going backwards or as not
-fitting.
+Each file is a separate source with a last good value.  Certificates and CRLs of one trust belong
+together: if a new CA file doesn't fit the available CRLs, the trust keeps its last good
+certificates and CRLs, except authorities that the new file no longer lists; other trusts are not
+affected.  Denylists and the entries of every verified CRL always take effect at once: also lines
+beside an invalid one, and CRLs that are refused as older or as inconsistent with the CA files.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from sidecar.core.x509.path_building import Anchors
 from .last_good import InForce, beside
 from .readings import Outcome
 from .trust_crls import CrlPlaces, CrlSet
-from .trust_sources import Key, Listed, TrustSources, without_withdrawn
+from .trust_sources import DenylistReading, Key, TrustSources, without_withdrawn
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -47,11 +46,11 @@ Certs = tuple[tuple[ClientCert, ...], tuple[ClientCert, ...]]
 """Anchors, and the intermediates below them."""
 
 
-class Issuers(NamedTuple):
-    """A trust's authorities.  `certs` tell one set from another.
+class TrustAuthorities(NamedTuple):
+    """A trust's authorities.  `certs` identify the set.
 
-    CRLs are verified with the `signers`: the last authorities that the CRLs fitted.  Those that
-    the files don't list any more are not among the `anchors`.
+    CRLs are verified with the `signers`: the last authorities that matched the CRLs.  Authorities
+    that the files no longer list are not in `anchors`.
     """
 
     anchors: Anchors
@@ -61,25 +60,25 @@ class Issuers(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a trust in force was made of."""
+class TrustInputs:
+    """The inputs of a trust in force."""
 
     names: tuple[tuple[str, ...], ...]
-    issuers: Issuers
+    issuers: TrustAuthorities
     trust: Trust
     parts: tuple[object, ...]
 
 
 @dataclass(slots=True)
 class Resolved:
-    """What became of one trust.  Without a `trust` it can't be built, now or yet (`pending`)."""
+    """The result for one trust.  `trust` is None if it can't be built, or not yet (`pending`)."""
 
     trust: Trust | None = None
     problems: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
     dated: list[DatedWarning] = field(default_factory=list)
     pending: bool = False
-    made: Made | None = None
+    inputs: TrustInputs | None = None
     good: dict[Key, Any] = field(default_factory=dict)
     in_force: list[Crl] = field(default_factory=list)
     ahead: list[float] = field(default_factory=list)
@@ -88,20 +87,20 @@ class Resolved:
 
 @dataclass(slots=True)
 class TrustFiles:
-    """What each trust in force is made of."""
+    """Build trusts, and remember the inputs of each trust in force."""
 
     sources: TrustSources
-    made: dict[str, Made] = field(default_factory=dict)
+    inputs: dict[str, TrustInputs] = field(default_factory=dict)
 
     def resolve(self, draft: Draft) -> dict[str, Resolved]:
-        """Every trust of a policy, of the files as they are now."""
+        """Build every trust of a policy from the current files."""
         self.sources.backwards = set()
         return {
             name: self._resolve(draft.file, name, spec) for name, spec in draft.spec.trust.items()
         }
 
     def _resolve(self, file: str, name: str, spec: TrustSpec) -> Resolved:
-        """One trust; whatever a mistake of our own raises there is no other trust's business."""
+        """Build one trust; an internal error there doesn't affect other trusts."""
         resolver = _Resolver(self, file, name, spec)
         try:
             return resolver.resolve()
@@ -110,19 +109,19 @@ class TrustFiles:
             return resolver.stay(error)
 
     def commit(self, resolved: Mapping[str, Resolved]) -> None:
-        """Take what came into force as last good; what no policy names any more is forgotten."""
+        """Remember the trusts that came into force as last good, and discard unnamed ones."""
         good: dict[Key, Any] = {}
-        made: dict[str, Made] = {}
+        inputs: dict[str, TrustInputs] = {}
         for name, each in resolved.items():
             good.update(each.good)
             self.sources.marks.note(each.in_force)
-            if each.made is not None:
-                made[name] = each.made
-        self.sources.good, self.made = good, made
+            if each.inputs is not None:
+                inputs[name] = each.inputs
+        self.sources.good, self.inputs = good, inputs
 
 
 class _Resolver:
-    """One trust, once."""
+    """Build one trust in one reload."""
 
     def __init__(self, files: TrustFiles, file: str, name: str, spec: TrustSpec) -> None:
         self.files, self.file, self.name, self.spec = files, file, name, spec
@@ -135,44 +134,44 @@ class _Resolver:
         )
 
     def resolve(self) -> Resolved:
-        """The trust, if it can be had."""
+        """Build the trust, if possible."""
         denylists = [self._denylist(place) for place in self.spec.denylist]
-        made = self._issuers_and_crls()
-        if made is not None:
-            self.found.good.update(made[1].good)
-            self.found.files.update(made[1].files)
-            self.found.problems += made[1].problems
-            self.found.ahead += made[1].ahead
+        chosen = self._issuers_and_crls()
+        if chosen is not None:
+            self.found.good.update(chosen[1].good)
+            self.found.files.update(chosen[1].files)
+            self.found.problems += chosen[1].problems
+            self.found.ahead += chosen[1].ahead
         whole = [each for each in denylists if each is not None]
-        if made is not None and len(whole) == len(denylists):
-            self._build(*made, whole)
+        if chosen is not None and len(whole) == len(denylists):
+            self._build(*chosen, whole)
         return self.found
 
     def stay(self, error: Exception) -> Resolved:
-        """Leave the trust as it is in force, but for its denylists."""
+        """Keep the trust in force, but update its denylists."""
         found = self.found = Resolved()
-        made = self.files.made.get(self.name)
+        inputs = self.files.inputs.get(self.name)
         message = f"trust {self.name!r} can't be built: {type(error).__name__}: {brief(error)}"
         told = at_node(self.file, self.spec.node, message, "see the log, and report this")
-        if made is None or made.names != self.names:
+        if inputs is None or inputs.names != self.names:
             found.problems = [told]
             return found
         denylists = [self._denylist(place) for place in self.spec.denylist]
         found.problems.append(told)
         whole = [each for each in denylists if each is not None]
-        trust = made.trust
+        trust = inputs.trust
         if len(whole) == len(denylists) and tuple(whole) != trust.denylists:
             trust = replace(trust, denylists=tuple(whole))
         crls = [("crl", self.name, place.text) for place in self.spec.crl]
         found.good.update({k: self.sources.good[k] for k in crls if k in self.sources.good})
         self._keep_bundles()
-        found.trust, found.made = trust, Made(made.names, made.issuers, trust, ())
+        found.trust, found.inputs = trust, TrustInputs(inputs.names, inputs.issuers, trust, ())
         return found
 
     # -- denylists
 
     def _denylist(self, place: Located) -> Denylist | None:
-        """Every line that could be read; while some can't, also what was denied before."""
+        """Read all valid lines; while some are invalid, add the lines that were in force before."""
         key = ("denylist", place.text)
         outcome = self.sources.denylist(place.text)
         older: Denylist | None = self.sources.good.get(key)
@@ -185,7 +184,7 @@ class _Resolver:
             self._tell(place, outcome.error)
             found = older
         else:
-            listed: Listed = outcome.value.value
+            listed: DenylistReading = outcome.value.value
             self.found.problems += listed.mistakes
             file = InForce(self.sources.base / place.text, outcome.value.digest)
             found = listed.entries
@@ -202,10 +201,10 @@ class _Resolver:
 
     # -- certificates and CRLs
 
-    def _issuers_and_crls(self) -> tuple[Issuers, CrlSet] | None:
-        """Those of now, or else those that were last good together, less what was withdrawn."""
-        made = self.files.made.get(self.name)
-        last = made.issuers if made is not None and made.names == self.names else None
+    def _issuers_and_crls(self) -> tuple[TrustAuthorities, CrlSet] | None:
+        """Return the current authorities and CRLs, else the last good ones without removed ones."""
+        inputs = self.files.inputs.get(self.name)
+        last = inputs.issuers if inputs is not None and inputs.names == self.names else None
         fresh, read = self._fresh_issuers()
         unfit = None
         if fresh is not None:
@@ -221,15 +220,17 @@ class _Resolver:
             if found.fits:
                 self._keep_bundles()
                 if unfit is not None and fresh is not None:
-                    # say why the new ones aren't taken
+                    # report why the new ones are refused
                     found.problems = unfit.problems
                     found.refused += unfit.full + unfit.refused
                     last = self._less_withdrawn(last, fresh, read)
                 return last, found
         return self._without_fetched(fresh, read, unfit)
 
-    def _less_withdrawn(self, last: Issuers, fresh: Issuers, read: CrlSet) -> Issuers:
-        """The last good authorities that the files list still; all where none would be left."""
+    def _less_withdrawn(
+        self, last: TrustAuthorities, fresh: TrustAuthorities, read: CrlSet
+    ) -> TrustAuthorities:
+        """Return the last good authorities that the files still list; all if none would remain."""
         left = [
             tuple(cert for cert in old if cert.sha256 in new) or old
             for old, new in zip(last.signing, fresh.certs, strict=True)
@@ -243,16 +244,16 @@ class _Resolver:
         gone = sum(map(len, last.signing)) - sum(map(len, left))
         if gone:
             message = (
-                f"trust {self.name!r}: {gone} authorities that its files don't list any more are "
-                "trusted no longer; the others stay as they were, until the CRLs fit"
+                f"trust {self.name!r}: {gone} authorities that its files no longer list are not "
+                "trusted any more; the others stay unchanged until the CRLs match the files"
             )
             self.found.problems.append(at_node(self.file, self.spec.node, message))
         return self._issuers(left[0], left[1], last) or last
 
     def _without_fetched(
-        self, fresh: Issuers | None, read: CrlSet, unfit: CrlSet | None
-    ) -> tuple[Issuers, CrlSet] | None:
-        """Take what was fetched and can't be used for not fetched yet."""
+        self, fresh: TrustAuthorities | None, read: CrlSet, unfit: CrlSet | None
+    ) -> tuple[TrustAuthorities, CrlSet] | None:
+        """Treat fetched CRLs that can't be used as not fetched yet."""
         if unfit is None or fresh is None:
             return None
         self.found.pending = self.found.pending or unfit.pending
@@ -265,7 +266,7 @@ class _Resolver:
         return fresh, unfit
 
     def _keep_bundles(self) -> None:
-        """Leave the certificates that were last in force the last good ones."""
+        """Keep the certificates last in force as the last good ones."""
         for place in (*self.spec.ca, *self.spec.intermediates):
             key = ("ca", place.text)
             good = self.sources.good.get(key)
@@ -273,8 +274,8 @@ class _Resolver:
             if good is not None:
                 self.found.good[key] = good
 
-    def _fresh_issuers(self) -> tuple[Issuers | None, CrlSet]:
-        """The authorities of the files as they are, and what to take for good if they serve."""
+    def _fresh_issuers(self) -> tuple[TrustAuthorities | None, CrlSet]:
+        """Return the authorities of the current files, and the files to remember if used."""
         read = CrlSet()
         anchors = self._bundles(self.spec.ca, read)
         between = self._bundles(self.spec.intermediates, read)
@@ -286,25 +287,27 @@ class _Resolver:
         self,
         anchors: Sequence[ClientCert],
         between: Sequence[ClientCert],
-        signers: Issuers | None = None,
-    ) -> Issuers | None:
-        """Authorities; `signers` are those that CRLs are verified with, if others."""
+        signers: TrustAuthorities | None = None,
+    ) -> TrustAuthorities | None:
+        """Build authorities; `signers` verify the CRLs, if they are different ones."""
         certs = tuple(c.sha256 for c in anchors), tuple(c.sha256 for c in between)
         signing = signers.signing if signers is not None else (tuple(anchors), tuple(between))
-        made = self.files.made.get(self.name)
-        if made is not None and made.issuers.certs == certs:
-            known = [[c.sha256 for c in each] for each in made.issuers.signing]
+        inputs = self.files.inputs.get(self.name)
+        if inputs is not None and inputs.issuers.certs == certs:
+            known = [[c.sha256 for c in each] for each in inputs.issuers.signing]
             if known == [[c.sha256 for c in each] for each in signing]:
-                return made.issuers
+                return inputs.issuers
         try:
             found = Anchors(anchors, between)
         except Exception as error:  # noqa: BLE001 - whatever a certificate's content raises
             self._tell((*self.spec.ca, *self.spec.intermediates)[0], error)
             return None
-        return Issuers(found, certs, signers.signers if signers is not None else found, signing)
+        return TrustAuthorities(
+            found, certs, signers.signers if signers is not None else found, signing
+        )
 
     def _bundles(self, places: Iterable[Located], read: CrlSet) -> list[ClientCert] | None:
-        """The certificates of these files, or of their last good versions; None without."""
+        """Return the certificates of these files or of their last good versions, or None."""
         found: list[ClientCert] = []
         whole = True
         for place in places:
@@ -332,8 +335,8 @@ class _Resolver:
             self.found.warnings += bundle_remarks(self.file, place, certs, verifies)
         return certs
 
-    def _kept_issuers(self) -> Issuers | None:
-        """The certificates that were in force in an earlier process, all of them or none."""
+    def _kept_issuers(self) -> TrustAuthorities | None:
+        """Return the authorities in force in an earlier process, if all their files were kept."""
         lists: list[list[ClientCert]] = []
         for places in (self.spec.ca, self.spec.intermediates):
             kept = [self.sources.kept_bundle(place.text, whole=True) for place in places]
@@ -342,12 +345,14 @@ class _Resolver:
                 return None
         return self._issuers(lists[0], lists[1]) if lists[0] else None
 
-    def _crls(self, issuers: Issuers) -> CrlSet:
+    def _crls(self, issuers: TrustAuthorities) -> CrlSet:
         return self.places.verified_with(issuers.signers.der)
 
     # -- the whole
 
-    def _build(self, issuers: Issuers, crls: CrlSet, denylists: Sequence[Denylist]) -> None:
+    def _build(
+        self, issuers: TrustAuthorities, crls: CrlSet, denylists: Sequence[Denylist]
+    ) -> None:
         full = list({id(crl): crl for crl in crls.full}.values())
         revoking = [crl for crl in {id(c): c for c in crls.refused}.values() if crl not in full]
         parts = (
@@ -360,9 +365,9 @@ class _Resolver:
             *denylists,
             *crls.missing,
         )
-        made = self.files.made.get(self.name)
-        if made is not None and _is_same(made.parts, parts):
-            trust = made.trust
+        inputs = self.files.inputs.get(self.name)
+        if inputs is not None and _is_same(inputs.parts, parts):
+            trust = inputs.trust
         else:
             trust = build_trust(
                 self.name,
@@ -384,14 +389,14 @@ class _Resolver:
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
         found.in_force = [crl for crl in full if not self.places.is_ahead(crl)]
-        found.made = Made(self.names, issuers, trust, parts)
+        found.inputs = TrustInputs(self.names, issuers, trust, parts)
 
     def _tell(self, place: Located, error: BaseException) -> None:
         self.found.problems.append(file_mistake(self.file, place, error))
 
 
 def _is_whole(outcome: Outcome) -> bool:
-    """Whether a denylist was read to its last line, and not while it was being written."""
+    """Return whether a denylist was read completely, and not while it was being written."""
     return outcome.error is None and not outcome.value.value.mistakes and not outcome.restless
 
 

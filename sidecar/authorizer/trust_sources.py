@@ -1,7 +1,7 @@
-"""The files of trusts: how each kind is read, and what was last good of it.
+"""Read the files of trusts, and remember the last good content of each.
 
-Each is read once for each version of it (`Readings`).  What an earlier process kept is read only
-where the present file can't be used.
+Each version of a file is read once (`Readings`).  A copy of an earlier process is read only if the
+current file can't be used.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sidecar.runtime.files import (
     MAX_CRL,
     MAX_DENYLIST,
     crl_place,
+    file_version,
     read_file,
-    signature,
 )
 
 from .last_good import LastGood, beside
@@ -33,20 +33,20 @@ from .readings import Outcome, Readings
 from .watermarks import Watermarks
 
 LARGE_CRL = 1024 * 1024
-"""CRLs from this size on, in octets, are read in a process of their own."""
+"""Minimum octets of a CRL that is parsed in a worker process."""
 
 Key = tuple[Hashable, ...]
 
 
-class Read(NamedTuple):
-    """What a file's octets say, and their SHA-256."""
+class FileReading(NamedTuple):
+    """The parsed content of a file, and the SHA-256 of its octets."""
 
     value: Any
     digest: str
 
 
-class Listed(NamedTuple):
-    """A denylist's entries, and the lines that aren't any."""
+class DenylistReading(NamedTuple):
+    """A denylist's entries, and the mistakes of its invalid lines."""
 
     entries: Denylist
     mistakes: tuple[Diagnostic, ...]
@@ -54,9 +54,9 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GoodCrls:
-    """CRLs of one place that are in force, and the authorities that they were verified with.
+    """CRLs of one place that are in force, and the authorities that verified them.
 
-    `revoking`: those that were refused there, or are of the future, when it could last be read.
+    `revoking`: CRLs of the last readable version that were refused, or are from the future.
     """
 
     authorities: tuple[bytes, ...]
@@ -66,7 +66,7 @@ class GoodCrls:
 
 @dataclass(slots=True)
 class TrustSources:
-    """The trusts' files and what was last good of each."""
+    """Read the trusts' files, and keep the last good content of each."""
 
     base: Path
     state_dir: Path
@@ -80,41 +80,41 @@ class TrustSources:
     backwards: set[Key] = field(default_factory=set)
 
     def place_of(self, trust: str, crl: str) -> Path:
-        """The file of a CRL."""
+        """Return the file of a CRL."""
         return crl_place(self.base, self.state_dir, trust, crl)
 
     # -- the files as they are
 
     def bundle(self, path: str) -> Outcome | None:
-        """The certificates of a PEM file."""
+        """Read the certificates of a PEM file."""
         place = self.base / path
         return self.readings.ask(("ca", path), place, lambda: self._bundle(place))
 
     def denylist(self, path: str) -> Outcome | None:
-        """The lines of a denylist."""
+        """Read the lines of a denylist."""
         place = self.base / path
         return self.readings.ask(("denylist", path), place, lambda: self._denylist(place, place))
 
     def crls(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
-        """The CRLs of a place, verified against these authorities."""
+        """Read the CRLs of a place, verified with these authorities."""
         path = self.place_of(trust, place)
         key = ("crl", trust, place, _digest(authorities))
         return self.readings.ask(
             key, path, lambda: self._crls(path, shown(place), authorities, self.trusted_only)
         )
 
-    # -- what an earlier process kept
+    # -- copies of an earlier process
 
     def kept_bundle(self, path: str, *, whole: bool) -> Bundle | None:
-        """The certificates last in force; unless `whole`, without those that were withdrawn."""
+        """Return the certificates last in force; unless `whole`, without removed ones."""
         kept: Bundle | None = self._kept(("ca", path), self._bundle)
         newer = None if whole or kept is None else self._kept(beside(("ca", path)), self._bundle)
         return kept if kept is None or newer is None else without_withdrawn(kept, newer)
 
     def kept_denylist(self, path: str) -> Denylist | None:
-        """All that was denied."""
+        """Return the denylist entries last in force."""
         named = self.base / path
-        found: Listed | None = self._kept(
+        found: DenylistReading | None = self._kept(
             ("denylist", path), lambda copy: self._denylist(copy, named)
         )
         return None if found is None else found.entries
@@ -122,7 +122,7 @@ class TrustSources:
     def kept_crls(
         self, trust: str, place: str, authorities: tuple[bytes, ...]
     ) -> list[Sequence[Crl]]:
-        """The CRLs last in force, and those of a newer version that wasn't taken whole."""
+        """Return the CRLs last in force, and those of a newer version that was partly refused."""
         key = ("crl", trust, place)
         found = []
         for name in (key, beside(key)):
@@ -139,8 +139,8 @@ class TrustSources:
                 found.append(outcome.value.found.crls)
         return found
 
-    def _kept(self, key: Key, read: Callable[[Path], Read]) -> Any:
-        """What a copy says; None without a sound one."""
+    def _kept(self, key: Key, read: Callable[[Path], FileReading]) -> Any:
+        """Return the content of a copy, or None if there is no valid one."""
         copy = self.last_good.copy_of(*key)
         if copy is None:
             return None
@@ -152,30 +152,32 @@ class TrustSources:
 
     # -- reading
 
-    def _bundle(self, path: Path) -> Read:
+    def _bundle(self, path: Path) -> FileReading:
         data = read_file(path, MAX_BUNDLE, trusted_only=self.trusted_only)
-        return Read(read_bundle(data), hashlib.sha256(data).hexdigest())
+        return FileReading(read_bundle(data), hashlib.sha256(data).hexdigest())
 
-    def _denylist(self, path: Path, named: Path) -> Read:
+    def _denylist(self, path: Path, named: Path) -> FileReading:
         data = read_file(path, MAX_DENYLIST, trusted_only=self.trusted_only)
-        return Read(Listed(*read_denylist(data, str(named))), hashlib.sha256(data).hexdigest())
+        return FileReading(
+            DenylistReading(*read_denylist(data, str(named))), hashlib.sha256(data).hexdigest()
+        )
 
     def _crls(
         self, path: Path, source: str, authorities: tuple[bytes, ...], trusted_only: bool
     ) -> CrlReading:
-        found = signature(path)
+        found = file_version(path)
         large = found is not None and LARGE_CRL <= found.size <= MAX_CRL
         read = self.workers.read if large else read_crl_file
         return read(path, source, authorities, trusted_only=trusted_only)
 
 
 def without_withdrawn(old: Bundle, new: Sequence[object]) -> Bundle:
-    """What of a bundle a newer version still has; all of it where nothing is left."""
+    """Return the certificates that a newer bundle still has; all if none would remain."""
     listed = {getattr(cert, "sha256", None) for cert in new}
     left = tuple(cert for cert in old if cert.sha256 in listed)
     return Bundle(left, old.remarks) if left else old
 
 
 def _digest(authorities: tuple[bytes, ...]) -> str:
-    """A short name of a set of authorities."""
+    """Return a short identifier of a set of authorities."""
     return hashlib.sha256(b"".join(hashlib.sha256(der).digest() for der in authorities)).hexdigest()

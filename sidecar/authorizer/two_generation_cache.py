@@ -1,4 +1,4 @@
-"""A cache bounded by weight, in which keys seen once cannot evict those in use."""
+"""Cache values, bounded by weight, so that keys seen once cannot evict keys in use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TwoGenerationCache(Generic[K, V]):
         self._nursery_weight = self._tenured_weight = 0
 
     def get(self, key: K) -> V | None:
-        """The value remembered for a key, or None."""
+        """Return the cached value of a key, or None."""
         value = self.tenured.get(key)
         if value is None:
             value = self._previous.pop(key, None)
@@ -49,7 +49,7 @@ class TwoGenerationCache(Generic[K, V]):
         return value
 
     def put(self, key: K, value: V) -> None:
-        """Remember a value, replacing what was remembered for the key."""
+        """Cache a value; replace an older value of the key."""
         weight = self._weigh(key, value)
         old = self.tenured.pop(key, None)
         if old is not None:
@@ -68,7 +68,7 @@ class TwoGenerationCache(Generic[K, V]):
         self._nursery[key] = value
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Empty the cache."""
         self._nursery, self.tenured, self._previous = {}, {}, {}
         self._nursery_weight = self._tenured_weight = 0
 

@@ -1,4 +1,4 @@
-"""The newest CRL in force for each issuer and scope, kept across restarts."""
+"""Remember the newest CRL in force for each issuer and scope, also across restarts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sidecar.core.revocation.crl.index import Crl, Watermark, goes_back, scope_key, watermark
-from sidecar.runtime.files import read_file, set_aside, write_file
+from sidecar.runtime.files import read_file, rename_broken, write_file
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -16,10 +16,10 @@ MOST_OCTETS = 16 * 1024 * 1024
 
 
 class Watermarks:
-    """What a CRL must not go back behind.  `path` None: kept in memory alone.
+    """The watermarks: a CRL that is older than its watermark is refused.
 
-    A file that can't be used is set aside, loudly: nothing that a local user or a full disk puts
-    there keeps the daemon from starting.
+    `path` None keeps them only in memory.  An invalid file is renamed to NAME.broken and logged as
+    an error: it must never prevent a start.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -31,21 +31,21 @@ class Watermarks:
                 self._marks = _read(path)
             except FileNotFoundError:
                 pass
-            except Exception as error:  # noqa: BLE001 - whatever stands there is set aside
+            except Exception as error:  # noqa: BLE001 - any invalid content is renamed to .broken
                 log.error(
                     "%s is set aside, and CRLs may go back once: %s; put a backup there if there "
                     "is one, and restart",
                     path,
                     getattr(error, "strerror", None) or error,
                 )
-                set_aside(path)
+                rename_broken(path)
 
     def refuses(self, crl: Crl) -> str | None:
-        """Why a CRL is older than what was in force, or None."""
+        """Explain why a CRL is older than its watermark; None if it isn't."""
         return goes_back(self._marks.get(scope_key(crl)), crl)
 
     def note(self, crls: Iterable[Crl]) -> None:
-        """Remember CRLs that came into force."""
+        """Raise the watermarks to CRLs that came into force."""
         for crl in crls:
             key, mark = scope_key(crl), watermark(crl)
             if self._marks.get(key) != mark and self.refuses(crl) is None:
@@ -53,7 +53,7 @@ class Watermarks:
                 self._dirty = True
 
     def save(self) -> None:
-        """Write what changed, atomically.  Raises OSError."""
+        """Write changed watermarks atomically.  Raises OSError."""
         if not self._dirty or self._path is None:
             return
         self._dirty = False
@@ -66,11 +66,12 @@ class Watermarks:
 
 
 def _read(path: Path) -> dict[str, Watermark]:
-    """The marks in a file.  Raises OSError, and whatever wrong content raises."""
+    """Read the watermarks of a file.  Raises OSError, and any error for invalid content."""
+
     found = json.loads(read_file(path, MOST_OCTETS))
     marks = {}
     for key, (number, time) in found.items():
         if number is not None and (type(number) is not int or not 0 <= number < 1 << 160):
-            raise ValueError(f"{str(number)[:40]} is no CRL number")
+            raise ValueError(f"{str(number)[:40]} is not a CRL number")
         marks[key] = Watermark(number, float(time))
     return marks

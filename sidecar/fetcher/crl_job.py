@@ -1,7 +1,7 @@
 """Download one CRL, verify it, replace the old one, and schedule the next download.
 
-A downloaded CRL replaces the old file only if an authority of the trust signed it and if it does
-not go backwards.  So the file in the state directory is always a whole CRL that was once good.
+A downloaded CRL replaces the old file only if an authority of the trust signed it and if it is not
+older.  So the file in the state directory is always a complete CRL that was valid once.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, set_aside, write_file
+from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, rename_broken, write_file
 
-from .http_client import Fetched, FetchError, Limits, fetch, max_age
+from .http_client import Fetched, FetchError, HttpLimits, fetch, max_age
 from .metrics import FetchMetrics
 from .plan import CrlSource
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 3600.0
-"""Seconds between two tries where the server names no max-age."""
+"""Seconds between two downloads if the server sends no max-age."""
 
 SHORTEST, LONGEST = 60.0, 86400.0
-"""Bounds of what a server's max-age can make of that, in seconds."""
+"""Bounds of the interval that a server's max-age can set, in seconds."""
 
 FIRST_RETRY, LAST_RETRY = 30.0, 3600.0
 """After a failure: the first pause, doubled each time, and the longest, in seconds."""
 
 AHEAD = 0.1
-"""Part of a CRL's life, counted back from nextUpdate, in which a new one is asked for."""
+"""Last part of a CRL's lifetime, before nextUpdate, in which a new one is requested."""
 
 LARGE_CRL = 1024 * 1024
-"""CRLs from this size on, in bytes, are read by a worker process: OCSP answers must not wait."""
+"""Minimum size of a CRL, in bytes, for parsing in a worker process: OCSP answers must not wait."""
 
 TOLERANCE = 300.0
-"""How far the clock of whoever signs CRLs may be ahead, in seconds."""
+"""Seconds by which the clock of a CRL's signer may be ahead."""
 
 PUBLIC = 0o644
-"""Mode of what is downloaded: CRLs are public, and `serve` may run as another user."""
+"""File mode of downloads: CRLs are public, and `serve` may run as another user."""
 
 MAX_META = 65536
 SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
@@ -57,7 +57,7 @@ SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a CRL's bytes are: `result` is `updated`, `invalid`, `backwards` or `stale`.
+    """The verdict about a CRL's bytes: `result` is `updated`, `invalid`, `backwards` or `stale`.
 
     Times are seconds since the epoch; `next_update` is 0 where there is none.
     """
@@ -69,25 +69,25 @@ class Verdict:
 
     @property
     def replaces(self) -> bool:
-        """Whether it may take the place of the CRL that stands."""
+        """Whether the CRL may replace the current one."""
         return self.result in ("updated", "stale")
 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What the server gave to ask `has it changed?` with, and the bytes that they belong to."""
+    """The server's validators for a conditional request, and the SHA-256 of their CRL."""
 
     sha256: str = ""
     etag: str = ""
     last_modified: str = ""
 
     def headers(self) -> dict[str, str]:
-        """Conditional request headers (RFC 9110, 13.1)."""
+        """Return the headers of a conditional request (RFC 9110, 13.1)."""
         found = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in found.items() if value}
 
 
-def judge(
+def verify_download(
     data: bytes, held: bytes | None, url: str, authorities: tuple[bytes, ...], now: float
 ) -> Verdict:
     """Decide whether `data` is a CRL of these authorities that may replace `held`.
@@ -101,7 +101,7 @@ def judge(
 def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     """Compare what was downloaded with what is in place.
 
-    A CRL past its nextUpdate is `stale`: no newer one exists, but it proves little.
+    A CRL after its nextUpdate is `stale`: the server has no newer one, but it can't say good.
     """
     new, mistakes = downloaded
     if mistakes:
@@ -109,18 +109,18 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     unusable = [crl.unusable for crl in new if crl.unusable]
     if unusable:
         return Verdict("invalid", unusable[0])
-    # A held CRL of other authorities, or of the future, doesn't make a new one go backwards.
+    # A current CRL of other authorities, or from the future, doesn't make a new one older.
     old = () if held is None else held.crls
     in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
     if not all(supersedes(one, other) for one in new for other in in_force):
-        return Verdict("backwards", "older than the CRL that stands")
+        return Verdict("backwards", "older than the current CRL")
     next_update = min(crl.next_update or 0.0 for crl in new)
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)
     return Verdict("stale" if stale else "updated", "", this_update, next_update)
 
 
-def judge_large(
+def verify_large_download(
     workers: CrlWorkers,
     data: bytes,
     held: bytes | None,
@@ -128,7 +128,7 @@ def judge_large(
     authorities: tuple[bytes, ...],
     now: float,
 ) -> Verdict:
-    """As `judge`, but let worker processes read the CRLs.  Blocks; never raises."""
+    """Do as `verify_download`, but let worker processes parse the CRLs.  Blocks; never raises."""
     try:
         new = workers.read_data(data, url, authorities)
         old = None if held is None else workers.read_data(held, url, authorities)
@@ -138,14 +138,14 @@ def judge_large(
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace a file, or a directory in its place, that `serve` can read.  Raises OSError."""
+    """Write a file that `serve` can read; replace even a directory there.  Raises OSError."""
     if path.is_dir() and not path.is_symlink():
-        set_aside(path)
+        rename_broken(path)
     write_file(path, data, PUBLIC)
 
 
 class CrlJob:
-    """Keeps one CRL of one trust up to date."""
+    """Keep one CRL of one trust up to date."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class CrlJob:
         session: aiohttp.ClientSession,
         metrics: FetchMetrics,
         *,
-        limits: Limits | None = None,
+        limits: HttpLimits | None = None,
         clock: Callable[[], float] = time.time,
         workers: CrlWorkers | None = None,
     ) -> None:
@@ -163,23 +163,23 @@ class CrlJob:
         self.path = crl_state_path(state_dir, source.trust, source.url)
         self._session = session
         self._metrics = metrics
-        self._limits = limits or Limits()
+        self._limits = limits or HttpLimits()
         self._clock = clock
         self._failures = 0
         self._standing: Verdict | None = None
         self._known = False
 
     async def run(self) -> None:
-        """Until cancelled: bring, and wait until the next time."""
+        """Download the CRL again and again, until cancelled."""
         while True:
             await asyncio.sleep(await self.step())
 
     async def step(self) -> float:
-        """Bring once; give the seconds to wait.  Never raises but on cancellation."""
+        """Download once; return the seconds to wait.  Raises only on cancellation."""
         try:
-            result, delay = await self.bring()
-        except Exception as error:  # a mistake of our own: the next try may go well
-            log.exception("trust %s: a try failed", self.source.trust)
+            result, delay = await self.download()
+        except Exception as error:  # a bug here must not stop later downloads
+            log.exception("trust %s: a download failed", self.source.trust)
             self._count("error", brief(error))
             result, delay = "error", 0.0
         if result in SUCCESSES:
@@ -188,8 +188,8 @@ class CrlJob:
         self._failures += 1
         return self._pause(delay)
 
-    async def bring(self) -> tuple[str, float]:
-        """Bring once: what came of it (a metric label) and the seconds until the next time."""
+    async def download(self) -> tuple[str, float]:
+        """Download once; return the result (a metric label) and the seconds to wait."""
         delay = 0.0
         try:
             answer = await self._get()
@@ -215,7 +215,7 @@ class CrlJob:
         )
 
     async def _recognize(self, held: bytes | None) -> None:
-        """What the file that stood before this process started is worth."""
+        """Check the CRL that was in place before this process started, and count it."""
         if held is not None:
             verdict = await self._judge(held, None)
             self._standing = verdict if verdict.replaces else None
@@ -225,11 +225,11 @@ class CrlJob:
         source = self.source
         asked = data, held, source.url, source.authorities, self._clock()
         if len(data) + len(held or b"") < LARGE_CRL:
-            return await asyncio.to_thread(judge, *asked)
-        return await asyncio.to_thread(judge_large, self._workers, *asked)
+            return await asyncio.to_thread(verify_download, *asked)
+        return await asyncio.to_thread(verify_large_download, self._workers, *asked)
 
     async def _take(self, answer: Fetched) -> tuple[str, str]:
-        """Verify what was brought and put it in place.  Raises `OSError`."""
+        """Verify a download and put it in place.  Raises `OSError`."""
         if answer.status == 304:
             if self._standing is None:
                 return "http_error", "HTTP status 304 to a request without a condition"
@@ -247,7 +247,7 @@ class CrlJob:
 
     def _unless_stale(self, result: str, verdict: Verdict) -> tuple[str, str]:
         if 0.0 < verdict.next_update <= self._clock():
-            return "stale", "the address gives nothing newer than its nextUpdate"
+            return "stale", "the address has no CRL newer than its nextUpdate"
         return result, ""
 
     @property
@@ -280,22 +280,22 @@ class CrlJob:
     # -- when again ----------------------------------------------------------------------------
 
     def _delay(self, fresh_for: float | None) -> float:
-        """Seconds to the next try: by max-age, or in time before nextUpdate; with jitter."""
+        """Return the seconds to wait: by max-age, but in time before nextUpdate; with jitter."""
         interval = min(max(fresh_for or INTERVAL, SHORTEST), LONGEST)
         delay = interval * _between(0.9, 1.0)
         standing = self._standing
         if standing is not None and standing.next_update:
             life = standing.next_update - standing.this_update
             ahead = standing.next_update - life * AHEAD * _between(0.5, 1.0) - self._clock()
-            # within the last tenth: often enough to see the new one, as soon as it is there
+            # in the last tenth of its lifetime: often, to find a new CRL soon after it appears
             delay = min(delay, max(ahead, min(SHORTEST, life * AHEAD / 4), 5.0))
         return delay
 
     def _pause(self, asked: float) -> float:
-        """Seconds after a failure: ours, or what the server asked for (Retry-After).
+        """Return the seconds to wait after a failure: our own, or the server's (Retry-After).
 
-        Whoever answers, it is never more than our longest, and while the CRL still holds there
-        are several tries before it ends.
+        The pause is never longer than `LAST_RETRY`, and a CRL that is still valid gets several
+        attempts before it ends.
         """
         ours = min(FIRST_RETRY * 2.0 ** min(self._failures - 1, 20), LAST_RETRY)
         pause = max(ours * _between(0.5, 1), min(asked, LAST_RETRY))
@@ -308,19 +308,19 @@ def _between(low: float, high: float) -> float:
 
 
 def _read(path: Path, limit: int = MAX_CRL) -> bytes | None:
-    """A file of ours; what can't be one (a FIFO, a directory, something huge) is set aside."""
+    """Read a file of the state directory; rename one that can't be read to NAME.broken."""
     try:
         return read_file(path, limit)
     except FileNotFoundError:
         return None
     except OSError as error:
         log.warning("%s is set aside: %s", path, error.strerror or error)
-        set_aside(path)
+        rename_broken(path)
         return None
 
 
 def _load_validators(path: Path, held: bytes | None) -> Validators:
-    """Those that were stored for just these bytes; none if in doubt."""
+    """Load the validators that were stored for exactly these bytes; none if in doubt."""
     try:
         stored: Mapping[str, str] = json.loads(_read(path, MAX_META) or b"{}")
         found = Validators(**{name: str(value) for name, value in stored.items()})

@@ -2,10 +2,10 @@
 
 - No proxy from the environment, no cookies, no decompression (an encoded body is refused).
 - A redirect is followed only within the same host: to another path, or from http to https; at
-  most `MAX_REDIRECTS` times, and never from https to http.  So a server that is broken into
-  can't point the fetcher at machines that the policy doesn't name.
-- Every answer is bounded in size, in total time and in silence between two parts.
-- https verifies the server against the system's authorities (`SSL_CERT_FILE` changes them).
+  most `MAX_REDIRECTS` times, and never from https to http.  So a compromised server can't direct
+  the fetcher to hosts that the policy doesn't name.
+- Every answer is limited in size, in total time and in idle time between two parts.
+- https verifies the server with the system's authorities (`SSL_CERT_FILE` changes them).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Failure(StrEnum):
-    """Why an address brought nothing: a metric label, so a closed set."""
+    """The reason of a failed download; a closed set, because it is a metric label."""
 
     NETWORK = "network_error"
     TIMEOUT = "timeout"
@@ -38,9 +38,9 @@ class Failure(StrEnum):
 
 
 class FetchError(Exception):
-    """Nothing was brought.  `retry_after` is what the server asked for, in seconds, or None.
+    """The download failed.  `retry_after` is the server's wish in seconds, or None.
 
-    The detail goes to logs and metrics: it has neither control characters nor passwords.
+    The detail is for logs and metrics: it has neither control characters nor passwords.
     """
 
     def __init__(self, failure: Failure, detail: str, retry_after: float | None = None) -> None:
@@ -50,8 +50,8 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one exchange may take: bytes of body, seconds in all, seconds of silence."""
+class HttpLimits:
+    """HttpLimits of one exchange: bytes of the body, total seconds, idle seconds."""
 
     size: int = 64 * 1024 * 1024
     total: float = 120.0
@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One answer, 200 or 304; header names in lower case."""
+    """One answer with status 200 or 304; header names are in lower case."""
 
     status: int
     body: bytes
@@ -74,7 +74,7 @@ class Fetched:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """A client session under the rules above."""
+    """Create a client session that obeys the rules above."""
     return aiohttp.ClientSession(
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -87,17 +87,17 @@ def new_session() -> aiohttp.ClientSession:
 async def fetch(
     session: aiohttp.ClientSession,
     url: str,
-    limits: Limits,
+    limits: HttpLimits,
     *,
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
 ) -> Fetched:
-    """GET `url`, or POST `body` to it.  Raises `FetchError`, nothing else but cancellation."""
+    """GET `url`, or POST `body` to it.  Raises only `FetchError`, except on cancellation."""
     try:
         async with asyncio.timeout(limits.total):
             return await _follow(session, URL(url), limits, dict(headers or {}), body)
     except TimeoutError:
-        raise FetchError(Failure.TIMEOUT, f"no whole answer within {limits.total:g} s") from None
+        raise FetchError(Failure.TIMEOUT, f"no complete answer in {limits.total:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise FetchError(Failure.NETWORK, brief(error)) from None
 
@@ -105,7 +105,7 @@ async def fetch(
 async def _follow(
     session: aiohttp.ClientSession,
     url: URL,
-    limits: Limits,
+    limits: HttpLimits,
     headers: dict[str, str],
     body: bytes | None,
 ) -> Fetched:
@@ -125,11 +125,11 @@ async def _follow(
 
 
 def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
-    """Where a redirect leads, if that is still the same host.  A POST stays a POST."""
+    """Return the target of a redirect within the same host.  Raises `FetchError` otherwise."""
     target = url.join(URL(response.headers.get("Location", "")))
     upgrade = (url.scheme, url.port, target.scheme, target.port) == ("http", 80, "https", 443)
     same = (url.scheme, url.port) == (target.scheme, target.port)
-    # A relative address keeps the user of the one it is relative to.
+    # A relative address keeps user and password of its base.
     stranger = target.user not in (None, url.user)
     if target.host != url.host or not (same or upgrade) or stranger:
         place = f"{target.scheme}://{target.host}:{target.port}"
@@ -137,13 +137,13 @@ def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
     return target
 
 
-async def _read(response: aiohttp.ClientResponse, limits: Limits) -> Fetched:
+async def _read(response: aiohttp.ClientResponse, limits: HttpLimits) -> Fetched:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.status not in (200, 304):
         after = _retry_after(headers) if response.status in (429, 503) else None
         raise FetchError(Failure.STATUS, f"HTTP status {response.status}", after)
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise FetchError(Failure.ENCODED, "an encoded body, which was not asked for")
+        raise FetchError(Failure.ENCODED, "an encoded body, which was not requested")
     if (response.content_length or 0) > limits.size:
         raise _too_large(limits)
     body = bytearray()
@@ -154,18 +154,18 @@ async def _read(response: aiohttp.ClientResponse, limits: Limits) -> Fetched:
     return Fetched(response.status, bytes(body), headers)
 
 
-def _too_large(limits: Limits) -> FetchError:
+def _too_large(limits: HttpLimits) -> FetchError:
     return FetchError(Failure.TOO_LARGE, f"larger than {limits.size} bytes")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """RFC 9110, 10.2.3, in its seconds form; the date form is not honoured."""
+    """Parse Retry-After in seconds (RFC 9110, 10.2.3); its date form is ignored."""
     text = headers.get("retry-after", "").strip()
     return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
 
 
 def max_age(headers: Mapping[str, str]) -> float | None:
-    """Seconds for which the answer is fresh (RFC 9111, 4.2.1), less its `Age`; None: not said."""
+    """Return the seconds that an answer stays fresh (RFC 9111, 4.2.1), or None if not stated."""
     control = headers.get("cache-control", "").lower()
     found = re.search(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})", control)
     if found is None:

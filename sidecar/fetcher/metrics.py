@@ -1,6 +1,6 @@
-"""Count what the fetcher does, and show the counters on its admin listener.
+"""Count the fetcher's work, and serve the counters on its admin listener.
 
-Labels are a trust's name, an address out of the policy (without a password) and words of closed
+Labels are a trust's name, an address from the policy (without a password) and words of closed
 sets.
 """
 
@@ -22,57 +22,57 @@ class FetchMetrics:
         per_source = ("trust", "source")
         self.fetches = Counter(
             "mtls_sidecar_fetch",  # prometheus_client adds _total
-            "CRLs asked for, by what came of it",
+            "CRL downloads, by result",
             ("trust", "result"),
             registry=registry,
         )
         self.last_success = Gauge(
             "mtls_sidecar_fetch_last_success_timestamp_seconds",
-            "When an address last gave a good CRL, or said that ours is still the latest",
+            "Time of the last download that gave a valid CRL or confirmed the current one",
             per_source,
             registry=registry,
         )
         self.next_update = Gauge(
             "mtls_sidecar_fetch_next_update_timestamp_seconds",
-            "nextUpdate of the CRL that stands in the state directory",
+            "nextUpdate of the CRL in the state directory",
             per_source,
             registry=registry,
         )
         self.size = Gauge(
             "mtls_sidecar_fetch_crl_bytes",
-            "Size of the CRL that stands in the state directory",
+            "Size of the CRL in the state directory",
             per_source,
             registry=registry,
         )
         self.reloads = Counter(
             "mtls_sidecar_fetch_policy_reloads",
-            "Times the policy was read, by what came of it",
+            "Reads of the policy, by result",
             ("result",),
             registry=registry,
         )
         self.ocsp = Counter(
             "mtls_sidecar_fetch_ocsp_queries",
-            "OCSP questions of the daemon, by what came of it",
+            "OCSP questions of the daemon, by result",
             ("trust", "result"),
             registry=registry,
         )
         self.ocsp_seconds = Histogram(
             "mtls_sidecar_fetch_ocsp_duration_seconds",
-            "How long a responder took",
+            "Response time of OCSP responders",
             ("trust",),
             registry=registry,
             buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10),
         )
 
     def forget(self, trust: str, url: str) -> None:
-        """Drop the gauges of an address that the policy no longer names."""
+        """Remove the gauges of an address that the policy no longer names."""
         for gauge in (self.last_success, self.next_update, self.size):
             if (trust, shown(url)) in gauge._metrics:
                 gauge.remove(trust, shown(url))
 
 
 def admin_listener(metrics: FetchMetrics) -> AdminListener:
-    """`/metrics` and `/livez`."""
+    """Create the admin listener with `/metrics` and `/livez`."""
     renderer = Renderer()
 
     async def show(_: web.Request) -> web.Response:

@@ -1,9 +1,9 @@
 """Answer the daemon's OCSP questions on a unix socket, one certificate at a time.
 
-Question: `{"trust", "cert", "issuer", "nonce"}` (the last may be left out).  Answer:
-`{"response"}`, DER that passed `verify_response` as good or revoked, or `{"error", "kind"}`.
-Only the responder that the policy names for that trust is asked, and only about a certificate
-that an authority of that trust has signed.  Nothing is remembered here.
+A question is `{"trust", "cert", "issuer", "nonce"}` (`nonce` is optional).  An answer is
+`{"response"}` with DER that `verify_response` accepts as good or revoked, or `{"error", "kind"}`.
+The service asks only the responder that the policy names for that trust, and only about a
+certificate that an authority of that trust signed.  It caches nothing.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from sidecar.core.x509.keys import public_key
 from sidecar.core.x509.signature import is_signed_by
 from sidecar.runtime import fetch_protocol
 
-from .http_client import Failure, FetchError, Limits, fetch
+from .http_client import Failure, FetchError, HttpLimits, fetch
 from .metrics import FetchMetrics
 from .plan import FetchPlan, Responder, fingerprint
 
 log = logging.getLogger(__name__)
 
-OCSP_LIMITS = Limits(size=MAX_RESPONSE, total=8.0, silence=8.0, connect=4.0)
+OCSP_LIMITS = HttpLimits(size=MAX_RESPONSE, total=8.0, silence=8.0, connect=4.0)
 MAX_QUESTIONS = 64
-"""Questions answered at the same time; one more is told that we are busy."""
+"""Maximum number of questions at the same time; further ones get the error `busy`."""
 
 READ_SECONDS = 5.0
-"""How long a peer may take to send its question, or to take the answer."""
+"""Seconds that a peer has to send its question, and to read the answer."""
 
 Message = Mapping[str, str]
 
 
 class ErrorKind(StrEnum):
-    """What an error means to the daemon; also the metric's label."""
+    """The kind of an error, for the daemon; also a metric label."""
 
-    REFUSED = "refused"  # the question itself can't be asked
+    REFUSED = "refused"  # the question itself is invalid
     BUSY = "busy"
-    UNREACHABLE = "unreachable"  # the responder is down: true of other certificates too
-    NO_ANSWER = "no_answer"  # the responder spoke, and it proves nothing
+    UNREACHABLE = "unreachable"  # the responder is down; applies to other certificates too
+    NO_ANSWER = "no_answer"  # the responder's answer was not accepted
 
 
 class OcspService:
-    """Answers the daemon's questions, each connection one at a time."""
+    """Answer the daemon's questions, one at a time on each connection."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class OcspService:
         plan: Callable[[], FetchPlan],
         metrics: FetchMetrics,
         clock: Callable[[], float] = time.time,
-        limits: Limits = OCSP_LIMITS,
+        limits: HttpLimits = OCSP_LIMITS,
     ) -> None:
         self._session = session
         self._plan = plan
@@ -67,7 +67,7 @@ class OcspService:
         self._asking = 0
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until the peer closes it, errs or is too slow."""
+        """Serve one connection until the peer closes it, sends an error or is too slow."""
         try:
             while True:
                 async with asyncio.timeout(READ_SECONDS):
@@ -79,13 +79,13 @@ class OcspService:
                     await writer.drain()
         except (fetch_protocol.MessageError, TimeoutError, ConnectionError) as error:
             log.debug("question dropped: %s", error)
-        except asyncio.CancelledError:  # we are stopping; asyncio.streams would log a traceback
+        except asyncio.CancelledError:  # at shutdown; asyncio.streams would log a traceback
             pass
         finally:
             writer.close()
 
     async def answer(self, question: Message) -> Message:
-        """What to answer; never raises but on cancellation."""
+        """Answer one question.  Raises only on cancellation."""
         trust = question.get("trust", "")
         responder = self._plan().responders.get(trust)
         if responder is None:
@@ -124,7 +124,7 @@ class OcspService:
         return {"response": fetch_protocol.pack(der)}
 
     async def _exchange(self, url: str, request: bytes) -> bytes:
-        """RFC 6960, appendix A.1: the POST form."""
+        """POST a request to the responder (RFC 6960, appendix A.1)."""
         headers = {
             "Content-Type": "application/ocsp-request",
             "Accept": "application/ocsp-response",
@@ -138,7 +138,7 @@ def _error(kind: ErrorKind, detail: str) -> Message:
 
 
 def _certificates(responder: Responder, question: Message) -> tuple[ClientCert, ClientCert]:
-    """The certificate, and its issuer among the trust's authorities.  Raises `ValueError`."""
+    """Parse the certificate and its issuer, an authority of the trust.  Raises `ValueError`."""
     issuer = responder.issuers.get(fingerprint(fetch_protocol.unpack(question, "issuer")))
     if issuer is None:
         raise ValueError("the issuer is not an authority of this trust")

@@ -1,6 +1,6 @@
-"""Read from the policy what the fetcher has to download.
+"""Read the addresses that the fetcher downloads from the policy.
 
-Addresses come from the policy only: none is ever taken out of a certificate.
+Addresses come only from the policy, never from a certificate.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from sidecar.core.errors import Diagnostic, brief
 from sidecar.core.policy.spec import TrustSpec, read_policy
 from sidecar.core.x509.bundle import read_bundle
 from sidecar.core.x509.certificate import ClientCert, from_der
-from sidecar.runtime.files import MAX_POLICY, Signature, read_file, set_aside, signature, write_file
+from sidecar.runtime.files import (
+    MAX_POLICY,
+    FileVersion,
+    file_version,
+    read_file,
+    rename_broken,
+    write_file,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CrlSource:
-    """One CRL to bring; `authorities`: DER of those of the trust, whose signatures count."""
+    """One CRL to download.  `authorities`: DER of the trust's authorities, its possible signers."""
 
     trust: str
     url: str
@@ -32,7 +39,7 @@ class CrlSource:
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Where certificates of one trust are asked about, and under which issuers (by SHA-256)."""
+    """The OCSP responder of one trust, and the trust's issuers by SHA-256."""
 
     trust: str
     url: str
@@ -42,7 +49,7 @@ class Responder:
 
 @dataclass(frozen=True, slots=True)
 class FetchPlan:
-    """All that the policy names for the fetcher."""
+    """The CRL sources and OCSP responders that the policy names."""
 
     crls: tuple[CrlSource, ...] = ()
     responders: Mapping[str, Responder] = field(default_factory=dict)
@@ -53,26 +60,26 @@ NOTHING = FetchPlan()
 
 
 def fingerprint(der: bytes) -> str:
-    """SHA-256 of a certificate, lower-case hex."""
+    """Return the SHA-256 of a certificate, lower-case hex."""
     return hashlib.sha256(der).hexdigest()
 
 
 @dataclass(slots=True)
 class PlanReader:
-    """Reads plans, and knows by `seen` how each file looked before it was read."""
+    """Read plans.  `seen` holds the version of each file before it was read."""
 
     policy: Path
     trusted_only: bool = False
-    seen: dict[Path, Signature | None] = field(default_factory=dict)
+    seen: dict[Path, FileVersion | None] = field(default_factory=dict)
     mistakes: list[Diagnostic] = field(default_factory=list)
 
     def read(self, last: FetchPlan = NOTHING) -> FetchPlan:
-        """The policy's form and the authorities that it names.  Raises `PolicyError`, `OSError`.
+        """Read the policy and its files of authorities.  Raises `PolicyError` and `OSError`.
 
-        Rules and locations are not looked into beyond their form: a policy that `serve` refuses
-        for them may still name the right CRLs.  A trust whose authorities can't be read keeps
-        those of the `last` plan, or is left out, and the others go on; `mistakes` say why.  With
-        `trusted_only` files that others may write are refused.
+        Only the form of rules and locations is checked: a policy that `serve` refuses may still
+        name the right CRLs.  A trust whose authorities can't be read keeps those of the `last`
+        plan, or is left out; `mistakes` say why.  With `trusted_only`, files that other users can
+        write are refused.
         """
         self.seen.clear()
         self.mistakes = []
@@ -95,15 +102,15 @@ class PlanReader:
         return FetchPlan(tuple(crls), responders, known)
 
     def changed(self) -> bool:
-        """Whether a file that was read, or could not be, looks otherwise now."""
-        return any(signature(path) != seen for path, seen in self.seen.items())
+        """Return whether a file has changed since it was read, or since reading it failed."""
+        return any(file_version(path) != seen for path, seen in self.seen.items())
 
     def _take(self, path: Path) -> bytes:
-        self.seen[path] = signature(path)
+        self.seen[path] = file_version(path)
         return read_file(path, MAX_POLICY, trusted_only=self.trusted_only)
 
     def _authorities(self, trust: TrustSpec) -> tuple[bytes, ...] | None:
-        """The DER of every authority of a trust; None where a file can't be used."""
+        """Return the DER of every authority of a trust; None where a file can't be used."""
         found: list[bytes] = []
         whole = True
         for place in (*trust.ca, *trust.intermediates):
@@ -120,23 +127,23 @@ class PlanReader:
 def _responder(name: str, url: str, tolerance: float, authorities: Iterable[bytes]) -> Responder:
     issuers = {}
     for der in authorities:
-        with suppress(ValueError):  # of one that can't be read nothing is asked
+        with suppress(ValueError):  # a certificate that can't be parsed is never an issuer
             issuers[fingerprint(der)] = from_der(der)
     return Responder(name, url, issuers, tolerance)
 
 
-# -- what outlasts the process: a plan in the fetcher's own directory
+# -- the plan kept in the state directory
 
 MOST_OCTETS = 64 * 1024 * 1024
 
 
 def plan_path(state_dir: Path) -> Path:
-    """Where the fetcher keeps its last good plan, for a start beside a broken policy."""
+    """Return the path of the last valid plan, which is used if the policy is invalid at a start."""
     return state_dir / "crl" / "plan.json"
 
 
 def save_plan(path: Path, plan: FetchPlan) -> None:
-    """Keep a plan.  Raises OSError."""
+    """Write a plan to a file.  Raises OSError."""
     held = {
         "authorities": {
             name: [base64.b64encode(der).decode() for der in ders]
@@ -146,12 +153,12 @@ def save_plan(path: Path, plan: FetchPlan) -> None:
         "responders": [[r.trust, r.url, r.tolerance] for r in plan.responders.values()],
     }
     if path.is_dir() and not path.is_symlink():
-        set_aside(path)
+        rename_broken(path)
     write_file(path, json.dumps(held).encode())  # for this user alone: addresses hold passwords
 
 
 def kept_plan(path: Path) -> FetchPlan | None:
-    """The plan that was kept; None without a sound one."""
+    """Read the plan that `save_plan` wrote; return None if there is no valid one."""
     try:
         held = json.loads(read_file(path, MOST_OCTETS))
         authorities = {
@@ -166,6 +173,6 @@ def kept_plan(path: Path) -> FetchPlan | None:
         urls = [source.url for source in crls] + [each.url for each in responders]
         if not all(url.startswith(("http://", "https://")) for url in urls):
             return None
-    except Exception:  # noqa: BLE001 - whatever a spoilt file raises: it is as good as none
+    except Exception:  # noqa: BLE001 - an invalid file may raise any class; it equals no file
         return None
     return FetchPlan(tuple(crls), {each.trust: each for each in responders}, authorities)

@@ -27,7 +27,7 @@ from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
 
 from .crl_job import SUCCESSES, CrlJob
-from .http_client import Limits, new_session
+from .http_client import HttpLimits, new_session
 from .metrics import FetchMetrics, admin_listener
 from .ocsp_service import OCSP_LIMITS, OcspService
 from .plan import CrlSource, FetchPlan, PlanReader, kept_plan, plan_path, save_plan
@@ -40,10 +40,10 @@ ADMIN_MODE = 0o660
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """What the fetcher is told.
+    """The options of the fetcher.
 
-    Without `socket` no OCSP question is taken.  With `trusted_only` a policy that others than
-    its owner may write is refused.
+    Without `socket`, no OCSP questions are answered.  With `trusted_only`, a policy that other
+    users than its owner can write is refused.
     """
 
     policy: Path
@@ -53,12 +53,12 @@ class FetchOptions:
     admin: Address = field(default_factory=Address)
     trusted_only: bool = False
     poll_seconds: float = 2.0
-    limits: Limits = field(default_factory=Limits)
-    ocsp_limits: Limits = OCSP_LIMITS
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    ocsp_limits: HttpLimits = OCSP_LIMITS
 
     @classmethod
     def of(cls, settings: Settings) -> FetchOptions:
-        """What sidecar.yaml says."""
+        """Take the options from sidecar.yaml."""
         return cls(
             policy=Path(settings.policy),
             state_dir=Path(settings.state_dir),
@@ -69,7 +69,7 @@ class FetchOptions:
 
 
 class Fetcher:
-    """The jobs of the plan in force; a broken policy leaves the last good plan there."""
+    """Run the jobs of the current plan; an invalid policy leaves the last valid plan in place."""
 
     def __init__(
         self,
@@ -88,25 +88,25 @@ class Fetcher:
         self._reader = PlanReader(options.policy, options.trusted_only)
 
     async def load(self) -> None:
-        """Read the policy and let its plan be in force.  Raises `PolicyError` and `OSError`."""
+        """Read the policy and use its plan.  Raises `PolicyError` and `OSError`."""
         try:
             self.plan = await asyncio.to_thread(self._reader.read, self.plan)
         except Exception:
             self._metrics.reloads.labels("refused").inc()
             raise
         for mistake in self.mistakes:
-            log.error("%s; its trust stays as it was, the others go on", mistake)
+            log.error("%s; its trust is unchanged, other trusts are updated", mistake)
         self._metrics.reloads.labels("refused" if self.mistakes else "loaded").inc()
         self.options.state_dir.joinpath("crl").mkdir(parents=True, exist_ok=True)
         try:
             await asyncio.to_thread(save_plan, plan_path(self.options.state_dir), self.plan)
         except OSError as error:
-            log.warning("what is to be brought isn't kept for the next start: %s", error)
+            log.warning("the plan isn't kept for the next start: %s", error)
 
     async def start(self) -> PolicyError | OSError | None:
-        """Load; where the policy can't be used, go by the plan that was kept last, and say why.
+        """Load the policy; if it is invalid, use the kept plan and return the error.
 
-        Raises `PolicyError` and `OSError` without such a plan.
+        Raises `PolicyError` and `OSError` if there is no kept plan.
         """
         kept = await asyncio.to_thread(kept_plan, plan_path(self.options.state_dir))
         self.plan = kept or FetchPlan()
@@ -115,7 +115,7 @@ class Fetcher:
         except (PolicyError, OSError) as error:
             if kept is None:
                 raise
-            log.error("policy refused, what it last named is brought: %s", error)
+            log.error("policy refused, its last valid version is used: %s", error)
             return error
         return None
 
@@ -131,13 +131,13 @@ class Fetcher:
             workers=self._workers,
         )
 
-    async def bring_all(self) -> bool:
-        """Bring every CRL once; whether each is there and fresh now."""
-        found = await asyncio.gather(*(self._job(source).bring() for source in self.plan.crls))
+    async def download_all(self) -> bool:
+        """Download every CRL once; return whether all are present and fresh now."""
+        found = await asyncio.gather(*(self._job(source).download() for source in self.plan.crls))
         return all(result in SUCCESSES for result, _ in found)
 
     def start_jobs(self) -> None:
-        """Start what is new in the plan, stop what is gone, leave the rest."""
+        """Start the jobs new in the plan, stop those no longer in it, and leave the others."""
         for source in self._jobs.keys() - set(self.plan.crls):
             self._jobs.pop(source).cancel()
             if not any(s.trust == source.trust and s.url == source.url for s in self.plan.crls):
@@ -149,37 +149,37 @@ class Fetcher:
                 self._jobs[source] = task
 
     async def watch(self) -> None:
-        """Until cancelled: read the policy anew when it, or an authority's file, has changed."""
+        """Read the policy again whenever it, or a file of authorities, changes; until cancelled."""
         while True:
             await asyncio.sleep(self.options.poll_seconds)
             if await asyncio.to_thread(self._reader.changed):
                 await self.reload()
 
     async def reload(self) -> None:
-        """Read the policy anew; what is refused changes nothing."""
+        """Read the policy again; a refused one changes nothing."""
         try:
             await self.load()
         except (PolicyError, OSError) as error:
-            log.error("policy refused, the last good list stays: %s", error)
+            log.error("policy refused, the last valid one stays in use: %s", error)
             return
-        except Exception:  # a mistake of our own is no reason to stop watching
-            log.exception("the policy can't be read, the last good list stays")
+        except Exception:  # a bug here must not stop the watching
+            log.exception("the policy can't be read, the last valid one stays in use")
             return
         self.start_jobs()
         log.info("policy read: %d CRLs, %d responders", *self.plan_size)
 
     @property
     def mistakes(self) -> list[Diagnostic]:
-        """What of the policy's files couldn't be read."""
+        """The mistakes in the files of the policy."""
         return self._reader.mistakes
 
     @property
     def plan_size(self) -> tuple[int, int]:
-        """How many CRLs and how many responders there are."""
+        """The number of CRLs and of responders."""
         return len(self.plan.crls), len(self.plan.responders)
 
     async def stop(self) -> None:
-        """End every job."""
+        """Stop every job."""
         jobs = list(self._jobs.values())
         self._jobs.clear()
         for job in jobs:
@@ -190,16 +190,16 @@ class Fetcher:
 
 def _report(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.critical("a job ended, which should never be", exc_info=task.exception())
+        log.critical("a job ended unexpectedly", exc_info=task.exception())
 
 
 async def fetch_once(options: FetchOptions) -> int:
-    """`fetch --once`: 0 if every CRL is there and fresh, 1 if not.  Raises `PolicyError`."""
+    """Run `fetch --once`: 0 if every CRL is present and fresh, else 1.  Raises `PolicyError`."""
     metrics = FetchMetrics(CollectorRegistry())
     async with new_session() as session:
         fetcher = Fetcher(options, session, metrics)
         refused = await fetcher.start()
-        brought = await fetcher.bring_all()
+        brought = await fetcher.download_all()
         if refused is not None:
             raise refused
         return 0 if brought and not fetcher.mistakes else 1
@@ -215,7 +215,8 @@ async def run_fetcher(
 ) -> None:
     """Serve until `stop` is set.  Raises `PolicyError`, `ListenError`, `OSError` at the start.
 
-    `ready` is called when everything listens; setting `reload` reads the policy at once."""
+    `ready` is called when everything listens; setting `reload` reads the policy at once.
+    """
     metrics = FetchMetrics(registry or CollectorRegistry())
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
@@ -266,9 +267,9 @@ def main(
     once: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run the fetcher; the exit code: 0 done, 1 not everything was brought, 2 it can't start.
+    """Run the fetcher; return the exit code: 0 done, 1 a download failed, 2 it can't start.
 
-    SIGTERM and SIGINT end it, SIGHUP reads the policy anew.  Logging is the caller's to set up.
+    SIGTERM and SIGINT stop it, SIGHUP reads the policy again.  The caller sets up logging.
     """
     if not once:
         log_aside()

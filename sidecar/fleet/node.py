@@ -203,7 +203,7 @@ class Node:
             await asyncio.sleep(STATUS_SECONDS)
 
     def report(self) -> bytes:
-        """What this node says of itself."""
+        """Return what this node says of itself."""
         chain = self._ledger.chain
         told = daemon_status.read(self._places.status, self.clock())
         agent = {

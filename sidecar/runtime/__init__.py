@@ -1,1 +1,1 @@
-"""Operating-system services that both processes use: sockets, systemd, files, worker processes."""
+"""Operating-system services for all processes: sockets, systemd, files, worker processes."""

@@ -1,9 +1,8 @@
 """Serve metrics and health by HTTP, with limits so that the service itself is not slowed down.
 
 Local users can reach it, and a web page in an administrator's browser can send requests to it.
-So input is read up to `MAX_HEAD` octets, connections are few and short, one rendering runs at a
-time beside the event loop, and a request must name the listener by a host that no stranger's DNS
-can point at it.
+So input is limited to `MAX_HEAD` octets, connections are few and short, one rendering at a time
+runs in a thread, and the request's host must be one that no foreign DNS name can resolve to it.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ HEADERS = {
 }
 
 MAX_CONNECTIONS = 16
-"""Most connections at once; the oldest gives way to a new one."""
+"""Maximum number of connections; a new one closes the oldest."""
 
 MAX_HEAD = 8192
-"""Most octets of a request line and header fields together; nothing behind them is read."""
+"""Maximum octets of request line and header fields together; nothing after them is read."""
 
 DEADLINE = 20.0
 """Seconds that a connection has for its request and its answer."""
 
 REST = 4.0
-"""Rest after a rendering, in multiples of the time that it took."""
+"""Pause after a rendering, as a multiple of the time that it took."""
 
 RETRY = 5.0
-"""Seconds between two tries to listen on an address that another process holds."""
+"""Seconds between two attempts to listen on an address that another process uses."""
 
 T = TypeVar("T")
 
@@ -52,10 +51,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Renderer:
-    """Render for everybody who asks, one rendering at a time, in a thread beside the event loop.
+    """Render answers in a thread, one rendering at a time.
 
-    Requests that arrive during a rendering share the next one: an answer is never older than its
-    request.  `before` runs in the event loop just before each rendering.
+    Requests that arrive during a rendering share the next one, so an answer is never older than its
+    request.  `before` runs in the event loop immediately before each rendering.
     """
 
     def __init__(self, before: Callable[[], object] = int) -> None:
@@ -65,9 +64,9 @@ class Renderer:
         self._rest_until = 0.0
 
     async def get(self, name: str, render: Callable[[], T]) -> T:
-        """What `render` returns from now on; requests for the same `name` share it.
+        """Return the result of a new call of `render`; requests for the same `name` share it.
 
-        Raises what `render` raises.
+        Raises the exceptions of `render`.
         """
         task: asyncio.Task[T] | None = self._next.get(name)
         if task is None:
@@ -88,10 +87,10 @@ class Renderer:
 
 
 class AdminListener:
-    """Serve an application on sockets: few connections, each for one request in its time.
+    """Serve an application on sockets, with few connections of one request each.
 
-    `hosts` are names under which a request may ask, beside those of `host_is_ours`; `headers` are
-    added to every answer.
+    `hosts` are accepted host names, beside those of `host_is_ours`; `headers` are added to every
+    answer.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class AdminListener:
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
-        """Accept no more, and end what is under way."""
+        """Stop accepting, and close all connections."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         for server in self._servers:
@@ -134,7 +133,7 @@ class AdminListener:
         return _OneRequest(server())
 
     async def _sweep(self) -> None:
-        """Cut connections that are not done in time."""
+        """Close connections that have exceeded their deadline."""
         since: dict[web.RequestHandler, float] = {}
         while True:
             await asyncio.sleep(1)
@@ -151,7 +150,7 @@ def _cut(connection: web.RequestHandler) -> None:
 
 
 class _OneRequest(asyncio.Protocol):
-    """Give one request's head to the HTTP server, whole and bounded; ignore all behind it."""
+    """Pass one request's head, of limited size, to the HTTP server; ignore all later bytes."""
 
     def __init__(self, server: web.RequestHandler) -> None:
         self._server = server
@@ -188,15 +187,15 @@ class _OneRequest(asyncio.Protocol):
         self._server.resume_writing()
 
 
-# -- who may ask
+# -- access
 
 
 def host_is_ours(host: str, hosts: tuple[str, ...] = ()) -> bool:
-    """Whether a Host header names this listener rather than a name in a stranger's DNS zone.
+    """Return whether a Host header can't be a foreign DNS name (protection from DNS rebinding).
 
-    Taken are IP addresses, names without a dot, `localhost`, this machine's own host name and
-    `hosts`.  Any other name could be one that its owner has pointed at this address, so that a
-    web page reads the answer (DNS rebinding).
+    Accepted are IP addresses, names without a dot, `localhost`, this machine's own host name and
+    `hosts`.  The owner of any other name could let it resolve to this address, so that a web page
+    reads the answer.
     """
     name = re.sub(r":\d*\Z", "", host).lower()
     if "." not in name and ":" not in name:
@@ -223,7 +222,7 @@ def _hardened(hosts: tuple[str, ...], headers: dict[str, str]) -> Any:
                     status=error.status, text=f"{error.status} {error.reason}\n"
                 )
         response.headers.update(headers)
-        response.force_close()  # one request each: a connection that stays is one that is held
+        response.force_close()  # one request per connection, so that none is held open
         return response
 
     return middleware
@@ -234,11 +233,11 @@ def _is_tcp(transport: asyncio.BaseTransport) -> bool:
     return found is not None and found.family != socket.AF_UNIX
 
 
-# -- to begin with
+# -- start
 
 
 async def open_eventually(address: Address, mode: int, group: str) -> socket.socket:
-    """Listen on an address, trying again until it can be had; each new reason is logged once."""
+    """Listen on an address; retry until it is available, and log each new error once."""
     told = ""
     while True:
         try:
@@ -246,7 +245,7 @@ async def open_eventually(address: Address, mode: int, group: str) -> socket.soc
         except ListenError as error:
             if str(error) != told:
                 told = str(error)
-                log.error("no metrics and no /readyz for now: %s; trying again", error)
+                log.error("no metrics and no /readyz for now: %s; will retry", error)
             await asyncio.sleep(RETRY)
         else:
             if told:
@@ -261,9 +260,9 @@ async def serve_admin(
     mode: int,
     group: str = "",
 ) -> None:
-    """Serve on sockets that were handed over, or else on an address; until cancelled.
+    """Serve on sockets of the service manager, or else on an address; until cancelled.
 
-    An address that cannot be had is tried again: metrics must never keep a service from running.
+    If the address is not available, retry: metrics must never prevent a service from running.
     """
     opened = [] if handed or not address else [await open_eventually(address, mode, group)]
     try:

@@ -1,7 +1,7 @@
-"""Conditions that begin and end: each is logged when it begins and when it is over.
+"""Log conditions, such as a full disk, when they begin and when they are over.
 
-A full disk or a limit that is reached would otherwise be logged a thousand times, or never.
-Whoever looks after one reports every second or so whether it holds.
+Otherwise a condition would be logged a thousand times, or never.  Its owner reports about every
+second whether it still holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 log = logging.getLogger("mtls-sidecar")
 
 QUIET = 5.0
-"""Seconds for which a condition must not hold before it is over: one that comes and goes is one."""
+"""Seconds without a condition after which it is over, so that an intermittent one counts once."""
 
 
 @dataclass(slots=True)
@@ -26,16 +26,17 @@ class _Standing:
 
 
 class Conditions:
-    """The conditions that hold.  `clock` never goes back."""
+    """The current conditions.  `clock` must be monotonic."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._standing: dict[str, _Standing] = {}
 
     def report(self, name: str, why: str, count: int = 0) -> None:
-        """Say that a condition holds and why, or with an empty `why` that it doesn't.
+        """Report that a condition holds and why, or with an empty `why` that it doesn't.
 
-        `count` is of what it has cost, ever; how much it was is logged when it is over.
+        `count` is the total number of its effects, such as lost lines; the increase is logged when
+        the condition is over.
         """
         now = self._clock()
         standing = self._standing.get(name)
@@ -57,5 +58,5 @@ class Conditions:
 
     @property
     def standing(self) -> tuple[str, ...]:
-        """The conditions that hold, a line each."""
+        """Return the current conditions, one line each."""
         return tuple(f"{name}: {each.why}" for name, each in self._standing.items())

@@ -1,7 +1,7 @@
-"""The daemon's control socket: what a process in force can be asked by its owner or root.
+"""Open and ask the daemon's control socket, which is for its own user and root.
 
-It stands in the state directory, where nobody but the daemon's user can put one, so an answer is
-the daemon's own.  One question a connection: a line of JSON, and a line of JSON back.
+The socket is in the state directory, where only the daemon's user can create one, so an answer
+comes from the daemon.  Each connection carries one question and one answer, each a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .listen import open_listener, remove_socket
 NAME = "control.sock"
 
 MAX_LINE = 1024 * 1024
-"""Most bytes of a question or an answer."""
+"""Maximum bytes of a question or an answer."""
 
 
 class NoDaemon(Exception):
-    """No daemon has this state directory; the argument says how that is known."""
+    """No daemon uses this state directory; the argument says how this was determined."""
 
 
 @contextlib.contextmanager
 def _short(state_dir: Path) -> Iterator[str]:
-    """A path to the socket that is short enough for a socket's address, however long it is."""
+    """Yield a path to the socket that is short enough for a socket address."""
     directory = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{NAME}"
@@ -40,7 +40,7 @@ def _short(state_dir: Path) -> Iterator[str]:
 
 
 def open_control(state_dir: Path) -> socket.socket:
-    """A listening socket that only its owner and root can connect to.
+    """Open a listening socket that only its owner and root can connect to.
 
     Raises OSError and `ListenError`.
     """
@@ -56,9 +56,9 @@ def remove_control(state_dir: Path) -> None:
 
 
 def ask(state_dir: Path, question: dict[str, Any], patience: float) -> dict[str, Any]:
-    """What the daemon answers.
+    """Ask the daemon a question and return its answer.
 
-    Raises `NoDaemon`, and OSError where there may be one that can't be asked: it may belong to
+    Raises `NoDaemon`, and OSError if there may be a daemon that can't be asked: it may belong to
     another user, or not answer in time.
     """
     end = time.monotonic() + patience

@@ -1,7 +1,7 @@
-"""Parse a large file of CRLs in a worker process, so that no decision and no answer waits for it.
+"""Parse a large file of CRLs in a worker process, so that no decision waits for it.
 
-A thread would hold the interpreter.  The worker returns the small parts pickled, and each table of
-entries in a memory file that both processes map, so that nothing large is copied.  The worker's
+A thread would block the interpreter.  The worker returns the small parts pickled, and each table of
+entries in a memory file that both processes map, so that large data is not copied.  The worker's
 memory is limited: a file that needs more is refused, and other files are not affected.
 """
 
@@ -24,39 +24,39 @@ from typing import Any, NamedTuple
 
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls
 
-from .files import MAX_CRL, read_file, signature
+from .files import MAX_CRL, file_version, read_file
 
 LARGE = 64 * 1024
-"""Tables from this size on, in octets, go by way of the memory file."""
+"""Minimum octets of a table that is returned in the memory file."""
 
 MAX_ANSWER = 1024 * 1024
-"""Most octets of all else that a file of CRLs may come to."""
+"""Maximum octets of all other parts of a file of CRLs."""
 
 MAX_MEMORY = 896 * 1024 * 1024
-"""Most octets of memory that one process may use."""
+"""Maximum memory of one worker process, in octets."""
 
 AT_ONCE = 2
-"""Most processes at the same time; further files wait."""
+"""Maximum number of worker processes at the same time; further files wait."""
 
 OCTETS_AT_ONCE = 128 * 1024 * 1024
-"""Most octets of the files that are read at the same time; a larger file is read alone.
+"""Maximum octets of the files that are parsed at the same time; a larger file is parsed alone.
 
-Reading takes twice as much memory before a signature is looked at, and whoever can put files where
-the fetcher does could otherwise have the service killed.
+Parsing takes twice as much memory before the signature is verified, so large files could otherwise
+get the service killed.
 """
 
 PATIENCE = 300
-"""Seconds until a process that doesn't end is given up."""
+"""Seconds after which a worker process that doesn't end is killed."""
 
 Run = tuple[int, int]
-"""Where a table is in the memory file: its offset and its length."""
+"""The position of a table in the memory file: offset and length."""
 
 Question = tuple[str | bytes, str, tuple[bytes, ...], bool]
-"""What a worker is asked: a path or the data itself, the source, authorities, trusted only."""
+"""The question to a worker: a path or the data itself, source, authorities, trusted only."""
 
 
 class CrlReading(NamedTuple):
-    """What a file of CRLs holds, and the SHA-256 of its octets, in hexadecimal."""
+    """The content of a file of CRLs, and the SHA-256 of the file in hexadecimal."""
 
     found: CrlFile
     digest: str
@@ -65,13 +65,13 @@ class CrlReading(NamedTuple):
 def read_crl_file(
     path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
 ) -> CrlReading:
-    """Read and verify a file of CRLs, here.  Raises OSError."""
+    """Read and verify a file of CRLs in this process.  Raises OSError."""
     data = read_file(path, MAX_CRL, trusted_only=trusted_only)
     return CrlReading(read_crls(data, source, authorities), hashlib.sha256(data).hexdigest())
 
 
 class _Pickler(pickle.Pickler):
-    """Leaves large tables in a file, page by page."""
+    """Write large tables to the memory file, each at a page boundary."""
 
     def __init__(self, target: io.BytesIO, descriptor: int, reading: CrlReading) -> None:
         super().__init__(target, protocol=5)
@@ -93,7 +93,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Maps what the pickler left in the file; a map answers like the bytes it holds."""
+    """Map the tables in the memory file; a map can be used like bytes."""
 
     def __init__(self, source: io.BytesIO, descriptor: int) -> None:
         super().__init__(source)
@@ -105,11 +105,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 class CrlWorkers:
-    """Processes that read files of CRLs: a few at a time, ended with `close`."""
+    """Run worker processes that parse files of CRLs, a few at a time; `close` ends them."""
 
     def __init__(self) -> None:
         self._turn = threading.Condition()
-        self._sizes: list[int] = []  # of the files that are being read
+        self._sizes: list[int] = []  # of the files that are being parsed
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
@@ -134,7 +134,7 @@ class CrlWorkers:
                 answer = self._run(pickle.dumps(question), shared)
                 found = _Unpickler(io.BytesIO(answer), shared).load()
             except (subprocess.SubprocessError, EOFError) as error:
-                why = f"the process that read it ended: {error}"
+                why = f"the worker process that parsed it ended: {error}"
                 raise OSError(errno.EAGAIN, why, place) from None
             finally:
                 os.close(shared)
@@ -144,7 +144,7 @@ class CrlWorkers:
 
     @contextlib.contextmanager
     def _in_turn(self, size: int) -> Iterator[None]:
-        """Wait until there is room for a file of so many octets."""
+        """Wait until a file of this many octets may be parsed."""
 
         def is_room() -> bool:
             few = len(self._sizes) < AT_ONCE
@@ -163,7 +163,7 @@ class CrlWorkers:
     def _run(self, question: bytes, shared: int) -> bytes:
         package = Path(__file__).resolve().parents[2]
         process = subprocess.Popen(
-            # -P: a `sidecar.py` in the working directory is none of ours
+            # -P: do not import a `sidecar.py` from the working directory
             [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -187,27 +187,27 @@ class CrlWorkers:
         return answer
 
     def close(self) -> None:
-        """End the processes that are at work."""
+        """Kill the running worker processes."""
         self._closed = True
         for process in list(self._processes):
             process.kill()
 
 
 def _place(question: Question) -> tuple[str | None, int]:
-    """The path of what a worker is to read, if it has one, and its size in octets."""
+    """Return the path of a worker's input, if it has one, and its size in octets."""
     what = question[0]
     if isinstance(what, bytes):
         return None, len(what)
-    found = signature(what)
+    found = file_version(what)
     return what, found.size if found else 0
 
 
 def main() -> None:
-    """The process: a question on standard input, the answer on standard output."""
+    """Run the worker process: read a question from stdin, write the answer to stdout."""
     shared = int(sys.argv[1])
     with contextlib.suppress(OSError):  # the service manager may forbid it
-        os.nice(5)  # decisions come first
-    with contextlib.suppress(OSError):  # and where memory runs out, this process goes first
+        os.nice(5)  # decisions have priority
+    with contextlib.suppress(OSError):  # if memory runs out, this process is killed first
         Path("/proc/self/oom_score_adj").write_text("1000")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
@@ -221,11 +221,9 @@ def main() -> None:
             found = read_crl_file(place, source, authorities, trusted_only=trusted_only)
         _Pickler(target, shared, found).dump(tuple(found))  # this module is __main__ here
         if len(target.getbuffer()) > MAX_ANSWER:
-            raise CrlError(
-                "its names and extensions are too large", "bring a CRL whose entries are its bulk"
-            )
+            raise CrlError("its names and extensions are too large", "use a CRL with smaller names")
     except MemoryError:
-        why = f"reading it takes more than {limit >> 20} MiB of memory"
+        why = f"parsing it takes more than {limit >> 20} MiB of memory"
         _answer(CrlError(why, "have the CA issue smaller CRLs, by distribution point"))
     except (OSError, CrlError) as error:
         _answer(error)

@@ -1,4 +1,4 @@
-"""File descriptors: enough left for files, however many connections there are."""
+"""Reserve file descriptors, so that connections can't use up those needed for files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import resource
 log = logging.getLogger("mtls-sidecar")
 
 RESERVE = 128
-"""Descriptors for all but connections: files that are read, logs, processes, the admin listener."""
+"""Descriptors reserved for files, logs, processes and the admin listener."""
 
 
 def connections_with_room(wanted: int) -> int:
-    """How many connections may be open at once so that files can be read all the same.
+    """Return the number of connections that may be open and still leave descriptors for files.
 
-    Raises the process's soft limit as far as it may: who opens connections must not be able to
-    keep a denylist from being read.
+    The process's soft limit is raised as far as allowed.  A peer that opens many connections must
+    not prevent a denylist from being read.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -29,7 +29,7 @@ def connections_with_room(wanted: int) -> int:
     found = max(1, min(wanted, soft - min(RESERVE, soft // 2)))
     if found < wanted:
         log.warning(
-            "limits.max_connections is %d, not %d: this process may open %d files only; raise "
+            "limits.max_connections is %d, not %d: this process may open only %d files; raise "
             "LimitNOFILE (ulimit -n) to %d",
             found,
             wanted,
@@ -40,7 +40,7 @@ def connections_with_room(wanted: int) -> int:
 
 
 def why_no_more() -> str:
-    """Why no further file can be opened now; empty where one can."""
+    """Explain why no further file can be opened now; return "" if one can."""
     try:
         os.close(os.dup(0))
     except OSError as error:

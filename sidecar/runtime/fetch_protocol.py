@@ -1,6 +1,6 @@
-"""Messages on the socket between `serve` and `fetch`: 4 bytes of length, then a JSON object.
+"""Encode and decode messages between `serve` and `fetch`: 4 bytes of length, then a JSON object.
 
-The length is big-endian and counts the JSON only.  Bytes within the JSON are Base64.
+The length is big-endian and counts only the JSON.  Binary values in the JSON are Base64.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import json
 from collections.abc import Mapping
 
 MAX_MESSAGE = 1024 * 1024
-"""Longest message, in bytes; a certificate and its issuer fit many times over."""
+"""Maximum length of a message in bytes, much more than a certificate and its issuer need."""
 
 
 class MessageError(ValueError):
-    """What arrived is no message of this protocol."""
+    """The received bytes are not a message of this protocol."""
 
 
 def encode(message: Mapping[str, str]) -> bytes:
-    """One frame.  Raises `MessageError` if it would be longer than `MAX_MESSAGE`."""
+    """Encode a message.  Raises `MessageError` if it would be longer than `MAX_MESSAGE`."""
     data = json.dumps(message).encode()
     if len(data) > MAX_MESSAGE:
         raise MessageError("the message is too long")
@@ -28,7 +28,7 @@ def encode(message: Mapping[str, str]) -> bytes:
 
 
 async def read(reader: asyncio.StreamReader) -> dict[str, str] | None:
-    """The next message; None when the peer has closed.  Raises `MessageError`."""
+    """Read the next message; return None if the peer has closed.  Raises `MessageError`."""
     try:
         size = int.from_bytes(await reader.readexactly(4), "big")
         if size > MAX_MESSAGE:
@@ -41,7 +41,7 @@ async def read(reader: asyncio.StreamReader) -> dict[str, str] | None:
 
 
 def decode(data: bytes) -> dict[str, str]:
-    """A JSON object of strings.  Raises `MessageError`."""
+    """Decode a JSON object of strings.  Raises `MessageError`."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
@@ -52,12 +52,12 @@ def decode(data: bytes) -> dict[str, str]:
 
 
 def pack(data: bytes) -> str:
-    """Bytes as they stand in a message."""
+    """Encode bytes for a message."""
     return base64.b64encode(data).decode("ascii")
 
 
 def unpack(message: Mapping[str, str], field: str) -> bytes:
-    """The bytes under `field`; empty when it is left out.  Raises `MessageError`."""
+    """Decode the bytes of a field; return b"" if it is absent.  Raises `MessageError`."""
     try:
         return base64.b64decode(message.get(field, ""), validate=True)
     except (binascii.Error, ValueError):

@@ -1,6 +1,6 @@
-"""Reading files that may change, or be hostile, at any time.
+"""Read files that may change, or be hostile, at any time; write files atomically.
 
-Only regular files, only up to a size, never half of a change that happens meanwhile.
+Only regular files up to a size limit are read, and never a file that changes while it is read.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MAX_POLICY = 16 * 1024 * 1024
 MAX_BUNDLE = 4 * 1024 * 1024
 MAX_DENYLIST = 16 * 1024 * 1024
 MAX_CRL = 256 * 1024 * 1024
-"""Most octets of each kind of file."""
+"""Maximum octets of each kind of file."""
 
 _TRIES = 5
 
 LEFT_SECONDS = 600.0
-"""After which a file that is being written counts as left behind by a process that was killed."""
+"""Seconds after which a temporary file counts as left behind by a killed process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """What tells one version of a file from another."""
+class FileVersion:
+    """The version of a file: a change of content changes at least one field."""
 
     device: int
     inode: int
@@ -45,25 +45,25 @@ class Signature:
     ctime: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> Signature:
-        """The signature in a stat result."""
+    def of(cls, found: os.stat_result) -> FileVersion:
+        """Take the version from a stat result."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def signature(path: str | Path) -> Signature | None:
-    """The file's signature, symlinks followed; None where it can't be looked at."""
+def file_version(path: str | Path) -> FileVersion | None:
+    """Return a file's version, with symlinks followed; None if `stat` fails."""
     try:
-        return Signature.of(os.stat(path))
+        return FileVersion.of(os.stat(path))
     except (OSError, ValueError):
         return None
 
 
 def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool = False) -> bytes:
-    """A regular file's bytes, read whole while it did not change.
+    """Read a regular file completely, and only while it doesn't change.
 
-    Raises OSError: also for a directory, a FIFO or a device, for more than `limit` bytes, for a
-    file that changes each time it is read, and with `trusted_only` for one that others may write
-    or could replace by another.
+    Raises OSError, also for a directory, a FIFO or a device, for more than `limit` bytes, for a
+    file that changes each time it is read, and with `trusted_only` for one that other users can
+    write or replace.
     """
     for _ in range(_TRIES):
         # O_NONBLOCK: opening a FIFO that nobody writes must not wait.
@@ -72,11 +72,11 @@ def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool =
             before = os.fstat(descriptor)
             _check(before, str(path), limit, trusted_only)
             if trusted_only and (why := untrusted_directory(path, before.st_uid)):
-                # EAGAIN: mending a directory changes nothing of the file; it is tried again.
+                # EAGAIN: repairing a directory doesn't change the file, so callers must retry.
                 raise PermissionError(errno.EAGAIN, why, str(path))
             data = file.read(limit + 1)
             after = os.fstat(descriptor)
-        if Signature.of(before) == Signature.of(after) and len(data) == after.st_size:
+        if FileVersion.of(before) == FileVersion.of(after) and len(data) == after.st_size:
             return data
     raise OSError(errno.EAGAIN, "it changes while it is read", str(path))
 
@@ -92,23 +92,23 @@ def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> 
         raise PermissionError(errno.EPERM, "everyone may write it; chmod o-w it", path)
 
 
-# -- who could put another file in a file's place
+# -- users who could replace a file
 
 MAX_LINKS = 40
-"""Most symbolic links on the way to a file, as Linux has it."""
+"""Maximum number of symbolic links on the way to a file, as in Linux."""
 
 
 def untrusted_directory(path: str | Path, owner: int) -> str:
-    """Why somebody else could replace a file of this owner, or nothing.
+    """Explain why another user could replace a file of this owner; return "" if nobody could.
 
-    As sshd's StrictModes: each directory on the way, through every link, must belong to root, this
-    process's user or the file's owner, and only they may write it.  In a directory like /tmp, what
-    is there must be theirs; the file itself root's or this process's user's.
+    As with sshd's StrictModes, each directory on the way, through every link, must belong to root,
+    this process's user or the file's owner, and only these may write it.  In a directory like /tmp,
+    each entry on the way must belong to these, and the file itself to root or this process's user.
     """
     ours = {0, os.geteuid()}
     for place, found, shared, is_last in _way(path):
         if is_last and shared and found.st_uid not in ours:
-            return f"it stands where everybody can make files; chown root {place}, or move it"
+            return f"everybody can create files in its directory; chown root {place}, or move it"
         is_theirs = not is_last and (shared or stat.S_ISDIR(found.st_mode))
         if is_theirs and found.st_uid not in {*ours, owner}:
             return (
@@ -121,7 +121,7 @@ def untrusted_directory(path: str | Path, owner: int) -> str:
 
 
 def writable_directory(path: str | Path) -> str:
-    """Which directory on the way to a file anybody could change, and what to do; or nothing."""
+    """Name a directory on the way to a file that everybody can write, and a remedy; else ""."""
     for place, found, _, _ in _way(path):
         if stat.S_ISDIR(found.st_mode) and _anybody_may_replace(found):
             return f"everyone may write {place}; chmod o-w {place}"
@@ -133,10 +133,10 @@ def _anybody_may_replace(found: os.stat_result) -> bool:
 
 
 def _way(path: str | Path) -> Iterator[tuple[str, os.stat_result, bool, bool]]:
-    """Every directory and link on the way to a file, from / on, and the file itself.
+    """Yield every directory and link on the way to a file, from / on, and the file itself.
 
-    Each with what `lstat` says, whether everybody may make files where it is, and whether it is
-    the file.  What isn't there ends it.
+    Each comes with its `lstat`, whether everybody may create files beside it, and whether it is the
+    file.  A missing entry ends the iteration.
     """
     at, left, links = "/", os.path.join(os.getcwd(), path).split("/")[1:], 0
     found = os.lstat(at)
@@ -169,9 +169,9 @@ def _way(path: str | Path) -> Iterator[tuple[str, os.stat_result, bool, bool]]:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file atomically; create its directory if there is none.
+    """Replace a file atomically; create its directory if it is missing.
 
-    A FIFO or a link in its place is replaced itself.  Raises OSError.
+    A FIFO or a link is replaced itself.  Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
@@ -211,15 +211,15 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writers of a file left beside it when they were killed."""
+    """Remove temporary files that killed writers of a file left beside it."""
     with contextlib.suppress(OSError):
         for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
             if time.time() - left.lstat().st_mtime > LEFT_SECONDS:
                 left.unlink()
 
 
-def set_aside(path: Path) -> None:
-    """Rename what can't be used to NAME.broken, in place of an older one."""
+def rename_broken(path: Path) -> None:
+    """Rename an unusable file to NAME.broken; replace an older one of that name."""
     aside = path.with_name(f"{path.name}.broken")
     with contextlib.suppress(OSError):
         aside.unlink()
@@ -232,40 +232,40 @@ def set_aside(path: Path) -> None:
 
 
 def crl_state_path(state_dir: Path, trust: str, url: str) -> Path:
-    """The file in which the fetcher leaves the CRL of an address: `STATE_DIR/crl/HASH.crl`."""
+    """Return the fetcher's file for the CRL of an address: `STATE_DIR/crl/HASH.crl`."""
     return state_dir / crl_file_name(trust, url)
 
 
 def crl_place(base: Path, state_dir: Path, trust: str, place: str) -> Path:
-    """The file of a CRL: beside the policy, or where the fetcher puts it."""
+    """Return the file of a CRL: beside the policy, or the fetcher's."""
     return crl_state_path(state_dir, trust, place) if is_address(place) else base / place
 
 
 @dataclass(slots=True)
 class DirectSources:
-    """A policy's files, read when asked for: for commands that run once."""
+    """Read a policy's files on demand, for commands that run once."""
 
     base: Path
     state_dir: Path
     trusted_only: bool = False
 
     def certificates(self, path: str) -> Bundle:
-        """The certificates of a file.  Raises OSError, ValueError."""
+        """Read the certificates of a file.  Raises OSError, ValueError."""
         return read_bundle(read_file(self.base / path, MAX_BUNDLE, trusted_only=self.trusted_only))
 
     def denylist(self, path: str) -> Denylist:
-        """A denylist.  Raises OSError, PolicyError."""
+        """Read a denylist.  Raises OSError, PolicyError."""
         data = read_file(self.base / path, MAX_DENYLIST, trusted_only=self.trusted_only)
         return parse_denylist(data, str(self.base / path))
 
     def crls(
         self, place: str, trust: str, authorities: tuple[bytes, ...]
     ) -> tuple[Crl, ...] | None:
-        """The CRLs of a file; None where it is an address that wasn't fetched yet."""
+        """Read the CRLs of a file; return None for an address that wasn't fetched yet."""
         try:
             path = crl_place(self.base, self.state_dir, trust, place)
-            # The state directory is its daemon's, who isn't always the user of a command; what
-            # is fetched is verified by its signature, whoever wrote it.
+            # The state directory belongs to the daemon's user, not always to the command's user;
+            # a fetched CRL is verified by its signature, so its owner doesn't matter.
             trusted_only = self.trusted_only and not is_address(place)
             data = read_file(path, MAX_CRL, trusted_only=trusted_only)
         except FileNotFoundError:

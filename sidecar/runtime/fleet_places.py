@@ -42,5 +42,5 @@ HEAD = "head"
 
 
 def log_name(epoch: int) -> str:
-    """The file of an epoch's log."""
+    """Return the file of an epoch's log."""
     return f"log.{epoch}"

@@ -15,11 +15,11 @@ BACKLOG = 4096
 
 
 class ListenError(Exception):
-    """The address can't be listened on; the argument says why and what to do."""
+    """Listening on the address is impossible; the argument says why and what to do."""
 
 
 def open_listener(address: Address, mode: int, group: str) -> socket.socket:
-    """A listening, non-blocking socket.  Raises `ListenError`."""
+    """Open a listening, non-blocking socket.  Raises `ListenError`."""
     try:
         return _unix(address.path, mode, group) if address.path else _tcp(address)
     except OSError as error:
@@ -83,7 +83,10 @@ def _gid(group: str) -> int | None:
 
 
 def _refuse_live(path: str) -> None:
-    """A stale socket file may be replaced; one that somebody serves, or another file, may not."""
+    """Check that a path may be replaced: nothing, or a socket that no process serves.
+
+    Raises `ListenError`.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -99,12 +102,12 @@ def _refuse_live(path: str) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except OSError as error:
-            raise ListenError(f"{path} may be in use ({error}); stop whoever serves it") from None
+            raise ListenError(f"{path} may be in use ({error}); stop its process") from None
     raise ListenError(f"{path} is served by another process; stop that first")
 
 
 def remove_socket(path: str) -> None:
-    """Remove a unix socket's file after its listener was closed, unless another serves it now."""
+    """Remove a unix socket's file after its listener was closed, unless it is in use again."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0)
         try:

@@ -1,9 +1,9 @@
-"""Log lines that nobody else can write: the one place where they are made harmless.
+"""Format log lines so that no foreign value can forge one.
 
-Whatever a message is filled with may come from a peer, a certificate, a file's name or another's
-library, and may hold line ends, escape sequences and marks that turn the direction of writing.  So
-every value is escaped here and cut, and what still has several lines (a traceback, a list of
-mistakes) goes on indented: a line that begins at the margin is always the program's own.
+The values of a message may come from a peer, a certificate, a file name or a library, and may
+contain line ends, escape sequences and marks that change the text direction.  So every value is
+escaped and cut here.  The further lines of a message (a traceback, a list of mistakes) are
+indented: a line without indentation is always the program's own.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from sidecar.core.errors import PolicyError, printable
 from .systemd import is_journal
 
 MAX_VALUE = 4000
-"""Most characters of one value; of a value's text, nobody needs more."""
+"""Maximum characters of one value."""
 
 MAX_LINES = 1000
-"""Most lines of one message."""
+"""Maximum lines of one message."""
 
 INDENT = "    "
 
 ROOM = 4 * 2**20
-"""Most octets that wait for the thread that writes."""
+"""Maximum octets that wait for the writing thread."""
 
 PATIENCE = 2.0
-"""Seconds that the end of the process waits for what isn't written yet."""
+"""Seconds that the end of the process waits for unwritten lines."""
 
 
 MAX_LINE = 8000
-"""Most bytes of a line, but for its margin; the journal would make two of a line over 48 KiB."""
+"""Maximum bytes of a line without its indentation; the journal splits lines over 48 KiB."""
 
 CUT = "..."
-"""What stands behind a line that was cut."""
+"""The end of a line that was cut."""
 
 PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
-"""The journal's, by level (sd-daemon(3))."""
+"""The journal's priority of each level (sd-daemon(3))."""
 
 
 class OneMargin(logging.Formatter):
-    """Formats a record so that only its first line begins at the margin.
+    """Format a record and indent all its lines but the first.
 
-    With `priorities` each line begins with its priority, as the journal reads it.
+    With `priorities`, each line begins with its priority in the journal's form.
     """
 
     def __init__(self, *, priorities: bool = False) -> None:
@@ -55,7 +55,7 @@ class OneMargin(logging.Formatter):
         self._priorities = priorities
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole text, without a line end behind it."""
+        """Format the record, without a line end."""
         text = f"{record.levelname} {self._message(record)}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
@@ -66,7 +66,7 @@ class OneMargin(logging.Formatter):
         return "\n".join([mark + _cut(first), *(mark + INDENT + _cut(line) for line in more)])
 
     def _message(self, record: logging.LogRecord) -> str:
-        """The message with harmless values; as it is where they don't fit, so that none is lost."""
+        """Fill the message with escaped values; if they don't fit its format, append them."""
         args = record.args
         try:
             if isinstance(args, Mapping):
@@ -77,14 +77,14 @@ class OneMargin(logging.Formatter):
 
 
 def harmless(value: object) -> object:
-    """A value as it may stand in a message: one line, but for the mistakes of a file."""
+    """Escape a value for a message; only the mistakes of a file keep several lines."""
     if isinstance(value, int | float):
         return value
     if isinstance(value, PolicyError):
         return "\n".join(map(str, value.diagnostics))
     try:
         text = str(value)
-    except Exception:  # noqa: BLE001 - an object of another's library may fail at anything
+    except Exception:  # noqa: BLE001 - an object of a library may raise anything in __str__
         text = f"({type(value).__name__} without a text)"
     return printable(text[:MAX_VALUE])
 
@@ -97,15 +97,17 @@ def _cut(line: str) -> str:
 
 
 ONE_WRITER = threading.Lock()
-"""Held by threads that write to stderr: a line that a slow reader makes wait is not torn apart, and
-what follows in it, such as a URI, never begins a line."""
+"""The lock of all threads that write to stderr, so that lines are never mixed.
+
+Otherwise a part of a line, such as a URI, could begin a line of its own.
+"""
 
 
 class AsideHandler(logging.Handler):
-    """Writes records to stderr on a thread of its own: nobody waits for who reads them.
+    """Write records to stderr in a separate thread, so that no caller waits for the reader.
 
-    Where the reader stops (a container's log driver, a journal that hangs), records beyond `ROOM`
-    octets are dropped and counted, and their number is written once there is room again.
+    If the reader stops (a container's log driver, a hanging journal), records beyond `ROOM` octets
+    are dropped and counted; their number is written later.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -121,10 +123,10 @@ class AsideHandler(logging.Handler):
     dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Leave a record for the thread.  Never blocks on the reader."""
+        """Queue a record for the thread.  Never waits for the reader."""
         try:
             self._leave(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
-        except Exception:  # noqa: BLE001 - a record that can't be written stops nothing
+        except Exception:  # noqa: BLE001 - a record that can't be formatted must not stop the caller
             self.dropped += 1
 
     def _leave(self, data: bytes) -> None:
@@ -169,13 +171,13 @@ class AsideHandler(logging.Handler):
             self.dropped += 1
 
     def flush(self) -> None:
-        """Wait until all is written, for `PATIENCE` seconds at most."""
+        """Wait until everything is written, for `PATIENCE` seconds at most."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, PATIENCE)
 
 
 def log_aside() -> AsideHandler:
-    """Write the log on a thread from now on, as processes do that serve."""
+    """Write the log in a separate thread from now on, for processes that serve."""
     handler = AsideHandler(2)
     root = logging.getLogger()
     for each in list(root.handlers):
@@ -187,7 +189,7 @@ def log_aside() -> AsideHandler:
 
 
 def configure_logging() -> None:
-    """Log to stderr by these lines, other libraries' warnings too."""
+    """Log to stderr in this format, including warnings of libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneMargin(priorities=is_journal(os.environ, 2)))
     root = logging.getLogger()

@@ -33,11 +33,11 @@ class ReleaseDirectory:
     path: Path
 
     def place(self, name: str) -> Path:
-        """Where the release of a name is, or would be."""
+        """Return where the release of a name is, or would be."""
         return self.path / "releases" / name
 
     def current(self) -> str:
-        """The name of the release that counts, or nothing."""
+        """Return the name of the release that counts, or nothing."""
         try:
             name = os.path.basename(os.readlink(self.path / "current"))
         except OSError:

@@ -16,9 +16,10 @@ FIRST_FD = 3
 
 
 def listen_fds(environ: MutableMapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
-    """The listening sockets handed over, by `FileDescriptorName=`; the variables are removed.
+    """Take the service manager's listening sockets, by `FileDescriptorName=`.
 
-    Variables meant for another process are left alone.  Raises ValueError for what can't be so.
+    The variables are removed from `environ`, unless they are for another process.  Raises
+    ValueError for invalid variables and descriptors.
     """
     if environ.get("LISTEN_PID") != str(pid):
         return {}
@@ -50,7 +51,7 @@ def _listener(descriptor: int, label: str) -> socket.socket:
 
 
 def is_journal(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether a descriptor leads to the journal (`JOURNAL_STREAM`, systemd.exec(5))."""
+    """Return whether a descriptor is the journal's stream (`JOURNAL_STREAM`, systemd.exec(5))."""
     try:
         found = os.fstat(descriptor)
     except OSError:
@@ -59,7 +60,7 @@ def is_journal(environ: Mapping[str, str], descriptor: int) -> bool:
 
 
 def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """The watchdog's interval in seconds, or None where nobody watches this process."""
+    """Return the watchdog's interval in seconds, or None without a watchdog for this process."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     text = environ.get("WATCHDOG_USEC", "")
@@ -67,7 +68,7 @@ def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 class Notifier:
-    """Tells the service manager how it stands.  A manager that doesn't listen is no error."""
+    """Notify the service manager of the daemon's state.  A missing manager is not an error."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         path = environ.get("NOTIFY_SOCKET", "")
@@ -78,19 +79,20 @@ class Notifier:
         self._send(f"READY=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:
-        """How it stands, not serving yet."""
+        """Send a status text while the daemon is not serving yet."""
         self._send(f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Reading the policy anew; `ready` ends it."""
+        """Send that a reload has begun; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """On the way out."""
+        """Send that the daemon is stopping."""
         self._send("STOPPING=1\nSTATUS=draining")
 
     def alive(self) -> None:
-        """The watchdog's sign of life."""
+        """Send the watchdog's keep-alive."""
+
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:

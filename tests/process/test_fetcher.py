@@ -34,7 +34,7 @@ from sidecar.core.config.settings import Address
 from sidecar.core.errors import PolicyError
 from sidecar.fetcher import crl_job
 from sidecar.fetcher.crl_job import CrlJob
-from sidecar.fetcher.http_client import Limits, max_age, new_session
+from sidecar.fetcher.http_client import HttpLimits, max_age, new_session
 from sidecar.fetcher.metrics import FetchMetrics
 from sidecar.fetcher.plan import CrlSource, PlanReader, kept_plan, plan_path, save_plan
 from sidecar.fetcher.service import FetchOptions, fetch_once, main, run_fetcher
@@ -44,7 +44,7 @@ from sidecar.runtime.listen import ListenError
 ROOT = Path(__file__).parents[2]
 CA = pki.authority()
 staff = PkiCA("Staff")
-QUICK = Limits(size=1 << 20, total=1.0, silence=0.5, connect=0.5)
+QUICK = HttpLimits(size=1 << 20, total=1.0, silence=0.5, connect=0.5)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -61,15 +61,15 @@ class Bench:
         self.path = crl_state_path(state, "staff", url)
         self.job = self.new_job()
 
-    def new_job(self, limits: Limits = QUICK) -> CrlJob:
+    def new_job(self, limits: HttpLimits = QUICK) -> CrlJob:
         """The same job as a process started anew would have it."""
         source = CrlSource("staff", self.url, (CA.der,))
         metrics = FetchMetrics(CollectorRegistry())
         self.registry = metrics.registry
         return CrlJob(source, self.state, self.session, metrics, limits=limits)
 
-    async def bring(self) -> str:
-        return (await self.job.bring())[0]
+    async def download(self) -> str:
+        return (await self.job.download())[0]
 
     def count(self, result: str) -> float:
         labels = {"trust": "staff", "result": result}
@@ -91,10 +91,10 @@ def test_a_crl_is_brought_and_stands_whole(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with serving(giving(crl)) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
             assert b.path.read_bytes() == crl
             assert b.path.stat().st_mode & 0o777 == 0o644
-            assert await b.bring() == "unchanged"
+            assert await b.download() == "unchanged"
             assert {p.suffix for p in b.path.parent.iterdir()} == {".crl", ".json"}
             assert b.count("updated") == b.count("unchanged") == 1
             assert "cookie" not in server.seen[0].headers
@@ -112,10 +112,10 @@ def test_etag_is_honoured_across_restarts(tmp_path: Path) -> None:
             serving(giving_with_etag(crl, '"one"')) as server,
             bench(tmp_path, server.url) as b,
         ):
-            assert await b.bring() == "updated"
-            assert await b.bring() == "not_modified"
+            assert await b.download() == "updated"
+            assert await b.download() == "not_modified"
             b.job = b.new_job()
-            assert await b.bring() == "not_modified"
+            assert await b.download() == "not_modified"
             asked = [r.headers.get("If-None-Match") for r in server.seen]
             assert asked == [None, '"one"', '"one"']
             assert b.path.read_bytes() == crl
@@ -132,8 +132,8 @@ def test_last_modified_is_given_back(tmp_path: Path) -> None:
             serving(giving(make_crl(CA), Last_Modified=date)) as server,
             bench(tmp_path, server.url) as b,
         ):
-            await b.bring()
-            await b.bring()
+            await b.download()
+            await b.download()
             assert server.seen[1].headers["If-Modified-Since"] == date
 
     run(check)
@@ -149,7 +149,7 @@ def test_no_etag_for_bytes_that_are_not_those_it_belongs_to(tmp_path: Path, dama
             serving(giving_with_etag(crl, '"one"')) as server,
             bench(tmp_path, server.url) as b,
         ):
-            await b.bring()
+            await b.download()
             if damage == "file":
                 b.path.write_bytes(b"rubbish")
             elif damage == "other":
@@ -159,7 +159,7 @@ def test_no_etag_for_bytes_that_are_not_those_it_belongs_to(tmp_path: Path, dama
             else:
                 b.path.with_suffix(".json").write_text('{"etag": 7, "x": []}')
             b.job = b.new_job()
-            assert await b.bring() in ("updated", "unchanged")
+            assert await b.download() in ("updated", "unchanged")
             assert b.path.read_bytes() == crl
 
     run(check)
@@ -170,10 +170,10 @@ def test_a_newer_crl_replaces_the_older(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with serving(giving(make_crl(CA, 1))) as server, bench(tmp_path, server.url) as b:
-            await b.bring()
+            await b.download()
             newer = make_crl(CA, 2, revoked=3)
             server.answer = giving(newer)
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
             assert b.path.read_bytes() == newer
 
     run(check)
@@ -187,9 +187,9 @@ def test_a_large_crl_is_verified_in_another_process(
 
     async def check() -> None:
         async with serving(giving(make_crl(CA, 2))) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
             server.answer = giving(b"rubbish")
-            assert await b.bring() == "invalid"
+            assert await b.download() == "invalid"
 
     run(check)
 
@@ -263,13 +263,13 @@ def test_what_is_bad_never_replaces_what_is_good(tmp_path: Path, case: str) -> N
 
     async def check() -> None:
         async with serving(giving(good)) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
             server.answer = answer
-            assert await b.bring() == expected
+            assert await b.download() == expected
             assert b.path.read_bytes() == good
             assert b.count(expected) == 1
             server.answer = giving(good)
-            assert await b.bring() == "unchanged"
+            assert await b.download() == "unchanged"
 
     run(check)
 
@@ -279,10 +279,10 @@ def test_backwards_is_refused_across_restarts(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with serving(giving(make_crl(CA, 5))) as server, bench(tmp_path, server.url) as b:
-            await b.bring()
+            await b.download()
             b.job = b.new_job()
             server.answer = giving(make_crl(CA, 4))
-            assert await b.bring() == "backwards"
+            assert await b.download() == "backwards"
 
     run(check)
 
@@ -293,9 +293,9 @@ def test_an_ended_crl_is_kept_but_not_called_a_success(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with serving(giving(old)) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "stale"
+            assert await b.download() == "stale"
             assert b.path.read_bytes() == old
-            assert await b.bring() == "stale"
+            assert await b.download() == "stale"
 
     run(check)
 
@@ -305,7 +305,7 @@ def test_nobody_listening(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with bench(tmp_path, "http://127.0.0.1:1/x") as b:
-            assert await b.bring() == "network_error"
+            assert await b.download() == "network_error"
             assert list(b.path.parent.iterdir()) == []
 
     run(check)
@@ -318,7 +318,7 @@ def test_no_proxy_from_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
 
     async def check() -> None:
         async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
 
     run(check)
 
@@ -340,7 +340,7 @@ def test_a_redirect_within_the_host_is_followed(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with serving(redirecting("/new/crl")) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
 
     run(check)
 
@@ -356,7 +356,7 @@ def test_a_redirect_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
         async with serving(giving(b"")) as server, bench(tmp_path, server.url) as b:
             port = server.url.split(":")[2].removesuffix("/x")
             server.answer = redirecting(target.format(port=port))
-            assert await b.bring() == "redirect_refused"
+            assert await b.download() == "redirect_refused"
             assert len(server.seen) == 1
 
     run(check)
@@ -382,7 +382,7 @@ def test_no_password_reaches_the_log(
         async with serving(redirecting(target)) as server:
             with_user = server.url.replace("://", "://user:secret@")
             async with bench(tmp_path, with_user) as b:
-                assert await b.bring() == comes
+                assert await b.download() == comes
                 assert all("Authorization" in request.headers for request in server.seen)
 
     run(check)
@@ -394,7 +394,7 @@ def test_a_redirect_in_circles_ends(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with serving(redirecting("/x")) as server, bench(tmp_path, server.url) as b:
-            assert await b.bring() == "redirect_refused"
+            assert await b.download() == "redirect_refused"
             assert len(server.seen) == 4
 
     run(check)
@@ -475,7 +475,7 @@ def test_a_try_that_fails_by_our_own_mistake_is_not_the_last(
     async def check() -> None:
         async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
             with monkeypatch.context() as broken:
-                broken.setattr(crl_job, "judge", None)
+                broken.setattr(crl_job, "verify_download", None)
                 assert 15 <= await b.job.step() <= 30
             assert b.count("error") == 1
             assert await b.job.step() > 30
@@ -490,7 +490,7 @@ def test_names_in_a_crl_forge_no_log_line(tmp_path: Path, caplog: pytest.LogCapt
 
     async def check() -> None:
         async with serving(giving(make_crl(evil))) as server, bench(tmp_path, server.url) as b:
-            assert (await b.job.bring())[0] == "invalid"
+            assert (await b.job.download())[0] == "invalid"
 
     run(check)
     said = caplog.records[-1].getMessage()
@@ -815,7 +815,7 @@ def test_time_is_an_argument(tmp_path: Path) -> None:
             source = CrlSource("staff", server.url, (CA.der,))
             metrics = FetchMetrics(CollectorRegistry())
             job = CrlJob(source, tmp_path, session, metrics, clock=lambda: time.time() + 86400)
-            assert (await job.bring())[0] == "stale"
+            assert (await job.download())[0] == "stale"
 
     run(check)
 
@@ -842,9 +842,9 @@ def test_what_is_planted_holds_up_no_fetch(tmp_path: Path, suffix: str, how: str
                 place.write_bytes(b"garbage")
                 if how == "500 MiB":
                     os.truncate(place, 500 << 20)
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
             assert b.path.read_bytes() == crl
-            again, _ = await b.new_job().bring()
+            again, _ = await b.new_job().download()
             assert again == "unchanged"
 
     run(check)
@@ -855,9 +855,11 @@ def test_a_crl_of_the_future_gives_way_to_the_right_one() -> None:
     now = datetime.now(UTC)
     ahead = staff.crl(number=9, this_update=now + timedelta(hours=1), der=True)
     right = staff.crl(number=6, der=True)
-    judged = crl_job.judge(right, ahead, "http://x/", (staff.der,), now.timestamp())
+    judged = crl_job.verify_download(right, ahead, "http://x/", (staff.der,), now.timestamp())
     assert judged.result == "updated"
-    judged = crl_job.judge(right, staff.crl(number=7), "http://x/", (staff.der,), now.timestamp())
+    judged = crl_job.verify_download(
+        right, staff.crl(number=7), "http://x/", (staff.der,), now.timestamp()
+    )
     assert judged.result == "backwards"
 
 
@@ -866,8 +868,13 @@ def test_two_crls_in_one_answer_are_taken() -> None:
     other = PkiCA("Other")
     both = staff.crl(number=6) + other.crl(number=6)
     known = (staff.der, other.der)
-    judged = crl_job.judge(both, None, "http://x/", known, time.time())
+    judged = crl_job.verify_download(both, None, "http://x/", known, time.time())
     assert judged.result == "updated"
     older = staff.crl(number=6) + other.crl(number=5)
-    assert crl_job.judge(older, both, "http://x/", known, time.time()).result == "backwards"
-    assert crl_job.judge(both, None, "http://x/", (staff.der,), time.time()).result == "invalid"
+    assert (
+        crl_job.verify_download(older, both, "http://x/", known, time.time()).result == "backwards"
+    )
+    assert (
+        crl_job.verify_download(both, None, "http://x/", (staff.der,), time.time()).result
+        == "invalid"
+    )

@@ -33,7 +33,7 @@ from sidecar.core.revocation.crl.index import CrlFile
 from sidecar.runtime import admin_listener as runtime_listener
 from sidecar.runtime.admin_listener import MAX_CONNECTIONS
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.files import Signature, crl_state_path
+from sidecar.runtime.files import FileVersion, crl_state_path
 
 staff = CA("Staff")
 alice = staff.issue("alice")
@@ -160,7 +160,7 @@ def test_a_reload_that_fails_is_not_the_last(
 
 def test_what_can_not_be_read_is_tried_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that goes on failing doesn't keep the daemon busy, and a small one is seen soon."""
-    large = Signature(0, 0, 1 << 30, 0, 0)
+    large = FileVersion(0, 0, 1 << 30, 0, 0)
     waits = [readings._pause(tries, large) for tries in range(12)]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
     assert max(readings._pause(tries, None) for tries in range(99)) == 5.0

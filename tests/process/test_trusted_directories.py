@@ -65,7 +65,7 @@ def test_what_stands_in_a_shared_directory_is_ours(file: Path) -> None:
     shared.chmod(0o1777)
     assert refusal(file) == ""
     os.chown(file, STRANGER, -1)
-    assert "where everybody can make files" in refusal(file)
+    assert "everybody can create files in its directory" in refusal(file)
     (shared / "link").symlink_to("/etc/hostname")
     os.chown(shared / "link", STRANGER, -1, follow_symlinks=False)
     assert f"{shared}/link belongs to user {STRANGER}" in untrusted_directory(shared / "link", 0)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.authorizer import glances
-from sidecar.authorizer.glances import Glances
-from sidecar.runtime.files import Signature, signature
+from sidecar.authorizer import file_versions
+from sidecar.authorizer.file_versions import FileVersions
+from sidecar.runtime.files import FileVersion, file_version
 
 
 def test_files_that_hang_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,14 +18,14 @@ def test_files_that_hang_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.Mo
     hang, calls = threading.Event(), [0]
     hang.set()
 
-    def slow(path: Path) -> Signature | None:
+    def slow(path: Path) -> FileVersion | None:
         calls[0] += 1
         if path.name in "bd":
             hang.wait(30)
-        return signature(path)
+        return file_version(path)
 
-    monkeypatch.setattr(glances, "signature", slow)
-    found = Glances()
+    monkeypatch.setattr(file_versions, "file_version", slow)
+    found = FileVersions()
     assert set(found.at_all(paths).values()) == {None}
     for path in paths:
         path.write_text("x")
@@ -37,7 +37,7 @@ def test_files_that_hang_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.Mo
     hang.set()
     while found.at(paths[1]) is None or found.at(paths[3]) is None:
         pass
-    assert found.at_all(paths) == {path: signature(path) for path in paths}
+    assert found.at_all(paths) == {path: file_version(path) for path in paths}
 
 
 def test_without_threads_it_looks_all_the_same(
@@ -49,4 +49,4 @@ def test_without_threads_it_looks_all_the_same(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
-    assert Glances().at(tmp_path) == signature(tmp_path)
+    assert FileVersions().at(tmp_path) == file_version(tmp_path)
