@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sidecar.runtime.files import Signature, read_file, signature
+from sidecar.runtime.files import FileVersion, file_version, read_file
 
 FRESH_SECONDS = 20.0
 """How old the file of a daemon that runs can be: it is written every five seconds."""
@@ -18,10 +18,10 @@ FRESH_SECONDS = 20.0
 MAX_STATUS = 64 * 1024
 
 
-def looks(directory: Path) -> list[Signature | None]:
+def looks(directory: Path) -> list[FileVersion | None]:
     """How the files look, to tell whether one has changed."""
     try:
-        return [signature(path) for path in sorted(directory.glob("*.json"))]
+        return [file_version(path) for path in sorted(directory.glob("*.json"))]
     except OSError:
         return []
 

@@ -19,7 +19,7 @@ from sidecar import __version__
 from sidecar.core.config.fleet_settings import FleetSettings
 from sidecar.core.errors import brief
 from sidecar.core.fleet.entry import MAX_LINE, Refused, parse_line
-from sidecar.runtime.files import Signature, write_file
+from sidecar.runtime.files import FileVersion, write_file
 from sidecar.runtime.fleet_places import HEAD, FleetPlaces
 from sidecar.runtime.release_directory import ReleaseDirectory
 
@@ -190,7 +190,7 @@ class Node:
 
     async def _report(self, bus: Bus) -> None:
         """Tell what the daemon has in force, whenever that changes and every few seconds."""
-        seen: list[Signature | None] = []
+        seen: list[FileVersion | None] = []
         told_at, refused = 0.0, -1
         while True:
             found = daemon_status.looks(self._places.status)
