@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -43,8 +44,9 @@ SHUTDOWN_SECONDS = 20.0
 def main(settings: EnrollSettings, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM; the exit code: 0, or 2 where it can't start."""
     log_aside()
-    # A private key must not get into a core file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # a unit's filter may forbid it, and has LimitCORE=0
+        # A private key must not get into a core file.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         issuance = make_issuance(settings, environ)
         asyncio.run(_serve(settings, issuance))

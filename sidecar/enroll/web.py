@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sidecar.core.errors import printable
+from sidecar.core.errors import brief, printable
 from sidecar.core.x509.certificate import from_header
 
 from .bundles import File
@@ -276,7 +276,10 @@ async def _wanted(request: web.Request) -> Wanted:
         fields = await asyncio.wait_for(_fields(request), BODY_SECONDS)
     except TimeoutError:
         raise Refused(400, "The form didn't arrive.") from None
-    except (ValueError, LookupError):
+    except (Refused, web.HTTPException, ConnectionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - aiohttp's readers of forms raise whatever there is
+        log.info("a form can't be read: %s", brief(error))
         raise Refused(400, "The form can't be read.") from None
     wanted = fields.get("format", "")
     if wanted not in FORMATS:
@@ -292,7 +295,7 @@ async def _wanted(request: web.Request) -> Wanted:
 async def _fields(request: web.Request) -> dict[str, str]:
     """Read the fields, each once; of two `csr` (a file and a text) the one that isn't empty.
 
-    Raises `Refused`, ValueError and LookupError.
+    Raises `Refused`, and what aiohttp raises for a form that is broken.
     """
     if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
         raise Refused(400, "A form is expected: application/x-www-form-urlencoded.")

@@ -110,9 +110,14 @@ class Enroll:
 
     # -- commands
 
+    def _arguments(self, given: tuple[str, ...]) -> list[str]:
+        """The arguments with `--config`, which stands before a `--`."""
+        at = given.index("--") if "--" in given else len(given)
+        return [*given[:at], "--config", str(self.config), *given[at:]]
+
     def try_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command; `--config` is put behind it."""
-        command = [sys.executable, "-m", "sidecar", *arguments, "--config", str(self.config)]
+        command = [sys.executable, "-m", "sidecar", *self._arguments(arguments)]
         return subprocess.run(
             command,
             cwd=self.directory,
@@ -125,7 +130,7 @@ class Enroll:
 
     def run(self, *arguments: str) -> str:
         """What a command that succeeds prints; it runs in this process, which is fast."""
-        options = make_parser().parse_args([*arguments, "--config", str(self.config)])
+        options = make_parser().parse_args(self._arguments(arguments))
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             assert options.run(options) == 0
@@ -255,7 +260,7 @@ class Enroll:
         fields: Mapping[str, str] | None = None,
         **headers: str,
     ) -> Response:
-        """Send the form of a page, as a browser does."""
+        """Send the form of a page, as a browser does; an empty header is left out."""
         path = invited if isinstance(invited, str) else invited.path
         given = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin", **_named(headers)}
         given = {name: value for name, value in given.items() if value}
