@@ -23,7 +23,7 @@ from pki import CA
 from stack import People, Stack
 from tools import Missing, NginxBinary, nginx_binaries
 
-WHOLE_PAGES = {"docs/pki.md": "test_pki_page.py"}
+WHOLE_PAGES = {"docs/pki.md": "test_pki_page.py", "docs/enroll.md": "test_enroll_page.py"}
 """Pages whose commands are one story, which a test of its own tells."""
 
 NEEDS_ROOT = "needs root and systemd: tests/systemd runs it"
