@@ -23,7 +23,11 @@ from pki import CA
 from stack import People, Stack
 from tools import Missing, NginxBinary, nginx_binaries
 
-WHOLE_PAGES = {"docs/pki.md": "test_pki_page.py", "docs/enroll.md": "test_enroll_page.py"}
+WHOLE_PAGES = {
+    "docs/pki.md": "test_pki_page.py",
+    "docs/enroll.md": "test_enroll_page.py",
+    "docs/clients.md": "test_clients_page.py",
+}
 """Pages whose commands are one story, which a test of its own tells."""
 
 NEEDS_ROOT = "needs root and systemd: tests/systemd runs it"
@@ -52,7 +56,7 @@ NOT_RUN = {
 }
 """Beginnings of commands that are not run, each with the reason."""
 
-LANGUAGES = {"sh", "console", "yaml", "nginx", "text"}
+LANGUAGES = {"sh", "python", "console", "yaml", "nginx", "text"}
 
 
 def reason_not_to_run(command: str) -> str:
