@@ -8,8 +8,7 @@
 #   sh deploy/install.sh --uninstall   removes all but the configuration
 #
 # A part NAME is what deploy/requirements-NAME.lock brings and, where they exist, the units
-# deploy/mtls-sidecar-NAME.service and .socket with the user mtls-sidecar-NAME, and
-# config/NAME.yaml.
+# deploy/mtls-sidecar-NAME*, with a user and a state directory of their own, and config/NAME.yaml.
 #
 # A configuration file that you edited is never overwritten: the new one goes beside it as *.new.
 set -eu
@@ -111,8 +110,8 @@ chosen_parts() {
 # The units of the parts that are named.
 part_units() {
     for each in $*; do
-        for unit in "mtls-sidecar-$each.service" "mtls-sidecar-$each.socket"; do
-            if [ -e "$here/deploy/$unit" ]; then say "$unit"; fi
+        for unit in "$here/deploy/mtls-sidecar-$each".* "$here/deploy/mtls-sidecar-$each"-*; do
+            if [ -e "$unit" ]; then basename "$unit"; fi
         done
     done
 }
@@ -194,14 +193,19 @@ install_units() {
 make_users() {
     make_user mtls-sidecar --user-group
     make_user mtls-sidecar-fetch --gid mtls-sidecar
-    for each in $(part_users $parts); do make_user "$each" --gid mtls-sidecar; done
+    for each in $(part_users $parts); do
+        make_user "$each" --gid mtls-sidecar
+        make_directory "/var/lib/$each" "$each"
+    done
     make_directory "$state" mtls-sidecar
     make_directory "$state/crl" mtls-sidecar-fetch
     case " $parts " in *' fleet '*) make_directory "$state/fleet" mtls-sidecar-fleet ;; esac
 }
 
 part_users() {
-    for each in $(part_units $*); do say "${each%.*}"; done | sort -u
+    for each in $*; do
+        if [ -e "$here/deploy/mtls-sidecar-$each.service" ]; then say "mtls-sidecar-$each"; fi
+    done
 }
 
 make_user() {

@@ -50,7 +50,7 @@ put() { # SOURCE TARGET [MODE]
 }
 
 install_units() {
-    for unit in "$here"/deploy/*.service "$here"/deploy/*.socket; do
+    for unit in "$here"/deploy/*.service "$here"/deploy/*.socket "$here"/deploy/*.timer; do
         put "$unit" "$root/lib/systemd/system/$(basename "$unit")"
     done
     sed -i 's,/opt/mtls-sidecar/bin/mtls-sidecar,/usr/bin/mtls-sidecar,' \

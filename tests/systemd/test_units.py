@@ -21,7 +21,7 @@ def saw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     place = tmp_path_factory.mktemp("boot")
     console = boot(nspawn, place, "probe.sh", times=2, binds=[f"{BOOTED / 'ask.py'}:/ask.py"])
     return read_saw(
-        place / "out", console, ("install", "upgrade", "uninstall", "stderr", "journal")
+        place / "out", console, ("install", "enroll", "upgrade", "uninstall", "stderr", "journal")
     )
 
 
@@ -133,6 +133,15 @@ def test_the_fetcher_can_not_touch_the_daemon(saw: dict[str, str]) -> None:
     )
 
 
+def test_enrolment_is_a_process_of_its_own(saw: dict[str, str]) -> None:
+    """Its user and socket, no network; nginx gets the page of an invitation and others none.  The
+    authorizer's user reads no CA key, and the authorizer answers as before."""
+    check(saw, enroll_made="yes", enroll="active", enroll_page="200")
+    check(saw, enroll_stranger="PermissionError", enroll_networks="1")
+    check(saw, enroll_user="mtls-sidecar-enroll:mtls-sidecar", enroll_key="0 ")
+    check(saw, enroll_crl="done", enroll_authorizer="204")
+
+
 def test_the_policy_is_for_the_services_alone(saw: dict[str, str]) -> None:
     """Not every local user reads who may go where; no installer stays in production."""
     check(saw, private="640:root:mtls-sidecar", installer_gone="0")
@@ -147,11 +156,12 @@ def test_an_upgrade_follows_no_link(saw: dict[str, str]) -> None:
 
 def test_uninstalling(saw: dict[str, str]) -> None:
     """install.sh --uninstall stops the units, says what nginx will answer, and leaves the
-    configuration and nothing else."""
+    configuration, the CA of the invitations, and nothing else."""
     check(saw, uninstalled="yes inactive", uninstall_warns="1", left_users="")
     assert set(saw["left"].split()) <= {
         "/etc/mtls-sidecar",
         "/etc/nginx/snippets/mtls-sidecar.conf",
+        "/var/lib/mtls-sidecar-enroll",
     }, saw["left"]
 
 

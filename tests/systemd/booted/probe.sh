@@ -30,7 +30,7 @@ under_load() { # NAME COMMAND...: what is lost of a steady load meanwhile
 }
 
 installs() {
-    sh /src/deploy/install.sh >/out/install 2>&1
+    sh /src/deploy/install.sh --with enroll >/out/install 2>&1
     saw installed $?
     saw private "$(stat -c %a:%U:%G /etc/mtls-sidecar/policy.yaml)"
     saw installer_gone "$(ls /opt/mtls-sidecar/bin | grep -c pip)"
@@ -162,6 +162,36 @@ logs() {
         /var/log/mtls-sidecar/decisions.log 2>/dev/null | wc -l)"
 }
 
+page() { # USER PATH
+    runuser -u "$1" -- /usr/bin/python3 -I -c 'import socket, sys
+peer = socket.socket(socket.AF_UNIX)
+try:
+    peer.connect("/run/mtls-sidecar-enroll/enroll.sock")
+    peer.sendall(f"GET {sys.argv[1]} HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.7\r\n\r\n".encode())
+    print(peer.recv(4096).split()[1].decode())
+except OSError as error:
+    print(type(error).__name__)' "$2"
+}
+
+enrolls() {
+    mtls=/opt/mtls-sidecar/bin/mtls-sidecar
+    saw enroll_made "$($mtls enroll init >/out/enroll 2>&1 && echo yes)"
+    systemctl enable --now mtls-sidecar-enroll >>/out/enroll 2>&1
+    saw enroll "$(state mtls-sidecar-enroll)"
+    url=$($mtls invite alice | head -n 1)
+    path=/${url#https://*/}
+    saw enroll_page "$(page www-data "$path")"
+    saw enroll_stranger "$(page games "$path")"
+    pid=$(systemctl show -P MainPID mtls-sidecar-enroll)
+    saw enroll_user "$(stat -c %U:%G "/proc/$pid")"
+    saw enroll_networks "$(nsenter -t "$pid" -n cat /proc/net/dev | grep -c :)"
+    saw enroll_key "$(runuser -u mtls-sidecar -- cat /var/lib/mtls-sidecar-enroll/ca/ca.key \
+        2>/dev/null | wc -c) $(find /var/lib/mtls-sidecar-enroll ! -user mtls-sidecar-enroll)"
+    saw enroll_crl "$(systemctl start mtls-sidecar-enroll-crl && echo done)"
+    saw enroll_authorizer "$(ask www-data)"
+    systemctl stop mtls-sidecar-enroll mtls-sidecar-enroll.socket
+}
+
 # A broken policy at start is tried again until it is mended, however long that takes.
 heals() {
     systemctl stop mtls-sidecar
@@ -203,6 +233,7 @@ if [ ! -e /var/lib/mtls-sidecar ]; then
     has_instances
     has_fetcher
     logs
+    enrolls
     heals
     journalctl -u 'mtls-sidecar*' --no-pager >/out/journal 2>&1
     exit
@@ -227,7 +258,7 @@ saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes) $(state mtls-sidecar@1
 saw uninstall_warns "$(grep -c 'nginx answers 500' /out/uninstall)"
 saw left "$(find /etc /opt /usr/local /var /run -xdev -name '*mtls-sidecar*' 2>/dev/null |
     sort | tr '\n' ' ')"
-saw left_users "$(getent passwd mtls-sidecar mtls-sidecar-fetch
+saw left_users "$(getent passwd mtls-sidecar mtls-sidecar-fetch mtls-sidecar-enroll
     getent group mtls-sidecar)"
 journalctl -u 'mtls-sidecar*' --no-pager -b >>/out/journal 2>&1
 saw finished yes
