@@ -225,7 +225,6 @@ def test_the_source_reads_as_this_test_thinks() -> None:
 MANY = {
     "commands/doctor/test_what_is_right.py": "all checks together, on what people write rightly",
     "core/policy/test_identity_spellings.py": "matching, dn_spelling and uri_spelling together",
-    "core/test_wire.py": "request and answer together",
     "core/test_without_certificate.py": "evaluate, spec and rules together",
     "core/revocation/crl/test_odd_authorities.py": "CRLs: parse and index together",
     "core/x509/test_unsigned_octets.py": "certificate, signature and fingerprints together",

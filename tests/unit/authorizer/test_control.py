@@ -1,0 +1,83 @@
+"""What the daemon answers on its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from asking import policy
+from pki import CA
+
+from sidecar.authorizer.control import denylist_lines, serve_control
+from sidecar.runtime.control_socket import NAME, ask
+
+STAFF = CA("Staff")
+RULES = policy(
+    """
+version: 1
+trust:
+  staff: {ca: ca.crt, denylist: [a.txt, b.txt]}
+  other: {ca: ca.crt}
+locations: [{name: site, allow: verified}]
+""",
+    ca_crt=STAFF.pem,
+    a_txt=b"serial 0a\nserial 0b until 2099-01-01\n",
+    b_txt=b"serial 0A # again\n",
+)
+
+
+def test_each_line_in_force_is_named_by_file_and_number() -> None:
+    """Of every denylist of a trust, whatever the spelling of the number; a line without an end has
+    `until` null.  A trust without a denylist has no lines."""
+    found = denylist_lines(RULES, "/p.yaml", {"kind": "serial", "value": "0A"})
+    assert found["policy"] == "/p.yaml"
+    staff = found["trusts"]["staff"]
+    assert [Path(each).name for each in staff["denylists"]] == ["a.txt", "b.txt"]
+    assert [(Path(each["file"]).name, each["line"], each["until"]) for each in staff["lines"]] == [
+        ("a.txt", 1, None),
+        ("b.txt", 1, None),
+    ]
+    assert found["trusts"]["other"] == {"denylists": [], "lines": []}
+    ends = denylist_lines(RULES, "", {"kind": "serial", "value": "b"})["trusts"]["staff"]["lines"]
+    assert [each["line"] for each in ends] == [2]
+    assert isinstance(ends[0]["until"], float)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        None,
+        [],
+        {},
+        {"kind": "serial"},
+        {"kind": "serial", "value": "xyz"},
+        {"value": "0a"},
+        {"kind": "cn", "value": "0a"},
+        {"kind": "serial", "value": 10},
+    ],
+)
+def test_another_question_is_an_error(question: object) -> None:
+    """Text for the person who asked, never an exception."""
+    assert set(denylist_lines(RULES, "", question)) == {"error"}
+
+
+async def test_questions_are_answered_until_the_end(tmp_path: Path) -> None:
+    """Garbage closes its own connection alone; at the end the socket is removed."""
+    task = asyncio.create_task(serve_control(tmp_path, tmp_path / "p.yaml", lambda: RULES))
+    async with asyncio.timeout(60):
+        while not (tmp_path / NAME).exists():
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / NAME))
+        writer.write(b"garbage\n")
+        assert await reader.read() == b""
+        writer.close()
+        question = {"kind": "serial", "value": "0a"}
+        found = await asyncio.to_thread(ask, tmp_path, question, 30)
+    assert json.dumps(found["trusts"]["staff"]["lines"])
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert not (tmp_path / NAME).exists()

@@ -1,0 +1,105 @@
+"""Copies of the files in force, for the next start."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sidecar.authorizer.last_good import GRACE, InForce, LastGood, beside
+
+KEY = ("denylist", "denylist.txt")
+
+
+def in_force(path: Path) -> InForce:
+    return InForce(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_a_copy_is_found_by_the_next_process(tmp_path: Path) -> None:
+    """It has the octets of the file, and the name that it was kept under."""
+    (tmp_path / "denylist.txt").write_bytes(b"serial 01\n")
+    file = in_force(tmp_path / "denylist.txt")
+    LastGood(tmp_path / "copies").save({KEY: file}, [KEY])
+    found = LastGood(tmp_path / "copies").copy_of(*KEY)
+    assert found is not None
+    assert (found[0].read_bytes(), found[1]) == (b"serial 01\n", file.digest)
+    assert LastGood(tmp_path / "copies").copy_of(*beside(KEY)) is None
+
+
+def test_the_octets_in_force_stand_for_a_file_with_a_bad_line(tmp_path: Path) -> None:
+    """Of a file that is invalid in part, what is in force is kept, not the file."""
+    data = b"serial 01\n"
+    file = InForce(tmp_path / "gone", hashlib.sha256(data).hexdigest(), data)
+    good = LastGood(tmp_path / "copies")
+    good.save({KEY: file}, [KEY])
+    found = good.copy_of(*KEY)
+    assert found is not None
+    assert found[0].read_bytes() == data
+
+
+def test_a_file_that_has_changed_meanwhile_keeps_its_last_copy(tmp_path: Path) -> None:
+    """Neither a changed file nor one that is gone takes the place of the copy."""
+    path = tmp_path / "denylist.txt"
+    path.write_bytes(b"serial 01\n")
+    good = LastGood(tmp_path / "copies")
+    first = in_force(path)
+    good.save({KEY: first}, [KEY])
+    path.write_bytes(b"serial 02\n")
+    second = in_force(path)
+    path.write_bytes(b"serial 03\n")
+    good.save({KEY: second}, [KEY])
+    path.unlink()
+    good.save({KEY: second}, [KEY])
+    found = good.copy_of(*KEY)
+    assert found is not None
+    assert found[1] == first.digest
+
+
+def test_what_the_policy_does_not_name_is_removed_later(tmp_path: Path) -> None:
+    """A copy without a name stays for a while, as another process may have just written it."""
+    path = tmp_path / "denylist.txt"
+    path.write_bytes(b"serial 01\n")
+    good = LastGood(tmp_path / "copies")
+    file = in_force(path)
+    good.save({KEY: file}, [KEY])
+    copy = tmp_path / "copies" / file.digest
+    path.write_bytes(b"serial 02\n")
+    other = in_force(path)
+    good.save({KEY: other}, [KEY])
+    assert copy.exists()
+    old = time.time() - 2 * GRACE
+    os.utime(copy, (old, old))
+    good.save({}, [])
+    assert good.copy_of(*KEY) is None
+    assert not copy.exists()
+    assert (tmp_path / "copies" / other.digest).exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"k": "../../etc/shadow"}', '{"k": 1}'])
+def test_a_spoilt_manifest_names_nothing(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is renamed and told; a name that is no SHA-256 is never opened."""
+    (tmp_path / "manifest.json").write_text(content)
+    with caplog.at_level(logging.ERROR):
+        good = LastGood(tmp_path)
+    assert "is set aside" in caplog.text
+    assert good.copy_of("k") is None
+    assert (tmp_path / "manifest.json.broken").read_text() == content
+
+
+def test_a_directory_that_can_not_be_written_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The daemon goes on; the same reason is not logged at each reload."""
+    (tmp_path / "file").write_text("in the way")
+    good = LastGood(tmp_path / "file" / "copies")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            good.save({}, [])
+    assert len(caplog.records) == 1
+    assert "aren't kept for the next start" in caplog.text

@@ -1,0 +1,112 @@
+"""Files that are read in threads: once for each version, and again where the fault may pass."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar.authorizer import readings
+from sidecar.authorizer.readings import (
+    LARGE,
+    RETRY_SECONDS,
+    RETRY_SMALL,
+    Readings,
+    _may_pass,
+    _pause,
+)
+from sidecar.runtime.files import FileVersion
+
+SMALL = FileVersion(1, 1, LARGE - 1, 0, 0)
+BIG = FileVersion(1, 1, LARGE, 0, 0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "file"
+    write(found, "one")
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that has rested: its times are long ago."""
+    path.write_text(text)
+    os.utime(path, (1, len(text)))
+
+
+@pytest.fixture(autouse=True)
+def rested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ctime can't be set, so a file of this test would always be young."""
+    monkeypatch.setattr(readings, "_is_young", lambda _: False)
+
+
+def test_each_version_is_read_once(path: Path) -> None:
+    """The outcome is kept until the file changes."""
+    found, reads = Readings(), []
+    for _ in range(2):
+        found.begin(patient=True)
+        outcome = found.ask(("k",), path, lambda: reads.append(1) or path.read_text())  # type: ignore[func-returns-value]
+        assert outcome is not None
+        assert outcome.value == "one"
+        found.end()
+    assert (len(reads), found.moved(), found.take_fresh(), found.take_fresh()) == (1, False, 1, 0)
+    write(path, "second")
+    assert found.moved()
+    found.begin(patient=True)
+    outcome = found.ask(("k",), path, path.read_text)
+    assert outcome is not None
+    assert outcome.value == "second"
+
+
+def test_an_error_is_an_outcome(path: Path) -> None:
+    """One that lasts is not tried again; one that may pass is, after a while."""
+    found = Readings()
+    found.begin(patient=True)
+
+    def fails(number: int) -> object:
+        raise OSError(number, os.strerror(number))
+
+    lasting = found.ask(("a",), path, lambda: fails(errno.EACCES))
+    passing = found.ask(("b",), path, lambda: fails(errno.EIO))
+    assert lasting is not None
+    assert passing is not None
+    assert isinstance(lasting.error, PermissionError)
+    assert lasting.again is None
+    assert passing.again is not None
+
+
+def test_what_nobody_asked_for_is_forgotten(path: Path) -> None:
+    """A file that the policy no longer names is read anew when it names it again."""
+    found = Readings()
+    found.begin(patient=True)
+    found.ask(("k",), path, path.read_text)
+    found.end()
+    found.begin(patient=True)
+    found.end()
+    found.begin(patient=True)
+    found.ask(("k",), path, path.read_text)
+    assert found.take_fresh() == 2
+
+
+def test_which_faults_may_pass() -> None:
+    """A file that isn't there stays so until somebody makes it; a fault of the disk may pass."""
+    assert not _may_pass(FileNotFoundError(errno.ENOENT, ""))
+    assert not _may_pass(ValueError("garbage"))
+    assert not _may_pass(None)
+    assert _may_pass(OSError(errno.EIO, ""))
+    assert _may_pass(MemoryError())
+
+
+@pytest.mark.parametrize(
+    ("version", "first", "longest"),
+    [(SMALL, *RETRY_SMALL), (None, *RETRY_SMALL), (BIG, *RETRY_SECONDS)],
+)
+def test_pauses_double_up_to_the_longest(
+    version: FileVersion | None, first: float, longest: float
+) -> None:
+    """A large file waits longer than a small one."""
+    assert _pause(0, version) == first
+    assert _pause(1, version) == 2 * first
+    assert _pause(1000, version) == longest

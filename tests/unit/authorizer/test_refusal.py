@@ -1,0 +1,56 @@
+"""The answer while no policy is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from sidecar.authorizer import refusal
+from sidecar.authorizer.refusal import ANSWER, MAX_HEAD, Refusal
+
+
+@pytest.mark.parametrize(
+    "question", [b"GET /authz/x HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n\r\n", b"x" * (MAX_HEAD + 1)]
+)
+async def test_every_question_is_refused_at_once(question: bytes) -> None:
+    """Whatever it is, also one that came before; the listener stays open for the daemon."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        found = Refusal()
+        await found.start([listener])
+        async with asyncio.timeout(60):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(question)
+            assert await reader.read() == ANSWER
+            writer.close()
+        await found.close()
+        assert listener.fileno() >= 0
+        assert not found.open
+
+
+async def test_too_many_and_too_slow_connections_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One over the limit gets no answer, and neither does one whose question never comes."""
+    monkeypatch.setattr(refusal, "MAX_OPEN", 1)
+    monkeypatch.setattr(refusal, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        address = listener.getsockname()
+        found = Refusal()
+        await found.start([listener])
+        async with asyncio.timeout(60):
+            first, one = await asyncio.open_connection(*address)
+            while not found.open:
+                await asyncio.sleep(0.01)
+            second, two = await asyncio.open_connection(*address)
+            for reader in (second, first):
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+            one.close()
+            two.close()
+        await found.close()

@@ -1,0 +1,74 @@
+"""How the files of a trust are read, and which copies count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pki import CA
+
+from sidecar.authorizer.last_good import InForce, LastGood
+from sidecar.authorizer.readings import Readings
+from sidecar.authorizer.trust_sources import TrustSources, without_withdrawn
+from sidecar.authorizer.watermarks import Watermarks
+from sidecar.core.x509.bundle import read_bundle
+from sidecar.runtime.crl_worker import CrlWorkers
+
+A, B, C = CA("A"), CA("B"), CA("C")
+
+
+def sources(tmp_path: Path) -> TrustSources:
+    return TrustSources(
+        tmp_path,
+        tmp_path / "state",
+        False,
+        Watermarks(None),
+        Readings(),
+        LastGood(tmp_path / "copies"),
+        CrlWorkers(),
+    )
+
+
+def test_removed_authorities_are_taken_out_of_the_last_good_ones() -> None:
+    """Of the old ones those count that the new file has; all of them, if it has none."""
+    old = read_bundle(A.pem + B.pem)
+    assert [cert.cn for cert in without_withdrawn(old, read_bundle(B.pem + C.pem))] == [("B",)]
+    assert list(without_withdrawn(old, read_bundle(C.pem))) == list(old)
+
+
+def test_a_copy_that_was_changed_does_not_count(tmp_path: Path) -> None:
+    """A copy is used only if its SHA-256 is the one that it was kept under."""
+    path = tmp_path / "ca.crt"
+    path.write_bytes(A.pem)
+    found = sources(tmp_path)
+    found.readings.begin(patient=True)
+    outcome = found.bundle("ca.crt")
+    assert outcome is not None
+    assert outcome.error is None
+    key = ("ca", "ca.crt")
+    found.last_good.save({key: InForce(path, outcome.value.digest)}, [key])
+    kept = found.kept_bundle("ca.crt", whole=True)
+    assert kept is not None
+    assert [cert.cn for cert in kept] == [("A",)]
+    copy = found.last_good.copy_of(*key)
+    assert copy is not None
+    copy[0].write_bytes(B.pem)
+    assert sources(tmp_path).kept_bundle("ca.crt", whole=True) is None
+
+
+def test_lines_and_crls_are_read_with_their_mistakes(tmp_path: Path) -> None:
+    """A bad line of a denylist is told beside the good ones; a CRL of a stranger is a mistake."""
+    (tmp_path / "denylist.txt").write_text("serial 01\ngarbage\n")
+    (tmp_path / "a.crl").write_bytes(A.crl(number=1))
+    found = sources(tmp_path)
+    found.readings.begin(patient=True)
+    lines = found.denylist("denylist.txt")
+    assert lines is not None
+    assert len(lines.value.value.entries.entries) == 1
+    assert [mistake.line for mistake in lines.value.value.mistakes] == [2]
+    ours, theirs = found.crls("t", "a.crl", (A.der,)), found.crls("t", "a.crl", (B.der,))
+    assert ours is not None
+    assert theirs is not None
+    assert (len(ours.value.found.crls), len(ours.value.found.mistakes)) == (1, 0)
+    assert (len(theirs.value.found.crls), len(theirs.value.found.mistakes)) == (0, 1)
+    assert found.kept_denylist("denylist.txt") is None
+    assert found.kept_crls("t", "a.crl", (A.der,)) == []

@@ -1,0 +1,54 @@
+"""`check`: files that the service's user can't read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar.commands.check import User, service_user, unreadable
+from sidecar.core.policy.spec import read_policy
+
+TEXT = b"""version: 1
+trust:
+  staff: {ca: ca.crt, intermediates: sub.crt, crl: [a.crl, "http://ca.test/b.crl"], denylist: d.txt}
+locations: []
+"""
+
+
+class Blind(User):
+    """One who can read nothing but the policy itself."""
+
+    def can_read(self, path: Path) -> bool:
+        return path.name == "policy.yaml"
+
+
+def test_each_file_is_told_where_the_policy_names_it(tmp_path: Path) -> None:
+    """Files that are there: one that isn't is a mistake of its own, and an address is no file."""
+    for name in ("ca.crt", "a.crl", "d.txt"):
+        (tmp_path / name).touch()
+    policy = tmp_path / "policy.yaml"
+    found = list(unreadable(read_policy(TEXT, "p"), policy, Blind("svc", 1, 1, ())))
+    assert {each.message for each in found} == {
+        f"the service's user svc can't read {str(tmp_path / name)!r}"
+        for name in ("ca.crt", "a.crl", "d.txt")
+    }
+    assert {each.line for each in found} == {3}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="asks as another user, which takes root")
+def test_root_asks_as_the_service_s_user() -> None:
+    """A user who is there is found with its groups; root itself and nobody's name are not."""
+    found = service_user("nobody")
+    assert found is not None
+    assert found.uid != 0
+    assert not found.can_read(Path("/etc/shadow"))
+    assert service_user("root") is None
+    assert service_user("no-such-user") is None
+
+
+def test_without_root_nobody_is_asked_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user can't be asked as, so `check` says nothing about it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert service_user("nobody") is None

@@ -1,0 +1,70 @@
+"""Lines of the decision log, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sidecar.commands.decision_lines import is_cut, moment, read_line, split
+
+TEXT = (
+    b'2026-01-31T12:00:00.125Z decision="allow" reason="allowed" location="site" rule="a \\"b\\""'
+    b' sha256="ab" ms=3 id="r1" uri="/"\n'
+)
+JSON = (
+    json.dumps(
+        {"time": "2026-01-31T12:00:00.125Z", "decision": "allow", "id": "r1", "uri": "/"},
+        separators=(",", ":"),
+    ).encode()
+    + b"\n"
+)
+
+
+def test_a_text_line_is_read_with_its_escapes() -> None:
+    """Quoted values are JSON strings; numbers stand without quotes."""
+    found = read_line(TEXT)
+    assert found is not None
+    assert found["time"] == "2026-01-31T12:00:00.125Z"
+    assert (found["rule"], found["ms"], found["id"]) == ('a "b"', "3", "r1")
+
+
+def test_a_line_in_a_journal_is_found_behind_its_prefix() -> None:
+    """syslog's and docker's prefixes are passed over."""
+    found = read_line(b"Jan 31 12:00:00 host mtls-sidecar[1]: " + TEXT)
+    assert found is not None
+    assert found["decision"] == "allow"
+    assert read_line(b"<6>" + JSON) == read_line(JSON)
+
+
+@pytest.mark.parametrize("line", [b"", b"policy 12 is in force\n", b'{"time":"x"', b"{}\n"])
+def test_another_line_is_none(line: bytes) -> None:
+    """The daemon's other lines, and a broken one, are no decisions."""
+    assert read_line(line) is None
+
+
+@pytest.mark.parametrize("line", [TEXT, JSON])
+def test_equal_questions_have_equal_parts(line: bytes) -> None:
+    """The time and what follows the id differ from request to request; the rest does not."""
+    other = line.replace(b"12:00:00.125", b"13:11:11.999").replace(b"r1", b"r2")
+    one, two = split(line), split(other)
+    assert one is not None
+    assert two is not None
+    assert one[0] == b"2026-01-31T12:00:00.125Z"
+    assert one[0] != two[0]
+    assert one[1] == two[1]
+    assert split(b"policy 12 is in force\n") is None
+
+
+def test_the_moment_of_a_line() -> None:
+    """Seconds since the epoch, with the milliseconds."""
+    assert moment(b"1970-01-02T00:00:01.250Z") == 86401.25
+    with pytest.raises(ValueError, match="does not match"):
+        moment(b"yesterday")
+
+
+def test_a_value_that_was_cut_is_known() -> None:
+    """By its length and its end: a short value may end in dots itself."""
+    assert is_cut("x" * 40 + "...")
+    assert not is_cut("...")
+    assert not is_cut("x" * 60)

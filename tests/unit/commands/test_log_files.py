@@ -1,0 +1,60 @@
+"""Decision logs as they lie about: plain, rotated, compressed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sidecar.commands.log_files import MAX_LINE, lines, with_rotated
+
+DATA = b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_log_is_read_whatever_compressed_it(tmp_path: Path, pack: object) -> None:
+    """By its first octets, not by its name."""
+    (tmp_path / "log").write_bytes(pack(DATA))  # type: ignore[operator]  # each takes bytes
+    assert list(lines(str(tmp_path / "log"))) == [b"one\n", b"two\n"]
+
+
+def test_a_file_that_is_still_being_written_is_told(tmp_path: Path) -> None:
+    """A compressed file without its end is an error with the way out, not a traceback."""
+    for pack in (gzip.compress, lzma.compress, bz2.compress):
+        (tmp_path / "log").write_bytes(pack(os.urandom(5000))[:-20])
+        with pytest.raises(ValueError, match="still being written"):
+            list(lines(str(tmp_path / "log")))
+
+
+def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
+    """No line takes more memory than `MAX_LINE`."""
+    (tmp_path / "log").write_bytes(b"x" * (2 * MAX_LINE + 1))
+    assert [len(each) for each in lines(str(tmp_path / "log"))] == [MAX_LINE, MAX_LINE, 1]
+
+
+def test_standard_input_and_what_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-` is standard input; a directory is told by name."""
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(DATA)))
+    assert list(lines("-")) == [b"one\n", b"two\n"]
+    with pytest.raises(ValueError, match="is not a file"):
+        list(lines(str(tmp_path)))
+
+
+def test_rotated_logs_are_read_newest_first(tmp_path: Path) -> None:
+    """logrotate's names with numbers and with dates; another file's are not."""
+    names = ["d.log", "d.log.1", "d.log.2.gz", "d.log-20260101", "other.log.1"]
+    for age, name in enumerate(names):
+        (tmp_path / name).write_bytes(DATA)
+        os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
+    found = with_rotated(str(tmp_path / "d.log"))
+    assert [Path(each).name for each in found] == names[:4]
+    assert with_rotated(str(tmp_path / "none.log")) == []

@@ -1,0 +1,113 @@
+"""Which download replaces a CRL, and when the next one is due."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pki import CA, now
+
+from sidecar.fetcher.crl_job import (
+    FIRST_RETRY,
+    INTERVAL,
+    LAST_RETRY,
+    LONGEST,
+    SHORTEST,
+    CrlJob,
+    Validators,
+    Verdict,
+    verify_download,
+)
+from sidecar.fetcher.plan import CrlSource
+
+STAFF, OTHER = CA("Staff"), CA("Other")
+URL = "http://ca.test/staff.crl"
+
+
+def verdict(data: bytes, held: bytes | None = None) -> Verdict:
+    return verify_download(data, held, URL, (STAFF.der,), time.time())
+
+
+def test_a_newer_crl_of_the_trust_replaces_the_old() -> None:
+    """By its number; the same one does too, and the times are those that it states."""
+    old, new = STAFF.crl(number=1), STAFF.crl(number=2)
+    found = verdict(new, old)
+    assert (found.result, found.replaces) == ("updated", True)
+    assert found.this_update < found.next_update
+    assert verdict(new, new).result == "updated"
+
+
+def test_an_older_crl_or_one_of_a_stranger_replaces_nothing() -> None:
+    """`backwards` and `invalid`; so is garbage."""
+    old, new = STAFF.crl(number=1), STAFF.crl(number=2)
+    assert verdict(old, new).result == "backwards"
+    assert verdict(OTHER.crl(number=9)).result == "invalid"
+    assert verdict(b"garbage").result == "invalid"
+    assert not any(verdict(each, new).replaces for each in (old, OTHER.crl(number=9), b""))
+
+
+def test_what_can_not_be_compared_does_not_hold_up_a_new_crl() -> None:
+    """A held CRL of another authority, one from the future, or garbage makes nothing older."""
+    new = STAFF.crl(number=2)
+    ahead = STAFF.crl(number=9, this_update=now() + timedelta(days=1))
+    for held in (OTHER.crl(number=9), ahead, b"garbage"):
+        assert verdict(new, held).result == "updated"
+
+
+def test_a_crl_past_its_end_is_stale_and_replaces() -> None:
+    """It revokes; the label says that the server has nothing newer."""
+    ended = STAFF.crl(
+        number=3, this_update=now() - timedelta(days=9), next_update=now() - timedelta(days=1)
+    )
+    found = verdict(ended, STAFF.crl(number=2, this_update=now() - timedelta(days=10)))
+    assert (found.result, found.replaces) == ("stale", True)
+
+
+def test_validators_are_sent_only_where_the_server_gave_them() -> None:
+    """An empty one makes no header."""
+    assert Validators().headers() == {}
+    assert Validators("ab", '"1"').headers() == {"If-None-Match": '"1"'}
+    assert set(Validators("ab", '"1"', "Mon").headers()) == {"If-None-Match", "If-Modified-Since"}
+
+
+class Job(CrlJob):
+    """One whose clock stands at zero and whose CRL ends then and then."""
+
+    def __init__(self, tmp_path: Path, next_update: float) -> None:
+        source = CrlSource("staff", URL, (STAFF.der,))
+        super().__init__(source, tmp_path, None, None, clock=lambda: 0.0)  # type: ignore[arg-type]  # nothing is asked
+        self._standing = Verdict("updated", next_update=next_update)
+
+    def delay(self, fresh_for: float | None) -> float:
+        return self._delay(fresh_for)
+
+    def pause(self, asked: float, failures: int) -> float:
+        self._failures = failures
+        return self._pause(asked)
+
+
+@pytest.mark.parametrize(
+    ("fresh_for", "expected"),
+    [(None, INTERVAL), (1.0, SHORTEST), (600.0, 600.0), (10 * LONGEST, LONGEST)],
+)
+def test_the_next_download_is_due_by_max_age(
+    tmp_path: Path, fresh_for: float | None, expected: float
+) -> None:
+    """Within the bounds, with a jitter of a tenth at most."""
+    found = Job(tmp_path, 30 * LONGEST).delay(fresh_for)
+    assert 0.9 * expected <= found <= 1.1 * expected
+
+
+def test_the_next_download_comes_before_the_end(tmp_path: Path) -> None:
+    """A CRL that ends in an hour is asked for again before that, whatever max-age says."""
+    assert Job(tmp_path, 3600.0).delay(LONGEST) < 3600.0
+
+
+def test_pauses_grow_and_are_bounded(tmp_path: Path) -> None:
+    """After failures the pause doubles; a server's Retry-After never makes it longer than ours."""
+    job = Job(tmp_path, 0.0)
+    assert job.pause(0.0, 1) <= 1.1 * FIRST_RETRY
+    assert job.pause(0.0, 30) <= 1.1 * LAST_RETRY
+    assert job.pause(1e9, 1) <= 1.1 * LAST_RETRY
