@@ -162,7 +162,7 @@ class CrlWorkers:
 
     def _run(self, question: bytes, shared: int) -> bytes:
         package = Path(__file__).resolve().parents[2]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             # -P: do not import a `sidecar.py` from the working directory
             [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
             stdin=subprocess.PIPE,
@@ -170,18 +170,17 @@ class CrlWorkers:
             pass_fds=(shared,),
             cwd="/",
             env={**os.environ, "PYTHONPATH": str(package)},
-        )
-        self._processes.add(process)
-        try:
-            if self._closed:
+        ) as process:
+            self._processes.add(process)
+            try:
+                if self._closed:
+                    process.kill()
+                answer, _ = process.communicate(question, timeout=PATIENCE)
+            except BaseException:
                 process.kill()
-            answer, _ = process.communicate(question, timeout=PATIENCE)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            self._processes.discard(process)
+                raise
+            finally:
+                self._processes.discard(process)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, "crl_worker")
         return answer

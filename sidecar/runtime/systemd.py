@@ -43,6 +43,7 @@ def _listener(descriptor: int, label: str) -> socket.socket:
         os.set_inheritable(descriptor, False)
         found = socket.socket(fileno=descriptor)
         if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            found.close()
             raise ValueError(f"descriptor {descriptor} ({label}) does not listen")
     except OSError as error:
         raise ValueError(f"descriptor {descriptor} ({label}): {error}") from None

@@ -1,0 +1,57 @@
+"""CRLs that are read in a process of their own: with the same result as here."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from pki import CA
+
+from sidecar.runtime import crl_worker
+from sidecar.runtime.crl_worker import CrlWorkers, read_crl_file
+
+STAFF = CA("Staff")
+
+
+def test_a_worker_reads_what_this_process_reads(tmp_path: Path) -> None:
+    """A file and octets alike, entries and all; the SHA-256 is the file's."""
+    path = tmp_path / "a.crl"
+    alice = STAFF.issue("alice")
+    path.write_bytes(STAFF.crl([alice], number=3))
+    workers = CrlWorkers()
+    try:
+        there = workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
+        octets = workers.read_data(path.read_bytes(), "a.crl", (STAFF.der,))
+    finally:
+        workers.close()
+    here = read_crl_file(path, "a.crl", (STAFF.der,), trusted_only=False)
+    assert there.digest == here.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    [crl] = there.found.crls
+    assert crl.find(crl.issuer, alice.serial) == here.found.crls[0].find(crl.issuer, alice.serial)
+    assert len(octets.crls) == 1
+
+
+def test_a_file_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
+    """As without a worker."""
+    workers = CrlWorkers()
+    try:
+        with pytest.raises(FileNotFoundError):
+            workers.read(tmp_path / "gone.crl", "gone.crl", (), trusted_only=False)
+    finally:
+        workers.close()
+
+
+def test_a_worker_that_takes_too_long_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is ended; the file can be tried again."""
+    path = tmp_path / "a.crl"
+    path.write_bytes(STAFF.crl())
+    monkeypatch.setattr(crl_worker, "PATIENCE", 0)
+    workers = CrlWorkers()
+    try:
+        with pytest.raises(OSError, match="ended"):
+            workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
+    finally:
+        workers.close()

@@ -1,0 +1,129 @@
+"""Sockets of the service manager, and notifications to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.runtime import systemd
+from sidecar.runtime.systemd import Notifier, is_journal, listen_fds, watchdog_seconds
+
+PID = 4711
+
+
+@pytest.fixture
+def first_fd(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A listening socket whose descriptor stands for the manager's first one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setattr(systemd, "FIRST_FD", os.dup(listener.fileno()))
+        yield listener
+
+
+def env(**more: str) -> dict[str, str]:
+    return {"LISTEN_PID": str(PID), "LISTEN_FDS": "1", **more}
+
+
+def test_sockets_of_another_process_are_left_alone() -> None:
+    """A process that inherits the variables does not take the sockets, nor the variables."""
+    environ = env(LISTEN_FDNAMES="authz")
+    assert listen_fds(environ, PID + 1) == {}
+    assert environ == env(LISTEN_FDNAMES="authz")
+
+
+@pytest.mark.usefixtures("first_fd")
+@pytest.mark.parametrize(("names", "label"), [("authz", "authz"), ("", "unknown")])
+def test_a_socket_is_taken_by_its_name(names: str, label: str) -> None:
+    """The sockets come by `FileDescriptorName=`, non-blocking, and the variables are removed."""
+    environ = env(LISTEN_FDNAMES=names)
+    found = listen_fds(environ, PID)
+    [listener] = found[label]
+    assert not listener.getblocking()
+    assert not os.get_inheritable(listener.fileno())
+    listener.close()
+    assert environ == {}
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "65", "²"])
+def test_a_count_that_is_no_small_number_is_refused(count: str) -> None:
+    """A wrong LISTEN_FDS is an error that shows it: never a guess at descriptors."""
+    with pytest.raises(ValueError, match="LISTEN_FDS is"):
+        listen_fds(env(LISTEN_FDS=count), PID)
+
+
+def test_a_descriptor_that_is_no_listening_socket_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file, a closed descriptor and a socket that does not listen are each told by name."""
+    file = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr(systemd, "FIRST_FD", file)
+    with pytest.raises(ValueError, match=r"\(authz\) is not a socket"):
+        listen_fds(env(LISTEN_FDNAMES="authz"), PID)
+    os.close(file)
+    with pytest.raises(ValueError, match=r"\(authz\): .*Bad file descriptor"):
+        listen_fds(env(LISTEN_FDNAMES="authz"), PID)
+    with socket.socket() as deaf:
+        monkeypatch.setattr(systemd, "FIRST_FD", os.dup(deaf.fileno()))
+        with pytest.raises(ValueError, match=r"\(authz\) does not listen"):
+            listen_fds(env(LISTEN_FDNAMES="authz"), PID)
+
+
+def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
+    """A descriptor is the journal's only if device and inode are those of JOURNAL_STREAM."""
+    with open(tmp_path / "log", "w") as file:
+        found = os.fstat(file.fileno())
+        stream = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        assert is_journal(stream, file.fileno())
+        assert not is_journal({"JOURNAL_STREAM": f"{found.st_dev}:1"}, file.fileno())
+        assert not is_journal({}, file.fileno())
+        closed = os.dup(file.fileno())
+    os.close(closed)
+    assert not is_journal(stream, closed)
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(PID)}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(PID + 1)}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "x"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_of_this_process(environ: dict[str, str], seconds: float | None) -> None:
+    """There is a watchdog only with an interval, and only if it watches this process."""
+    assert watchdog_seconds(environ, PID) == seconds
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_each_notification_says_what_the_manager_expects(tmp_path: Path, abstract: bool) -> None:
+    """READY, STATUS, RELOADING with its time, STOPPING and WATCHDOG, one datagram each, to a path
+    and to an abstract address."""
+    name = f"@sidecar-{os.getpid()}-{tmp_path.name}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + name[1:] if abstract else name)
+        manager.settimeout(20)
+        notifier = Notifier({"NOTIFY_SOCKET": name})
+        notifier.ready("serving")
+        notifier.status("waiting")
+        notifier.reloading()
+        notifier.stopping()
+        notifier.alive()
+        got = [manager.recv(4096).decode() for _ in range(5)]
+    assert got[0] == "READY=1\nSTATUS=serving"
+    assert got[1] == "STATUS=waiting"
+    assert got[2].startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert got[3:] == ["STOPPING=1\nSTATUS=draining", "WATCHDOG=1"]
+
+
+def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    """Without a manager, or with one whose socket is gone, the daemon goes on."""
+    Notifier({}).ready("serving")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("serving")
