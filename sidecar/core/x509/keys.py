@@ -12,9 +12,6 @@ from .der import OID, SEQUENCE, children, only
 MIN_RSA_BITS, MIN_EC_BITS = 2048, 224
 """112 bits of security: OpenSSL's level 2 (NIST SP 800-57, table 2)."""
 
-VERSION = 0xA0
-"""The tag of a certificate's version field, which version 1 omits."""
-
 RSA_PSS = bytes.fromhex("06092a864886f70d01010a")
 _EC = bytes.fromhex("06072a8648ce3d0201")
 
@@ -37,16 +34,6 @@ def public_key(spki: bytes) -> object:
         return load_der_public_key(spki)
     except Exception as error:  # many classes: unknown curve or algorithm, a point off the curve
         raise UnusableKey(f"its public key can't be used: {brief(error)}") from error
-
-
-def subject_public_key_info(signed: bytes) -> bytes:
-    """Return the SubjectPublicKeyInfo, DER, of a TBSCertificate.  Raises ValueError."""
-    outer = only(signed, SEQUENCE)
-    fields = list(children(signed, outer.start, outer.stop))
-    at = 6 if fields and fields[0].tag == VERSION else 5
-    if len(fields) <= at:
-        raise ValueError("a certificate without a public key")
-    return signed[fields[at - 1].stop : fields[at].stop]
 
 
 def weakness(key: object) -> str:
