@@ -109,8 +109,12 @@ def crl(words: str, leaf: Leaf | CA | bytes | None) -> bytes:
     assert leaf.issuer is not None
     known = {"lists it", "does not list it", "ended", "of the future", "without nextUpdate"}
     said = set(words.split(", "))
-    assert said <= known, f"unknown words about a CRL: {said - known}"
     start = NOW - timedelta(hours=1)
+    if found := re.fullmatch(r"(ended|begins in) (\d+) seconds(?: ago)?", words):
+        apart = timedelta(seconds=int(found[2]))
+        start = NOW + apart if found[1] == "begins in" else NOW - timedelta(days=1) - apart
+    else:
+        assert said <= known, f"unknown words about a CRL: {said - known}"
     if "ended" in said:
         start = NOW - timedelta(days=2)
     if "of the future" in said:
