@@ -46,6 +46,7 @@ ELSEWHERE = {
     "runtime/fleet_state.py": "process/test_fleet.py",
     "runtime/release_directory.py": "process/test_fleet.py",
     "runtime/seen_clients_file.py": "process/test_client_store.py",
+    "core/ip_address.py": "unit/core/policy/test_patterns.py",
     "core/config/crl_place.py": "process/test_no_password_told.py",
     "core/config/fleet_settings.py": "process/test_fleet.py",
     "core/config/schema.py": "unit/core/policy/test_spec.py",
