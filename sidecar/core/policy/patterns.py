@@ -25,7 +25,7 @@ from sidecar.core.x509.distinguished_name import (
     fold_mail,
     key_of,
     parse_name,
-    read_name,
+    read_compared_name,
     spellings,
 )
 from sidecar.core.x509.service_identity import fold_dns, is_dns_name
@@ -216,7 +216,7 @@ def _dn_refused(der: bytes) -> ComparedValue:
 
 def _read_name(der: bytes) -> ComparedName:
     try:
-        return read_name(der)
+        return read_compared_name(der)
     except ValueError:
         return ()
 

@@ -101,8 +101,11 @@ _ENCODINGS = {
 
 
 @lru_cache(maxsize=128)
-def read_name(der: bytes) -> ComparedName:
-    """Parse a Name.  Raises ValueError, also for one of more than `MAX_NAME` octets."""
+def read_compared_name(der: bytes) -> ComparedName:
+    """Parse a DER Name for comparison.  Raises ValueError, also above `MAX_NAME` octets.
+
+    `subject.read_name` parses a Name for display and for the keys `cn`, `o` and `ou`.
+    """
     if len(der) > MAX_NAME:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
     rdns = children(der, *only(der, SEQUENCE)[1:])

@@ -53,6 +53,9 @@ _KEY_CERT_SIGN = 0x04
 class Authority:
     """A certificate that may issue others: an anchor or an intermediate of a trust.
 
+    An extension that can't be parsed makes it issue nothing (`crl.signers.CrlAuthority` differs).
+
+
     `name` is the subject in comparable form.  `key` is the public key, or None if it can't be used;
     `key_fault` says why.  `profile` holds the facts for `verify: sidecar`, or None if they can't be
     parsed; `fault` says why such a chain can't contain this authority ("": it can).

@@ -37,10 +37,13 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrlAuthority:
-    """A certificate of the trust.
+    """A certificate of the trust, as the possible signer of a CRL.
+
+    Unlike `path_building.Authority`, each part is parsed separately: an invalid extension elsewhere
+    makes path building refuse an authority, but must not disable its CRLs, which revoke.
 
     `subject` and `issuer` are comparable names.  `key` is the SHA-256 of its SubjectPublicKeyInfo;
-    `public` the key itself, None where it can't be used.
+    `public` is the key itself, or None if it can't be used.
     """
 
     cert: ClientCert
