@@ -227,6 +227,8 @@ def init(options: argparse.Namespace) -> int:
         data = f"url: {options.url}\n".encode()
         read_enroll_settings(data, str(place))
         write_file(place, data, 0o640)
+        if os.geteuid() == 0:  # the service's group reads its configuration, as by install.sh
+            os.chown(place, -1, place.absolute().parent.stat().st_gid)
         print(f"{place}: a first configuration")
     settings = load_settings(str(place))
     if options.url and options.url.rstrip("/") != settings.url:

@@ -28,6 +28,13 @@ def rfc3339(moment: float) -> str:
     return f"{datetime.fromtimestamp(int(moment), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def for_people(moment: float) -> str:
+    """Format seconds since the epoch as `31 January 2027, 18:00 UTC`."""
+    found = datetime.fromtimestamp(int(moment), UTC)
+    months = "January February March April May June July August September October November December"
+    return f"{found.day} {months.split()[found.month - 1]} {found:%Y, %H:%M} UTC"
+
+
 def in_words(seconds: float) -> str:
     """Format a duration for people, rounded down to its largest unit: `3 days`."""
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):

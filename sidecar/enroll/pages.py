@@ -14,7 +14,7 @@ import jinja2
 import markupsafe
 
 from .certificate_profile import Identity
-from .durations import rfc3339
+from .durations import for_people
 from .invitations import Invitation
 from .settings import Profile
 
@@ -135,7 +135,7 @@ def invitation_page(
         fixed_device=bool(found.device or found.request_device),
         identity=identity,
         link=link,
-        expires=rfc3339(found.expires),
+        expires=for_people(found.expires),
         asks_approval=found.approve and not found.ready,
     )
 
@@ -154,7 +154,7 @@ def renewal_page(
         fixed_device=True,
         identity=identity,
         link=link,
-        ends=rfc3339(not_after),
+        ends=for_people(not_after),
         renewal=True,
     )
 
@@ -206,7 +206,7 @@ def openssl_subject(identity: Identity) -> str:
 def waiting_page(found: Invitation) -> str:
     """Render the page of an invitation that waits for approval."""
     return _ENVIRONMENT.get_template("waiting.html").render(
-        name=found.name, request_key=found.request_key, expires=rfc3339(found.expires)
+        name=found.name, request_key=found.request_key, expires=for_people(found.expires)
     )
 
 

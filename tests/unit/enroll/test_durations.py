@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.enroll.durations import in_words, parse_duration, rfc3339
+from sidecar.enroll.durations import for_people, in_words, parse_duration, rfc3339
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,6 @@ def test_what_is_no_duration_is_refused_with_what_to_write(text: str) -> None:
 def test_moments_and_spans_for_people() -> None:
     """Whole seconds in UTC; a span by its largest unit."""
     assert rfc3339(1_800_000_000.9) == "2027-01-15T08:00:00Z"
+    assert for_people(1_801_418_400) == "31 January 2027, 18:00 UTC"
     spans = [in_words(each) for each in (86400 * 2.5, 86400, 7199, 60, 5)]
     assert spans == ["2 days", "1 day", "1 hour", "1 minute", "less than a minute"]
