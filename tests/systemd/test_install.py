@@ -12,7 +12,9 @@ from daemon import ROOT
 from tools import need, systemd_analyze
 
 UNITS = sorted(
-    path.name for path in (ROOT / "deploy").iterdir() if path.suffix in (".service", ".socket")
+    path.name
+    for path in (ROOT / "deploy").iterdir()
+    if path.suffix in (".service", ".socket", ".timer")
 )
 
 
