@@ -53,6 +53,7 @@ NOT_RUN = {
     "sudo sh deploy/install.sh": NEEDS_ROOT,
     "sudo mtls-sidecar check": NEEDS_ROOT,
     "sudo systemctl": NEEDS_ROOT,
+    "sudo rm /var/lib/mtls-sidecar/crl-watermarks.json": "test_last_good.py resets them",
 }
 """Beginnings of commands that are not run, each with the reason."""
 
@@ -110,6 +111,7 @@ class Machine:
         self.home = directory / "home"
         self.home.mkdir()
         self.alice(self.home)
+        self.other_authorities(self.home)
         self.programs(binary, self.nginx)
 
     def files(self, pki: Path) -> None:
@@ -118,6 +120,14 @@ class Machine:
         (pki / "ca.crt").write_bytes(self.people.staff.pem)
         (pki / "crl.pem").write_bytes(self.people.staff.crl())
         (pki / "partners.crt").write_bytes(self.people.partners.pem)
+
+    def other_authorities(self, home: Path) -> None:
+        """A new CA with a CRL and a certificate of alice, and a client below an intermediate."""
+        new = CA("Staff CA 2")
+        (home / "new-ca.crt").write_bytes(new.pem)
+        (home / "new-crl.pem").write_bytes(new.crl())
+        (home / "new-alice.crt").write_bytes(new.issue("alice").pem)
+        (home / "dave.crt").write_bytes(self.people.issuing.issue("dave").pem)
 
     def alice(self, home: Path) -> None:
         """Alice's certificate, and a curl that finds this machine."""
@@ -150,6 +160,7 @@ class Machine:
         """Run a command as alice's administrator would, in a directory with her certificate."""
         etc = f"{self.nginx.directory}/"
         adapted = later(command).replace("/etc/nginx/", etc)
+        adapted = adapted.replace("/etc/mtls-sidecar", str(self.stack.daemon.directory))
         adapted = adapted.replace("127.0.0.1:9641", f"127.0.0.1:{self.stack.daemon.port}")
         path = os.pathsep.join([str(self.directory / "bin"), os.environ["PATH"]])
         return subprocess.run(
