@@ -6,16 +6,11 @@ The agent reports the file's content; it says what is in force, which the agent 
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sidecar import __version__
-from sidecar.runtime.files import write_file
-from sidecar.runtime.release_directory import make_directory
 
 from .fleet_follower import FleetFollower
 
@@ -23,8 +18,8 @@ BUCKETS = (0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
 """Upper bounds of the propagation histogram, in seconds."""
 
 
-GONE_SECONDS = 60.0
-"""After which a status file that nobody writes is another process's that is gone."""
+TELL_SECONDS = 5.0
+"""Seconds after which the agent is told though only times or counts changed."""
 
 
 @dataclass(slots=True)
@@ -90,21 +85,3 @@ class FleetStatus:
                 "version": __version__,
             }
         ).encode()
-
-
-class StatusFile:
-    """The file in which this process tells the agent its status; other daemons have others."""
-
-    LONGEST = 5.0
-    """Seconds after which it is written though only times or counts changed."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / f"{os.getpid()}.json"
-
-    def write(self, data: bytes) -> None:
-        """Replace the file; those of processes that are gone are removed.  Raises OSError."""
-        make_directory(self._path.parent)
-        for path in self._path.parent.glob("*.json"):
-            if time.time() - path.stat().st_mtime > GONE_SECONDS:
-                path.unlink(missing_ok=True)
-        write_file(self._path, data, 0o640)

@@ -34,6 +34,7 @@ from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_aside
+from sidecar.runtime.status_files import StatusFile
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
 from .client_store import ClientStore
@@ -42,7 +43,7 @@ from .control import serve_control
 from .daemon_status import DaemonStatus
 from .decision_cache import Engine
 from .fleet_follower import FleetFollower
-from .fleet_status import FleetStatus, StatusFile
+from .fleet_status import TELL_SECONDS, FleetStatus
 from .health import Health
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
@@ -378,18 +379,23 @@ class Daemon:
             await asyncio.Event().wait()
             return
         file = StatusFile(FleetPlaces(Path(self.settings.state_dir)).status)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._fleet_news.wait(), file.LONGEST)
-            self._fleet_news.clear()
-            policy = self.service.engine.policy.hash
-            self.recorder.settle()
-            try:
-                data = fleet.as_json(policy, self.counts.decisions)
-                await asyncio.to_thread(file.write, data)
-                self.conditions.report("fleet status", "")
-            except OSError as error:
-                self.conditions.report("fleet status", f"can't be written: {error.strerror}")
+        try:
+            while True:
+                await self._write_fleet_status(fleet, file)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._fleet_news.wait(), TELL_SECONDS)
+                self._fleet_news.clear()
+        finally:
+            file.close()
+
+    async def _write_fleet_status(self, fleet: FleetStatus, file: StatusFile) -> None:
+        self.recorder.settle()
+        data = fleet.as_json(self.service.engine.policy.hash, self.counts.decisions)
+        try:
+            await asyncio.to_thread(file.write, data)
+            self.conditions.report("fleet status", "")
+        except OSError as error:
+            self.conditions.report("fleet status", f"can't be written: {error.strerror}")
 
     status: DaemonStatus | None = None
 

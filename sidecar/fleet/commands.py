@@ -302,6 +302,8 @@ async def _published(call: _Call, publisher: Publisher, signed: SignedEntry) -> 
         print(printable(f"{name}: in force after {seconds:.3f} s"), flush=True)
 
     number = signed.entry.sequence
+    if not await publisher.bus.reports():
+        print("no node has reported yet: there is nobody to wait for", file=sys.stderr)
     behind = await wait_for(publisher.bus, number, call.options.wait, told, since)
     if behind:
         names = printable(", ".join(behind))

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.runtime.files import FileVersion, file_version, read_file
-
-FRESH_SECONDS = 20.0
-"""How old the file of a daemon that runs can be: it is written every five seconds."""
+from sidecar.runtime.status_files import status_files
 
 MAX_STATUS = 64 * 1024
 
@@ -26,24 +24,23 @@ def looks(directory: Path) -> list[FileVersion | None]:
         return []
 
 
-def read(directory: Path, now: float) -> dict[str, Any]:
-    """The status of all daemons together; of one that doesn't run, what it said last."""
-    found: list[tuple[float, dict[str, Any]]] = []
+def read(directory: Path) -> dict[str, Any]:
+    """The status of all daemons that run together; else what the last one said that ran."""
+    running: list[tuple[float, dict[str, Any]]] = []
+    ended: list[tuple[float, dict[str, Any]]] = []
     try:
-        for path in directory.glob("*.json"):
+        for path, is_held in status_files(directory):
             told = json.loads(read_file(path, MAX_STATUS))
             if isinstance(told, dict):
-                found.append((path.stat().st_mtime, told))
+                (running if is_held else ended).append((path.stat().st_mtime, told))
     except (OSError, ValueError, RecursionError):
-        pass
-    if not found:
+        pass  # it is written anew just now, or not by us
+    if running:
+        return together([told for _, told in running])
+    if not ended:
         return {}
-    found.sort(key=lambda each: each[0])
-    fresh = [told for at, told in found if now - at < FRESH_SECONDS]
-    if fresh:
-        return together(fresh)
-    last = found[-1][1]
-    return {**last, "problem": f"no daemon runs: {last.get('problem') or 'its last word'}"}
+    _, last = max(ended, key=lambda each: each[0])
+    return {**last, "problem": "no daemon runs"}
 
 
 def together(told: list[dict[str, Any]]) -> dict[str, Any]:

@@ -205,7 +205,7 @@ class Node:
     def report(self) -> bytes:
         """Return what this node says of itself."""
         chain = self._ledger.chain
-        told = daemon_status.read(self._places.status, self.clock())
+        told = daemon_status.read(self._places.status)
         agent = {
             "received": chain.sequence,
             "refused": dict(self._ledger.refused),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from typing import Any
 
 from daemon import Daemon
 from nginx import free_port
+
+from sidecar.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 40.0
@@ -187,19 +190,34 @@ class Fleet:
         )
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """One of the fleet's commands, on the publisher's machine."""
+        """One of the fleet's commands, on the publisher's machine; in this process, for speed."""
         config = [] if arguments[0] == "keygen" else ["--config", str(self.config)]
-        found = subprocess.run(
-            [sys.executable, "-m", "sidecar", "fleet", *arguments, *config],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ},
-            timeout=120,
-        )
-        assert not check or found.returncode == 0, (arguments, found.stdout, found.stderr)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(["fleet", *arguments, *config])
+        found = subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+        assert not check or code == 0, (arguments, found.stdout, found.stderr)
         return found
+
+    def start(self, *arguments: str, state_dir: Path | None = None) -> subprocess.Popen[str]:
+        """Start one of the fleet's commands."""
+        own = ["--state-dir", str(state_dir)] if state_dir else []
+        return subprocess.Popen(
+            [sys.executable, "-m", "sidecar", "fleet", *arguments, *own, "--config", self.config],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def flood(self, count: int) -> subprocess.Popen[bytes]:
+        """Publish many revocations, one behind the other, from a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("fleet_flood.py"), self.config, str(count)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
 
     def host(self, name: str, *, serve: bool = True, agent: bool = True, **more: str) -> Host:
         """Another host, started."""
