@@ -18,7 +18,7 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key, supersedes
-from sidecar.runtime.files import MAX_CRL
+from sidecar.runtime.files import MAX_CRL, revoking_path
 
 from .last_good import InForce, beside
 from .trust_sources import GoodCrls, Key, TrustSources
@@ -72,10 +72,15 @@ class CrlPlaces:
                 reading.fall_back(place, _too_large(why))
             else:
                 reading.take(place)
+        for place in self.spec.crl:
+            if is_address(place.text):
+                room -= self._size(place, revoking=True)
+                reading.take_revoking(place, room)
         return reading.found
 
-    def _size(self, place: Located) -> int:
-        seen = self.sources.readings.file_versions.at(self.sources.place_of(self.name, place.text))
+    def _size(self, place: Located, *, revoking: bool = False) -> int:
+        path = self.sources.place_of(self.name, place.text)
+        seen = self.sources.readings.file_versions.at(revoking_path(path) if revoking else path)
         return seen.size if seen is not None and seen.size <= MAX_CRL else 0
 
     def is_ahead(self, crl: Crl) -> bool:
@@ -113,6 +118,31 @@ class _Reading:
                     self.sources.place_of(self.name, place.text), outcome.value.digest
                 )
                 self._judge(place, crls, mistakes, version, outcome.version)
+
+    def take_revoking(self, place: Located, room: int) -> None:
+        """Let what came last from an address and was refused revoke; it counts for nothing else.
+
+        While it can't be read, what it said last goes on.  `room`: octets that are left.
+        """
+        key = ("revoking", self.name, place.text)
+        last: GoodCrls | None = self.sources.good.get(key)
+        found = last.crls if last is not None and last.authorities == self.authorities else ()
+        outcome = self.sources.revoking(self.name, place.text, self.authorities)
+        if outcome is not None and outcome.error is None:
+            read = outcome.value.found.crls
+            entries = self.found.entries + sum(crl.entry_count for crl in read)
+            if room >= 0 and entries <= MAX_ENTRIES:
+                found, self.found.entries = read, entries
+            else:
+                why = f"a CRL that was refused has no room beside the others of {self.name!r}"
+                self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
+        elif outcome is not None and isinstance(outcome.error, FileNotFoundError):
+            found = ()
+        elif outcome is not None and outcome.error is not None:
+            self.found.problems.append(file_mistake(self.places.file, place, outcome.error))
+        if found:
+            self.found.refused += found
+            self.found.good[key] = GoodCrls(self.authorities, found)
 
     def _judge(
         self,

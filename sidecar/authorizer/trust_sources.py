@@ -26,6 +26,7 @@ from sidecar.runtime.files import (
     crl_place,
     file_version,
     read_file,
+    revoking_path,
 )
 
 from .last_good import LastGood, beside
@@ -99,6 +100,14 @@ class TrustSources:
         """Read the CRLs of a place, verified with these authorities."""
         path = self.place_of(trust, place)
         key = ("crl", trust, place, _digest(authorities))
+        return self.readings.ask(
+            key, path, lambda: self._crls(path, shown(place), authorities, self.trusted_only)
+        )
+
+    def revoking(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
+        """What came last from an address and was refused there."""
+        path = revoking_path(self.place_of(trust, place))
+        key = ("revoking", trust, place, _digest(authorities))
         return self.readings.ask(
             key, path, lambda: self._crls(path, shown(place), authorities, self.trusted_only)
         )

@@ -1,7 +1,9 @@
 """Download one CRL, verify it, replace the old one, and schedule the next download.
 
 A downloaded CRL replaces the old file only if an authority of the trust signed it and if it is not
-older.  So the file in the state directory is always a complete CRL that was valid once.
+older.  So the file in the state directory is always a complete CRL that was valid once.  A CRL that
+is refused though an authority of the trust signed it is put beside that file: there it revokes what
+it lists, and never says good, until the address gives one that is accepted.
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.files import MAX_CRL, crl_state_path, read_file, rename_broken, write_file
+from sidecar.runtime.files import (
+    MAX_CRL,
+    crl_state_path,
+    read_file,
+    rename_broken,
+    revoking_path,
+    write_file,
+)
 
 from .http_client import Fetched, FetchError, HttpLimits, fetch, max_age
 from .metrics import FetchMetrics
@@ -59,13 +68,15 @@ SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
 class Verdict:
     """The verdict about a CRL's bytes: `result` is `updated`, `invalid`, `backwards` or `stale`.
 
-    Times are seconds since the epoch; `next_update` is 0 where there is none.
+    Times are seconds since the epoch; `next_update` is 0 where there is none.  `revokes`: an
+    authority of the trust signed at least one CRL in it.
     """
 
     result: str
     detail: str = ""
     this_update: float = 0.0
     next_update: float = 0.0
+    revokes: bool = False
 
     @property
     def replaces(self) -> bool:
@@ -105,15 +116,15 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     """
     new, mistakes = downloaded
     if mistakes:
-        return Verdict("invalid", str(mistakes[0])[:500])
+        return Verdict("invalid", str(mistakes[0])[:500], revokes=bool(new))
     unusable = [crl.unusable for crl in new if crl.unusable]
     if unusable:
-        return Verdict("invalid", unusable[0])
-    # A current CRL of other authorities, or from the future, doesn't make a new one older.
+        return Verdict("invalid", unusable[0], revokes=True)
+    # A held CRL of other authorities, or of the future, doesn't make a new one go backwards.
     old = () if held is None else held.crls
     in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
     if not all(supersedes(one, other) for one in new for other in in_force):
-        return Verdict("backwards", "older than the current CRL")
+        return Verdict("backwards", "older than the CRL that stands", revokes=True)
     next_update = min(crl.next_update or 0.0 for crl in new)
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)
@@ -233,17 +244,32 @@ class CrlJob:
         if answer.status == 304:
             if self._standing is None:
                 return "http_error", "HTTP status 304 to a request without a condition"
+            await asyncio.to_thread(self._revoke_by, None)
             return self._unless_stale("not_modified", self._standing)
         held = await asyncio.to_thread(_read, self.path)
         verdict = await self._judge(answer.body, None if answer.body == held else held)
         if not verdict.replaces:
+            if verdict.revokes:
+                await asyncio.to_thread(self._revoke_by, answer.body)
             return verdict.result, verdict.detail
         if answer.body != held:
             await asyncio.to_thread(_write, self.path, answer.body)
+        await asyncio.to_thread(self._revoke_by, None)
         self._standing = verdict
         await asyncio.to_thread(self._save_validators, answer)
         self._metrics.size.labels(*self._labels).set(len(answer.body))
         return self._unless_stale("unchanged" if answer.body == held else "updated", verdict)
+
+    def _revoke_by(self, refused: bytes | None) -> None:
+        """Put beside the CRL in place what was refused, or take it away.  Raises OSError."""
+        path = revoking_path(self.path)
+        if refused is None:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:  # a directory, say
+                rename_broken(path)
+        elif _read(path) != refused:
+            _write(path, refused)
 
     def _unless_stale(self, result: str, verdict: Verdict) -> tuple[str, str]:
         if 0.0 < verdict.next_update <= self._clock():

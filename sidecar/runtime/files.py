@@ -241,6 +241,11 @@ def crl_place(base: Path, state_dir: Path, trust: str, place: str) -> Path:
     return crl_state_path(state_dir, trust, place) if is_address(place) else base / place
 
 
+def revoking_path(crl: Path) -> Path:
+    """The file beside a fetched CRL, of what came last from its address and only revokes."""
+    return crl.with_suffix(".revoking")
+
+
 @dataclass(slots=True)
 class DirectSources:
     """Read a policy's files on demand, for commands that run once."""
@@ -276,3 +281,13 @@ class DirectSources:
         for mistake in found.mistakes:
             raise mistake
         return found.crls
+
+    def revoking(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> tuple[Crl, ...]:
+        """What came last from an address and was refused.  Raises OSError."""
+        if not is_address(place):
+            return ()
+        path = revoking_path(crl_place(self.base, self.state_dir, trust, place))
+        try:
+            return read_crls(read_file(path, MAX_CRL), shown(place), authorities).crls
+        except FileNotFoundError:
+            return ()

@@ -24,7 +24,9 @@ import fetch_server as web_of
 import ocsp_pki as pki
 import pytest
 from aiohttp import web
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from der import pem
 from fetch_server import giving, giving_with_etag, make_crl, serving, write_policy
 from pki import CA as PkiCA
 from prometheus_client import CollectorRegistry
@@ -38,7 +40,7 @@ from sidecar.fetcher.http_client import HttpLimits, max_age, new_session
 from sidecar.fetcher.metrics import FetchMetrics
 from sidecar.fetcher.plan import CrlSource, PlanReader, kept_plan, plan_path, save_plan
 from sidecar.fetcher.service import FetchOptions, fetch_once, main, run_fetcher
-from sidecar.runtime.files import crl_state_path
+from sidecar.runtime.files import crl_state_path, revoking_path
 from sidecar.runtime.listen import ListenError
 
 ROOT = Path(__file__).parents[2]
@@ -270,6 +272,34 @@ def test_what_is_bad_never_replaces_what_is_good(tmp_path: Path, case: str) -> N
             assert b.count(expected) == 1
             server.answer = giving(good)
             assert await b.download() == "unchanged"
+
+    run(check)
+
+
+@pytest.mark.parametrize("how", ["backwards", "critical", "beside rubbish"])
+def test_what_is_refused_is_put_beside_to_revoke(tmp_path: Path, how: str) -> None:
+    """A CRL that goes backwards, that isn't understood, or that stands beside something broken,
+    doesn't replace the good one; it stands beside until the address gives one that is taken."""
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+    refused = {
+        "backwards": make_crl(CA, 4),
+        "critical": make_crl(CA, 6, more=[unknown]),
+        "beside rubbish": pem("X509 CRL", make_crl(CA, 6)) + pem("X509 CRL", make_crl(CA, 6)[:-1]),
+    }[how]
+
+    async def check() -> None:
+        async with serving(giving(make_crl(CA, 5))) as server, bench(tmp_path, server.url) as b:
+            await b.bring()
+            beside = revoking_path(b.path)
+            server.answer = giving(refused)
+            assert await b.bring() in ("backwards", "invalid")
+            assert beside.read_bytes() == refused
+            server.answer = giving(b"rubbish")
+            assert await b.bring() == "invalid"
+            assert beside.exists()
+            server.answer = giving(make_crl(CA, 7))
+            assert await b.bring() == "updated"
+            assert not beside.exists()
 
     run(check)
 

@@ -17,7 +17,7 @@ from daemon import Daemon
 from large_crl import large_crl
 from pki import CA, now
 
-from sidecar.runtime.files import crl_state_path
+from sidecar.runtime.files import crl_state_path, revoking_path
 
 staff = CA("Staff")
 alice, bob, carol = (staff.issue(name) for name in ("alice", "bob", "carol"))
@@ -339,6 +339,32 @@ def test_what_a_fetcher_taken_over_leaves_keeps_no_daemon_from_starting(
         assert stand(daemon) == ["revoked", "allowed", "revoked"]
     with daemon:
         assert stand(daemon) == ["revoked", "allowed", "revoked"]
+
+
+def test_what_the_fetcher_was_refused_revokes(tmp_path: Path) -> None:
+    """The file beside a fetched CRL revokes whom it lists within a second, says good of nobody,
+    and counts no longer once it is gone; what is broken there takes nobody off."""
+    policy = POLICY.replace("[ca.crl]", f'"{URL}"')
+    place = crl_state_path(tmp_path / "state", "staff", URL)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(staff.crl([carol], number=5))
+    beside = revoking_path(place)
+    with daemon_in(tmp_path, policy) as daemon:
+        assert stand(daemon) == ["revoked", "allowed", "revoked"]
+        beside.write_bytes(staff.crl([bob], number=4))
+        daemon.until(lambda: daemon.ask("site", bob).reason == "revoked")
+        assert daemon.metric(STALE) == 0
+        beside.unlink()
+        beside.mkdir()
+        daemon.until(lambda: daemon.metric(STALE) == 1)
+        assert daemon.ask("site", bob).reason == "revoked"
+        beside.rmdir()
+        daemon.until(lambda: daemon.ask("site", bob).status == 204)
+        beside.write_bytes(staff.crl([bob], number=4))
+    with daemon:
+        assert daemon.ask("site", bob).reason == "revoked"
+        place.unlink()
+        assert daemon.ask("site", bob).reason == "revoked"
 
 
 def test_nobody_can_get_in_is_not_ready(tmp_path: Path) -> None:

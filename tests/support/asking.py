@@ -52,6 +52,9 @@ class Memory:
             raise mistake
         return found.crls
 
+    def revoking(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> tuple[Crl, ...]:
+        return ()
+
 
 def policy(text: str, **files: bytes) -> Policy:
     """A policy; a file `ca.crt` is given as `ca_crt=…`."""

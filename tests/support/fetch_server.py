@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,8 +25,12 @@ def make_crl(
     revoked: int = 0,
     start: float = -60.0,
     end: float = 86400.0,
+    more: Sequence[x509.ExtensionType] = (),
 ) -> bytes:
-    """A DER CRL with `revoked` entries; `start` and `end` are seconds from now."""
+    """A DER CRL with `revoked` entries; `start` and `end` are seconds from now.
+
+    `more` are critical extensions.
+    """
     now = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -39,6 +43,8 @@ def make_crl(
             critical=False,
         )
     )
+    for extension in more:
+        builder = builder.add_extension(extension, critical=True)
     for serial in range(1, revoked + 1):
         entry = x509.RevokedCertificateBuilder(serial, now - timedelta(days=1)).build()
         builder = builder.add_revoked_certificate(entry)

@@ -93,6 +93,9 @@ class Sources:
     ) -> tuple[Crl, ...] | None:
         return (read_crl((DATA / "crls" / place).read_bytes(), place, authorities),)
 
+    def revoking(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> tuple[Crl, ...]:
+        return ()
+
 
 CRLS = ", ".join(each.name for each in files("crls") if each.name not in REFUSED)
 

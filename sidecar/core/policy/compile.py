@@ -64,6 +64,12 @@ class Sources(Protocol):
         Raises OSError and `CrlError`.
         """
 
+    def revoking(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> tuple[Crl, ...]:
+        """What came last from an http(s) address and was refused: it only revokes.
+
+        Raises OSError.
+        """
+
 
 def policy_hash(data: bytes) -> str:
     """Return the hash in `X-Auth-Policy`: `sha256sum policy.yaml | cut -c1-12`."""
@@ -176,6 +182,7 @@ class _Build:
         store = Anchors(anchors, between)
         read = self.sources.crls
         found = [(p, self._take(p, read, p.text, name, store.der)) for p in spec.crl]
+        refused = [self._take(p, self.sources.revoking, p.text, name, store.der) for p in spec.crl]
         denylists = [self._take(p, self.sources.denylist, p.text) for p in spec.denylist]
         crls = [crl for _, several in found for crl in several or ()]
         self.warnings += unusable_crls(self.file, spec, crls)
@@ -185,6 +192,7 @@ class _Build:
             store,
             denylists=[each for each in denylists if each is not None],
             crls=crls,
+            revoking=[crl for several in refused for crl in several or ()],
             missing=[shown(place.text) for place, several in found if several is None],
             bundles=bundles,
         )
