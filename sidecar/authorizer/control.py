@@ -2,7 +2,8 @@
 
 The answer to `{"kind": "sha256", "value": "ab12…"}` has the policy's file and, for each trust, its
 denylists and the lines of that kind and value that are in force; `until` is null if a line has no
-end.
+end.  It waits, for a second or two at most, until the files in force are copied for the next start: a
+confirmed revocation survives the loss of both this process and the denylist.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,19 @@ def denylist_lines(policy: Policy, file: str, question: object) -> dict[str, Any
     return {"policy": file, "trusts": trusts}
 
 
-async def serve_control(state_dir: Path, file: Path, in_force: Callable[[], Policy]) -> None:
+async def serve_control(
+    state_dir: Path,
+    file: Path,
+    in_force: Callable[[], Policy],
+    kept: Callable[[], Awaitable[None]],
+) -> None:
     """Answer questions until cancelled.  If the socket can't be opened, retry."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             line = await asyncio.wait_for(reader.readline(), PATIENCE)
             told = denylist_lines(in_force(), str(file.absolute()), json.loads(line))
+            await kept()
             writer.write(json.dumps(told).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
         writer.close()

@@ -40,6 +40,9 @@ POLL_SECONDS = 0.2
 FAILED_SECONDS = 1.0
 """Seconds until the next attempt after a reload that failed with an internal error."""
 
+KEEPING_SECONDS = 1.0
+"""How long the confirmation of a revocation waits for a copy to be written."""
+
 POLICY: Key = ("policy",)
 
 
@@ -220,7 +223,8 @@ class Store:
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
-        named = [POLICY, *_named(draft)]
+        # What an address gave last and was refused is forgotten as soon as it is gone.
+        named = [POLICY, *(k for k in _named(draft) if k[0] != "revoking" or k in files)]
         named += [beside(key) for key in named if key not in files]
         self._unkept = {POLICY: InForce(self.path, digest), **files}, named
 
@@ -276,6 +280,14 @@ class Store:
         if self._unkept is not None and (self._keeping is None or self._keeping.done()):
             self._keeping = asyncio.create_task(asyncio.to_thread(self.keep))
 
+    async def kept(self) -> None:
+        """Wait until what is in force was kept, but not for a disk that hangs."""
+        for _ in range(2):  # what is being written may be older than what is in force
+            self._keep_soon()
+            if self._keeping is None or self._keeping.done():
+                return
+            await asyncio.wait([self._keeping], timeout=KEEPING_SECONDS)
+
     def keep(self) -> None:
         """Write copies of the files in force, and the watermarks; blocking."""
         unkept, self._unkept = self._unkept, None
@@ -323,3 +335,4 @@ def _named(draft: Draft) -> Iterator[Key]:
         yield from (("ca", place.text) for place in (*trust.ca, *trust.intermediates))
         yield from (("denylist", place.text) for place in trust.denylist)
         yield from (("crl", name, place.text) for place in trust.crl)
+        yield from (("revoking", name, place.text) for place in trust.crl)

@@ -1,21 +1,30 @@
 """Refuse every question at once while no policy is in force.
 
 At a socket of the service manager, questions would otherwise wait until nginx times out after 10
-seconds, and occupy connections of a worker.  After a refusal, nginx answers 500 at once (fail
-closed).
+seconds, and occupy connections of a worker.  Each is answered at once, as with a policy without
+locations: 403 `unknown_location`, and 400 if it is malformed (fail closed).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Sequence
 from typing import cast
 
+from sidecar.core.answer import render
+from sidecar.core.decision import Decision, Reason
 from sidecar.runtime.listen import BACKLOG
 
-ANSWER = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+def _answer(reason: Reason) -> bytes:
+    return render(Decision(reason), "", 0.0) + b"Connection: close\r\n\r\n"
+
+
+DENIED, MALFORMED = _answer(Reason.UNKNOWN_LOCATION), _answer(Reason.BAD_REQUEST)
+_QUESTION = re.compile(rb"(GET|HEAD) /authz(/[^ ?]*)? HTTP/1\.[01]\r\n")
 
 PATIENCE = 10.0
 """Seconds that a peer has to send its question."""
@@ -23,12 +32,15 @@ PATIENCE = 10.0
 MAX_OPEN = 1024
 """Maximum number of connections; further ones are closed without an answer."""
 
+MAX_LINE = 256
+"""Octets of a question that are looked at."""
+
 MAX_HEAD = 256 * 1024
 """Maximum octets of a question that are read."""
 
 
 class Refusal:
-    """Answer 503 on listeners until closed; the listeners stay open for the daemon."""
+    """Answer 403 on listeners until closed; the listeners stay open for the daemon."""
 
     def __init__(self) -> None:
         self._servers: list[asyncio.Server] = []
@@ -58,7 +70,7 @@ class _Refused(asyncio.Protocol):
 
     def __init__(self, refusal: Refusal) -> None:
         self._refusal = refusal
-        self._tail, self._read = b"", 0
+        self._start, self._tail, self._read = b"", b"", 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the same methods
@@ -70,11 +82,13 @@ class _Refused(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._read += len(data)
+        self._start += data[: MAX_LINE - len(self._start)]
         seen = self._tail + data
         self._tail = seen[-3:]
         if b"\r\n\r\n" in seen or self._read > MAX_HEAD:
             self._transport.pause_reading()
-            self._transport.write(ANSWER)
+            asked = self._read <= MAX_HEAD and _QUESTION.match(self._start)
+            self._transport.write(DENIED if asked else MALFORMED)
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

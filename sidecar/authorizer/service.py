@@ -208,6 +208,7 @@ class Daemon:
             Path(self.settings.state_dir),
             Path(self.settings.policy),
             lambda: self.service.engine.policy,
+            self.store.kept,
         )
         tasks = [
             asyncio.create_task(each)

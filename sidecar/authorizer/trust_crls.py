@@ -128,11 +128,13 @@ class _Reading:
         last: GoodCrls | None = self.sources.good.get(key)
         found = last.crls if last is not None and last.authorities == self.authorities else ()
         outcome = self.sources.revoking(self.name, place.text, self.authorities)
+        path = revoking_path(self.sources.place_of(self.name, place.text))
         if outcome is not None and outcome.error is None:
             read = outcome.value.found.crls
             entries = self.found.entries + sum(crl.entry_count for crl in read)
             if room >= 0 and entries <= MAX_ENTRIES:
                 found, self.found.entries = read, entries
+                self.found.files[key] = InForce(path, outcome.value.digest)
             else:
                 why = f"a CRL that was refused has no room beside the others of {self.name!r}"
                 self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
@@ -140,6 +142,8 @@ class _Reading:
             found = ()
         elif outcome is not None and outcome.error is not None:
             self.found.problems.append(file_mistake(self.places.file, place, outcome.error))
+            kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
+            found = found or tuple(crl for version in kept for crl in version)
         if found:
             self.found.refused += found
             self.found.good[key] = GoodCrls(self.authorities, found)

@@ -129,10 +129,10 @@ class TrustSources:
         return None if found is None else found.entries
 
     def kept_crls(
-        self, trust: str, place: str, authorities: tuple[bytes, ...]
+        self, trust: str, place: str, authorities: tuple[bytes, ...], kind: str = "crl"
     ) -> list[Sequence[Crl]]:
-        """Return the CRLs last in force, and those of a newer version that was partly refused."""
-        key = ("crl", trust, place)
+        """The CRLs last in force, and those of a newer version that wasn't taken whole."""
+        key = (kind, trust, place)
         found = []
         for name in (key, beside(key)):
             copy = self.last_good.copy_of(*name)

@@ -120,11 +120,11 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     unusable = [crl.unusable for crl in new if crl.unusable]
     if unusable:
         return Verdict("invalid", unusable[0], revokes=True)
-    # A held CRL of other authorities, or of the future, doesn't make a new one go backwards.
+    # A current CRL of other authorities, or from the future, doesn't make a new one older.
     old = () if held is None else held.crls
     in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
     if not all(supersedes(one, other) for one in new for other in in_force):
-        return Verdict("backwards", "older than the CRL that stands", revokes=True)
+        return Verdict("backwards", "older than the current CRL", revokes=True)
     next_update = min(crl.next_update or 0.0 for crl in new)
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -119,6 +120,19 @@ def test_a_revocation_is_in_force_when_revoke_returns(tmp_path: Path, target: st
         assert "denied already" in revoke(tmp_path, *named)
     assert len(lines(tmp_path)) == 2
     assert "laptop stolen" in lines(tmp_path)[1]
+
+
+def test_a_confirmed_revocation_outlives_kill_and_file(tmp_path: Path) -> None:
+    """`revoke` returns, the daemon is killed at once, the list destroyed: a start still denies."""
+    with daemon(tmp_path) as running:
+        running.write("deny.txt", b"# a list that takes its time to be copied\n" * 200_000)
+        revoke(tmp_path, alice.sha256)
+        running.signal(signal.SIGKILL)
+        assert running.process is not None
+        running.process.wait(15)
+        (tmp_path / "deny.txt").write_bytes(b"\0garbage")
+        running.start()
+        assert running.ask("site", alice).reason == "revoked"
 
 
 def test_without_a_daemon_revoke_says_so(place: Path) -> None:

@@ -34,23 +34,26 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def test_questions_are_refused_at_once(daemon: Daemon) -> None:
-    """503 and closed, whatever is asked, also to those who waited before; nothing is a 2xx."""
+    """A denial as of a policy without locations, also to those who waited before: 403, and 400 to
+    what is no question; closed, and never another status."""
     with daemon.client() as early:
-        assert early.ask("site").status == 503
+        answer = early.ask("site")
+        assert (answer.status, answer.reason) == (403, "unknown_location")
         assert early.closed()
-    for data in (question("site"), b"junk\r\n\r\n", b"x" * 300_000):
+    bad = (b"junk\r\n\r\n", b"x" * 300_000, b"POST /authz/site HTTP/1.1\r\n\r\n")
+    for status, data in ((403, question("site")), *((400, each) for each in bad)):
         with daemon.client() as client:
             client.send(data)
-            answer = client.receive()
-            assert answer is not None
-            assert answer.status == 503
+            found = client.receive()
+            assert found is not None
+            assert found.status == status
 
 
 def test_once_mended_the_same_socket_serves(daemon: Daemon) -> None:
     """Who connects from then on is answered; nobody's connection is refused meanwhile."""
     with daemon.client() as silent:
         with daemon.client() as client:
-            assert client.ask("site").status == 503
+            assert client.ask("site").status == 403
         daemon.write("policy.yaml", POLICY)
         daemon.until(lambda: daemon.status("/readyz") == 200)
         assert daemon.ask("site").status == 204
@@ -63,7 +66,7 @@ def test_once_mended_the_same_socket_serves(daemon: Daemon) -> None:
 def test_many_who_say_nothing_keep_nobody_from_an_answer(daemon: Daemon) -> None:
     """More silent connections than are held: the daemon stays, serves once mended, and ends."""
     with daemon.client() as client:
-        assert client.ask("site").status == 503
+        assert client.ask("site").status == 403
     silent: list[Client] = []
     for _ in range(1100):
         silent.append(daemon.client())
@@ -78,7 +81,7 @@ def test_many_who_say_nothing_keep_nobody_from_an_answer(daemon: Daemon) -> None
 def test_it_ends_while_it_waits(daemon: Daemon) -> None:
     """SIGTERM while questions are refused: a clean end."""
     with daemon.client() as client:
-        assert client.ask("site").status == 503
+        assert client.ask("site").status == 403
         daemon.signal(signal.SIGTERM)
         assert daemon.process is not None
         assert daemon.process.wait(15) == 0

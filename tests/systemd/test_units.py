@@ -92,7 +92,7 @@ def test_a_broken_policy_holds_nginx_up_neither_at_boot_nor_at_a_question(
     saw: dict[str, str],
 ) -> None:
     """While the daemon waits for a policy nginx starts, and its questions are refused at once."""
-    check(saw, broken_nginx="active", broken_answer="503")
+    check(saw, broken_nginx="active", broken_answer="403")
 
 
 def test_the_daemon_has_no_network(saw: dict[str, str]) -> None:

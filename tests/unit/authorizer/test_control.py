@@ -64,9 +64,36 @@ def test_another_question_is_an_error(question: object) -> None:
     assert set(denylist_lines(RULES, "", question)) == {"error"}
 
 
+async def at_once() -> None:
+    """Everything is copied for the next start already."""
+
+
+async def test_a_confirmation_waits_until_what_is_in_force_was_kept(tmp_path: Path) -> None:
+    """No answer while copies for the next start are being written; one as soon as they are."""
+    written, begun = asyncio.Event(), asyncio.Event()
+
+    async def kept() -> None:
+        begun.set()
+        await written.wait()
+
+    task = asyncio.create_task(serve_control(tmp_path, tmp_path / "p.yaml", lambda: RULES, kept))
+    async with asyncio.timeout(60):
+        while not (tmp_path / NAME).exists():
+            await asyncio.sleep(0.01)
+        question = {"kind": "serial", "value": "0a"}
+        asking = asyncio.create_task(asyncio.to_thread(ask, tmp_path, question, 30))
+        await begun.wait()
+        assert not asking.done()
+        written.set()
+        assert "staff" in (await asking)["trusts"]
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 async def test_questions_are_answered_until_the_end(tmp_path: Path) -> None:
     """Garbage closes its own connection alone; at the end the socket is removed."""
-    task = asyncio.create_task(serve_control(tmp_path, tmp_path / "p.yaml", lambda: RULES))
+    task = asyncio.create_task(serve_control(tmp_path, tmp_path / "p.yaml", lambda: RULES, at_once))
     async with asyncio.timeout(60):
         while not (tmp_path / NAME).exists():
             await asyncio.sleep(0.01)
