@@ -2,7 +2,7 @@
 
 The answer to `{"kind": "sha256", "value": "ab12…"}` has the policy's file and, for each trust, its
 denylists and the lines of that kind and value that are in force; `until` is null if a line has no
-end.  It waits, for a second or two at most, until the files in force are copied for the next start: a
+end.  It waits, for two seconds at most, until the files in force are copied for the next start: a
 confirmed revocation survives the loss of both this process and the denylist.
 """
 

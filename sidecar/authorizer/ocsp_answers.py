@@ -383,9 +383,14 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._pauses = OrderedDict(lasting)
 
 
+def _delegate_of(answer: OcspAnswer) -> str:
+    """Return the fingerprint of the delegated responder, empty if there is none."""
+    return answer.delegate.sha256 if answer.delegate is not None else ""
+
+
 def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
     """Return whether a decision by the cached answer could differ with the new one."""
-    if held.status is not new.status or held.delegate != new.delegate:
+    if held.status is not new.status or _delegate_of(held) != _delegate_of(new):
         return True
     # A revoked answer stays revoked; only the time for which decisions may be cached changes.
     return new.until < held.until or (

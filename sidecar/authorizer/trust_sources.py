@@ -131,7 +131,7 @@ class TrustSources:
     def kept_crls(
         self, trust: str, place: str, authorities: tuple[bytes, ...], kind: str = "crl"
     ) -> list[Sequence[Crl]]:
-        """The CRLs last in force, and those of a newer version that wasn't taken whole."""
+        """Return the CRLs last in force, and those of a newer version that was partly refused."""
         key = (kind, trust, place)
         found = []
         for name in (key, beside(key)):

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from sidecar.core.fleet.freshness import ALWAYS, Freshness
 from sidecar.core.nginx.locations import normalize_host
 from sidecar.core.policy.model import Location, Policy, Trust
@@ -24,7 +22,7 @@ from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
-from sidecar.core.x509.certificate import ClientCert, from_der, from_header
+from sidecar.core.x509.certificate import ClientCert, from_header
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
 from sidecar.core.x509.equivalent_keys import equivalent_keys
 from sidecar.core.x509.path_building import Path
@@ -494,11 +492,7 @@ def _responder_revoked(
     """
     if answer.delegate is None or answer.nocheck or answer.status is RevocationStatus.REVOKED:
         return False
-    try:
-        delegate = from_der(answer.delegate.public_bytes(Encoding.DER))
-    except MalformedCertificate:
-        return True
-    now = evaluation.now
+    now, delegate = evaluation.now, answer.delegate
     lists = (*evaluation.policy.denylists, *trust.denylists)
     found = _denied(lists, delegate, now) or _crl_answer(trust, delegate, issuer, now)
     if found is None:

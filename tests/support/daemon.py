@@ -197,7 +197,7 @@ class Daemon:
         aside.write_bytes(data.encode() if isinstance(data, str) else data)
         aside.rename(self.directory / name)
 
-    def until(self, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait until something holds; the log is shown where it never does."""
         end = time.monotonic() + seconds
         while not holds():

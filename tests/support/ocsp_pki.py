@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -26,6 +27,13 @@ from der import tlv
 from tools import need, openssl
 
 OCSP_SIGNING = ExtendedKeyUsageOID.OCSP_SIGNING
+
+
+class HasDer(Protocol):
+    """Something with the octets of a certificate."""
+
+    @property
+    def der(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ def craft(
     signer: Pair,
     singles: Sequence[bytes],
     *,
-    certs: Sequence[Pair] = (),
+    certs: Sequence[HasDer] = (),
     extensions: Sequence[bytes] = (),
     produced: float = -60,
     responder: bytes | None = None,

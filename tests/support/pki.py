@@ -278,6 +278,7 @@ class CA:
         repeat_extensions: bool = False,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        usage: x509.ObjectIdentifier = CLIENT_AUTH,
     ) -> Leaf:
         """A signed certificate with these very values, however wrong they are.
 
@@ -288,7 +289,7 @@ class CA:
         if subject is None:
             rdns = [der_rdn("2.5.4.3", each.encode()) for each in cns or [cn]]
             subject = tlv(0x30, *rdns)
-        found = [der_extension(x509.ExtendedKeyUsage([CLIENT_AUTH])), *extensions]
+        found = [der_extension(x509.ExtendedKeyUsage([usage])), *extensions]
         if dns:
             san = tlv(0x30, *(tlv(0x82, each.encode()) for each in dns))
             found.append(tlv(0x30, der_oid("2.5.29.17"), tlv(0x04, san)))

@@ -78,7 +78,7 @@ def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report:
         spec.node,
         f"CRL {last.source} of CA {_shown(authority)} has ended: {effect}",
         "put a newer one there",
-        since=(last.next_update or float("-inf")) + spec.crl_grace,
+        since=(last.next_update or float("-inf")) + spec.clock_tolerance + spec.crl_grace,
     )
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from cryptography import x509
-
 from .certificate import ClientCert
 
 
-def validity(cert: ClientCert | x509.Certificate) -> tuple[float, float]:
+def validity(cert: ClientCert) -> tuple[float, float]:
     """Return the first moment of a certificate's validity, and the first moment after it.
 
     Both are in seconds since the epoch.
     """
-
-    if isinstance(cert, ClientCert):
-        return cert.not_before, cert.not_after + 1
-    return cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp() + 1
+    return cert.not_before, cert.not_after + 1
 
 
-def is_valid(cert: ClientCert | x509.Certificate, now: float) -> bool:
+def is_valid(cert: ClientCert, now: float) -> bool:
     """Return whether a certificate is valid at `now`, in seconds since the epoch."""
     start, end = validity(cert)
     return start <= now < end

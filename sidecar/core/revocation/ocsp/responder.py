@@ -7,22 +7,21 @@ MD5 and SHA-1 are refused: a client that chooses the nonce chooses a part of the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from sidecar.core.errors import brief
+from sidecar.core.errors import MalformedCertificate, brief
+from sidecar.core.x509 import extension_values as ext
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.der import (
     OCTET_STRING,
     SEQUENCE,
     comparable_name,
+    encode,
     only,
     slices,
     value_of,
@@ -40,22 +39,18 @@ _SIGNATURE_HASHES = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # Extensions of a delegated responder's certificate that are processed here, or that don't change
 # its meaning; any other critical extension is refused (RFC 5280, section 4.2).
 _RESPONDER_EXTENSIONS = frozenset(
-    {
-        ExtensionOID.BASIC_CONSTRAINTS,
-        ExtensionOID.KEY_USAGE,
-        ExtensionOID.EXTENDED_KEY_USAGE,
-        ExtensionOID.OCSP_NO_CHECK,
-    }
+    {ext.BASIC_CONSTRAINTS, ext.KEY_USAGE, ext.EXTENDED_USAGE, ext.OCSP_NO_CHECK}
 )
+_OCSP_SIGNING = bytes.fromhex("06082b06010505070309")
+_SIGNING_BITS = 0x80 | 0x40
+"""digitalSignature and nonRepudiation."""
 
 
 class ResponseRefused(Exception):
     """The response is not accepted; the argument says why."""
 
 
-def signer_of(
-    response: ocsp.OCSPResponse, signed: SignedResponse, issuer: ClientCert, now: float
-) -> x509.Certificate | None:
+def signer_of(signed: SignedResponse, issuer: ClientCert, now: float) -> ClientCert | None:
     """Return the delegated responder that signed; None if the issuer signed itself.
 
     Raises `ResponseRefused` and ValueError.  Not checked: the delegate's own revocation.
@@ -65,15 +60,15 @@ def signer_of(
         _check_signature(signed, issuer.spki)
         return None
     why = "the signer is neither the issuer nor in the response"
-    for candidate in response.certificates[:MAX_CERTIFICATES]:
-        read = from_der(candidate.public_bytes(Encoding.DER))
-        if responder.is_(read):
-            try:
-                _check_delegate(candidate, read, issuer, now)
-                _check_signature(signed, read.spki)
+    for der in signed.certificates[:MAX_CERTIFICATES]:
+        try:
+            candidate = from_der(der)
+            if responder.is_(candidate):
+                _check_delegate(candidate, issuer, now)
+                _check_signature(signed, candidate.spki)
                 return candidate
-            except ResponseRefused as refused:
-                why = str(refused)
+        except (ResponseRefused, MalformedCertificate, ValueError) as refused:
+            why = brief(refused)
     raise ResponseRefused(why)
 
 
@@ -112,21 +107,26 @@ def key_bits(spki: bytes) -> bytes:
     return bits[value_of(bits, 0) + 1 :]
 
 
-def _check_delegate(
-    delegate: x509.Certificate, read: ClientCert, issuer: ClientCert, now: float
-) -> None:
-    """Check a delegate (RFC 6960, 4.2.2.2): OCSPSigning, issued by the authority, valid now."""
-    if not _issued(read, issuer):
+def _check_delegate(delegate: ClientCert, issuer: ClientCert, now: float) -> None:
+    """Check a delegate (RFC 6960, 4.2.2.2): OCSPSigning, issued by the authority, valid now.
+
+    Raises `ResponseRefused`, and ValueError for an extension that can't be read.
+    """
+    if not _issued(delegate, issuer):
         raise ResponseRefused(
             "the responder's certificate is not issued by the certificate's issuer"
         )
-    if not _has_ocsp_signing(delegate):
+    found = ext.extensions_of(delegate)
+    usages, key_usage = found.get(ext.EXTENDED_USAGE), found.get(ext.KEY_USAGE)
+    # anyExtendedKeyUsage does not do
+    if usages is None or _OCSP_SIGNING not in ext.oids(usages.value):
         raise ResponseRefused("the responder's certificate is not for OCSPSigning")
     if not is_valid(delegate, now):
         raise ResponseRefused("the responder's certificate is not valid now")
-    if not _may_sign(delegate):
+    if key_usage is not None and not ext.bits(key_usage.value) & _SIGNING_BITS:
+        # RFC 5280, 4.2.1.12: OCSPSigning goes with digitalSignature and nonRepudiation
         raise ResponseRefused("the responder's keyUsage does not allow signing")
-    if any(e.critical and e.oid not in _RESPONDER_EXTENSIONS for e in delegate.extensions):
+    if any(each.critical and oid not in _RESPONDER_EXTENSIONS for oid, each in found.items()):
         raise ResponseRefused("the responder's certificate has an unknown critical extension")
 
 
@@ -139,27 +139,9 @@ def _issued(cert: ClientCert, issuer: ClientCert) -> bool:
         return False
 
 
-def has_extension(cert: x509.Certificate, oid: x509.ObjectIdentifier) -> bool:
-    """Return whether the certificate has the extension, critical or not."""
-    return any(extension.oid == oid for extension in cert.extensions)
-
-
-def _has_ocsp_signing(cert: x509.Certificate) -> bool:
-    """Return whether the EKU names OCSPSigning; anyExtendedKeyUsage is not enough."""
-    try:
-        usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.OCSP_SIGNING in usages
-
-
-def _may_sign(cert: x509.Certificate) -> bool:
-    """Return whether keyUsage allows OCSPSigning (RFC 5280, 4.2.1.12)."""
-    try:
-        usage = cert.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return usage.digital_signature or usage.content_commitment
+def has_nocheck(cert: ClientCert) -> bool:
+    """Return whether the issuer of a delegate waived the check of its revocation."""
+    return ext.OCSP_NO_CHECK in ext.extensions_of(cert)
 
 
 def _check_signature(signed: SignedResponse, spki: bytes) -> None:
@@ -182,29 +164,59 @@ def _is_strong(how: Scheme) -> bool:
 
 
 class SignedResponse(NamedTuple):
-    """Parts of a BasicOCSPResponse (RFC 6960, 4.2.1): ResponseData (DER), algorithm, signature."""
+    """Parts of a BasicOCSPResponse (RFC 6960, 4.2.1): ResponseData (DER), algorithm, signature.
+
+    `certificates` are not signed.  `bare` is the whole response without them and the responder's
+    name, for which `cryptography` refuses responses that OpenSSL reads.
+    """
 
     data: bytes
     algorithm: bytes
     signature: bytes
+    certificates: tuple[bytes, ...]
+    bare: bytes
 
 
 def signed_part(der: bytes) -> SignedResponse:
     """Split an OCSPResponse into signed octets, algorithm and signature.  Raises ValueError."""
     outer = only(der, SEQUENCE)
-    _, explicit = slices(der, outer.start, outer.stop)
+    status, explicit = slices(der, outer.start, outer.stop)
     kind, octets = slices(explicit, value_of(explicit, value_of(explicit, 0)), len(explicit))
     if kind != _BASIC:
         raise ValueError("not a basic OCSP response")
     basic = octets[value_of(octets, 0) :]
     within = only(basic, SEQUENCE)
-    data, algorithm, bits = slices(basic, within.start, within.stop, 3)
+    data, algorithm, bits, *more = slices(basic, within.start, within.stop)
     value = bits[value_of(bits, 0) :]
     if value[:1] != b"\0" or len(algorithm) > _MAX_ALGORITHM:
         raise ValueError("the signature is not whole octets, or its algorithm is too long")
-    return SignedResponse(data, algorithm, value[1:])
+    bare = encode(OCTET_STRING, encode(SEQUENCE, _without_name(data) + algorithm + bits))
+    bare = encode(SEQUENCE, status + encode(_EXPLICIT, encode(SEQUENCE, kind + bare)))
+    return SignedResponse(data, algorithm, value[1:], tuple(_certificates(more)), bare)
 
 
+def _without_name(data: bytes) -> bytes:
+    """Return a ResponseData with an empty key hash in place of the responder's name."""
+    parts = slices(data, value_of(data, 0), len(data))
+    nobody = encode(_BY_KEY, encode(OCTET_STRING, bytes(20)))
+    at = next((i for i, part in enumerate(parts[:2]) if part[0] == _BY_NAME), None)
+    if at is None or data[0] != SEQUENCE:
+        return data
+    return encode(SEQUENCE, b"".join([*parts[:at], nobody, *parts[at + 1 :]]))
+
+
+def _certificates(more: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the certificates of `certs [0] EXPLICIT SEQUENCE OF Certificate`.  Raises ValueError."""
+    if not more:
+        return
+    (field,) = more
+    inner = only(field, _EXPLICIT)
+    certs = field[inner.start : inner.stop]
+    within = only(certs, SEQUENCE)
+    yield from slices(certs, within.start, within.stop, MAX_CERTIFICATES)
+
+
+_EXPLICIT = 0xA0
 _BASIC = bytes.fromhex("06092b0601050507300101")
 _MAX_ALGORITHM = 1000
 """Maximum octets of an AlgorithmIdentifier; that of RSASSA-PSS has about 67."""

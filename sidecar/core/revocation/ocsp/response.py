@@ -32,7 +32,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtensionOID
 
 from sidecar.core.errors import brief
 from sidecar.core.revocation.status import RevocationStatus
@@ -49,7 +48,14 @@ from sidecar.core.x509.der import (
 )
 from sidecar.core.x509.validity import validity
 
-from .responder import ResponseRefused, has_extension, key_bits, signed_part, signer_of
+from .responder import (
+    ResponseRefused,
+    SignedResponse,
+    has_nocheck,
+    key_bits,
+    signed_part,
+    signer_of,
+)
 
 DEFAULT_LIFETIME = 60.0
 """Seconds after `thisUpdate` for which an answer without `nextUpdate` is used."""
@@ -99,7 +105,7 @@ class OcspAnswer:
     this_update: float = 0.0
     next_update: float = 0.0
     until: float = 0.0
-    delegate: x509.Certificate | None = None
+    delegate: ClientCert | None = None
     nocheck: bool = False
     since: float = 0.0
 
@@ -169,10 +175,9 @@ def _verify(
 
     Raises `ResponseRefused` and the parsers' errors.
     """
-    response = _load(der)
-    signed = signed_part(der)
+    response, signed = _load(der)
     found = _singles_for(response, signed.data, cert, issuer)
-    delegate = signer_of(response, signed, issuer, now)
+    delegate = signer_of(signed, issuer, now)
     start, stop = (0.0, math.inf) if delegate is None else validity(delegate)
     _check_nonce(response, nonce, require_nonce)
     answers = []
@@ -189,7 +194,7 @@ def _verify(
                 next_update,
                 min(next_update + tolerance, stop),
                 delegate,
-                delegate is not None and has_extension(delegate, ExtensionOID.OCSP_NO_CHECK),
+                delegate is not None and has_nocheck(delegate),
                 max(this_update - tolerance, produced - tolerance, start),
             )
         )
@@ -211,13 +216,21 @@ def _together(answers: list[OcspAnswer]) -> OcspAnswer:
     )
 
 
-def _load(der: bytes) -> ocsp.OCSPResponse:
+def _load(der: bytes) -> tuple[ocsp.OCSPResponse, SignedResponse]:
     if len(der) > MAX_RESPONSE:
         raise ResponseRefused(f"longer than {MAX_RESPONSE} bytes")
-    response = ocsp.load_der_ocsp_response(der)
+    try:
+        signed = signed_part(der)
+    except ValueError:
+        response = ocsp.load_der_ocsp_response(der)
+        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+            answered = response.response_status.name.lower()
+            raise ResponseRefused(f"the responder answered {answered}") from None
+        raise
+    response = ocsp.load_der_ocsp_response(signed.bare)
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise ResponseRefused(f"the responder answered {response.response_status.name.lower()}")
-    return response
+    return response, signed
 
 
 # -- the single response about this certificate ------------------------------------------------

@@ -223,14 +223,15 @@ TRUST = "trust: {t: {ca: s.crt, crl: s.crl%s}}\nlocations: [{name: a, allow: ver
 
 
 def test_a_crl_that_has_ended_is_told() -> None:
-    """From its end on, and its grace, with what comes of it."""
+    """Once it clears nobody any more: from its end on, the clocks' tolerance, and its grace."""
     end = now() + timedelta(hours=2)
     crl = staff.crl(next_update=end)
     at = end.timestamp()
     for more, grace, effect in (
-        ("", 0, "all its clients are denied"),
-        (", crl_grace: 60", 60, "all its clients are denied"),
-        (", revocation: best_effort", 0, "never says good"),
+        ("", 300, "nobody whom it certified gets in"),
+        (", clock_tolerance: 0", 0, "nobody whom it certified gets in"),
+        (", crl_grace: 60", 360, "nobody whom it certified gets in"),
+        (", revocation: best_effort", 300, "clears nobody"),
     ):
         text = "version: 1\n" + TRUST % more
         assert warnings(text, at + grace - 1, s_crt=staff.pem, s_crl=crl) == []

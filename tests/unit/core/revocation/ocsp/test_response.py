@@ -6,7 +6,7 @@ import importlib.resources
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,8 @@ def test_openssl_delegated_responder(tmp_path: Path, by_key: bool, nocheck: bool
     options = ["-nmin", "10"] + (["-resp_key_id"] if by_key else [])
     answer = verify(openssl(tmp_path, signer, *options, state="revoked"))
     assert answer.status is RevocationStatus.REVOKED
-    assert answer.delegate == signer.cert
+    assert answer.delegate is not None
+    assert answer.delegate.der == signer.cert.public_bytes(Encoding.DER)
     assert answer.nocheck is nocheck
 
 
@@ -658,6 +659,41 @@ def test_a_certificate_that_the_library_refuses_is_asked_about(leaf: Leaf) -> No
     der = pki.craft(pki.Pair(AUTHORITY.cert, key), [one])
     answer = response.verify_response(der, cert, issuer, time.time(), 5.0)
     assert answer.status is RevocationStatus.REVOKED
+
+
+@pytest.mark.parametrize(
+    "delegate",
+    [
+        *(AUTHORITY.forge(subject=each, usage=pki.OCSP_SIGNING) for each in ODD_SUBJECTS.values()),
+        AUTHORITY.forge(extensions=[WRITTEN_OUT], usage=pki.OCSP_SIGNING),
+    ],
+    ids=[*ODD_SUBJECTS, "a default written out"],
+)
+def test_a_delegate_that_the_library_refuses_speaks(delegate: Leaf) -> None:
+    """Its answers count, as with OpenSSL; and what stands beside it takes nothing away."""
+    cert, issuer = AUTHORITY.issue("odd"), from_der(AUTHORITY.der)
+    one = pki.single(cert.cert, AUTHORITY.cert, status=b"\xa1\x11\x18\x0f20260101000000Z")
+    key = delegate.private
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    for beside in ([], [tlv(0x30, b"rubbish")], [AUTHORITY.der]):
+        der = pki.craft(
+            CA,
+            [one],
+            certs=[*map(Raw, beside), Raw(delegate.der)],
+            responder=tlv(0xA1, from_der(delegate.der).subject_name),
+            sign=lambda data: key.sign(data, ec.ECDSA(hashes.SHA256())),
+        )
+        answer = response.verify_response(der, from_der(cert.der), issuer, time.time(), 5.0)
+        assert answer.status is RevocationStatus.REVOKED, answer.detail
+        assert answer.delegate is not None
+        assert answer.delegate.der == delegate.der
+
+
+@dataclass
+class Raw:
+    """A certificate of which only the octets count."""
+
+    der: bytes
 
 
 def test_the_request_is_the_librarys_own() -> None:
