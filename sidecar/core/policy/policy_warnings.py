@@ -18,6 +18,7 @@ _AFTER_PUBLIC = (
     "san_matches_host",
     "sni_matches_host",
     "public_methods",
+    "same_origin",
     "forward_cert",
     "cache_seconds",
     "without_certificate",

@@ -9,13 +9,13 @@ octet by octet, so parsed extensions are cached by their DER.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar.core.bounded import put_bounded
 from sidecar.core.errors import MalformedCertificate
+from sidecar.core.ip_address import address_text
 
 from .der import (
     BOOLEAN,
@@ -256,7 +256,7 @@ def _other_name(name: bytes) -> tuple[str, str | None]:
     """
     tag, value = name[0], name[value_of(name, 0) :]
     if tag == _IP:
-        return "ip", str(ipaddress.ip_address(value)) if len(value) in (4, 16) else None
+        return "ip", address_text(value) if len(value) in (4, 16) else None
     if tag == _OTHER:
         return _other_kind(value)
     if tag == _DIRECTORY:

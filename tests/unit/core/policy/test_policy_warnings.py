@@ -188,6 +188,10 @@ def test_an_end_is_told_once_it_is_past() -> None:
             "`san_matches_host` has no effect",
         ),
         (
+            "locations: [{name: a, allow: public, same_origin: true}]\n",
+            "`same_origin` has no effect",
+        ),
+        (
             "trust: {t: {ca: s.crt}, u: {ca: s.crt}}\n"
             "locations: [{name: a, trust: t, allow: verified}]\n",
             "no location names trust 'u'",
