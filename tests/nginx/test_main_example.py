@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from stack import Stack
+from stack import EXAMPLES, Stack, example
 from tools import NginxBinary
 
 
@@ -37,6 +38,32 @@ def test_admin_is_for_those_on_the_list(stack: Stack) -> None:
     assert stack.get("/admin/", cert=people.alice).status == 200
     assert stack.get("/admin/", cert=people.staff.issue("ops-7")).status == 200
     assert stack.get("/admin/", cert=people.bob).status == 403
+
+
+@pytest.mark.parametrize("path", ["..;/", "..\\", "%252e%252e/", "..;a=b/"])
+def test_what_nginx_takes_for_one_name_reaches_the_application(stack: Stack, path: str) -> None:
+    """Below a public prefix nobody is asked about it, and some applications (servlet containers,
+    IIS) take it for `..`.  What nginx itself takes for `..` is asked about."""
+    answer = stack.get(f"/public/{path}admin/").app
+    assert answer is not None
+    assert answer["uri"] == f"/public/{path}admin/"
+    for dots in ("../", "%2e%2e/", "..%2f", ".%2E//"):
+        assert stack.get(f"/public/{dots}admin/").status == 401
+
+
+GUARD = r'if ($request_uri ~* "[.][.];|%5c|%25|\x5c") { return 400; }'
+
+
+def test_the_guard_against_such_names(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """The line of docs/security.md refuses them, and nothing else."""
+    assert GUARD in (EXAMPLES.parent / "docs" / "security.md").read_text()
+    conf = example("nginx.conf").replace("include snippets/identity.conf;", GUARD, 1)
+    with Stack(nginx_binary, tmp_path, conf=conf) as stack:
+        for path in ("..;/", "..\\", "%252e%252e/", "..;a=b/", "..%5C"):
+            assert stack.get(f"/public/{path}admin/").status == 400
+        for path in ("", "a;b/", "a%20b/", "..a"):
+            assert stack.get(f"/public/{path}").status == 200
+        assert stack.get("/admin/", cert=stack.people.alice).status == 200
 
 
 def test_partners_come_with_their_own_ca_and_only_there(stack: Stack) -> None:
