@@ -367,6 +367,17 @@ def test_what_the_fetcher_was_refused_revokes(tmp_path: Path) -> None:
         assert daemon.ask("site", bob).reason == "revoked"
 
 
+@pytest.mark.parametrize("how", ["garbage", "500 MiB", "a FIFO", "a directory"])
+def test_what_is_planted_beside_a_fetched_crl_takes_nothing_away(tmp_path: Path, how: str) -> None:
+    """Where the fetcher was taken over: the daemon starts, and the good CRL counts as ever."""
+    place = crl_state_path(tmp_path / "state", "staff", URL)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(staff.crl([carol], number=5))
+    spoil(revoking_path(place), how)
+    with daemon_in(tmp_path, POLICY.replace("[ca.crl]", f'"{URL}"')) as daemon:
+        assert stand(daemon) == ["revoked", "allowed", "revoked"]
+
+
 def test_nobody_can_get_in_is_not_ready(tmp_path: Path) -> None:
     """A CRL that has ended, under `required`: 503 and why; a newer one, and it is ready."""
     start, end = now() - timedelta(days=3), now() - timedelta(days=2)

@@ -113,5 +113,11 @@ def _told(params: Params) -> bytes:
         if name.startswith("HTTP_")
     ]
     given = dict(params)
-    saw = {"app": True, "method": given.get("REQUEST_METHOD", ""), "headers": headers, "body": ""}
+    saw = {
+        "app": True,
+        "method": given.get("REQUEST_METHOD", ""),
+        "user": given.get("REMOTE_USER", ""),
+        "headers": headers,
+        "body": "",
+    }
     return b"Content-Type: application/json\r\n\r\n" + json.dumps(saw).encode()

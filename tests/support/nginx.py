@@ -203,7 +203,7 @@ def complete(text: str, binary: NginxBinary, directory: Path) -> str:
         for name in TEMP_PATHS
         if not _has(text, f"{name}_temp_path")
     )
-    if not _has(text, "access_log"):
+    if not _has(text, "access_log(?! off)"):  # a location without a log needs one around it
         inside += f'access_log "{directory}/access.log";\n'
     text = re.sub(r"(?m)^\s*http\s*\{", lambda found: f"{found[0]}\n{inside}", text, count=1)
     return "\n".join([each for each in head if each] + [text])

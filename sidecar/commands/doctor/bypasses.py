@@ -313,12 +313,10 @@ def _shows_one_page(uri: str, place: Block) -> bool:
 def _is_preflight(early: Block) -> bool:
     """Whether a `return` answers CORS's OPTIONS alone, without a body."""
     around = early.parent
-    return (
-        early.args == ["204"]
-        and around is not None
-        and around.name == "if"
-        and around.args in (["$request_method", "=", "OPTIONS"], ["$request_method", "OPTIONS"])
-    )
+    if early.args not in (["200"], ["204"]) or around is None or around.name != "if":
+        return False
+    variable, *_, method = around.args or [""]
+    return variable == "$request_method" and method.strip("^()$") == "OPTIONS"
 
 
 def _named_by(location: Block) -> dict[str, list[Block]]:

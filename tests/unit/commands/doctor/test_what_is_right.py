@@ -35,6 +35,8 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         f"location /a/ {{ {ASKING} if ($arg_a) {{ return 403; }} proxy_pass http://app; }}",
         f"location /a/ {{ {ASKING} if ($request_method = OPTIONS) {{ return 204; }} "
         "proxy_pass http://app; }",
+        f"location /a/ {{ {ASKING} if ($request_method ~ ^(OPTIONS)$) {{ return 200; }} "
+        "proxy_pass http://app; }",
         "location = /robots.txt { root /x; }",
         "location ^~ /.well-known/acme-challenge/ { root /x; }",
         "error_page 404 /404.html; location = /404.html { root /x; }",
