@@ -147,6 +147,12 @@ def alice_where_only_others_may_be(stack: Stack) -> bool:
     return stack.get("/local/a.php", cert=stack.people.alice).status == 200
 
 
+def alice_doubles_a_slash(stack: Stack) -> bool:
+    """Alice, where only others may be, by a second slash that the application doesn't see."""
+    assert stack.get("/local/", cert=stack.people.alice).status == 403
+    return stack.get("//local/", cert=stack.people.alice).status == 200
+
+
 def alice_gets_another_page(stack: Stack) -> bool:
     """Alice, who is led to a page of the application that her location isn't to lead to."""
     answer = stack.get("/in", cert=stack.people.alice).app
@@ -319,6 +325,7 @@ FAULTS = [
         stranger,
     ),
     Fault("subrequest", PUBLIC, PUBLIC + "mirror /in; ", stranger_has_it_fetched),
+    Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),
     Fault(
         "address-from-client",

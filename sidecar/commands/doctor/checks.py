@@ -20,7 +20,7 @@ from .client_address import client_address
 from .exemptions import accept
 from .findings import Finding
 from .nginx_config import Block, Root
-from .precedence import taken_by_regex
+from .precedence import taken_by_regex, taken_by_slashes
 from .server import Asked, Server, closed, question
 from .targets import passes
 
@@ -99,6 +99,7 @@ class _ServerCheck:
         self._questions()
         Bypasses(server, self._findings).examine()
         taken_by_regex(server, self._findings)
+        taken_by_slashes(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
         client_address(server.block, self._policy, self.asked, self._findings)

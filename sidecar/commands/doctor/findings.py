@@ -49,6 +49,9 @@ FINDING_KINDS = {
     "regex-takes": FindingKind(
         _OPEN, "a regular expression goes before a prefix without ^~, so the other is never asked"
     ),
+    "slashes-kept": FindingKind(
+        _OPEN, "many applications take // for /, and so show what the other location is to keep"
+    ),
     "alias-traversal": FindingKind(
         _OPEN, "`..` behind the prefix leads above what the location is for"
     ),

@@ -1,10 +1,10 @@
-"""Find regular expressions that take requests from prefix locations with another question."""
+"""Find what takes requests from prefix locations with another question: expressions, slashes."""
 
 from __future__ import annotations
 
 from .findings import Finding
 from .nginx_config import Block
-from .routing import REGEX, literal_prefixes
+from .routing import REGEX, literal_prefixes, serving
 from .server import Server, closed, question
 
 
@@ -22,6 +22,27 @@ def taken_by_regex(server: Server, findings: list[Finding]) -> None:
             and question(prefix) != question(regex)
             and not _covers(prefix, regex)
         ]
+
+
+def taken_by_slashes(server: Server, findings: list[Finding]) -> None:
+    """With `merge_slashes off` //admin/ isn't /admin/ to nginx, but is to many applications."""
+    kept = server.block.inherited("merge_slashes")
+    if not kept or kept[-1].args != ["off"]:
+        return
+    for prefix in server.block.own("location"):
+        path = prefix.args[-1]
+        if prefix.args[0] in ("=", *REGEX) or path[:1] != "/" or path == "/":
+            continue
+        other = serving(server.block, f"/{path}")
+        if not server.asks(prefix) or closed(prefix) or other is None or closed(other):
+            continue
+        if question(other) != question(prefix) and server.led_to(other) & server.led_to(prefix):
+            what = (
+                f"/{path} is no part of {path} (line {prefix.line}), where another is asked about"
+            )
+            write = "merge_slashes on;   (or: if ($uri ~ //) { return 400; })"
+            findings.append(Finding("slashes-kept", kept[-1].file, kept[-1].line, what, write))
+            return
 
 
 def _may_take(server: Server, regex: Block) -> bool:
