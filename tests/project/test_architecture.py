@@ -36,11 +36,13 @@ LAYERS = (
     (
         "decision", "config.yaml_tree", "nginx.host", "revocation.crl.entries",
         "revocation.crl.scope", "revocation.crl.fields",
-        "revocation.ocsp.responder", "x509.bundle",
+        "x509.bundle",
         "x509.equivalent_fingerprints", "x509.equivalent_keys",
         "x509.extension_values", "x509.described", "seen_clients",
     ),
-    ("x509.name_constraints", "origin", "revocation.crl.signers"),
+    (
+        "x509.name_constraints", "origin", "revocation.crl.signers", "revocation.ocsp.responder",
+    ),
     ("x509.client_purpose",),
     (
         "request", "answer", "policy.patterns", "config.schema", "nginx.locations",
