@@ -315,8 +315,8 @@ def _is_preflight(early: Block) -> bool:
     around = early.parent
     if early.args not in (["200"], ["204"]) or around is None or around.name != "if":
         return False
-    variable, *_, method = around.args or [""]
-    return variable == "$request_method" and method.strip("^()$") == "OPTIONS"
+    words = around.args
+    return words[:1] == ["$request_method"] and words[-1].strip("^()$") == "OPTIONS"
 
 
 def _named_by(location: Block) -> dict[str, list[Block]]:

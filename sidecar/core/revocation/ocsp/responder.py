@@ -206,7 +206,7 @@ def _without_name(data: bytes) -> bytes:
 
 
 def _certificates(more: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the certificates of `certs [0] EXPLICIT SEQUENCE OF Certificate`.  Raises ValueError."""
+    """Yield the certificates of the field `certs`, `[0] EXPLICIT`.  Raises ValueError."""
     if not more:
         return
     (field,) = more
