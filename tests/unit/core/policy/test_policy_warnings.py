@@ -232,10 +232,10 @@ def test_a_crl_that_has_ended_is_told() -> None:
     crl = staff.crl(next_update=end)
     at = end.timestamp()
     for more, grace, effect in (
-        ("", 300, "nobody whom it certified gets in"),
-        (", clock_tolerance: 0", 0, "nobody whom it certified gets in"),
-        (", crl_grace: 60", 360, "nobody whom it certified gets in"),
-        (", revocation: best_effort", 300, "clears nobody"),
+        ("", 300, "all its clients are denied"),
+        (", clock_tolerance: 0", 0, "all its clients are denied"),
+        (", crl_grace: 60", 360, "all its clients are denied"),
+        (", revocation: best_effort", 300, "never says good"),
     ):
         text = "version: 1\n" + TRUST % more
         assert warnings(text, at + grace - 1, s_crt=staff.pem, s_crl=crl) == []
