@@ -289,16 +289,16 @@ def test_what_is_refused_is_put_beside_to_revoke(tmp_path: Path, how: str) -> No
 
     async def check() -> None:
         async with serving(giving(make_crl(CA, 5))) as server, bench(tmp_path, server.url) as b:
-            await b.bring()
+            await b.download()
             beside = revoking_path(b.path)
             server.answer = giving(refused)
-            assert await b.bring() in ("backwards", "invalid")
+            assert await b.download() in ("backwards", "invalid")
             assert beside.read_bytes() == refused
             server.answer = giving(b"rubbish")
-            assert await b.bring() == "invalid"
+            assert await b.download() == "invalid"
             assert beside.exists()
             server.answer = giving(make_crl(CA, 7))
-            assert await b.bring() == "updated"
+            assert await b.download() == "updated"
             assert not beside.exists()
 
     run(check)
