@@ -168,7 +168,7 @@ class Bypasses:
         With `proxy_pass http://app/img/;` it is /img/../secret for the application.
         """
         prefix = here.args[-1]
-        if here.args[0] in ("=", *REGEX) or prefix[0] == "@" or prefix.endswith("/"):
+        if here.args[0] in ("=", *REGEX) or prefix[:1] in ("@", "") or prefix.endswith("/"):
             return
         if closed(here):
             return

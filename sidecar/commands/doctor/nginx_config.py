@@ -28,6 +28,26 @@ MAX_INCLUDE_DEPTH = 40
 MARKER = "mtls-sidecar:"
 """A comment with this in it is addressed to doctor: see `exemptions`."""
 
+_ARGUMENTS = {
+    **dict.fromkeys(
+        """add_after_body add_before_body alias allow auth_request deny fastcgi_pass grpc_pass if
+        keepalive limit_conn limit_req listen location mirror post_action proxy_cache
+        proxy_cache_background_update proxy_cache_use_stale proxy_ignore_headers proxy_pass
+        real_ip_header return root satisfy scgi_pass set_real_ip_from ssl_client_certificate
+        ssl_early_data ssl_trusted_certificate upstream uwsgi_pass""".split(),
+        1,
+    ),
+    **dict.fromkeys(
+        """auth_request_set error_page fastcgi_param grpc_set_header map proxy_set_header rewrite
+        scgi_param set try_files uwsgi_param""".split(),
+        2,
+    ),
+}
+"""The fewest arguments of directives that are looked at; nginx refuses fewer, too."""
+
+_TABLES = frozenset({"map", "geo", "types", "split_clients"})
+"""Blocks whose lines are no directives."""
+
 _MARK = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 """What `nginx -T` writes before each file (ngx_conf_parse, main)."""
 
@@ -252,6 +272,10 @@ class _Tree:
         if given.name == "include" and len(given.args) == 1:
             self._include(given, parent, name)
             return
+        if len(given.args) < _fewest_arguments(given.name, parent.name):
+            raise SyntaxFault(
+                f'{name}:{given.line}: invalid number of arguments in "{given.name}" directive'
+            )
         block = Block(given.name, given.args, name, given.line, parent, end=given.end)
         parent.inner.append(block)
         for each in given.block:
@@ -272,6 +296,13 @@ class _Tree:
         if pattern not in self._named:
             self._named[pattern] = self._files.matching(pattern)
         return self._named[pattern]
+
+
+def _fewest_arguments(name: str, within: str) -> int:
+    """Return how many arguments nginx wants of a directive at least, as far as it matters here."""
+    if within in _TABLES:
+        return 0
+    return 1 if (name, within) == ("server", "upstream") else _ARGUMENTS.get(name, 0)
 
 
 __all__ = ["COMMENT", "Block", "Root", "read_dump", "read_nginx", "read_piped"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from daemon import ROOT
+from good_nginx import GOOD
 from https import Connection
 from nginx import Nginx, free_port
 from tools import NginxBinary, nginx_binaries
@@ -230,3 +231,30 @@ def test_a_block_knows_its_end(tmp_path: Path) -> None:
     (http,) = read_nginx(conf).inner
     assert isinstance(http, Block)
     assert [(e.line, e.end) for e in (http, *http.inner)] == [(1, 4), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("proxy_pass http://app;", "proxy_pass;"),
+        ("proxy_set_header Host $host;", "proxy_set_header Host;"),
+        ("auth_request /authz/site;", "auth_request;"),
+        ("location / {", "location {"),
+        ("server unix:/run/mtls-sidecar/authz.sock;", "server;"),
+        ("listen 443 ssl;", "listen;"),
+        ("deny all;", "error_page 401;"),
+        ("deny all;", "rewrite ^;"),
+        ("deny all;", "if { break; }"),
+    ],
+)
+def test_a_directive_without_its_arguments_is_told_with_its_line(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    """As nginx says it; a map's own lines are no directives."""
+    assert old in GOOD
+    path = tmp_path / "nginx.conf"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"nginx.conf:\d+: invalid number of arguments in"):
+        read_nginx(path)
+    path.write_text("map $a $b { proxy_set_header; rewrite 1; server 2; }")
+    assert read_nginx(path).own("map")
