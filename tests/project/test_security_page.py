@@ -18,8 +18,9 @@ def section(title: str) -> str:
 
 def rows(text: str) -> list[list[str]]:
     """The rows of its tables, without headings."""
-    found = [line.strip("| ").split(" | ") for line in text.splitlines() if line[:1] == "|"]
-    return [cells for cells in found[2:] if not cells[0].startswith("---")]
+    lines = [line for line in text.splitlines() if line[:1] == "|"]
+    headings = {at for i, line in enumerate(lines) if line[:5] == "| ---" for at in (i - 1, i)}
+    return [line.strip("| ").split(" | ") for i, line in enumerate(lines) if i not in headings]
 
 
 def test_every_test_that_is_named_is_there() -> None:
