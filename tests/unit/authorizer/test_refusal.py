@@ -9,13 +9,20 @@ import socket
 import pytest
 
 from sidecar.authorizer import refusal
-from sidecar.authorizer.refusal import ANSWER, MAX_HEAD, Refusal
+from sidecar.authorizer.refusal import DENIED, MALFORMED, MAX_HEAD, Refusal
 
 
 @pytest.mark.parametrize(
-    "question", [b"GET /authz/x HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n\r\n", b"x" * (MAX_HEAD + 1)]
+    ("question", "answer"),
+    [
+        (b"GET /authz/x HTTP/1.1\r\nHost: x\r\n\r\n", DENIED),
+        (b"\r\n\r\n", MALFORMED),
+        (b"x" * (MAX_HEAD + 1), MALFORMED),
+        (b"GET /authz HTTP/1.0\r\nX: " + b"x" * MAX_HEAD, MALFORMED),
+    ],
+    ids=["a question", "nothing", "rubbish", "too long"],
 )
-async def test_every_question_is_refused_at_once(question: bytes) -> None:
+async def test_every_question_is_refused_at_once(question: bytes, answer: bytes) -> None:
     """Whatever it is, also one that came before; the listener stays open for the daemon."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -25,7 +32,7 @@ async def test_every_question_is_refused_at_once(question: bytes) -> None:
         async with asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(question)
-            assert await reader.read() == ANSWER
+            assert await reader.read() == answer
             writer.close()
         await found.close()
         assert listener.fileno() >= 0
