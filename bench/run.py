@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--only", default="")
     parser.add_argument("--growth", action="store_true", help="how cost grows, with plots")
+    parser.add_argument("--replay", action="store_true", help="a log of a million lines")
     parser.add_argument("--crl", action="store_true", help="a CRL of a million entries")
     options = parser.parse_args()
     binaries = [b for b in nginx_binaries() if not isinstance(b, Missing)]
@@ -231,6 +232,10 @@ def main() -> None:
             indent=1,
         )
     )
+    if options.replay:
+        import replay
+
+        replay.main()
     if options.crl:
         import crl_reload
 

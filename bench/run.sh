@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures the sidecar beside its ceiling and its peers, in one run on one machine.
 #
-#   sh bench/run.sh [--rounds N] [--seconds N] [--only NAME,NAME] [--growth] [--crl]
+#   sh bench/run.sh [--rounds N] [--seconds N] [--only NAME,NAME] [--growth] [--crl] [--replay]
 #   sh bench/run.sh --tools     only gets the programs
 #
 # Writes bench/results.md and bench/results.json (and bench/plots/*.svg with --growth).  Programs

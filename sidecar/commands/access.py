@@ -232,12 +232,12 @@ def _why(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
 def _replay(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
     from . import replay
     from .log_files import lines
+    from .progress import bar
 
     file = load(options)
     found = replay.Replay(file.policy, _certs_by_sha256(options, settings), time.time())
     for name in options.logs:
-        if sys.stderr.isatty():
-            print(f"{printable(name)} …", file=sys.stderr)
-        found.take(lines(name))
+        with bar(name, sys.stderr) as watch:
+            found.take(lines(name, watch))
     print(replay.as_json(found) if options.json else replay.as_text(found))
     return 1 if found.loses() else 0

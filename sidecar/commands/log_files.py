@@ -7,7 +7,8 @@ import gzip
 import lzma
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -15,14 +16,22 @@ MAX_LINE = 64 * 1024
 """Maximum length of a line, in octets; the decision log writes no line over 8 KiB."""
 
 
-def lines(path: str) -> Iterator[bytes]:
+BETWEEN = 20_000
+"""Lines between two reports of how far a log is read."""
+
+Watch = Callable[[int, int], None]
+"""Told how far a log is read: octets of the file as it stands on the disk, and lines."""
+
+
+def lines(path: str, watch: Watch | None = None) -> Iterator[bytes]:
     """Yield the lines of a log, `-` for standard input.  Raises OSError and ValueError."""
     if path == "-":
         yield from _lines(sys.stdin.buffer)
         return
-    with _open(path) as file:
+    with _open(path) as raw, _unpacked(raw) as file:
         try:
-            yield from _lines(file)
+            found = _lines(file)
+            yield from found if watch is None else _watched(found, raw, watch)
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
             message = f"{path}: the compressed file is invalid or still being written"
             raise ValueError(message, "try again later, or leave it out") from None
@@ -32,18 +41,31 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
     return iter(lambda: file.readline(MAX_LINE), b"")
 
 
+def _watched(found: Iterator[bytes], raw: IO[bytes], watch: Watch) -> Iterator[bytes]:
+    count = 0
+    while batch := list(islice(found, BETWEEN)):
+        yield from batch
+        count += len(batch)
+        watch(raw.tell(), count)
+
+
 def _open(path: str) -> IO[bytes]:
     if not Path(path).is_file():
         raise ValueError(f"{path} is not a file", "give decision logs, plain or compressed")
-    with open(path, "rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(path, "rb")  # type: ignore[return-value] # it reads as a file does
-    if magic.startswith(b"BZh"):
-        return bz2.open(path, "rb")
-    if magic == b"\xfd7zXZ\0":
-        return lzma.open(path, "rb")
     return open(path, "rb")
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    """The file itself, or what is compressed in it."""
+    magic = raw.read(6)
+    raw.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value] # it reads as a file does
+    if magic.startswith(b"BZh"):
+        return bz2.open(raw)
+    if magic == b"\xfd7zXZ\0":
+        return lzma.open(raw)
+    return raw
 
 
 def with_rotated(path: str) -> list[str]:

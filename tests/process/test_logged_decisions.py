@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,23 @@ def test_replay_reads_compressed_logs(place: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_replay_shows_on_a_terminal_how_far_it_is(place: Path) -> None:
+    """A bar for each log while it is read, on a terminal alone; none is left at the end."""
+    arguments = ("replay", "d.log", "--certs", ".")
+    assert command(place, *arguments).stderr == ""
+    ours, theirs = os.openpty()
+    try:
+        done = command(place, *arguments, stderr=theirs)
+        shown = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "d.log [..............................]   0% 0 lines" in shown
+    assert "d.log [##############################] 100%" in shown
+    assert shown.endswith("\r\x1b[K")
+    assert "%" not in done.stdout
+
+
 # -- why
 
 
@@ -151,6 +169,35 @@ def test_why_says_that_the_policy_has_changed(place: Path) -> None:
     assert found["policy"] != found["policy_now"]
     assert found["source"].endswith("d.log.2.gz:2")
     assert found["now"]["decision"] == "deny"
+
+
+JOURNALCTL = """\
+#!/bin/sh
+echo "$@" >>calls
+[ "$6" = "--grep=$WANTED" ] && exec cat "$LOG"
+exit 1
+"""
+
+
+def test_why_asks_the_journal_where_the_log_goes_there(place: Path) -> None:
+    """Without a file the unit's lines in the journal are asked for.
+
+    `journalctl` is a stand-in here, which prints the log of a daemon as the real one would.
+    """
+    (place / "journalctl").write_text(JOURNALCTL)
+    (place / "journalctl").chmod(0o755)
+    path = f"{place}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "WANTED": IDS[0], "LOG": str(place / "d.log")}
+    (place / "journal.yaml").write_text("policy: policy.yaml\n")
+    done = command(place, "why", IDS[0], "--json", "-c", "journal.yaml", env=env)
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)
+    assert (found["source"], found["id"], found["decision"]) == ("journal", IDS[0], "allow")
+    called = (place / "calls").read_text()
+    assert called == f"--unit mtls-sidecar --output cat --no-pager --grep={IDS[0]}\n"
+    done = command(place, "why", IDS[1], "-c", "journal.yaml", env=env)
+    assert done.returncode == 1
+    assert "in the journal" in done.stderr
 
 
 def test_why_without_an_answer(place: Path) -> None:

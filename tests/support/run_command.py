@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from daemon import ROOT
 
 
-def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(
+    place: Path,
+    *arguments: str,
+    stderr: int = subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a directory that holds policy.yaml."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments, "--policy", "policy.yaml"],
         cwd=place,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
     )
