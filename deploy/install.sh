@@ -156,7 +156,9 @@ install_config() {
     put_config "$prepared" "$root$config/sidecar.yaml" 0640
     rm -f "$prepared"
     put_config "$here/config/policy.yaml" "$root$config/policy.yaml" 0640
-    files='. sidecar.yaml policy.yaml'
+    cp "$here/config/policy.schema.json" "$root$config/policy.schema.json" # an editor reads it
+    chmod 0640 "$root$config/policy.schema.json"
+    files='. sidecar.yaml policy.yaml policy.schema.json'
     for each in $parts; do
         [ -e "$here/config/$each.yaml" ] || continue
         put_config "$here/config/$each.yaml" "$root$config/$each.yaml" 0640

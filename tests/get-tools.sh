@@ -5,6 +5,7 @@
 #
 # Nothing is installed and no service started: apt keeps its lists and files in .tools/ as well.
 # Chromium needs too much around it for that; it is installed, with --install or in CI, as root.
+# The YAML language server comes from npm, into .tools/language-server.
 # What builds and checks packages comes from deploy/release-tools.lock, into .tools/release.
 # What cannot be had is left out: tests/support/tools.py then says so of each test that wants it.
 set -eu
@@ -98,6 +99,20 @@ make_release_tools() {
         -r "$lock" && cp "$lock" "$tools/release/lock" || say 'no release tools: see above'
 }
 
+# The language server that editors use for YAML, by tests/language-server/package-lock.json.
+get_language_server() {
+    server=$tools/language-server
+    lock=$root/tests/language-server/package-lock.json
+    cmp -s "$lock" "$server/complete" && return 0
+    command -v npm >/dev/null || { say 'no npm, and so no yaml-language-server'; return 0; }
+    say 'getting yaml-language-server into .tools/language-server'
+    rm -rf "$server"
+    mkdir -p "$server"
+    cp "$root/tests/language-server/package.json" "$lock" "$server"
+    (cd "$server" && npm ci --silent --no-audit --no-fund --ignore-scripts --cache "$server/cache") &&
+        rm -rf "$server/cache" && cp "$lock" "$server/complete" || say 'no yaml-language-server'
+}
+
 install_chromium() {
     grep -qs "chromium()" -r "$root/tests" --include="*.py" || return 0 # no test wants it
     command -v chromium >/dev/null 2>&1 && return 0
@@ -118,4 +133,5 @@ unpack_whole lintian
 unpack_whole rpm
 unpack_whole gnutls-bin certtool
 make_release_tools
+get_language_server
 if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi

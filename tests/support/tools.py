@@ -162,6 +162,15 @@ def nss_tool(name: str) -> Tool:
 
 
 @cache
+def language_server() -> Tool:
+    """The YAML language server, from npm."""
+    path = ROOT / ".tools/language-server/node_modules/.bin/yaml-language-server"
+    if not path.exists():
+        return Missing("yaml-language-server", f"not here; {_how()}")
+    return Found("yaml-language-server", path)
+
+
+@cache
 def systemd_analyze() -> Tool:
     return _find("systemd-analyze")
 

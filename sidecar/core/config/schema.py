@@ -124,7 +124,8 @@ class Choice:
         return node.text
 
     def schema(self) -> dict[str, Any]:
-        return {"enum": list(self.words)}
+        numbers = [int(word) for word in self.words if word.isdecimal()]
+        return {"enum": [*self.words, *numbers]}
 
 
 class Flag:

@@ -175,18 +175,65 @@ class Rule:
         return {"$ref": "#/$defs/rule"}
 
 
+KEY_TEXTS = {
+    "cn": "common names of the subject: all of them for allow, any for deny",
+    "o": "organizations of the subject: all of them for allow, any for deny",
+    "ou": "organizational units of the subject: all of them for allow, any for deny",
+    "dn": "the whole subject, as RFC 4514 writes it: CN=alice,O=Example",
+    "email": "a mail address of the SAN",
+    "dns": "a DNS name of the SAN; * is one left-most label",
+    "uri": "a URI of the SAN, like spiffe://example.org/ns/prod/*",
+    "ip": "an address of the SAN: 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+    "upn": "a user principal name of the SAN",
+    "issuer_cn": "common names of the issuer",
+    "issuer_dn": "the whole name of the issuer, as RFC 4514 writes it",
+    "serial": "the serial number in hexadecimal, with or without colons",
+    "sha256": "the certificate's SHA-256 fingerprint in hexadecimal",
+    "spki_sha256": "the SHA-256 of the certificate's public key in hexadecimal",
+    "eku": "an extended key usage: clientAuth, or an OID",
+    "policy_oid": "a certificate policy: an OID",
+    "client_ip": "the client's address: 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+    "method": "the request's method, in upper case",
+    "name": "the name by which decisions tell this rule",
+    "roles": "roles that the rule grants, for X-Client-Role",
+    "from": "the moment from which the rule holds: a day, or RFC 3339",
+    "until": "the last day on which the rule holds, or an RFC 3339 moment at which it ends",
+    "any": "rules of which one must match",
+    "all": "rules that must all match",
+    "not": "rules of which none may match",
+}
+"""What each key of a rule is for."""
+
+_FORMS = "exact, with * as a glob, or a ~regular expression of the whole value"
+_GLOBBED = frozenset({"cn", "o", "ou", "dn", "email", "uri", "upn", "issuer_cn", "issuer_dn"})
+
+
 def rule_schema() -> dict[str, Any]:
     """Return the JSON Schema of a rule, for `$defs`."""
     one: dict[str, Any] = {"type": ["string", "number"]}
     patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
-    rules = {"anyOf": [{"$ref": "#/$defs/rule"}, {"type": "array", "minItems": 1}]}
-    parts = {
+    rule = {"$ref": "#/$defs/rule"}
+    rules = {"anyOf": [rule, {"type": "array", "items": rule, "minItems": 1}]}
+    forms: dict[str, dict[str, Any]] = {
         **dict.fromkeys(KEY_COMPARISONS, patterns),
         **dict.fromkeys(("any", "all", "not"), rules),
+        "name": one,
+        "roles": patterns,
+        "from": one,
+        "until": one,
     }
-    parts |= {"name": one, "roles": patterns, "from": one, "until": one}
+    parts = {
+        name: {
+            **form,
+            "description": f"{KEY_TEXTS[name]}; {_FORMS}" if name in _GLOBBED else KEY_TEXTS[name],
+        }
+        for name, form in forms.items()
+    }
     mapping = {"type": "object", "properties": parts, "additionalProperties": False}
-    return {"anyOf": [{"type": "string"}, {**mapping, "minProperties": 1}]}
+    return {
+        "description": "a group's name, or a mapping of keys that must all match",
+        "anyOf": [{"type": "string"}, {**mapping, "minProperties": 1}],
+    }
 
 
 @dataclass(frozen=True, slots=True)
