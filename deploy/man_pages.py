@@ -3,7 +3,8 @@
 
     python3 deploy/man_pages.py OUT      (with the project's packages importable)
 
-OUT gets man1/mtls-sidecar.1, man5/mtls-sidecar.yaml.5 and man5/mtls-sidecar-policy.yaml.5.
+OUT gets man1/mtls-sidecar.1, man1/mtls-sidecar-COMMAND.1 for each command, man5/mtls-sidecar.yaml.5
+and man5/mtls-sidecar-policy.yaml.5.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from sidecar import __version__  # noqa: E402 - found by the line above
 from sidecar.cli import make_parser  # noqa: E402
+from sidecar.commands.help_examples import EXAMPLES, subcommands  # noqa: E402 - as above
 
 PAGES = {
     "mtls-sidecar.yaml": ("sidecar.yaml", "how the mtls-sidecar daemon runs"),
@@ -39,6 +41,9 @@ def main(arguments: list[str]) -> int:
         return 2
     out = Path(arguments[0])
     write(out / "man1" / "mtls-sidecar.1", "\n".join(command_page(make_parser())))
+    for name, command in subcommands(make_parser()):
+        page = f"mtls-sidecar-{name.replace(' ', '-')}"
+        write(out / "man1" / f"{page}.1", "\n".join(subcommand_page(page, name, command)))
     for name, (file, what) in PAGES.items():
         write(out / "man5" / f"{name}.5", "\n".join(file_page(name, file, what)))
     return 0
@@ -68,9 +73,8 @@ def command_page(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield "policy, and look at nginx's configuration."
     yield ".SH COMMANDS"
     for name, command in subcommands(parser):
-        yield f'.SS "{escaped(name)}"'
-        yield escaped((command.description or "").capitalize() + ".")
-        yield from options(command)
+        page = f"mtls-sidecar-{name.replace(' ', '-')}"
+        yield f".TP\n.BR {escaped(page)} (1)\n{escaped(sentence(command))}"
     yield ".SH FILES"
     for path, what in FILES:
         yield f".TP\n.I {escaped(path)}\n{escaped(what)}"
@@ -78,15 +82,24 @@ def command_page(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield '.SH "SEE ALSO"\n.BR mtls\\-sidecar\\-policy.yaml (5),\n.BR mtls\\-sidecar.yaml (5)'
 
 
-def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Each subcommand's name and parser, also those one level down."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for choice in action._choices_actions:
-                sub = action.choices[choice.dest]
-                sub.description = sub.description or choice.help
-                yield choice.dest, sub
-                yield from ((f"{choice.dest} {name}", each) for name, each in subcommands(sub))
+def subcommand_page(page: str, name: str, command: argparse.ArgumentParser) -> Iterator[str]:
+    """The page of one command: what it does, its options, and an example."""
+    yield from title(page, 1, command.description or name)
+    usage = command.format_usage().removeprefix("usage: ")
+    yield f".SH SYNOPSIS\n{escaped(' '.join(usage.split()))}"
+    yield f".SH DESCRIPTION\n{escaped(sentence(command))}"
+    yield ".SH OPTIONS"
+    yield from options(command)
+    if name in EXAMPLES:
+        yield f".SH EXAMPLE\n.nf\n{escaped(EXAMPLES[name])}\n.fi"
+    yield f'.SH "EXIT STATUS"\n{escaped(EXIT)}'
+    yield '.SH "SEE ALSO"\n.BR mtls\\-sidecar (1)'
+
+
+def sentence(command: argparse.ArgumentParser) -> str:
+    """What a command does, as a sentence."""
+    text = command.description or ""
+    return text[:1].upper() + text[1:] + "."
 
 
 def options(command: argparse.ArgumentParser) -> Iterator[str]:

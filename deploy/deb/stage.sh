@@ -65,7 +65,7 @@ install_units() {
 }
 
 install_config() {
-    for each in "$here"/config/*.yaml; do
+    for each in "$here"/config/*.yaml "$here"/config/*.json; do
         put "$each" "$root/etc/mtls-sidecar/$(basename "$each")" 640
     done
     chmod 750 "$root/etc/mtls-sidecar"
@@ -77,6 +77,10 @@ install_config() {
 install_docs() {
     PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$site \
         "$python" "$here/deploy/man_pages.py" "$root/usr/share/man"
+    shells=$here/deploy/completions
+    put "$shells/mtls-sidecar.bash" "$root/usr/share/bash-completion/completions/mtls-sidecar"
+    put "$shells/_mtls-sidecar" "$root/usr/share/zsh/vendor-completions/_mtls-sidecar"
+    put "$shells/mtls-sidecar.fish" "$root/usr/share/fish/vendor_completions.d/mtls-sidecar.fish"
     for each in "$here"/docs/*.md "$here/README.md"; do put "$each" "$doc/$(basename "$each")"; done
     for each in nginx.conf policy.yaml variants recipes; do
         mkdir -p "$doc/examples"
