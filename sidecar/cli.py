@@ -16,6 +16,8 @@ from sidecar import __version__, cli_fleet
 from sidecar.commands.access import add_commands
 from sidecar.commands.asking import policy_file
 from sidecar.commands.diff.command import add_diff
+from sidecar.commands.help_examples import add_examples
+from sidecar.commands.mistakes import show
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import Settings, parse_address, read_settings
 from sidecar.core.errors import Diagnostic, PolicyError, printable
@@ -48,8 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except PolicyError as error:
-        for diagnostic in error.diagnostics:
-            print(diagnostic, file=sys.stderr)
+        show(error.diagnostics, sys.stderr)
     except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
@@ -127,7 +128,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from sidecar.commands.check import service_user, unreadable
+    from sidecar.commands.check import as_json, service_user, unreadable
     from sidecar.commands.test import refuse_failing
 
     if options.file is not None:
@@ -142,14 +143,19 @@ def _check(options: argparse.Namespace) -> int:
         if refused and options.policy is None:
             raise PolicyError(refused)
     except PolicyError as error:
-        for diagnostic in error.diagnostics:
-            print(diagnostic, file=sys.stderr)
+        if options.json:
+            print(as_json(path, None, error.diagnostics))
+            return 2
+        show(error.diagnostics, sys.stderr)
         count = len(error.diagnostics)
         message = f"{path}: {count} mistake{'s' * (count != 1)}, the policy is refused"
         print(message, file=sys.stderr)
         return 2
-    for warning in (*policy.warnings_at(time.time()), *refused):
-        print(f"warning: {warning}", file=sys.stderr)
+    warnings = (*policy.warnings_at(time.time()), *refused)
+    if options.json:
+        print(as_json(path, policy, (), warnings))
+        return 0
+    show(warnings, sys.stderr, word="warning")
     count = len(policy.locations)
     print(f"{path}: ok, {count} location{'s' * (count != 1)}, policy {policy.hash}")
     return 0
@@ -199,8 +205,7 @@ def _test(options: argparse.Namespace) -> int:
         outcomes = [test.run_own(policy, Path(path))]
         outcomes += [test.run_file(policy, Path(file)) for file in options.files]
     except PolicyError as error:
-        for diagnostic in error.diagnostics:
-            print(diagnostic, file=sys.stderr)
+        show(error.diagnostics, sys.stderr)
         return 2
     result = test.together(policy, outcomes)
     if options.junit:
@@ -289,7 +294,7 @@ def _doctor(options: argparse.Namespace) -> int:
     try:
         policy = load_policy(options)
     except PolicyError as error:
-        print(error, file=sys.stderr)
+        show(error.diagnostics, sys.stderr)
     findings = examine(root, policy, version)
     if policy is None:
         where = settings_of(options).policy
@@ -302,8 +307,13 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if all(each.accepted for each in findings) else 1
 
 
+def schema_text() -> str:
+    """The JSON Schema of policy.yaml, as it is shipped."""
+    return json.dumps(policy_schema(), indent=2)
+
+
 def _schema(_: argparse.Namespace) -> int:
-    print(json.dumps(policy_schema(), indent=2))
+    print(schema_text())
     return 0
 
 
@@ -325,6 +335,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     check = _command(commands, "check", _check, "check a policy and report its mistakes")
     check.add_argument("file", nargs="?", metavar="POLICY", help="instead of the configured one")
+    check.add_argument("--json", action="store_true", help="for programs")
 
     explain = _command(commands, "explain", _explain, "decide one request, step by step")
     explain.add_argument("--location", help="the location's name")
@@ -335,7 +346,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--cert-fields",
         metavar="FIELDS",
         help="or a certificate described by its fields: '{cn: alice, dns: [app.example.com]}'; "
-        "its issuer is taken for granted, and revocation is not asked",
+        "its issuer is taken for granted, and of what revokes, denylists alone are asked",
     )
     explain.add_argument("--verify", help="$ssl_client_verify (default: SUCCESS with a --cert)")
     explain.add_argument("--sni", default="", help="$ssl_server_name")
@@ -429,6 +440,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the policy's JSON Schema")
     schema.set_defaults(run=_schema)
+    add_examples(parser)
     return parser
 
 

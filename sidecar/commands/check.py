@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sidecar.core.config.crl_place import is_address
 from sidecar.core.config.schema import Located
 from sidecar.core.errors import Diagnostic
+from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import PolicySpec
 
 SERVICE_USER = "mtls-sidecar"
@@ -49,6 +51,24 @@ def service_user(name: str = SERVICE_USER) -> User | None:
         return None
     groups = tuple(os.getgrouplist(name, found.pw_gid))
     return User(name, found.pw_uid, found.pw_gid, groups)
+
+
+def as_json(
+    path: str,
+    policy: Policy | None,
+    mistakes: Sequence[Diagnostic],
+    warnings: Sequence[Diagnostic] = (),
+) -> str:
+    """The result for programs; `policy` is None where the file is refused."""
+    found = {
+        "file": path,
+        "ok": policy is not None,
+        "policy": "" if policy is None else policy.hash,
+        "locations": [] if policy is None else list(policy.locations),
+        "mistakes": [asdict(each) for each in mistakes],
+        "warnings": [asdict(each) for each in warnings],
+    }
+    return json.dumps(found, indent=2)
 
 
 def unreadable(spec: PolicySpec, policy: Path, user: User) -> Iterator[Diagnostic]:

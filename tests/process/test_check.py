@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import stat
@@ -51,6 +52,30 @@ def test_a_warning_has_its_place_and_is_no_mistake(tmp_path: Path) -> None:
     assert f"warning: {path}:5:28: `until: 2020-01-31` is past" in found.stderr
     assert f"warning: {path}:6:14: dn: the RDNs seem to be in OpenSSL's order" in found.stderr
     assert "write the last RDN first: CN=alice,O=Ex,C=DE" in found.stderr
+
+
+def test_a_mistake_is_shown_in_its_line(tmp_path: Path) -> None:
+    """The line, and a caret under the column; for programs the same as JSON."""
+    (tmp_path / "p.yaml").write_text(DOUBTFUL.replace("allow", "alow"))
+    found = run(tmp_path, "check", "p.yaml")
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[1:3] == ["    4 |     alow:", "      |     ^"]
+    found = run(tmp_path, "check", "p.yaml", "--json")
+    told = json.loads(found.stdout)
+    assert (found.returncode, found.stderr, told["ok"]) == (2, "", False)
+    [mistake] = told["mistakes"]
+    assert (mistake["file"], mistake["line"], mistake["column"]) == ("p.yaml", 4, 5)
+    assert mistake["hint"] == "did you mean 'allow'?"
+
+
+def test_a_good_policy_is_told_as_json(tmp_path: Path) -> None:
+    """Its hash, its locations, and the warnings that leave the exit code at 0."""
+    (tmp_path / "p.yaml").write_text(DOUBTFUL)
+    found = run(tmp_path, "check", "p.yaml", "--json")
+    told = json.loads(found.stdout)
+    assert (found.returncode, told["ok"], told["locations"]) == (0, True, ["site"])
+    assert len(told["policy"]) == 12
+    assert [each["line"] for each in told["warnings"]] == [5, 6]
 
 
 def test_the_daemon_logs_a_warning_and_serves(tmp_path: Path) -> None:
