@@ -8,8 +8,9 @@
             assert connection.get("/admin/").status == 403
 
 `sites` are files of nginx-example/: `nginx.conf`, or any number of `variants/NAME.conf`, each of
-which then has ports of its own.  The examples' paths and ports are replaced by the test's, and
-nothing else: see `adapt`.  `conf` is a whole nginx.conf instead, written like the examples.
+which then has ports of its own.  The examples' paths and ports are replaced by the test's (and by
+`more`), and nothing else: see `adapt`.  `conf` is a whole nginx.conf instead, written like the
+examples.
 """
 
 from __future__ import annotations
@@ -239,8 +240,10 @@ class Stack:
         policy: str | None = None,
         settings: str = "",
         people: People | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.directory, self.people = directory, people or People()
+        self._more = dict(more or {})
         self.app = _AppServer(("127.0.0.1", 0), _App)
         self.ports = {site: free_port() for site in sites}
         self.plain_ports = {site: free_port() for site in sites}
@@ -266,6 +269,7 @@ class Stack:
             **{f"127.0.0.1:{port}": f"127.0.0.1:{self.app.server_port}" for port in APP_PORTS},
             "listen 443": f"listen 127.0.0.1:{self.ports[site]}",
             "listen 80": f"listen 127.0.0.1:{self.plain_ports[site]}",
+            **self._more,
         }
 
     def adapted(self, conf: str) -> str:

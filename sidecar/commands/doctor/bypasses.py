@@ -231,7 +231,7 @@ class Bypasses:
                     f"{uri} leads to what asking is to keep, and nobody is asked there",
                     f"location {uri} {{ internal; return 403; }}",
                 )
-            elif codes & {"401", "403"} and question(place or self._server.block):
+            elif codes & {"401", "403"} and self._server.asks(place or self._server.block):
                 if place is not None and closed(place):
                     continue  # it answers before it would ask
                 self._add(

@@ -149,7 +149,7 @@ class _ServerCheck:
     def _is_public(self, location: Block) -> bool:
         """Whether nobody expects a question here: ACME, robots.txt, a static error page."""
         if passes(location):
-            return False
+            return self._is_authorizer_s(location)
         path = location.args[-1].removeprefix("^")
         if path.startswith(ACME):
             return True
@@ -158,6 +158,18 @@ class _ServerCheck:
         pages = {each.args[-1] for each in self._server.block.all("error_page")}
         pages |= {each.args[-1] for each in self._server.block.inherited("error_page")}
         return path in PUBLIC_FILES | pages
+
+    def _is_authorizer_s(self, location: Block) -> bool:
+        """Whether a location leads to another authorizer alone, as to its login page."""
+        server = self._server
+        others = {
+            where
+            for uri, place in server.questions.items()
+            if place is not None and server.asked[uri] is Asked.OTHER
+            for where in server.led_to(place)
+        }
+        where = server.led_to(location)
+        return bool(where) and where <= others - server.protected()
 
     def _rest(self) -> None:
         """What no location covers is served from the server's own root."""

@@ -1,0 +1,140 @@
+"""variants/cert-or-login.conf: a certificate, else a login at a second authorizer.
+
+The second authorizer is a process of its own that speaks oauth2-proxy's paths, cookies and headers
+(tests/support/login_service.py): a stand-in, since none is packaged for this system.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from examined import found as findings
+from nginx import free_port
+from stack import Stack
+from tools import ROOT, NginxBinary
+
+SITE = "variants/cert-or-login.conf"
+
+
+@pytest.fixture(scope="module")
+def stack(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    port = free_port()
+    service = ROOT / "tests/support/login_service.py"
+    process = subprocess.Popen([sys.executable, service, str(port)])
+    try:
+        wait_until_listening(port)
+        replaced = {"127.0.0.1:4180": f"127.0.0.1:{port}"}
+        directory = tmp_path_factory.mktemp("login")
+        with Stack(nginx_binary, directory, sites=[SITE], more=replaced) as found:
+            yield found
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_listening(port: int) -> None:
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"nobody listens on {port}")
+
+
+def logged_in(stack: Stack, path: str = "/") -> dict[str, str]:
+    """Log in as a browser does, led by the answers; the cookie."""
+    answer = stack.get(path)
+    assert answer.status == 302, answer
+    callback = stack.get(answer.headers["location"])
+    assert (callback.status, callback.headers["location"]) == (302, path)
+    return {"Cookie": callback.headers["set-cookie"].partition(";")[0]}
+
+
+def test_a_certificate_needs_no_login(stack: Stack) -> None:
+    """The application sees the certificate's identity, and no login."""
+    answer = stack.get("/a?b=c", cert=stack.people.alice, headers={"X-Login-User": "root"})
+    assert (answer.status, answer.saw("x-client-cn")) == (200, ["alice"])
+    assert answer.saw("x-login-user") == []
+
+
+def test_without_a_certificate_one_logs_in_and_comes_back(stack: Stack) -> None:
+    """The login page is offered, leads back to the page, and the application sees who it is."""
+    cookie = logged_in(stack, "/a?b=c&d=e")
+    forged = {**cookie, "X-Client-CN": "alice", "X-Login-User": "root", "X_Login_User": "root"}
+    answer = stack.get("/a?b=c&d=e", headers=forged)
+    assert answer.app
+    assert answer.app["uri"] == "/a?b=c&d=e"
+    assert answer.saw("x-login-user") == ["carol"]
+    assert answer.saw("x-client-cn") == []
+    assert answer.saw("x_login_user") == []
+
+
+def test_method_and_body_survive_the_login(stack: Stack) -> None:
+    """The second question is asked within the same request: a POST stays one."""
+    cookie = logged_in(stack)
+    answer = stack.get("/form", method="POST", body=b"x=1", headers=cookie)
+    assert answer.app
+    assert (answer.app["method"], answer.app["body"]) == ("POST", "x=1")
+    assert stack.get("/form", method="POST", body=b"x=1").status == 302
+
+
+def test_a_denied_certificate_gets_no_login(stack: Stack) -> None:
+    """403 is final, even with a session of the login."""
+    stack.edit_policy(stack.policy.replace("allow: verified", "allow: [{cn: alice}]"))
+    answer = stack.get("/", cert=stack.people.bob, headers=logged_in(stack))
+    assert (answer.status, answer.app) == (403, None)
+    stack.daemon.write("denylist.txt", f"sha256 {stack.people.alice.sha256}\n")
+    stack.daemon.until(lambda: stack.get("/", cert=stack.people.alice).status == 403)
+    stack.daemon.write("denylist.txt", "")
+    stack.daemon.until(lambda: stack.get("/", cert=stack.people.alice).status == 200)
+
+
+def test_a_certificate_that_nginx_refuses_leads_to_the_login(stack: Stack) -> None:
+    """One that has ended, or of a CA that nobody here knows, is as good as none, and no better."""
+    cookie = logged_in(stack)
+    for cert in (stack.people.expired, stack.people.mallory):
+        assert stack.get("/", cert=cert).status == 302
+        answer = stack.get("/", cert=cert, headers=cookie)
+        assert (answer.saw("x-login-user"), answer.saw("x-client-cn")) == (["carol"], [])
+
+
+def test_a_forged_session_opens_nothing(stack: Stack) -> None:
+    """A cookie that the second authorizer doesn't know, and its question asked from outside."""
+    answer = stack.get("/", headers={"Cookie": "_oauth2_proxy=0123456789abcdef"})
+    assert (answer.status, answer.app) == (302, None)
+    assert stack.get("/oauth2/auth").status == 404
+    assert stack.get("/authz/site").app is None
+
+
+def findings_after(stack: Stack, old: str, new: str) -> set[str]:
+    """What `doctor` finds beside the locations of the main example's policy, which nobody asks."""
+    before = stack.nginx.conf.read_text()
+    assert old in before
+    try:
+        stack.nginx.conf.write_text(before.replace(old, new))
+        return findings(stack) - {"never-asked"}
+    finally:
+        stack.nginx.conf.write_text(before)
+
+
+def test_doctor_finds_nothing_wrong_with_it(stack: Stack) -> None:
+    """Two authorizers, one behind the other, and public pages of the second: no finding."""
+    assert findings_after(stack, "", "") == set()
+    assert findings_after(stack, "auth_request off;\n        proxy_pass", "proxy_pass") == set()
+
+
+def test_doctor_finds_a_door_without_a_lock(stack: Stack) -> None:
+    """Where @login asks nobody, everybody without a certificate is let in."""
+    assert "denial-passed-on" in findings_after(stack, "auth_request /oauth2/auth;", "")
+
+
+def test_doctor_finds_what_asks_nobody_beside_the_login(stack: Stack) -> None:
+    """The login's pages lead to the login alone; a location that leads to the application asks."""
+    open_door = "location /x/ { proxy_pass http://app; }\n    location @login {"
+    assert findings_after(stack, "location @login {", open_door) == {"not-asked"}
