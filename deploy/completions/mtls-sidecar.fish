@@ -50,8 +50,8 @@ function _shtab_mtls_sidecar_using
   test "$_shtab_mtls_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_mtls_sidecar_commands serve check explain test diff what who why replay revoke invite clients enroll 'enroll init' 'enroll serve' 'enroll crl' 'enroll backup' 'enroll approve' fetch doctor fleet 'fleet keygen' 'fleet publish' 'fleet revoke' 'fleet undo' 'fleet rollback' 'fleet log' 'fleet status' 'fleet keeper' 'fleet node' 'fleet restore' schema
-set -g _shtab_mtls_sidecar_opts_with_value --admin --cancel --cert --cert-fields --certs --client-ip --config --decision-log --denylist --device --enroll --expires --expiring --file --fingerprint --forget --host --junit --key --listen --location --log --log-format --method --name --nginx-version --now --out --passphrase-file --policy --profile --reason --sec-fetch-site --serial --sni --state-dir --threshold --to --trust --until --uri --url --verify --wait -c
+set -g _shtab_mtls_sidecar_commands serve check explain test diff what who why replay revoke invite clients enroll 'enroll init' 'enroll serve' 'enroll crl' 'enroll backup' 'enroll approve' fetch doctor fleet 'fleet keygen' 'fleet publish' 'fleet revoke' 'fleet undo' 'fleet rollback' 'fleet log' 'fleet status' 'fleet keeper' 'fleet keys' 'fleet node' 'fleet restore' schema
+set -g _shtab_mtls_sidecar_opts_with_value --add --admin --cancel --cert --cert-fields --certs --client-ip --config --decision-log --denylist --device --enroll --expires --expiring --file --fingerprint --forget --hold-above --hold-reasons --host --junit --listen --location --log --log-format --method --name --nginx-version --now --out --passphrase-file --policy --profile --promote-after --reason --remove --sec-fetch-site --serial --signing-key --sni --state-dir --threshold --to --trust --until --uri --url --verify --wait -c
 
 complete -c mtls-sidecar -e
 complete -c mtls-sidecar -f
@@ -229,7 +229,10 @@ complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -s c -l co
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l state-dir -xka "(__fish_complete_directories)" -d 'where the log that was verified is kept'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l to -x -d 'only nodes with this label, or so many of all: 10%'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l yes -d 'don'"'"'t ask'
-complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l promote-after -x -d 'with --to: so long after it is in force there, publish it to all, unless it is held'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l hold-above -x -d 'hold it if more of their decisions than this are denials that a policy can cause (default: 1)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l hold-reasons -x -d 'the reasons that count as such (default: not_allowed,denied_by_rule,untrusted_issuer,unknown_location,host_mismatch,sni_mismatch,revocation_unknown)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l signing-key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l passphrase-file -xka "(__fish_complete_path (commandline -ct))" -d 'the file of its passphrase'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l reason -x -d 'why, for the log'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet publish' -l wait -x -d 'until every known node has it in force (default: 60 s)'
@@ -238,9 +241,12 @@ complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet; and test $_shtab_m
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -s h -l help -d 'show this help message and exit'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'sidecar.yaml (default: /etc/mtls-sidecar/sidecar.yaml)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l state-dir -xka "(__fish_complete_directories)" -d 'where the log that was verified is kept'
-complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l key-of -d 'deny the key, not the certificate'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l file -x -d 'the target is a certificate'"'"'s file'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l serial -x -d 'the target is a serial number, in hexadecimal'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l fingerprint -x -d 'the target is a SHA-256 fingerprint'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l key -d 'deny the key, not the certificate'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l until -x -d 'the day it ends, if it does'
-complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l signing-key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l passphrase-file -xka "(__fish_complete_path (commandline -ct))" -d 'the file of its passphrase'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l reason -x -d 'why, for the log'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet revoke' -l wait -x -d 'until every known node has it in force (default: 60 s)'
@@ -248,7 +254,7 @@ complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet; and test $_shtab_m
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -s h -l help -d 'show this help message and exit'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'sidecar.yaml (default: /etc/mtls-sidecar/sidecar.yaml)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -l state-dir -xka "(__fish_complete_directories)" -d 'where the log that was verified is kept'
-complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -l signing-key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -l passphrase-file -xka "(__fish_complete_path (commandline -ct))" -d 'the file of its passphrase'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -l reason -x -d 'why, for the log'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet undo' -l wait -x -d 'until every known node has it in force (default: 60 s)'
@@ -256,7 +262,7 @@ complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet; and test $_shtab_m
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -s h -l help -d 'show this help message and exit'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'sidecar.yaml (default: /etc/mtls-sidecar/sidecar.yaml)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -l state-dir -xka "(__fish_complete_directories)" -d 'where the log that was verified is kept'
-complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -l signing-key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -l passphrase-file -xka "(__fish_complete_path (commandline -ct))" -d 'the file of its passphrase'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -l reason -x -d 'why, for the log'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet rollback' -l wait -x -d 'until every known node has it in force (default: 60 s)'
@@ -275,8 +281,18 @@ complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet; and test $_shtab_m
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keeper' -s h -l help -d 'show this help message and exit'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keeper' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'sidecar.yaml (default: /etc/mtls-sidecar/sidecar.yaml)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keeper' -l state-dir -xka "(__fish_complete_directories)" -d 'where the log that was verified is kept'
-complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keeper' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keeper' -l signing-key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keeper' -l passphrase-file -xka "(__fish_complete_path (commandline -ct))" -d 'the file of its passphrase'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet; and test $_shtab_mtls_sidecar_npos -eq 0' -a keys -d 'print the keys that count, or change them from now on'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -s h -l help -d 'show this help message and exit'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'sidecar.yaml (default: /etc/mtls-sidecar/sidecar.yaml)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l state-dir -xka "(__fish_complete_directories)" -d 'where the log that was verified is kept'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l add -x -d ''"'"'ed25519 BASE64'"'"''
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l remove -x -d 'a key'"'"'s id'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l signing-key -xka "(__fish_complete_path (commandline -ct))" -d 'the key that signs (default: fleet.key)'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l passphrase-file -xka "(__fish_complete_path (commandline -ct))" -d 'the file of its passphrase'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l reason -x -d 'why, for the log'
+complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet keys' -l wait -x -d 'until every known node has it in force (default: 60 s)'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet; and test $_shtab_mtls_sidecar_npos -eq 0' -a node -d 'bring the fleet'"'"'s log to this host, and report'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet node' -s h -l help -d 'show this help message and exit'
 complete -c mtls-sidecar -n '_shtab_mtls_sidecar_using fleet node' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'sidecar.yaml (default: /etc/mtls-sidecar/sidecar.yaml)'

@@ -32,6 +32,7 @@ EXAMPLES = {
     "fleet revoke": "mtls-sidecar fleet revoke alice.crt --reason 'laptop stolen'",
     "fleet undo": "mtls-sidecar fleet undo 17 --reason 'laptop found'",
     "fleet rollback": "mtls-sidecar fleet rollback 16 --reason 'locked out the night shift'",
+    "fleet keys": "mtls-sidecar fleet keys --remove 1f2e3d4c --reason 'laptop lost'",
     "fleet log": "mtls-sidecar fleet log --json",
     "fleet status": "mtls-sidecar fleet status --json",
     "fleet keeper": "mtls-sidecar fleet keeper --key heartbeat.key",
