@@ -35,7 +35,7 @@ EXAMPLES = {
     "fleet keys": "mtls-sidecar fleet keys --remove 1f2e3d4c --reason 'laptop lost'",
     "fleet log": "mtls-sidecar fleet log --json",
     "fleet status": "mtls-sidecar fleet status --json",
-    "fleet keeper": "mtls-sidecar fleet keeper --key heartbeat.key",
+    "fleet keeper": "mtls-sidecar fleet keeper --signing-key heartbeat.key",
     "fleet node": "mtls-sidecar fleet node",
     "fleet restore": "mtls-sidecar fleet restore",
     "schema": "mtls-sidecar schema > policy.schema.json",
