@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +66,6 @@ class Atoms:
         """Whether one of a field's values is taken, as this value is, if there is one."""
         texts = (value,) if value else ()
         return self._known.setdefault(("predicate", name, value), Atom(name, takes, texts=texts))
-
-    def __iter__(self) -> Iterator[Atom]:
-        return iter(self._known.values())
 
 
 def _taker(test: KeyTest) -> Callable[[Any], bool]:

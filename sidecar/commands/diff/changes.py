@@ -10,10 +10,9 @@ from sidecar.core.policy.spec import TrustSpec
 
 from ..asking import PolicyFile
 from .choice import Chosen, choices
-from .compare import Comparison, Pair, compare
+from .compare import Comparison, Pair, Shared, compare
 from .example import Question
 from .languages import OVER as VALUES
-from .solve import Bounds
 
 OVER = (
     f"certificates with any number of values of each kind ({VALUES}), requests of any method, "
@@ -47,20 +46,20 @@ class Changes:
         return self.trusts_differ or any(each.differs for each in compared)
 
 
-def changes(old: PolicyFile, new: PolicyFile, now: float, bounds: Bounds | None = None) -> Changes:
+def changes(old: PolicyFile, new: PolicyFile, now: float) -> Changes:
     """Compare the policies; `now` is the moment of examples to which the moment doesn't matter."""
-    result = Changes()
+    result, shared = Changes(), Shared(now)
     doubts = {name: list(_trust_doubts(old, new, name)) for name in _both(old, new)}
     for name in dict.fromkeys((*old.policy.locations, *new.policy.locations)):
         before, after = (name if name in file.policy.locations else None for file in (old, new))
         pair = Pair(old, new, before, after, Question(name))
-        result.locations[name] = _compared(pair, now, bounds, doubts, result)
+        result.locations[name] = _compared(pair, doubts, result, shared)
         result.notes += _notes(old, new, name)
     chosen = choices(old, new)
     result.by_uri_exact = chosen.exact
     for each in chosen.found:
         pair = Pair(old, new, each.old, each.new, Question("", each.host, each.uri))
-        result.by_uri.append(ByUri(each, _compared(pair, now, bounds, doubts, result)))
+        result.by_uri.append(ByUri(each, _compared(pair, doubts, result, shared)))
     return result
 
 
@@ -70,12 +69,11 @@ def _both(old: PolicyFile, new: PolicyFile) -> list[str]:
 
 def _compared(
     pair: Pair,
-    now: float,
-    bounds: Bounds | None,
     doubts: dict[str, list[str]],
     result: Changes,
+    shared: Shared,
 ) -> Comparison:
-    found = compare(pair, now, bounds)
+    found = compare(pair, shared)
     here = [
         file.policy.locations.get(name or "")
         for file, name in ((pair.old, pair.old_name), (pair.new, pair.new_name))

@@ -18,6 +18,9 @@ from .search import SearchTooLong, shortest
 MAX_ASKED = 200_000
 """Most pairs of host and URI that are asked for."""
 
+MAX_PAIRS = 100
+"""Most pairs of locations that are told."""
+
 _HOST_ALPHABET = string.ascii_lowercase + string.digits + "-."
 _URI_ALPHABET = string.ascii_lowercase + string.digits + "-._~/" + string.ascii_uppercase + "@:+,"
 _SAFE = "/~!$&'()*+,;=:@-._"
@@ -60,7 +63,8 @@ def choices(old: PolicyFile, new: PolicyFile) -> Choices:
         chosen = [file.policy.chooser.choose(host, target) for file in (old, new)]
         if chosen[0] != chosen[1]:
             pairs.setdefault((chosen[0], chosen[1]), Chosen(host, uri, *chosen))
-    result.found = list(pairs.values())
+    result.found = list(pairs.values())[:MAX_PAIRS]
+    result.exact &= len(pairs) <= MAX_PAIRS
     return result
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.core.policy.model import Policy
@@ -11,13 +11,16 @@ from sidecar.core.policy.model import Policy
 from ..asking import PolicyFile
 from .atoms import Atom
 from .example import Example, Question, decide, examples
-from .fields import Field, Impossible, Undecided, fields_of
+from .fields import Field, Fields, Impossible, Undecided
 from .formula import Formulas
 from .solve import Assignment, Bounds, SearchEnded, assignments
-from .terms import Term
+from .terms import Term, Terms, atoms_of
 
 MAX_TRIED = 300
 """Most assignments of one direction that are tried and found to be decided otherwise."""
+
+MAX_SEEN = 20
+"""Most examples of other locations that are tried at one."""
 
 MAX_ENTRIES = 5000
 """Most entries of denylists that are compared."""
@@ -53,35 +56,79 @@ class Pair:
     question: Question
 
 
-def compare(pair: Pair, now: float, bounds: Bounds | None = None) -> Comparison:
-    """Compare two locations; `now` is the moment that examples are for, where it doesn't matter."""
-    entries = _entries(pair)
-    formulas, old, new = _formulas(pair, frozenset(entries[:MAX_ENTRIES]))
+@dataclass(slots=True)
+class Shared:
+    """What the pairs of locations of two policies have in common.
+
+    `now` is the moment that examples are for, where it doesn't matter.
+    """
+
+    now: float
+    bounds: Bounds = field(default_factory=Bounds)
+    formulas: Formulas = field(default_factory=Formulas)
+    fields: Fields = field(init=False)
+    entries: dict[tuple[str, bool, bool], frozenset[tuple[str, int]]] = field(default_factory=dict)
+    seen: list[tuple[dict[str, Any] | None, dict[str, str]]] = field(default_factory=list)
+    """Certificates and requests of examples elsewhere, which may do here, too."""
+
+    def __post_init__(self) -> None:
+        self.fields = Fields(self.now)
+
+
+def compare(pair: Pair, shared: Shared) -> Comparison:
+    """Compare two locations."""
+    entries = sorted(_entries(pair, shared))
+    terms, old, new = _formulas(pair, frozenset(entries[:MAX_ENTRIES]), shared.formulas)
     found = Comparison()
     if len(entries) > MAX_ENTRIES:
         found.doubts.append(f"of the denylists' entries, only {MAX_ENTRIES} are compared")
-    search = _Search(pair, formulas, now, bounds or Bounds())
+    if old is new:
+        return found
+    _see_again(pair, shared, found)
+    search = _Search(pair, terms, shared.fields.of(atoms_of(old, new)), shared.now, shared.bounds)
     for direction, allows, denies in (("loses", old, new), ("gains", new, old)):
-        goal = formulas.terms.all([allows, formulas.terms.negate(denies)])
+        if getattr(found, direction) is not None:
+            continue
+        goal = terms.all([allows, terms.negate(denies)])
         example, doubts = search.example(goal, gains=direction == "gains")
         setattr(found, direction, example)
         if example is None:
             found.doubts += doubts
+        else:
+            shared.seen.insert(0, (example.cert, example.request))
+            del shared.seen[MAX_SEEN:]
     found.doubts = list(dict.fromkeys(found.doubts))
     return found
 
 
-def _formulas(pair: Pair, denied: frozenset[tuple[str, int]]) -> tuple[Formulas, Term, Term]:
+def _see_again(pair: Pair, shared: Shared, found: Comparison) -> None:
+    """Take the examples of other locations that are examples here, too."""
+    if not pair.question.location:
+        return
+    for cert, request in shared.seen:
+        asked = {**request, "location": pair.question.location}
+        if "host" in asked or "uri" in asked:
+            continue
+        decisions = decide((pair.old, pair.new), cert, asked)
+        if decisions is not None and decisions[0].allowed != decisions[1].allowed:
+            direction = "gains" if decisions[1].allowed else "loses"
+            if getattr(found, direction) is None:
+                setattr(found, direction, Example(cert, asked, *decisions))
+
+
+def _formulas(
+    pair: Pair, denied: frozenset[tuple[str, int]], shared: Formulas
+) -> tuple[Terms, Term, Term]:
     """The formulas of both, with those entries of denylists that rules name, too."""
     while True:
-        formulas = Formulas(pair.question.host, _served(pair), denied=denied)
+        formulas = replace(shared, host=pair.question.host, served=_served(pair), denied=denied)
         old, new = (
             formulas.allowed(file.policy, file.spec, file.policy.locations.get(name or ""))
             for file, name in ((pair.old, pair.old_name), (pair.new, pair.new_name))
         )
-        named = denied | _named(formulas)
+        named = denied | _named(atoms_of(old, new))
         if named == denied:
-            return formulas, old, new
+            return formulas.terms, old, new
         denied = named
 
 
@@ -95,10 +142,10 @@ def _served(pair: Pair) -> str:
     return ""
 
 
-def _named(formulas: Formulas) -> frozenset[tuple[str, int]]:
+def _named(atoms: Sequence[Atom]) -> frozenset[tuple[str, int]]:
     """The serial numbers and fingerprints that rules name, as denylists have them."""
     found = set()
-    for atom in formulas.atoms:
+    for atom in atoms:
         if atom.field in ("serial", "sha256", "spki_sha256") and atom.test is not None:
             for value in atom.test.exact:
                 number = value if isinstance(value, int) else int(str(value), 16)
@@ -106,26 +153,32 @@ def _named(formulas: Formulas) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def _entries(pair: Pair) -> list[tuple[str, int]]:
-    """The entries of denylists that one policy has and the other has not, or ends otherwise."""
+def _entries(pair: Pair, shared: Shared) -> set[tuple[str, int]]:
+    """The entries of denylists that one location has and the other has not, or ends otherwise."""
+    old, new = _trusts(pair.old.policy, pair.old_name), _trusts(pair.new.policy, pair.new_name)
     found: set[tuple[str, int]] = set()
-    old, new = (
-        {
-            (trust.name, key, entry.until)
-            for name in _trusts(file.policy, location)
-            for trust in [file.policy.trusts[name]]
-            for denylist in trust.denylists
-            for key, entry in denylist.entries.items()
-        }
-        for file, location in ((pair.old, pair.old_name), (pair.new, pair.new_name))
-    )
-    found |= {key for _, key, _ in old ^ new}
-    return sorted(found)
+    for name in old | new:
+        key = (name, name in old, name in new)
+        if key not in shared.entries:
+            before = _denied(pair.old.policy, name) if name in old else set()
+            after = _denied(pair.new.policy, name) if name in new else set()
+            shared.entries[key] = frozenset(entry for entry, _ in before ^ after)
+        found |= shared.entries[key]
+    return found
 
 
-def _trusts(policy: Policy, location: str | None) -> list[str]:
+def _denied(policy: Policy, trust: str) -> set[tuple[tuple[str, int], float]]:
+    """The entries of a trust's denylists, and when they end."""
+    return {
+        (key, entry.until)
+        for denylist in policy.trusts[trust].denylists
+        for key, entry in denylist.entries.items()
+    }
+
+
+def _trusts(policy: Policy, location: str | None) -> set[str]:
     here = policy.locations.get(location or "")
-    return [] if here is None else [trust.name for trust in here.trusts]
+    return set() if here is None else {trust.name for trust in here.trusts}
 
 
 @dataclass(slots=True)
@@ -133,21 +186,18 @@ class _Search:
     """The search for examples of one pair of locations."""
 
     pair: Pair
-    formulas: Formulas
+    terms: Terms
+    fields: dict[str, tuple[Field, list[Atom]]]
     now: float
     bounds: Bounds
-    fields: dict[str, Field] = field(default_factory=dict)
     _solved: dict[Any, tuple[Any, ...] | Exception] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.fields = fields_of(self.formulas.atoms, self.now)
 
     def example(self, goal: Term, *, gains: bool) -> tuple[Example | None, list[str]]:
         """An example of the goal that both policies bear out; or why there may be one yet."""
         doubts: dict[str, None] = {}
         tried = 0
         try:
-            for assigned in assignments(self.formulas.terms, goal, self._possible, self.bounds):
+            for assigned in assignments(self.terms, goal, self._possible, self.bounds):
                 try:
                     values = self._values(assigned)
                 except Undecided as error:
@@ -181,7 +231,8 @@ class _Search:
     def _possible(self, assigned: Assignment) -> bool:
         """Whether each field may be so; what follows from what holds is added."""
         for name, held, refuted in self._by_field(assigned):
-            for atom in self.fields[name].refuted_by(held):
+            known, asked = self.fields[name]
+            for atom in known.refuted_by(held, asked):
                 if assigned.setdefault(atom, False):
                     return False
             try:
@@ -215,7 +266,7 @@ class _Search:
         found = self._solved.get(key)
         if found is None:
             try:
-                found = self.fields[name].solve(held, refuted)
+                found = self.fields[name][0].solve(held, refuted)
             except (Impossible, Undecided) as error:
                 found = error
             self._solved[key] = found

@@ -30,21 +30,33 @@ class Undecided(Exception):
 
 @dataclass(slots=True)
 class Field:
-    """One field: the atoms about it, and the values that are tried."""
+    """One field: the atoms about it so far, and the values that are tried."""
 
     name: str
-    atoms: Sequence[Atom]
-    values: list[Any]
+    now: float
+    atoms: dict[Atom, None] = field(default_factory=dict)
+    values: list[Any] = field(default_factory=list)
+    _known_values: set[Any] = field(default_factory=set)
     _masks: dict[Atom, tuple[int, int]] = field(default_factory=dict)
+    _keys: dict[bool, list[tuple[Any, ...]]] = field(default_factory=dict)
     _by_key: dict[bool, dict[Any, int]] = field(default_factory=dict)
-    _indexed: int = 0
     _automata: dict[Atom, Automaton | NoAutomaton] = field(default_factory=dict)
     _empty: dict[tuple[frozenset[Atom], frozenset[Atom]], None] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, name: str, atoms: Sequence[Atom], now: float) -> Field:
-        """The field with the values that its atoms suggest."""
-        return cls(name, atoms, values_of(name, atoms, now))
+    def ask(self, atoms: Sequence[Atom]) -> None:
+        """Add atoms, and the values that they suggest."""
+        new = [atom for atom in atoms if atom not in self.atoms]
+        if not new and self.values:
+            return
+        self.atoms.update(dict.fromkeys(new))
+        suggesting = new if self.name in ALPHABETS else list(self.atoms)
+        for value in values_of(self.name, suggesting, self.now):
+            self._add(value)
+
+    def _add(self, value: Any) -> None:
+        if value not in self._known_values:
+            self._known_values.add(value)
+            self.values.append(value)
 
     def solve(self, held: Sequence[Atom], refuted: Sequence[Atom]) -> tuple[Any, ...]:
         """Values under which all of `held` hold and none of `refuted`, as few as possible.
@@ -87,16 +99,16 @@ class Field:
         if found is None:
             self._empty[key] = None
             raise Impossible
-        self.values.append(found)
+        self._add(found)
         chosen = self._known(inside, outside)
         if chosen is None:
             raise Undecided(f"{self.name}: {found!r} is compared in a way that isn't followed")
         return chosen
 
-    def refuted_by(self, held: Sequence[Atom]) -> list[Atom]:
-        """Atoms that can't hold beside those that hold, where these leave but a few values.
+    def refuted_by(self, held: Sequence[Atom], asked: Sequence[Atom]) -> list[Atom]:
+        """Those of the atoms asked that can't hold beside those that hold.
 
-        That is so where every value is one of some exact patterns.
+        That can be said where every value is one of some exact patterns.
         """
         if self.name not in _FEW:
             return []
@@ -106,7 +118,7 @@ class Field:
         mask = -1
         for atom in bounding:
             mask &= self._mask(atom)
-        return [atom for atom in self.atoms if _bounds(atom) and not self._mask(atom) & mask]
+        return [atom for atom in asked if _bounds(atom) and not self._mask(atom) & mask]
 
     # -- values that are known
 
@@ -122,30 +134,39 @@ class Field:
         """A bit for each value that the atom takes."""
         known, mask = self._masks.get(atom, (0, 0))
         if known < len(self.values):
-            mask = self._by_exact(atom) if _is_exact(atom) else mask | self._tried(atom, known)
+            mask |= self._by_exact(atom, known) if _is_exact(atom) else self._tried(atom, known)
             self._masks[atom] = (len(self.values), mask)
         return mask
 
     def _tried(self, atom: Atom, known: int) -> int:
         return sum(1 << at for at in range(known, len(self.values)) if atom.takes(self.values[at]))
 
-    def _by_exact(self, atom: Atom) -> int:
-        """The same for patterns that are all exact, by a dictionary of the values' keys."""
-        self._index()
+    def _by_exact(self, atom: Atom, known: int) -> int:
+        """The same for patterns that are all exact, by the keys that they are compared by."""
         assert atom.test is not None
-        by_key = self._by_key[atom.test.refusing]
+        exact, refusing = atom.test.exact, atom.test.refusing
+        keys = self._index(refusing)
         mask = 0
-        for each in atom.test.exact:
-            mask |= by_key.get(each, 0)
+        if len(exact) <= len(self.values) - known:
+            by_key = self._by_key[refusing]
+            for each in exact:
+                mask |= by_key.get(each, 0)
+            return mask
+        for at in range(known, len(self.values)):
+            if not exact.isdisjoint(keys[at]):
+                mask |= 1 << at
         return mask
 
-    def _index(self) -> None:
-        for at in range(self._indexed, len(self.values)):
-            for refusing in (False, True):
-                by_key = self._by_key.setdefault(refusing, {})
-                for each in KEY_COMPARISONS[self.name].reader(refusing)(self.values[at]).keys:
-                    by_key[each] = by_key.get(each, 0) | 1 << at
-        self._indexed = len(self.values)
+    def _index(self, refusing: bool) -> list[tuple[Any, ...]]:
+        """The keys of each value, and a bit for each value of a key."""
+        keys = self._keys.setdefault(refusing, [])
+        by_key = self._by_key.setdefault(refusing, {})
+        read = KEY_COMPARISONS[self.name].reader(refusing)
+        for at in range(len(keys), len(self.values)):
+            keys.append(read(self.values[at]).keys)
+            for each in keys[at]:
+                by_key[each] = by_key.get(each, 0) | 1 << at
+        return keys
 
     # -- values that automata find
 
@@ -194,13 +215,22 @@ _WITH_UNKNOWN = frozenset({"client_ip", "method"})
 """Fields whose value may be unknown, which only `takes` knows of."""
 
 
-def fields_of(atoms: Iterable[Atom], now: float) -> dict[str, Field]:
-    """The fields that atoms are about."""
-    by_name: dict[str, list[Atom]] = {}
-    for atom in atoms:
-        by_name.setdefault(atom.field, []).append(atom)
-    return {
-        name: Field.of(name, found, now)
-        for name, found in by_name.items()
-        if name not in ("dn", "issuer_dn")
-    }
+@dataclass(slots=True)
+class Fields:
+    """The fields of all pairs of locations, so that what is found once is found."""
+
+    now: float
+    _known: dict[str, Field] = field(default_factory=dict)
+
+    def of(self, atoms: Iterable[Atom]) -> dict[str, tuple[Field, list[Atom]]]:
+        """The fields that atoms are about, each with these atoms; but for DNs."""
+        by_name: dict[str, list[Atom]] = {}
+        for atom in atoms:
+            if atom.field not in ("dn", "issuer_dn"):
+                by_name.setdefault(atom.field, []).append(atom)
+        found = {}
+        for name, asked in by_name.items():
+            known = self._known.setdefault(name, Field(name, self.now))
+            known.ask(asked)
+            found[name] = (known, asked)
+        return found

@@ -35,6 +35,7 @@ CERT, ORIGIN, HOST, SNI = "cert", "origin", "host", "sni"
 class Formulas:
     """Writes the formulas of both policies, over the same atoms.
 
+    Formulas, atoms and groups may be shared by many pairs of locations of the same two policies.
     `host` is the host that is asked for, where it is given; `served` is one that the location
     serves, to show where any would do.  `denied` are the entries of denylists
     that tell the policies apart, or that a rule names: the others never matter.
@@ -45,6 +46,7 @@ class Formulas:
     terms: Terms = field(default_factory=Terms)
     atoms: Atoms = field(default_factory=Atoms)
     denied: frozenset[tuple[str, int]] = frozenset()
+    groups: dict[tuple[int, str, bool, bool], Term] = field(default_factory=dict)
 
     def allowed(self, policy: Policy, spec: PolicySpec, location: Location | None) -> Term:
         """Whether nginx is told to let a request to the location through."""
@@ -165,11 +167,18 @@ class Formulas:
         found = []
         for rule in rules:
             if isinstance(rule, Located):
-                members = policy.groups.get(rule.text, ())
-                found.append(self._any(policy, members, refusing=refusing, of_request=of_request))
+                found.append(self._group(policy, rule.text, refusing, of_request))
             elif not (of_request and asks_for_certificate(policy, rule)):
                 found.append(self._rule(policy, rule, refusing))
         return self.terms.any(found)
+
+    def _group(self, policy: PolicySpec, name: str, refusing: bool, of_request: bool) -> Term:
+        """A group's rules; written once, however many locations list it."""
+        key = (id(policy), name, refusing, of_request)
+        if key not in self.groups:
+            members = policy.groups.get(name, ())
+            self.groups[key] = self._any(policy, members, refusing=refusing, of_request=of_request)
+        return self.groups[key]
 
     def _rule(self, policy: PolicySpec, rule: RuleSpec, refusing: bool) -> Term:
         parts = [

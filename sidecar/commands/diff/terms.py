@@ -72,3 +72,18 @@ class Terms:
             self._negated[term] = found
             self._negated[found] = term
         return found
+
+
+def atoms_of(*terms: Term) -> list[Atom]:
+    """The atoms of formulas, each once, in their order."""
+    found: dict[Atom, None] = {}
+    seen: set[Term] = set()
+    todo = list(reversed(terms))
+    while todo:
+        term = todo.pop()
+        if term.atom is not None:
+            found[term.atom] = None
+        elif term not in seen:
+            seen.add(term)
+            todo += reversed(term.parts)
+    return list(found)

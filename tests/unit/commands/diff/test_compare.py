@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pki import CA
 
 from sidecar.commands.asking import Circumstances, PolicyFile, request_of
-from sidecar.commands.diff.compare import Comparison, Pair, compare
+from sidecar.commands.diff.compare import Comparison, Pair, Shared, compare
 from sidecar.commands.diff.example import Question, decide
 from sidecar.commands.diff.solve import Bounds
 from sidecar.commands.explain import described
@@ -43,7 +43,8 @@ def site(keys: str, head: str = "", **files: bytes) -> PolicyFile:
 
 
 def compared(old: PolicyFile, new: PolicyFile, bounds: Bounds | None = None) -> Comparison:
-    return compare(Pair(old, new, "site", "site", Question("site")), NOW, bounds)
+    pair = Pair(old, new, "site", "site", Question("site"))
+    return compare(pair, Shared(NOW, bounds or Bounds()))
 
 
 def change(old: str, new: str, **files: bytes) -> Comparison:
