@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.errors import Diagnostic, PolicyError
-from sidecar.runtime.log_lines import INDENT, OneMargin
+from sidecar.runtime import log_lines
+from sidecar.runtime.log_lines import (
+    INDENT,
+    AsideHandler,
+    OneMargin,
+    configure_logging,
+    log_aside,
+)
 
 FORGED = '\n2026-01-01T00:00:00.000Z decision="allow" reason="allowed"\r\x1b[2K\u202egnitirw\u2028x'
 
@@ -92,3 +100,80 @@ def test_no_line_is_longer_than_8_kib(text: str) -> None:
         for line in shaped.format(record).split("\n"):
             assert len(line.encode()) <= 8192
             assert line.startswith(("<3>ERROR ", "<3>    "))
+
+
+def handler(monkeypatch: pytest.MonkeyPatch, room: int = 4096) -> tuple[AsideHandler, int]:
+    """A handler that writes into a pipe, and the pipe's other end."""
+    monkeypatch.setattr(log_lines, "ROOM", room)
+    reader, writer = os.pipe()
+    found = AsideHandler(writer)
+    found.setFormatter(OneMargin())
+    return found, reader
+
+
+def said(text: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord("a", logging.WARNING, "f", 1, text, args, None)
+
+
+def read_lines(reader: int, most: int) -> list[bytes]:
+    """The first lines of the pipe; the test's own deadline bounds the wait."""
+    with open(reader, "rb") as file:
+        return [file.readline() for _ in range(most)]
+
+
+def test_a_reader_that_stops_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the room lines are dropped and counted, and their number is written afterwards."""
+    found, reader = handler(monkeypatch, room=200)
+    with log_lines.ONE_WRITER:  # nobody reads
+        for number in range(9):
+            found.emit(said("line %d %s", number, "x" * 80))
+    assert found.dropped == 7
+    found.flush()
+    found.emit(said("the last"))
+    lines = read_lines(reader, 4)
+    assert [line[:14] for line in lines[:2]] == [b"WARNING line 0", b"WARNING line 1"]
+    assert lines[2:] == [
+        b"WARNING 7 lines of this log were dropped: nobody read it\n",
+        b"WARNING the last\n",
+    ]
+
+
+def test_a_record_or_a_reader_that_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that can't be formatted, and a closed pipe, are counted as dropped lines."""
+    found, reader = handler(monkeypatch)
+    broken = said("x")
+    broken.exc_info = (ValueError, None, None)  # type: ignore[assignment]  # what no logger makes
+    monkeypatch.setattr(found, "format", Broken().__str__)
+    found.emit(broken)
+    assert found.dropped == 1
+    monkeypatch.undo()
+    os.close(reader)
+    found.emit(said("into nothing"))
+    found.flush()
+    assert found.dropped == 2
+
+
+def test_a_stack_stands_behind_the_margin() -> None:
+    """As a traceback does."""
+    record = said("it is here")
+    record.stack_info = "Stack (most recent call last):\n  File"
+    assert OneMargin().format(record).splitlines() == [
+        "WARNING it is here",
+        f"{INDENT}Stack (most recent call last):",
+        f"{INDENT}  File",
+    ]
+
+
+def test_only_the_program_s_own_handler_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread takes the place of the handler of `configure_logging`; others stay."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(log_lines, "AsideHandler", lambda _: logging.NullHandler())
+    configure_logging()
+    [ours] = root.handlers
+    other = logging.NullHandler()
+    root.addHandler(other)
+    found = log_aside()
+    assert root.handlers == [other, found]
+    assert found.formatter is ours.formatter
+    logging.captureWarnings(False)
