@@ -1,4 +1,4 @@
-"""What all connections together may hold of requests that are not answered yet."""
+"""Limit the unanswered requests of all connections together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def connect(service: Service) -> tuple[Connection, Transport]:
 
 
 def test_half_sent_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One part too many is 400; whole requests are answered, and what is given up makes room."""
+    """The part over the limit gets 400; complete requests are answered, and a closed connection
+    frees its bytes."""
     monkeypatch.setattr(connection, "MAX_HELD", 10_000)
     service = Service(Engine(site("verified"), entries=4, answers={}), silent(), Limits())
     whole = question("site", alice, {"X-Other": "x" * 3000})

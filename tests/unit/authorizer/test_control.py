@@ -1,4 +1,4 @@
-"""What the daemon answers on its control socket."""
+"""Answer questions on the control socket."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ locations: [{name: site, allow: verified}]
 
 
 def test_each_line_in_force_is_named_by_file_and_number() -> None:
-    """Of every denylist of a trust, whatever the spelling of the number; a line without an end has
-    `until` null.  A trust without a denylist has no lines."""
+    """All denylists of a trust are searched, with any spelling of the number; a line without an end
+    has `until` null."""
     found = denylist_lines(RULES, "/p.yaml", {"kind": "serial", "value": "0A"})
     assert found["policy"] == "/p.yaml"
     staff = found["trusts"]["staff"]
@@ -60,7 +60,7 @@ def test_each_line_in_force_is_named_by_file_and_number() -> None:
     ],
 )
 def test_another_question_is_an_error(question: object) -> None:
-    """Text for the person who asked, never an exception."""
+    """An invalid question gets an error text, never an exception."""
     assert set(denylist_lines(RULES, "", question)) == {"error"}
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of decisions: only between their making and their turning, and by weight."""
+"""Cache decisions: only for their period of validity, and bounded by weight."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ young = staff.issue("alice", not_before=datetime.fromtimestamp(NOW, UTC).replace
     ],
 )
 def test_a_clock_that_goes_back_forgets(policy: Callable[[], Policy], leaf: Leaf) -> None:
-    """What was allowed later isn't before: `until`, `from` and notBefore, in both directions."""
+    """After the clock goes back, `until`, `from` and notBefore are decided again, in both
+    directions."""
     here = Clocked(policy())
     for _ in range(2):
         assert here.ask(NOW + 5, leaf) == b"204"
@@ -109,7 +110,8 @@ def test_a_clock_that_goes_back_forgets(policy: Callable[[], Policy], leaf: Leaf
 
 
 def test_a_clock_that_jumps_ahead_forgets() -> None:
-    """A certificate that has ended by then is expired, and is not once the clock is back."""
+    """A certificate that ends before the new time is expired, and valid again when the clock is
+    back."""
     brief = staff.issue("alice", not_after=datetime.now(UTC) + timedelta(days=2))
     here = Clocked(verified())
     for _ in range(2):
@@ -119,7 +121,7 @@ def test_a_clock_that_jumps_ahead_forgets() -> None:
 
 @given(moments=st.lists(st.floats(-5.0, 5.0), max_size=20))
 def test_any_walk_of_the_clock_is_as_if_nothing_were_remembered(moments: list[float]) -> None:
-    """Whatever way the clock goes around a turn, each answer is that moment's own."""
+    """For any sequence of times around a change, each answer is the same as without a cache."""
     here = WALKED
     for offset in moments:
         moment = int(NOW) + offset
@@ -165,7 +167,7 @@ def engine(entries: int = 64) -> Engine:
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_refusal_of_a_certificate_is_remembered(kind: str) -> None:
-    """The second time nothing is read or verified; what is logged and answered is the same."""
+    """The second time nothing is parsed or verified, and log line and answer are the same."""
     found = engine()
     request = asking.request(HOSTILE[kind])
     first = found.decide(request)
@@ -189,7 +191,7 @@ def test_a_refusal_of_a_certificate_is_remembered(kind: str) -> None:
     ],
 )
 def test_a_refusal_is_for_the_very_same_question(other: AuthzRequest) -> None:
-    """Another location, another verdict of nginx's, another certificate: decided anew."""
+    """Another location, verify result or certificate is decided again."""
     found = engine()
     found.decide(asking.request(HOSTILE["of nobody"]))
     with (
@@ -200,7 +202,7 @@ def test_a_refusal_is_for_the_very_same_question(other: AuthzRequest) -> None:
 
 
 def test_endless_strangers_evict_no_regulars() -> None:
-    """And take no more memory than so much."""
+    """Any number of unknown certificates evicts no used entry and needs only bounded memory."""
     found = engine(entries=8)
     for _ in range(3):
         found.decide(asking.request(alice))
@@ -214,7 +216,8 @@ def test_endless_strangers_evict_no_regulars() -> None:
 
 @pytest.mark.parametrize("at", [NOW - 1, NOW + 2 * DAY], ids=["back", "later"])
 def test_a_refusal_holds_while_it_can_not_turn(at: float) -> None:
-    """A certificate that is too young today is let in later; a clock that goes back forgets."""
+    """A certificate that is not yet valid is allowed later; a clock that goes back discards the
+    refusal."""
     clocked = Clocked(asking.policy(TRUSTED, ca_crt=staff.pem))
     assert clocked.ask(NOW, HOSTILE["young"]) == b"401"
     assert clocked.ask(at, HOSTILE["young"]) == (b"204" if at > NOW else b"401")

@@ -1,4 +1,4 @@
-"""Looking at files of which some hang."""
+"""Determine file versions while some files hang."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sidecar.runtime.files import FileVersion, file_version
 
 
 def test_files_that_hang_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of five hang: they look as they did last, the others as they are; later all do."""
+    """If two of five files hang, these keep their last version and the others are current; later
+    all are."""
     paths = [tmp_path / name for name in "abcde"]
     hang, calls = threading.Event(), [0]
     hang.set()
@@ -43,7 +44,7 @@ def test_files_that_hang_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_threads_it_looks_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit of threads keeps nothing from being seen."""
+    """If no thread can be started, versions are still determined."""
 
     def none_left(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

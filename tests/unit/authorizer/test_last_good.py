@@ -1,4 +1,4 @@
-"""Copies of the files in force, for the next start."""
+"""Keep copies of the files in force for the next start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def in_force(path: Path) -> InForce:
 
 
 def test_a_copy_is_found_by_the_next_process(tmp_path: Path) -> None:
-    """It has the octets of the file, and the name that it was kept under."""
+    """The next process finds a copy with the same octets under the same key."""
     (tmp_path / "denylist.txt").write_bytes(b"serial 01\n")
     file = in_force(tmp_path / "denylist.txt")
     LastGood(tmp_path / "copies").save({KEY: file}, [KEY])
@@ -31,7 +31,7 @@ def test_a_copy_is_found_by_the_next_process(tmp_path: Path) -> None:
 
 
 def test_the_octets_in_force_stand_for_a_file_with_a_bad_line(tmp_path: Path) -> None:
-    """Of a file that is invalid in part, what is in force is kept, not the file."""
+    """Of a partly invalid file, the valid part is kept instead of the file."""
     data = b"serial 01\n"
     file = InForce(tmp_path / "gone", hashlib.sha256(data).hexdigest(), data)
     good = LastGood(tmp_path / "copies")
@@ -42,7 +42,7 @@ def test_the_octets_in_force_stand_for_a_file_with_a_bad_line(tmp_path: Path) ->
 
 
 def test_a_file_that_has_changed_meanwhile_keeps_its_last_copy(tmp_path: Path) -> None:
-    """Neither a changed file nor one that is gone takes the place of the copy."""
+    """A changed or removed file doesn't replace the copy."""
     path = tmp_path / "denylist.txt"
     path.write_bytes(b"serial 01\n")
     good = LastGood(tmp_path / "copies")
@@ -60,7 +60,8 @@ def test_a_file_that_has_changed_meanwhile_keeps_its_last_copy(tmp_path: Path) -
 
 
 def test_what_the_policy_does_not_name_is_removed_later(tmp_path: Path) -> None:
-    """A copy without a name stays for a while, as another process may have just written it."""
+    """An unnamed copy is removed after a while, because another process may just have written
+    it."""
     path = tmp_path / "denylist.txt"
     path.write_bytes(b"serial 01\n")
     good = LastGood(tmp_path / "copies")
@@ -83,7 +84,7 @@ def test_what_the_policy_does_not_name_is_removed_later(tmp_path: Path) -> None:
 def test_a_spoilt_manifest_names_nothing(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is renamed and told; a name that is no SHA-256 is never opened."""
+    """An invalid manifest is renamed and logged; a name that isn't a SHA-256 is never opened."""
     (tmp_path / "manifest.json").write_text(content)
     with caplog.at_level(logging.ERROR):
         good = LastGood(tmp_path)
@@ -95,7 +96,7 @@ def test_a_spoilt_manifest_names_nothing(
 def test_a_directory_that_can_not_be_written_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The daemon goes on; the same reason is not logged at each reload."""
+    """The daemon continues, and logs the same error only once."""
     (tmp_path / "file").write_text("in the way")
     good = LastGood(tmp_path / "file" / "copies")
     with caplog.at_level(logging.WARNING):

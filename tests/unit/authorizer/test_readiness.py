@@ -1,4 +1,4 @@
-"""Whether anybody can be allowed at all, for `/readyz`."""
+"""Determine for `/readyz` whether any client can be allowed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SITE = "{name: site, allow: verified}"
 
 
 def test_a_fresh_crl_shuts_nobody_out() -> None:
-    """Neither is a location locked, nor is anything told."""
+    """With a fresh CRL nothing is reported."""
     found = rules(SITE, FRESH)
     assert shut_out(found, NOW) == ("", "")
     assert locked_out(found, NOW) == {}
 
 
 def test_an_ended_crl_under_required_shuts_everybody_out() -> None:
-    """The reason names the trust, and the effect the location."""
+    """The reason names the trust, and the effect names the location."""
     found = rules(SITE)
     why, _ = shut_out(found, NOW)
     assert why.startswith("trust staff: no CRL is in force")
@@ -54,7 +54,7 @@ def test_what_does_not_ask_for_it_is_not_shut(more: str) -> None:
     "other", ["{name: a, allow: public}", "{name: a, mode: monitor, allow: []}"]
 )
 def test_one_open_location_is_only_a_warning_if_none_asks(other: str) -> None:
-    """Where no location needs the trust, readiness is kept, and the trust told of."""
+    """If no location needs the trust, the daemon stays ready and warns."""
     why, warning = shut_out(rules(other), NOW)
     assert why == ""
     assert warning.startswith("trust staff: ")
@@ -62,6 +62,6 @@ def test_one_open_location_is_only_a_warning_if_none_asks(other: str) -> None:
 
 
 def test_many_locations_are_not_all_named() -> None:
-    """One message names some, and says that there are more."""
+    """A message names a limited number of locations, and says that there are more."""
     many = ", ".join(f"{{name: l{n}, allow: verified}}" for n in range(MAX_NAMED + 1))
     assert locked_out(rules(many), NOW)["staff"].endswith(f"l{MAX_NAMED - 1}, …")

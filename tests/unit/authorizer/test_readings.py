@@ -1,4 +1,4 @@
-"""Files that are read in threads: once for each version, and again where the fault may pass."""
+"""Read files in threads: once for each version, and again after temporary errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rested(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_version_is_read_once(path: Path) -> None:
-    """The outcome is kept until the file changes."""
+    """The outcome is cached until the file changes."""
     found, reads = Readings(), []
     for _ in range(2):
         found.begin(patient=True)
@@ -61,7 +61,7 @@ def test_each_version_is_read_once(path: Path) -> None:
 
 
 def test_an_error_is_an_outcome(path: Path) -> None:
-    """One that lasts is not tried again; one that may pass is, after a while."""
+    """A permanent error is not retried; a temporary one is, after a pause."""
     found = Readings()
     found.begin(patient=True)
 
@@ -78,7 +78,7 @@ def test_an_error_is_an_outcome(path: Path) -> None:
 
 
 def test_what_nobody_asked_for_is_forgotten(path: Path) -> None:
-    """A file that the policy no longer names is read anew when it names it again."""
+    """A file that the policy stops naming is read again when it names it again."""
     found = Readings()
     found.begin(patient=True)
     found.ask(("k",), path, path.read_text)
@@ -91,7 +91,7 @@ def test_what_nobody_asked_for_is_forgotten(path: Path) -> None:
 
 
 def test_which_faults_may_pass() -> None:
-    """A file that isn't there stays so until somebody makes it; a fault of the disk may pass."""
+    """A missing file is permanent until somebody creates it; an I/O error may be temporary."""
     assert not _may_pass(FileNotFoundError(errno.ENOENT, ""))
     assert not _may_pass(ValueError("garbage"))
     assert not _may_pass(None)
@@ -106,7 +106,7 @@ def test_which_faults_may_pass() -> None:
 def test_pauses_double_up_to_the_longest(
     version: FileVersion | None, first: float, longest: float
 ) -> None:
-    """A large file waits longer than a small one."""
+    """The pause doubles up to a maximum, which is longer for a large file."""
     assert _pause(0, version) == first
     assert _pause(1, version) == 2 * first
     assert _pause(1000, version) == longest

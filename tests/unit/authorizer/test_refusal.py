@@ -1,4 +1,4 @@
-"""The answer while no policy is in force."""
+"""Refuse questions while no policy is in force."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ async def test_every_question_is_refused_at_once(question: bytes, answer: bytes)
 async def test_too_many_and_too_slow_connections_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One over the limit gets no answer, and neither does one whose question never comes."""
+    """A connection over the limit, and one that never sends a question, is closed without an
+    answer."""
     monkeypatch.setattr(refusal, "MAX_OPEN", 1)
     monkeypatch.setattr(refusal, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:

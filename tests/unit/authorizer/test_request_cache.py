@@ -1,4 +1,4 @@
-"""Requests that are known again without parsing: the same answers as if each had been parsed."""
+"""Answer repeated requests without parsing, exactly as if each had been parsed."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_is_known_again_is_answered_as_if_parsed(
     edits: list[tuple[int, int, bytes]],
     behind: bytes,
 ) -> None:
-    """Bytes near a remembered request get the very answers of a daemon that remembers nothing."""
+    """Requests similar to a cached one get the same answers as from a daemon without a cache."""
     known(daemon, data)
     for at, length, piece in edits:
         data = data[:at] + piece + data[at + length :]
@@ -157,7 +157,8 @@ def told(by: Service, data: bytes, cuts: Sequence[int] = ()) -> bytes:
 def test_thousands_of_odd_requests_are_answered_as_if_nothing_were_remembered(
     tmp_path: Path,
 ) -> None:
-    """Edited, cut into pieces, one behind another: on a memory that has seen all before them."""
+    """Edited, divided and concatenated requests get the same answers with a filled cache as without
+    one."""
     remembering, forgetful = service(tmp_path, 4096), service(tmp_path, 0)
     for each in QUESTIONS * 4:
         told(remembering, each)
@@ -177,7 +178,7 @@ def test_thousands_of_odd_requests_are_answered_as_if_nothing_were_remembered(
 
 
 def test_a_known_certificate_that_failed_is_not_taken_for_none(daemon: Daemon) -> None:
-    """Without and with a certificate that was seen before, one after the other: each its reason."""
+    """With and without a known certificate, each request gets its own reason."""
     with daemon.client() as client:
         for _ in range(3):
             assert client.ask("site", alice).reason == "allowed"
@@ -205,7 +206,7 @@ def test_the_end_of_another_request_is_not_taken_for_one_of_its_own(daemon: Daem
 
 
 def test_the_uri_and_the_id_of_each_request_are_logged(daemon: Daemon) -> None:
-    """Known again or not, each line has its own URI and id, and all else the same."""
+    """Each log line has its own URI and id, and otherwise equal content, whether cached or not."""
     uris = [f'/logged/{i}?a="b\\c"%20é'.encode().decode("latin-1") for i in range(3)]
     uris += [f'/logged/{i}?a="b\\c"' for i in range(3, 9)]
     with daemon.client() as client:
@@ -226,7 +227,7 @@ def test_the_uri_and_the_id_of_each_request_are_logged(daemon: Daemon) -> None:
 
 
 def test_each_is_counted(daemon: Daemon) -> None:
-    """Known again or not, every decision is in the counters and the histogram."""
+    """Every decision is counted in counters and histogram, whether cached or not."""
     name = 'mtls_sidecar_decisions_total{decision="deny",location="dark",reason="not_allowed"}'
     all_of_them = "mtls_sidecar_decision_duration_seconds_count"
     before, total = daemon.metric(name), daemon.metric(all_of_them)
@@ -238,7 +239,7 @@ def test_each_is_counted(daemon: Daemon) -> None:
 
 
 def test_thousands_of_different_requests_are_all_counted(tmp_path: Path) -> None:
-    """More than may wait to be counted: those that do are bounded, and none is lost or twice."""
+    """More requests than the queue of uncounted ones holds are all counted, exactly once."""
     counts = Counts()
     recorder = DecisionRecorder(counts, DecisionLog("off", "text", "stderr"))
     by = replace(service(tmp_path, 1 << 16), recorder=recorder)
@@ -255,7 +256,7 @@ def test_thousands_of_different_requests_are_all_counted(tmp_path: Path) -> None
 
 
 def test_a_revocation_ends_what_was_known(daemon: Daemon) -> None:
-    """A regular is denied by the first request after its denylist was read."""
+    """A cached client is denied by the first request after its denylist was read."""
     known(daemon, question("site", alice))
     daemon.write("denylist.txt", f"sha256 {alice.sha256}\n")
     with daemon.client() as client:
@@ -265,7 +266,7 @@ def test_a_revocation_ends_what_was_known(daemon: Daemon) -> None:
 
 
 def test_a_certificate_s_end_ends_what_was_known(daemon: Daemon) -> None:
-    """A regular is denied the moment its certificate ends."""
+    """A cached client is denied from the moment its certificate ends."""
     brief = staff.issue("alice", not_after=now() + timedelta(seconds=3))
     with daemon.client() as client:
         assert [client.ask("site", brief).status for _ in range(5)] == [204] * 5
@@ -274,7 +275,7 @@ def test_a_certificate_s_end_ends_what_was_known(daemon: Daemon) -> None:
 
 
 def test_each_answer_is_to_its_own_request(daemon: Daemon) -> None:
-    """Known again or not, one by one: each answer is the one to its own request."""
+    """On one connection each answer belongs to its own request, whether cached or not."""
     asked = {204: question("site", alice), 403: question("dark", alice)}
     for each in asked.values():
         known(daemon, each)
@@ -286,7 +287,7 @@ def test_each_answer_is_to_its_own_request(daemon: Daemon) -> None:
 
 
 def test_strangers_are_not_remembered(daemon: Daemon) -> None:
-    """Large certificates that no authority signed take no memory, however many there are."""
+    """Large certificates of unknown issuers use no memory, in any number."""
     names = [f"{i}.{j}" for i in range(100) for j in range(40)]
     stranger = CA("Nobody")
     few = [stranger.issue(f"mallory{i}", dns=names) for i in range(10)]
@@ -302,7 +303,7 @@ def test_strangers_are_not_remembered(daemon: Daemon) -> None:
 
 
 def test_only_requests_as_nginx_writes_them_are_known_again(tmp_path: Path) -> None:
-    """An odd id, a URI that a parser might trim or refuse, none: the parser reads those."""
+    """A request with an unusual id or URI, or without one, is parsed."""
     by, whole = service(tmp_path, 4096), question("site", alice)
 
     def is_known(data: bytes) -> bool:
@@ -330,7 +331,7 @@ def test_only_requests_as_nginx_writes_them_are_known_again(tmp_path: Path) -> N
 
 
 def test_the_uri_counts_wherever_it_chooses_the_location(tmp_path: Path) -> None:
-    """However the request begins: by blanks, the target can be where a name would stand."""
+    """If the URI chooses the location, it is part of the key, even if blanks move the target."""
     remembering, forgetful = service(tmp_path, 4096), service(tmp_path, 0)
     for blanks in range(1, 12):
         for uri in ("/old/", "/new/", "/old/", "/new/"):
@@ -341,7 +342,7 @@ def test_the_uri_counts_wherever_it_chooses_the_location(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("first", ["/first", ""])
 def test_an_empty_uri_is_logged_as_empty(tmp_path: Path, first: str) -> None:
-    """Each line has its own request's URI, also where that is empty and another's was not."""
+    """An empty URI is logged as empty, even if a similar cached request had one."""
     log = tmp_path / "decisions.json"
     recorder = DecisionRecorder(Counts(), DecisionLog("all", "json", str(log)))
     by = replace(service(tmp_path, 4096), recorder=recorder)
@@ -354,7 +355,7 @@ def test_an_empty_uri_is_logged_as_empty(tmp_path: Path, first: str) -> None:
 
 
 def test_endless_long_values_take_little_memory(daemon: Daemon) -> None:
-    """Targets, URIs, methods, addresses, hosts of 60 KB, each another: none is kept for long."""
+    """Different targets, URIs, methods, addresses and hosts of 60 KB are not kept."""
     before = daemon.rss()
     with daemon.client() as client:
         for i in range(1500):
@@ -374,7 +375,7 @@ def test_endless_long_values_take_little_memory(daemon: Daemon) -> None:
 
 
 def test_what_may_come_in_pieces_is_not_known_again(tmp_path: Path) -> None:
-    """A request longer than the kernel passes on in one piece is parsed each time."""
+    """A request longer than one read of the kernel is parsed each time."""
     by, whole = service(tmp_path, 4096), question("site", alice, {"X-Other": "x" * 33_000})
     for _ in range(3):
         assert told(by, whole).startswith(b"HTTP/1.1 204")

@@ -1,4 +1,4 @@
-"""Where a request head ends, and what it asks: one table, whole and byte by byte."""
+"""Find the end of a request head and parse it: one table, as a whole and byte by byte."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_end_is_found_at_the_last_byte_and_not_before(name: str) -> None:
-    """However many bytes were seen before, a head is complete with its last one."""
+    """A head is complete with its last byte, independent of the number of bytes seen before."""
     data = WHOLE[name]
     for seen in range(len(data)):
         for upto in range(seen + 1, len(data)):
@@ -48,21 +48,21 @@ def test_the_end_is_found_at_the_last_byte_and_not_before(name: str) -> None:
 
 @pytest.mark.parametrize("name", NEVER)
 def test_what_can_become_no_head_is_refused_before_its_end(name: str) -> None:
-    """Nobody waits for the end of what isn't HTTP as nginx writes it."""
+    """Bytes that can't become nginx's HTTP are refused without waiting for the end."""
     with pytest.raises(NotOneRequest):
         is_complete(NEVER[name])
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_another_protocol_is_refused(name: str) -> None:
-    """A head that is whole, but not HTTP/1.0 or 1.1 or about to become something else."""
+    """A complete head of another protocol or version, or of an upgrade, is refused."""
     assert is_complete(ODD[name])
     with pytest.raises(NotOneRequest):
         read_head(ODD[name])
 
 
 def test_a_body_makes_the_request_bad_and_the_last() -> None:
-    """A declared body may never come: 400, and the connection ends."""
+    """A request with a declared body gets 400, and the connection is closed."""
     for field in (b"Content-Length: 3", b"Transfer-Encoding: chunked"):
         head = read_head(b"GET /authz/site HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n")
         assert head.mistake

@@ -1,4 +1,4 @@
-"""How the files of a trust are read, and which copies count."""
+"""Read the files of a trust, and decide which copies are used."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def sources(tmp_path: Path) -> TrustSources:
 
 
 def test_removed_authorities_are_taken_out_of_the_last_good_ones() -> None:
-    """Of the old ones those count that the new file has; all of them, if it has none."""
+    """Old authorities are kept if the new file has them; all are kept if it has none of them."""
     old = read_bundle(A.pem + B.pem)
     assert [cert.cn for cert in without_withdrawn(old, read_bundle(B.pem + C.pem))] == [("B",)]
     assert list(without_withdrawn(old, read_bundle(C.pem))) == list(old)
 
 
 def test_a_copy_that_was_changed_does_not_count(tmp_path: Path) -> None:
-    """A copy is used only if its SHA-256 is the one that it was kept under."""
+    """A copy is used only if it still has its recorded SHA-256."""
     path = tmp_path / "ca.crt"
     path.write_bytes(A.pem)
     found = sources(tmp_path)
@@ -56,7 +56,7 @@ def test_a_copy_that_was_changed_does_not_count(tmp_path: Path) -> None:
 
 
 def test_lines_and_crls_are_read_with_their_mistakes(tmp_path: Path) -> None:
-    """A bad line of a denylist is told beside the good ones; a CRL of a stranger is a mistake."""
+    """An invalid line is reported beside the valid ones; a CRL of another issuer is a mistake."""
     (tmp_path / "denylist.txt").write_text("serial 01\ngarbage\n")
     (tmp_path / "a.crl").write_bytes(A.crl(number=1))
     found = sources(tmp_path)

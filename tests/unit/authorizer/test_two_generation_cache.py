@@ -1,4 +1,4 @@
-"""The cache of two generations: bounded by weight; keys seen once evict none that are used."""
+"""Bound a cache by weight, so that keys seen once evict no key in use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sidecar.authorizer.two_generation_cache import TwoGenerationCache
 
 
 def test_a_value_that_grew_heavy_is_weighed_anew() -> None:
-    """Values count, and a replaced one by its new weight."""
+    """A replaced value counts with its new weight."""
     cache: TwoGenerationCache[int, bytes] = TwoGenerationCache(400, lambda _, value: len(value))
     for i in range(1000):
         cache.put(i, b"x")
@@ -19,7 +19,8 @@ def test_a_value_that_grew_heavy_is_weighed_anew() -> None:
 
 
 def test_the_memory_is_bounded_by_weight() -> None:
-    """Few heavy keys or many light ones: never more than the size; too heavy ones not at all."""
+    """Neither few heavy nor many light keys exceed the size; a key that is too heavy is not
+    cached."""
     cache: TwoGenerationCache[bytes, int] = TwoGenerationCache(400, lambda key, _: len(key))
     for i in range(1000):
         cache.put(b"%050d" % i, i)

@@ -1,4 +1,4 @@
-"""The newest CRL of each issuer and scope: never one before it again."""
+"""Refuse CRLs that are older than the newest accepted one of the same issuer and scope."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def crl(ca: CA, number: int) -> Crl:
 
 
 def test_an_older_crl_is_refused_and_the_reason_told() -> None:
-    """Only one of the same issuer and scope; the same number is not older."""
+    """A lower number is refused for the same issuer and scope only; an equal number is accepted."""
     marks = Watermarks(None)
     marks.note([crl(STAFF, 5)])
     assert marks.refuses(crl(STAFF, 4)) == "its CRL number is 4, the one accepted before has 5"
@@ -32,7 +32,8 @@ def test_an_older_crl_is_refused_and_the_reason_told() -> None:
 
 
 def test_marks_outlast_the_process(tmp_path: Path) -> None:
-    """What was saved refuses in the next process, too; without a change nothing is written."""
+    """Saved watermarks refuse older CRLs in the next process; without a change nothing is
+    written."""
     path = tmp_path / "marks.json"
     marks = Watermarks(path)
     marks.save()
@@ -49,7 +50,7 @@ def test_marks_outlast_the_process(tmp_path: Path) -> None:
 def test_a_spoilt_file_is_renamed_and_told(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged as an error, kept as NAME.broken, and keeps nothing from starting."""
+    """An invalid file is logged, renamed to NAME.broken, and never prevents a start."""
     path = tmp_path / "marks.json"
     path.write_bytes(content)
     with caplog.at_level(logging.ERROR):
@@ -60,7 +61,7 @@ def test_a_spoilt_file_is_renamed_and_told(
 
 
 def test_what_could_not_be_saved_is_tried_again(tmp_path: Path) -> None:
-    """A full disk loses no mark: the next `save` writes it."""
+    """After a failed save, the next `save` writes all watermarks."""
     (tmp_path / "state").write_text("in the way")
     path = tmp_path / "state" / "marks.json"
     marks = Watermarks(path)

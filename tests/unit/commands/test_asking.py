@@ -1,4 +1,4 @@
-"""How `what` and `who` ask a location where not everything is known."""
+"""Ask a location for `what` and `who` if parts of the question are unknown."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ def given(**more: str) -> Circumstances:
 
 
 def test_a_host_that_the_certificate_covers_is_tried(file: PolicyFile) -> None:
-    """Without --host the first host is asked for that lets the certificate in, and a note says
-    which; with one that host alone counts."""
+    """Without --host, the first allowed host is used and noted; with --host only that one."""
     request = request_of(given(), ALICE.escaped)
     found = ask(file, "by_host", request, NOW)
     assert found.decision.allowed
@@ -46,7 +45,7 @@ def test_a_host_that_the_certificate_covers_is_tried(file: PolicyFile) -> None:
 
 
 def test_a_host_that_nobody_knows_is_asked_for(file: PolicyFile) -> None:
-    """Where the certificate names no host of the location, the note says what to give."""
+    """If the certificate names no host of the location, the note says which option to give."""
     found = ask(file, "other", request_of(given(), ALICE.escaped), NOW)
     assert found.decision.reason == "host_mismatch"
     assert found.notes[0].endswith("give --host")
@@ -63,14 +62,14 @@ def test_an_address_that_is_not_known_is_noted(file: PolicyFile) -> None:
 
 
 def test_verify_follows_from_the_certificate() -> None:
-    """SUCCESS with one, NONE without, unless --verify says otherwise."""
+    """The default is SUCCESS with a certificate and NONE without."""
     assert request_of(given(), ALICE.escaped).verify == "SUCCESS"
     assert request_of(given(), Principal()).verify == "NONE"
     assert request_of(given(verify="FAILED:x"), ALICE.escaped).verify == "FAILED:x"
 
 
 def test_an_unknown_location_is_told_with_those_that_are(file: PolicyFile) -> None:
-    """The names are listed."""
+    """The error lists the existing locations."""
     with pytest.raises(ValueError, match="has no location 'x'") as caught:
         file.location("x")
     assert caught.value.args[1] == "name one of: by_host, other, near"

@@ -1,4 +1,4 @@
-"""Certificates of clients, from files and directories."""
+"""Read certificates of clients from files and directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALICE, BOB = STAFF.issue("alice"), STAFF.issue("bob")
 
 
 def test_each_certificate_is_read_once(tmp_path: Path) -> None:
-    """PEM and DER, in directories at any depth, by suffix; the same one twice is one."""
+    """PEM and DER are found in directories at any depth by suffix; duplicates are removed."""
     (tmp_path / "deep").mkdir()
     (tmp_path / "alice.crt").write_bytes(ALICE.pem)
     (tmp_path / "deep" / "again.DER").write_bytes(ALICE.der)
@@ -26,7 +26,7 @@ def test_each_certificate_is_read_once(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_named_must_be_a_certificate(tmp_path: Path) -> None:
-    """Whatever its suffix; in a directory it is only told of."""
+    """A named file must contain a certificate; an invalid file in a directory is only reported."""
     (tmp_path / "garbage.crt").write_bytes(b"\x30garbage")
     (tmp_path / "empty.pem").write_bytes(b"")
     with pytest.raises(ValueError, match=r"garbage\.crt: "):

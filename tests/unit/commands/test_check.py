@@ -1,4 +1,4 @@
-"""`check`: files that the service's user can't read."""
+"""Report files that the service's user can't read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Blind(User):
 
 
 def test_each_file_is_told_where_the_policy_names_it(tmp_path: Path) -> None:
-    """Files that are there: one that isn't is a mistake of its own, and an address is no file."""
+    """Existing unreadable files are reported; missing files and addresses are not."""
     for name in ("ca.crt", "a.crl", "d.txt"):
         (tmp_path / name).touch()
     policy = tmp_path / "policy.yaml"
@@ -39,7 +39,7 @@ def test_each_file_is_told_where_the_policy_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="asks as another user, which takes root")
 def test_root_asks_as_the_service_s_user() -> None:
-    """A user who is there is found with its groups; root itself and nobody's name are not."""
+    """An existing user is found with its groups; root and unknown users are not used."""
     found = service_user("nobody")
     assert found is not None
     assert found.uid != 0
@@ -49,6 +49,6 @@ def test_root_asks_as_the_service_s_user() -> None:
 
 
 def test_without_root_nobody_is_asked_as(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user can't be asked as, so `check` says nothing about it."""
+    """Without root, no other user is tested."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert service_user("nobody") is None

@@ -1,4 +1,4 @@
-"""Lines of the decision log, as text and as JSON."""
+"""Parse lines of the decision log, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JSON = (
 
 
 def test_a_text_line_is_read_with_its_escapes() -> None:
-    """Quoted values are JSON strings; numbers stand without quotes."""
+    """Quoted values are JSON strings; numbers have no quotes."""
     found = read_line(TEXT)
     assert found is not None
     assert found["time"] == "2026-01-31T12:00:00.125Z"
@@ -30,7 +30,7 @@ def test_a_text_line_is_read_with_its_escapes() -> None:
 
 
 def test_a_line_in_a_journal_is_found_behind_its_prefix() -> None:
-    """syslog's and docker's prefixes are passed over."""
+    """Prefixes of syslog and docker are skipped."""
     found = read_line(b"Jan 31 12:00:00 host mtls-sidecar[1]: " + TEXT)
     assert found is not None
     assert found["decision"] == "allow"
@@ -39,13 +39,13 @@ def test_a_line_in_a_journal_is_found_behind_its_prefix() -> None:
 
 @pytest.mark.parametrize("line", [b"", b"policy 12 is in force\n", b'{"time":"x"', b"{}\n"])
 def test_another_line_is_none(line: bytes) -> None:
-    """The daemon's other lines, and a broken one, are no decisions."""
+    """Other lines of the daemon, and invalid ones, are not decisions."""
     assert read_line(line) is None
 
 
 @pytest.mark.parametrize("line", [TEXT, JSON])
 def test_equal_questions_have_equal_parts(line: bytes) -> None:
-    """The time and what follows the id differ from request to request; the rest does not."""
+    """Lines of equal questions differ only in the time and from the id on."""
     other = line.replace(b"12:00:00.125", b"13:11:11.999").replace(b"r1", b"r2")
     one, two = split(line), split(other)
     assert one is not None
@@ -57,14 +57,14 @@ def test_equal_questions_have_equal_parts(line: bytes) -> None:
 
 
 def test_the_moment_of_a_line() -> None:
-    """Seconds since the epoch, with the milliseconds."""
+    """The time of a line is converted to seconds with milliseconds."""
     assert moment(b"1970-01-02T00:00:01.250Z") == 86401.25
     with pytest.raises(ValueError, match="does not match"):
         moment(b"yesterday")
 
 
 def test_a_value_that_was_cut_is_known() -> None:
-    """By its length and its end: a short value may end in dots itself."""
+    """A shortened value is recognized by its length and its end."""
     assert is_cut("x" * 40 + "...")
     assert not is_cut("...")
     assert not is_cut("x" * 60)

@@ -1,4 +1,4 @@
-"""`explain`: the certificate as nginx forwards it, and both forms of the answer."""
+"""Explain a decision: the certificate as nginx forwards it, and both output forms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALICE = STAFF.issue("alice")
     ids=["PEM", "DER", "text and a chain"],
 )
 def test_a_file_becomes_what_nginx_sends(data: bytes) -> None:
-    """The first certificate of the file, URL-encoded."""
+    """The first certificate of a file is URL-encoded as nginx does."""
     assert from_header(escaped_pem(data)).sha256 == ALICE.sha256
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_certificate_is_left_to_the_decision() -> None:
 
 
 def test_the_steps_are_told_in_both_forms() -> None:
-    """Each with what it saw; JSON has the keys of the contract."""
+    """Text and JSON contain every step; JSON has the keys of the contract."""
     decision, steps = explain(site("[{cn: bob}]"), request(ALICE), NOW)
     found = json.loads(as_json(decision, steps))
     assert {"decision", "reason", "rule", "location", "steps"} <= set(found)
@@ -44,7 +44,7 @@ def test_the_steps_are_told_in_both_forms() -> None:
 
 
 def test_monitor_mode_says_what_enforcing_would_do() -> None:
-    """The verdict is the answer, beside what the rules say."""
+    """The verdict shows the answer and what enforcing would do."""
     rules = site("[{cn: bob}]", "    mode: monitor\n")
     assert as_text(*explain(rules, request(ALICE), NOW)).splitlines()[-1] == (
         "allow (not_allowed); monitor mode: enforcing would deny"
@@ -52,7 +52,7 @@ def test_monitor_mode_says_what_enforcing_would_do() -> None:
 
 
 def test_a_certificate_described_by_its_fields() -> None:
-    """As in a policy's tests; a file's name and a mistake are told."""
+    """The fields are those of a policy's tests; a file name and a mistake are errors."""
     who = described("{cn: alice, dns: [a.test]}")
     assert who.cert is not None
     assert (who.cert.cn, who.cert.dns) == (("alice",), ("a.test",))

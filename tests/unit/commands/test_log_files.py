@@ -1,4 +1,4 @@
-"""Decision logs as they lie about: plain, rotated, compressed."""
+"""Open decision logs: plain, rotated and compressed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DATA = b"one\ntwo\n"
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 def test_a_log_is_read_whatever_compressed_it(tmp_path: Path, pack: object) -> None:
-    """By its first octets, not by its name."""
+    """The compression is recognized by the first octets, not by the name."""
     (tmp_path / "log").write_bytes(pack(DATA))  # type: ignore[operator]  # each takes bytes
     assert list(lines(str(tmp_path / "log"))) == [b"one\n", b"two\n"]
 
 
 def test_a_file_that_is_still_being_written_is_told(tmp_path: Path) -> None:
-    """A compressed file without its end is an error with the way out, not a traceback."""
+    """An incomplete compressed file is an error with a remedy, not a traceback."""
     for pack in (gzip.compress, lzma.compress, bz2.compress):
         (tmp_path / "log").write_bytes(pack(os.urandom(5000))[:-20])
         with pytest.raises(ValueError, match="still being written"):
@@ -34,7 +34,7 @@ def test_a_file_that_is_still_being_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
-    """No line takes more memory than `MAX_LINE`."""
+    """A line never needs more memory than `MAX_LINE`."""
     (tmp_path / "log").write_bytes(b"x" * (2 * MAX_LINE + 1))
     assert [len(each) for each in lines(str(tmp_path / "log"))] == [MAX_LINE, MAX_LINE, 1]
 
@@ -42,7 +42,7 @@ def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
 def test_standard_input_and_what_is_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`-` is standard input; a directory is told by name."""
+    """`-` means standard input; a directory is an error."""
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(DATA)))
     assert list(lines("-")) == [b"one\n", b"two\n"]
     with pytest.raises(ValueError, match="is not a file"):
@@ -50,7 +50,7 @@ def test_standard_input_and_what_is_no_file(
 
 
 def test_rotated_logs_are_read_newest_first(tmp_path: Path) -> None:
-    """logrotate's names with numbers and with dates; another file's are not."""
+    """logrotate's numbered and dated names are found, other names are not."""
     names = ["d.log", "d.log.1", "d.log.2.gz", "d.log-20260101", "other.log.1"]
     for age, name in enumerate(names):
         (tmp_path / name).write_bytes(DATA)

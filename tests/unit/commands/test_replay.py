@@ -1,4 +1,4 @@
-"""`replay`: who would gain or lose access under another policy, by what a log says was asked."""
+"""Decide logged requests by another policy, and report who gains or loses access."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def replayed(allow: str, *lines: bytes) -> Replay:
 
 
 def test_gains_and_losses_are_counted_by_client() -> None:
-    """Only a turned decision is one; equal questions count together, other lines not at all."""
+    """Only changed decisions count; equal questions are counted together, other lines ignored."""
     allowed, denied = line("allow", "allowed"), line("deny", "not_allowed", BOB.sha256)
     found = replayed("[{cn: bob}]", allowed, allowed, denied, b"policy 12 is in force\n")
     assert (found.asked, found.skipped) == (3, 0)
@@ -56,8 +56,8 @@ def test_gains_and_losses_are_counted_by_client() -> None:
 
 
 def test_what_was_asked_is_not_always_known() -> None:
-    """A certificate that isn't given, a broken time and a summary are skipped, each as often as it
-    stands for."""
+    """An unknown certificate, an invalid time and a summary are skipped, a summary with its
+    count."""
     unknown = line("allow", "allowed", "ab" * 32)
     summary = line("deny", "not_allowed", "ab" * 32, summarized="7")
     broken = line("allow", "allowed").replace(b"T", b"X", 1)
@@ -66,7 +66,7 @@ def test_what_was_asked_is_not_always_known() -> None:
 
 
 def test_a_certificate_is_not_needed_where_it_has_no_part() -> None:
-    """A location that is public now lets in whoever it was."""
+    """A location that becomes public is a gain even for an unknown certificate."""
     found = replayed("public", line("deny", "not_allowed", "ab" * 32))
     assert (found.asked, len(found.gains())) == (1, 1)
 
@@ -80,7 +80,7 @@ def test_a_certificate_is_not_needed_where_it_has_no_part() -> None:
     ],
 )
 def test_a_line_that_does_not_say_all_is_no_request(change: dict[str, str]) -> None:
-    """One that was never a question, or of which a part was cut or left out."""
+    """A malformed request, and a line with a shortened or missing part, is skipped."""
     fields = {name: str(value) for name, value in json.loads(line("deny", "x")).items()}
     assert logged_request(fields, CERTS) is not None
     assert logged_request({**fields, **change}, CERTS) is None

@@ -1,4 +1,4 @@
-"""`test`: the result of a policy's tests, for people, programs and CI systems."""
+"""Report the result of a policy's tests for people, programs and CI systems."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rules(expect: str = "allow") -> Policy:
 
 
 def test_what_no_test_touched_lowers_the_coverage() -> None:
-    """Of five locations and rules two were touched: a location and the rule that let in."""
+    """Two of five locations and rules were used, so the coverage is 40 percent."""
     found = together(rules(), [run_own(rules(), Path("policy.yaml"))])
     assert (found.passed, found.failed) == (1, ())
     assert found.untested == ("other", "site: allow[1]")
@@ -46,7 +46,7 @@ def test_what_no_test_touched_lowers_the_coverage() -> None:
 
 
 def test_a_failure_is_told_with_its_line_in_every_form() -> None:
-    """Text, JSON with the keys of the contract, and JUnit XML."""
+    """Text, JSON with the contract's keys, and JUnit XML name the failure."""
     found = together(rules("deny"), [run_own(rules("deny"), Path("policy.yaml"))])
     assert as_text(found).startswith("policy.yaml:6:")
     [failed] = json.loads(as_json(found))["failed"]
@@ -58,14 +58,14 @@ def test_a_failure_is_told_with_its_line_in_every_form() -> None:
 
 
 def test_a_policy_whose_tests_fail_is_refused() -> None:
-    """Like any other mistake; one whose tests pass is not."""
+    """Failing tests raise `PolicyError`; passing tests don't."""
     refuse_failing(rules(), Path("policy.yaml"))
     with pytest.raises(PolicyError, match="test 'mine' fails: expected deny, got allow"):
         refuse_failing(rules("deny"), Path("policy.yaml"))
 
 
 def test_a_file_of_tests_beside_the_policy(tmp_path: Path) -> None:
-    """Its mistakes are told like the policy's own."""
+    """The tests of a file run, and its mistakes are reported like the policy's own."""
     path = tmp_path / "tests.yaml"
     path.write_text("tests:\n  - {location: site, cert: {cn: bob}, expect: allow}\n")
     assert run_file(rules(), path).passed == 1

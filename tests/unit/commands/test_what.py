@@ -1,4 +1,4 @@
-"""`what`: every location's answer about one certificate."""
+"""Show the answer of every location about one certificate."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ locations:
 
 
 def test_each_location_is_told_with_its_line(tmp_path: Path) -> None:
-    """In the policy's order, with the rule's line, or else the location's; JSON has the keys of the
-    contract, and what had to be assumed is told apart."""
+    """Locations are in policy order, with the line of the rule or location; notes are separate from
+    JSON."""
     (tmp_path / "policy.yaml").write_text(TEXT)
     file = policy_file(policy(TEXT), str(tmp_path / "policy.yaml"))
     found = what.what(file, request_of(Circumstances(NOW), ALICE.escaped), NOW)

@@ -1,4 +1,4 @@
-"""`who`: a location's rules in words, and who gets in."""
+"""Describe a location's rules in words, and list the allowed clients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def asked(file: PolicyFile, name: str = "site") -> who.Access:
 
 
 def test_those_who_get_in_are_listed_by_their_end(file: PolicyFile) -> None:
-    """The one that ends first comes first; the others are counted."""
+    """The certificate that ends first comes first; the total is counted."""
     found = asked(file)
     assert [each.cert.cn for each in found.clients] == [("alice",), ("bob",)]
     assert who.as_text(found, {}).splitlines()[-1] == "2 of 3 certificates get in"
@@ -46,6 +46,6 @@ def test_those_who_get_in_are_listed_by_their_end(file: PolicyFile) -> None:
 
 
 def test_an_unknown_location_is_an_error(file: PolicyFile) -> None:
-    """It names those that there are."""
+    """The error names the location."""
     with pytest.raises(ValueError, match="has no location 'x'"):
         asked(file, "x")

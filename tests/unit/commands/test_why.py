@@ -1,4 +1,4 @@
-"""`why`: the decision about a request, found in the log and explained."""
+"""Find the decision about a request in the log, and explain it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def found(*lines: bytes) -> list[why.Found]:
 
 
 def test_a_request_is_found_by_its_whole_id() -> None:
-    """With its log and line; an id that merely contains it, or stands elsewhere, is another."""
+    """A line is found by its complete id only, and reported with log and line number."""
     [one] = found(line("r11"), line(subject="CN=r1", request_id="x"), line())
     assert one.source == "a.log:3"
     [summary] = found(line("x", first_id="r1", summarized="9"))
@@ -56,12 +56,12 @@ def test_a_request_is_found_by_its_whole_id() -> None:
 
 
 def test_no_more_than_a_few_are_told() -> None:
-    """nginx asks again at internal redirects; a log full of one id is cut off."""
+    """The number of decisions for one id is limited."""
     assert len(found(*[line()] * (why.MAX_FOUND + 5))) == why.MAX_FOUND
 
 
 def test_a_decision_is_asked_again_of_the_policy(file: PolicyFile) -> None:
-    """With the certificate every step is told, and that the policy has changed since."""
+    """With the certificate, the request is decided again, and a changed policy is noted."""
     [one] = found(line())
     told = why.tell(one, file, {ALICE.sha256: ALICE})
     assert told.changed
@@ -75,7 +75,7 @@ def test_a_decision_is_asked_again_of_the_policy(file: PolicyFile) -> None:
 
 
 def test_without_the_certificate_it_is_told_from_the_line_alone(file: PolicyFile) -> None:
-    """The line says what was decided; a summary isn't asked again either."""
+    """Without the certificate, and for a summary, only the line is shown."""
     told = why.tell(found(line(detail="none of 1 matches"))[0], file, {})
     assert told.decision is None
     text = why.as_text([told], file)
@@ -87,14 +87,14 @@ def test_without_the_certificate_it_is_told_from_the_line_alone(file: PolicyFile
 
 @pytest.mark.parametrize("text", ["", "a b", "a/b", "x" * 129, "é"])
 def test_what_is_no_id_is_refused(text: str) -> None:
-    """nginx's ids have none of these; the journal is never asked for a pattern."""
+    """An invalid id is refused, so the journal is never searched for a pattern."""
     with pytest.raises(ValueError, match="is not a request id"):
         why.check_id(text)
     assert why.check_id("0123456789abcdef") == "0123456789abcdef"
 
 
 def test_a_machine_without_a_journal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says how to name a log instead."""
+    """The error says how to name a log instead."""
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ValueError, match="there is no journalctl here"):
         why.journal("r1")

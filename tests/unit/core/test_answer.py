@@ -1,4 +1,4 @@
-"""What nginx is answered."""
+"""Render answers for nginx."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sidecar.core.x509.certificate import from_der
 
 @given(st.text())
 def test_no_text_breaks_out_of_a_header(text: str) -> None:
-    """Whatever a name holds, the value is printable ASCII and reads back as it was."""
+    """Any text becomes printable ASCII that decodes to the same text."""
     from urllib.parse import unquote_to_bytes
 
     value = escape(text)
@@ -26,7 +26,7 @@ def test_no_text_breaks_out_of_a_header(text: str) -> None:
 
 
 def test_a_comma_in_a_name_does_not_make_two() -> None:
-    """Within X-Client-SAN a comma only separates."""
+    """In X-Client-SAN, a comma only separates values."""
     cert = from_der(CA("x").issue("a", uri=["https://a/,DNS:root"], dns=["b.example"]).der)
     assert san_list(cert) == b"DNS:b.example,URI:https://a/%2CDNS:root"
 
@@ -37,7 +37,7 @@ def headers(decision: Decision) -> dict[str, str]:
 
 
 def test_identity_goes_out_only_where_it_is_proven() -> None:
-    """A denied or public request carries no X-Client header, even if a certificate was read."""
+    """A denied or public request has no X-Client header, even if a certificate was parsed."""
     cert = from_der(CA("x").issue("alice").der)
     assert headers(Decision(Reason.ALLOWED, subject=cert))["X-Client-CN"] == "alice"
     for reason in (Reason.PUBLIC, Reason.REVOKED, Reason.NOT_ALLOWED):
@@ -48,7 +48,7 @@ def test_identity_goes_out_only_where_it_is_proven() -> None:
 
 
 def test_of_several_cns_none_is_handed_on() -> None:
-    """An application gets no CN where the certificate has two."""
+    """With two CNs there is no X-Client-CN."""
     cert = from_der(CA("x").issue(cns=["alice", "root"]).der)
     assert "X-Client-CN" not in headers(Decision(Reason.ALLOWED, subject=cert))
 
@@ -60,7 +60,7 @@ def test_of_several_cns_none_is_handed_on() -> None:
 def test_nginx_remembers_no_longer_than_the_decision_holds(
     cache: int, expires: float, expected: str
 ) -> None:
-    """X-Accel-Expires is cache_seconds, capped by the decision's end."""
+    """X-Accel-Expires is cache_seconds, limited by the decision's end."""
     decision = Decision(Reason.ALLOWED, cache_seconds=cache, expires=expires)
     assert headers(decision)["X-Accel-Expires"] == expected
     assert "Cache-Control" not in headers(decision)

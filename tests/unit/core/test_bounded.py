@@ -6,7 +6,7 @@ from sidecar.core.bounded import put_bounded
 
 
 def test_a_full_cache_is_emptied_first() -> None:
-    """It never has more than its limit, whatever a peer sends."""
+    """A cache never exceeds its limit."""
     cache: dict[int, int] = {}
     for number in range(10):
         put_bounded(cache, number, number, 4)

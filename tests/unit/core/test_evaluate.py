@@ -1,4 +1,4 @@
-"""The decision, step by step, without a socket."""
+"""Decide requests step by step, without a socket."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reason(*args: Any, **options: Any) -> Reason:
 
 
 def test_the_simplest_policy() -> None:
-    """Four lines: alice and bob may, nobody else."""
+    """A policy of four lines allows alice and bob, and nobody else."""
     rules = site("[{cn: [alice, bob]}]")
     assert ask(rules, alice).status == 204
     assert reason(rules, staff.issue("mallory")) is Reason.NOT_ALLOWED
@@ -55,7 +55,7 @@ def test_only_exactly_success_verifies(verify: str) -> None:
 
 
 def test_success_without_a_certificate_is_no_certificate() -> None:
-    """A forgotten SSL-Client-Cert header lets nobody in."""
+    """A missing SSL-Client-Cert header is denied."""
     assert reason(site("verified"), None, verify="SUCCESS") is Reason.NO_CERTIFICATE
 
 
@@ -66,7 +66,7 @@ def test_garbage_is_malformed() -> None:
 
 
 def test_validity_is_asked_on_every_request() -> None:
-    """Both ends of the period count, whatever nginx said of the connection."""
+    """Both ends of the period are checked, independent of nginx's result."""
     leaf = staff.issue("a", not_before=now() - dt.timedelta(1), not_after=now() + dt.timedelta(1))
     start, end = (
         moment.timestamp()
@@ -82,14 +82,14 @@ def test_validity_is_asked_on_every_request() -> None:
 
 
 def test_the_same_name_under_another_authority_is_a_stranger() -> None:
-    """alice of Partners is not alice of Staff."""
+    """alice of Partners is a different client than alice of Staff."""
     rules = trusting("trust: [staff], allow: [{cn: alice}]")
     assert reason(rules, alice) is Reason.ALLOWED
     assert reason(rules, eve) is Reason.UNTRUSTED_ISSUER
 
 
 def test_a_namesake_authority_with_another_key_is_no_anchor() -> None:
-    """The issuer is known by its signature, not by its name."""
+    """The issuer is identified by its signature, not only by its name."""
     impostor = CA("Staff").issue("alice")
     assert reason(trusting("allow: verified"), impostor) is Reason.UNTRUSTED_ISSUER
 
@@ -106,7 +106,7 @@ def test_intermediates_come_from_the_policy() -> None:
 
 
 def test_a_leaf_can_not_issue() -> None:
-    """A certificate signed by a client's key leads nowhere, even if the client is listed."""
+    """A certificate signed by a client's key is untrusted, even if the client is listed in `ca`."""
     rogue = CA("x", issuer=None)
     rogue.key = alice.private  # the attack: alice signs a certificate
     forged = x509.load_der_x509_certificate(alice.der)
@@ -128,7 +128,7 @@ def test_an_intermediate_counts_only_while_it_is_valid() -> None:
 
 
 def test_the_sidecar_verifies_where_nginx_forgave() -> None:
-    """verify: sidecar takes FAILED:… and proves the chain itself; verify: nginx doesn't."""
+    """verify: sidecar accepts FAILED:… and verifies the chain itself; verify: nginx doesn't."""
     issuing = staff.intermediate("Issuing")
     leaf = issuing.issue("carol")
     trust = "trust:\n  staff: {ca: staff.crt, intermediates: [i.crt], verify: %s}\n"
@@ -144,7 +144,7 @@ def test_the_sidecar_verifies_where_nginx_forgave() -> None:
 
 
 def test_forgiveness_reaches_only_the_trusts_that_verify() -> None:
-    """With both kinds in a location, FAILED proves nothing to a trust that relies on nginx."""
+    """With both kinds of trusts, FAILED is never accepted by a trust that relies on nginx."""
     trust = (
         "trust:\n  staff: {ca: staff.crt, verify: nginx}\n"
         "  partners: {ca: partners.crt, verify: sidecar}\n"
@@ -156,7 +156,7 @@ def test_forgiveness_reaches_only_the_trusts_that_verify() -> None:
 
 
 def test_a_denylist_denies_by_serial_certificate_and_key() -> None:
-    """Each kind of entry denies, in force until its end."""
+    """Each kind of entry denies until its end."""
     trust = "trust:\n  staff: {ca: staff.crt, denylist: deny.txt}\n"
     for entry in (
         f"serial {alice.serial:x}",
@@ -171,7 +171,7 @@ def test_a_denylist_denies_by_serial_certificate_and_key() -> None:
 
 
 def test_a_crl_revokes_and_its_absence_is_unknown() -> None:
-    """A fresh CRL says good or revoked; required denies what no fresh CRL speaks of."""
+    """A fresh CRL says good or revoked; without one, `required` denies."""
     trust = "trust:\n  staff: {ca: staff.crt, crl: [crl.pem]}\n"
     rules = trusting("allow: verified", trust, crl_pem=staff.crl([alice]))
     assert reason(rules, alice) is Reason.REVOKED
@@ -186,7 +186,7 @@ def test_a_crl_revokes_and_its_absence_is_unknown() -> None:
 
 
 def test_the_host_must_be_covered_where_asked() -> None:
-    """san_matches_host compares the DNS SAN, never the CN; sni_matches_host the connection."""
+    """san_matches_host compares the SAN, never the CN; sni_matches_host compares the SNI."""
     rules = trusting("allow: verified, san_matches_host: true, sni_matches_host: true")
     ok = {"host": "app.example.com", "server_name": "app.example.com"}
     assert reason(rules, alice, **ok) is Reason.ALLOWED
@@ -199,7 +199,7 @@ def test_the_host_must_be_covered_where_asked() -> None:
 
 
 def test_public_comes_before_any_certificate() -> None:
-    """allow: public and public_methods ask for nothing."""
+    """allow: public and public_methods need no certificate."""
     assert reason(site("public"), b"garbage") is Reason.PUBLIC
     rules = site("verified", "    public_methods: [OPTIONS]\n")
     assert reason(rules, method="OPTIONS") is Reason.PUBLIC
@@ -208,7 +208,7 @@ def test_public_comes_before_any_certificate() -> None:
 
 
 def test_monitor_mode_allows_and_says_what_it_would_have_done() -> None:
-    """mode: monitor lets everybody through, with the reason that enforcing would give."""
+    """mode: monitor always allows, with the reason that enforcing would have."""
     rules = site("[{cn: nobody}]", "    mode: monitor\n")
     decision = ask(rules, alice)
     assert (decision.allowed, decision.granted, decision.reason) == (
@@ -221,12 +221,12 @@ def test_monitor_mode_allows_and_says_what_it_would_have_done() -> None:
 
 @pytest.mark.parametrize("allow", ["[]", "", "[{cn: nobody}]"])
 def test_an_empty_allow_allows_nobody(allow: str) -> None:
-    """Nothing written means nobody."""
+    """An empty or missing `allow` denies everybody."""
     assert reason(site(allow), alice) is Reason.NOT_ALLOWED
 
 
 def test_defaults_fill_in_what_a_location_leaves_out() -> None:
-    """defaults holds for every location that doesn't say otherwise."""
+    """A value of defaults applies to every location without its own value."""
     rules = policy(
         "version: 1\ndefaults: {mode: monitor, cache_seconds: 5}\n"
         "locations:\n  - {name: a, allow: []}\n  - {name: b, allow: [], mode: enforce}\n"
@@ -237,7 +237,7 @@ def test_defaults_fill_in_what_a_location_leaves_out() -> None:
 
 
 def test_the_trace_has_every_step_in_the_contracts_order() -> None:
-    """explain shows the steps that were taken, the last of which decides."""
+    """explain shows the executed steps in order; the last one decides."""
     trace: list[Step] = []
     assert ask(site("verified"), alice, trace=trace).allowed
     assert [step.name for step in trace] == [name for name, _ in STEPS]
@@ -247,7 +247,7 @@ def test_the_trace_has_every_step_in_the_contracts_order() -> None:
 
 
 def test_a_decision_holds_until_the_first_thing_that_could_turn_it() -> None:
-    """expires is the nearest of certificate end, until, and the CRL's end."""
+    """expires is the earliest of certificate end, until, and the CRL's end."""
     soon = dt.datetime.fromtimestamp(NOW, dt.UTC) + dt.timedelta(hours=1)
     rules = site(f"[{{cn: alice, until: '{soon:%Y-%m-%dT%H:%M:%SZ}'}}]")
     decision = ask(rules, alice)
@@ -261,7 +261,7 @@ def test_a_decision_holds_until_the_first_thing_that_could_turn_it() -> None:
 
 
 def test_no_decision_without_a_policy_location_by_uri() -> None:
-    """By host and URI, what no location covers is unknown_location."""
+    """A host and URI without a location give unknown_location."""
     rules = policy(
         "version: 1\nlocations:\n"
         "  - {name: admin, location: /admin/, allow: verified, server_name: app.example.com}\n"
@@ -293,7 +293,7 @@ def test_no_decision_without_a_policy_location_by_uri() -> None:
 def test_an_ocsp_answer_is_good_only_between_its_times(
     status: RevocationStatus, since: float, until: float, reason: Reason
 ) -> None:
-    """Before and after them `good` is worth nothing; `revoked` revokes all the same."""
+    """Outside its period, `good` is ignored and `revoked` still revokes."""
     ca = CA("Staff")
     leaf = ca.issue("alice")
     text = (

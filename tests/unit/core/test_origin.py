@@ -1,4 +1,4 @@
-"""Requests that another site's page made with its visitor's certificate."""
+"""Detect requests that a page of another site made with its visitor's certificate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NAVIGATE = ("navigate", "document")
 def test_what_a_browser_says_of_the_page(
     method: str, site: str, mode: str, destination: str, foreign: str
 ) -> None:
-    """Own pages do what they like, others may link to it; the word of an Origin changes nothing."""
+    """Own pages are unrestricted, other sites may only link; an Origin changes nothing then."""
     for origin in ("", "https://evil.example", f"https://{HOST}", "null"):
         assert other_origin(HOST, method, origin, site, mode, destination) == foreign
 
@@ -86,7 +86,7 @@ def test_an_old_browser_on_the_own_page(origin: str) -> None:
     ],
 )
 def test_an_old_browser_on_another_page(origin: str) -> None:
-    """Whatever else an Origin is, it is another's."""
+    """Any other Origin counts as another site's."""
     assert other_origin(HOST, "POST", origin, "", "", "") == "other-origin"
     assert other_origin("", "POST", origin, "", "", "") == "other-origin"
 
@@ -127,12 +127,11 @@ def decide(name: str, **headers: bytes) -> tuple[Reason, str]:
     ],
 )
 def test_it_is_the_default_but_for_cors(name: str, reason: Reason, rule: str) -> None:
-    """Another site's request is denied where the policy is silent; a location that lets a CORS
-    preflight through, or says so, takes it."""
+    """By default another site's request is denied; a location for CORS preflights accepts it."""
     assert decide(name, **FOREIGN) == (reason, rule)
 
 
 def test_without_the_headers_nothing_changes() -> None:
-    """What nginx does not send is not asked for: programs, and older snippets."""
+    """A request without these headers is accepted, as from programs."""
     assert decide("site") == (Reason.ALLOWED, "verified")
     assert decide("site", mode=b"cors") == (Reason.ALLOWED, "verified")

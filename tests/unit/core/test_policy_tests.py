@@ -1,4 +1,4 @@
-"""The policy's own tests: what passes, what fails and how it is told, what is refused as a form."""
+"""Run a policy's own tests, and report failures and invalid tests."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ PASSING = [
 
 @pytest.mark.parametrize("case", PASSING)
 def test_what_is_so_passes(case: str) -> None:
-    """Requests by name and by URI, certificates by fields and by file, moments, tables."""
+    """Requests by name and by URI, certificates by fields and by file, moments and tables pass."""
     outcome = run(case)
     assert not outcome.failed
     assert outcome.passed == (6 if "principals" in case else 1)
@@ -119,7 +119,7 @@ def test_what_is_so_passes(case: str) -> None:
     ],
 )
 def test_what_is_otherwise_is_told(case: str, told: str) -> None:
-    """Where, what was expected, and what was decided instead."""
+    """A failure names its place, the expected and the actual decision."""
     failed = run(case).failed
     assert told in str(failed[0].diagnostic())
 
@@ -146,13 +146,13 @@ def test_what_is_otherwise_is_told(case: str, told: str) -> None:
     ],
 )
 def test_a_test_that_can_not_be_meant(case: str, told: str) -> None:
-    """It is a mistake with its place, like any other."""
+    """An invalid test is a mistake with its place."""
     found = mistakes(POLICY + f"  - {case}\n", **FILES)
     assert [each for each in found if told in str(each) and each.line == 18], found
 
 
 def test_a_revocation_fails_no_test() -> None:
-    """Denylists and CRLs change by themselves; a policy is not refused for them."""
+    """Denylists and CRLs never make a policy's tests fail."""
     denied = f"sha256 {staff.issue('alice').sha256}\n".encode()
     CERTS["denied.crt"] = (leaf := staff.issue("denied")).pem
     text = POLICY + "  - {location: site, cert: denied.crt, expect: allow}\n"
@@ -162,7 +162,7 @@ def test_a_revocation_fails_no_test() -> None:
 
 
 def test_what_no_test_touched() -> None:
-    """Locations, and the rules of those that were touched."""
+    """Unused locations, and unused rules of used locations, are listed."""
     outcome = run(PASSING[0], PASSING[-2])
     rules = policy(POLICY + "  []\n", **FILES)
     assert untested(rules, outcome.decided) == ["site", "watched", "admin: banned"]

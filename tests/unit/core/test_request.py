@@ -1,4 +1,4 @@
-"""What nginx sends on the authorization socket."""
+"""Read the requests of the authorization socket."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def test_anything_else_is_a_bad_request(method: bytes, target: bytes) -> None:
 def test_a_control_header_that_comes_twice_is_never_picked_from(
     header: tuple[bytes, bytes],
 ) -> None:
-    """Repeated, in another case, or in a second spelling: refused."""
+    """A control header that is repeated, also in another case or spelling, is refused."""
     with pytest.raises(BadRequest):
         parse_request(b"GET", b"/authz/a", [*HEADERS, header])
 
 
 def test_other_headers_are_of_no_concern() -> None:
-    """What isn't a control header is ignored, however often it comes."""
+    """Other headers are ignored, also repeated ones."""
     more = [(b"Cookie", b"a"), (b"Cookie", b"b"), (b"X-Client-CN", b"root")]
     assert parse_request(b"GET", b"/authz/a", [*HEADERS, *more]).verify == "NONE"
 
 
 def test_an_oversized_certificate_header_is_refused() -> None:
-    """128 KiB is taken, a byte more isn't."""
+    """128 KiB is accepted, one byte more is not."""
     fits = [(b"SSL-Client-Cert", b"x" * 131072)]
     assert len(parse_request(b"GET", b"/authz/a", fits).cert) == 131072
     with pytest.raises(BadRequest, match="too long"):
@@ -70,5 +70,5 @@ def test_an_oversized_certificate_header_is_refused() -> None:
     [(b"192.0.2.7", "192.0.2.7"), (b"::ffff:10.0.0.1", "10.0.0.1"), (b"unix:", ""), (b"x", "")],
 )
 def test_client_addresses_have_one_spelling(given: bytes, known: str) -> None:
-    """A mapped IPv4 address is that IPv4 address; what is none isn't known."""
+    """An IPv4-mapped address becomes IPv4; an invalid one is unknown."""
     assert parse_request(b"GET", b"/authz/a", [(b"X-Real-IP", given)]).client_ip == known

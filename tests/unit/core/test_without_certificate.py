@@ -1,4 +1,4 @@
-"""`without_certificate`: who gets in without one, and what refuses first."""
+"""Apply `without_certificate`, and the rules that refuse first."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def decide(location: str = "site", **fields: Any) -> Decision:
     ],
 )
 def test_who_gets_in_without(fields: dict[str, Any], reason: Reason, rule: str) -> None:
-    """The request alone decides, on the granting side: what is not known matches nothing."""
+    """Only the request decides, on the granting side: an unknown value matches nothing."""
     decision = decide(**fields)
     assert (decision.reason, decision.rule) == (reason, rule)
     assert decision.status == {Reason.EXEMPT: 204, Reason.NO_CERTIFICATE: 401}.get(reason, 403)
 
 
 def test_who_presents_a_certificate_is_asked_for_it() -> None:
-    """From the same address a certificate counts, for better or worse."""
+    """With a certificate, the certificate decides, also from an exempt address."""
     assert decide(leaf=alice, client_ip="192.168.1.2").reason is Reason.ALLOWED
     assert decide(leaf=CA("Staff").issue("bob"), client_ip="192.168.1.2").reason is (
         Reason.NOT_ALLOWED
@@ -74,19 +74,19 @@ def test_who_presents_a_certificate_is_asked_for_it() -> None:
 
 
 def test_other_locations_know_nothing_of_it() -> None:
-    """Each location says it for itself."""
+    """The key affects only its own location."""
     assert decide("strict", client_ip="192.168.1.2").reason is Reason.NO_CERTIFICATE
 
 
 def test_another_sites_page_is_not_exempt() -> None:
-    """A page of another site, opened in a browser on that network, gets nowhere."""
+    """A page of another site in a browser on that network is denied."""
     foreign = {"site": "cross-site", "mode": "cors", "destination": "empty", "method": "GET"}
     decision = decide(client_ip="192.168.1.2", **foreign)
     assert (decision.reason, decision.rule) == (Reason.DENIED_BY_RULE, "same_origin")
 
 
 def test_the_moment_at_which_it_turns() -> None:
-    """What is remembered ends with the rule."""
+    """A cached decision ends with the rule."""
     assert decide(client_ip="172.16.0.1").expires < 2e9
     assert decide(client_ip="172.16.0.2").expires < 2e9
 
@@ -103,7 +103,7 @@ def test_the_moment_at_which_it_turns() -> None:
     ],
 )
 def test_rules_about_a_certificate_are_mistakes(rule: str) -> None:
-    """There is none to ask about."""
+    """A rule about the certificate is refused there."""
     text = (
         "version: 1\ngroups: {people: [{cn: alice}], mixed: [{client_ip: 10.0.0.1}, {cn: x}]}\n"
         f"locations: [{{name: site, allow: verified, without_certificate: [{rule}]}}]\n"
@@ -114,14 +114,14 @@ def test_rules_about_a_certificate_are_mistakes(rule: str) -> None:
 
 
 def test_roles_are_a_mistake() -> None:
-    """An application is told roles of a certificate's holder only."""
+    """Roles are granted only to certificates."""
     rule = "{client_ip: 10.0.0.1, roles: [admin]}"
     text = f"version: 1\nlocations: [{{name: a, allow: [], without_certificate: [{rule}]}}]\n"
     assert "roles are not granted here" in mistakes(text)[0].message
 
 
 def test_a_deny_that_is_opened_is_warned_of() -> None:
-    """Who was to be refused by certificate need only leave it out."""
+    """A warning says that a client can avoid `deny` by sending no certificate."""
     warnings = [w.message for w in RULES.warnings_at(0.0)]
     assert [w for w in warnings if "location 'site': a client without a certificate" in w]
     assert not [w for w in warnings if "'shadow'" in w]

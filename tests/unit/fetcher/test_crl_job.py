@@ -1,4 +1,4 @@
-"""Which download replaces a CRL, and when the next one is due."""
+"""Decide which download replaces a CRL, and when the next one is due."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_newer_crl_of_the_trust_replaces_the_old() -> None:
 
 
 def test_an_older_crl_or_one_of_a_stranger_replaces_nothing() -> None:
-    """`backwards` and `invalid`; so is garbage."""
+    """An older CRL, one of another authority and garbage replace nothing."""
     old, new = STAFF.crl(number=1), STAFF.crl(number=2)
     assert verdict(old, new).result == "backwards"
     assert verdict(OTHER.crl(number=9)).result == "invalid"
@@ -49,7 +49,8 @@ def test_an_older_crl_or_one_of_a_stranger_replaces_nothing() -> None:
 
 
 def test_what_can_not_be_compared_does_not_hold_up_a_new_crl() -> None:
-    """A held CRL of another authority, one from the future, or garbage makes nothing older."""
+    """A held CRL of another authority, from the future, or unreadable doesn't make a new one
+    older."""
     new = STAFF.crl(number=2)
     ahead = STAFF.crl(number=9, this_update=now() + timedelta(days=1))
     for held in (OTHER.crl(number=9), ahead, b"garbage"):
@@ -57,7 +58,7 @@ def test_what_can_not_be_compared_does_not_hold_up_a_new_crl() -> None:
 
 
 def test_a_crl_past_its_end_is_stale_and_replaces() -> None:
-    """It revokes; the label says that the server has nothing newer."""
+    """A CRL after its nextUpdate is `stale` and still replaces an older one, because it revokes."""
     ended = STAFF.crl(
         number=3, this_update=now() - timedelta(days=9), next_update=now() - timedelta(days=1)
     )
@@ -66,7 +67,7 @@ def test_a_crl_past_its_end_is_stale_and_replaces() -> None:
 
 
 def test_validators_are_sent_only_where_the_server_gave_them() -> None:
-    """An empty one makes no header."""
+    """An empty validator gives no header."""
     assert Validators().headers() == {}
     assert Validators("ab", '"1"').headers() == {"If-None-Match": '"1"'}
     assert set(Validators("ab", '"1"', "Mon").headers()) == {"If-None-Match", "If-Modified-Since"}
@@ -95,18 +96,18 @@ class Job(CrlJob):
 def test_the_next_download_is_due_by_max_age(
     tmp_path: Path, fresh_for: float | None, expected: float
 ) -> None:
-    """Within the bounds, with a jitter of a tenth at most."""
+    """The interval follows max-age within its bounds, with a jitter of at most a tenth."""
     found = Job(tmp_path, 30 * LONGEST).delay(fresh_for)
     assert 0.9 * expected <= found <= 1.1 * expected
 
 
 def test_the_next_download_comes_before_the_end(tmp_path: Path) -> None:
-    """A CRL that ends in an hour is asked for again before that, whatever max-age says."""
+    """A CRL is downloaded again before it ends, whatever max-age says."""
     assert Job(tmp_path, 3600.0).delay(LONGEST) < 3600.0
 
 
 def test_pauses_grow_and_are_bounded(tmp_path: Path) -> None:
-    """After failures the pause doubles; a server's Retry-After never makes it longer than ours."""
+    """The pause doubles after failures; Retry-After never makes it longer than the maximum."""
     job = Job(tmp_path, 0.0)
     assert job.pause(0.0, 1) <= 1.1 * FIRST_RETRY
     assert job.pause(0.0, 30) <= 1.1 * LAST_RETRY

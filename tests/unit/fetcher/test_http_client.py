@@ -1,4 +1,4 @@
-"""What the fetcher's requests follow; tests/process/test_fetcher.py has whole exchanges."""
+"""Follow redirects and read headers; tests/process/test_fetcher.py has whole exchanges."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def redirected(location: str, url: URL = FROM) -> URL:
     "location", ["/b.crl", "b.crl", "http://ca.test/b.crl", "http://user:secret@ca.test/b.crl"]
 )
 def test_a_redirect_within_the_host_is_followed(location: str) -> None:
-    """To another path of the same host and port, by the same scheme."""
+    """A redirect to another path of the same host, port and scheme is followed."""
     assert redirected(location).path == "/b.crl"
 
 
 def test_http_may_become_https_but_never_the_reverse() -> None:
-    """At the usual ports alone."""
+    """An upgrade to https is followed at the default ports only."""
     assert redirected("https://ca.test/b.crl").scheme == "https"
     for location, url in (
         ("http://ca.test/b", URL("https://ca.test/a")),
@@ -57,8 +57,7 @@ def test_http_may_become_https_but_never_the_reverse() -> None:
     ],
 )
 def test_a_redirect_elsewhere_is_refused(location: str) -> None:
-    """Another host, port, user or scheme: a server that is broken into leads nowhere else, and the
-    error shows no password."""
+    """Another host, port, user or scheme is refused, and the error shows no password."""
     with pytest.raises(FetchError) as caught:
         redirected(location)
     assert caught.value.failure is Failure.REDIRECT
@@ -81,7 +80,7 @@ def test_a_redirect_elsewhere_is_refused(location: str) -> None:
     ],
 )
 def test_how_long_an_answer_is_fresh(headers: dict[str, str], seconds: float | None) -> None:
-    """max-age less Age (RFC 9111, 4.2.1); what isn't a number of seconds is none."""
+    """The lifetime is max-age minus Age (RFC 9111, 4.2.1), or unknown."""
     assert max_age(headers) == seconds
 
 
@@ -97,5 +96,5 @@ def test_how_long_an_answer_is_fresh(headers: dict[str, str], seconds: float | N
     ],
 )
 def test_retry_after_in_seconds(text: str, seconds: float | None) -> None:
-    """The seconds form alone, of six digits at most."""
+    """Only the form in seconds with at most six digits is read."""
     assert _retry_after({"retry-after": text}) == seconds

@@ -1,4 +1,4 @@
-"""The fetcher's counters."""
+"""Count the fetcher's work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sidecar.fetcher.metrics import FetchMetrics
 
 
 def test_an_address_that_is_gone_has_no_gauges() -> None:
-    """What is no longer downloaded is no longer shown; other addresses stay."""
+    """An address that is no longer downloaded disappears; others stay."""
     registry = CollectorRegistry()
     metrics = FetchMetrics(registry)
     for url in ("http://a.test/", "http://b.test/"):

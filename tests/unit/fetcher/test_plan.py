@@ -1,4 +1,4 @@
-"""The plan of the fetcher, read from the policy, and kept for a start beside a broken one."""
+"""Read the fetcher's plan from the policy, and keep it for the next start."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ def test_only_addresses_of_the_policy_are_planned(policy: Path) -> None:
 
 
 def test_a_broken_file_of_authorities_costs_its_trust_alone(policy: Path) -> None:
-    """The trust keeps the authorities of the last plan, or is left out without one; the other
-    trust is planned as ever, and the mistake is told."""
+    """Its trust keeps the last authorities or is left out; the other trusts are not affected."""
     reader = PlanReader(policy)
     last = reader.read()
     (policy.parent / "staff.crt").write_text("-----BEGIN CERTIFICATE-----\n")
@@ -61,7 +60,7 @@ def test_a_broken_file_of_authorities_costs_its_trust_alone(policy: Path) -> Non
 
 
 def test_a_policy_that_can_not_be_read_is_an_error(policy: Path) -> None:
-    """A mistake of form is a `PolicyError`, and a missing file an OSError."""
+    """An invalid policy is a `PolicyError`, a missing one an OSError."""
     policy.write_text("version: 2\n")
     with pytest.raises(PolicyError):
         PlanReader(policy).read()
@@ -71,7 +70,7 @@ def test_a_policy_that_can_not_be_read_is_an_error(policy: Path) -> None:
 
 
 def test_a_plan_is_read_as_it_was_kept(policy: Path, tmp_path: Path) -> None:
-    """What is kept is all that the next process needs, readable by its user alone."""
+    """A kept plan is complete, and readable only by its user."""
     plan = PlanReader(policy).read()
     path = plan_path(tmp_path / "state")
     save_plan(path, plan)
@@ -95,7 +94,7 @@ def test_a_plan_is_read_as_it_was_kept(policy: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_spoilt_plan_is_as_good_as_none(policy: Path, tmp_path: Path, change: object) -> None:
-    """Whatever somebody put there: no exception, and no address that isn't http or https."""
+    """An invalid plan raises nothing, and only http and https addresses are accepted."""
     path = plan_path(tmp_path / "state")
     save_plan(path, PlanReader(policy).read())
     held = json.loads(path.read_bytes())
@@ -109,7 +108,7 @@ def test_a_spoilt_plan_is_as_good_as_none(policy: Path, tmp_path: Path, change: 
 
 
 def test_a_directory_in_the_plan_s_place_is_renamed(tmp_path: Path) -> None:
-    """It does not keep the plan from being kept."""
+    """A directory doesn't prevent the plan from being kept."""
     path = plan_path(tmp_path)
     path.mkdir(parents=True)
     save_plan(path, FetchPlan())

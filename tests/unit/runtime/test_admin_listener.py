@@ -1,4 +1,4 @@
-"""Which hosts may ask the admin listener, and how renderings are shared."""
+"""Check the hosts of the admin listener, and share renderings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from sidecar.runtime.admin_listener import Renderer, host_is_ours
     ],
 )
 def test_a_host_that_no_foreign_dns_has_may_ask(host: str) -> None:
-    """Addresses and names without a dot, with a port or without."""
+    """Addresses and names without a dot are accepted, with and without a port."""
     assert host_is_ours(host)
 
 
 def test_another_name_may_ask_only_if_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner could let it resolve to this address (DNS rebinding).  Case doesn't count."""
+    """Another name could be an attacker's (DNS rebinding), so it must be listed; case is
+    ignored."""
     assert not host_is_ours("evil.test:9641")
     assert not host_is_ours("127.0.0.1.evil.test")
     assert host_is_ours("Metrics.Example.Com:9641", ("metrics.example.com",))
@@ -62,7 +63,7 @@ async def test_requests_during_a_rendering_share_the_next_one() -> None:
 
 
 async def test_an_error_of_a_rendering_reaches_those_who_asked() -> None:
-    """And the next request renders again."""
+    """The error is raised to the callers, and the next request renders again."""
 
     def fails() -> int:
         raise ValueError("no")

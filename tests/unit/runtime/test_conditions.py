@@ -1,4 +1,4 @@
-"""Conditions that begin and end: logged once at each."""
+"""Log conditions when they begin and when they end."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 
 
 def test_its_beginning_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """However long it holds and however often it is reported: one ERROR line, and one when it is
-    over, with what it has cost."""
+    """A condition gives one ERROR line at its beginning and one line with its cost at its end."""
     clock = Clock()
     conditions = Conditions(clock)
     for second in range(60):
@@ -46,7 +45,7 @@ def test_its_beginning_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixt
 
 
 def test_what_comes_and_goes_is_one(caplog: pytest.LogCaptureFixture) -> None:
-    """A limit that is reached every other second is logged once, until it has been quiet."""
+    """An intermittent condition is logged once, until it has been quiet."""
     clock = Clock()
     conditions = Conditions(clock)
     for second in range(100):
@@ -59,7 +58,7 @@ def test_what_comes_and_goes_is_one(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_another_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The same condition for another reason is told at once."""
+    """A changed reason of a condition is logged at once."""
     conditions = Conditions(Clock())
     conditions.report("decision log", "No space left on device")
     conditions.report("decision log", "Input/output error")

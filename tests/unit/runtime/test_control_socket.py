@@ -1,4 +1,4 @@
-"""The control socket: who can ask it, and what an answer or none means."""
+"""Open and ask the control socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def answering(listener: socket.socket, *parts: bytes) -> threading.Thread:
 
 
 def test_only_the_owner_can_connect(tmp_path: Path) -> None:
-    """The socket is its user's alone, however long the path of the state directory is."""
+    """The socket is accessible only to its user, with any length of the directory's path."""
     deep = tmp_path / ("x" * 100) / ("y" * 100)
     with open_control(deep):
         assert stat.S_IMODE((deep / NAME).stat().st_mode) == 0o600
@@ -40,7 +40,7 @@ def test_only_the_owner_can_connect(tmp_path: Path) -> None:
 
 
 def test_an_answer_in_pieces_is_one_answer(tmp_path: Path) -> None:
-    """An answer ends at its line end, in however many pieces it comes."""
+    """An answer ends at its line end, also in several pieces."""
     data = json.dumps({"policy": "p"}).encode() + b"\n"
     with open_control(tmp_path) as listener:
         thread = answering(listener, data[:5], data[5:])
@@ -50,7 +50,7 @@ def test_an_answer_in_pieces_is_one_answer(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_ends_is_no_answer(tmp_path: Path) -> None:
-    """A connection that closes before the line end is an OSError: the daemon may be there."""
+    """A connection that closes before the line end is an OSError."""
     with open_control(tmp_path) as listener:
         thread = answering(listener, b'{"policy"')
         with pytest.raises(ConnectionResetError, match="ended before it answered"):
@@ -60,7 +60,7 @@ def test_a_daemon_that_ends_is_no_answer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stale", [False, True])
 def test_no_daemon_is_known_by_its_socket(tmp_path: Path, stale: bool) -> None:
-    """No socket, or one that nobody serves: no daemon has this state directory."""
+    """Without a socket, or with one that nobody serves, there is no daemon."""
     if stale:
         open_control(tmp_path).close()
     with pytest.raises(NoDaemon, match="nothing answers in"):

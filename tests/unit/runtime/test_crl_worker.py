@@ -1,4 +1,4 @@
-"""CRLs that are read in a process of their own: with the same result as here."""
+"""Parse CRLs in a worker process, with the same result as in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAFF = CA("Staff")
 
 
 def test_a_worker_reads_what_this_process_reads(tmp_path: Path) -> None:
-    """A file and octets alike, entries and all; the SHA-256 is the file's."""
+    """File and octets give the same entries, and the SHA-256 is the file's."""
     path = tmp_path / "a.crl"
     alice = STAFF.issue("alice")
     path.write_bytes(STAFF.crl([alice], number=3))
@@ -33,7 +33,7 @@ def test_a_worker_reads_what_this_process_reads(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
-    """As without a worker."""
+    """A missing file raises the same error as without a worker."""
     workers = CrlWorkers()
     try:
         with pytest.raises(FileNotFoundError):
@@ -45,7 +45,7 @@ def test_a_file_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
 def test_a_worker_that_takes_too_long_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process is ended; the file can be tried again."""
+    """The worker is killed, and the error is temporary."""
     path = tmp_path / "a.crl"
     path.write_bytes(STAFF.crl())
     monkeypatch.setattr(crl_worker, "PATIENCE", 0)

@@ -1,4 +1,4 @@
-"""Descriptors that are reserved for files, so that connections can't use them all."""
+"""Reserve descriptors for files, so that connections can't use them all."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from sidecar.runtime.descriptors import RESERVE, connections_with_room, why_no_m
 def test_the_limit_leaves_room_for_files(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int, found: int, raised: int
 ) -> None:
-    """The soft limit is raised as far as the hard one allows; of what it is then, `RESERVE`
-    descriptors, or half of a small limit, are left for files.  One connection is always allowed."""
+    """The soft limit is raised as far as allowed; `RESERVE` descriptors, or half of a small limit,
+    are kept."""
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
@@ -39,7 +39,7 @@ def test_the_limit_leaves_room_for_files(
 def test_fewer_connections_than_set_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log says how many connections there may be, and which limit to raise to what."""
+    """The log names the number of connections, and the limit to raise."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     with caplog.at_level(logging.WARNING):
         assert connections_with_room(4096) == 1024 - RESERVE
@@ -48,7 +48,7 @@ def test_fewer_connections_than_set_are_logged(
 
 
 def test_a_process_that_can_open_files_says_nothing() -> None:
-    """While a descriptor is free there is no reason."""
+    """While a descriptor is free, there is no reason."""
     assert why_no_more() == ""
 
 
@@ -57,7 +57,7 @@ def test_a_process_that_can_open_files_says_nothing() -> None:
     [(errno.EMFILE, os.strerror(errno.EMFILE)), (errno.ENFILE, "in system"), (errno.EBADF, "")],
 )
 def test_why_no_file_can_be_opened(monkeypatch: pytest.MonkeyPatch, number: int, told: str) -> None:
-    """Only a limit of the process or of the system counts: another error is not one of these."""
+    """Only the limits of the process and of the system are reasons."""
 
     def dup(_: int) -> int:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""Messages between the daemon and the fetcher."""
+"""Exchange messages between the daemon and the fetcher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def received(*parts: bytes) -> dict[str, str] | None:
 
 
 async def test_a_message_is_read_as_it_was_written() -> None:
-    """Whole, and byte by byte."""
+    """A message is decoded as encoded, also byte by byte."""
     message = {"trust": "staff", "cert": pack(b"\x30\x00\xff")}
     frame = encode(message)
     assert await received(frame) == message
@@ -36,7 +36,7 @@ async def test_a_message_is_read_as_it_was_written() -> None:
 
 
 async def test_the_end_of_the_stream() -> None:
-    """A peer that closes between messages has none; one that closes within a message errs."""
+    """A close between messages is the end; a close within a message is an error."""
     assert await received() is None
     for cut in (b"\0", encode({"a": "b"})[:-1]):
         with pytest.raises(MessageError, match="cut off"):
@@ -44,7 +44,7 @@ async def test_the_end_of_the_stream() -> None:
 
 
 async def test_a_length_beyond_the_limit_is_refused_before_it_is_read() -> None:
-    """Neither side takes a message of more than `MAX_MESSAGE`, whatever its length says."""
+    """A message over `MAX_MESSAGE` is neither read nor written."""
     with pytest.raises(MessageError, match="too long"):
         await received((MAX_MESSAGE + 1).to_bytes(4, "big"))
     with pytest.raises(MessageError, match="too long"):

@@ -1,4 +1,4 @@
-"""Writing files whole."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sidecar.runtime.files import LEFT_SECONDS, write_file
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
-    """Old files aside of the same name are removed; fresh ones and other names stay."""
+    """Old temporary files of the same name are removed; fresh ones and other names stay."""
     for name in (".a.json.abcd1234", ".a.json.fresh123", ".b.json.abcd1234", "a.json.abcd1234"):
         (tmp_path / name).write_bytes(b"x")
         if "fresh" not in name:

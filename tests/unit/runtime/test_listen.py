@@ -1,4 +1,4 @@
-"""Listening sockets: mode before anybody can connect, and no path that is in use is taken."""
+"""Open listening sockets with their mode, and never take a path in use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def at(path: Path) -> Address:
 
 
 def test_a_unix_socket_has_its_mode_and_replaces_a_stale_one(tmp_path: Path) -> None:
-    """The socket has the mode that was asked for; one that nobody serves any more is replaced."""
+    """The socket has its mode from the beginning, and replaces one that nobody serves."""
     path = tmp_path / "s.sock"
     open_listener(at(path), 0o660, "").close()
     with open_listener(at(path), 0o600, str(os.getgid())) as listener:
@@ -31,7 +31,7 @@ def test_a_unix_socket_has_its_mode_and_replaces_a_stale_one(tmp_path: Path) -> 
 
 
 def test_a_path_in_use_is_refused(tmp_path: Path) -> None:
-    """Neither a served socket, nor another file, nor a missing directory is overwritten."""
+    """A served socket, another file and a missing directory are errors."""
     path = tmp_path / "s.sock"
     with open_listener(at(path), 0o600, ""), pytest.raises(ListenError, match="another process"):
         open_listener(at(path), 0o600, "")
@@ -46,7 +46,7 @@ def test_a_path_in_use_is_refused(tmp_path: Path) -> None:
 def test_a_probe_that_fails_leaves_the_path_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it can't be known whether a socket is served, it counts as served."""
+    """If it is unknown whether a socket is served, it counts as served."""
     path = tmp_path / "s.sock"
     open_listener(at(path), 0o600, "").close()
 
@@ -83,7 +83,7 @@ def test_a_failure_while_binding_leaves_nothing(
 
 
 def test_a_tcp_address() -> None:
-    """A port is listened on without blocking; one that is taken is an error with the address."""
+    """A port is opened without blocking; one in use is an error with the address."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

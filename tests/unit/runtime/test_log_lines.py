@@ -1,4 +1,4 @@
-"""What others say can't write a line of the log."""
+"""Prevent foreign values from forging log lines."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SAID: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("name", SAID)
 def test_nothing_that_others_say_begins_a_line(name: str) -> None:
-    """One line at the margin; nothing in it moves a cursor or turns the direction of writing."""
+    """A message has one unindented line without control or direction characters."""
     first, *more = SAID[name]().split("\n")
     assert first.startswith("WARNING ")
     assert all(each.startswith(INDENT) for each in more)
@@ -75,21 +75,21 @@ def test_the_program_s_own_lines_stay_readable() -> None:
 
 
 def test_a_value_without_end_is_cut() -> None:
-    """A megabyte of somebody's error is not a megabyte of log."""
+    """A megabyte of text becomes a short line."""
     assert len(line("no answer: %s", "x" * 2**20)) < 5000
     assert len(line("x" * 2**20)) < 20_000
 
 
 @given(said=st.text(max_size=50), message=st.sampled_from(["a %s", "%s", "a\n%s"]))
 def test_any_text_stays_behind_the_margin(said: str, message: str) -> None:
-    """Whatever the text, no line but the first begins at the margin."""
+    """For any text, only the first line is not indented."""
     for each in line(message, said).split("\n")[1:]:
         assert each.startswith(INDENT)
 
 
 @pytest.mark.parametrize("text", ["x", "\xff", "\u202e", "\U0001f600", "\udcff", "\x00", "\n<0>"])
 def test_no_line_is_longer_than_8_kib(text: str) -> None:
-    """Whatever a message, its values or a traceback hold, with a priority before it."""
+    """No message, value or traceback makes a longer line."""
     shaped = OneMargin(priorities=True)
     try:
         raise ValueError(text * 20_000)
@@ -122,7 +122,7 @@ def read_lines(reader: int, most: int) -> list[bytes]:
 
 
 def test_a_reader_that_stops_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the room lines are dropped and counted, and their number is written afterwards."""
+    """Lines beyond the limit are dropped and counted, and the number is logged later."""
     found, reader = handler(monkeypatch, room=200)
     with log_lines.ONE_WRITER:  # nobody reads
         for number in range(9):
@@ -139,7 +139,7 @@ def test_a_reader_that_stops_costs_lines_and_no_time(monkeypatch: pytest.MonkeyP
 
 
 def test_a_record_or_a_reader_that_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that can't be formatted, and a closed pipe, are counted as dropped lines."""
+    """An invalid record and a closed pipe only count as dropped lines."""
     found, reader = handler(monkeypatch)
     broken = said("x")
     broken.exc_info = (ValueError, None, None)  # type: ignore[assignment]  # what no logger makes
@@ -154,7 +154,7 @@ def test_a_record_or_a_reader_that_fails_stops_nothing(monkeypatch: pytest.Monke
 
 
 def test_a_stack_stands_behind_the_margin() -> None:
-    """As a traceback does."""
+    """The lines of a stack are indented, as those of a traceback."""
     record = said("it is here")
     record.stack_info = "Stack (most recent call last):\n  File"
     assert OneMargin().format(record).splitlines() == [
@@ -165,7 +165,7 @@ def test_a_stack_stands_behind_the_margin() -> None:
 
 
 def test_only_the_program_s_own_handler_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread takes the place of the handler of `configure_logging`; others stay."""
+    """The thread replaces the handler of `configure_logging`; other handlers stay."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(log_lines, "AsideHandler", lambda _: logging.NullHandler())

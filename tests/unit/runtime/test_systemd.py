@@ -1,4 +1,4 @@
-"""Sockets of the service manager, and notifications to it."""
+"""Take sockets of the service manager, and notify it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_sockets_of_another_process_are_left_alone() -> None:
 @pytest.mark.usefixtures("first_fd")
 @pytest.mark.parametrize(("names", "label"), [("authz", "authz"), ("", "unknown")])
 def test_a_socket_is_taken_by_its_name(names: str, label: str) -> None:
-    """The sockets come by `FileDescriptorName=`, non-blocking, and the variables are removed."""
+    """Sockets are keyed by `FileDescriptorName=`, non-blocking, and the variables are removed."""
     environ = env(LISTEN_FDNAMES=names)
     found = listen_fds(environ, PID)
     [listener] = found[label]
@@ -51,7 +51,7 @@ def test_a_socket_is_taken_by_its_name(names: str, label: str) -> None:
 
 @pytest.mark.parametrize("count", ["x", "-1", "65", "²"])
 def test_a_count_that_is_no_small_number_is_refused(count: str) -> None:
-    """A wrong LISTEN_FDS is an error that shows it: never a guess at descriptors."""
+    """An invalid LISTEN_FDS is an error that shows its value."""
     with pytest.raises(ValueError, match="LISTEN_FDS is"):
         listen_fds(env(LISTEN_FDS=count), PID)
 
@@ -59,7 +59,7 @@ def test_a_count_that_is_no_small_number_is_refused(count: str) -> None:
 def test_a_descriptor_that_is_no_listening_socket_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A file, a closed descriptor and a socket that does not listen are each told by name."""
+    """A file, a closed descriptor and a socket that doesn't listen are errors with the name."""
     file = os.open(tmp_path, os.O_RDONLY)
     monkeypatch.setattr(systemd, "FIRST_FD", file)
     with pytest.raises(ValueError, match=r"\(authz\) is not a socket"):
@@ -74,7 +74,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(
 
 
 def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
-    """A descriptor is the journal's only if device and inode are those of JOURNAL_STREAM."""
+    """A descriptor is the journal's if device and inode equal those of JOURNAL_STREAM."""
     with open(tmp_path / "log", "w") as file:
         found = os.fstat(file.fileno())
         stream = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
@@ -104,8 +104,7 @@ def test_the_watchdog_of_this_process(environ: dict[str, str], seconds: float | 
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_each_notification_says_what_the_manager_expects(tmp_path: Path, abstract: bool) -> None:
-    """READY, STATUS, RELOADING with its time, STOPPING and WATCHDOG, one datagram each, to a path
-    and to an abstract address."""
+    """READY, STATUS, RELOADING, STOPPING and WATCHDOG are sent to paths and abstract addresses."""
     name = f"@sidecar-{os.getpid()}-{tmp_path.name}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name[1:] if abstract else name)
@@ -124,6 +123,6 @@ def test_each_notification_says_what_the_manager_expects(tmp_path: Path, abstrac
 
 
 def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    """Without a manager, or with one whose socket is gone, the daemon goes on."""
+    """Without a manager, or with a removed socket, notifications do nothing."""
     Notifier({}).ready("serving")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("serving")

@@ -1,4 +1,4 @@
-"""What counts as a confirmation by the running daemon."""
+"""Recognize a confirmation of the running daemon."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_each_trust_must_deny(settings: Settings, monkeypatch: pytest.MonkeyPatc
 def test_undone_is_a_line_that_is_gone_from_its_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A line of another file may go on denying."""
+    """Only lines of the given files matter; a line of another file may still deny."""
     daemon(monkeypatch, says(settings, {"file": str(tmp_path / "d.txt"), "until": None}))
     policy = Path(settings.policy)
     assert not confirm.gone(settings, policy, [tmp_path / "d.txt"], ENTRY).done
@@ -87,7 +87,7 @@ def test_what_is_no_confirmation(
     done: bool,
     text: str,
 ) -> None:
-    """Each says what to do; without a daemon there is nothing to confirm."""
+    """Each failure says what to do; without a daemon no confirmation is needed."""
     daemon(monkeypatch, told)
     found = confirm.in_force(settings, Path(settings.policy), ["staff"], ENTRY)
     assert found.done is done

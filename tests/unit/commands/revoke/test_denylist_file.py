@@ -1,4 +1,4 @@
-"""How a denylist's file is changed."""
+"""Change a denylist's file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE, TWO = Target("serial", "0A", "CN=alice"), Target("serial", "0B")
 
 
 def test_a_line_is_added_and_found_again(tmp_path: Path) -> None:
-    """With its comment; a second time there is nothing to add, unless it should last longer."""
+    """The line has its comment; it is added again only if it must last longer."""
     path = tmp_path / "denylist.txt"
     path.write_text("garbage\nserial 0C")
     path.chmod(0o640)
@@ -32,7 +32,8 @@ def test_a_line_is_added_and_found_again(tmp_path: Path) -> None:
 
 
 def test_only_the_lines_of_the_target_are_removed(tmp_path: Path) -> None:
-    """Comments, bad lines and others stay as they are; without a line nothing is written."""
+    """Comments, invalid lines and other entries are unchanged; without a match nothing is
+    written."""
     path = tmp_path / "denylist.txt"
     path.write_text("# ours\nserial 0A # one\ngarbage\nserial 00:0A\nserial 0B\n")
     assert remove(path, ONE) == ["serial 0A # one", "serial 00:0A"]
@@ -43,7 +44,7 @@ def test_only_the_lines_of_the_target_are_removed(tmp_path: Path) -> None:
 
 
 def test_where_a_denylist_is(tmp_path: Path) -> None:
-    """A link is followed; one that leads nowhere, and a missing directory, are told."""
+    """A link is followed; a dangling link and a missing directory are errors."""
     path = tmp_path / "denylist.txt"
     assert locate(path) == path
     path.touch()

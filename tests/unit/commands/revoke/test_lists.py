@@ -1,4 +1,4 @@
-"""Which denylists a revocation goes into."""
+"""Choose the denylists for a revocation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_trust_that_could_go_on_letting_in_is_an_error() -> None:
 
 
 def test_a_trust_that_is_named_must_be_there_and_have_a_list() -> None:
-    """The error names those that there are."""
+    """The error lists the existing trusts, or names the missing denylist."""
     with pytest.raises(ValueError, match="no trust 'x'; it has: a, b"):
         choose([A, B], "x")
     with pytest.raises(ValueError, match=r"trust 'b' has no denylist"):
@@ -73,7 +73,7 @@ def test_a_trust_that_is_named_must_be_there_and_have_a_list() -> None:
 
 
 def test_one_file_of_a_trust(tmp_path: Path) -> None:
-    """The trusts that name it, by whatever path."""
+    """The trusts that name the file, by any path, are found."""
     file = tmp_path / "a.txt"
     file.touch()
     (tmp_path / "link.txt").symlink_to(file)

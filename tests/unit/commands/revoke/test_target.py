@@ -1,4 +1,4 @@
-"""What `revoke TARGET` is about, and what it never guesses."""
+"""Parse the target of `revoke`, and never guess."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_form_that_is_certain(text: str, form: str) -> None:
-    """Numbers and fingerprints, in the spellings that are usual."""
+    """Serial numbers and fingerprints are recognized in their usual spellings."""
     assert form_of(text) == form
 
 
@@ -46,7 +46,7 @@ def test_a_form_that_is_not_certain_is_asked_about(text: str, told: str) -> None
 
 
 def test_a_file_with_the_name_of_a_number_is_asked_about(tmp_path: Path) -> None:
-    """Both ways to say it are given."""
+    """The error names both options."""
     (tmp_path / "0A1B").write_bytes(ALICE.pem)
     with pytest.raises(ValueError, match=r"--file 0A1B, or --serial 0A1B"):
         form_of("0A1B")
@@ -55,7 +55,7 @@ def test_a_file_with_the_name_of_a_number_is_asked_about(tmp_path: Path) -> None
 
 
 def test_a_certificate_or_its_key(tmp_path: Path) -> None:
-    """By default this certificate; with --key every one of its key."""
+    """The default is the certificate; --key means all certificates with its key."""
     (tmp_path / "alice.crt").write_bytes(ALICE.pem)
     found = read_target("alice.crt")
     assert (found.kind, found.value, found.who) == ("sha256", ALICE.sha256, "CN=alice")
@@ -77,21 +77,21 @@ def test_a_certificate_or_its_key(tmp_path: Path) -> None:
     ],
 )
 def test_another_file_is_refused_with_the_way_out(tmp_path: Path, data: bytes, told: str) -> None:
-    """What it is, and how to get the certificate out of it."""
+    """The error names the file's type and how to extract the certificate."""
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(ValueError, match=told):
         read_target("file")
 
 
 def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
-    """It is a file's name, though there is no file."""
+    """A dangling link is reported as such, not as an unknown word."""
     (tmp_path / "alice.crt").symlink_to(tmp_path / "gone")
     with pytest.raises(ValueError, match="a link to a file that isn't there"):
         read_target("alice.crt")
 
 
 def test_a_number_that_looks_decimal_is_asked_about() -> None:
-    """Serial numbers are hexadecimal; both readings are given in hexadecimal."""
+    """The error shows both readings of the number in hexadecimal."""
     with pytest.raises(ValueError, match="0x38D7EA4C68000 if it is decimal"):
         read_target("1000000000000000")
     with pytest.raises(ValueError, match="is not a serial number"):

@@ -1,4 +1,4 @@
-"""sidecar.yaml: what it accepts can work."""
+"""Accept only settings that can work."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from sidecar.runtime.listen import open_listener
     ],
 )
 def test_what_could_never_work_is_refused(text: str, message: str) -> None:
-    """Each value that nobody could ever use is told with its line and what to write instead."""
+    """A value that can't work is reported with its line and what to write instead."""
     with pytest.raises(PolicyError) as caught:
         read_settings(text.encode(), "sidecar.yaml")
     [found] = caught.value.diagnostics
@@ -60,12 +60,12 @@ def test_what_could_never_work_is_refused(text: str, message: str) -> None:
     ["127.0.0.1:9640", "[::1]:9640", "localhost:80", "a-b.example:1", "unix:/run/a.sock"],
 )
 def test_what_can_work_is_taken(text: str) -> None:
-    """An address is shown as it was written."""
+    """A valid address is accepted and shown as written."""
     assert str(parse_address(text)) == text
 
 
 def test_the_longest_path_can_be_listened_on(tmp_path: Path) -> None:
-    """A path of 107 bytes is no error of the kernel's, however long its directory."""
+    """A path of 107 bytes works, independent of its directory's length."""
     directory = tmp_path / "d"
     directory.mkdir()
     for name_length in (6, 20):
@@ -87,7 +87,7 @@ def test_the_longest_path_can_be_listened_on(tmp_path: Path) -> None:
 
 
 def test_the_last_day_is_a_day() -> None:
-    """`until: 9999-12-31` holds through the last day that a date can say."""
+    """`until: 9999-12-31` includes the last possible day."""
     assert parse_date("9999-12-31", end=True) == 253402300800.0
     assert parse_date("9999-12-31") == 253402214400.0
     assert parse_date("2027-01-31", end=True) == parse_date("2027-02-01")

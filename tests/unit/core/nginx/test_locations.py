@@ -1,6 +1,6 @@
-"""Which location a request is for: server names, locations, and what is refused.
+"""Choose locations by server name and URI, and refuse unusable patterns.
 
-tests/nginx/test_uri_and_host.py asks real nginx.
+tests/nginx/test_uri_and_host.py compares with real nginx.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def test_location_forms(text: str, kind: str, value: str) -> None:
     ],
 )
 def test_refused_locations(text: str, hint: str) -> None:
-    """What nginx refuses, what no `$uri` has, and what RE2 and PCRE read differently."""
+    """A location that nginx refuses, that no `$uri` has, or that RE2 and PCRE read differently is
+    refused."""
     with pytest.raises(SelectorError) as caught:
         parse_location(text)
     assert len(caught.value.args) == 2
@@ -145,7 +146,7 @@ def test_refused_locations(text: str, hint: str) -> None:
 
 @given(st.text(alphabet=string.printable + "é\u2028", max_size=12))
 def test_parsing_never_breaks(text: str) -> None:
-    """Any text is a location (a server name), or a SelectorError."""
+    """Any text is either parsed or a SelectorError."""
     for parse in (parse_location, parse_server_name, lambda t: parse_location("~ " + t)):
         with contextlib.suppress(SelectorError):
             parse(text)
@@ -199,7 +200,7 @@ def test_precedence(target: bytes, name: str | None) -> None:
 
 
 def test_the_first_of_equal_locations_counts() -> None:
-    """Of equal patterns the later one is never chosen; `duplicates` tells which one that is."""
+    """The later of equal patterns is never chosen; `duplicates` reports it."""
     entries = [
         entry("a", None, "/x"),
         entry("b", None, "^~ /x"),
@@ -228,7 +229,7 @@ def test_the_first_of_equal_locations_counts() -> None:
     ],
 )
 def test_a_uri_with_two_readings(target: bytes, name: str | None) -> None:
-    """A URI that `merge_slashes` on and off take to two locations has none."""
+    """A URI that leads to two locations, with `merge_slashes` on and off, has no location."""
     assert choose(SITE, "h", target) == name
 
 
@@ -248,7 +249,8 @@ OVERLAPS = [
 
 @pytest.mark.parametrize(("names", "found"), OVERLAPS)
 def test_shared_names(names: list[str | None], found: list[tuple[int, int]]) -> None:
-    """Entries that share a name, and not all of them: nginx drops the name in the later server."""
+    """Entries that share some names but not all are reported: nginx ignores the name in the later
+    server."""
     entries = [entry(str(i), each, "/") for i, each in enumerate(names)]
     assert overlaps(entries) == found
 
@@ -303,7 +305,7 @@ def test_server_name_forms(text: str, kind: str, value: str) -> None:
     ],
 )
 def test_refused_server_names(text: str, hint: str) -> None:
-    """What nginx refuses, and names that no request can have."""
+    """Names that nginx refuses or that no request can have are refused."""
     with pytest.raises(SelectorError) as caught:
         parse_server_name(text)
     assert hint in caught.value.args[1]
@@ -375,7 +377,7 @@ def test_a_server_is_a_name() -> None:
 
 
 def test_the_empty_name() -> None:
-    """A request without Host is for server_name `""`, else for the default server."""
+    """A request without Host uses server_name `""`, else the default server."""
     default = ("default", None, "/")
     assert choose([default, ("none", '""', "/"), ("any", "~.*", "/")], "", b"/") == "none"
     assert choose([default, ("any", "~.*", "/"), ("tail", "x.*", "/")], "", b"/") == "default"
@@ -425,7 +427,7 @@ def test_ten_thousand_locations() -> None:
 
 
 def test_long_hosts_and_targets_cost_little() -> None:
-    """64 KiB of dots or slashes are chosen for in linear time."""
+    """64 KiB of dots or slashes take linear time."""
     chooser = Chooser([entry(*e) for e in SITE + SERVERS])
     start = time.perf_counter()
     chooser.choose("a." * 32000 + "example.com", b"/")

@@ -52,7 +52,7 @@ READ_AS_PCRE: list[Case] = [
 
 @pytest.mark.parametrize(("source", "found", "missed"), READ_AS_PCRE)
 def test_read_as_pcre_reads_it(source: str, found: bytes, missed: bytes) -> None:
-    """What people write in nginx.conf is taken, and means what it means there."""
+    """Usual expressions of nginx.conf are accepted and keep their meaning."""
     search = compile_search(source, ignore_case=False)
     assert search(found) is not None
     assert search(missed) is None
@@ -73,7 +73,7 @@ GIVES_NOTHING_BACK: list[Case] = [
 
 @pytest.mark.parametrize(("source", "found", "missed"), GIVES_NOTHING_BACK)
 def test_atomic_groups_that_change_nothing(source: str, found: bytes, missed: bytes) -> None:
-    """Where nothing could be given back, or nothing could use it, `?>` and `++` are taken."""
+    """`?>` and `++` are accepted if backtracking could not change the match."""
     search = compile_search(source, ignore_case=False)
     assert search(found) is not None
     assert search(missed) is None
@@ -105,7 +105,7 @@ def test_atomic_groups_that_may_change_what_matches(source: str) -> None:
 
 
 def test_re2_never_sees_the_source() -> None:
-    """RE2 is given byte sets, groups and counts only, so that it has nothing to read otherwise."""
+    """RE2 receives only byte sets, groups and counts, so it can't read the source differently."""
     written = re2_source(r"^/(?<year>\d{04})[[:^alpha:]].*?$", ignore_case=True)
     assert written == (
         rb"\A[\x2f-\x2f](?:[\x30-\x39]){4,4}[\x00-\x40\x5b-\x60\x7b-\xff]"
@@ -115,7 +115,7 @@ def test_re2_never_sees_the_source() -> None:
 
 @given(st.text(alphabet=r"ab\[](){}|*+?.,:^$-=<>!12isdwhxZ'" + '"é ', max_size=20), st.booleans())
 def test_any_text_is_an_expression_or_an_error(source: str, ignore_case: bool) -> None:
-    """Any text gives a search, or a `SelectorError` with what is wrong and what to write."""
+    """Any text is either compiled or a `SelectorError` with a remedy."""
     try:
         compile_search(source, ignore_case=ignore_case)(b"/a")
     except SelectorError as error:

@@ -1,4 +1,7 @@
-"""`$uri` and `$host` as nginx makes them.  tests/nginx/test_uri_and_host.py asks real nginx."""
+"""Convert URIs and hosts to nginx's `$uri` and `$host`.
+
+tests/nginx/test_uri_and_host.py compares with real nginx.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ from sidecar.core.nginx.uri import normalize_uri
     ],
 )
 def test_uri(target: bytes, uri: bytes) -> None:
-    """`$uri` is decoded once, without dot segments, query and fragment; all else stays."""
+    """`$uri` is decoded once, without dot segments, query and fragment; everything else is
+    unchanged."""
     assert normalize_uri(target) == uri
 
 
@@ -70,7 +74,7 @@ REFUSED_TARGETS = (
 
 @pytest.mark.parametrize("target", REFUSED_TARGETS)
 def test_refused_targets(target: bytes) -> None:
-    """What nginx answers with 400, and what is no origin form, has no `$uri`."""
+    """A target that nginx answers with 400, or that isn't in origin form, has no `$uri`."""
     assert normalize_uri(target) is None
 
 
@@ -97,7 +101,7 @@ TARGETS = st.one_of(st.binary(), st.lists(PIECES).map(lambda pieces: b"/" + b"".
 
 @given(TARGETS, st.booleans())
 def test_uri_properties(target: bytes, merge_slashes: bool) -> None:
-    """Never raises; a `$uri` is a path without NUL and dot segments, and stays as it is."""
+    """It never raises; a `$uri` has no NUL and no dot segments, and is a fixed point."""
     uri = normalize_uri(target, merge_slashes=merge_slashes)
     if uri is None:
         return
@@ -144,13 +148,13 @@ REFUSED_HOSTS += ['a"', "a<", "a?b", "a#b", "é.x", "\u0131"]
 
 @pytest.mark.parametrize("sent", REFUSED_HOSTS)
 def test_refused_hosts(sent: str) -> None:
-    """A Host that nginx 1.31 answers with 400 is None, whatever 1.22 makes of it."""
+    """A Host that nginx 1.31 answers with 400 gives None, also if nginx 1.22 accepts it."""
     assert normalize_host(sent) is None
 
 
 @given(st.one_of(st.text(), st.text(alphabet="aA.:[]1%_", max_size=8)))
 def test_host_properties(sent: str) -> None:
-    """Never raises; a `$host` is lower-case ASCII and stays as it is."""
+    """It never raises; a `$host` is lower-case ASCII and a fixed point."""
     host = normalize_host(sent)
     if host is not None:
         assert host

@@ -1,4 +1,4 @@
-"""What a policy may say of servers and locations, for `auth_request /authz`."""
+"""Compile servers and locations for `auth_request /authz`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def entry(name: str, server_name: str, location: str = "/") -> str:
     ],
 )
 def test_servers_that_share_a_name_are_refused(first: str, second: str) -> None:
-    """nginx drops the name in the later server; the policy would have merged both servers."""
+    """nginx ignores the name in the later server; the policy would have merged both."""
     text = HEAD + entry("one", first) + entry("two", second, "/admin/")
     (found,) = mistakes(text)
     assert found.line == 4
@@ -37,7 +37,7 @@ def test_servers_that_share_a_name_are_refused(first: str, second: str) -> None:
 
 
 def test_a_name_twice_in_one_list_is_refused() -> None:
-    """Of `x .x`, nginx drops `.x` as a whole."""
+    """With `x .x`, nginx ignores `.x` completely."""
     (found,) = mistakes(HEAD + entry("one", "x.test .x.test"))
     assert "one name twice" in found.message
 
@@ -58,7 +58,7 @@ def test_no_server_name_is_an_error(names: str) -> None:
 
 
 def test_an_odd_name_is_taken_and_told() -> None:
-    """`_` is the host `_`, as in nginx; whoever means the default server is told how to say it."""
+    """`_` matches the host `_`, as in nginx; a warning explains the default server."""
     rules = policy(HEAD + entry("one", "_"))
     assert rules.chooser.choose("_", b"/") == "one"
     assert rules.chooser.choose("other.test", b"/") is None
@@ -68,7 +68,7 @@ def test_an_odd_name_is_taken_and_told() -> None:
 
 @pytest.mark.parametrize("value", ["true", "false"])
 def test_merge_slashes_is_told_to_do_nothing(value: str) -> None:
-    """The key is still taken, and changes nothing: a URI with two readings is denied."""
+    """The key is accepted without effect: an ambiguous URI is denied."""
     text = HEAD + entry("all", "a.test") + entry("admin", "a.test", "/admin/")
     for rules in (policy(text), policy(f"merge_slashes: {value}\n" + text)):
         assert rules.chooser.choose("a.test", b"/admin//x") == "admin"
@@ -77,7 +77,7 @@ def test_merge_slashes_is_told_to_do_nothing(value: str) -> None:
 
 
 def test_backslashes_of_nginx_conf_are_told() -> None:
-    r"""`\\.` copied out of nginx.conf is refused with what nginx makes of it."""
+    r"""`\\.` copied from nginx.conf is refused with an explanation."""
     (found,) = mistakes(HEAD + entry("one", "x.test", r"~ \\.php$"))
     assert found.line == 3
     assert r"\\. there means \. here" in found.hint

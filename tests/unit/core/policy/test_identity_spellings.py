@@ -1,4 +1,4 @@
-"""One identity has many spellings: patterns are compared by what they mean."""
+"""Compare identities by their meaning, in all their spellings."""
 
 from __future__ import annotations
 
@@ -74,20 +74,20 @@ jose = named([(ORGANIZATION, UTF8, b"Ex")], [(NAME, UTF8, "é".encode())])
     ],
 )
 def test_a_dn_is_compared_as_a_name(text: str) -> None:
-    """Escapes, quotes, blanks, the case and the form of types don't count, on either side."""
+    """Escapes, quotes, blanks, and case and form of types are ignored on both sides."""
     assert allowed(dn(text), jose)
     assert denied(dn(text), jose)
 
 
 @pytest.mark.parametrize("text", ["CN=É,O=Ex", "CN=é,O=ex", "CN=é", "CN=é+O=Ex", "CN=é,O=Ex,C=DE"])
 def test_another_name_is_another_name(text: str) -> None:
-    """The case of values, the number of RDNs and what shares an RDN count."""
+    """The case of values, the number of RDNs and the grouping into RDNs matter."""
     assert not allowed(dn(text), jose)
     assert not denied(dn(text), jose)
 
 
 def test_the_order_of_rdns_counts_for_what_grants_only() -> None:
-    """What refuses also sees OpenSSL's order, the first RDN first."""
+    """Refusing rules also match OpenSSL's order, the first RDN first."""
     assert not allowed(dn("O=Ex,CN=é"), jose)
     assert denied(dn("O = Ex, CN = é"), jose)
 
@@ -139,7 +139,7 @@ def test_a_type_beyond_rfc_4514_has_several_spellings(text: str) -> None:
 
 
 def test_a_canonically_equal_letter_grants_only_as_written_and_refuses_always() -> None:
-    """A certificate with `é` of two characters is refused by the one with one, and vice versa."""
+    """Refusing rules match `é` in both Unicode forms, granting rules only as written."""
     apart = named([(NAME, UTF8, "e\u0301".encode())])
     kelvin = named([(NAME, UTF8, "\u212a".encode())])
     assert denied("{cn: 'é'}", apart)
@@ -152,7 +152,7 @@ def test_a_canonically_equal_letter_grants_only_as_written_and_refuses_always() 
 
 
 def test_a_value_cannot_pose_as_a_further_rdn() -> None:
-    """Text that reads like RDNs within one value grants nothing to it."""
+    """A value whose text looks like several RDNs matches no granting rule for these RDNs."""
     posing = named([(NAME, UTF8, b"alice,O=Ex")])
     slash = named([(ORGANIZATION, UTF8, b"Ex/CN=alice")])
     hexadecimal = named([(NAME, UTF8, b"#0C02C3A9")])
@@ -169,7 +169,7 @@ def test_a_value_cannot_pose_as_a_further_rdn() -> None:
 
 
 def test_a_glob_that_refuses_sees_nginx_own_spelling() -> None:
-    """`deny` may be written by what was logged; `allow` looks at the canonical text alone."""
+    """`deny` also matches the logged form; `allow` matches only the canonical text."""
     leaf = named([(ORGANIZATION, UTF8, b"Ex")], [(NAME, UTF8, "Jürgen".encode())])
     for text in (r"CN=J\C3\BCrgen,*", "/O=Ex/CN=*", "*, CN = *", r"~CN=J\\C3\\BC.*"):
         assert denied(dn(text), leaf), text
@@ -177,7 +177,8 @@ def test_a_glob_that_refuses_sees_nginx_own_spelling() -> None:
 
 
 def test_several_cns_of_active_directory_are_one_dn() -> None:
-    """`CN=Alice Smith,CN=Users` has two CNs: `dn` names it whole, `cn` must name both to grant."""
+    """`CN=Alice Smith,CN=Users` has two CNs: `dn` names all of it, `cn` must match both to
+    grant."""
     leaf = named([(NAME, UTF8, b"Users")], [(NAME, UTF8, b"Alice Smith")])
     assert allowed(dn("CN=Alice Smith,CN=Users"), leaf)
     assert not allowed("{cn: Alice Smith}", leaf)
@@ -223,7 +224,7 @@ def test_an_address_is_one_address(pattern: str, address: str, expected: bool) -
 
 
 def test_a_mapped_address_in_a_certificate_is_its_ipv4_address() -> None:
-    """A SAN of 16 octets neither evades a rule nor another host's address."""
+    """A SAN of 16 octets is compared as IPv4 by rules and hosts."""
     leaf = staff.issue("alice", ip=["::ffff:10.0.0.1"])
     assert denied("{ip: 10.0.0.1}", leaf)
     assert denied("{ip: 10.0.0.0/8}", leaf)
@@ -259,13 +260,13 @@ def test_a_mapped_address_in_a_certificate_is_its_ipv4_address() -> None:
     ],
 )
 def test_a_mail_hosts_case_does_not_count(pattern: str, value: str, expected: bool) -> None:
-    """Neither exact, nor in a glob without `@`, nor in a regular expression."""
+    """The host's case is ignored in exact patterns, in globs and in regular expressions."""
     assert matches("email", pattern, value) is expected
     assert matches("email", pattern, value, refusing=True) is expected
 
 
 def test_a_mail_regex_whose_host_is_unclear_refuses_without_case() -> None:
-    """Where the host's part of an expression can't be told, what refuses ignores case."""
+    """If the host's part of an expression is uncertain, refusing rules ignore case."""
     for pattern in ("~(ALICE@EX|BOB@EX)", "~.*EX[.]COM", "~.{0,}(?:@)EX[.]COM"):
         value = "BOB@ex" if "BOB" in pattern else "bob@ex.com"
         assert matches("email", pattern, value, refusing=True)
@@ -289,7 +290,7 @@ def test_a_mail_regex_whose_host_is_unclear_refuses_without_case() -> None:
     ],
 )
 def test_another_spelling_of_a_uri_is_refused_and_not_granted(pattern: str, value: str) -> None:
-    """RFC 3986, 6.2.2: what refuses sees through case, escapes, dots and ports; what grants not."""
+    """Refusing rules match after normalization (RFC 3986, 6.2.2); granting rules don't."""
     assert matches("uri", pattern, value, refusing=True)
     assert not matches("uri", pattern, value)
 
@@ -303,14 +304,14 @@ def test_another_uri_is_another_uri() -> None:
 
 
 def test_a_principal_name_is_refused_without_case() -> None:
-    """Active Directory knows one user by any case of the name; what grants takes it as written."""
+    """Refusing rules ignore case, as Active Directory does; granting rules don't."""
     for pattern in ("alice@corp.example", "alice@*", "~alice@.*"):
         assert matches("upn", pattern, "Alice@CORP.example", refusing=True)
         assert not matches("upn", pattern, "Alice@CORP.example")
 
 
 def test_a_dot_at_the_end_of_a_dns_name_evades_no_rule() -> None:
-    """`example.com.` is `example.com` to what refuses."""
+    """For refusing rules, `example.com.` equals `example.com`."""
     assert matches("dns", "a.example.com", "a.example.com.", refusing=True)
     assert matches("dns", "*.example.com", "a.EXAMPLE.com.", refusing=True)
     assert not matches("dns", "a.example.com", "a.example.com.")
@@ -334,7 +335,7 @@ def issue_odd(name: str) -> Leaf | None:
 @pytest.mark.parametrize("form", ["RFC2253", "oneline", "compat", ""])
 @pytest.mark.parametrize("name", list(ODD))
 def test_what_openssl_prints_refuses(name: str, form: str, tmp_path: Path) -> None:
-    """`deny: [{dn: …}]` with what `openssl x509 -subject` prints keeps that certificate out."""
+    """`deny: [{dn: …}]` with the output of `openssl x509 -subject` denies the certificate."""
     leaf = issue_odd(name)
     if leaf is None:
         return  # never let in anyway
@@ -351,7 +352,7 @@ def test_what_openssl_prints_refuses(name: str, form: str, tmp_path: Path) -> No
 
 
 def test_odd_names_are_read() -> None:
-    """Of the names above only those are refused that the certificate's reader doesn't take."""
+    """Of the unusual names above, only those that the certificate parser refuses are refused."""
     assert [name for name in ODD if issue_odd(name) is None] == []
 
 

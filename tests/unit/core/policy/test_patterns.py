@@ -51,7 +51,8 @@ from sidecar.core.x509.service_identity import covers, san_matches_host
     ],
 )
 def test_patterns(key: str, pattern: str, value: str | int, expected: bool) -> None:
-    """Exact, glob and regular expression, each key in its own spelling, on both sides."""
+    """Exact patterns, globs and regular expressions match by the rules of their key, on both
+    sides."""
     assert matches(key, pattern, value) is expected
     assert matches(key, pattern, value, refusing=True) is expected
 
@@ -79,7 +80,7 @@ def test_patterns(key: str, pattern: str, value: str | int, expected: bool) -> N
     ],
 )
 def test_what_can_not_be_a_pattern_is_refused(key: str, pattern: str) -> None:
-    """A pattern that can't be read is an error that says what to write instead."""
+    """An invalid pattern is an error that says what to write instead."""
     with pytest.raises(PatternError) as caught:
         KEY_COMPARISONS[key].parse(pattern)
     assert len(caught.value.args) == 2
@@ -87,12 +88,12 @@ def test_what_can_not_be_a_pattern_is_refused(key: str, pattern: str) -> None:
 
 @given(st.text("ab*", max_size=12).filter(lambda s: "*" in s), st.text("ab", max_size=12))
 def test_glob_is_what_fnmatch_says(pattern: str, value: str) -> None:
-    """`*` alone is special, and means what it means to a shell."""
+    """Only `*` is special, with the same meaning as in a shell."""
     assert glob(pattern)(value) is fnmatch.fnmatchcase(value, pattern)
 
 
 def test_runaway_patterns_take_linear_time() -> None:
-    """Patterns that would run away in a backtracking matcher end at once."""
+    """Patterns with exponential backtracking elsewhere end at once."""
     assert not matches("cn", "~(a+)+$", "a" * 5000 + "!")
     assert not matches("cn", "*a" * 200 + "b", "a" * 5000)
 

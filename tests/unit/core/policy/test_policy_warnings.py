@@ -1,4 +1,4 @@
-"""What `check` accepts can take effect: the rest is a mistake, or a warning with its place."""
+"""Report parts of a policy that can have no effect, as a mistake or a warning with its place."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_rule_that_can_never_match_is_a_mistake(rule: str, message: str) -> No
     ],
 )
 def test_a_location_that_can_not_mean_what_it_says_is_a_mistake(text: str, message: str) -> None:
-    """One mistake, told once."""
+    """A contradictory location is one mistake, reported once."""
     found = mistakes(HEAD + text)
     assert len(found) == 1
     assert message in found[0].message
@@ -110,7 +110,7 @@ def test_an_address_that_can_never_be_fetched_is_a_mistake(key: str, message: st
 
 
 def test_a_password_in_an_address_is_not_told() -> None:
-    """What is wrong with an address is told without its user and password."""
+    """A message about an address never contains its user and password."""
     text = (
         "version: 1\ntrust:\n  a: {ca: s.crt, crl: 'ftp://u:secret@example.com/x'}\nlocations: []\n"
     )
@@ -142,7 +142,7 @@ def test_a_password_in_an_address_is_not_told() -> None:
     ],
 )
 def test_a_pattern_that_hardly_matches_is_a_warning(rule: str, message: str) -> None:
-    """It is accepted and told, with its place."""
+    """The pattern is accepted with a warning at its place."""
     found = warnings(in_rule(rule))
     assert any(message in each for each in found), found
 
@@ -164,13 +164,13 @@ def test_a_pattern_that_hardly_matches_is_a_warning(rule: str, message: str) -> 
     ],
 )
 def test_a_usual_pattern_is_no_warning(rule: str) -> None:
-    """What people write is taken in silence."""
+    """Usual patterns cause no warning."""
     found = warnings(in_rule(rule))
     assert [each for each in found if "2.5.4.97" not in each] == []
 
 
 def test_an_end_is_told_once_it_is_past() -> None:
-    """The same policy warns from the moment on at which its rule ends."""
+    """The same policy warns from the moment its rule ends."""
     text = in_rule("{cn: a, until: 2027-01-31}")
     end = 1801440000.0  # 2027-02-01T00:00:00Z
     assert warnings(text, end - 1) == []
@@ -218,7 +218,7 @@ def test_an_end_is_told_once_it_is_past() -> None:
     ],
 )
 def test_what_has_no_effect_is_a_warning(text: str, message: str) -> None:
-    """A key that nobody will ever look at is told."""
+    """A key without effect is reported."""
     found = warnings("version: 1\n" + text, s_crt=staff.pem)
     assert any(message in each for each in found), found
 
@@ -248,7 +248,7 @@ def test_a_crl_that_has_ended_is_told() -> None:
 
 
 def test_a_ca_without_a_crl_is_told_where_one_is_required() -> None:
-    """A second CA whose certificates nobody can get in with; a root above is none."""
+    """A second CA without a CRL is reported; a root above is not."""
     other = CA("Other")
     text = "version: 1\n" + TRUST % ""
     [told] = warnings(text, s_crt=staff.pem + other.pem, s_crl=staff.crl())
@@ -263,7 +263,7 @@ def test_a_ca_without_a_crl_is_told_where_one_is_required() -> None:
 
 
 def test_a_ca_that_has_ended_is_told() -> None:
-    """From its end on."""
+    """The warning begins when the CA ends."""
     end = now() + timedelta(hours=1)
     ca = CA("Old", not_after=end)
     text = "version: 1\ntrust: {t: {ca: s.crt}}\nlocations: [{name: a, allow: verified}]\n"
@@ -274,7 +274,7 @@ def test_a_ca_that_has_ended_is_told() -> None:
 
 
 def test_a_crl_that_was_never_fetched_is_told() -> None:
-    """Under `required` nobody gets in before the fetcher has brought it."""
+    """Under `required`, everybody is denied until the fetcher has downloaded it."""
     text = "version: 1\n" + (TRUST % "").replace("s.crl", "'http://u:p@x.example/s.crl'")
     [told] = warnings(text, s_crt=staff.pem)
     assert "nothing was fetched yet from http://x.example/s.crl" in told
@@ -282,7 +282,7 @@ def test_a_crl_that_was_never_fetched_is_told() -> None:
 
 @pytest.mark.parametrize("empty", ["", "[]"])
 def test_an_empty_deny_that_drops_the_deny_of_defaults_is_told(empty: str) -> None:
-    """A location's value replaces that of `defaults`, also where nothing stands behind the key."""
+    """A location's value replaces that of `defaults`, even an empty one."""
     text = (
         "version: 1\ndefaults: {deny: [{cn: bob}]}\nlocations:\n  - name: a\n    allow: verified\n"
     )

@@ -66,7 +66,7 @@ def test_line(location: str, reason: str, rule: str, line: int) -> None:
 
 
 def test_each_compiled_rule_has_a_line() -> None:
-    """No name by which the compiled policy tells a rule is unknown here."""
+    """Every rule name that a decision can show has a line."""
     draft = compile_draft(POLICY, "policy.yaml")
     lines = RuleLines(draft.spec)
     reasons = dict(zip(SECTIONS, ("denied_by_rule", "allowed", "exempt"), strict=True))

@@ -23,7 +23,7 @@ from sidecar.core.policy.spec import read_policy
     ],
 )  # fmt: skip
 def test_words(rule: str, words: str) -> None:
-    """Every part of a rule is said: patterns, dates, roles, what is nested, and groups."""
+    """Every part of a rule is described: patterns, dates, roles, nested rules and groups."""
     policy = "version: 1\ngroups: {people: [{cn: x}, {cn: y}]}\nlocations:\n  - name: a\n"
     spec = read_policy(f"{policy}    allow: [{rule}]\n".encode(), "policy.yaml")
     [line] = rules_in_words(spec, spec.locations[0])

@@ -91,13 +91,13 @@ def test_each_key_can_match(rule: str) -> None:
     ],
 )
 def test_each_key_can_fail(rule: str) -> None:
-    """What isn't there doesn't match, on either side."""
+    """A missing value doesn't match, on either side."""
     assert not allowed(rule)
     assert not denied(rule)
 
 
 def test_of_several_cns_all_must_match_to_grant_and_one_to_refuse() -> None:
-    """A second CN neither lends a name nor hides one."""
+    """A second CN neither helps to grant nor hides a refused one."""
     assert not allowed("{cn: alice}", two)
     assert allowed("{cn: [alice, mallory]}", two)
     assert denied("{cn: mallory}", two)
@@ -106,14 +106,14 @@ def test_of_several_cns_all_must_match_to_grant_and_one_to_refuse() -> None:
 
 
 def test_a_certificate_without_a_name_matches_no_name() -> None:
-    """No CN matches neither `*` nor a `not`'s inside."""
+    """Without a CN, neither `*` nor a rule under `not` matches."""
     nameless = staff.issue("", dns=["x.example"])
     assert not allowed('{cn: "*"}', nameless)
     assert allowed("{not: {cn: mallory}}", nameless)
 
 
 def test_requests_are_asked_about_address_and_method() -> None:
-    """client_ip and method come from nginx's headers."""
+    """client_ip and method are read from nginx's headers."""
     assert allowed("{client_ip: 10.0.0.0/8}", client_ip="10.1.2.3")
     assert not allowed("{client_ip: 10.0.0.0/8}", client_ip="192.0.2.1")
     assert allowed("{method: [GET, HEAD]}", method="HEAD")
@@ -121,7 +121,7 @@ def test_requests_are_asked_about_address_and_method() -> None:
 
 
 def test_what_nginx_did_not_tell_grants_nothing_and_refuses() -> None:
-    """A forgotten X-Real-IP or X-Original-Method fails closed on both sides."""
+    """A missing X-Real-IP or X-Original-Method fails closed on both sides."""
     assert not allowed("{client_ip: 0.0.0.0/0}")
     assert denied("{client_ip: 10.0.0.0/8}")
     assert not allowed("{method: GET}")
@@ -136,7 +136,7 @@ def test_deny_is_asked_before_allow() -> None:
 
 
 def test_the_first_rule_that_matches_names_itself_and_its_roles() -> None:
-    """Roles come from the one rule that matched, in the order written."""
+    """The roles are those of the first matching rule, in written order."""
     rules = site(
         '[{cn: x}, {name: ops, ou: "S*", roles: [a, b]}, {name: later, cn: alice, roles: c}]'
     )
@@ -172,7 +172,7 @@ def test_rules_within_rules_grant_their_roles(
 
 
 def test_a_group_with_roles_may_deny() -> None:
-    """A group's roles belong to what grants; in `deny` it refuses, and grants nothing."""
+    """A group's roles are granted by `allow`; in `deny` the group only refuses."""
     text = "    deny: [ops]\ngroups:\n  ops: [{cn: alice, roles: a}]\n"
     decision = ask(site("verified", text), alice)
     assert (decision.reason, decision.roles) == (Reason.DENIED_BY_RULE, ())
@@ -188,7 +188,8 @@ def test_groups_nest_and_name_their_rules() -> None:
 
 
 def test_groups_that_list_a_group_twice_cost_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each group is asked once a decision: twelve doublings are no four thousand questions."""
+    """Each group is evaluated once per decision, so that nested doublings don't multiply the
+    cost."""
     asked: list[RuleSet] = []
     match = RuleSet.match
 
@@ -205,7 +206,7 @@ def test_groups_that_list_a_group_twice_cost_no_more(monkeypatch: pytest.MonkeyP
 
 
 def test_groups_in_groups_are_bounded() -> None:
-    """A chain that Python could not follow is a mistake with its place, not a crash."""
+    """Nesting that is too deep is a mistake with its place, not a crash."""
     groups = "".join(f"  g{i}: [g{i + 1}]\n" for i in range(400))
     with pytest.raises(PolicyError, match="nested deeper than 32"):
         site("[g0]", f"groups:\n{groups}  g400: [{{cn: alice}}]\n")
@@ -224,9 +225,9 @@ def test_until_holds_through_its_day() -> None:
 
 
 def test_many_rules_cost_no_more_than_a_few() -> None:
-    """Rules with exact names are found, not tried: 20,000 of them are asked as fast as one.
+    """Rules with exact patterns are found in an index: 20,000 cost no more than one.
 
-    No clock: the number of predicates tried is counted.
+    No clock is used: the evaluated predicates are counted.
     """
     from sidecar.core.policy import rules as module
 
@@ -246,7 +247,7 @@ def test_many_rules_cost_no_more_than_a_few() -> None:
 
 
 def test_an_unknown_extension_does_not_hide_a_name() -> None:
-    """What the reader doesn't know of a certificate takes nothing away from what it knows."""
+    """An unknown extension doesn't affect the known parts of a certificate."""
     extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
     leaf = staff.issue("mallory", extra_extensions=[(extension, False)])
     assert denied("{cn: mallory}", leaf)

@@ -1,4 +1,4 @@
-"""policy.yaml: every mistake has a place, and a hint; all of them come at once."""
+"""Report every mistake of policy.yaml with its place and a hint, all at once."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_each_mistake_has_its_line(text: str, line: int, message: str) -> None:
 
 
 def test_all_mistakes_come_at_once() -> None:
-    """Form, references and missing files are told together, in the file's order."""
+    """Mistakes of form, references and missing files are reported together, in file order."""
     found = mistakes(
         "version: 1\nversion: 1\ntrust: {a: {ca: no.crt, chian: leaf}}\nlocations:\n"
         "  - {name: x, allow: [nogroup, {cnn: y}], trust: [zz], mode: off}\n"
@@ -92,18 +92,18 @@ def test_all_mistakes_come_at_once() -> None:
 
 
 def test_a_key_with_nothing_behind_it_is_as_if_left_out() -> None:
-    """`defaults:` and `trust:` with nothing but comments below them are no mistake."""
+    """`defaults:` and `trust:` followed only by comments are not mistakes."""
     assert mistakes("version: 1\ntrust:\ngroups:\ndefaults:\nlocations:\n") == []
 
 
 def test_a_misspelt_key_is_told_the_right_one() -> None:
-    """The hint is the nearest key there is."""
+    """The hint is the most similar existing key."""
     [found] = mistakes(HEAD + "  - {name: a, alow: verified}\n")
     assert "'allow'" in found.hint
 
 
 def test_a_mistake_in_a_denylist_has_that_files_line() -> None:
-    """Data files are told by their own lines."""
+    """Mistakes in data files have the lines of those files."""
     text = "version: 1\ntrust: {a: {ca: s.crt, denylist: d.txt}}\nlocations: []\n"
     [found] = mistakes(text, s_crt=staff.pem, d_txt=b"# ok\nserial xyz\n")
     assert (found.file, found.line) == ("d.txt", 2)
@@ -119,7 +119,7 @@ def test_scalars_are_taken_as_written() -> None:
 
 
 def test_too_large_is_refused_and_deep_is_refused() -> None:
-    """More than 16 MiB, or nested beyond reason: one mistake, at once."""
+    """More than 16 MiB, or too deep nesting, is a single mistake."""
     assert "16 MiB" in mistakes(b"#" * (16 * 1024 * 1024 + 1))[0].message
     assert "nested deeper" in mistakes("a: " + "[" * 1000)[0].message
     assert "nested deeper" in mistakes("a: " + "{a: " * 1000)[0].message
@@ -130,20 +130,20 @@ def test_too_large_is_refused_and_deep_is_refused() -> None:
 
 
 def test_not_utf8_is_refused_with_its_place() -> None:
-    """The line of the first wrong byte is told."""
+    """The line of the first invalid byte is reported."""
     [found] = mistakes(b"version: 1\n# caf\xe9\n")
     assert (found.line, found.column) == (2, 6)
 
 
 @given(st.text(max_size=200))
 def test_no_text_raises_anything_but_a_policy_error(text: str) -> None:
-    """Whatever stands in the file, it is a policy or a PolicyError."""
+    """Any text is either a policy or a PolicyError."""
     mistakes(text.encode("utf-8", "surrogatepass"))
 
 
 @given(st.lists(st.sampled_from("abc:[]{}-,#&*!|>'\"%@` \n\t~?"), max_size=60))
 def test_no_yaml_like_text_raises_anything_else(parts: list[str]) -> None:
-    """Indicators in any order are told as mistakes, never as an exception."""
+    """YAML indicators in any order are reported as mistakes, never raised as other exceptions."""
     mistakes("version: 1\nlocations:\n" + "".join(parts))
 
 
@@ -201,6 +201,6 @@ def test_settings_have_defaults_and_places_for_mistakes() -> None:
     ],
 )
 def test_a_slip_is_told_with_what_was_meant(text: str, told: str) -> None:
-    """Keys, values and groups that are much like a known one, in any case of letters."""
+    """Similar keys, values and groups are suggested, in any case."""
     found = mistakes(f"version: 1\n{text}\n", ca_crt=CA("Staff").pem)
     assert any(told in str(each) for each in found), found

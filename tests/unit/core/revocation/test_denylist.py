@@ -1,4 +1,4 @@
-"""Denylists: what a line denies, until when, and every mistake told by its place."""
+"""Read denylists: what a line denies, until when, and each mistake with its place."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def mistakes(text: str | bytes) -> list[str]:
     ["0A1B2C", "a1b2c", "0A:1B:2C", "0x0a1b2c", "000000000000000000000000000000000A1B2C"],
 )
 def test_a_serial_is_compared_as_a_number(written: str) -> None:
-    """However a serial number is written, the certificate with that number is denied."""
+    """The certificate is denied with any spelling of its serial number."""
     assert ask(f"serial {written}\n", serial=0x0A1B2C) is not None
     assert ask(f"serial {written}\n", serial=0x0A1B2D) is None
 
@@ -65,7 +65,8 @@ def test_strange_serials_are_denied_too(serial: int) -> None:
     "shape", [str.lower, str.upper, lambda s: ":".join([s[i : i + 2] for i in range(0, 64, 2)])]
 )
 def test_fingerprints_deny_certificates_and_keys(shape: object) -> None:
-    """`sha256` denies one certificate, `spki_sha256` every one with that key; neither the other."""
+    """`sha256` denies one certificate, `spki_sha256` all with that key; neither implies the
+    other."""
     assert callable(shape)
     assert ask(f"sha256 {shape(SHA)}", sha256=SHA) is not None
     assert ask(f"sha256 {shape(SHA)}", spki=SHA) is None
@@ -74,7 +75,7 @@ def test_fingerprints_deny_certificates_and_keys(shape: object) -> None:
 
 
 def test_the_answer_names_line_and_reason() -> None:
-    """Whoever reads the log finds the line and what was written about it."""
+    """The answer names the line and its comment, for the log."""
     text = "# header\n\nserial 1 until 2026-12-31 # alice, laptop stolen\n"
     end = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
     assert ask(text) == Answer(
@@ -87,12 +88,12 @@ def test_the_answer_names_line_and_reason() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nobody\n", "   \t\r\n  # nobody", "\ufeff# x"])
 def test_an_empty_list_denies_nobody(text: str) -> None:
-    """Blank lines, comments, a byte order mark and CR LF are fine."""
+    """Blank lines, comments, a byte order mark and CR LF are accepted."""
     assert ask(text) is None
 
 
 def test_crlf_and_no_last_line_feed() -> None:
-    """Files written on Windows, and ones cut off after the last character, read the same."""
+    """CR LF line ends and a missing last line feed make no difference."""
     assert ask("serial 2\r\nserial 1") is not None
 
 
@@ -108,7 +109,7 @@ def test_crlf_and_no_last_line_feed() -> None:
     ],
 )
 def test_an_entry_ends(until: str, last: datetime) -> None:
-    """A day is wholly in, in UTC; an instant itself is out."""
+    """A day is included completely (UTC); a time itself is excluded."""
     text = f"serial 1 until {until}"
     assert ask(text, now=last.timestamp()) is not None
     assert ask(text, now=last.timestamp() + 1e-4) is None
@@ -130,7 +131,7 @@ def test_of_two_entries_the_longer_one_counts(order: int) -> None:
 
 
 def test_an_ended_serial_leaves_the_fingerprint_in_force() -> None:
-    """Each name of a certificate is asked on its own."""
+    """The entries for a certificate's serial number and fingerprint are independent."""
     assert ask(f"serial 1 until 2020-01-01\nsha256 {SHA}", sha256=SHA) is not None
 
 
@@ -138,7 +139,7 @@ def test_an_ended_serial_leaves_the_fingerprint_in_force() -> None:
 
 
 def test_all_mistakes_at_once_with_their_places() -> None:
-    """One run tells every mistake: file, line, column, and what to write instead."""
+    """Every mistake is reported in one run: file, line, column, and what to write instead."""
     text = (
         "serial 1\n"
         "seriall 2\n"
@@ -166,14 +167,14 @@ def test_all_mistakes_at_once_with_their_places() -> None:
 
 
 def test_bytes_that_are_no_text() -> None:
-    """A binary file is refused by the first octet that is no UTF-8, and not a million times."""
+    """A binary file is refused at its first octet that isn't UTF-8, with one mistake."""
     assert mistakes(b"serial 1 # \xff") == ["deny.txt:1:12: not UTF-8; save the file as UTF-8"]
     assert len(mistakes(b"\xff\n" * 5000)) == MAX_DIAGNOSTICS
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
-    """Whatever is in the file, it reads or it is a `PolicyError`."""
+    """Any bytes raise only the documented error."""
     with contextlib.suppress(PolicyError):
         parse_denylist(data, "deny.txt").lookup(1, SHA, SPKI, NOW)
 
@@ -183,7 +184,7 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
 
 @given(st.integers(-(2**200), 2**200), st.text(max_size=60))
 def test_a_written_line_reads_back(serial: int, comment: str) -> None:
-    """Whatever the comment holds, the line is one line and denies what was meant."""
+    """Any comment gives a single line that denies the same entry."""
     line = format_entry("serial", f"{serial:x}", "2026-12-31", comment)
     assert len(line.splitlines()) == 1
     denylist = parse_denylist(f"serial 7777\n{line}\n".encode(), "deny.txt")
@@ -205,7 +206,7 @@ def test_a_written_line_reads_back(serial: int, comment: str) -> None:
     ],
 )
 def test_only_entries_are_written(kind: str, value: str, until: str) -> None:
-    """What would read back as something else is refused."""
+    """A value that would be parsed as something else is refused."""
     with pytest.raises(ValueError, match=r"\S"):
         format_entry(kind, value, until, "why")
 
@@ -214,7 +215,7 @@ def test_only_entries_are_written(kind: str, value: str, until: str) -> None:
 
 
 def test_a_bad_line_holds_up_no_other() -> None:
-    """Lines before and behind a bad one take effect, and the bad one is named by its line."""
+    """Lines before and after an invalid one take effect, and the invalid one is reported."""
     text = f"serial 1\nserial what\nsha256 {SHA}\n" + "junk\n" * 3000 + f"spki_sha256 {SPKI}\n"
     found, said = read_denylist(text.encode(), "deny.txt")
     assert found.lookup(1, "0" * 64, "0" * 64, NOW) is not None
@@ -225,14 +226,14 @@ def test_a_bad_line_holds_up_no_other() -> None:
 
 
 def test_a_comment_that_is_no_text_spoils_no_entry() -> None:
-    """It is told, and the entry before it denies all the same."""
+    """The mistake is reported, and the entry before the comment still denies."""
     found, said = read_denylist(b"serial 7 # M\xfcller\n", "deny.txt")
     assert found.lookup(7, "0" * 64, "0" * 64, NOW) is not None
     assert "not UTF-8" in said[0].message
 
 
 def test_joined_denies_what_either_denies() -> None:
-    """Of two entries about the same the longer counts, whichever list has it."""
+    """Of two entries with the same value, the longer one applies, from either list."""
     older = parse_denylist(b"serial 1\nserial 2 until 2026-01-01\n", "deny.txt")
     newer = parse_denylist(b"serial 2\nserial 1 until 2026-01-01\nserial 3\n", "deny.txt")
     both = joined(older, newer)
@@ -241,14 +242,14 @@ def test_joined_denies_what_either_denies() -> None:
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 99), max_size=5))
 def test_whatever_stands_between_good_lines_deny(junk: bytes, serials: list[int]) -> None:
-    """Any bytes between two line ends leave the other lines as they are."""
+    """Any bytes on other lines leave the valid lines in force."""
     lines = [f"serial {n:x}".encode() for n in serials]
     found, _ = read_denylist((b"\n" + junk + b"\n").join(lines), "deny.txt")
     assert all(found.lookup(n, "0" * 64, "0" * 64, NOW) for n in serials)
 
 
 def test_every_line_is_read_on_its_own() -> None:
-    """`read_lines` gives back every octet of a file, and of each line what it says."""
+    """`read_lines` returns every octet of a file, and the meaning of each line."""
     data = b"\xef\xbb\xbfserial 0A:1B\n# nobody\n\nserial ??\nsha256 " + SHA.encode()
     found = list(read_lines(data, "deny.txt"))
     assert b"".join(raw for raw, _ in found) == data
@@ -259,6 +260,6 @@ def test_every_line_is_read_on_its_own() -> None:
 
 @pytest.mark.parametrize(("other", "same"), [("a1b", True), ("0xA1B", True), ("-a1b", False)])
 def test_entries_are_the_same_in_any_spelling(other: str, same: bool) -> None:
-    """`is_same` compares kind and number, however a value is written."""
+    """`is_same` compares kind and number, with any spelling of the value."""
     assert is_same(one_entry("serial", "0A:1B"), one_entry("serial", other)) == same
     assert not is_same(one_entry("serial", SHA), one_entry("sha256", SHA))

@@ -1,4 +1,4 @@
-"""Files of authorities: what OpenSSL takes is taken, and nothing is left out in silence."""
+"""Read files of authorities as OpenSSL does, and report everything that is left out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ders(bundle: Bundle) -> list[bytes]:
 
 @pytest.mark.parametrize("kind", [*STRANGE, "gost"])
 def test_an_authority_whose_key_cannot_be_used_is_kept_and_told(kind: str) -> None:
-    """It verifies nothing and spoils nothing: the others of its file serve on."""
+    """An authority with an unusable key is reported, and the others of its file are used."""
     odd = gost() if kind == "gost" else strange(kind)
     bundle = read_bundle(written(PLAIN, odd))
     assert ders(bundle) == [PLAIN, odd]
@@ -65,7 +65,7 @@ def from_subject(der: bytes) -> bytes:
 
 
 def test_one_that_cannot_be_read_is_left_out_and_told() -> None:
-    """Another one's oddity is no reason to lock everybody out."""
+    """An unreadable certificate is reported, and the others of its file are used."""
     broken = signed(root("x"))[:-1] + b"\0\0"
     bundle = read_bundle(written(PLAIN, broken, OTHER))
     assert ders(bundle) == [PLAIN, OTHER]
@@ -81,7 +81,7 @@ def test_one_that_cannot_be_read_is_left_out_and_told() -> None:
     ],
 )  # fmt: skip
 def test_a_file_without_a_certificate_or_half_written_is_refused(data: bytes) -> None:
-    """A file that breaks off is still being written: what is in force stays."""
+    """An incomplete file is refused, so the last good one stays in force."""
     with pytest.raises(ValueError, match=r".") as caught:
         read_bundle(data)
     assert len(caught.value.args) == 2
@@ -98,7 +98,7 @@ def test_a_file_without_a_certificate_or_half_written_is_refused(data: bytes) ->
     ],
 )
 def test_what_openssl_takes_is_taken(data: bytes) -> None:
-    """Text around, either line end, older labels, other blocks between."""
+    """Text around, both line ends, older labels and other blocks are accepted."""
     bundle = read_bundle(data)
     assert (ders(bundle), bundle.remarks) == ([PLAIN, OTHER], ())
 
@@ -121,7 +121,7 @@ def test_what_openssl_takes_is_taken(data: bytes) -> None:
 def test_a_trusted_certificate_is_taken_as_openssl_takes_it(
     options: tuple[str, ...], taken: bool, tmp_path: Path
 ) -> None:
-    """`openssl x509 -trustout`, first in the file: taken or left out aloud, as OpenSSL verifies."""
+    """`openssl x509 -trustout` output is accepted or reported, as OpenSSL treats it."""
     tool = need(openssl())
     (tmp_path / "root").write_bytes(written(PLAIN))
     (tmp_path / "leaf").write_bytes(written(chain(root(), leaf()).leaf))
@@ -141,7 +141,7 @@ def test_a_trusted_certificate_is_taken_as_openssl_takes_it(
 
 
 def test_an_unreadable_trust_setting_is_left_out() -> None:
-    """What a TRUSTED CERTIFICATE is trusted for, and can't be read, is trust in nothing."""
+    """An unreadable setting of a TRUSTED CERTIFICATE means no trust."""
     bundle = read_bundle(pem("TRUSTED CERTIFICATE", PLAIN + b"\x30\x05\x30") + written(OTHER))
     assert ders(bundle) == [OTHER]
     assert len(bundle.remarks) == 1
@@ -159,7 +159,7 @@ locations:
 @pytest.mark.parametrize("verify", ["nginx", "sidecar"])
 @pytest.mark.parametrize("odd", ["sm2", "gost", "broken"])
 def test_the_policy_stands_and_warns_with_file_and_certificate(verify: str, odd: str) -> None:
-    """One odd authority in a bundle: a warning where the policy names the file, no refusal."""
+    """An unusual authority causes a warning where the policy names the file, not a refusal."""
     der = {"gost": gost(), "broken": PLAIN[:-1]}.get(odd) or strange(odd)
     rules = policy(RULES.format(verify=verify), ca_crt=written(PLAIN, der))
     (warning,) = map(str, rules.warnings)
@@ -170,7 +170,7 @@ def test_the_policy_stands_and_warns_with_file_and_certificate(verify: str, odd:
 
 
 def test_an_authority_that_verifies_nothing_under_verify_sidecar_is_told() -> None:
-    """A weak CA is no mistake, nginx may want it; where the sidecar verifies, it says so."""
+    """A weak CA causes a warning only if the sidecar verifies."""
     weak = signed(root("Weak", key=key("rsa1024")))
     told = policy(RULES.format(verify="sidecar"), ca_crt=written(weak)).warnings
     assert [w.message for w in told] == [

@@ -1,4 +1,4 @@
-"""What a forwarded certificate is read as."""
+"""Parse forwarded certificates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ alice = staff.issue(
 
 
 def test_fields_come_out_as_the_certificate_has_them() -> None:
-    """Names, serial, fingerprints and usages are read from the ASN.1."""
+    """Names, serial number, fingerprints and usages are read from the ASN.1."""
     leaf = staff.issue(
         "alice",
         ou=["SRE"],
@@ -44,7 +44,7 @@ def test_fields_come_out_as_the_certificate_has_them() -> None:
 
 
 def test_dn_is_rfc_4514() -> None:
-    """The DN stands last RDN first, as nginx's $ssl_client_s_dn does."""
+    """The DN has the last RDN first, as in nginx's $ssl_client_s_dn."""
     assert from_der(alice.der).dn.startswith("CN=alice,OU=")
     assert from_der(alice.der).dn.endswith("O=Example")
 
@@ -71,14 +71,14 @@ def test_control_characters_in_a_san_are_malformed(name: str) -> None:
 
 
 def test_a_repeated_extension_is_malformed() -> None:
-    """RFC 5280, 4.2: no certificate carries an extension twice."""
+    """RFC 5280, 4.2: a repeated extension makes the certificate malformed."""
     with pytest.raises(MalformedCertificate):
         from_der(staff.forge(repeat_extensions=True).der)
 
 
 @pytest.mark.parametrize("serial", [-1, 0, -(2**80), 2**200])
 def test_unusual_serials_are_numbers(serial: int) -> None:
-    """Negative, zero and overlong serials are read as the numbers they are."""
+    """Negative, zero and overlong serial numbers are read as numbers."""
     assert from_der(staff.forge(serial=serial).der).serial == serial
 
 
@@ -91,12 +91,12 @@ def test_serial_hex_is_as_nginx_prints_it(serial: int, text: str) -> None:
 
 
 def test_two_cns_are_two() -> None:
-    """Of several CNs none is dropped."""
+    """All of several CNs are kept."""
     assert from_der(staff.issue(cns=["alice", "mallory"]).der).cn == ("alice", "mallory")
 
 
 def test_a_large_certificate_is_read() -> None:
-    """20 KB of names are fine."""
+    """20 KB of names are accepted."""
     names = [f"host-{i}.example.com" for i in range(900)]
     leaf = staff.issue("big", dns=names)
     assert len(leaf.der) > 20_000
@@ -124,14 +124,14 @@ def test_anything_but_one_pem_certificate_is_malformed(header: bytes) -> None:
 
 
 def test_trailing_bytes_in_the_der_are_malformed() -> None:
-    """Nothing may follow the certificate within the PEM."""
+    """Octets after the certificate within the PEM make it malformed."""
     with pytest.raises(MalformedCertificate):
         from_der(alice.der + b"\0")
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
-    """Every byte sequence in the header is a certificate or MalformedCertificate."""
+    """Any bytes raise only the documented error."""
     with pytest.raises(MalformedCertificate):
         from_header(data)
 
@@ -149,7 +149,7 @@ def test_no_changed_byte_raises_anything_else(at: int, value: int) -> None:
     [tlv(0x04, b"a"), tlv(0x0C, b"\xc3"), tlv(0x0C, b"a\nb"), tlv(0x1E, b"a"), tlv(0x14, b"\x85")],
 )
 def test_an_issuer_that_can_not_be_read_is_malformed(value: bytes) -> None:
-    """Rules and the log speak of the issuer too: it is as readable as the subject, or refused."""
+    """The issuer's name must be as readable as the subject, because rules and log use it."""
     name = tlv(0x30, tlv(0x31, tlv(0x30, der_oid("2.5.4.3"), value)))
     good = CA("Staff").issue("alice")
     issuer = good.cert.issuer.public_bytes()
@@ -177,10 +177,7 @@ PIECES += ["\n", "\r", "\t", " ", "+", "A", "AAAA", "\0", "\xff", "-", "%2D", "%
 @example(len(alice.escaped) - 33, "%", 0)
 @example(len(alice.escaped) - 33, "%%", 0)
 def test_every_spelling_is_decoded_as_by_urllib(at: int, piece: str, cut: int) -> None:
-    """Stray, broken and doubled escapes, blanks, line ends: what nginx writes is read, and no more.
-
-    A spelling that the short way takes is the same certificate by the long way.
-    """
+    """The fast decoder accepts only a subset of the general one, with the same result."""
     value = alice.escaped[:at] + piece.encode("latin-1") + alice.escaped[at + cut :]
     short = certificate._as_nginx_writes(value)
     try:
@@ -191,7 +188,7 @@ def test_every_spelling_is_decoded_as_by_urllib(at: int, piece: str, cut: int) -
 
 
 def test_what_nginx_writes_goes_the_short_way() -> None:
-    """The value of $ssl_client_escaped_cert."""
+    """The value of $ssl_client_escaped_cert is decoded by the fast decoder."""
     assert certificate._as_nginx_writes(alice.escaped) == alice.der
     assert from_header(alice.escaped).der == alice.der
 
@@ -201,7 +198,7 @@ def test_what_nginx_writes_goes_the_short_way() -> None:
 
 @pytest.mark.parametrize(("octets", "read"), [(128, True), (129, False)])
 def test_serial_numbers_are_bounded(octets: int, read: bool) -> None:
-    """They are compared as numbers and written in decimal and hex."""
+    """A serial number has a maximum length, because it is converted to decimal and hex."""
     der = staff.forge(serial=1 << (8 * octets - 2)).der
     if read:
         assert from_der(der).serial_hex.startswith("40")
@@ -248,6 +245,6 @@ def test_times_are_read(time: bytes, moment: float) -> None:
     ],
 )
 def test_times_that_are_none_are_not(time: bytes) -> None:
-    """No zone but Z, no fractions, nothing left out, and a day that there is."""
+    """Other zones, fractions, missing parts and impossible days are refused."""
     with pytest.raises(ValueError, match=r"time|day|month|year"):
         der.parse_time(time)

@@ -1,4 +1,4 @@
-"""Certificates described by their fields are what a real one with these names would be."""
+"""Build certificates from descriptions that equal real ones with these names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELDS = {
 
 
 def test_it_reads_as_an_issued_one() -> None:
-    """Every field is what the reader of certificates finds in a certificate of a real CA."""
+    """Every field equals that of a certificate issued by a real CA."""
     real = from_der(
         CA("Staff")
         .issue(
@@ -56,6 +56,6 @@ def test_usages_and_fingerprint() -> None:
 
 
 def test_what_no_certificate_may_have() -> None:
-    """A control character in a name is malformed here, too."""
+    """A control character in a name is malformed here too."""
     with pytest.raises(MalformedCertificate):
         build(Described(cn=["a\x01"]))

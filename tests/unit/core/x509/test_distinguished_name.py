@@ -1,4 +1,4 @@
-"""Names read from DER and from text are one name, and no text is more than a mistake."""
+"""Parse names from DER and from text to the same name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RDNS = st.lists(
 
 @given(RDNS)
 def test_each_spelling_of_a_name_is_that_name(rdns: list[list[tuple[str, int, bytes]]]) -> None:
-    """The canonical text, nginx's and OpenSSL's parse to what was read from the DER."""
+    """The canonical text and the forms of nginx and OpenSSL parse to the name in the DER."""
     name = read_compared_name(subject(*rdns))
     assert key_of(parse_name(canonical_text(name))) == key_of(name)
     rfc2253, oneline, *_ = spellings(name)
@@ -45,7 +45,7 @@ def test_each_spelling_of_a_name_is_that_name(rdns: list[list[tuple[str, int, by
 def test_two_names_have_two_canonical_texts(
     one: list[list[tuple[str, int, bytes]]], other: list[list[tuple[str, int, bytes]]]
 ) -> None:
-    """No name can be written so that it reads like another one."""
+    """Different names never have the same canonical text."""
     first, second = read_compared_name(subject(*one)), read_compared_name(subject(*other))
     same = canonical_text(first) == canonical_text(second)
     assert same <= (key_of(first) == key_of(second))
@@ -53,7 +53,7 @@ def test_two_names_have_two_canonical_texts(
 
 @given(st.text(max_size=30) | st.text('CN=a,+;"\\#/ 03x5', max_size=30))
 def test_no_text_is_more_than_a_mistake(text: str) -> None:
-    """Whatever is written, it is a name, or an error with what to write instead."""
+    """Any text is a name, or an error that says what to write instead."""
     found: tuple[object, ...] = ("", "")
     try:
         parse_name(text)
@@ -64,12 +64,12 @@ def test_no_text_is_more_than_a_mistake(text: str) -> None:
 
 @pytest.mark.parametrize("oid", ["2.5.4.03", "02.5.4.3", "3.1", "1.40.2", "2"])
 def test_what_is_no_oid_is_no_type(oid: str) -> None:
-    """A dotted type that no certificate can have is a mistake."""
+    """A dotted type that is not a valid OID is a mistake."""
     with pytest.raises(ValueError, match=r"attribute type|not a DN"):
         parse_name(f"{oid}=a")
 
 
 def test_each_types_name_is_read_back() -> None:
-    """What the canonical text writes, a pattern can say; but for OpenSSL's `uid`."""
+    """A pattern can use every type name of the canonical text, except OpenSSL's `uid`."""
     for oid, name in NAMES.items():
         assert OIDS[name.lower()] == oid or name == "uid"

@@ -1,4 +1,4 @@
-"""A holder who alters his certificate's signature, validly: what refused him still does."""
+"""Refuse a certificate also after its holder has changed its signature to an equivalent one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def turned_over(leaf: Leaf) -> Leaf:
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_the_twin_is_valid_and_known(curve: type[ec.EllipticCurve]) -> None:
-    """Both verify by the issuer's key, and each one's fingerprint is among the other's."""
+    """Both signatures verify, and each fingerprint is among the other's equivalents."""
     authority = CA("EC", key=ec.generate_private_key(curve()))
     leaf = authority.issue("alice")
     twin = turned_over(leaf)
@@ -52,7 +52,7 @@ def test_the_twin_is_valid_and_known(curve: type[ec.EllipticCurve]) -> None:
 
 
 def test_rsa_signatures_have_no_twin() -> None:
-    """A certificate that an RSA authority signed has one fingerprint."""
+    """A certificate signed with RSA (PKCS #1 v1.5) has only one fingerprint."""
     assert equivalent_fingerprints(from_der(CA("RSA", key="rsa").issue("alice").der)) == ()
 
 
@@ -75,7 +75,7 @@ SITE = TRUST + "locations: [{name: site, allow: [ALLOW], deny: [DENY]}]\n"
 def test_what_refuses_a_fingerprint_refuses_the_twin(
     allow: str, deny: str, line: str, reason: str, of_twin: str
 ) -> None:
-    """By denylist, `deny` or `not`; what grants by a fingerprint grants that one only."""
+    """Denylist, `deny` and `not` refuse both; a granting rule matches only one."""
     text = SITE.replace("ALLOW", allow).replace("DENY", deny).replace("SHA", ALICE.sha256)
     listed = line.replace("SHA", ALICE.sha256).encode() + b"\n"
     rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=listed)
@@ -101,7 +101,7 @@ def _openssl(*arguments: str) -> str:
 
 
 def test_the_order_of_every_named_curve_is_known() -> None:
-    """A certificate's issuer may be on any curve for which nginx's OpenSSL has a name."""
+    """Equivalents are found for every curve that OpenSSL has a name for."""
     orders = curve_orders()
     assert len(orders) >= 40
     assert {name for name, order in orders.items() if order not in ORDERS} == set()
@@ -109,7 +109,7 @@ def test_the_order_of_every_named_curve_is_known() -> None:
 
 @pytest.mark.parametrize("curve", ["sect283k1", "sect571r1", "brainpoolP320r1", "prime239v1"])
 def test_the_twin_by_an_uncommon_curve_is_known(tmp_path: Path, curve: str) -> None:
-    """OpenSSL verifies both, though the library here has no such curve."""
+    """OpenSSL verifies both, although `cryptography` lacks the curve."""
     key, ca, leaf, twin = (str(tmp_path / name) for name in ("key", "ca", "leaf", "twin"))
     _openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", key)
     new = ("req", "-x509", "-key", key, "-sha256", "-days", "2")

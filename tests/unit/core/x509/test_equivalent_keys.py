@@ -1,4 +1,4 @@
-"""A holder who has a refused key certified again, written otherwise."""
+"""Refuse a key also in its other encodings."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ locations: [{name: site, allow: [ALLOW], deny: [DENY]}]
 
 @pytest.mark.parametrize(("leaf", "key"), WRITINGS, ids=["compressed", "hybrid", "no NULL", "PSS"])
 def test_what_refuses_a_key_refuses_its_other_writings(leaf: Leaf, key: bytes) -> None:
-    """By denylist, `deny` or `not`, either way round; what grants by one grants that one only."""
+    """Denylist, `deny` and `not` refuse all encodings; a granting rule matches only one."""
     other = certified(leaf, key)
     for one, two in ((leaf, other), (other, leaf)):
         cert = from_der(two.der)
@@ -86,7 +86,7 @@ def test_what_refuses_a_key_refuses_its_other_writings(leaf: Leaf, key: bytes) -
 
 
 def test_a_point_that_can_not_be_read_has_no_other_writing() -> None:
-    """Nor does a key of another kind."""
+    """An invalid point, and a key of another type, has no other encoding."""
     cert = from_der(EC.der)
     for octets in (b"", b"\2" + 32 * b"\xff", b"\4\1", b"\x05\1\2"):
         key = tlv(0x30, point(4)[2:23], tlv(0x03, b"\0", octets))

@@ -1,4 +1,4 @@
-"""Extensions are read as OpenSSL reads them, to the last octet, or not at all."""
+"""Parse extensions completely and as OpenSSL does, or not at all."""
 
 from __future__ import annotations
 
@@ -100,10 +100,8 @@ def _names(cert: ClientCert) -> list[bytes]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_tags_and_lengths_that_lie_are_read_as_by_openssl_or_not_at_all(seed: int) -> None:
-    """One or two lies at any level of a certificate with everything in it; each both ways.
-
-    Each certificate is read anew and again: what was read before makes no difference.
-    """
+    """Wrong tags and lengths at any level are parsed as by OpenSSL or refused, with and without a
+    cache."""
     read_some = 0
     for der in lies(alice.der, random.Random(seed), 1000):
         extensions._KNOWN.clear()
@@ -156,7 +154,8 @@ own_extensions = st.one_of(
 @settings(max_examples=300)
 @given(st.lists(own_extensions, min_size=1, max_size=2))
 def test_odd_extensions_are_read_as_by_openssl_or_not_at_all(own: list[bytes]) -> None:
-    """Broken OIDs, other types of strings, unknown tags, several alike."""
+    """Invalid OIDs, other string types, unknown tags and repeated values are parsed as by OpenSSL
+    or refused."""
     der = staff.forge(extensions=own).der
     if (found := read(der)) and (theirs := libcrypto.read(der)):
         _assert_names(found, theirs, der)
@@ -200,7 +199,7 @@ def test_a_upn_that_is_no_string_is_read_as_by_openssl_or_not_at_all(value: byte
     ids=["x400", "edi", "oid", "other", "directory"],
 )
 def test_names_that_no_rule_asks_about_are_passed_over(name: bytes) -> None:
-    """The others are read."""
+    """Names that no rule can ask about don't affect the others."""
     cert = from_der(with_san(name, tlv(0x82, b"a.example")).der)
     assert (cert.dns, cert.unreadable) == (("a.example",), frozenset())
 
@@ -229,7 +228,7 @@ def test_names_that_no_rule_asks_about_are_passed_over(name: bytes) -> None:
     ],
 )
 def test_what_no_rule_asks_about_is_nobody_s_business(odd: bytes) -> None:
-    """Path lengths without cA, defaults written out, Latin-1 in a notice, broken constraints."""
+    """Other extensions may have unusual or invalid contents."""
     cert = from_der(staff.forge(extensions=[odd], dns=["a.example"]).der)
     assert (cert.dns, cert.unreadable) == (("a.example",), frozenset())
     assert cert.eku == (CLIENT_AUTH.dotted_string,)
@@ -246,7 +245,7 @@ def test_what_no_rule_asks_about_is_nobody_s_business(odd: bytes) -> None:
     ],
 )
 def test_basic_constraints(value: bytes, read: tuple[bool, int | None]) -> None:
-    """Also with the default written out, and a path length without cA."""
+    """An explicit default and a path length without cA are accepted."""
     assert read_basic_constraints(value) == read
 
 
@@ -255,7 +254,7 @@ def test_basic_constraints(value: bytes, read: tuple[bool, int | None]) -> None:
     [b"", b"\x30", tlv(0x30) + b"\0", tlv(0x30, b"\1\0"), tlv(0x30, tlv(2, b"\0"), tlv(1, b"\0"))],
 )
 def test_broken_basic_constraints(value: bytes) -> None:
-    """Nobody's authority."""
+    """Invalid basicConstraints mean no authority."""
     with pytest.raises(ValueError, match=r"DER|basicConstraints|BOOLEAN"):
         read_basic_constraints(value)
 
@@ -278,7 +277,7 @@ def test_broken_basic_constraints(value: bytes) -> None:
     ],
 )
 def test_a_san_that_is_not_der_to_the_last_octet_has_no_names(leaf: Leaf) -> None:
-    """Trailing names, lengths that lie, pieces, unknown kinds: nothing in it is read."""
+    """A SAN with trailing octets, wrong lengths or unknown kinds has no names."""
     cert = from_der(leaf.der)
     assert (cert.dns, cert.uri, cert.ip, cert.email, cert.upn) == ((), (), (), (), ())
     assert cert.unreadable == NAMES
@@ -296,7 +295,7 @@ def test_a_san_that_is_not_der_to_the_last_octet_has_no_names(leaf: Leaf) -> Non
     ],
 )
 def test_one_odd_name_spoils_its_own_kind(name: bytes, kind: str) -> None:
-    """And no other."""
+    """An unreadable name makes its own kind unreadable, and no other."""
     good = [tlv(0x82, b"a.example"), tlv(0x81, b"a@b"), tlv(0x86, b"u:"), tlv(0x87, b"1234")]
     cert = from_der(with_san(*good, name, tlv(0xA0, UPN, tlv(0xA0, tlv(0x0C, b"a")))).der)
     assert cert.unreadable == {kind}
@@ -320,7 +319,7 @@ PATTERNS = {"dns": "a.example", "ip": "192.0.2.1", "email": "a@b", "policy_oid":
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("form", ["exact", "other"])
 def test_what_can_not_be_read_never_grants_and_always_refuses(kind: str, form: str) -> None:
-    """As `allow`, `deny`, `not` in each, by an exact pattern and by others."""
+    """An unreadable value never grants and always refuses, in `allow`, `deny` and `not`."""
     pattern = PATTERNS.get(kind, "x")
     if form == "other":
         others = {"ip": "0.0.0.0/0", "policy_oid": "1.2.4", "dns": '"*.example"'}
@@ -341,7 +340,7 @@ def test_what_can_not_be_read_never_grants_and_always_refuses(kind: str, form: s
 
 
 def test_usages_that_can_not_be_read() -> None:
-    """The same of `eku`, which every other certificate here has."""
+    """An unreadable `eku` never grants and always refuses."""
     leaf = Leaf("x", staff.issue("x", eku=[]).der, alice.private, staff)
     broken = extension(EKU, tlv(0x30, der_oid(CLIENT_AUTH.dotted_string)) + b"\0")
     forged = staff.forge("x", extensions=[broken])
@@ -362,7 +361,7 @@ def _replaced(der: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", [tlv(0x82, b"a.example\xe9"), tlv(0x87, b"12345")])
 def test_a_host_is_not_matched_by_names_of_which_one_can_not_be_read(name: bytes) -> None:
-    """`san_matches_host` needs all of them."""
+    """With an unreadable SAN, `san_matches_host` denies."""
     rules = asking.site("verified", "    san_matches_host: true\n")
     good = with_san(tlv(0x82, b"a.example"))
     assert asking.ask(rules, good, host="a.example").reason == "allowed"
@@ -383,7 +382,7 @@ def test_a_host_is_not_matched_by_names_of_which_one_can_not_be_read(name: bytes
     ],
 )
 def test_control_characters_are_malformed_in_every_kind_of_name(name: bytes) -> None:
-    """Before any rule, whether one asks or not."""
+    """Control characters make a certificate malformed in any name, also in unused ones."""
     with pytest.raises(MalformedCertificate, match="control"):
         from_der(with_san(tlv(0x82, b"a.example"), name).der)
 
@@ -410,7 +409,7 @@ USUAL = [
 
 @pytest.mark.parametrize("twice", USUAL)
 def test_an_extension_twice_is_malformed_known_or_not(twice: bytes) -> None:
-    """RFC 5280, 4.2; in the same words or in others."""
+    """RFC 5280, 4.2: a repeated extension is malformed, with equal or different values."""
     oid = within(twice, 0x30)[0]
     other = tlv(0x30, oid, tlv(0x04, b"\x30\0"))
     for pair in ([twice, twice], [twice, other], [other, twice]):
@@ -420,7 +419,7 @@ def test_an_extension_twice_is_malformed_known_or_not(twice: bytes) -> None:
 
 
 def test_endless_extensions_take_no_memory() -> None:
-    """What strangers put in is remembered, but never more than so many."""
+    """The cache of extensions is bounded."""
     extensions._KNOWN.clear()
     for number in range(1100):
         own = extension(f"1.2.3.{number}", b"")
@@ -429,7 +428,7 @@ def test_endless_extensions_take_no_memory() -> None:
 
 
 def test_alternative_names_are_bounded() -> None:
-    """More than any certificate has, and none is read."""
+    """Too many alternative names are refused before they are parsed."""
     most = with_san(*[tlv(0x82, b"a")] * MAX_NAMES)
     assert len(from_der(most.der).dns) == MAX_NAMES
     with pytest.raises(MalformedCertificate, match="more than"):
@@ -438,7 +437,7 @@ def test_alternative_names_are_bounded() -> None:
 
 @pytest.mark.parametrize("oid", [EKU, POLICIES])
 def test_usages_and_policies_are_bounded(oid: str) -> None:
-    """Beyond that they can't be read."""
+    """Too many usages or policies are unreadable."""
     one = der_oid("1.2.3") if oid == EKU else tlv(0x30, der_oid("1.2.3"))
     kind = "eku" if oid == EKU else "policy_oid"
     for times, unreadable in ((128, set()), (129, {kind})):
@@ -447,7 +446,7 @@ def test_usages_and_policies_are_bounded(oid: str) -> None:
 
 
 def test_extensions_are_bounded() -> None:
-    """A certificate of hundreds is refused before one is read."""
+    """Too many extensions are refused before they are parsed."""
     own = [extension(f"1.2.3.{number}", b"") for number in range(64)]
     from_der(staff.forge(extensions=own[:63]).der)
     with pytest.raises(MalformedCertificate, match="more than"):

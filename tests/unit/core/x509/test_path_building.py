@@ -1,4 +1,4 @@
-"""Constraints of an authority on what is below it, where the sidecar verifies the chain."""
+"""Apply an authority's constraints to the certificates below it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def is_verified(
 def test_names_within_the_constraints_verify(
     constraint: x509.NameConstraints, critical: bool
 ) -> None:
-    """Names that are allowed, and kinds of names that the certificate doesn't have."""
+    """Permitted names, and constraints on kinds that the certificate lacks, are accepted."""
     assert is_verified(constraint, critical)
 
 
@@ -93,7 +93,7 @@ def test_names_within_the_constraints_verify(
 def test_names_outside_or_not_comparable_do_not(
     constraint: x509.NameConstraints, critical: bool
 ) -> None:
-    """Whether or not the authority's constraint is marked critical (RFC 5280, 4.2.1.10)."""
+    """Other names are refused, whether the constraint is critical or not (RFC 5280, 4.2.1.10)."""
     assert not is_verified(constraint, critical)
 
 
@@ -111,7 +111,7 @@ def test_names_outside_or_not_comparable_do_not(
 def test_a_mapped_address_is_the_ipv4_address_to_constraints(
     constraint: x509.NameConstraints, verifies: bool
 ) -> None:
-    """Rules take `::ffff:10.0.0.1` for 10.0.0.1, so an authority must be free to issue both."""
+    """`::ffff:10.0.0.1` needs permission for 10.0.0.1 too, because rules compare it as IPv4."""
     root = pki.issue("root", ca=True)
     sub = pki.issue("sub", root, ca=True, extra=[(constraint, True)])
     mapped = x509.SubjectAlternativeName([x509.IPAddress(ip_address("::ffff:10.0.0.1"))])
@@ -137,19 +137,19 @@ def test_a_mapped_address_is_the_ipv4_address_to_constraints(
 def test_an_authority_s_usages_hold_for_what_it_issues(
     usages: list[x509.ObjectIdentifier], verified: bool
 ) -> None:
-    """An authority for servers or mail alone issues no client certificates, as OpenSSL has it."""
+    """An authority limited to servers or mail can't issue client certificates, as in OpenSSL."""
     assert is_verified(x509.ExtendedKeyUsage(usages), False) == verified
 
 
 @pytest.mark.parametrize("critical", [True, False])
 def test_policy_constraints_do_not(critical: bool) -> None:
-    """Nobody processes policies, so an authority that requires one is refused."""
+    """An authority that requires policies is refused, because policies are not processed."""
     assert not is_verified(x509.PolicyConstraints(0, None), critical)
 
 
 @pytest.mark.parametrize("critical", [True, False])
 def test_constraints_on_mail_hold_for_the_subject(critical: bool) -> None:
-    """An emailAddress in the subject is no way round, where the SAN has no address."""
+    """An emailAddress in the subject is checked if the SAN has no address."""
     mail = x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@example.com")
     assert not is_verified(only(MAIL("example.org")), critical, mail, names=False)
     assert is_verified(only(DNS("example.org")), critical, mail, names=False)
@@ -174,7 +174,7 @@ def crossed(count: int) -> tuple[list[ClientCert], ClientCert]:
 def test_authorities_that_all_issued_each_other_cost_no_more(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 certificates, more paths than can be tried, and none to the anchor: 32 signatures."""
+    """64 authorities that issued each other cost at most 32 signature verifications."""
     between, leaf = crossed(8)
     checked: list[object] = []
 
@@ -189,7 +189,8 @@ def test_authorities_that_all_issued_each_other_cost_no_more(
 
 
 def test_a_stranger_s_certificate_is_not_read_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever knows a CA's name gets one signature checked, and no extension read."""
+    """A certificate with only the name of a CA costs one signature check, and no extension is
+    parsed."""
     anchors = Anchors([from_der(chains.signed(chains.root()))], [])
     stranger = from_der(chains.signed(chains.leaf(), chains.root(key=chains.key("ec", 30))))
     monkeypatch.setattr(path_building, "_profile", None)
@@ -197,7 +198,7 @@ def test_a_stranger_s_certificate_is_not_read_further(monkeypatch: pytest.Monkey
 
 
 def test_more_names_than_are_compared_are_refused() -> None:
-    """What an authority's constraints would cost is bounded; a certificate beyond is refused."""
+    """The cost of name constraints is bounded; a certificate over the limit is refused."""
     names = [chains.dns(f"a{each}.ex.test") for each in range(1500)]
     for bases, accepted in ((10, True), (20, False)):
         limit = chains.constraints([chains.dns("ex.test")] * bases)

@@ -1,4 +1,4 @@
-"""Signatures, over the octets that came."""
+"""Verify signatures over the received octets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def others(kind: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_each_algorithm_verifies_and_no_other_key_does(kind: str) -> None:
-    """The signer's key and the very octets: anything else is refused."""
+    """Only the signer's key verifies, and only for exactly these octets."""
     cert = certificate(kind)
     signed, algorithm, _ = take_apart(cert.public_bytes(Encoding.DER))
     assert signed == cert.tbs_certificate_bytes
@@ -63,7 +63,7 @@ def test_each_algorithm_verifies_and_no_other_key_does(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_the_same_name_with_another_key_leads_nowhere(kind: str) -> None:
-    """Only the anchor whose key made the signature."""
+    """Only the anchor whose key made the signature is accepted."""
     leaf = from_der(certificate(kind).public_bytes(Encoding.DER))
     for other in others(kind):
         stranger = from_der(certificate(other).public_bytes(Encoding.DER))
@@ -71,7 +71,7 @@ def test_the_same_name_with_another_key_leads_nowhere(kind: str) -> None:
 
 
 def test_the_algorithm_within_and_without_are_one() -> None:
-    """A certificate that says SHA-256 without and SHA-384 within is none (RFC 5280, 4.1.1.2)."""
+    """Different algorithms inside and outside the signed part are refused (RFC 5280, 4.1.1.2)."""
     der = certificate("p256").public_bytes(Encoding.DER)
     sha256, sha384 = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040303")
     assert der.count(sha256) == 2

@@ -1,4 +1,4 @@
-"""Names are read as OpenSSL reads them."""
+"""Parse names as OpenSSL does."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ attributes = st.builds(
 @settings(max_examples=300)
 @given(st.lists(st.lists(attributes, min_size=1, max_size=2), max_size=4))
 def test_every_name_is_read_as_by_openssl(rdns: list[list[bytes]]) -> None:
-    """Several RDNs, of one attribute or two."""
+    """Several RDNs with one or two attributes are parsed as by OpenSSL."""
     assert_as_openssl(tlv(0x30, *(tlv(0x31, *rdn) for rdn in rdns)))
 
 
@@ -156,13 +156,13 @@ def _issued_by(issuer: bytes) -> bytes:
     ],
 )
 def test_a_name_that_is_not_der_is_malformed(broken: bytes) -> None:
-    """To the last octet, at every level."""
+    """A name must be DER to the last octet, at every level."""
     with pytest.raises(MalformedCertificate):
         from_der(staff.forge(subject=broken).der)
 
 
 def test_names_are_bounded() -> None:
-    """In attributes, whether each has an RDN of its own or all share one, and in octets."""
+    """The number of attributes and of octets is limited."""
     one = attribute(ORGANIZATION, 0x0C, b"a")
     for most in (name(*[one] * MAX_ATTRIBUTES), tlv(0x30, tlv(0x31, *[one] * MAX_ATTRIBUTES))):
         assert len(read_name(most).o) == MAX_ATTRIBUTES
@@ -175,7 +175,7 @@ def test_names_are_bounded() -> None:
 
 
 def test_what_a_person_is_called_is_not_remembered() -> None:
-    """O and OU are, as they are shared; endless CNs, or endless organizations, take no memory."""
+    """Only shared types such as O and OU are cached, and their number is bounded."""
     subject._SHARED.clear()
     for number in range(1100):
         cert = staff.issue(f"user{number}", o=f"Org {number}", key=KEY).cert

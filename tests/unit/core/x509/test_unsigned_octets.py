@@ -87,7 +87,7 @@ def assert_none_is_another(kind: str, variants: Iterator[bytes]) -> None:
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_no_octet_outside_the_signed_part_makes_another_certificate(kind: str) -> None:
-    """Each octet with each bit turned, made 0, made 255, left out, or doubled."""
+    """Each unsigned octet is changed, removed and doubled; every result is refused."""
     der = original(kind)
     signed = within(der, 0x30)[0]
     start = der.index(signed)
@@ -124,7 +124,7 @@ def encodings(tag: int, body: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_no_other_encoding_makes_another_certificate(kind: str) -> None:
-    """Lengths in more octets, indefinite ones, a signature in pieces, octets behind anything."""
+    """Other lengths, pieces and trailing octets are refused."""
     der = original(kind)
     signed, algorithm, signature = within(der, 0x30)
     bits = b"\0" + from_der(der).signature
@@ -156,7 +156,7 @@ def _algorithms(algorithm: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_no_other_signature_of_the_same_makes_another_certificate(kind: str) -> None:
-    """Zeros before or behind, without those that are there, r and s in every other writing."""
+    """Other encodings of the same signature are refused."""
     der = original(kind)
     signed, algorithm, _ = within(der, 0x30)
     signature = from_der(der).signature
@@ -193,7 +193,7 @@ def _signatures(kind: str, signature: bytes) -> Iterator[bytes]:
 
 
 def test_unused_bits_of_a_signature_come_through_nginx() -> None:
-    """OpenSSL writes them as they came, and the octets verify: so they have to be refused here."""
+    """OpenSSL accepts unused bits and writes them, so they are refused here."""
     number = next(n for n in range(7, 999) if from_der(issue("rsa", n)).signature[-1] % 2 == 0)
     signed, algorithm, signature = within(issue("rsa", number), 0x30)
     at = len(signature) - 257

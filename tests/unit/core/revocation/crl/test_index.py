@@ -1,4 +1,4 @@
-"""CRLs: what one must be to be read, and what a trust's CRLs say about a certificate."""
+"""Parse CRLs, and check certificates against the CRLs of a trust."""
 
 from __future__ import annotations
 
@@ -215,13 +215,13 @@ DER = x509.load_pem_x509_crl(PEM).public_bytes(Encoding.DER)
     ],
 )
 def test_what_is_no_crl_is_refused(data: bytes, says: str) -> None:
-    """A file must be one whole CRL and nothing else; the message says what is wrong."""
+    """A file that is not exactly one CRL is refused with a message."""
     with pytest.raises(CrlError, match=says):
         read(data)
 
 
 def test_a_pem_file_holds_several_crls_and_text() -> None:
-    """As nginx's ssl_crl takes it: CRLs one behind the other, with text before, between, behind."""
+    """Several CRLs with text before, between and after them are accepted, as in nginx's ssl_crl."""
     other = CA("Other", **YEARS)
     data = b"Staff's\n" + PEM + b"other's\n" + crl(other) + b"\ntail" + STAFF.pem
     found = read_crls(data, "crl.pem", [STAFF.der, other.der])
@@ -231,7 +231,7 @@ def test_a_pem_file_holds_several_crls_and_text() -> None:
 
 
 def test_what_can_be_read_of_a_file_of_crls_is() -> None:
-    """One broken, foreign or cut CRL in a file hides no other."""
+    """An invalid, foreign or incomplete CRL doesn't hide the others of its file."""
     foreign, cut = crl(CA("Other", **YEARS)), PEM[:200]
     damaged = PEM[:100] + b"!" + PEM[100:]
     found = read_crls(foreign + damaged + PEM + cut, "crl.pem", [STAFF.der])
@@ -243,7 +243,7 @@ def test_what_can_be_read_of_a_file_of_crls_is() -> None:
 
 
 def test_a_file_of_too_many_crls_is_told() -> None:
-    """The CRLs behind the last one taken are not passed over in silence."""
+    """CRLs over the limit are reported, not silently skipped."""
     found = read_crls(PEM * (MAX_BLOCKS + 1), "crl.pem", [STAFF.der])
     assert len(found.crls) == MAX_BLOCKS
     assert "more than 64" in str(found.mistakes[0])
@@ -251,7 +251,7 @@ def test_a_file_of_too_many_crls_is_told() -> None:
 
 @pytest.mark.parametrize("curve", ["SM2", "brainpoolP512t1", "sect283k1", "secp160r1"])
 def test_an_authority_with_a_strange_key_harms_no_other(curve: str) -> None:
-    """Beside such an authority, CRLs of the others are read and asked as ever."""
+    """An authority with an unsupported key doesn't affect the CRLs of other authorities."""
     strange = strange_ca(curve)
     found = read_crl(crl(revoked=[ALICE]), "crl.pem", [strange.der, STAFF.der])
     index = Ask(CrlIndex([found]))
@@ -262,7 +262,7 @@ def test_an_authority_with_a_strange_key_harms_no_other(curve: str) -> None:
 
 
 def test_a_refused_crl_revokes_and_never_clears() -> None:
-    """One that goes backwards, say: whom it lists is revoked, and of others it says nothing."""
+    """A CRL that goes backwards revokes the certificates that it lists, and never says good."""
     old = read(crl(revoked=[ALICE], number=4))
     only = Ask(CrlIndex([], revoking=[old]))
     assert only.status(ALICE) is REVOKED
@@ -274,7 +274,7 @@ def test_a_refused_crl_revokes_and_never_clears() -> None:
 
 @pytest.mark.parametrize("number", [1 << 159, 1 << 40000], ids=["20 octets", "5,000"])
 def test_a_crl_number_without_end_is_none(number: int) -> None:
-    """RFC 5280, 5.2.3, has 20 octets at most; a longer one could neither be told nor compared."""
+    """RFC 5280, 5.2.3, limits a number to 20 octets; a longer one counts as absent."""
     found = read(crl(revoked=[ALICE], number=number))
     assert found.number is None
     assert goes_back(Watermark(3, 0.0), found) is not None
@@ -311,7 +311,7 @@ def test_the_key_usage_must_allow_it() -> None:
 
 
 def test_a_key_that_signs_nothing() -> None:
-    """An authority whose key can't sign (X25519) has signed nothing."""
+    """An authority whose key can't sign (X25519) is never a signer."""
     public = x25519.X25519PrivateKey.generate().public_key()
     builder = x509.CertificateBuilder(STAFF.subject, STAFF.subject, public, 1, T0, T0 + DAY)
     cert = builder.sign(STAFF.key, hashes.SHA256())
@@ -320,7 +320,7 @@ def test_a_key_that_signs_nothing() -> None:
 
 
 def test_weak_signatures_are_refused() -> None:
-    """SHA-1 signatures prove nothing."""
+    """SHA-1 signatures are refused."""
     algorithm = tlv(0x30, der_oid("1.2.840.113549.1.1.5"), tlv(0x05))
     times = der_time(T0) + der_time(T0 + DAY)
     tbs = tlv(0x30, der_int(1), algorithm, STAFF.subject.public_bytes(), times)
@@ -335,14 +335,14 @@ VECTORS = importlib.resources.files("cryptography_vectors") / "x509" / "custom"
     "name", sorted(each.name for each in VECTORS.iterdir() if "crl" in each.name)
 )
 def test_foreign_vectors_are_refused_quietly(name: str) -> None:
-    """CRLs that others broke on purpose, or whose authority is not ours, are a `CrlError`."""
+    """Published invalid CRLs, and CRLs of unknown authorities, raise only `CrlError`."""
     data = (VECTORS / name).read_bytes()
     with pytest.raises(CrlError):
         read(data)
 
 
 def test_foreign_signatures() -> None:
-    """A CRL and its authority as others made them: the right signature reads, the wrong doesn't."""
+    """CRLs of published test suites verify with the right signature only."""
     authority = x509.load_pem_x509_certificate((VECTORS / "valid_signature_cert.pem").read_bytes())
     authorities = [authority.public_bytes(Encoding.DER)]
     found = read_crl((VECTORS / "valid_signature_crl.pem").read_bytes(), "valid", authorities)
@@ -359,7 +359,7 @@ LISTED = crl(revoked=[entry(ALICE, ReasonFlags.key_compromise), BOB], der=True)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
 def test_no_change_of_a_byte_makes_a_revoked_one_good(data: st.DataObject) -> None:
-    """However a CRL is changed, cut or lengthened: `CrlError`, or it still revokes."""
+    """A changed, cut or extended CRL raises `CrlError` or still revokes."""
     changed = bytearray(LISTED)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(changed) - 1))
@@ -381,7 +381,7 @@ def test_no_change_of_a_byte_makes_a_revoked_one_good(data: st.DataObject) -> No
 
 @given(st.binary(max_size=400))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
-    """Any bytes, also behind a beginning that looks right, are a `CrlError`."""
+    """Any bytes raise only the documented error."""
     for candidate in (data, b"\x30" + data, LISTED[:20] + data, pem("X509 CRL", data)):
         with pytest.raises(CrlError):
             read(candidate)
@@ -390,7 +390,7 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=6))
 def test_signed_nonsense_is_an_error_or_unusable(at: int, put: bytes) -> None:
-    """Even what the authority itself signed raises only `CrlError`, if it is broken."""
+    """An invalid CRL raises only `CrlError`, even with a valid signature."""
     entries = [
         by_hand_entry(7, by_hand_extension("2.5.29.21", tlv(0x0A, b"\x01"))),
         by_hand_entry(8),
@@ -416,7 +416,8 @@ def test_signed_nonsense_is_an_error_or_unusable(at: int, put: bytes) -> None:
     ],
 )
 def test_any_serial_is_found_as_a_number(serial: int) -> None:
-    """Negative, zero, 20 octets and longer: listed is found, and its neighbours are not."""
+    """Negative, zero, 20-octet and longer serial numbers are found, and their neighbours are
+    not."""
     found = read(by_hand(STAFF, [by_hand_entry(serial), by_hand_entry(12345)]))
     issuer = comparable_name(STAFF.subject.public_bytes())
     assert found.find(issuer, serial) is not None
@@ -470,7 +471,7 @@ def _runs(runs: list[tuple[int, int, int, int | str | None]]) -> dict[int, tuple
 def test_runs_of_entries_alike_are_read_like_any_others(
     runs: list[tuple[int, int, int, int | str | None]],
 ) -> None:
-    """Long runs of one form, short ones, and changes between: each is found as it was written."""
+    """Long and short runs of one form, and changes between forms, are parsed correctly."""
     entries = _runs(runs)
     found = read(by_hand(STAFF, [der for der, _ in entries.values()]))
     issuer = comparable_name(STAFF.subject.public_bytes())
@@ -480,7 +481,7 @@ def test_runs_of_entries_alike_are_read_like_any_others(
 
 
 def test_a_negative_serial_within_a_run_stays_negative() -> None:
-    """It has the length of its neighbours, and is another number."""
+    """A negative number with its neighbours' length stays a different number."""
     good = by_hand_entry((1 << 126) + 5)
     at = good.index(b"\x02\x10") + 2
     bad = good[:at] + b"\x80" + good[at + 1 :]
@@ -493,7 +494,7 @@ def test_a_negative_serial_within_a_run_stays_negative() -> None:
 
 @given(st.dictionaries(st.integers(0, 2**160 - 1), st.integers(0, 10), max_size=60))
 def test_a_table_is_a_dict(model: dict[int, int]) -> None:
-    """A table finds just the serials that were put in, with their reasons."""
+    """A table finds exactly the inserted serial numbers with their reasons."""
     rows = [n.to_bytes(20, "big") + b"\x50\x00" + bytes([r]) for n, r in model.items()]
     table = build_table(rows[:])
     for serial, reason in model.items():
@@ -504,7 +505,7 @@ def test_a_table_is_a_dict(model: dict[int, int]) -> None:
 
 
 def test_records_are_found_by_their_place() -> None:
-    """Octets that match across two records are no entry."""
+    """Octets that match across two records are not an entry."""
     rows = [n.to_bytes(20, "big") + b"\x01\x01\x01" for n in (0x0101, 0x010101, 0x01, 0x010001)]
     table = build_table(rows)
     hits = [n for n in range(0x20000) if table.find(n)]
@@ -512,7 +513,7 @@ def test_records_are_found_by_their_place() -> None:
 
 
 def test_of_two_entries_the_revoking_one_counts() -> None:
-    """removeFromCRL beside a revocation of the same serial removes nothing."""
+    """removeFromCRL beside a revocation of the same serial number has no effect."""
     for reasons in ((b"\1", b"\x08"), (b"\x08", b"\1")):
         codes = [by_hand_extension("2.5.29.21", tlv(0x0A, each)) for each in reasons]
         for serial in (9, -9, 2**170):
@@ -528,7 +529,7 @@ def test_of_two_entries_the_revoking_one_counts() -> None:
 
 
 def test_the_detail_tells_day_and_reason() -> None:
-    """An answer says since when and why."""
+    """An answer has the day and the reason of the revocation."""
     answer = ask(crl(revoked=[entry(ALICE, ReasonFlags.key_compromise)])).answer(ALICE)
     assert answer == Answer(REVOKED, "crl crl.pem", "revoked 2026-03-01 (keyCompromise)", math.inf)
 
@@ -553,7 +554,7 @@ def test_any_date_revokes(year: int) -> None:
     )
 )
 def test_entries_are_read_as_they_are(model: dict[int, tuple[datetime, int | None, bool]]) -> None:
-    """Serials, days and reasons in any mix come out as they went in, each with its own."""
+    """Any mix of serial numbers, days and reasons is parsed unchanged."""
 
     def encoded(serial: int, at: datetime, reason: int | None, strange: bool) -> bytes:
         extensions = [by_hand_extension("1.2.3.4", der_int(serial))] if strange else []
@@ -569,7 +570,7 @@ def test_entries_are_read_as_they_are(model: dict[int, tuple[datetime, int | Non
 
 
 def test_an_indirect_list_of_many_issuers_is_as_compact() -> None:
-    """An issuer for each entry, or serial numbers of 300 octets, take no more room than others."""
+    """Many issuers or serial numbers of 300 octets need no more memory per entry."""
     issuers = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{n}")]) for n in range(3000)]
     entries = [entry(n, None, issued_by(name)) for n, name in enumerate(issuers, 1)]
     found = read(crl(revoked=entries, idp=idp(indirect=True)))
@@ -584,7 +585,7 @@ def test_an_indirect_list_of_many_issuers_is_as_compact() -> None:
 
 
 def test_a_list_of_many_is_compact() -> None:
-    """50,000 random serials take little more than their own octets, pickled and unpickled."""
+    """50,000 random serial numbers need little more than their own octets, also after pickling."""
     serials = [int.from_bytes(hashes_of(n), "big") for n in range(50_000)]
     found = read(by_hand(STAFF, map(by_hand_entry, serials)))
     copied = pickle.dumps(found, 5)
@@ -608,7 +609,7 @@ STRANGE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x0
 
 
 def test_an_unknown_critical_extension_leaves_the_revocations() -> None:
-    """RFC 5280, 5.2: by such a CRL nobody is good.  Whom it lists is revoked all the same."""
+    """RFC 5280, 5.2: such a CRL never says good, but its entries are revoked."""
     found = ask(crl(revoked=[ALICE], extra_extensions=[(STRANGE, True)]))
     assert (found.status(ALICE), found.status(BOB)) == (REVOKED, UNKNOWN)
     assert "unknown critical extension 1.2.3.4" in found.answer(BOB).detail
@@ -616,7 +617,7 @@ def test_an_unknown_critical_extension_leaves_the_revocations() -> None:
 
 
 def test_an_unknown_critical_entry_extension_leaves_the_revocations() -> None:
-    """RFC 5280, 5.3: nor is anybody good by a CRL with one such entry."""
+    """RFC 5280, 5.3: a CRL with one such entry never says good."""
     found = ask(crl(revoked=[entry(ALICE, None, (STRANGE, True))]))
     assert (found.status(ALICE), found.status(BOB)) == (REVOKED, UNKNOWN)
     assert "1.2.3.4" in found.answer(BOB).detail
@@ -625,7 +626,7 @@ def test_an_unknown_critical_entry_extension_leaves_the_revocations() -> None:
 
 
 def test_a_usable_crl_beside_an_unusable_one_counts() -> None:
-    """What is unusable keeps nothing else from saying good."""
+    """An unusable CRL doesn't prevent another one from saying good."""
     strange = crl(extra_extensions=[(STRANGE, True)], number=9)
     assert ask(strange, crl(revoked=[ALICE])).status(ALICE) is REVOKED
     assert ask(strange, crl(revoked=[ALICE])).status(BOB) is GOOD
@@ -660,7 +661,7 @@ def test_a_version_1_crl_counts() -> None:
 
 
 def test_without_a_crl_nothing_is_known() -> None:
-    """No CRL at all, and only another authority's: UNKNOWN, and it says so."""
+    """Without a CRL of the issuer the status is UNKNOWN, with the reason."""
     other = CA("Other", **YEARS)
     for found in (ask(), ask(crl(other), authorities=[other, STAFF])):
         assert found.answer(ALICE) == Answer(UNKNOWN, "crl", "no CRL by the certificate's issuer")
@@ -697,20 +698,20 @@ def test_freshness(
 
 
 def test_without_next_update_never_fresh() -> None:
-    """RFC 5280, 5.1.2.5, demands nextUpdate: without it nobody is GOOD, the listed stay REVOKED."""
+    """RFC 5280, 5.1.2.5, requires nextUpdate: without it nobody is GOOD, entries stay REVOKED."""
     found = ask(by_hand(STAFF, [by_hand_entry(ALICE.serial)], next_update=None))
     assert (found.status(ALICE), found.status(BOB)) == (REVOKED, UNKNOWN)
     assert "no nextUpdate" in found.answer(BOB).detail
 
 
 def test_a_hold_stays_when_the_crl_ends() -> None:
-    """Who withholds the next CRL does not free a suspended certificate."""
+    """A suspended certificate stays suspended if no new CRL arrives."""
     found = ask(crl(revoked=[entry(ALICE, ReasonFlags.certificate_hold)]))
     assert found.status(ALICE, now=NOW + 1e6) is REVOKED
 
 
 def test_of_two_the_newer_counts() -> None:
-    """An older CRL of the same scope no longer speaks, in whichever order they come."""
+    """An older CRL of the same scope is ignored, in any order of loading."""
     old = crl(revoked=[entry(ALICE, ReasonFlags.certificate_hold)], number=1)
     new = crl(revoked=[BOB], number=2, this_update=T0 + timedelta(hours=1))
     for found in (ask(old, new), ask(new, old)):
@@ -718,7 +719,7 @@ def test_of_two_the_newer_counts() -> None:
 
 
 def test_a_crl_from_the_future_does_not_hide_the_present_one() -> None:
-    """Until it is in force, the one before it clears; what it lists is revoked already."""
+    """The current CRL says good until then; the future one already revokes."""
     later = crl(revoked=[BOB], number=2, this_update=T0 + DAY, next_update=T0 + 2 * DAY)
     found = ask(crl(number=1), later)
     assert (found.status(ALICE), found.status(BOB)) == (GOOD, REVOKED)
@@ -729,7 +730,7 @@ def test_a_crl_from_the_future_does_not_hide_the_present_one() -> None:
 
 
 def test_a_crl_from_the_future_alone() -> None:
-    """It clears nobody until it is in force, and the answer says when that is."""
+    """It doesn't say good before its time, and the answer says when that is."""
     days = [T0 + 3 * DAY, T0 + 2 * DAY]
     crls = [crl(number=n, this_update=day, next_update=T0 + 9 * DAY) for n, day in enumerate(days)]
     answer = ask(*crls, tolerance=60).answer(ALICE)
@@ -738,7 +739,7 @@ def test_a_crl_from_the_future_alone() -> None:
 
 
 def test_of_two_at_the_same_time_the_higher_number_counts() -> None:
-    """CRLs issued within one second are told apart by their numbers."""
+    """CRLs issued in the same second are ordered by their numbers."""
     old, new = crl(revoked=[HELD], number=9), crl(revoked=[BOB], number=10)
     for found in (ask(old, new), ask(new, old)):
         assert (found.status(ALICE), found.status(BOB)) == (GOOD, REVOKED)
@@ -763,20 +764,20 @@ def test_a_delta_adds_and_lifts() -> None:
 
 
 def test_a_delta_lifts_a_hold_only() -> None:
-    """A key once compromised stays so, whatever a delta says."""
+    """A delta never removes keyCompromise or another final reason."""
     base = crl(revoked=[entry(ALICE, ReasonFlags.key_compromise)], number=10)
     assert ask(base, delta([REMOVED])).status(ALICE) is REVOKED
 
 
 @pytest.mark.parametrize("base", [9, 11, 12, None])
 def test_a_delta_lifts_off_its_own_base_only(base: int | None) -> None:
-    """A base before BaseCRLNumber, or as new as the delta, is not changed by it."""
+    """A base before BaseCRLNumber, or as new as the delta, is not changed by the delta."""
     found = ask(crl(revoked=[HELD], number=base), delta([REMOVED]))
     assert found.status(ALICE) is REVOKED
 
 
 def test_a_delta_that_the_base_has_overtaken_is_silent() -> None:
-    """What a base as new or newer no longer lists, a delta does not revoke, nor keep fresh."""
+    """A delta that is not newer than the base neither revokes nor makes it fresh."""
     for number in (11, 12):
         base = crl(number=number, this_update=T0 + timedelta(hours=2))
         late = delta([BOB], next_update=T0 + 9 * DAY)
@@ -785,13 +786,13 @@ def test_a_delta_that_the_base_has_overtaken_is_silent() -> None:
 
 
 def test_a_delta_that_fits_no_base_still_revokes() -> None:
-    """A gap in the numbers takes nothing from a signed revocation."""
+    """A gap in the numbers doesn't invalidate a signed revocation."""
     found = ask(crl(number=9), delta([BOB]))
     assert (found.status(ALICE), found.status(BOB)) == (GOOD, REVOKED)
 
 
 def test_a_delta_alone_clears_nobody() -> None:
-    """Without a complete CRL there is no GOOD."""
+    """Without a complete CRL the status is never GOOD."""
     found = ask(delta([BOB]))
     assert (found.status(ALICE), found.status(BOB)) == (UNKNOWN, REVOKED)
 
@@ -808,7 +809,7 @@ def test_a_fresh_delta_makes_an_old_base_current() -> None:
 
 
 def test_a_stale_delta_lifts_nothing_but_still_revokes() -> None:
-    """After its end, a delta's revocations stay and its removals go."""
+    """After its end, a delta's revocations remain and its removals have no effect."""
     base = crl(revoked=[HELD], number=10, next_update=T0 + 9 * DAY)
     found = ask(base, delta([REMOVED, BOB]))
     assert found.answer(ALICE).until == (T0 + DAY).timestamp()
@@ -817,13 +818,13 @@ def test_a_stale_delta_lifts_nothing_but_still_revokes() -> None:
 
 
 def test_a_delta_of_another_scope_or_key_lifts_nothing() -> None:
-    """Delta and base must have the same scope and the same key."""
+    """A delta removes entries only of a base with the same scope and key."""
     scoped = delta([REMOVED], idp=idp(only="user"))
     assert ask(crl(revoked=[HELD], number=10), scoped).status(ALICE) is REVOKED
 
 
 def test_a_delta_without_a_number_is_unusable() -> None:
-    """RFC 5280, 5.2.3: it has no place in the sequence."""
+    """RFC 5280, 5.2.3: without a number it has no place in the sequence."""
     assert read(delta([BOB], number=None)).unusable
 
 
@@ -846,27 +847,27 @@ def test_a_partition_speaks_for_its_own_point() -> None:
 
 
 def test_the_right_partition_is_found_among_many() -> None:
-    """Partitions of others, before and after one's own, change nothing."""
+    """Partitions of other points, before and after the right one, have no influence."""
     mine = STAFF.issue("a", extra_extensions=[cdp(uri(A))])
     parts = [crl(idp=idp(uri(f"http://crl.example.com/{n}.crl"))) for n in "xay"]
     assert ask(*parts).status(mine) is GOOD
 
 
 def test_a_complete_crl_speaks_for_every_point() -> None:
-    """A CRL without IDP clears certificates with and without points of their own."""
+    """A CRL without IDP covers certificates with and without distribution points."""
     mine = STAFF.issue("a", extra_extensions=[cdp(uri(A))])
     assert ask(crl()).status(mine) is GOOD
 
 
 def test_another_partition_revokes_too() -> None:
-    """Issuer and serial number name one certificate, wherever they are listed."""
+    """Issuer and serial number identify a certificate in every partition."""
     mine = STAFF.issue("a", extra_extensions=[cdp(uri(A))])
     found = ask(crl(idp=idp(uri(A))), crl(idp=idp(uri(B)), revoked=[mine]))
     assert found.status(mine) is REVOKED
 
 
 def test_names_relative_to_the_issuer() -> None:
-    """A relative name of one side meets the full name of the other."""
+    """A relative name equals the full name of the other side."""
     rdn = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, "part 1")])
     full = x509.DirectoryName(x509.Name([*STAFF.subject.rdns, rdn]))
     relative = STAFF.issue("a", extra_extensions=[cdp(relative=rdn)])
@@ -890,14 +891,14 @@ def test_an_issuer_named_partition_is_everybody_s() -> None:
 def test_user_ca_and_attribute_certificates(
     only: str, leaf: RevocationStatus, ca: RevocationStatus
 ) -> None:
-    """Each kind is cleared only by a CRL for its kind."""
+    """Only a CRL for its own kind can say that a certificate is good."""
     issuing = STAFF.intermediate("Issuing")
     found = ask(crl(idp=idp(only=only)))
     assert (found.status(ALICE), found.status(issuing)) == (leaf, ca)
 
 
 def test_attribute_certificates_count_their_own_serials() -> None:
-    """A serial on a CRL for attribute certificates is nobody else's."""
+    """A serial number on a CRL for attribute certificates means no other certificate."""
     found = ask(crl(), crl(revoked=[ALICE], idp=idp(only="attribute")))
     assert found.status(ALICE) is GOOD
 
@@ -916,7 +917,7 @@ REST = [
 
 
 def test_good_needs_all_reasons() -> None:
-    """Some reasons are not enough; all of them, from several CRLs, are; any of them revokes."""
+    """GOOD needs all reasons, from one or several CRLs; REVOKED needs one."""
     key, rest = crl(idp=idp(reasons=KEY)), crl(idp=idp(reasons=REST))
     assert ask(key).status(ALICE) is UNKNOWN
     assert "some reasons" in ask(key).answer(ALICE).detail
@@ -929,7 +930,7 @@ def test_good_needs_all_reasons() -> None:
 
 
 def test_one_stale_half_leaves_it_unknown() -> None:
-    """Every part of the reasons must be fresh; the first that ends, ends the answer."""
+    """Every part of the reasons must be fresh; the first end limits the answer."""
     key = crl(idp=idp(reasons=KEY), next_update=T0 + DAY)
     rest = crl(idp=idp(reasons=REST), next_update=T0 + 2 * DAY)
     assert ask(key, rest).answer(ALICE).until == (T0 + DAY).timestamp()
@@ -937,7 +938,7 @@ def test_one_stale_half_leaves_it_unknown() -> None:
 
 
 def test_a_point_for_some_reasons() -> None:
-    """A partition named for some reasons clears those only."""
+    """A partition for some reasons covers only those."""
     mine = STAFF.issue("a", extra_extensions=[cdp(uri(A), reasons=KEY)])
     assert ask(crl(idp=idp(uri(A)))).status(mine) is UNKNOWN
     assert ask(crl(idp=idp(uri(A))), crl(idp=idp(reasons=REST))).status(mine) is GOOD
@@ -963,7 +964,7 @@ def indirect(*entries: Any, **options: Any) -> bytes:
 
 
 def test_an_indirect_crl_speaks_for_those_who_name_it() -> None:
-    """cRLIssuer hands a certificate's revocation to another authority of the trust."""
+    """cRLIssuer delegates a certificate's revocation to another authority of the trust."""
     found = ask(indirect(entry(CAROL, None, issued_by(ISSUING.subject))), authorities=ALL)
     assert found.status(CAROL, ISSUING) is REVOKED
     assert found.status(DAVE, ISSUING) is GOOD
@@ -971,7 +972,7 @@ def test_an_indirect_crl_speaks_for_those_who_name_it() -> None:
 
 
 def test_nobody_else_s_word_counts() -> None:
-    """An authority that a certificate does not name can't revoke it, nor clear it."""
+    """An authority that the certificate doesn't name can neither revoke nor say good."""
     listed = indirect(entry(ERIN, None, issued_by(ISSUING.subject)))
     own = crl(ISSUING)
     assert ask(listed, authorities=ALL).status(ERIN, ISSUING) is UNKNOWN
@@ -980,7 +981,7 @@ def test_nobody_else_s_word_counts() -> None:
 
 
 def test_the_certificate_issuer_holds_for_the_entries_after_it() -> None:
-    """RFC 5280, 5.3.3: an entry without certificateIssuer has that of the entry before."""
+    """RFC 5280, 5.3.3: an entry without certificateIssuer has the issuer of the entry before."""
     found = ask(
         indirect(
             1,
@@ -1016,7 +1017,7 @@ def test_a_key_of_its_own_for_crls() -> None:
 
 
 def test_a_namesake_under_another_anchor_does_not_count() -> None:
-    """RFC 5280, 6.3.3 (f): CRL and certificate need the same anchor; names alone prove nothing."""
+    """RFC 5280, 6.3.3 (f): CRL and certificate need the same anchor, not only the same names."""
     namesake = CA("Staff", **YEARS)
     found = ask(crl(namesake, revoked=[BOB]), authorities=(STAFF, namesake))
     assert found.status(ALICE) is found.status(BOB) is UNKNOWN
@@ -1024,7 +1025,7 @@ def test_a_namesake_under_another_anchor_does_not_count() -> None:
 
 
 def test_who_is_no_authority_makes_no_signer() -> None:
-    """A signer's certificate that a mere client has issued leads to no anchor."""
+    """A signer's certificate that was issued by a client's certificate is not accepted."""
     mallory = ROOT.issue("mallory")
     middle = CA("mallory", key=mallory.private, **YEARS)
     signer = CA("x", issuer=middle, subject=ISSUING.subject, **YEARS)
@@ -1034,7 +1035,7 @@ def test_who_is_no_authority_makes_no_signer() -> None:
 
 
 def test_a_signer_that_ended_clears_nobody() -> None:
-    """An expired CRL signer's revocations stay, its silence counts no more."""
+    """A CRL of an expired signer still revokes, but never says good."""
     brief: dict[str, Any] = {"not_before": T0 - DAY, "not_after": T0 + DAY / 4}
     signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **brief)
     found = ask(crl(signer, revoked=[ERIN]), authorities=(ROOT, ISSUING, signer))
@@ -1046,7 +1047,7 @@ def test_a_signer_that_ended_clears_nobody() -> None:
 
 
 def test_a_signer_with_two_certificates() -> None:
-    """One certificate of the signer that is in force will do, whichever comes first."""
+    """One valid certificate of the signer is enough, in any order."""
     brief: dict[str, Any] = {"not_before": T0 - DAY, "not_after": T0 + DAY / 4}
     old = CA("x", issuer=ROOT, subject=ISSUING.subject, **brief)
     new = CA("x", issuer=ROOT, subject=ISSUING.subject, key=old.key, **YEARS)
@@ -1056,7 +1057,7 @@ def test_a_signer_with_two_certificates() -> None:
 
 
 def test_a_signer_under_a_renewed_authority() -> None:
-    """Way up means a way that is valid now; with the old one alone there is none."""
+    """One path to an anchor must be valid now; an old path alone is not enough."""
     brief: dict[str, Any] = {"not_before": T0 - DAY, "not_after": T0 + DAY / 4}
     old = CA("Middle", issuer=ROOT, **brief)
     new = CA("Middle", issuer=ROOT, key=old.key, **YEARS)
@@ -1071,7 +1072,7 @@ def test_a_signer_under_a_renewed_authority() -> None:
 
 
 def test_a_signer_that_begins_to_be_valid_tells_when() -> None:
-    """What is unknown until then may be known then: nothing is remembered beyond."""
+    """An UNKNOWN answer ends when the signer becomes valid, so it is not cached longer."""
     begins: dict[str, Any] = {"not_before": T0 + DAY / 4 * 3, "not_after": T0 + 400 * DAY}
     signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **begins)
     found = ask(crl(signer), authorities=(ROOT, ISSUING, signer))
@@ -1092,7 +1093,7 @@ def cross(*names: str) -> list[CA]:
 
 
 def test_a_mesh_of_authorities() -> None:
-    """Many ways, or none, from a signer to an anchor: read at once, and nothing is good in vain."""
+    """Many paths, or none, from a signer to an anchor are evaluated quickly and correctly."""
     mesh = cross(*"ABCDEFGHIJ")
     issuer = mesh[0]
     leaf = issuer.issue("leaf")
@@ -1104,7 +1105,7 @@ def test_a_mesh_of_authorities() -> None:
 
 
 def test_a_revoked_signer_s_word_is_void() -> None:
-    """What a CRL signer on its issuer's CRL has signed neither clears nor revokes."""
+    """CRLs of a revoked signer neither revoke nor say good."""
     signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **YEARS)
     authorities = (ROOT, ISSUING, signer)
     own = crl(signer, revoked=[ERIN])
@@ -1128,7 +1129,7 @@ def test_the_whole_chain_includes_the_signer() -> None:
 
 
 def test_comparable_names() -> None:
-    """String type, case and blanks do not count; values, types and order do."""
+    """String type, case and blanks are ignored; values, types and order matter."""
 
     def name(*values: str, tag: int = 0x0C, codec: str = "utf-8", oid: str = "2.5.4.3") -> bytes:
         rdns = [der_rdn(oid, value.encode(codec), tag) for value in values]
@@ -1146,7 +1147,7 @@ def test_comparable_names() -> None:
 
 
 def test_what_goes_back_is_told() -> None:
-    """A lower number, a number gone, an older thisUpdate: each is a step back, in words."""
+    """A lower number, a missing number and an older thisUpdate each give a reason."""
     mark = Watermark(5, T0.timestamp())
     later, earlier = T0 + DAY / 2, T0 - DAY
     assert goes_back(None, read(crl())) is None
@@ -1158,7 +1159,7 @@ def test_what_goes_back_is_told() -> None:
 
 
 def test_supersedes_among_the_same_scope() -> None:
-    """One CRL replaces another unless it is older; other scopes have nothing to go back behind."""
+    """A CRL replaces another one unless it is older; other scopes are independent."""
     old, new = read(crl(number=5)), read(crl(number=6, this_update=T0 + DAY / 2))
     assert supersedes(new, old)
     assert supersedes(old, old)
@@ -1168,7 +1169,7 @@ def test_supersedes_among_the_same_scope() -> None:
 
 
 def test_the_scope_key_tells_streams_apart() -> None:
-    """Issuer, scope, key, and delta or complete have each their own numbers; content has not."""
+    """Issuer, scope, key, and delta or complete distinguish sequences; the content doesn't."""
     other = CA("Other", **YEARS)
     signer = CA("Staff", **YEARS)
     streams = [

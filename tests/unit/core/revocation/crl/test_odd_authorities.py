@@ -1,4 +1,4 @@
-"""CRLs by authorities, and in forms, that OpenSSL reads and `cryptography` does not."""
+"""Use CRLs of authorities, and in forms, that OpenSSL reads but `cryptography` refuses."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ CA_FALSE = der_extension(x509.BasicConstraints(ca=False, path_length=None), crit
 
 @pytest.mark.parametrize("how", ODD)
 def test_a_crl_of_an_odd_authority_revokes(how: str) -> None:
-    """How an authority's name or extensions are written keeps nobody from being revoked."""
+    """An unusual encoding of an authority's name or extensions doesn't prevent a revocation."""
     name, extensions = ODD[how]
     authority = certificate(name, name, 1, extensions)
     data = crl(name, entry(7))
@@ -132,7 +132,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_crl_that_is_not_understood_revokes_whom_it_lists(how: str) -> None:
-    """Its signature is right: what it lists is revoked, and by it nobody is good."""
+    """With a valid signature its entries are revoked, and it never says good."""
     entries, extensions, end = SPOILT[how]
     authority = certificate(NAME, NAME, 1, [CA_TRUE])
     data = crl(NAME, entries, extensions, end)
@@ -143,7 +143,7 @@ def test_a_crl_that_is_not_understood_revokes_whom_it_lists(how: str) -> None:
 
 
 def test_entries_of_an_issuer_that_can_not_be_read_are_nobodys() -> None:
-    """In an indirect CRL they are about whoever that is, and not the CRL's own issuer."""
+    """Such entries of an indirect CRL never count as the CRL issuer's own."""
     point = extension(POINT, tlv(0x30, tlv(0x84, b"\xff")), critical=True)
     whose = extension("2.5.29.29", tlv(0x30, tlv(0x82, b"x")), critical=True)
     data = crl(NAME, entry(7) + entry(8, b"", whose) + entry(9), point)
@@ -153,7 +153,7 @@ def test_entries_of_an_issuer_that_can_not_be_read_are_nobodys() -> None:
 
 
 def test_the_fields_are_those_that_the_library_reads() -> None:
-    """Of a CRL that `cryptography` reads, too, nothing is read otherwise."""
+    """For a CRL that `cryptography` reads, all fields are equal."""
     for authority in (KEYS, CA("with rsa", key="rsa")):
         der = authority.crl([1, 2], der=True)
         there, here = x509.load_der_x509_crl(der), take_apart(der)

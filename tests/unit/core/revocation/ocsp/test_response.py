@@ -1,4 +1,4 @@
-"""OCSP responses: only what passes every check of RFC 6960 is good or revoked."""
+"""Verify OCSP responses: only a response that passes every check of RFC 6960 counts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_nonce_has_1_to_128_octets(length: int) -> None:
 
 
 def test_key_is_both_fingerprints() -> None:
-    """An answer is filed under the certificate and the issuer that it was asked with."""
+    """The key of an answer consists of the certificate's and the issuer's fingerprints."""
     assert ocsp_key("ab", "cd", 300) == ocsp_key("ab", "cd", 300) != ocsp_key("cd", "ab", 300)
     assert ocsp_key("ab", "cd", 300) != ocsp_key("ab", "cd", 0)
 
@@ -123,7 +123,7 @@ def openssl(directory: Path, signer: pki.Pair, *options: str, state: str = "good
 def test_openssl_answers_signed_by_the_issuer(
     tmp_path: Path, state: str, status: RevocationStatus
 ) -> None:
-    """Good, revoked and unknown answers of `openssl ocsp`, nonce echoed, are read as such."""
+    """Good, revoked and unknown answers of `openssl ocsp` are read correctly, with their nonce."""
     answer = verify(openssl(tmp_path, CA, "-nmin", "10", state=state), NONCE, require_nonce=True)
     assert answer.status is status
     assert answer.delegate is None
@@ -134,20 +134,20 @@ def test_openssl_answers_signed_by_the_issuer(
 
 @pytest.mark.parametrize("hash_name", ["sha256", "sha384", "sha512"])
 def test_openssl_signature_hashes(tmp_path: Path, hash_name: str) -> None:
-    """Every hash of the SHA-2 family is taken in the signature."""
+    """Every hash of the SHA-2 family is accepted in the signature."""
     answer = verify(openssl(tmp_path, CA, "-nmin", "10", "-rmd", hash_name))
     assert answer.status is RevocationStatus.GOOD
 
 
 def test_openssl_sha1_signature_is_refused(tmp_path: Path) -> None:
-    """A signature by SHA-1 proves nothing."""
+    """A SHA-1 signature is refused."""
     answer = verify(openssl(tmp_path, CA, "-nmin", "10", "-rmd", "sha1"))
     assert answer.status is RevocationStatus.UNKNOWN
     assert "signature" in answer.detail
 
 
 def test_openssl_expired_answer_is_unknown(tmp_path: Path) -> None:
-    """An answer is used until nextUpdate and the tolerance, not a moment longer."""
+    """An answer is used until nextUpdate plus tolerance, and no longer."""
     der = openssl(tmp_path, CA, "-nmin", "1")
     fresh = verify(der)
     at = fresh.until
@@ -167,7 +167,7 @@ def test_openssl_without_next_update_gets_the_short_default(tmp_path: Path) -> N
 
 
 def test_openssl_wrong_key_is_unknown(tmp_path: Path) -> None:
-    """An answer signed by another key under the issuer's own name proves nothing."""
+    """An answer signed by another key under the issuer's name is refused."""
     imposter = pki.issue("Test CA", ca=True)
     answer = verify(openssl(tmp_path, imposter, "-nmin", "10"))
     assert answer.status is RevocationStatus.UNKNOWN
@@ -182,7 +182,7 @@ def delegated(
 @pytest.mark.parametrize("by_key", [False, True])
 @pytest.mark.parametrize("nocheck", [False, True])
 def test_openssl_delegated_responder(tmp_path: Path, by_key: bool, nocheck: bool) -> None:
-    """A responder that the issuer certified for OCSPSigning is believed, named by DN or key."""
+    """A responder that the issuer certified for OCSPSigning is accepted, named by DN or key."""
     signer = delegated(extra=[(x509.OCSPNoCheck(), False)] if nocheck else [])
     options = ["-nmin", "10"] + (["-resp_key_id"] if by_key else [])
     answer = verify(openssl(tmp_path, signer, *options, state="revoked"))
@@ -232,7 +232,8 @@ def test_openssl_delegated_responder(tmp_path: Path, by_key: bool, nocheck: bool
 def test_openssl_delegated_responder_without_the_right(
     tmp_path: Path, signer: pki.Pair, why: str
 ) -> None:
-    """EKU, direct issuance, validity, keyUsage and critical extensions of the delegate count."""
+    """EKU, direct issuance, validity, keyUsage and critical extensions of the delegate are
+    checked."""
     answer = verify(openssl(tmp_path, signer, "-nmin", "10"))
     assert answer.status is RevocationStatus.UNKNOWN
     assert why in answer.detail
@@ -254,7 +255,7 @@ SIGNING_KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], An
 
 @pytest.mark.parametrize("kind", SIGNING_KEYS)
 def test_kinds_of_signing_keys(kind: str) -> None:
-    """RSA, ECDSA and EdDSA signatures are checked: right ones taken, wrong ones refused."""
+    """RSA, ECDSA and EdDSA signatures are verified: valid ones accepted, invalid ones refused."""
     make, algorithm = SIGNING_KEYS[kind]
     key, other = make(), make()
     issuer_name, now = pki.name("kinds"), datetime.now(UTC).replace(microsecond=0)
@@ -298,7 +299,7 @@ PSS_MGF_SHA1 = bytes.fromhex(
 
 
 def test_rsassa_pss_signed_answers() -> None:
-    """RSASSA-PSS as RFC 4055 has it: right ones taken; another salt, key or hash refused."""
+    """RSASSA-PSS as in RFC 4055 is accepted; another salt, key or hash is refused."""
     key, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
     issuer, cert = certified(key, hashes.SHA256())
     one = pki.single(cert, issuer)
@@ -318,7 +319,7 @@ def test_rsassa_pss_signed_answers() -> None:
 
 
 def test_openssl_rsassa_pss(tmp_path: Path) -> None:
-    """What `openssl ocsp` signs by RSASSA-PSS is taken."""
+    """RSASSA-PSS signatures of `openssl ocsp` are accepted."""
     key = rsa.generate_private_key(65537, 2048)
     issuer, cert = certified(key, hashes.SHA256())
     signer = pki.Pair(issuer, key)  # type: ignore[arg-type]  # any key will do for OpenSSL
@@ -330,7 +331,7 @@ def test_openssl_rsassa_pss(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [44, 65, 87])
 def test_ml_dsa_signed_answers(kind: int) -> None:
-    """ML-DSA (FIPS 204): right ones taken; another key's, or another's octets, refused."""
+    """ML-DSA (FIPS 204) is accepted; a signature of another key or of other octets is refused."""
     make = getattr(mldsa, f"MLDSA{kind}PrivateKey").generate
     algorithm = bytes.fromhex("300b06096086480165030403") + bytes([{44: 17, 65: 18, 87: 19}[kind]])
     key, other = make(), make()
@@ -349,7 +350,7 @@ def test_ml_dsa_signed_answers(kind: int) -> None:
 
 
 def test_a_crafted_good_answer_is_good() -> None:
-    """The hand-made response is right until it is made wrong on purpose."""
+    """The handmade response is valid before the other tests change it."""
     assert verify(pki.craft(CA, [about()])).status is RevocationStatus.GOOD
     assert (
         verify(pki.craft(CA, [about()], responder=pki.key_id(CA))).status is RevocationStatus.GOOD
@@ -358,7 +359,7 @@ def test_a_crafted_good_answer_is_good() -> None:
 
 @pytest.mark.parametrize("algorithm", [hashes.SHA1(), hashes.SHA256(), hashes.SHA512()])
 def test_cert_id_hash_is_the_responses_choice(algorithm: hashes.HashAlgorithm) -> None:
-    """The CertID may come back in another hash than it was asked in."""
+    """The CertID may use another hash than the request."""
     der = pki.craft(CA, [about(algorithm=algorithm, status=REVOKED)])
     assert verify(der).status is RevocationStatus.REVOKED
 
@@ -384,14 +385,15 @@ def test_an_answer_about_another_certificate_says_nothing(which: int) -> None:
 
 
 def test_same_serial_under_an_issuer_of_the_same_name_is_another_certificate() -> None:
-    """A twin authority (same name, other key) with the same serial number answers for itself."""
+    """An authority with the same name but another key can't answer, even with the same serial
+    number."""
     twin = pki.issue("Test CA", ca=True)
     answer = verify(pki.craft(CA, [pki.single(LEAF.cert, twin.cert)]))
     assert answer.status is RevocationStatus.UNKNOWN
 
 
 def test_of_several_answers_the_certificates_own_counts() -> None:
-    """Among many single responses the one with our CertID is taken, wherever it stands."""
+    """The single response with the right CertID is used, at any position."""
     others = other_singles()
     for at in range(len(others) + 1):
         singles = [*others[:at], about(status=REVOKED), *others[at:]]
@@ -414,7 +416,7 @@ UNKNOWN = b"\x82\x00"
 def test_two_answers_about_one_certificate(
     first: bytes, second: bytes, status: RevocationStatus
 ) -> None:
-    """By SHA-1 and by SHA-256, in any order: the worst that one of them says."""
+    """Of answers by SHA-1 and SHA-256, in any order, the worst counts."""
     for algorithm in (hashes.SHA1(), hashes.SHA256()):
         one = about(status=first, algorithm=hashes.SHA1())
         two = about(status=second, algorithm=algorithm)
@@ -423,7 +425,7 @@ def test_two_answers_about_one_certificate(
 
 
 def test_two_good_answers_hold_within_the_times_of_both() -> None:
-    """The later beginning and the earlier end; one that has ended spoils both."""
+    """The later beginning and the earlier end apply; an expired one makes both unusable."""
     one, two = about(start=-60, end=600), about(start=-30, end=3600)
     answer = verify(pki.craft(CA, [one, two]))
     alone = verify(pki.craft(CA, [one])), verify(pki.craft(CA, [two]))
@@ -436,7 +438,7 @@ def test_two_good_answers_hold_within_the_times_of_both() -> None:
 
 
 def test_an_answer_holds_while_its_delegate_is_valid() -> None:
-    """Not before the responder's certificate begins, and through its last second."""
+    """An answer is used only while the responder's certificate is valid."""
     delegate = pki.issue("r", CA, eku=[pki.OCSP_SIGNING], days=(-0.0005, 0.005))
     answer = verify(pki.craft(delegate, [about(start=-600)], certs=[delegate], produced=-600))
     end = delegate.cert.not_valid_after_utc.timestamp()
@@ -459,7 +461,7 @@ HARMLESS = pki.extension(b"\x2a\x03\x04", False)
 
 
 def test_unknown_critical_extensions_are_refused() -> None:
-    """An extension that isn't understood matters only when it is critical."""
+    """An unknown extension is refused only if it is critical."""
     assert verify(pki.craft(CA, [about()], extensions=[HARMLESS])).status is RevocationStatus.GOOD
     assert verify(pki.craft(CA, [about(extensions=[HARMLESS])])).status is RevocationStatus.GOOD
     assert (
@@ -476,7 +478,7 @@ def test_unknown_critical_extensions_are_refused() -> None:
 
 
 def test_repeated_extensions_are_refused() -> None:
-    """RFC 5280, 4.2: an extension comes once."""
+    """RFC 5280, 4.2: a repeated extension is refused."""
     twice = [HARMLESS, HARMLESS]
     assert verify(pki.craft(CA, [about(extensions=twice)])).status is RevocationStatus.UNKNOWN
     assert verify(pki.craft(CA, [about()], extensions=twice)).status is RevocationStatus.UNKNOWN
@@ -491,7 +493,7 @@ def with_nonce(nonce: bytes) -> bytes:
 
 
 def test_nonce_must_match_when_it_is_there() -> None:
-    """A replayed answer carries another nonce; one made ahead of time carries none."""
+    """A different nonce is refused as a replay; a missing nonce is accepted."""
     assert verify(with_nonce(NONCE), NONCE, require_nonce=True).status is RevocationStatus.GOOD
     assert verify(with_nonce(NONCE[::-1]), NONCE).status is RevocationStatus.UNKNOWN
     assert verify(with_nonce(NONCE)).status is RevocationStatus.GOOD
@@ -510,14 +512,14 @@ def test_nonce_must_match_when_it_is_there() -> None:
     ],
 )
 def test_times_that_are_wrong(options: dict[str, float | None], why: str) -> None:
-    """thisUpdate not ahead, nextUpdate not past, and in that order."""
+    """thisUpdate in the future, nextUpdate in the past and a wrong order are refused."""
     answer = verify(pki.craft(CA, [about(**options)]))
     assert answer.status is RevocationStatus.UNKNOWN
     assert why in answer.detail
 
 
 def test_tolerance_covers_clocks_that_differ() -> None:
-    """An answer from 60 s ahead is taken by who allows for 120 s."""
+    """An answer from 60 s ahead is accepted with a tolerance of 120 s."""
     der = pki.craft(CA, [about(start=60)], produced=60)
     assert (
         verify_response(der, LEAF.cert, CA.cert, time.time(), 120.0).status is RevocationStatus.GOOD
@@ -526,7 +528,7 @@ def test_tolerance_covers_clocks_that_differ() -> None:
 
 
 def test_signature_covers_every_byte() -> None:
-    """No single changed bit leaves an answer other than the signer's, and none raises."""
+    """Any changed bit makes the response invalid or leaves its meaning, and never raises."""
     der = pki.craft(CA, [about(status=REVOKED)])
     for at in range(len(der) * 8):
         broken = bytearray(der)
@@ -536,7 +538,7 @@ def test_signature_covers_every_byte() -> None:
 
 
 def test_every_cut_and_garbage_is_unknown() -> None:
-    """Whatever the bytes, there is an answer and never an exception."""
+    """Any bytes give an answer and never an exception."""
     der = pki.craft(delegated(), [about()], certs=[delegated()])
     dice = random.Random(6960)
     samples = [der[:at] for at in range(len(der))]
@@ -549,19 +551,19 @@ def test_every_cut_and_garbage_is_unknown() -> None:
 
 
 def test_an_oversized_response_is_not_read() -> None:
-    """Beyond the bound not one byte is parsed."""
+    """A response over the limit is not parsed."""
     answer = verify(pki.craft(CA, [about()]) + bytes(MAX_RESPONSE))
     assert "longer" in answer.detail
 
 
 def test_a_response_that_is_no_answer_says_which() -> None:
-    """A responder's refusal is named in the detail."""
+    """The detail names the responder's error status."""
     der = (VECTORS / "ocsp" / "resp-unauthorized.der").read_bytes()
     assert "unauthorized" in verify(der).detail
 
 
 def test_a_delegates_certificate_without_its_signature_is_nothing() -> None:
-    """Anyone can put the right certificate into a response."""
+    """A delegate's certificate in the response is worthless without its signature."""
     signer, imposter = delegated(), delegated()
     responder = pki.key_id(signer)
     der = pki.craft(imposter, [about()], certs=[signer], responder=responder)
@@ -587,7 +589,7 @@ RESPONSES = sorted(p.name for p in (VECTORS / "ocsp").iterdir() if "resp" in p.n
 
 @pytest.mark.parametrize("file", RESPONSES)
 def test_no_vector_is_believed_about_our_certificate(file: str) -> None:
-    """The published responses are other authorities': each is unknown, none raises."""
+    """Published responses are about other certificates: all are unknown, none raises."""
     assert verify((VECTORS / "ocsp" / file).read_bytes()).status is RevocationStatus.UNKNOWN
 
 
@@ -599,7 +601,7 @@ def stand_in(issuer: x509.Certificate, serial: int) -> x509.Certificate:
 
 
 def test_lets_encrypts_answer_is_good_in_its_week() -> None:
-    """A real answer, signed by a public authority itself, is good from 30 August 2018 on."""
+    """A real answer of a public authority is good in the week from 30 August 2018."""
     der = (VECTORS / "ocsp" / "resp-sha256.der").read_bytes()
     issuer = x509.load_pem_x509_certificate((VECTORS / "letsencryptx3.pem").read_bytes())
     cert = stand_in(issuer, 271024907440004808294641238224534273948400)
@@ -614,7 +616,8 @@ def test_lets_encrypts_answer_is_good_in_its_week() -> None:
 
 
 def test_odd_questions_are_unknown() -> None:
-    """A negative serial number, or an issuer with a key of another kind: unknown, no exception."""
+    """A negative serial number, or an issuer with an unsupported key, is unknown, without an
+    exception."""
     der = pki.craft(CA, [about()])
     edwards = ed25519.Ed25519PrivateKey.generate()
     at = CA.cert.not_valid_before_utc
@@ -647,7 +650,7 @@ WRITTEN_OUT = tlv(0x30, der_oid("2.5.29.19"), tlv(0x01, b"\0"), tlv(0x04, tlv(0x
     ids=[*ODD_SUBJECTS, "a default written out"],
 )
 def test_a_certificate_that_the_library_refuses_is_asked_about(leaf: Leaf) -> None:
-    """However it is written it is revoked, and not as good as without an answer."""
+    """A certificate in an unusual encoding can be found revoked."""
     cert, issuer = from_der(leaf.der), from_der(AUTHORITY.der)
     asked = ocsp.load_der_ocsp_request(response.build_request(cert, issuer, NONCE))
     plain = stand_in(AUTHORITY.cert, cert.serial)
@@ -697,7 +700,7 @@ class Raw:
 
 
 def test_the_request_is_the_librarys_own() -> None:
-    """Octet by octet, for certificates that it reads, too."""
+    """Requests equal those of `cryptography` octet by octet."""
     for nonce in (None, NONCE):
         builder = ocsp.OCSPRequestBuilder().add_certificate(LEAF.cert, CA.cert, hashes.SHA1())
         if nonce is not None:
@@ -706,7 +709,7 @@ def test_the_request_is_the_librarys_own() -> None:
 
 
 def test_the_issuers_name_may_be_written_in_two_ways() -> None:
-    """A responder may hash its authority's own writing of a name, or the certificate's."""
+    """A responder may hash the issuer's name as encoded in either certificate."""
     issuer = from_der(AUTHORITY.der)
     text = tlv(0x30, der_rdn("2.5.4.3", b"Odd CA", 0x13))  # there a UTF8String
     key = AUTHORITY.key
