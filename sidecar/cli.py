@@ -42,7 +42,7 @@ CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command and return its exit code."""
     options = make_parser().parse_args(arguments)
     configure_logging()
     try:
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _said(error: OSError | ValueError) -> str:
-    """An error in one line: what, where, and what to write instead."""
+    """Format an error in one line: what, where, and what to write instead."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return printable(f"{where}{error.strerror}")
@@ -72,7 +72,7 @@ def _said(error: OSError | ValueError) -> str:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """sidecar.yaml, with what the command line says instead.  The default file may be missing."""
+    """Read sidecar.yaml with the overrides of the command line; the default file may be missing."""
     path = options.config or CONFIG
     try:
         settings = read_settings(read_file(path, MAX_POLICY), path)
@@ -92,7 +92,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> Policy:
-    """The policy that the command is about.  Raises `PolicyError`.
+    """Load the policy of a command.  Raises `PolicyError`.
 
     With `trusted_only` files that everyone may write are refused, as the daemon does.
     """
@@ -246,7 +246,7 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _enrolled(options: argparse.Namespace) -> EnrolledClients | None:
-    """The clients of the enroll.yaml that is named, or stands beside sidecar.yaml."""
+    """Return the clients of the given enroll.yaml, or of the one beside sidecar.yaml."""
     place = options.enroll or Path(options.config or CONFIG).with_name("enroll.yaml")
     if not options.enroll and not os.path.lexists(place):
         return None
@@ -256,7 +256,7 @@ def _enrolled(options: argparse.Namespace) -> EnrolledClients | None:
 
 
 def _last_seen(options: argparse.Namespace) -> dict[str, float]:
-    """When the daemon saw each certificate last; its sidecar.yaml stands beside enroll.yaml."""
+    """Return the last time each certificate was seen; sidecar.yaml is beside enroll.yaml."""
     place = Path(options.config or enroll_arguments.CONFIG).with_name("sidecar.yaml")
     state_dir = options.state_dir
     try:
@@ -308,7 +308,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def schema_text() -> str:
-    """The JSON Schema of policy.yaml, as it is shipped."""
+    """Return the JSON Schema of policy.yaml, as it is shipped."""
     return json.dumps(policy_schema(), indent=2)
 
 
@@ -321,7 +321,7 @@ def _schema(_: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The commands and their options; the manual page is made of it."""
+    """Build the parser of commands and options; the manual page is made from it."""
     parser = argparse.ArgumentParser(prog="mtls-sidecar", description="Says who may go where.")
     parser.add_argument("--version", action="version", version=f"mtls-sidecar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -360,18 +360,18 @@ def make_parser() -> argparse.ArgumentParser:
 
     test = _command(commands, "test", _test, "run the policy's tests, and those in files")
     test.add_argument("files", nargs="*", metavar="FILE", help="tests beside the policy's own")
-    test.add_argument("--junit", metavar="FILE", help="write the result as JUnit XML, too")
+    test.add_argument("--junit", metavar="FILE", help="also write the result as JUnit XML")
     test.add_argument(
         "--threshold",
         type=float,
         default=0.0,
         metavar="PERCENT",
-        help="fail where less of the locations and rules is tested",
+        help="fail if fewer locations and rules are tested",
     )
     test.add_argument("--json", action="store_true", help="for programs")
 
     add_diff(
-        _command(commands, "diff", None, "tell who gains and who loses by a change of the policy"),
+        _command(commands, "diff", None, "show who gains or loses access by a policy change"),
         lambda options, path: policy_file(
             load_policy(argparse.Namespace(**{**vars(options), "policy": path})), path
         ),
@@ -393,21 +393,21 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
     revoke.add_argument("--undo", action="store_true", help="remove the line of this target")
-    revoke.add_argument("--list", action="store_true", help="print the lines that deny now")
+    revoke.add_argument("--list", action="store_true", help="print the lines in force")
     revoke.add_argument("--json", action="store_true", help="with --list: for programs")
     revoke.add_argument("--reason", default="", help="why, for the line's comment")
-    revoke.add_argument("--until", default="", metavar="DATE", help="the day it ends, if it does")
+    revoke.add_argument("--until", default="", metavar="DATE", help="the day on which it ends")
     revoke.add_argument("--trust", help="only the denylist of this trust")
     revoke.add_argument("--denylist", metavar="FILE", help="this file, whatever the policy says")
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
     revoke.add_argument("--enroll", metavar="FILE", help="enroll.yaml (default: beside --config)")
-    revoke.add_argument("--state-dir", help="the daemon's, which is asked whether it is in force")
+    revoke.add_argument("--state-dir", help="state directory of the daemon that must confirm it")
 
     enroll_arguments.add_commands(commands, _last_seen)
 
     fetch = _command(commands, "fetch", _fetch, "download CRLs and OCSP answers")
     fetch.add_argument("--once", action="store_true", help="download every CRL once, then exit")
-    fetch.add_argument("--state-dir", help="directory that they are stored in")
+    fetch.add_argument("--state-dir", help="directory for the downloads")
 
     doctor = _command(
         commands, "doctor", _doctor, "find dangerous mistakes in nginx's configuration"

@@ -76,7 +76,7 @@ class Notifier:
         self._address = "\0" + path[1:] if path.startswith("@") else path
 
     def ready(self, status: str) -> None:
-        """Serving."""
+        """Send that the daemon is serving."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:

@@ -56,7 +56,7 @@ def build_trust(
 def _ca_ends(
     anchors: Anchors, bundles: Mapping[str, Iterable[ClientCert]]
 ) -> dict[str, tuple[float, ...]]:
-    """When the authorities in force end, by their files."""
+    """Return the ends of the authorities in force, by file."""
     used = {cert.sha256 for cert in anchors.certificates}
     found = {
         shown(place): tuple(sorted({cert.not_after for cert in certs if cert.sha256 in used}))

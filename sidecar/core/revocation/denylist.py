@@ -113,7 +113,8 @@ def joined(older: Denylist, newer: Denylist) -> Denylist:
 
 
 def of_entries(file: str, entries: Iterable[DenylistEntry]) -> Denylist:
-    """A denylist of these entries."""
+    """Build a denylist from entries."""
+
     found: dict[tuple[str, int], DenylistEntry] = {}
     for entry in entries:
         _add(found, entry)
