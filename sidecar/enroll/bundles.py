@@ -85,8 +85,10 @@ def _legacy(password: str) -> KeySerializationEncryption:
 
 
 def _p12(packed: Packed, key: PrivateKey, encryption: KeySerializationEncryption) -> bytes:
+    """Pack without the root: Windows and Android would offer to trust it, which nobody needs."""
+    between = [each for each in packed.chain if not is_root(each)]
     return pkcs12.serialize_key_and_certificates(
-        packed.label.encode(), key, packed.certificate, packed.chain or None, encryption
+        packed.label.encode(), key, packed.certificate, between or None, encryption
     )
 
 

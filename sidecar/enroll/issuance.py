@@ -222,7 +222,7 @@ class Issuance:
                 raise Refused(410, GONE.get(now.state, "This invitation is used."))
             device = identity.device if not found.device else ""
             invitations.file_request(connection, now, request, wanted.format, device)
-        log.info("invitation %s of %s waits for `enroll approve`", found.id, found.name)
+        log.info("invitation %s of %s waits for enroll approve", found.id, found.name)
 
     # -- renewal
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -29,6 +30,7 @@ from .same_origin import why_foreign
 from .settings import FORMATS, EnrollSettings
 from .signing_request import UnusableRequest
 from .store import StoreError
+from .undelivered import UndeliveredFiles
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class EnrollWeb:
         self._total = RateLimit(settings.limits.total)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._undelivered = UndeliveredFiles()
 
     def application(self) -> web.Application:
         """Return what aiohttp serves."""
@@ -146,11 +149,16 @@ class EnrollWeb:
 
     async def _redeem(self, request: web.Request, token: str) -> web.StreamResponse:
         # First of all whether it is good: whoever has no link learns nothing else.
-        await asyncio.to_thread(self._issuance.find, token)
+        if not self._undelivered.has(token):
+            await asyncio.to_thread(self._issuance.find, token)
         self._refuse_foreign(request)
         wanted = await _wanted(request)
         async with self._turn(token):
-            file = await self._make(lambda: self._issuance.redeem(token, wanted))
+            file = self._undelivered.take(token, wanted)
+            if file is None:
+                file = await self._make(lambda: self._issuance.redeem(token, wanted))
+            if file is not None and _is_gone(request):
+                self._undelivered.put(token, wanted, file)
         if file is None:
             found = await asyncio.to_thread(self._issuance.find, token)
             return _html(202, waiting_page(found))
@@ -250,12 +258,24 @@ NOT_MADE = "The CA has refused, or can't be reached. Whoever runs this finds the
 # -- reading a request
 
 
+def _is_gone(request: web.Request) -> bool:
+    """Whether the client has closed its connection, so that nothing can be delivered."""
+    return request.transport is None or request.transport.is_closing()
+
+
 def _client(request: web.Request) -> str:
     return client_key(request.headers.get("X-Real-IP", ""))
 
 
 def _fingerprint(request: web.Request) -> str:
-    """The client's certificate, by nginx's word.  Raises `Refused`."""
+    """The client's certificate, by nginx's word.  Raises `Refused`.
+
+    A TCP port can be opened by every local user, who could name any certificate.
+    """
+    transport = request.transport
+    used = transport.get_extra_info("socket") if transport is not None else None
+    if used is None or used.family != socket.AF_UNIX:
+        raise Refused(403, "Certificates are renewed through a unix socket alone.")
     found = request.headers.getall("X-Client-Fingerprint", [])
     verified = request.headers.getall("SSL-Client-Verify", ["SUCCESS"])
     if len(found) != 1 or not re.fullmatch("[0-9a-f]{64}", found[0]) or verified != ["SUCCESS"]:
@@ -297,23 +317,35 @@ async def _fields(request: web.Request) -> dict[str, str]:
 
     Raises `Refused`, and what aiohttp raises for a form that is broken.
     """
-    if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+    if request.content_type == "multipart/form-data":
+        pairs = await _multipart(request)
+    elif request.content_type == "application/x-www-form-urlencoded":
+        pairs = [(name, str(value)) for name, value in (await request.post()).items()]
+    else:
         raise Refused(400, "A form is expected: application/x-www-form-urlencoded.")
     found: dict[str, str] = {}
-    for name, value in (await request.post()).items():
+    for name, text in pairs:
         if name not in ("format", "csr", "device"):
             raise Refused(400, f"The form has an unknown field: {printable(name[:80])}.")
-        text = _text(value)
         if text and found.get(name):
             raise Refused(400, "The form has a field twice.")
         found[name] = text or found.get(name, "")
     return found
 
 
-def _text(value: str | bytes | bytearray | web.FileField) -> str:
-    if isinstance(value, web.FileField):
-        value = value.file.read(MAX_BODY)
-    return value if isinstance(value, str) else value.decode("ascii")
+async def _multipart(request: web.Request) -> list[tuple[str, str]]:
+    """Read the parts of a form in memory: what is sent by mistake never gets into a file."""
+    pairs, room = [], MAX_BODY
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
+        data = bytearray()
+        while chunk := await part.read_chunk(8192):  # type: ignore[union-attr]  # fails if nested
+            data += chunk
+            if len(data) > room:
+                raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=MAX_BODY + 1)
+        room -= len(data)
+        pairs.append((part.name or "", data.decode()))  # type: ignore[union-attr]  # as above
+    return pairs
 
 
 # -- answers
