@@ -59,7 +59,6 @@ class ClientStore:
         self._retry = 0.0
         self._told = ""
 
-    @property
     def clients(self) -> list[SeenClient]:
         """Every client that was taken over, in no order; for other threads, too."""
         return list(self._clients.by_sha256.values())

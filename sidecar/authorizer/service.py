@@ -20,6 +20,7 @@ import uvloop
 from sidecar import __version__
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.authorizer.telemetry.decision_log import DecisionLog
+from sidecar.authorizer.telemetry.history import History
 from sidecar.authorizer.telemetry.recorder import DecisionRecorder
 from sidecar.authorizer.telemetry.shadow_report import ShadowReport
 from sidecar.core.config.fleet_settings import node_name
@@ -60,6 +61,9 @@ GC_THRESHOLDS = (10_000, 20, 20)
 
 FLUSH_SECONDS = 0.1
 """Seconds that a line of the decision log waits for others, to be written together."""
+
+HISTORY_SECONDS = 10.0
+"""How often the counts are taken for the status page's last hour."""
 
 DRAIN_GRACE = 0.25
 """Seconds for which idle connections stay open at the end.
@@ -112,6 +116,7 @@ class Daemon:
         self.settings = settings
         self.counts = Counts()
         self.notifier = Notifier(os.environ)
+        self.history = History()
         self.shadow_report = ShadowReport(self.counts)
         self.decisions = DecisionLog(
             settings.decision_log,
@@ -317,7 +322,14 @@ class Daemon:
         """Serve metrics until cancelled.  The import runs in a thread, so decisions don't wait."""
         settings = self.settings
         module = await asyncio.to_thread(import_module, ".admin", __package__)
-        self.status = DaemonStatus(self.counts, standing=lambda: self.conditions.standing)
+        self.status = DaemonStatus(
+            self.counts,
+            standing=lambda: self.conditions.standing,
+            history=self.history,
+            denials=self.recorder.denials.denials,
+            clients=self.clients.clients,
+            ocsp=self.answers,
+        )
         self._tell_status()
         listener = module.admin_listener(self.status, settings.admin_hosts)
         await module.serve_admin(
@@ -444,6 +456,12 @@ class Daemon:
             await asyncio.sleep(FLUSH_SECONDS)
             self.recorder.log()
             self.decisions.flush()
+
+    async def _keep_history(self) -> None:
+        while True:
+            self.recorder.settle()
+            await asyncio.to_thread(self.history.take, self.counts.decisions, time.time())
+            await asyncio.sleep(HISTORY_SECONDS)
 
     async def _watchdog(self) -> None:
         seconds = watchdog_seconds(os.environ, os.getpid())

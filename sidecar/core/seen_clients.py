@@ -27,6 +27,9 @@ MAX_LOCATIONS = 16
 MAX_TEXT = 512
 """Longest name of a rule or a location that is taken from a file."""
 
+MAX_SUBJECT = 256
+"""Most characters kept of a subject."""
+
 WEIGHT = 4096
 """Bytes for each client that may be kept."""
 
@@ -50,23 +53,27 @@ class Visit(NamedTuple):
 
 @dataclass(slots=True)
 class SeenClient:
-    """One certificate that was seen.  Moments are in seconds since the epoch."""
+    """One certificate that was seen.  Moments are in seconds since the epoch.
+
+    `subject` is its DN, or else its first URI or DNS name, cut.
+    """
 
     sha256: str
     der: bytes
     not_after: float
     first_seen: float
+    subject: str = ""
     visits: dict[str, Visit] = field(default_factory=dict)
 
     @property
     def last_seen(self) -> float:
         """When the client was seen last, anywhere."""
-        return max((visit.at for visit in self.visits.values()), default=self.first_seen)
+        return max((visit.at for visit in list(self.visits.values())), default=self.first_seen)
 
     @property
     def last(self) -> tuple[str, Visit]:
         """The location of the last decision, and that decision."""
-        return max(self.visits.items(), key=lambda item: item[1].at)
+        return max(list(self.visits.items()), key=lambda item: item[1].at)
 
     @property
     def cert(self) -> ClientCert:
@@ -102,7 +109,9 @@ class SeenClients:
         if known is None:
             if not 0 < len(cert.der) <= MAX_DER:
                 return False
-            known = SeenClient(cert.sha256, cert.der, cert.not_after, visit.at)
+            known = SeenClient(
+                cert.sha256, cert.der, cert.not_after, visit.at, name_of(cert)[:MAX_SUBJECT]
+            )
             self.by_sha256[cert.sha256] = known
             self._weight += known.weight
         before = known.visits.get(location)
@@ -130,7 +139,9 @@ class SeenClients:
             der = binascii.a2b_base64(found["der"], strict_mode=True)
             if len(der) > MAX_DER or hashlib.sha256(der).hexdigest() != sha256:
                 raise ValueError("another certificate")
-            client = SeenClient(sha256, der, _moment(found["not_after"]), _moment(found["first"]))
+            ends, first = _moment(found["not_after"]), _moment(found["first"])
+            subject = _text(found["subject"])[:MAX_SUBJECT]
+            client = SeenClient(sha256, der, ends, first, subject)
             self.by_sha256[sha256] = client
         for name, visit in visits.items():
             client.note(name, visit)
@@ -154,6 +165,11 @@ class SeenClients:
         return [line(client) for client in self.by_sha256.values()]
 
 
+def name_of(cert: ClientCert) -> str:
+    """What a person knows a certificate by."""
+    return cert.dn or next(iter((*cert.uri, *cert.dns, *cert.email)), "(empty subject)")
+
+
 def _worth(client: SeenClient, now: float) -> tuple[bool, bool, float]:
     last = client.last_seen
     return client.not_after >= now, last > client.first_seen, last
@@ -166,6 +182,7 @@ def line(client: SeenClient, locations: Iterable[str] | None = None) -> bytes:
     told: dict[str, object] = {"sha256": client.sha256, "at": visits}
     if locations is None:
         der = binascii.b2a_base64(client.der, newline=False).decode()
+        told["subject"] = client.subject
         told |= {"first": client.first_seen, "not_after": client.not_after, "der": der}
     return json.dumps(told).encode() + b"\n"
 

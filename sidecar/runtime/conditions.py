@@ -59,4 +59,4 @@ class Conditions:
     @property
     def standing(self) -> tuple[str, ...]:
         """Return the current conditions, one line each."""
-        return tuple(f"{name}: {each.why}" for name, each in self._standing.items())
+        return tuple(f"{name}: {each.why}" for name, each in list(self._standing.items()))

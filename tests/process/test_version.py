@@ -20,5 +20,5 @@ def test_the_running_version_is_in_metrics_log_and_page(tmp_path: Path) -> None:
         (line,) = [each for each in lines if each.startswith("mtls_sidecar_build_info{")]
         assert sorted(line.split("{")[1].split("}")[0].split(",")) == labels.split(",")
         assert line.endswith(" 1.0")
-        assert f"<p>mtls-sidecar {__version__}</p>" in daemon.get("/")[1]
+        assert f"<dd>{__version__}, Python " in daemon.get("/")[1]
         assert f"mtls-sidecar {__version__} serving " in daemon.log.read_text()

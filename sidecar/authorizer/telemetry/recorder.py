@@ -16,6 +16,7 @@ from sidecar.core.request import AuthzRequest
 
 from .counters import Counts
 from .decision_log import DecisionLog
+from .recent_denials import RecentDenials
 
 BATCH = 16
 """Most decisions that wait to be logged; fewer when `log` is called.
@@ -47,6 +48,7 @@ class DecisionRecorder:
         self._counts = counts
         self._decisions = decisions
         self._note = note
+        self.denials = RecentDenials()
         self._waiting: list[CacheHit] = []
         self._uncounted: list[CachedAnswer] = []
         counts.settle = self.settle
@@ -58,8 +60,11 @@ class DecisionRecorder:
         self.log()
         self._counts.record(answered, seconds)
         self._decisions.write(answered, request, seconds)
+        now = time.time()
         if answered.decision.subject is not None:
-            self._note(answered.decision, time.time())
+            self._note(answered.decision, now)
+        if not answered.granted:
+            self.denials.note(answered, request, now)
 
     def record_cached(
         self, cached: CachedAnswer, uri: bytes | None, request_id: bytes, start: float, end: float
@@ -80,6 +85,9 @@ class DecisionRecorder:
             self._waiting = []
             self._counts.time_cached(waiting)
             self._decisions.write_cached(waiting)
+            for hit in waiting:
+                if not hit[0].answered.granted:
+                    self.denials.note_cached(hit)
         if len(self._uncounted) > UNCOUNTED:
             self._count(BATCH)  # as many as can have come since the last time
 
