@@ -19,6 +19,9 @@ from .status_page.headers import HEADERS
 MAX_QUERY = 128
 """Most characters of what is searched for on the page."""
 
+MAX_SEARCHES = 4
+"""Most different pages and metrics that may wait when one more search is asked for."""
+
 __all__ = ["admin_listener", "make_routes", "serve_admin"]
 
 
@@ -44,6 +47,9 @@ def make_routes(status: DaemonStatus, registry: CollectorRegistry) -> dict[str, 
 
     async def page(request: web.Request) -> web.Response:
         query = request.query.get("q", "")[:MAX_QUERY]
+        if query and renderer.waiting >= MAX_SEARCHES:
+            text = "503 too many searches wait already: try again\n"
+            return web.Response(status=503, text=text, headers={"Retry-After": "2"})
         text = await renderer.get(f"page {query}", lambda: _page(status, query))
         return web.Response(text=text, content_type="text/html")
 

@@ -39,6 +39,9 @@ MAX_HEAD = 8192
 DEADLINE = 20.0
 """Seconds that a connection has for its request and its answer."""
 
+SHUTDOWN = 1.0
+"""Seconds for what is under way when the listener is closed."""
+
 REST = 4.0
 """Pause after a rendering, as a multiple of the time that it took."""
 
@@ -62,6 +65,11 @@ class Renderer:
         self._one_at_a_time = asyncio.Lock()
         self._next: dict[str, asyncio.Task[Any]] = {}
         self._rest_until = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many different renderings wait for their turn."""
+        return len(self._next)
 
     async def get(self, name: str, render: Callable[[], T]) -> T:
         """Return the result of a new call of `render`; requests for the same `name` share it.
@@ -101,7 +109,13 @@ class AdminListener:
     ) -> None:
         app = web.Application(middlewares=[_hardened(hosts, {**HEADERS, **(headers or {})})])
         app.add_routes([web.get(path, handler) for path, handler in routes.items()])
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, lingering_time=0.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            lingering_time=0.0,
+            shutdown_timeout=SHUTDOWN,
+        )
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.Task[None] | None = None
 
