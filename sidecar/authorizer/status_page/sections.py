@@ -134,7 +134,7 @@ def denials(status: DaemonStatus, policy: Policy, query: str) -> tuple[list[Deni
 def _is_meant(denial: Denial, query: str) -> bool:
     wanted = query.lower()
     texts = (denial.subject, denial.decision.location, denial.sha256, str(denial.decision.reason))
-    ids = [request_id for request_id, _ in list(denial.ids)]
+    ids = [request_id for request_id, _ in denial.requests]
     client_ip = denial.request.client_ip
     return (
         any(wanted in text.lower() for text in texts)
@@ -145,7 +145,7 @@ def _is_meant(denial: Denial, query: str) -> bool:
 
 def _denial_row(denial: Denial, policy: Policy, status: DaemonStatus) -> DenialRow:
     decision, request = denial.decision, denial.request
-    latest = list(reversed(list(denial.ids)))[:5]
+    latest = denial.requests[:5]
     key = f"{decision.location}-{decision.reason}-{denial.sha256[:12]}-{decision.rule}"
     changed = denial.policy != policy.hash
     if not denial.can_be_explained or decision.location not in policy.locations:

@@ -47,7 +47,12 @@ class Denial:
     first: float = 0.0
     last: float = 0.0
     count: int = 0
-    ids: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=MAX_IDS))
+    ids: deque[tuple[bytes, float]] = field(default_factory=lambda: deque(maxlen=MAX_IDS))
+
+    @property
+    def requests(self) -> list[tuple[str, float]]:
+        """The ids and moments of the last requests, the latest first."""
+        return [(each.decode("latin-1"), at) for each, at in reversed(list(self.ids))]
 
     @property
     def can_be_explained(self) -> bool:
@@ -65,23 +70,29 @@ class RecentDenials:
     def note(self, answered: RenderedDecision, request: AuthzRequest | None, at: float) -> None:
         """Note a decision that the policy does not grant, and keep its request."""
         if request is not None:
-            denial = self._counted(answered, request.request_id, at)
+            denial = self._counted(answered, request.request_id.encode(), at)
             _fill(denial, answered, request, request.uri)
 
-    def note_cached(self, hit: CacheHit) -> None:
-        """Note one that was answered from the cache: its request is like the one before."""
-        cached, uri, request_id, _, end = hit
-        denial = self._counted(cached.answered, request_id.decode("latin-1"), end)
-        if denial.count == 1:
-            wanted = cached.request.uri if uri is None else uri
-            _fill(denial, cached.answered, cached.request, wanted)
+    def note_cached(self, hits: list[CacheHit]) -> None:
+        """Note some that were answered from the cache: their requests are like the one before."""
+        last, denial = None, None
+        for cached, uri, request_id, _, end in hits:
+            if denial is None or cached is not last:
+                last, denial = cached, self._counted(cached.answered, request_id, end)
+                if denial.count == 1:
+                    wanted = cached.request.uri if uri is None else uri
+                    _fill(denial, cached.answered, cached.request, wanted)
+            else:
+                denial.count += 1
+                denial.last = end
+                denial.ids.append((request_id, end))
 
     def denials(self) -> list[Denial]:
         """All that are kept, the latest first; for any thread."""
         found = [*self._known.values(), *self._strangers.values()]
         return sorted(found, key=lambda each: -each.last)
 
-    def _counted(self, answered: RenderedDecision, request_id: str, at: float) -> Denial:
+    def _counted(self, answered: RenderedDecision, request_id: bytes, at: float) -> Denial:
         decision = answered.decision
         subject = decision.subject
         is_known = subject is not None and decision.reason in ISSUED

@@ -85,9 +85,8 @@ class DecisionRecorder:
             self._waiting = []
             self._counts.time_cached(waiting)
             self._decisions.write_cached(waiting)
-            for hit in waiting:
-                if not hit[0].answered.granted:
-                    self.denials.note_cached(hit)
+            if denied := [hit for hit in waiting if not hit[0].answered.granted]:
+                self.denials.note_cached(denied)
         if len(self._uncounted) > UNCOUNTED:
             self._count(BATCH)  # as many as can have come since the last time
 

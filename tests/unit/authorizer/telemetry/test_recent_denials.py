@@ -43,7 +43,9 @@ def test_alike_denials_are_one_with_the_last_ids() -> None:
         recent.note(denied(alice), request(number), float(number))
     [denial] = recent.denials()
     assert (denial.count, denial.first, denial.last) == (50, 0.0, 49.0)
-    assert [each for each, _ in denial.ids] == [f"{n:032x}" for n in range(50 - MAX_IDS, 50)]
+    assert [each for each, _ in denial.requests] == [
+        f"{n:032x}" for n in range(49, 49 - MAX_IDS, -1)
+    ]
     assert denial.can_be_explained
 
 
@@ -51,10 +53,13 @@ def test_a_denial_out_of_the_cache_is_noted() -> None:
     """With the id and the URI of its own request."""
     recent = RecentDenials()
     cached = CachedAnswer(request(1, b""), denied(None, Reason.NO_CERTIFICATE), b"", 0.0, 9e9)
-    recent.note_cached((cached, b"/other", b"f" * 32, 1.0, 2.0))
+    recent.note_cached([(cached, b"/other", b"e" * 32, 1.0, 2.0)])
+    recent.note_cached([(cached, b"/", b"f" * 32, 1.0, float(n)) for n in (3, 4, 5)])
     [denial] = recent.denials()
     assert denial.request.uri == b"/other"
-    assert denial.ids[-1] == ("f" * 32, 2.0)
+    assert (denial.count, denial.last) == (4, 5.0)
+    assert denial.requests[0] == ("f" * 32, 5.0)
+    assert denial.requests[-1] == ("e" * 32, 2.0)
 
 
 def test_strangers_displace_nobody() -> None:
