@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from containerfile import run, steps
 from tools import need, release_tool
 
 from sidecar.core.config.settings import read_settings
@@ -41,6 +44,53 @@ def test_the_image_runs_as_nobody_special() -> None:
     assert "/readyz" in text[text.index("HEALTHCHECK") :]
     assert "--require-hashes" in text
     assert '"sidecar", "check"' in text[text.index("USER 101:101") :]
+
+
+SERVES = """
+mount -o remount,ro final
+ip link set lo up 2>/dev/null || true
+for volume in {volumes}; do
+    mkdir -p keep$volume
+    chown --reference=final$volume keep$volume
+    mount --bind keep$volume final$volume
+done
+chroot --userspec={user} final {command} >log 2>&1 &
+tries=600
+until chroot --userspec={user} final {healthcheck} >/dev/null 2>&1; do
+    tries=$((tries - 1)); [ $tries -gt 0 ] || {{ cat log >&2; exit 1; }}
+    sleep 0.1
+done
+echo "healthy"
+for place in /opt/mtls-sidecar /etc/mtls-sidecar; do
+    if chroot final touch $place/x 2>/dev/null; then echo "root writes to $place"; fi
+done
+for who in 101:101 102:102; do
+    echo "$who $(chroot --userspec=$who final /usr/bin/python3 -I -c {ask})"
+done
+kill $!
+wait $! && echo "ended 0" || echo "ended $?"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a root of its own")
+def test_the_image_is_built_and_runs(tmp_path: Path) -> None:
+    """The Containerfile's instructions, on this machine's root: they build; the daemon runs as 101
+    with a read-only root and no network but its loopback; the health check succeeds; nginx's user
+    101 is answered, another may not open the socket; it ends by the stop signal, cleanly."""
+    script, image = steps((PLACE / "Containerfile").read_text())
+    ask = (ROOT / "tests/systemd/booted/ask.py").read_text()
+    ask += "\nprint(ask('/run/mtls-sidecar/authz.sock', 'none'))"
+    ask = ask.replace('if __name__ == "__main__":', "if False:")
+    serves = SERVES.format(
+        volumes=" ".join(image.volumes),
+        user=image.user,
+        command=shlex.join([*image.entrypoint, *image.command]),
+        healthcheck=shlex.join(image.healthcheck),
+        ask=shlex.quote(ask),
+    )
+    inside = shlex.join(["unshare", "--net", "sh", "-euc", serves])
+    told = run(tmp_path, f"{script}\n{inside}").splitlines()
+    assert told[-4:] == ["healthy", "101:101 403", "102:102 PermissionError", "ended 0"]
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
