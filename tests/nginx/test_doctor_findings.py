@@ -179,6 +179,11 @@ def stranger_has_it_fetched(stack: Stack) -> bool:
     return "GET /in" in stack.app.seen
 
 
+def stranger_within(stack: Stack) -> bool:
+    """Somebody who asks for what is internal."""
+    return stack.get("/inner/x").status == 200
+
+
 def stranger_reads_a_file(stack: Stack) -> bool:
     """Somebody who asks for what no location covers."""
     return "PRIVATE KEY" in stack.get("/pki/server.key").body
@@ -325,6 +330,24 @@ FAULTS = [
         stranger,
     ),
     Fault("subrequest", PUBLIC, PUBLIC + "mirror /in; ", stranger_has_it_fetched),
+    Fault(
+        "return-first",
+        ASKED,
+        f"{FALLBACK} {ASKED} if ($arg_a) {{ error_page 418 = @app; return 418; }} ",
+        stranger_with_an_argument,
+    ),
+    Fault(
+        "denial-passed-on",
+        ASKED,
+        f"{FALLBACK} {ASKED} if ($arg_a) {{ error_page 401 = @app; }} ",
+        stranger_with_an_argument,
+    ),
+    Fault(
+        "denial-passed-on",
+        SERVER,
+        f"{SERVER} {FALLBACK} error_page 404 = @app; location /inner/ {{ internal; {PASS} }} ",
+        stranger_within,
+    ),
     Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),
     Fault(

@@ -49,6 +49,7 @@ class Bypasses:
         for location in self._server.locations:
             self._traversal(location)
             self._subrequests(location)
+            self._not_found(location)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))
@@ -78,7 +79,7 @@ class Bypasses:
         server = self._server.block
         for each in server.within("return"):
             if status_of(each) >= 300:
-                self._leads_on(server, each)
+                self._leads_on(each)
         for uri in self._server.questions:
             if not self._server.asks_sidecar(uri):
                 continue
@@ -102,11 +103,11 @@ class Bypasses:
             if 200 <= code < 300 and not _is_preflight(each):
                 self._add("return-first", each, *_RETURNS)
             elif code >= 300:
-                self._leads_on(here, each)
+                self._leads_on(each)
 
-    def _leads_on(self, here: Block, early: Block) -> None:
+    def _leads_on(self, early: Block) -> None:
         """A `return` whose error_page leads to what is kept, before anybody is asked."""
-        page = self._page(here, str(status_of(early)))
+        page = self._page(early.parent or early, str(status_of(early)))
         if page is not None:
             leading = f"`return {status_of(early)}` leads to {page.args[-1]}, where nobody is asked"
             self._add("return-first", early, leading, "auth_request /authz/NAME;   (there)")
@@ -217,7 +218,8 @@ class Bypasses:
     def _error_pages(self, here: Block) -> None:
         """Where a denial leads: to a location that isn't asked about, and not to what is kept."""
         earlier = EARLIER | self._limits(here)
-        for page in here.inherited("error_page"):
+        pages = [*here.inherited("error_page"), *here.within("error_page")]  # those of an `if`, too
+        for page in dict.fromkeys(pages):
             uri, codes = page.args[-1], set(page.args[:-1])
             if not uri.startswith(("/", "@")) or not codes & (DENIALS | earlier):
                 continue
@@ -240,6 +242,18 @@ class Bypasses:
                     f"{uri} is served by a location that asks",
                     f"location = {uri} {{ internal; auth_request off; … }}",
                 )
+
+    def _not_found(self, here: Block) -> None:
+        """To a client an internal location is a 404, whose error_page may lead to the same URI."""
+        page = self._page(here, "404") if here.own("internal") and has_content(here) else None
+        if page is not None and page.args[-1].startswith("@"):
+            what = f"{page.args[-1]} serves clients what the internal {here.args[-1]} is to keep"
+            self._add(
+                "denial-passed-on",
+                page,
+                what,
+                "error_page 404 …   (only in the locations that need it)",
+            )
 
     def _limits(self, here: Block) -> set[str]:
         """What limits answer; they are applied before anybody is asked."""
