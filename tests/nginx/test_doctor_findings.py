@@ -184,6 +184,11 @@ def stranger_within(stack: Stack) -> bool:
     return stack.get("/inner/x").status == 200
 
 
+def stranger_chooses(stack: Stack) -> bool:
+    """Somebody who says what he is to be shown instead."""
+    return stack.get("/in?a=/inner/x").status == 200
+
+
 def stranger_reads_a_file(stack: Stack) -> bool:
     """Somebody who asks for what no location covers."""
     return "PRIVATE KEY" in stack.get("/pki/server.key").body
@@ -341,6 +346,12 @@ FAULTS = [
         ASKED,
         f"{FALLBACK} {ASKED} if ($arg_a) {{ error_page 401 = @app; }} ",
         stranger_with_an_argument,
+    ),
+    Fault(
+        "denial-passed-on",
+        ASKED,
+        f"location /inner/ {{ internal; {PASS} }} {ASKED} error_page 401 =200 $arg_a; ",
+        stranger_chooses,
     ),
     Fault(
         "denial-passed-on",

@@ -120,7 +120,13 @@ class Bypasses:
         return None
 
     def _leads_in(self, uri: str) -> bool:
-        """Whether a URI within nginx leads to what is kept, and nobody is asked on that way."""
+        """Whether a URI within nginx leads to what is kept, and nobody is asked on that way.
+
+        One that a variable holds may be any: also that of an internal location.
+        """
+        if uri.startswith("$"):
+            inner = [each.args[-1] for each in self._server.locations if each.own("internal")]
+            return any(each[:1] == "/" and self._leads_in(each) for each in inner)
         if not uri.startswith(("/", "@")):
             return False
         path = uri.partition("?")[0]
@@ -221,9 +227,9 @@ class Bypasses:
         pages = [*here.inherited("error_page"), *here.within("error_page")]  # those of an `if`, too
         for page in dict.fromkeys(pages):
             uri, codes = page.args[-1], set(page.args[:-1])
-            if not uri.startswith(("/", "@")) or not codes & (DENIALS | earlier):
+            if not uri.startswith(("/", "@", "$")) or not codes & (DENIALS | earlier):
                 continue
-            place = serving(self._server.block, uri)
+            place = serving(self._server.block, uri) if uri[0] != "$" else None
             if place is not None and _shows_one_page(uri, place):
                 continue
             if self._leads_in(uri):
@@ -233,7 +239,9 @@ class Bypasses:
                     f"{uri} leads to what asking is to keep, and nobody is asked there",
                     f"location {uri} {{ internal; return 403; }}",
                 )
-            elif codes & {"401", "403"} and self._server.asks(place or self._server.block):
+            elif uri[0] == "$" or not codes & {"401", "403"}:
+                continue
+            elif self._server.asks(place or self._server.block):
                 if place is not None and closed(place):
                     continue  # it answers before it would ask
                 self._add(
