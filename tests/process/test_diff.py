@@ -99,6 +99,21 @@ def test_equal_policies_have_no_difference(place: Path) -> None:
     assert "no difference, proven: admin, site, gone" in done.stdout
 
 
+def test_locations_that_differ_alike_are_told_together(place: Path) -> None:
+    """One paragraph for all that a change of a group does; JSON has each of them."""
+    text = "version: 1\ngroups: {g: [{cn: [a, b]}]}\nlocations:\n" + "".join(
+        f"  - {{name: l{n}, allow: [g, {{cn: x{n}}}]}}\n" for n in range(14)
+    )
+    (place / "old.yaml").write_text(text)
+    (place / "new.yaml").write_text(text.replace("[a, b]", "[a]"))
+    done = run(place, "diff", "old.yaml", "new.yaml")
+    told = "l0, l1, l2, l3, l4, l5, l6, l7, l8, l9 and 4 more:\n  loses: a certificate with cn b"
+    assert done.stdout.startswith(told)
+    assert done.stdout.count("loses") == 1
+    found = json.loads(run(place, "diff", "old.yaml", "new.yaml", "--json").stdout)["locations"]
+    assert {each["loses"]["cert"]["cn"] for each in found.values()} == {"b"}
+
+
 def test_a_trust_of_another_ca_is_a_difference_that_no_example_shows(place: Path) -> None:
     """A certificate's issuer can't be described: it says so, is not exact, and exits 1."""
     (place / "other.crt").write_bytes(CA("Other").pem)

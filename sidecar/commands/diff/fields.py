@@ -73,6 +73,12 @@ class Field:
         needs += [([], [atom]) for atom in refuted if atom.every]
         if not held:
             return self._none_of([atom for _, less in needs for atom in less], outside)
+        alone = self._known(
+            [*inside, *(atom for more, _ in needs for atom in more)],
+            [*outside, *(atom for _, less in needs for atom in less)],
+        )
+        if alone is not None:
+            return (alone,)
         found = [
             self._value([*inside, *more], [*outside, *less]) for more, less in needs or [([], [])]
         ]

@@ -72,16 +72,17 @@ def _choice(each: ByUri) -> dict[str, Any]:
 
 def as_text(changes: Changes, new: str) -> str:
     """The changes for people; `new` is the path of the new policy."""
-    paragraphs = []
-    same = []
+    alike: dict[object, list[str]] = {}
     for name, comparison in changes.locations.items():
-        if comparison.differs or comparison.doubts:
-            paragraphs.append("\n".join([f"{name}:", *_lines(comparison, new)]))
-        else:
-            same.append(name)
+        alike.setdefault(_kind(comparison), []).append(name)
+    same = alike.pop(_kind(Comparison()), [])
+    paragraphs = []
+    for names in alike.values():
+        lines = _lines(changes.locations[names[0]], new)
+        paragraphs.append("\n".join([f"{_listed(names)}:", *lines]))
     paragraphs += ["\n".join(_by_uri(each, new)) for each in changes.by_uri]
     if same:
-        paragraphs.append(f"no difference, proven: {', '.join(same)}")
+        paragraphs.append(f"no difference, proven: {_listed(same)}")
     if not changes.by_uri_exact:
         paragraphs.append(
             "by host and URI: examples were tried; with regular expressions, or very many "
@@ -91,6 +92,28 @@ def as_text(changes: Changes, new: str) -> str:
         paragraphs.append("\n".join(changes.notes))
     paragraphs.append(f"compared: {OVER}")
     return "\n\n".join("\n".join(map(printable, each.split("\n"))) for each in paragraphs)
+
+
+def _kind(comparison: Comparison) -> object:
+    """What is equal for locations that are told together."""
+    told = []
+    for example in (comparison.loses, comparison.gains):
+        if example is None:
+            told.append("")
+            continue
+        request = {**example.request, "location": ""}
+        said = (_said(example.old), _said(example.new))
+        told.append(json.dumps([example.cert, request, said], sort_keys=True))
+    return (*told, *comparison.doubts)
+
+
+_LISTED = 10
+"""Most names that are listed of locations that are told together."""
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _by_uri(each: ByUri, new: str) -> Iterator[str]:

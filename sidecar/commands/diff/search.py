@@ -43,12 +43,14 @@ class Words:
 
     words: frozenset[str]
     heads: frozenset[str]
+    letters: frozenset[str]
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Words:
         """The automaton of these."""
         found = frozenset(words)
-        return cls(found, frozenset(word[:at] for word in found for at in range(len(word) + 1)))
+        heads = frozenset(word[:at] for word in found for at in range(len(word) + 1))
+        return cls(found, heads, frozenset(letter for word in found for letter in word))
 
     @property
     def start(self) -> str | None:
@@ -66,7 +68,7 @@ class Words:
         return state is None
 
     def tells(self, character: str) -> Hashable:
-        return character if any(character in word for word in self.words) else ""
+        return character if character in self.letters else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,10 @@ def shortest(
     """The shortest text over the alphabet, not empty, that all of `inside` and none of `outside`
     accept.  None: there is none.  Raises `SearchTooLong`.
     """
+    few = next((each for each in inside if isinstance(each, Words)), None)
+    if few is not None:
+        words = sorted(few.words, key=lambda word: (len(word), word))
+        return next((w for w in words if w and _is_taken(inside, outside, w)), None)
     automata = [*inside, *outside]
     characters = _representatives(automata, alphabet)
     start = tuple(each.start for each in automata)
@@ -153,6 +159,22 @@ def shortest(
                 behind.append((found, text + character))
         level = behind
     return None
+
+
+def accepts(automaton: Automaton, text: str) -> bool:
+    """Whether a text is in the language."""
+    if isinstance(automaton, Words):
+        return text in automaton.words
+    state = automaton.start
+    for character in text:
+        state = automaton.step(state, character)
+    return automaton.accepts(state)
+
+
+def _is_taken(inside: Sequence[Automaton], outside: Sequence[Automaton], text: str) -> bool:
+    return all(accepts(each, text) for each in inside) and not any(
+        accepts(each, text) for each in outside
+    )
 
 
 def _is_dead(automaton: Automaton, state: Any) -> bool:

@@ -16,24 +16,17 @@ from sidecar.commands.diff.atoms import Atoms
 from sidecar.commands.diff.languages import ALPHABETS, automaton
 from sidecar.commands.diff.nfa import NoAutomaton, first_label, glob, regex
 from sidecar.commands.diff.search import (
-    Automaton,
     SearchTooLong,
     Union,
     WithoutDot,
     Words,
+    accepts,
     shortest,
 )
 from sidecar.core.policy.matching import PatternError, compile_regex
 from sidecar.core.policy.patterns import KEY_COMPARISONS
 
 SUBJECT = "a b c A B C X Z 0 9 _ - / . % } ] { ! + ~ & x y é".split(" ")
-
-
-def accepts(found: Automaton, text: str) -> bool:
-    state = found.start
-    for character in text:
-        state = found.step(state, character)
-    return found.accepts(state)
 
 
 def test_an_automaton_matches_what_re2_matches() -> None:
