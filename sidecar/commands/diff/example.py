@@ -63,7 +63,13 @@ def examples(
     for subject in _names(assigned, "dn"):
         for issuer in _names(assigned, "issuer_dn"):
             found = {"cn": "someone", **cert, **subject, **_of_issuer(issuer)}
-            yield {name: value for name, value in found.items() if value != ()}, request
+            yield {name: _short(name, each) for name, each in found.items() if each != ()}, request
+
+
+def _short(name: str, value: Any) -> Any:
+    """One CN as a text, as people write it."""
+    is_one = name in ("cn", "issuer_cn") and isinstance(value, list) and len(value) == 1
+    return value[0] if is_one else value
 
 
 def _only(values: Values, name: str, default: Any) -> Any:
@@ -72,9 +78,7 @@ def _only(values: Values, name: str, default: Any) -> Any:
 
 def _certificate(values: Values) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("cn", "issuer_cn"):
-        if name in values:
-            found[name] = values[name][0] if len(values[name]) == 1 else list(values[name])
+    found |= {name: list(values[name]) for name in ("cn", "issuer_cn") if name in values}
     found |= {name: list(values[name]) for name in _LISTS if values.get(name)}
     serial = _only(values, "serial", SERIAL)
     if serial != SERIAL:
@@ -85,9 +89,7 @@ def _certificate(values: Values) -> dict[str, Any]:
     usages = list(values.get("eku", (EKU_NAMES["clientAuth"],)))
     if usages != [EKU_NAMES["clientAuth"]]:
         found["eku"] = usages
-    if found.get("cn") == []:
-        found["cn"] = ()
-    return found
+    return {name: value if value != [] or name == "eku" else () for name, value in found.items()}
 
 
 def _names(assigned: Mapping[Atom, bool], field: str) -> list[dict[str, Any]]:

@@ -159,7 +159,7 @@ CHANGES = [
         {"gains": (None, {"client_ip": "10.0.0.1"})},
     ),
     ("allow: [{dn: 'CN=a,O=x'}]", "allow: [{dn: 'CN=a,O=y'}]", {
-        "gains": ({"cn": ["a"], "o": ["y"]}, {}), "loses": ({"cn": ["a"], "o": ["x"]}, {}),
+        "gains": ({"cn": "a", "o": ["y"]}, {}), "loses": ({"cn": "a", "o": ["x"]}, {}),
     }),
     ("allow: verified", "allow: verified, cache_seconds: 60", {}),
     (
