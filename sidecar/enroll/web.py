@@ -21,11 +21,12 @@ from sidecar.core.x509.certificate import from_header
 from .bundles import File
 from .certificate_profile import Identity
 from .invitations import InvitationState
-from .issuance import Issuance, Refused, Wanted
+from .issuance import Issuance, Wanted
 from .issuer import IssuerError
 from .names import parse_device
 from .pages import HEADERS, invitation_page, message_page, renewal_page, waiting_page
 from .rate_limit import RateLimit, client_key
+from .refused import Refused
 from .same_origin import why_foreign
 from .settings import FORMATS, EnrollSettings
 from .signing_request import UnusableRequest

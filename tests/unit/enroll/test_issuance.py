@@ -1,11 +1,7 @@
-"""The steps of issuing: once, all or nothing, and by the rules of profile and invitation."""
+"""Who gets a certificate: by the rules of profile, invitation and renewal."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,181 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from issuing import Clock, Issuing, own_ca, request
 
 from sidecar.enroll import clients, invitations
-from sidecar.enroll.certificate_profile import Identity
-from sidecar.enroll.issuance import MAX_RENEWALS, Refused, Wanted
-from sidecar.enroll.issuer import Issued, IssuerError, KeyIssuer
-from sidecar.enroll.store import Store, StoreError
+from sidecar.enroll.attempts import MAX_RENEWALS
+from sidecar.enroll.issuance import Wanted
+from sidecar.enroll.issuer import IssuerError
+from sidecar.enroll.refused import Refused
 
 P12, CSR = Wanted("p12"), Wanted("csr", csr=request())
-
-
-class FailingStore(Store):
-    """A store whose transaction number `at` fails, before its block or at its end."""
-
-    def __init__(self, path: Path, at: int, *, early: bool) -> None:
-        super().__init__(path)
-        self.at, self.early, self.count, self.armed = at, early, 0, False
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
-        self.count += self.armed
-        fails = self.armed and self.count == self.at
-        if fails and self.early:
-            raise StoreError("the disk is full")
-        with super().changing() as connection:
-            yield connection
-            if fails:
-                raise StoreError("the disk is full")
-
-
-class FailingIssuer:
-    """An issuer that fails as it is told; `made` is whether it had made a certificate."""
-
-    def __init__(self, issuer: KeyIssuer, *, goes_by_request: bool, made: bool) -> None:
-        self._issuer, self._made, self.fails = issuer, made, True
-        self._goes_by_request = goes_by_request
-
-    @property
-    def goes_by_request(self) -> bool:
-        return self._goes_by_request
-
-    def issue(
-        self, identity: Identity, request: x509.CertificateSigningRequest, now: float
-    ) -> Issued:
-        issued = self._issuer.issue(identity, request, now)
-        if self.fails:
-            raise IssuerError("no", issued.certificate if self._made else None)
-        return issued
-
-
-# -- all or nothing
-
-
-@pytest.mark.parametrize("early", [True, False])
-@pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize("wanted", [P12, CSR], ids=["p12", "csr"])
-def test_whatever_transaction_fails_there_is_no_half(
-    tmp_path: Path, at: int, early: bool, wanted: Wanted
-) -> None:
-    """Either the holder has the file and there is a record, or neither, and the link is good."""
-    store = FailingStore(tmp_path / "enroll.db", at, early=early)
-    found = Issuing(tmp_path, store=store)
-    token = found.invite()
-    store.armed = True
-    got = None
-    with contextlib.suppress(StoreError):
-        got = found.issuance.redeem(token, wanted)
-    store.armed = False
-    assert len(found.clients) == (got is not None)
-    if got is None:
-        assert found.issuance.redeem(token, wanted) is not None
-    assert (len(found.clients), found.state(token), found.attempts) == (1, "used", [])
-
-
-def test_an_undo_that_fails_is_made_up_for(tmp_path: Path) -> None:
-    """Where even the undo fails, the next request, or the next start, finds the link good."""
-
-    class Broken(FailingStore):
-        def __init__(self, path: Path) -> None:
-            super().__init__(path, 2, early=True)
-
-    for again in (False, True):
-        directory = tmp_path / str(again)
-        issuer = FailingIssuer(own_ca(), goes_by_request=False, made=False)
-        store = Broken(directory / "enroll.db")
-        found = Issuing(directory, store=store, issuer=issuer)
-        token = found.invite()
-        store.armed = True
-        with pytest.raises(IssuerError):
-            found.issuance.redeem(token, P12)
-        assert found.state(token) == "issuing"
-        store.armed = issuer.fails = False
-        if again:
-            found = Issuing(directory, issuer=issuer, clock=found.clock)
-        assert found.issuance.redeem(token, P12) is not None
-        assert len(found.clients) == 1
-
-
-def test_a_process_that_was_killed_leaves_the_link_good(tmp_path: Path) -> None:
-    """A reservation of a process that is gone is undone at the start, and nothing was issued."""
-    found = Issuing(tmp_path)
-    token = found.invite()
-    with found.store.changing() as connection:
-        invitation = invitations.by_token(connection, token, found.clock())
-        assert invitation is not None
-        invitations.reserve(connection, invitation, "another process")
-    assert found.state(token) == "issuing"
-    again = Issuing(tmp_path, clock=found.clock, issuer=found.issuer)
-    assert again.state(token) == "open"
-    assert again.clients == []
-    assert again.issuance.redeem(token, P12) is not None
-
-
-def test_what_another_ca_has_made_and_nobody_got_is_kept_as_revoked(tmp_path: Path) -> None:
-    """The record says so, the attempt stays as lost, and the link is good."""
-    issuer = FailingIssuer(own_ca(), goes_by_request=True, made=True)
-    found = Issuing(tmp_path, issuer=issuer)
-    token = found.invite()
-    with pytest.raises(IssuerError):
-        found.issuance.redeem(token, P12)
-    (lost,) = found.clients
-    assert (lost.revoked is not None, lost.reason) == (True, "never given out")
-    assert [each["lost"] for each in found.attempts] == ["no"]
-    issuer.fails = False
-    assert found.issuance.redeem(token, P12) is not None
-    assert len(found.clients) == 2
-
-
-def test_a_file_that_cannot_be_packed_gives_no_certificate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A mistake in packing undoes the issuance."""
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("a mistake")
-
-    found = Issuing(tmp_path)
-    token = found.invite()
-    monkeypatch.setattr("sidecar.enroll.issuance.modern_p12", fail)
-    with pytest.raises(IssuerError, match="packed"):
-        found.issuance.redeem(token, P12)
-    monkeypatch.undo()
-    assert (found.clients, found.state(token)) == ([], "open")
-
-
-def test_a_link_cancelled_while_it_is_used_gives_nothing(tmp_path: Path) -> None:
-    """`revoke` or `--cancel` during an issuance wins."""
-
-    class Slow(FailingIssuer):
-        def issue(
-            self, identity: Identity, request: x509.CertificateSigningRequest, now: float
-        ) -> Issued:
-            with Store(tmp_path / "enroll.db").changing() as connection:
-                assert invitations.cancel_all_of(connection, "alice", None, now)
-            return self._issuer.issue(identity, request, now)
-
-    found = Issuing(tmp_path, issuer=Slow(own_ca(), goes_by_request=False, made=False))
-    token = found.invite()
-    with pytest.raises(Refused) as refused:
-        found.issuance.redeem(token, P12)
-    assert refused.value.status == 410
-    assert (found.clients, found.state(token)) == ([], "cancelled")
-
-
-def test_two_at_once_make_one_certificate_without_the_server_s_help(tmp_path: Path) -> None:
-    """Threads that redeem one token at the same moment: one file, one record."""
-    found = Issuing(tmp_path)
-    token = found.invite()
-
-    def redeem(_: int) -> bool:
-        try:
-            return found.issuance.redeem(token, P12) is not None
-        except Refused:
-            return False
-
-    with ThreadPoolExecutor(6) as pool:
-        assert sum(pool.map(redeem, range(6))) == 1
-    assert len(found.clients) == 1
 
 
 # -- rules
@@ -324,3 +151,69 @@ def test_a_password_is_the_invitation_s_own_and_gone_with_it(tmp_path: Path) -> 
     with found.store.reading() as connection:
         left = connection.execute("SELECT salt, request FROM invitations WHERE state = 'used'")
         assert [tuple(row) for row in left] == [(None, None)]
+
+
+# -- approval
+
+
+def test_what_was_approved_is_what_is_issued(tmp_path: Path) -> None:
+    """Neither another CSR, nor another format or device, once somebody has approved one."""
+    found = Issuing(tmp_path)
+    token = found.invite(approve=True)
+    wanted = Wanted("csr", device="phone", csr=CSR.csr)
+    assert found.issuance.redeem(token, wanted) is None
+    with pytest.raises(Refused, match="waits for approval"):
+        found.issuance.redeem(token, wanted)
+    identifier = found.issuance.find(token).id
+    with found.store.changing() as connection:
+        invitations.approve(connection, identifier, found.clock())
+    for other in (P12, Wanted("csr", csr=request()), Wanted("csr", device="laptop", csr=CSR.csr)):
+        with pytest.raises(Refused, match="What was approved is"):
+            found.issuance.redeem(token, other)
+    assert found.issuance.redeem(token, wanted) is not None
+    assert found.clients[0].device == "phone"
+
+
+def test_an_approval_comes_too_late_like_everything_else(tmp_path: Path) -> None:
+    """An invitation that has ended can be neither asked for nor approved."""
+    found = Issuing(tmp_path)
+    token = found.invite(approve=True, seconds=60)
+    assert found.issuance.redeem(token, CSR) is None
+    identifier = found.issuance.find(token).id
+    found.clock.now += 60
+    with (
+        pytest.raises(invitations.InvitationError, match="expired"),
+        found.store.changing() as connection,
+    ):
+        invitations.approve(connection, identifier, found.clock())
+
+
+# -- what is gone, and what another CA would take over
+
+
+def test_a_profile_that_was_taken_away_takes_its_invitations_and_renewals_with_it(
+    tmp_path: Path,
+) -> None:
+    """Nothing is issued by another profile in its place."""
+    found = Issuing(tmp_path, "profiles: {default: {renew_before: 400d}, guests: {}}\n")
+    kept, gone = found.invite(profile="default"), found.invite(profile="default")
+    found.issuance.redeem(kept, P12)
+    again = Issuing(tmp_path, "profiles: {guests: {}}\n", clock=found.clock)
+    with pytest.raises(Refused, match="profile is gone"):
+        again.issuance.redeem(gone, P12)
+    with pytest.raises(Refused, match="profile is gone"):
+        again.issuance.renew(found.clients[0].sha256, P12)
+
+
+def test_a_renewal_takes_a_csr_too_and_its_device_stays(tmp_path: Path) -> None:
+    """The key of a renewal can stay on its machine; it is for the same device."""
+    found = Issuing(tmp_path, "profiles: {default: {renew_before: 400d, formats: [csr]}}\n")
+    found.issuance.redeem(found.invite(device="server"), CSR)
+    old = found.clients[0].sha256
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = found.issuance.renew(old, Wanted("csr", "server", request("x", key)))
+    assert x509.load_pem_x509_certificate(file.data).public_key() == key.public_key()
+    with pytest.raises(Refused, match="no such kind"):
+        found.issuance.renew(old, P12)
+    with pytest.raises(Refused, match="is for the device server"):
+        found.issuance.renew(old, Wanted("csr", "other", request()))
