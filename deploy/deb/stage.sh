@@ -87,6 +87,8 @@ install_docs() {
         cp -R "$here/nginx-example/$each" "$doc/examples/"
         chmod -R u=rwX,go=rX "$doc/examples"
     done
+    put "$here/deploy/prometheus/rules.yml" "$doc/examples/prometheus-rules.yml"
+    put "$here/deploy/grafana/dashboard.json" "$doc/examples/grafana-dashboard.json"
     "$python" -I "$here/deploy/sbom.py" "$here"/deploy/requirements*.lock >"$doc/mtls-sidecar.cdx.json"
     put "$here/CHANGELOG.md" "$doc/changelog"
     gzip -9n "$doc/changelog" "$root"/usr/share/man/man?/*
