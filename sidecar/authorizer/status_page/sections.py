@@ -24,6 +24,7 @@ MAX_LOCATIONS = 50
 MAX_QUIET = 200
 MAX_DENIALS = 25
 MAX_FOUND = 50
+MAX_REQUESTS = 5
 MAX_CLIENTS = 25
 MAX_WATCHED = 20
 MAX_NAMES = 8
@@ -127,7 +128,7 @@ def denials(status: DaemonStatus, policy: Policy, query: str) -> tuple[list[Deni
     kept = status.denials()
     found = [each for each in kept if _is_meant(each, query)] if query else kept
     most = MAX_FOUND if query else MAX_DENIALS
-    rows = [_denial_row(each, policy, status) for each in found[:most]]
+    rows = [_denial_row(each, policy, status, query) for each in found[:most]]
     return rows, len(found) - len(rows)
 
 
@@ -143,9 +144,11 @@ def _is_meant(denial: Denial, query: str) -> bool:
     )
 
 
-def _denial_row(denial: Denial, policy: Policy, status: DaemonStatus) -> DenialRow:
+def _denial_row(denial: Denial, policy: Policy, status: DaemonStatus, query: str) -> DenialRow:
     decision, request = denial.decision, denial.request
-    latest = denial.requests[:5]
+    requests = denial.requests
+    meant = [each for each in requests if query and each[0].lower().startswith(query.lower())]
+    latest = (meant or requests)[:MAX_REQUESTS]
     key = f"{decision.location}-{decision.reason}-{denial.sha256[:12]}-{decision.rule}"
     changed = denial.policy != policy.hash
     if not denial.can_be_explained or decision.location not in policy.locations:

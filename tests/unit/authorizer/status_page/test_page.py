@@ -135,7 +135,10 @@ def test_a_denial_is_found_by_its_request_id(tmp_path: Path) -> None:
     for number in range(100):
         who = cert("bob") if number % 10 == 0 else None
         found.ask("site", who, request_id=f"{number:032x}")
-    page = text(render_page(found.status, MOMENT, f"{90:032X}"))
+    page = render_page(found.status, MOMENT, f"{10:032X}")
+    assert re.findall(r"<code>([0-9a-f]{32})</code>", page) == [f"{10:032x}"]
+    assert page.count('<details class="denial"') == page.count(" open>") == 1
+    page = text(page)
     assert "CN=bob" in page
     assert "(no certificate)" not in page
     page = text(render_page(found.status, MOMENT, "f" * 32))
