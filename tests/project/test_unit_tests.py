@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS = {
+    "authorizer/status_page": "unit/authorizer/status_page",
     "authorizer/telemetry": "unit/authorizer/telemetry",
     "commands/diff": "unit/commands/diff",
     "commands/doctor": "unit/commands/doctor",
@@ -35,6 +36,8 @@ ELSEWHERE = {
     "authorizer/service.py": "process/test_authorizer.py",
     "authorizer/trust_crls.py": "process/test_revoked_stays.py",
     "authorizer/trust_files.py": "process/test_revoked_stays.py",
+    "commands/help_examples.py": "project/test_completions.py",
+    "commands/progress.py": "process/test_access_commands.py",
     "commands/access.py": "process/test_access_commands.py",
     "commands/revoke/command.py": "process/test_revoke.py",
     "commands/revoke/named_clients.py": "process/test_enroll_clients.py",
@@ -44,7 +47,6 @@ ELSEWHERE = {
     "runtime/fleet_places.py": "process/test_fleet.py",
     "runtime/fleet_state.py": "process/test_fleet.py",
     "runtime/seen_clients_file.py": "process/test_client_store.py",
-    "core/ip_address.py": "unit/core/policy/test_patterns.py",
     "core/config/crl_place.py": "process/test_no_password_told.py",
     "core/config/schema.py": "unit/core/policy/test_spec.py",
     "core/config/yaml_tree.py": "unit/core/policy/test_spec.py",
