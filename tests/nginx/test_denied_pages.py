@@ -82,6 +82,9 @@ def conf() -> str:
         ),
         server.replace(HOST, "own.example.com").replace(asks, OWN + INTERCEPT + asks),
         server.replace(HOST, "intercepts.example.com").replace(asks, INTERCEPT + asks),
+        server.replace(HOST, "whole.example.com")
+        .replace(asks, "")
+        .replace(snippet, asks + snippet),
         server.replace(HOST, "as401.example.com").replace(snippet, f"{AS_401}\n    {snippet}"),
     ]
     return "\n".join([around, head, *servers, "}"])
@@ -331,6 +334,16 @@ def test_a_location_with_auth_request_set_of_its_own(stack: Stack) -> None:
         for cert in (None, stack.people.expired, stack.people.mallory, stack.people.bob)
     ]
     assert told == ["no_certificate", "expired", "refused", "not_allowed"]
+
+
+def test_where_the_whole_server_asks(stack: Stack) -> None:
+    """`auth_request` in the server itself: the page asks nobody, and all are told the same."""
+    told = [
+        json.loads(stack.get("/", host="whole.example.com", cert=cert).body)["error"]
+        for cert in (None, stack.people.expired, stack.people.mallory, stack.people.bob)
+    ]
+    assert told == ["no_certificate", "expired", "refused", "not_allowed"]
+    assert stack.get("/", host="whole.example.com", cert=stack.people.alice).app
 
 
 def test_intercepted_refusals_of_the_application_name_no_certificate(stack: Stack) -> None:
