@@ -113,12 +113,14 @@ class ClientStore:
                 self._write()
                 self._next_moments = now + MOMENT_SECONDS
             self._told = ""
-        except OSError as error:
+        except Exception as error:  # whatever it is, decisions go on
             self._must_rewrite = True
             self._retry = time.monotonic() + RETRY_SECONDS
             if str(error) != self._told:
                 self._told = str(error)
-                log.warning("the clients seen aren't kept across restarts: %s", error)
+                traceback = not isinstance(error, OSError)
+                told = "the clients seen aren't kept across restarts: %s"
+                log.warning(told, error, exc_info=traceback)
 
     def _is_replaced(self) -> bool:
         """Return whether somebody has removed or replaced the file: then what is there counts."""

@@ -6,10 +6,15 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 from daemon import Daemon
 from pki import CA
 
+from sidecar.authorizer import client_store
+from sidecar.authorizer.client_store import ClientStore
+from sidecar.core.decision import Decision, Reason
 from sidecar.core.seen_clients import SeenClient
+from sidecar.core.x509.certificate import from_der
 from sidecar.runtime.seen_clients_file import seen_clients, seen_clients_path
 
 staff, other = CA("Staff"), CA("Other")
@@ -131,3 +136,19 @@ def test_none_is_kept_where_none_is_wanted(tmp_path: Path) -> None:
         running.ask("site", alice)
         running.until(lambda: not seen_clients_path(tmp_path / "state").exists(), seconds=30)
     assert kept(tmp_path) == {}
+
+
+def test_a_fault_of_the_program_is_told_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever taking over raises, it is logged once, and the next try keeps the client."""
+    store = ClientStore(tmp_path, 10)
+    decision = Decision(Reason.ALLOWED, "site", "allow[0]", subject=from_der(alice.der))
+    with monkeypatch.context() as broken:
+        broken.setattr(client_store, "write_file", lambda *_: 1 / 0)
+        for _ in range(2):
+            store.note(decision, 1.0)
+            store.save()
+    assert [record.message.partition(": ")[2] for record in caplog.records] == ["division by zero"]
+    store.save()
+    assert list(seen_clients(tmp_path)) == [alice.sha256]

@@ -189,6 +189,7 @@ def test_hostile_names_are_text(tmp_path: Path, name: str) -> None:
         "br b a time span h3 p ul path svg figure figcaption".split()
     )
     assert tags.names <= allowed
+    assert page.count("<script") == page.count("<style") == 1
     assert not [key for key, _ in tags.attributes if key.startswith("on") or key == "style"]
     assert not any(
         (value or "").startswith("javascript:") for key, value in tags.attributes if key == "href"
