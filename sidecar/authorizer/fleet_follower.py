@@ -30,10 +30,14 @@ from sidecar.runtime.fleet_places import HEAD, FleetPlaces, log_name
 from sidecar.runtime.fleet_state import replay
 from sidecar.runtime.release_directory import ReleaseDirectory, make_directory
 
-from .fleet_memory import kept_revocations
+from .fleet_importing import Importing
+from .fleet_memory import kept_revocations, put_aside
 from .fleet_release import import_release
 
 log = logging.getLogger("mtls-sidecar")
+
+LOG_SECONDS = 0.2
+"""How long one look reads the log: a long one holds up no denylist beside it."""
 
 RETRY_SECONDS = (0.5, 60.0)
 """How soon a release that was refused is tried again, and the longest wait."""
@@ -69,6 +73,8 @@ class FleetFollower:
         """The last entry that is in force here with all that came before it."""
         self._missing = 0  # the first release of those that are not in force
         self._in_place = self._confirmed = ""
+        self._more = False
+        self._importing = Importing()
         self._failed = ("", 0, 0.0)  # the release that was refused, how often, when to try again
         self._started = False
 
@@ -132,13 +138,14 @@ class FleetFollower:
     def moved(self) -> bool:
         """Whether one of the agent's files looks otherwise, or a release is to be tried again."""
         looks = {path: file_version(path) for path in self._watched()}
-        return looks != self._seen or self._is_due_again()
+        if self._more or self._importing.is_ready() or self._is_due_again():
+            return True
+        return looks != self._seen
 
     def look(self) -> None:
         """Take what is new and holds; count what is refused."""
-        if not self._started:
-            self._started = True
-            self._remember()
+        if not self._started and not self._begin():
+            return
         self._seen = {path: file_version(path) for path in self._watched()}
         steps = {"log": self._read_log, "head": self._read_head, "release": self._take_release}
         for name, step in steps.items():
@@ -149,6 +156,16 @@ class FleetFollower:
             except Exception as error:
                 log.exception("the fleet's files can't be used")
                 self._tell(name, brief(error))
+
+    def _begin(self) -> bool:
+        """Take again what an earlier process took; nothing else is looked at before."""
+        try:
+            self._remember()
+            self._started = True
+            self._tell("own files", "")
+        except OSError as error:
+            self._tell("own files", f"{error.filename}: {error.strerror}")
+        return self._started
 
     def _watched(self) -> Sequence[Path]:
         agent, due = self.places.agent, self.due
@@ -179,17 +196,25 @@ class FleetFollower:
         path = own / log_name(self.fleet.epoch)
         self._in_place = ReleaseDirectory(own).current()
         if why := replay(self.chain, path):
-            self._tell("own log", f"{path} does not fit the pinned keys: {why}")
-        self._kept = kept_revocations(own, self.fleet, self.chain)
+            aside = put_aside(path)
+            self._tell("own log", f"{aside} does not fit the pinned keys: {why}")
+            self.chain = Chain(self.fleet.name, self.fleet.keys, self.fleet.epoch)
+        self._kept = kept_revocations(own, self.fleet)
 
     def _read_log(self) -> None:
         path = self._seen_log()
         if path is not None and path == self._stopped_at:
             return
+        end = self._monotonic() + LOG_SECONDS
+        self._more = False
         taken: list[bytes] = []
         last, refused = 0, self.refused.total()
         self._stopped_at = None
         for line in self._reader.new_lines():
+            if self._monotonic() > end:
+                self._reader.offset -= len(line) + 1
+                self._more = True
+                break
             before = self.chain.sequence
             try:
                 signed = parse_line(line)
@@ -206,7 +231,8 @@ class FleetFollower:
                 break
         if taken and refused == self.refused.total() and not self.chain.not_understood:
             self._tell("log", "")
-        if 0 < last < self.chain.sequence and self._stopped_at is None:
+        is_whole = not self._more and self._stopped_at is None
+        if 0 < last < self.chain.sequence and is_whole:
             self._refuse("log", Refused("rollback", f"the agent's log ends at {last}"))
         self._keep(taken)
 
@@ -247,29 +273,47 @@ class FleetFollower:
         return due is not None and due.directory == name and self._monotonic() >= again
 
     def _take_release(self) -> None:
+        """Take over what was imported, and begin to import what is due.
+
+        That runs on a thread of its own: a large release holds up no revocation.
+        """
+        if self._importing.is_ready():
+            self._taken(*self._importing.result())
         due = self.due
         if due is None or due.directory == self._in_place:
             self._tell("release", "")
             return
-        name, tries, again = self._failed
-        if name == due.directory and self._monotonic() < again:
+        name, _, again = self._failed
+        if self._importing.is_running or (name == due.directory and self._monotonic() < again):
             return
-        tries = tries + 1 if name == due.directory else 0
         source = self.places.agent / "releases" / due.directory
         if not source.is_dir():  # the agent is fetching it
             return
-        try:
-            if due.not_after is not None and self._clock() >= due.not_after:
-                raise Refused("ended", f"release {due.sequence} has ended")
-            import_release(source, self.places.daemon, due, self._state_dir, self._clock())
-            self._in_place = due.directory
+        now = self._clock()
+        self._importing.start(due, lambda: self._import(source, due, now))
+
+    def _import(self, source: Path, due: Release, now: float) -> None:
+        if due.not_after is not None and now >= due.not_after:
+            raise Refused("ended", f"release {due.sequence} has ended")
+        import_release(source, self.places.daemon, due, self._state_dir, now)
+
+    def _taken(self, release: Release, error: Exception | None) -> None:
+        if error is None:
+            self._in_place = release.directory
             self._failed = ("", 0, 0.0)
             self._tell("release", "")
-        except (Refused, PolicyError, OSError) as error:
-            first, longest = RETRY_SECONDS
-            pause = min(first * 2.0 ** min(tries, 16), longest)
-            self._failed = (due.directory, tries, self._monotonic() + pause)
-            self._refuse("release", _refusal(due, error))
+            return
+        name, tries, _ = self._failed
+        tries = tries + 1 if name == release.directory else 0
+        first, longest = RETRY_SECONDS
+        pause = min(first * 2.0 ** min(tries, 16), longest)
+        self._failed = (release.directory, tries, self._monotonic() + pause)
+        self._refuse("release", _refusal(release, error))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is more to look at soon."""
+        return self._more or self._importing.is_running
 
     def close(self) -> None:
         """Close the daemon's own log."""
@@ -279,12 +323,15 @@ class FleetFollower:
             self._own = None
 
 
-def _refusal(release: Release, error: Refused | PolicyError | OSError) -> Refused:
+def _refusal(release: Release, error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, PolicyError):
         return Refused("policy", f"release {release.sequence}: {error.diagnostics[0]}")
-    return Refused("disk", f"release {release.sequence}: {error.strerror or error}")
+    if isinstance(error, OSError):
+        return Refused("disk", f"release {release.sequence}: {error.strerror or error}")
+    log.error("release %d can't be imported", release.sequence, exc_info=error)
+    return Refused("policy", f"release {release.sequence}: {type(error).__name__}, see the log")
 
 
 def no_release(fleet: FleetSettings, path: Path) -> Diagnostic:

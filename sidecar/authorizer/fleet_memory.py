@@ -14,7 +14,6 @@ from pathlib import Path
 
 from sidecar.core.config.fleet_settings import FleetSettings
 from sidecar.core.fleet.bodies import Revocation, Undo, parse_body
-from sidecar.core.fleet.chain import Chain
 from sidecar.core.fleet.entry import Refused, parse_line
 from sidecar.core.revocation.denylist import Denylist, DenylistEntry, of_entries
 from sidecar.runtime.fleet_log import LogReader
@@ -23,15 +22,23 @@ from sidecar.runtime.fleet_places import log_name
 log = logging.getLogger("mtls-sidecar")
 
 
-def kept_revocations(own: Path, fleet: FleetSettings, chain: Chain) -> Denylist | None:
-    """Return what the daemon's own logs revoke beyond what the chain has; None for nothing."""
+def put_aside(path: Path) -> Path:
+    """Rename a log that can't be verified any more; its new name.  Raises OSError."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old.{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def kept_revocations(own: Path, fleet: FleetSettings) -> Denylist | None:
+    """Return what the daemon's logs of earlier epochs and keys revoke; None for nothing."""
     found: list[DenylistEntry] = []
     for path in sorted(own.glob("log.*")):
-        epoch = re.fullmatch(r"log\.([0-9]{1,7})", path.name)
-        if epoch is None or int(epoch[1]) > fleet.epoch:
+        epoch = re.fullmatch(r"log\.([0-9]{1,7})(\.old\.[0-9]+)?", path.name)
+        if epoch is None or int(epoch[1]) > fleet.epoch or path.name == log_name(fleet.epoch):
             continue
-        is_present = path.name == log_name(fleet.epoch)
-        entries = _revocations(path, chain.sequence if is_present else 0)
+        entries = _revocations(path)
         if entries:
             log.warning(
                 "%s: %d revocations are kept that can't be verified now", path, len(entries)
@@ -40,13 +47,11 @@ def kept_revocations(own: Path, fleet: FleetSettings, chain: Chain) -> Denylist 
     return of_entries(f"fleet {fleet.name}, earlier", found) if found else None
 
 
-def _revocations(path: Path, after: int) -> list[DenylistEntry]:
+def _revocations(path: Path) -> list[DenylistEntry]:
     found: dict[int, DenylistEntry] = {}
     for line in LogReader(path).new_lines():
         try:
             entry = parse_line(line).entry
-            if entry.sequence <= after:
-                continue
             said = parse_body(entry)
         except Refused:
             continue

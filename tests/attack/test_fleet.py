@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet_agent import Agent, Host
 from fleet_entries import ISSUED, Author, listed
 
+from sidecar.authorizer.fleet_release import import_release
 from sidecar.core.errors import PolicyError
 from sidecar.core.fleet.entry import SignedEntry
 
@@ -276,6 +279,45 @@ def test_a_withheld_release_shows(scene: Scene) -> None:
     assert scene.host.follower.sequence == 4
 
 
+def test_a_slow_import_holds_up_no_revocation(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that takes long to copy and compile: entries behind it count meanwhile."""
+    go_on = threading.Event()
+
+    def slow(*args: Any) -> None:
+        assert go_on.wait(60)
+        import_release(*args)
+
+    monkeypatch.setattr("sidecar.authorizer.fleet_follower.import_release", slow)
+    scene.agent.publish(OTHER)
+    scene.host.store.load()
+    assert scene.host.follower.is_busy
+    scene.agent.write(scene.author.revocation("cd" * 32))
+    scene.host.store.load()
+    assert scene.host.denies("cd" * 32)
+    assert scene.host.follower.sequence == 2
+    go_on.set()
+    scene.host.load()
+    assert scene.host.policy() == OTHER["policy.yaml"]
+    assert scene.host.follower.sequence == 4
+
+
+def test_a_long_log_is_read_a_part_at_a_time(scene: Scene) -> None:
+    """One of many repetitions, which costs time: the other files are looked at in between."""
+    scene.agent.write(*[scene.second] * 5)
+    scene.agent.write(scene.author.revocation("cd" * 32))
+    ticks = iter(range(10_000))
+    scene.host.follower._monotonic = lambda: float(next(ticks))
+    scene.host.store.load()
+    assert scene.host.follower.is_busy
+    assert scene.host.store.moved()
+    assert not scene.host.denies("cd" * 32)
+    scene.host.follower._monotonic = scene.host.ticks
+    scene.host.load()
+    assert scene.host.denies("cd" * 32)
+
+
 def test_a_frozen_head_shows(scene: Scene) -> None:
     """Without new heads what is known gets stale, also by a clock that was set back."""
     scene.agent.head(scene.author.head())
@@ -331,7 +373,16 @@ def test_revocations_outlive_keys_that_are_not_pinned_any_more(scene: Scene) -> 
     host.load()
     assert host.denies()
     assert host.policy() == FILES["policy.yaml"]
-    assert host.follower.problem
+    assert "does not fit the pinned keys" in host.follower.problem
+    scene.agent.author = fresh
+    scene.agent.replace_log(fresh.revocation("cd" * 32))
+    host.load()
+    host.follower.close()
+    host.start()  # and again: the log of the new keys stands alone now
+    host.load()
+    assert host.denies()
+    assert host.denies("cd" * 32)
+    assert host.follower.chain.sequence == 1
     host.follower.close()
 
 

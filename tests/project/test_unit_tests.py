@@ -26,6 +26,7 @@ ELSEWHERE = {
     "authorizer/client_store.py": "process/test_client_store.py",
     "authorizer/daemon_status.py": "process/test_prometheus.py",
     "authorizer/fleet_follower.py": "attack/test_fleet.py",
+    "authorizer/fleet_importing.py": "attack/test_fleet.py",
     "authorizer/fleet_memory.py": "attack/test_fleet.py",
     "authorizer/fleet_release.py": "attack/test_fleet.py",
     "authorizer/fleet_status.py": "process/test_fleet.py",

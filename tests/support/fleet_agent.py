@@ -11,6 +11,7 @@ from fleet_entries import ISSUED, Author
 from sidecar.authorizer.fleet_follower import FleetFollower
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.core.config.fleet_settings import FleetSettings
+from sidecar.core.errors import PolicyError
 from sidecar.core.fleet.entry import SignedEntry
 from sidecar.runtime.fleet_places import FleetPlaces
 
@@ -101,8 +102,12 @@ class Host:
         """Look until everything was read."""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            self.store.load()
-            if not self.store._readings.pending:
+            try:
+                self.store.load()
+            except PolicyError:
+                if not self.follower.is_busy:
+                    raise
+            if not (self.store._readings.pending or self.follower.is_busy):
                 return
             time.sleep(0.01)
 
