@@ -50,7 +50,7 @@ QUESTION = "proxy_pass http://mtls_sidecar;"
 NO_FILE = "if (!-e $request_filename) { rewrite ^/authz /public/ last; }"
 NO_ARGUMENT = 'if ($args = "") { return 200; }'
 PHP = r"location ~ \.php$ { auth_request /authz/site; proxy_pass http://app; } "
-FILES = "location /files { auth_request off; alias /etc/nginx/html/; } "
+FILES = "location /files { auth_request off; alias /etc/nginx/snippets/; } "
 SORRY_BY_NAME = "location @sorry { return 200 sorry; } error_page 418 =200 @sorry; "
 PAGES = "location /pages { auth_request off; proxy_pass http://app/pages/; } "
 BY_SET = "set $said $http_x_client_cn; proxy_set_header X-Client-CN $said; "

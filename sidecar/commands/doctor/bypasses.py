@@ -329,7 +329,7 @@ def _shows_one_page(uri: str, place: Block) -> bool:
             and "$" not in first.args[1]
             and first.args[2:] == ["break"]
         )
-    return place.args[0] == "=" and [e.args for e in place.own("auth_request")] == [["off"]]
+    return not place.own("internal") and [e.args for e in place.own("auth_request")] == [["off"]]
 
 
 def _is_preflight(early: Block) -> bool:

@@ -59,6 +59,8 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         f"location /a/ {{ limit_except GET {{ deny all; }} {ASKING} proxy_pass http://app; }}",
         OAUTH,
         "error_page 401 403 /login; location = /login { auth_request off; proxy_pass http://app; }",
+        "error_page 401 403 /public/denied; "
+        "location /public/ { auth_request off; proxy_pass http://app; }",
         f"location /a/ {{ {ASKING} error_page 401 = @login; proxy_pass http://app; }} "
         "location @login { rewrite ^ /login break; proxy_pass http://app; }",
         f"location /a/ {{ {ASKING} mirror /m; proxy_pass http://app; }} "
