@@ -285,9 +285,8 @@ def backup(options: argparse.Namespace) -> int:
     target = Path(options.file).absolute()
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "no such directory", str(target.parent))
-    store = Store(settings.database)
-    if not store.path.exists():
-        raise ValueError(f"{store.path}: no such file; run `mtls-sidecar enroll init` first")
-    store.backup(target)
+    with _opened(settings) as store:
+        data = store.copy()
+    write_file(target, data, 0o600)
     print(printable(f"{target}: a copy of the database; the CA's key is not in it"))
     return 0

@@ -11,7 +11,6 @@ import contextlib
 import os
 import secrets
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,31 +138,18 @@ class Store:
                 raise
             connection.execute("COMMIT")
 
-    def backup(self, target: Path) -> None:
-        """Write a consistent copy while others use the database.
-
-        Raises `StoreError` and OSError; the target is then as it was.
-        """
-        with self._errors():
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            os.close(handle)
-            try:
-                with (
-                    contextlib.closing(self._connect()) as source,
-                    contextlib.closing(sqlite3.connect(name)) as copy,
-                ):
-                    source.backup(copy)
-                    copy.execute("PRAGMA journal_mode = DELETE")
-                    (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
-                    if found != "ok":
-                        raise sqlite3.DatabaseError(found)
-                _sync(name)
-                os.replace(name, target)
-                _sync(target.parent)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(name)
-                raise
+    def copy(self) -> bytes:
+        """Return a consistent copy while others use the database.  Raises `StoreError`."""
+        with (
+            self._errors(),
+            contextlib.closing(self._connect()) as source,
+            contextlib.closing(sqlite3.connect(":memory:")) as copy,
+        ):
+            source.backup(copy)
+            (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            return copy.serialize()
 
     def secret(self) -> bytes:
         """Return 32 secret bytes of this database, made with it."""
@@ -244,11 +230,3 @@ def _said(error: sqlite3.Error, path: Path) -> str:
     if isinstance(error, sqlite3.DatabaseError) and not code:
         return f"it is damaged ({brief(error)}); put a backup in its place"
     return brief(error)
-
-
-def _sync(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

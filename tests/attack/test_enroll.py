@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from enrolled import Enroll, Invited, opened
 from issuing import own_ca, request
+from pki import CA
 
 from sidecar.enroll.issuer import KeyIssuer
 from sidecar.enroll.pages import HEADERS
@@ -381,6 +382,39 @@ def test_a_kill_in_the_middle_leaves_neither_half(tmp_path: Path) -> None:
         assert enroll.invitations()[invited.id]["state"] == "open"
         assert enroll.post(invited).status == 200
     assert len(enroll.clients()) == 1
+
+
+def test_who_comes_second_has_a_turn_where_the_first_failed(tmp_path: Path) -> None:
+    """A request that arrives while another uses the link waits: it isn't told that it was used."""
+    ca = CA("Command CA")
+    ca_file, key_file = ca.write(tmp_path)
+    (tmp_path / "ext").write_text("extendedKeyUsage=clientAuth\n")
+    script = tmp_path / "issue.sh"
+    script.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\nif mkdir first; then\n"
+        "until test -e go; do sleep 0.05; done; exit 3\nfi\n"
+        f"exec openssl x509 -req -in /dev/stdin -CA '{ca_file}' -CAkey '{key_file}' -days 5 "
+        "-set_serial 0x1234567890 -extfile ext\n"
+    )
+    script.chmod(0o755)
+    with Enroll(tmp_path / "service", f"issuer: {{command: [{script}]}}\n") as enroll:
+        invited = enroll.invite("second")
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(enroll.post, invited)
+            enroll.until((tmp_path / "first").exists)
+            second = pool.submit(enroll.post, invited)
+            # It is there once the service has its connection beside the first one's.
+            enroll.until(lambda: connections(enroll) >= 2)
+            (tmp_path / "go").touch()
+            assert (first.result().status, second.result().status) == (502, 200), enroll.told
+
+
+def connections(enroll: Enroll) -> int:
+    """How many connections a service has taken on its socket."""
+    assert enroll.process is not None
+    bound = str(enroll.socket.with_name(f".{enroll.process.pid:x}"))  # renamed since
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return sum(line.endswith(bound) and " 0001 03 " in line for line in lines)
 
 
 def test_a_locked_database_is_waited_for_and_told(tmp_path: Path) -> None:

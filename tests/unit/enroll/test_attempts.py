@@ -109,6 +109,22 @@ def test_an_undo_that_fails_is_made_up_for(tmp_path: Path) -> None:
         assert len(found.clients) == 1
 
 
+def test_an_undo_that_failed_takes_no_device(tmp_path: Path) -> None:
+    """What is left of an attempt counts for nothing as soon as somebody asks again."""
+    issuer = FailingIssuer(own_ca(), goes_by_request=False, made=False)
+    store = FailingStore(tmp_path / "enroll.db", 2, early=True)
+    more = "profiles: {default: {max_devices: 1}}\n"
+    found = Issuing(tmp_path, more, store=store, issuer=issuer)
+    phone, laptop = found.invite(device="phone"), found.invite(device="laptop")
+    store.armed = True
+    with pytest.raises(IssuerError):
+        found.issuance.redeem(phone, P12)
+    assert len(found.attempts) == 1
+    store.armed = issuer.fails = False
+    assert found.issuance.redeem(laptop, P12) is not None
+    assert found.attempts == []
+
+
 def test_a_process_that_was_killed_leaves_the_link_good(tmp_path: Path) -> None:
     """A reservation of a process that is gone is undone at the start, and nothing was issued."""
     found = Issuing(tmp_path)

@@ -141,20 +141,22 @@ def test_a_full_disk_is_told_and_changes_nothing(store: Store) -> None:
         assert setting(connection, "large") == b""
 
 
-def test_a_backup_replaces_the_older_one_whole(store: Store, tmp_path: Path) -> None:
-    """It is a database of its own; where it fails, the older one stays."""
+def test_a_copy_is_a_whole_database(store: Store, tmp_path: Path) -> None:
+    """It can take the database's place; of a damaged one there is none."""
     target = tmp_path / "copy.db"
-    store.backup(target)
+    with store.changing() as connection:
+        put_setting(connection, "kept", b"yes")
+    with contextlib.closing(sqlite3.connect(store.path)) as busy:
+        busy.execute("SELECT * FROM settings").fetchone()
+        target.write_bytes(store.copy())
     copy = Store(target)
     copy.require()
     assert copy.secret() == store.secret()
-    before = target.read_bytes()
+    with copy.reading() as connection:
+        assert setting(connection, "kept") == b"yes"
     store.path.write_bytes(b"nonsense" * 1000)
     with pytest.raises(StoreError):
-        store.backup(target)
-    assert target.read_bytes() == before
-    left = [each.name for each in tmp_path.iterdir() if each.name.startswith(".copy")]
-    assert left == []
+        store.copy()
 
 
 def test_a_database_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:

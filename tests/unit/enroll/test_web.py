@@ -1,0 +1,41 @@
+"""Requests about one thing have turns; requests about others don't wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.enroll.web import _Turn
+
+
+async def test_one_after_the_other_and_nothing_is_left() -> None:
+    """Two about `a` never overlap, one about `b` overlaps both, and no lock stays behind."""
+    locks: dict[str, tuple[asyncio.Lock, int]] = {}
+    seen: list[str] = []
+
+    async def hold(key: str, name: str) -> None:
+        async with _Turn(locks, key):
+            seen.append(f"{name} in")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            seen.append(f"{name} out")
+
+    await asyncio.gather(hold("a", "1"), hold("a", "2"), hold("b", "3"))
+    assert seen.index("1 out") < seen.index("2 in")
+    assert seen.index("3 in") < seen.index("1 out")
+    assert locks == {}
+
+
+async def test_who_gives_up_waiting_holds_up_nobody() -> None:
+    """A request that is cancelled while it waits, or while it has its turn."""
+    locks: dict[str, tuple[asyncio.Lock, int]] = {}
+    first = _Turn(locks, "a")
+    await first.__aenter__()
+    waiting = asyncio.ensure_future(_Turn(locks, "a").__aenter__())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await first.__aexit__()
+    assert locks == {}
