@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import re
@@ -18,6 +20,8 @@ import pytest
 from fleet import ROOT, Fleet, Nats, until
 from fleet_entries import Author
 from pki import CA
+
+from sidecar.cli import main
 
 POLICY = """\
 version: 1
@@ -57,6 +61,11 @@ def test_a_release_and_a_revocation_are_in_force_on_the_host(fleet: Fleet, tmp_p
     assert "one: in force after" in told
     denied = host.daemon.ask("site", alice)
     assert (denied.status, denied.reason) == (403, "revoked")
+    (tmp_path / "alice.crt").write_bytes(alice.pem)
+    asked = ["--location", "site", "--cert", str(tmp_path / "alice.crt")]
+    with contextlib.redirect_stdout(io.StringIO()) as out:  # commands know the revocation, too
+        assert main(["explain", "--config", str(host.daemon.config), *asked]) == 1
+    assert "revoked" in out.getvalue()
     status = fleet.status()
     assert set(status) == {"sequence", "head_age", "nodes"}
     (node,) = status["nodes"]
