@@ -76,6 +76,16 @@ def test_a_release_and_a_revocation_are_in_force_on_the_host(fleet: Fleet, tmp_p
     assert host.daemon.ask("site", alice).status == 204
 
 
+def test_a_daemon_that_starts_anew_replaces_what_it_told(fleet: Fleet, tmp_path: Path) -> None:
+    """The node is not taken for two daemons, of which the gone one is behind: it has one status."""
+    host = fleet.host("one")
+    fleet.run("publish", str(release(tmp_path / "policy")), "--wait")
+    host.daemon.stop()
+    host.daemon.start()
+    fleet.run("revoke", bob.sha256, "--wait")
+    assert len(list((host.state / "fleet-status").glob("*.json"))) == 1
+
+
 def test_a_host_lives_on_without_servers_and_catches_up(fleet: Fleet, tmp_path: Path) -> None:
     """NATS killed: decisions go on, also of a daemon that starts anew; then what was missed."""
     host = fleet.host("one")

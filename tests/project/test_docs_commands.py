@@ -36,6 +36,8 @@ RELEASES = "builds a release in the checkout of its tag: test_dist.py builds one
 NOT_RUN = {
     "sh nginx-example/demo.sh": "serves until Ctrl-C: test_demo.py runs it",
     "sh nginx-example/demo.sh --check": "test_demo.py runs it",
+    "sh nginx-example/fleet-demo.sh": "serves until Ctrl-C: test_fleet_demo.py runs it",
+    "sh nginx-example/fleet-demo.sh --check": "test_fleet_demo.py runs it",
     "sh deploy/venv.sh": "made the environment that this runs in",
     "sh tests/run.sh": RUNS_TESTS,
     ".venv/bin/python -m pytest": RUNS_TESTS,
