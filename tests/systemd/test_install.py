@@ -42,7 +42,7 @@ def install(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("root")
     (found / "etc/nginx").mkdir(parents=True)
-    install(found, "--with", "enroll,fleet,diff")
+    install(found, "--with", "enroll,fleet")
     return found
 
 
@@ -82,7 +82,7 @@ def test_the_installed_program_runs_by_itself(root: Path) -> None:
 def test_the_parts_asked_for_come_with_it(root: Path) -> None:
     """`--with` brings what each part needs, and an upgrade keeps it: see the test of an edited
     configuration."""
-    assert brings(root, "segno", "nats", "greenery")
+    assert brings(root, "segno", "nats")
 
 
 def test_no_installer_is_left(root: Path) -> None:
@@ -93,10 +93,10 @@ def test_no_installer_is_left(root: Path) -> None:
 
 def test_an_unknown_part_is_an_error(tmp_path: Path) -> None:
     """It is named, with those there are, and nothing is installed."""
-    command = ["sh", f"{ROOT}/deploy/install.sh", "--root", str(tmp_path), "--with", "diff,fleeet"]
+    command = ["sh", f"{ROOT}/deploy/install.sh", "--root", str(tmp_path), "--with", "fleet,fleeet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "unknown part fleeet; there are enroll fleet diff" in done.stderr
+    assert "unknown part fleeet; there are enroll fleet" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -157,7 +157,7 @@ def test_an_edited_configuration_is_kept(root: Path) -> None:
         "nginx -T | mtls-sidecar doctor - says what that opens"
     ]
     assert not list((root / "etc").rglob("*.new"))
-    assert brings(root, "segno", "nats", "greenery")
+    assert brings(root, "segno", "nats")
 
 
 def test_a_new_version_of_an_edited_file_is_put_beside_it(root: Path) -> None:
