@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -94,14 +95,15 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        listeners = _listeners(settings, stack)
         app = EnrollWeb(settings, issuance).application()
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        for site in _sites(settings, runner, stack):
-            await site.start()
+        for each in listeners:
+            await web.SockSite(runner, each).start()
         notifier = Notifier(os.environ)
         notifier.ready(f"invitations at {settings.url}")
         log.info("mtls-sidecar %s ready: invitations at %s", __version__, settings.url)
@@ -113,18 +115,18 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _sites(
-    settings: EnrollSettings, runner: web.AppRunner, stack: AsyncExitStack
-) -> list[web.BaseSite]:
+def _listeners(settings: EnrollSettings, stack: AsyncExitStack) -> list[socket.socket]:
     """Listen on the sockets that systemd hands over, or else on the configured address."""
     handed = listen_fds(os.environ, os.getpid()).get("enroll", [])
-    if not handed:
-        address = settings.listen
-        if address.path:
-            Path(address.path).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            stack.callback(remove_socket, address.path)
-        handed = [open_listener(address, settings.socket_mode, settings.socket_group)]
-    return [web.SockSite(runner, each) for each in handed]
+    if handed:
+        return handed
+    address = settings.listen
+    if address.path:
+        Path(address.path).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    found = open_listener(address, settings.socket_mode, settings.socket_group)
+    if address.path:
+        stack.callback(remove_socket, address.path)
+    return [found]
 
 
 async def _notify(settings: EnrollSettings, store: Store) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -151,6 +152,28 @@ def test_an_invitation_ends(shared: Enroll) -> None:
     shared.until(lambda: shared.get(invited).status == 410)
     assert shared.post(invited).status == 410
     assert shared.clients("late") == []
+
+
+def test_the_service_takes_its_socket_with_it(tmp_path: Path) -> None:
+    """After SIGTERM the socket is gone; another service on the same one is refused meanwhile."""
+    with Enroll(tmp_path) as enroll:
+        other = enroll.try_run("enroll", "serve")
+        assert other.returncode == 2
+        assert "is served by another process" in other.stderr
+    assert not enroll.socket.exists()
+
+
+def test_what_keeps_the_service_from_starting_is_told(tmp_path: Path) -> None:
+    """A mistake in enroll.yaml with its place, no database, no CA: one line and exit 2."""
+    enroll = Enroll(tmp_path, "listne: x\n", init=False)
+    assert "did you mean 'listen'?" in enroll.refused("enroll", "serve")
+    enroll.configure("")
+    assert "run `mtls-sidecar enroll init` first" in enroll.refused("enroll", "serve")
+    enroll.run("enroll", "init")
+    (enroll.state / "ca/ca.key").unlink()
+    assert "ca.key: No such file" in enroll.refused("enroll", "serve")
+    enroll.config.chmod(0o666)
+    assert "everyone may write it" in enroll.refused("enroll", "serve")
 
 
 # -- approval
