@@ -1,0 +1,133 @@
+"""Cache verified OCSP answers; tests/process/test_ocsp_answers.py has real fetchers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import ocsp_pki
+import pytest
+
+from sidecar.authorizer.ocsp_answers import NoAnswer, OcspAnswers, OcspClient, StoredResponse
+from sidecar.core.evaluate import OcspQuestion
+from sidecar.core.revocation.ocsp.response import OcspKey, ocsp_key
+from sidecar.core.revocation.status import RevocationStatus
+from sidecar.core.x509.certificate import from_der
+
+AUTHORITY, ALICE, BOB = ocsp_pki.authority(), ocsp_pki.leaf("alice"), ocsp_pki.leaf("bob")
+REVOKED = b"\xa1\x11\x18\x0f20260101000000Z"
+
+
+def question(pair: ocsp_pki.Pair = ALICE) -> OcspQuestion:
+    cert, issuer = from_der(pair.der), from_der(AUTHORITY.der)
+    return OcspQuestion(ocsp_key(cert.sha256, issuer.sha256, 300), "staff", cert, issuer)
+
+
+def response(
+    pair: ocsp_pki.Pair = ALICE, status: bytes = b"\x80\x00", start: float = -60, end: float = 3600
+) -> bytes:
+    one = ocsp_pki.single(pair.cert, AUTHORITY.cert, status=status, start=start, end=end)
+    return ocsp_pki.craft(AUTHORITY, [one])
+
+
+@dataclass
+class Fetcher(OcspClient):
+    """Answers with what it is given, in turn."""
+
+    answers: list[bytes | NoAnswer]
+    asked: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def query(
+        self, trust: str, cert_der: bytes, issuer_der: bytes, deadline: float, nonce: bytes | None
+    ) -> bytes:
+        self.asked += 1
+        await self.gate.wait()
+        found = self.answers.pop(0)
+        if isinstance(found, NoAnswer):
+            raise found
+        return found
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def store(*answers: bytes | NoAnswer) -> tuple[OcspAnswers, Fetcher, Clock, list[OcspKey]]:
+    fetcher, clock, changed = Fetcher(list(answers)), Clock(), list[OcspKey]()
+    fetcher.gate.set()
+    return OcspAnswers(fetcher, clock=clock, changed=changed.append), fetcher, clock, changed
+
+
+async def test_concurrent_requests_share_one_question() -> None:
+    """All get the answer, and the next request finds it cached."""
+    answers, fetcher, _, _ = store(response())
+    fetcher.gate.clear()
+    asking = [asyncio.create_task(answers.ensure(question(), 300, 60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    fetcher.gate.set()
+    assert await asyncio.gather(*asking) == [True] * 3
+    assert await answers.ensure(question(), 300, 60)
+    assert fetcher.asked == 1
+    assert answers[question().key].status is RevocationStatus.GOOD
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"), [("no_answer", True), ("unreachable", False), ("fetcher", False)]
+)
+async def test_a_failure_pauses_what_it_applies_to(kind: str, other: bool) -> None:
+    """A failed question is not repeated at once; an unreachable responder pauses its trust."""
+    answers, fetcher, clock, _ = store(NoAnswer(kind, "x"), response(BOB), response())
+    assert not await answers.ensure(question(), 300, 60)
+    assert not await answers.ensure(question(), 300, 60)
+    assert fetcher.asked == 1
+    assert await answers.ensure(question(BOB), 300, 60) is other
+    clock.now += 3
+    fetcher.answers = [response()]
+    assert await answers.ensure(question(), 300, 60)
+    assert answers.failures == {kind: 1}
+
+
+async def test_a_response_that_does_not_verify_is_no_answer() -> None:
+    """The fetcher is trusted to deliver a response, not to have verified it."""
+    answers, _, _, _ = store(response(BOB))
+    assert not await answers.ensure(question(), 300, 60)
+    assert answers.failures == {"unverified": 1}
+    assert not answers
+
+
+async def test_a_change_of_status_is_reported() -> None:
+    """A revocation replaces a good answer and is reported; a replay is refused."""
+    answers, _, _, changed = store()
+    key = question().key
+
+    def restore(der: bytes) -> bool:
+        record = StoredResponse("staff", ALICE.der, AUTHORITY.der, der, time.time())
+        return answers.restore(record, 300)
+
+    assert restore(response(start=-90))
+    assert changed == []
+    assert restore(response(status=REVOKED, start=-60))
+    assert changed == [key]
+    assert not restore(response(start=-120))
+    assert answers[key].status is RevocationStatus.REVOKED
+    [record] = answers.records()
+    assert record.trust == "staff"
+
+
+async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> None:
+    """After its end, good says nothing; revoked still revokes."""
+    answers, _, clock, _ = store(response(), response(BOB, status=REVOKED))
+    assert await answers.ensure(question(), 300, 60)
+    assert await answers.ensure(question(BOB), 300, 60)
+    clock.now += 2 * 3600
+    assert not answers.fresh(question().key)
+    for key in list(answers):
+        answers._entries[key].used = False
+    answers.refresh_due()
+    assert list(answers) == [question(BOB).key]

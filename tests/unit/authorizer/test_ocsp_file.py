@@ -1,0 +1,97 @@
+"""Keep OCSP answers in a file; tests/process/test_ocsp_file.py has restarts and hostile files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import ocsp_pki
+import pytest
+from asking import policy
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
+from sidecar.authorizer.ocsp_file import NAME, OcspFile
+from sidecar.core.policy.model import Policy
+
+AUTHORITY, ALICE = ocsp_pki.authority(), ocsp_pki.leaf("alice")
+GOOD = ocsp_pki.craft(AUTHORITY, [ocsp_pki.single(ALICE.cert, AUTHORITY.cert)])
+RECORD = StoredResponse("staff", ALICE.der, AUTHORITY.der, GOOD, time.time())
+
+
+def rules(ocsp: str = "http://ca.test/") -> Policy:
+    text = f"""
+version: 1
+trust: {{staff: {{ca: ca.crt, ocsp: "{ocsp}"}}}}
+locations: [{{name: site, allow: verified}}]
+"""
+    return policy(text, ca_crt=AUTHORITY.cert.public_bytes(Encoding.PEM))
+
+
+def answers() -> OcspAnswers:
+    return OcspAnswers(OcspClient(Path("/nonexistent")))
+
+
+def saved(directory: Path) -> Path:
+    """A file with one good answer."""
+    found = answers()
+    file = OcspFile(directory, found)
+    assert found.restore(RECORD, 300)
+    file.save()
+    return directory / NAME
+
+
+def test_an_answer_is_restored_for_the_current_policy(tmp_path: Path) -> None:
+    """It counts only for a trust that still names a responder and has the issuer."""
+    saved(tmp_path)
+    for trusts, number in ((rules().trusts, 1), (rules("off").trusts, 0), ({}, 0)):
+        found = answers()
+        OcspFile(tmp_path, found).load(trusts)
+        assert len(found) == number
+
+
+def test_nothing_is_written_without_a_change(tmp_path: Path) -> None:
+    """A file that was just read is not written again."""
+    path = saved(tmp_path)
+    found = answers()
+    file = OcspFile(tmp_path, found)
+    file.load(rules().trusts)
+    path.unlink()
+    file.save()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["garbage", "{}", "[]", json.dumps({"trust": 1, "at": 1.0}), json.dumps({"trust": "staff"})],
+)
+def test_an_invalid_line_is_reported_and_the_others_count(
+    tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is renamed to NAME.broken, and the valid answers are used and saved again."""
+    path = saved(tmp_path)
+    path.write_text(line + "\n" + path.read_text())
+    found = answers()
+    file = OcspFile(tmp_path, found)
+    with caplog.at_level(logging.ERROR):
+        file.load(rules().trusts)
+    assert "1 of its lines are not OCSP answers" in caplog.text
+    assert len(found) == 1
+    assert path.with_name(NAME + ".broken").exists()
+    file.save()
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_file_that_can_not_be_written_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The daemon ends without an exception."""
+    found = answers()
+    file = OcspFile(tmp_path / "state", found)
+    (tmp_path / "state").write_text("in the way")
+    assert found.restore(RECORD, 300)
+    with caplog.at_level(logging.WARNING):
+        file.save()
+    assert "OCSP answers aren't kept across restarts" in caplog.text
