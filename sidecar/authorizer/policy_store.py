@@ -223,7 +223,7 @@ class Store:
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
-        # What an address gave last and was refused is forgotten as soon as it is gone.
+        # The copy of a refused download is removed as soon as the fetcher removes its file.
         named = [POLICY, *(k for k in _named(draft) if k[0] != "revoking" or k in files)]
         named += [beside(key) for key in named if key not in files]
         self._unkept = {POLICY: InForce(self.path, digest), **files}, named

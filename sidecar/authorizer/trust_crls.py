@@ -120,9 +120,9 @@ class _Reading:
                 self._judge(place, crls, mistakes, version, outcome.version)
 
     def take_revoking(self, place: Located, room: int) -> None:
-        """Let what came last from an address and was refused revoke; it counts for nothing else.
+        """Let the last refused download of an address revoke; it has no other effect.
 
-        While it can't be read, what it said last goes on.  `room`: octets that are left.
+        While the file can't be read, its last contents stay in effect.  `room`: remaining octets.
         """
         key = ("revoking", self.name, place.text)
         last: GoodCrls | None = self.sources.good.get(key)

@@ -30,7 +30,6 @@ ELSEWHERE = {
     "authorizer/fleet_memory.py": "attack/test_fleet.py",
     "authorizer/fleet_release.py": "attack/test_fleet.py",
     "authorizer/fleet_status.py": "process/test_fleet.py",
-    "authorizer/policy_store.py": "process/test_broken_files.py",
     "authorizer/service.py": "process/test_authorizer.py",
     "authorizer/trust_crls.py": "process/test_revoked_stays.py",
     "authorizer/trust_files.py": "process/test_revoked_stays.py",

@@ -1,0 +1,129 @@
+"""The store puts every usable part of a policy's files into force, and reports the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pki import CA
+
+from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.core.errors import PolicyError
+
+STAFF = CA("Staff")
+POLICY = """\
+version: 1
+trust:
+  staff: {ca: staff.crt, denylist: denied.txt}
+locations:
+  - {name: site, trust: staff, allow: verified}
+"""
+
+
+def _store(directory: Path) -> Store:
+    return Store(
+        directory / "policy.yaml", directory / "state", trusted_only=False, changed=lambda _: None
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Write a valid policy and its files."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "staff.crt").write_bytes(STAFF.pem)
+    (tmp_path / "denied.txt").write_text("serial 01\n")
+    return tmp_path
+
+
+def _after(store: Store, holds: Callable[[Reload], bool]) -> Reload:
+    """Load until the files have been read and the condition is true."""
+    deadline = time.monotonic() + 30.0
+    while not holds(found := store.load()):
+        assert time.monotonic() < deadline, found.diagnostics
+        time.sleep(0.02)
+    return found
+
+
+def _authorities(found: Reload) -> list[str]:
+    return [cert.cn[0] for cert in found.policy.trusts["staff"].anchors.certificates]
+
+
+def test_a_valid_policy_comes_into_force_at_once(files: Path) -> None:
+    """The first load waits for every file, and reports nothing."""
+    store = _store(files)
+    found = store.load()
+    assert found.ok
+    assert found.policy is store.current
+    assert not store.moved()
+
+
+def test_a_start_without_a_usable_policy_names_the_mistake(files: Path) -> None:
+    """A missing policy and an invalid one are refused with the file and the reason."""
+    (files / "policy.yaml").write_text(POLICY.replace("verified", "nobody"))
+    with pytest.raises(PolicyError, match="nobody"):
+        _store(files).load()
+    (files / "policy.yaml").unlink()
+    with pytest.raises(PolicyError, match="can't be read: No such file"):
+        _store(files).load()
+
+
+def test_an_invalid_policy_leaves_the_older_one_in_force(files: Path) -> None:
+    """The mistake is reported at every load; the older policy decides until it is corrected."""
+    store = _store(files)
+    store.load()
+    older = store.current
+    (files / "policy.yaml").write_text(POLICY + "typo\n")
+    assert _after(store, lambda found: not found.ok).policy is older
+    (files / "policy.yaml").write_text(POLICY.replace("name: site", "name: shop"))
+    _after(store, lambda found: found.ok and list(found.policy.locations) == ["shop"])
+
+
+def test_a_policy_that_fails_its_own_test_is_refused(files: Path) -> None:
+    """The tests in a policy run before it comes into force."""
+    case = "tests:\n  - {location: site, cert: {cn: alice}, expect: deny}\n"
+    (files / "policy.yaml").write_text(POLICY + case)
+    with pytest.raises(PolicyError, match="expected deny, got allow"):
+        _store(files).load()
+
+
+def test_an_internal_error_is_a_diagnostic(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected exception while a policy comes into force is reported, and is no traceback."""
+    store = _store(files)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(store, "_put_into_force", fail)
+    with pytest.raises(PolicyError, match="it can't be used: ZeroDivisionError: by accident"):
+        store.load()
+
+
+def test_a_load_without_changes_keeps_the_policy_object(files: Path) -> None:
+    """Caches that belong to a policy stay valid while nothing changes."""
+    store = _store(files)
+    assert store.load().policy is store.load().policy
+
+
+def test_the_next_process_starts_with_the_kept_files(files: Path) -> None:
+    """A new process uses the kept copies while the policy and the CA file are invalid."""
+    store = _store(files)
+    store.load()
+    store.keep()
+    (files / "policy.yaml").write_text("typo\n")
+    (files / "staff.crt").write_text("typo\n")
+    found = _store(files).load()
+    assert not found.ok
+    assert _authorities(found) == ["Staff"]
+
+
+def test_an_older_crl_is_refused_and_counted_once(files: Path) -> None:
+    """A CRL with a lower number doesn't replace the one in force; a repeated load counts none."""
+    (files / "policy.yaml").write_text(POLICY.replace("denylist: denied.txt", "crl: staff.crl"))
+    (files / "staff.crl").write_bytes(STAFF.crl(number=2))
+    store = _store(files)
+    assert store.load().ok
+    (files / "staff.crl").write_bytes(STAFF.crl(number=1))
+    assert _after(store, lambda found: not found.ok).backwards == 1
+    assert store.load().backwards == 0
