@@ -34,7 +34,7 @@ from sidecar.runtime.conditions import Conditions
 from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
-from sidecar.runtime.log_lines import log_aside
+from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.status_files import StatusFile
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
@@ -89,7 +89,7 @@ def serve(settings: Settings) -> None:
     Without a usable policy it waits for one, and refuses requests meanwhile.  Raises `ListenError`,
     OSError and ValueError if a socket can't be used.
     """
-    log_aside()
+    log_in_thread()
     limits = settings.limits
     room = connections_with_room(limits.max_connections)
     settings = replace(settings, limits=replace(limits, max_connections=room))

@@ -22,7 +22,7 @@ from sidecar import __version__
 from sidecar.core.errors import brief
 from sidecar.runtime.files import MAX_BUNDLE, read_file
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
-from sidecar.runtime.log_lines import log_aside
+from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.systemd import Notifier, listen_fds
 
 from .bundles import ProfileSigner
@@ -44,7 +44,7 @@ SHUTDOWN_SECONDS = 20.0
 
 def main(settings: EnrollSettings, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM; the exit code: 0, or 2 where it can't start."""
-    log_aside()
+    log_in_thread()
     with contextlib.suppress(OSError):  # a unit's filter may forbid it, and has LimitCORE=0
         # A private key must not get into a core file.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -24,7 +24,7 @@ from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
-from sidecar.runtime.log_lines import log_aside
+from sidecar.runtime.log_lines import log_in_thread
 
 from .crl_job import SUCCESSES, CrlJob
 from .http_client import HttpLimits, new_session
@@ -272,7 +272,7 @@ def main(
     SIGTERM and SIGINT stop it, SIGHUP reads the policy again.  The caller sets up logging.
     """
     if not once:
-        log_aside()
+        log_in_thread()
     try:
         if once:
             return asyncio.run(fetch_once(options))

@@ -44,7 +44,7 @@ PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 """The journal's priority of each level (sd-daemon(3))."""
 
 
-class OneMargin(logging.Formatter):
+class IndentingFormatter(logging.Formatter):
     """Format a record and indent all its lines but the first.
 
     With `priorities`, each line begins with its priority in the journal's form.
@@ -103,7 +103,7 @@ Otherwise a part of a line, such as a URI, could begin a line of its own.
 """
 
 
-class AsideHandler(logging.Handler):
+class ThreadHandler(logging.Handler):
     """Write records to stderr in a separate thread, so that no caller waits for the reader.
 
     If the reader stops (a container's log driver, a hanging journal), records beyond `ROOM` octets
@@ -115,7 +115,7 @@ class AsideHandler(logging.Handler):
         self._descriptor = descriptor
         self._waiting: deque[bytes] = deque()
         self._room = ROOM
-        self._untold = 0
+        self._unreported = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
@@ -125,27 +125,27 @@ class AsideHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record for the thread.  Never waits for the reader."""
         try:
-            self._leave(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+            self._queue(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
         except Exception:  # noqa: BLE001 - a record that can't be formatted must not stop the caller
             self.dropped += 1
 
-    def _leave(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         with self._changed:
             if len(data) > self._room:
                 self.dropped += 1
-                self._untold += 1
+                self._unreported += 1
                 return
-            if self._untold:
-                self._waiting.append(self._note())
+            if self._unreported:
+                self._waiting.append(self._dropped_line())
                 self._room -= len(self._waiting[-1])
-                self._untold = 0
+                self._unreported = 0
             self._waiting.append(data)
             self._room -= len(data)
             self._changed.notify_all()
 
-    def _note(self) -> bytes:
+    def _dropped_line(self) -> bytes:
         message = "%d lines of this log were dropped: nobody read it"
-        args = (self._untold,)
+        args = (self._unreported,)
         record = logging.LogRecord("mtls-sidecar", logging.WARNING, "", 0, message, args, None)
         return self.format(record).encode() + b"\n"
 
@@ -155,13 +155,13 @@ class AsideHandler(logging.Handler):
                 while not self._waiting:
                     self._changed.wait()
                 data = self._waiting[0]
-            self._put(data)
+            self._write_all(data)
             with self._changed:
                 self._waiting.popleft()
                 self._room += len(data)
                 self._changed.notify_all()
 
-    def _put(self, data: bytes) -> None:
+    def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
         try:
             with ONE_WRITER:
@@ -176,12 +176,12 @@ class AsideHandler(logging.Handler):
             self._changed.wait_for(lambda: not self._waiting, PATIENCE)
 
 
-def log_aside() -> AsideHandler:
+def log_in_thread() -> ThreadHandler:
     """Write the log in a separate thread from now on, for processes that serve."""
-    handler = AsideHandler(2)
+    handler = ThreadHandler(2)
     root = logging.getLogger()
     for each in list(root.handlers):
-        if isinstance(each.formatter, OneMargin):
+        if isinstance(each.formatter, IndentingFormatter):
             handler.setFormatter(each.formatter)
             root.removeHandler(each)
             root.addHandler(handler)
@@ -191,7 +191,7 @@ def log_aside() -> AsideHandler:
 def configure_logging() -> None:
     """Log to stderr in this format, including warnings of libraries."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneMargin(priorities=is_journal(os.environ, 2)))
+    handler.setFormatter(IndentingFormatter(priorities=is_journal(os.environ, 2)))
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(handler)

@@ -15,10 +15,10 @@ from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime import log_lines
 from sidecar.runtime.log_lines import (
     INDENT,
-    AsideHandler,
-    OneMargin,
+    IndentingFormatter,
+    ThreadHandler,
     configure_logging,
-    log_aside,
+    log_in_thread,
 )
 
 FORGED = '\n2026-01-01T00:00:00.000Z decision="allow" reason="allowed"\r\x1b[2K\u202egnitirw\u2028x'
@@ -38,7 +38,7 @@ def line(message: str, *args: object, failed: bool = False) -> str:
     except ValueError:
         info = sys.exc_info()
     record = logging.LogRecord("a", logging.WARNING, "f", 1, message, args, info)
-    return OneMargin().format(record)
+    return IndentingFormatter().format(record)
 
 
 SAID: dict[str, Callable[[], str]] = {
@@ -90,7 +90,7 @@ def test_any_text_stays_behind_the_margin(said: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["x", "\xff", "\u202e", "\U0001f600", "\udcff", "\x00", "\n<0>"])
 def test_no_line_is_longer_than_8_kib(text: str) -> None:
     """No message, value or traceback makes a longer line."""
-    shaped = OneMargin(priorities=True)
+    shaped = IndentingFormatter(priorities=True)
     try:
         raise ValueError(text * 20_000)
     except ValueError:
@@ -102,12 +102,12 @@ def test_no_line_is_longer_than_8_kib(text: str) -> None:
             assert line.startswith(("<3>ERROR ", "<3>    "))
 
 
-def handler(monkeypatch: pytest.MonkeyPatch, room: int = 4096) -> tuple[AsideHandler, int]:
+def handler(monkeypatch: pytest.MonkeyPatch, room: int = 4096) -> tuple[ThreadHandler, int]:
     """A handler that writes into a pipe, and the pipe's other end."""
     monkeypatch.setattr(log_lines, "ROOM", room)
     reader, writer = os.pipe()
-    found = AsideHandler(writer)
-    found.setFormatter(OneMargin())
+    found = ThreadHandler(writer)
+    found.setFormatter(IndentingFormatter())
     return found, reader
 
 
@@ -157,7 +157,7 @@ def test_a_stack_stands_behind_the_margin() -> None:
     """The lines of a stack are indented, as those of a traceback."""
     record = said("it is here")
     record.stack_info = "Stack (most recent call last):\n  File"
-    assert OneMargin().format(record).splitlines() == [
+    assert IndentingFormatter().format(record).splitlines() == [
         "WARNING it is here",
         f"{INDENT}Stack (most recent call last):",
         f"{INDENT}  File",
@@ -168,12 +168,12 @@ def test_only_the_program_s_own_handler_is_replaced(monkeypatch: pytest.MonkeyPa
     """The thread replaces the handler of `configure_logging`; other handlers stay."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(log_lines, "AsideHandler", lambda _: logging.NullHandler())
+    monkeypatch.setattr(log_lines, "ThreadHandler", lambda _: logging.NullHandler())
     configure_logging()
     [ours] = root.handlers
     other = logging.NullHandler()
     root.addHandler(other)
-    found = log_aside()
+    found = log_in_thread()
     assert root.handlers == [other, found]
     assert found.formatter is ours.formatter
     logging.captureWarnings(False)
