@@ -322,11 +322,14 @@ def _schema(_: argparse.Namespace) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of commands and options; the manual page is made from it."""
-    parser = argparse.ArgumentParser(prog="mtls-sidecar", description="Says who may go where.")
+    parser = argparse.ArgumentParser(
+        prog="mtls-sidecar",
+        description="Decide which client certificates may use which locations of nginx.",
+    )
     parser.add_argument("--version", action="version", version=f"mtls-sidecar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = _command(commands, "serve", _serve, "run the daemon that nginx asks")
+    serve = _command(commands, "serve", _serve, "run the daemon that answers nginx")
     serve.add_argument("--listen", type=_address, help="unix:PATH or HOST:PORT")
     serve.add_argument("--admin", type=_address, help="unix:PATH or HOST:PORT")
     serve.add_argument("--state-dir", help="directory for state that survives restarts")
@@ -334,41 +337,45 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-format", choices=("text", "json"))
 
     check = _command(commands, "check", _check, "check a policy and report its mistakes")
-    check.add_argument("file", nargs="?", metavar="POLICY", help="instead of the configured one")
-    check.add_argument("--json", action="store_true", help="for programs")
+    check.add_argument(
+        "file", nargs="?", metavar="POLICY", help="check this file instead of the configured policy"
+    )
+    check.add_argument("--json", action="store_true", help="print JSON")
 
     explain = _command(commands, "explain", _explain, "decide one request, step by step")
     explain.add_argument("--location", help="the location's name")
     explain.add_argument("--host", default="", help="$host")
-    explain.add_argument("--uri", help="$request_uri, to choose the location by")
+    explain.add_argument("--uri", help="choose the location by this $request_uri")
     explain.add_argument("--cert", help="the client's certificate, PEM or DER")
     explain.add_argument(
         "--cert-fields",
         metavar="FIELDS",
-        help="or a certificate described by its fields: '{cn: alice, dns: [app.example.com]}'; "
-        "its issuer is taken for granted, and of what revokes, denylists alone are asked",
+        help="instead of --cert: the certificate's fields, '{cn: alice, dns: [app.example.com]}'; "
+        "its issuer is accepted, and only denylists can revoke it",
     )
     explain.add_argument("--verify", help="$ssl_client_verify (default: SUCCESS with a --cert)")
     explain.add_argument("--sni", default="", help="$ssl_server_name")
     explain.add_argument("--method", default="GET", help="$request_method")
     explain.add_argument("--client-ip", default="", help="$remote_addr")
     explain.add_argument(
-        "--sec-fetch-site", default="", help="the header of a browser: same-origin, cross-site, …"
+        "--sec-fetch-site", default="", help="the browser's header: same-origin, cross-site, …"
     )
-    explain.add_argument("--now", help="the moment, RFC 3339 (default: now)")
-    explain.add_argument("--json", action="store_true", help="for programs")
+    explain.add_argument("--now", help="decide at this time, RFC 3339 (default: now)")
+    explain.add_argument("--json", action="store_true", help="print JSON")
 
-    test = _command(commands, "test", _test, "run the policy's tests, and those in files")
-    test.add_argument("files", nargs="*", metavar="FILE", help="tests beside the policy's own")
+    test = _command(commands, "test", _test, "run the tests of the policy and of other files")
+    test.add_argument(
+        "files", nargs="*", metavar="FILE", help="more tests, in addition to the policy's own"
+    )
     test.add_argument("--junit", metavar="FILE", help="also write the result as JUnit XML")
     test.add_argument(
         "--threshold",
         type=float,
         default=0.0,
         metavar="PERCENT",
-        help="fail if fewer locations and rules are tested",
+        help="fail if less than this part of the locations and rules is tested",
     )
-    test.add_argument("--json", action="store_true", help="for programs")
+    test.add_argument("--json", action="store_true", help="print JSON")
 
     add_diff(
         _command(commands, "diff", None, "show who gains or loses access by a policy change"),
@@ -394,11 +401,15 @@ def make_parser() -> argparse.ArgumentParser:
         revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
     revoke.add_argument("--undo", action="store_true", help="remove the line of this target")
     revoke.add_argument("--list", action="store_true", help="print the lines in force")
-    revoke.add_argument("--json", action="store_true", help="with --list: for programs")
-    revoke.add_argument("--reason", default="", help="why, for the line's comment")
-    revoke.add_argument("--until", default="", metavar="DATE", help="the day on which it ends")
-    revoke.add_argument("--trust", help="only the denylist of this trust")
-    revoke.add_argument("--denylist", metavar="FILE", help="this file, whatever the policy says")
+    revoke.add_argument("--json", action="store_true", help="with --list: print JSON")
+    revoke.add_argument("--reason", default="", help="the reason, for the comment of the line")
+    revoke.add_argument(
+        "--until", default="", metavar="DATE", help="the day on which the denial ends"
+    )
+    revoke.add_argument("--trust", help="use only the denylist of this trust")
+    revoke.add_argument(
+        "--denylist", metavar="FILE", help="use this file, whatever the policy says"
+    )
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
     revoke.add_argument("--enroll", metavar="FILE", help="enroll.yaml (default: beside --config)")
     revoke.add_argument("--state-dir", help="state directory of the daemon that must confirm it")
@@ -417,14 +428,14 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         default="/etc/nginx/nginx.conf",
         metavar="NGINX_CONF",
-        help="nginx.conf, or - for what `nginx -T` prints (default: /etc/nginx/nginx.conf)",
+        help="nginx.conf, or - for the output of `nginx -T` (default: /etc/nginx/nginx.conf)",
     )
     doctor.add_argument(
         "--nginx-version",
         metavar="X.Y.Z",
-        help="the nginx that this is for (default: what `nginx -v` says on this machine)",
+        help="the version of nginx (default: that of `nginx -v` on this machine)",
     )
-    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
 
     add_fleet(
         commands,

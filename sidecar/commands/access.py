@@ -32,25 +32,27 @@ SettingsOf = Callable[[argparse.Namespace], Settings]
 
 def add_commands(add: Add, load: Load, settings: SettingsOf) -> None:
     """Add the commands to the parser."""
-    what = add("what", lambda options: _what(options, load), "tell where a certificate gets in")
+    what = add(
+        "what", lambda options: _what(options, load), "show which locations a certificate may use"
+    )
     what.add_argument("cert", nargs="?", metavar="CERT", help="the certificate, PEM or DER")
-    what.add_argument("--cert-fields", metavar="FIELDS", help="or one described: '{cn: alice}'")
+    what.add_argument(
+        "--cert-fields", metavar="FIELDS", help="instead of CERT: its fields, '{cn: alice}'"
+    )
     what.add_argument("--verify", default="", help="$ssl_client_verify (default: SUCCESS)")
     _add_circumstances(what)
 
-    who = add(
-        "who", lambda options: _who(options, load, settings), "tell who gets in at a location"
-    )
+    who = add("who", lambda options: _who(options, load, settings), "show who may use a location")
     who.add_argument("location", nargs="?", metavar="LOCATION", help="the location's name")
     who.add_argument(
         "--shadow",
         action="store_true",
-        help="tell who would be locked out if the location were enforced: LOCATION, or every one "
-        "in monitor mode",
+        help="show who would be denied if LOCATION, or each location in monitor mode, were "
+        "enforced",
     )
     _add_certs(
         who,
-        "certificates to ask about: files, or directories of them (default: of the clients seen)",
+        "the certificates: files or directories (default: of the clients seen)",
     )
     who.add_argument("--verify", default="SUCCESS", help="$ssl_client_verify (default: SUCCESS)")
     _add_circumstances(who)
@@ -62,20 +64,20 @@ def add_commands(add: Add, load: Load, settings: SettingsOf) -> None:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="decision logs, plain or compressed (default: the configured one and its rotated "
-        "ones, or the journal)",
+        help="decision logs, plain or compressed (default: the configured log with its rotated "
+        "files, or the journal)",
     )
-    _add_certs(why, "certificates of clients, beside those seen: files, or directories of them")
-    why.add_argument("--json", action="store_true", help="for programs")
+    _add_certs(why, "more certificates, in addition to the clients seen: files or directories")
+    why.add_argument("--json", action="store_true", help="print JSON")
 
     replay = add(
         "replay",
         lambda options: _replay(options, load, settings),
-        "ask a policy what a log says was asked",
+        "decide the requests of decision logs by the policy of today",
     )
     replay.add_argument("logs", nargs="+", metavar="LOG", help="decision logs, - for stdin")
-    _add_certs(replay, "certificates of clients, beside those seen: files, or directories of them")
-    replay.add_argument("--json", action="store_true", help="for programs")
+    _add_certs(replay, "more certificates, in addition to the clients seen: files or directories")
+    replay.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_certs(parser: argparse.ArgumentParser, meaning: str) -> None:
@@ -85,12 +87,12 @@ def _add_certs(parser: argparse.ArgumentParser, meaning: str) -> None:
 
 
 def _add_circumstances(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="", help="$host (default: one that the location serves)")
+    parser.add_argument("--host", default="", help="$host (default: a host of the location)")
     parser.add_argument("--sni", default="", help="$ssl_server_name (default: the host)")
     parser.add_argument("--method", default="GET", help="$request_method (default: GET)")
     parser.add_argument("--client-ip", default="", help="$remote_addr")
-    parser.add_argument("--now", help="the moment, RFC 3339 (default: now)")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--now", help="decide at this time, RFC 3339 (default: now)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _circumstances(options: argparse.Namespace) -> Circumstances:
@@ -110,7 +112,7 @@ def _what(options: argparse.Namespace, load: Load) -> int:
     from .explain import described
 
     if (options.cert is None) == (options.cert_fields is None):
-        raise ValueError("say what CERT, or what --cert-fields '{cn: alice}'")
+        raise ValueError("give either CERT or --cert-fields '{cn: alice}'")
     given = _circumstances(options)
     who = described(options.cert_fields) if options.cert is None else _escaped(options.cert)
     file = load(options)
@@ -138,9 +140,11 @@ def _who(options: argparse.Namespace, load: Load, settings: SettingsOf) -> int:
     from .asking import request_of
 
     if options.location is None and not options.shadow:
-        raise ValueError("name a location: who LOCATION; or who --shadow for those in monitor mode")
+        raise ValueError(
+            "name a location: who LOCATION; or use who --shadow for those in monitor mode"
+        )
     if options.shadow and options.certs:
-        raise ValueError("say --shadow, which is about the clients seen, or --certs, not both")
+        raise ValueError("use --shadow or --certs, not both: --shadow is about the clients seen")
     given = _circumstances(options)
     file = load(options)
     seen = {} if options.certs else _seen(settings(options))

@@ -76,7 +76,7 @@ def run(call: Call, settings: Settings, enrolled: Enrolled | None = None) -> int
 def _revoke_client(
     call: Call, settings: Settings, found: Sequence[EnrolledCertificate], enrolled: Enrolled
 ) -> int:
-    """Deny every certificate of a client that has not ended, then note it in the store."""
+    """Deny every certificate of a client that is still valid, then record it in the store."""
     held = [each for each in found if time.time() < each.not_after]
     code = 0
     if held:
@@ -84,7 +84,7 @@ def _revoke_client(
         if code == 2:  # nothing was written
             return code
     try:
-        # The CRL and the list of clients know no revocation that ends.
+        # The CRL and the list of clients have no revocation with an end.
         sha256s = [] if call.until else [each.sha256 for each in held]
         ended = enrolled.mark(call.target, sha256s, time.time(), call.reason)
     except (OSError, PolicyError) as error:
@@ -129,7 +129,7 @@ def _revoke(call: Call, settings: Settings, targets: Sequence[Target]) -> int:
 
 
 def _write(call: Call, target: Target, trusts: Sequence[ListedTrust]) -> tuple[int, bool]:
-    """Add a target to its denylists: to how many it was, and whether one of them failed."""
+    """Add a target to its denylists; return how many have it, and whether one of them failed."""
     failed, written = False, 0
     for place in _places(trusts, call, first_only=True):
         try:
