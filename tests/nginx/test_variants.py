@@ -249,8 +249,15 @@ def asked(stack: Stack) -> float:
     return stack.decisions("shop", "allowed") + stack.decisions("shop", "no_certificate")
 
 
+def wait_out_the_minute() -> None:
+    """Begin a minute anew where little of it is left: it is in the key of the cache."""
+    while time.time() % 60 > 45:
+        time.sleep(0.1)
+
+
 def test_cache_remembers_by_certificate(stack: Stack) -> None:
     """The same question is asked once; another certificate, method, host or SNI isn't."""
+    wait_out_the_minute()
     people = stack.people
     get = at(stack, "cache")
     twin = people.staff.issue("alice", dns=["alice.example.com"])
@@ -333,6 +340,7 @@ def test_nginx_has_nothing_to_say_against_the_examples(stack: Stack) -> None:
 
 def test_a_large_certificate_is_remembered_as_well(stack: Stack) -> None:
     """The key has its fingerprint, so a thousand names are no more than one."""
+    wait_out_the_minute()
     names = [f"host-{number:04}.some-department.example.com" for number in range(1000)]
     large = stack.people.staff.issue("large", dns=names)
     before = asked(stack)
