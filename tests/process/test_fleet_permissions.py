@@ -1,0 +1,165 @@
+"""deploy/fleet/nats.conf in a real server: what each role may do, by its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+from fleet import ROOT, Fleet, Nats, nats_server, until
+from pki import CA, SERVER_AUTH
+
+authority = CA("Fleet CA")
+
+
+class Secured(Nats):
+    """One server with the shipped configuration, but for its addresses and its cluster."""
+
+    def prepare(self) -> None:
+        self.directory.mkdir()
+        (self.directory / "fleet-ca.crt").write_bytes(authority.pem)
+        server = authority.issue("server", dns=["localhost"], eku=[SERVER_AUTH])
+        for name, leaf in {
+            "server": server,
+            **{name: authority.issue(name, o="fleet prod") for name in ROLES},
+        }.items():
+            (self.directory / f"{name}.crt").write_bytes(leaf.pem)
+            (self.directory / f"{name}.key").write_bytes(leaf.key_pem)
+        text = (ROOT / "deploy/fleet/nats.conf").read_text()
+        text = re.sub(r"(?ms)^cluster \{.*?^\}\n", "", text)
+        text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.port}")
+        text = text.replace("/var/lib/nats", str(self.directory / "store"))
+        self.conf.write_text(text.replace("/etc/nats", str(self.directory)))
+
+    @property
+    def conf(self) -> Path:
+        return self.directory / "nats.conf"
+
+    @property
+    def url(self) -> str:
+        return f"tls://localhost:{self.port}"
+
+    def start(self) -> Nats:
+        if not self.directory.exists():
+            self.prepare()
+        with (self.directory / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [nats_server(), "-c", self.conf], stdout=log, stderr=log
+            )
+        until(self.is_up, "nats-server listens")
+        return self
+
+    def tls(self, name: str) -> str:
+        place = self.directory / name
+        return f"{{ca: {self.directory}/fleet-ca.crt, cert: {place}.crt, key: {place}.key}}"
+
+    def context(self, name: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.directory / "fleet-ca.crt"))
+        context.load_cert_chain(self.directory / f"{name}.crt", self.directory / f"{name}.key")
+        return context
+
+
+ROLES = ("web1", "keeper", "publisher", "stranger")
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    server = Secured(tmp_path / "nats")
+    with server:
+        yield server
+
+
+def refusals(server: Secured, name: str, *subjects: str, listen: str = "") -> list[str]:
+    """What the server logs about messages to these subjects, and about listening to one."""
+    log = server.directory / "log.txt"
+    before = log.stat().st_size
+
+    async def ignore(_: Exception) -> None:
+        return
+
+    async def go() -> None:
+        client = await nats.connect(
+            server.url,
+            tls=server.context(name),
+            inbox_prefix=f"_INBOX_{name}".encode(),
+            allow_reconnect=False,
+            error_cb=ignore,
+        )
+        for subject in subjects:
+            await client.publish(subject, b"x")
+        if listen:
+            await client.subscribe(listen)
+        await client.flush()  # the server has answered, and logged, everything
+        with contextlib.suppress(Exception):
+            await client.close()
+
+    asyncio.run(go())
+    lines = log.read_bytes()[before:].decode().splitlines()
+    return [line for line in lines if "Violation" in line]
+
+
+def test_every_role_can_do_its_work(secured: Secured, tmp_path: Path) -> None:
+    """Publisher, keeper, agent and daemon, with a certificate each, over TLS."""
+    fleet = Fleet(tmp_path / "fleet", secured)
+    settings = fleet.settings(f"state_dir: {tmp_path}/publisher", tls=secured.tls("publisher"))
+    fleet.config.write_text(settings)
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "policy.yaml").write_text("version: 1\nlocations: [{name: site, allow: verified}]\n")
+    fleet.run("publish", str(policy))
+    host = fleet.host("web1", tls=secured.tls("web1"))
+    publisher = fleet.config.read_text()
+    fleet.config.write_text(publisher.replace("/publisher.", "/keeper."))
+    fleet.keep()
+    try:
+        host.has(1)
+        until(lambda: 0 < host.daemon.metric("mtls_sidecar_fleet_head_age_seconds") < 60, "a head")
+        fleet.config.write_text(publisher)
+        fleet.run("revoke", "--serial", "0A", "--wait")
+        assert host.sequence() == 2
+        assert fleet.status()["nodes"][0]["sequence"] == 2
+    finally:
+        fleet.stop()
+    told = (secured.directory / "log.txt").read_text()
+    assert "Permissions Violation" not in told, told[-2000:]
+
+
+def test_a_node_can_do_nothing_else(secured: Secured) -> None:
+    """Not write the log, a head, a file or another's report; not make, empty or remove streams."""
+    api = "$JS.API.STREAM"
+    forbidden = [
+        "fleet.prod.put.1.1", "fleet.prod.log.1.1", "fleet.prod.head.1", "fleet.prod.blob.ab.0",
+        "fleet.prod.report.web2", f"{api}.CREATE.FLEET-prod-1", f"{api}.DELETE.FLEET-prod-1",
+        f"{api}.PURGE.FLEET-prod-data", f"{api}.INFO.FLEET-prod-data",
+        "$JS.API.DIRECT.GET.FLEET-prod-data.fleet.prod.report.web2",
+        "$JS.API.CONSUMER.CREATE.FLEET-prod-1",
+    ]  # fmt: skip
+    found = "\n".join(refusals(secured, "web1", *forbidden))
+    assert [each for each in forbidden if f'"{each}"' not in found] == []
+    for subject in ("fleet.prod.report.>", "fleet.>", "_INBOX_publisher.>", "$SYS.>"):
+        assert refusals(secured, "web1", listen=subject), subject
+    assert not refusals(secured, "web1", "fleet.prod.report.web1", listen="fleet.prod.log.1.*")
+
+
+def test_a_keeper_can_write_heads_alone(secured: Secured) -> None:
+    """The machine that is online all the time publishes nothing."""
+    for subject in ("fleet.prod.put.1.1", "fleet.prod.blob.ab.0", "fleet.prod.report.web1"):
+        assert refusals(secured, "keeper", subject), subject
+    assert not refusals(secured, "keeper", "fleet.prod.head.1")
+
+
+def test_a_certificate_that_no_role_has_gets_nothing(secured: Secured) -> None:
+    """Though the fleet's authority issued it; so does one of another authority."""
+    with pytest.raises(nats.errors.Error):
+        refusals(secured, "stranger", "fleet.prod.put.1.1")
+    stranger = CA("Staff").issue("publisher", o="fleet prod")
+    (secured.directory / "other.crt").write_bytes(stranger.pem)
+    (secured.directory / "other.key").write_bytes(stranger.key_pem)
+    with pytest.raises((OSError, nats.errors.Error)):
+        refusals(secured, "other", "fleet.prod.put.1.1")
