@@ -198,6 +198,10 @@ class Demo:
         finally:
             connection.close()
 
+    def enrolment_listens(self) -> bool:
+        """Whether its socket is there: nginx counts a client's requests, also those that fail."""
+        return (self.directory / "sidecar" / "enroll.sock").exists()
+
     def clients(self, enroll: str) -> str:
         found = run(f"{shlex.quote(self.sidecar)} clients {enroll}").stdout
         return found.split()[0]
@@ -308,8 +312,9 @@ def wait(demo: Demo) -> int:
     answers = wait_until(
         lambda: (
             demo.get("", APP, "/public/") == "200"
-            and demo.get("", APP, "/enroll/") == "404"
             and bool(demo.metrics())
+            and demo.enrolment_listens()
+            and demo.get("", APP, "/enroll/") == "404"
         )
     )
     return 0 if answers else 1

@@ -71,7 +71,7 @@ def test_check_holds_and_leaves_nothing(nginx_binary: NginxBinary, tmp_path: Pat
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 0, said + errors
     assert f"nginx/{nginx_binary.label}" in said
-    assert said.count("\nok ") == 16
+    assert said.count("\nok ") == 18
     assert "WRONG" not in said
     assert errors == ""
     assert not directory_in(said).exists()
