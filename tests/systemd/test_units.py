@@ -147,6 +147,11 @@ def test_the_policy_is_for_the_services_alone(saw: dict[str, str]) -> None:
     check(saw, private="640:root:mtls-sidecar", installer_gone="0")
 
 
+def test_an_upgrade_restarts_the_instances_too(saw: dict[str, str]) -> None:
+    """An instance that runs is another process after it."""
+    check(saw, instance_anew="active")
+
+
 def test_an_upgrade_follows_no_link(saw: dict[str, str]) -> None:
     """A link that the service's user left in its state directory is refused, and gives nothing
     away."""

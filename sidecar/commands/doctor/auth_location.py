@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -278,7 +279,7 @@ class AuthLocation:
                 "socket-closed",
                 server,
                 f"nginx's user {user} may not open {path}",
-                f"SocketGroup=GROUP of {user}   (systemctl edit mtls-sidecar.socket; without "
+                f"SocketGroup={_group(user)}   (systemctl edit mtls-sidecar.socket; without "
                 "systemd socket_group: in sidecar.yaml)",
             )
 
@@ -354,6 +355,14 @@ def _around(block: Block) -> Iterator[Block]:
 
 def _is_zero(keepalive: list[Block]) -> bool:
     return bool(keepalive) and keepalive[-1].args[:1] == ["0"]
+
+
+def _group(user: str) -> str:
+    """The name of a user's own group; the user's where that can't be told."""
+    try:
+        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    except KeyError:
+        return user
 
 
 def _may_write(path: str, user: str) -> bool:

@@ -246,7 +246,11 @@ saw rebooted_socket "$(stat -c %a:%U:%G $socket)"
 saw rebooted_directory "$(stat -c %a:%U:%G /run/mtls-sidecar)"
 saw rebooted_ready "$(web /readyz)"
 upgrade() { sh /src/deploy/install.sh >/out/upgrade 2>&1; }
+systemctl start mtls-sidecar@1
+before=$(systemctl show -P MainPID mtls-sidecar@1)
 under_load lost_by_upgrade upgrade
+saw instance_anew "$([ "$before" != "$(systemctl show -P MainPID mtls-sidecar@1)" ] &&
+    state mtls-sidecar@1)"
 saw upgraded "$(tail -n 1 /out/upgrade)"
 mv /var/lib/mtls-sidecar/crl /var/lib/mtls-sidecar/kept
 mkdir /victim

@@ -193,6 +193,9 @@ def test_a_socket_that_nginx_may_not_open(tmp_path: Path) -> None:
     text = "user daemon;\n" + GOOD.replace("/run/mtls-sidecar/authz.sock", str(path))
     path.chmod(0o600)
     assert found(text, tmp_path) == [("socket-closed", 3)]
+    (told,) = examine(read_nginx(tmp_path / "nginx.conf"), None)
+    assert "nginx's user daemon may not open" in told.what
+    assert told.write.startswith("SocketGroup=daemon ")
     path.chmod(0o666)
     assert found(text, tmp_path) == []
 
