@@ -17,8 +17,8 @@ from pathlib import Path
 
 import nats
 import pytest
-from fleet import ROOT, Fleet, Nats, until
 from fleet_entries import Author
+from fleet_hosts import ROOT, Fleet, Nats, until
 from pki import CA
 
 from sidecar.cli import main

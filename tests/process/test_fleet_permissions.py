@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nats
 import pytest
-from fleet import ROOT, Fleet, Nats, nats_server, until
+from fleet_hosts import ROOT, Fleet, Nats, nats_server, until
 from pki import CA, SERVER_AUTH
 
 authority = CA("Fleet CA")
