@@ -88,7 +88,9 @@ def signer_of(settings: FleetSigner, key_file: Path) -> Signer:
 def _load(path: Path, passphrase_file: str) -> Ed25519PrivateKey:
     data = read_file(path, _MAX_KEY)
     mode = path.stat().st_mode
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    # systemd's own copy shows the group's bit for an ACL of the service's user.
+    is_credential = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/dev/null")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not is_credential:
         raise ValueError(f"others may read {path}, the fleet's key", f"chmod 600 {path}")
     passphrase = None
     if b"ENCRYPTED" in data:

@@ -40,6 +40,16 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     assert error.value.args[1].startswith("chmod 600")
 
 
+def test_a_credential_of_the_service_manager_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`LoadCredential=` shows a bit of the group, which stands for an ACL."""
+    make_key(tmp_path / "key", None)
+    (tmp_path / "key").chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    signer_of(FleetSigner(), tmp_path / "key").sign(ENTRY)
+
+
 @pytest.mark.parametrize("data", [b"", b"junk", b"-----BEGIN PRIVATE KEY-----\nAA\n"])
 def test_what_is_no_key_is_refused(tmp_path: Path, data: bytes) -> None:
     """One line, no library's traceback."""
