@@ -37,7 +37,7 @@ from .in_force import difference
 from .keeper import head_once, keep
 from .ledger import Ledger
 from .log_lines import describe
-from .nats_client import connected, require_nats
+from .nats_client import SetBack, Unreachable, connected, require_nats
 from .node import Node
 from .nodes import known_nodes, wait_for
 from .publisher import ATTEMPTS, Beaten, Publisher
@@ -45,6 +45,9 @@ from .release_source import read_directory
 from .signer import Signer, make_key, read_passphrase, signer_of
 
 KEY_FILE = "fleet.key"
+
+PATIENCE = 30.0
+"""Seconds for which servers that answer nothing are asked again."""
 
 
 def run(name: str, options: argparse.Namespace, hooks: Hooks) -> int:
@@ -134,11 +137,30 @@ class _Call:
         signer = self.signer() if signing else None
         with contextlib.closing(self.published()) as ledger:
             async with connected(fleet, "publisher") as bus:
-                if signing:
-                    await bus.make_streams()
                 publisher = Publisher(bus, ledger, signer)
-                await publisher.sync()
+                await _prepare(publisher)
                 yield publisher
+
+
+async def _prepare(publisher: Publisher) -> None:
+    """Learn what was published; a cluster that chooses a leader just now is waited for.
+
+    Raises `Unreachable`.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            if publisher.signer is not None:
+                await publisher.bus.make_streams()
+            await publisher.sync()
+            return
+        except SetBack:
+            raise
+        except Unreachable as error:
+            if time.monotonic() > end:
+                raise
+            print(f"{printable(str(error))}; trying again", file=sys.stderr)
+        await asyncio.sleep(1)
 
 
 # -- keys

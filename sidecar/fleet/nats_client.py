@@ -49,6 +49,10 @@ class Unreachable(ValueError):
     """No server answers, or it refuses."""
 
 
+class SetBack(Unreachable):
+    """The servers have an older log than the one that was verified: no wait mends that."""
+
+
 class Taken(Exception):
     """Another publisher was first with an entry of this number."""
 
@@ -189,7 +193,7 @@ class Bus:
     async def make_streams(self) -> None:
         """Make the fleet's streams where there are none: on three servers of a cluster.
 
-        Raises `Unreachable`, also where a stream is there that is not made like this.
+        Raises `Unreachable`, and ValueError where a stream is there that is not made like this.
         """
         replicas = 3 if self.client._server_info.get("cluster") else 1  # not told otherwise
         from nats.errors import Error
@@ -226,7 +230,7 @@ class Bus:
                     continue
                 for name in FIXED:
                     if getattr(found, name) != getattr(config, name):
-                        raise Unreachable(
+                        raise ValueError(
                             f"stream {config.name} is there, and its {name} is not "
                             f"{getattr(config, name)}: it was not made by `fleet publish`"
                         )

@@ -18,7 +18,7 @@ from sidecar.core.fleet.manifest import File, as_body, check_files
 
 from .copies import Copies
 from .ledger import Ledger
-from .nats_client import Bus, Taken, Unreachable
+from .nats_client import Bus, SetBack, Taken, Unreachable
 from .signer import Signer
 
 ATTEMPTS = 5
@@ -50,7 +50,7 @@ class Publisher:
         except Refused:
             known = False
         if not known:
-            raise Unreachable(
+            raise SetBack(
                 f"the servers don't have entry {chain.sequence}, which was published: they were "
                 "set back or emptied; write the log again with `mtls-sidecar fleet restore`"
             )
@@ -108,7 +108,10 @@ class Publisher:
         """After no answer: go on if the entry is stored all the same."""
         await self.sync()
         if self.ledger.chain.hash != signed.entry.hash:
-            raise Unreachable("the servers did not store the entry; nothing was published")
+            raise Unreachable(
+                f"the servers did not confirm entry {signed.entry.sequence} in time, and may store "
+                "it yet: see `mtls-sidecar fleet log` before it is published again"
+            )
 
     async def put_files(self, files: Mapping[str, bytes]) -> list[dict[str, Any]]:
         """Have the servers hold the files, before an entry names them; the body's list of them."""
