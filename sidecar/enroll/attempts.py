@@ -68,6 +68,15 @@ class Attempt:
         return {self.id} | ({self.invitation.id} if self.invitation else set())
 
 
+def stop_all_of(connection: sqlite3.Connection, name: str, device: str | None) -> None:
+    """Stop what is being issued for a person, or with `device` for that device alone."""
+    connection.execute(
+        "UPDATE attempts SET lost = 'it was revoked meanwhile'"
+        " WHERE name = ? AND ? IN (device, '') AND lost = ''",
+        (name, device or ""),
+    )
+
+
 @dataclass(slots=True)
 class Attempts:
     """Makes attempts; its methods may be called by several threads.
@@ -203,7 +212,10 @@ class Attempts:
         )
 
     def _check_again(self, connection: sqlite3.Connection, attempt: Attempt) -> None:
-        """Refuse where the invitation was cancelled, or the old certificate revoked, meanwhile."""
+        """Refuse where the invitation was cancelled, or the client revoked, meanwhile."""
+        row = connection.execute("SELECT lost FROM attempts WHERE id = ?", (attempt.id,)).fetchone()
+        if row is None or row["lost"]:
+            raise Refused(410, GONE[InvitationState.CANCELLED])
         if attempt.invitation is not None:
             now = invitations.by_id(connection, attempt.invitation.id, self.clock())
             if now.state is not InvitationState.ISSUING:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import clients, invitations
+from .attempts import stop_all_of
 from .clients import IssuedCertificate
 from .commands import load_settings
 from .state_owner import as_owner_of
@@ -40,11 +41,14 @@ class EnrolledClients:
     def mark(self, target: str, sha256s: Sequence[str], now: float, reason: str) -> list[str]:
         """Note that these are revoked, and end the target's open invitations; their ids.
 
+        What is being issued for the target at this moment, by a renewal, too, is not given out.
+
         Raises OSError and `PolicyError`.
         """
         name, slash, device = target.partition("/")
         with self._store() as store, store.changing() as connection:
             clients.mark_revoked(connection, sha256s, now, reason)
+            stop_all_of(connection, name, device if slash else None)
             return invitations.cancel_all_of(connection, name, device if slash else None, now)
 
     def unmark(self, sha256s: Sequence[str]) -> None:

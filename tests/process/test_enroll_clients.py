@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from daemon import ROOT, Daemon
 from enrolled import Enroll, Response, opened
 from pki import Leaf
+
+from sidecar.commands.revoke.command import Call, run
+from sidecar.core.config.settings import read_settings
+from sidecar.enroll.revocation import EnrolledClients
 
 POLICY = """\
 version: 1
@@ -102,6 +106,28 @@ def test_all_devices_and_open_invitations_of_a_person_are_revoked(place: Place) 
     again = place.revoke("bob")
     assert again.returncode == 0
     assert "denied already" in again.stdout
+
+
+def test_a_certificate_issued_while_its_holder_is_revoked_is_revoked_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link or a renewal that is quicker than `revoke` leaves nobody a certificate that holds."""
+    old, invited = place.issue("kim", "phone"), place.enroll.invite("kim", "--device", "laptop")
+    given: list[Leaf] = []
+
+    class Late(EnrolledClients):
+        def mark(self, target: str, sha256s: Sequence[str], now: float, reason: str) -> list[str]:
+            if not given:
+                page = place.enroll.get(invited)
+                given.append(leaf("kim", page, place.enroll.post(invited)))
+                given.append(leaf("kim", *renew(place, old)))
+            return super().mark(target, sha256s, now, reason)
+
+    monkeypatch.chdir(place.enroll.directory)
+    settings = read_settings(Path("sidecar.yaml").read_bytes(), "sidecar.yaml")
+    assert run(Call("kim"), settings, Late(str(place.enroll.config))) == 0
+    assert [place.reason(each) for each in (old, *given)] == ["revoked"] * 3
+    assert all(each["revoked"] for each in place.enroll.clients("kim"))
 
 
 def test_a_target_that_could_be_a_client_and_something_else_is_asked_about(place: Place) -> None:

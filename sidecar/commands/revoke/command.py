@@ -76,24 +76,38 @@ def run(call: Call, settings: Settings, enrolled: Enrolled | None = None) -> int
 def _revoke_client(
     call: Call, settings: Settings, found: Sequence[EnrolledCertificate], enrolled: Enrolled
 ) -> int:
-    """Deny every certificate of a client that is still valid, then record it in the store."""
-    held = [each for each in found if time.time() < each.not_after]
-    code = 0
-    if held:
-        code = _revoke(call, settings, [target_of(each, key=call.key) for each in held])
-        if code == 2:  # nothing was written
-            return code
-    try:
-        # The CRL and the list of clients have no revocation with an end.
-        sha256s = [] if call.until else [each.sha256 for each in held]
-        ended = enrolled.mark(call.target, sha256s, time.time(), call.reason)
-    except (OSError, PolicyError) as error:
-        return int(_fail(f"denied, but not noted as revoked by enroll: {brief(error)}"))
+    """Deny every certificate of a client that is still valid, then record it in the store.
+
+    One that was issued before the record ended the client's invitations is denied in a next round.
+    """
+    held, denied, ended, code = _held(found, set()), set[str](), list[str](), 0
+    while True:
+        if held:
+            done = _revoke(call, settings, [target_of(each, key=call.key) for each in held])
+            if done == 2 and not denied:  # nothing was written
+                return done
+            code = max(code, min(done, 1))
+        sha256s = [each.sha256 for each in held]
+        denied.update(sha256s)
+        try:
+            # The CRL and the list of clients have no revocation with an end.
+            marked = [] if call.until else sha256s
+            ended += enrolled.mark(call.target, marked, time.time(), call.reason)
+            held = _held(enrolled.find(call.target) or (), denied)
+        except (OSError, PolicyError) as error:
+            return int(_fail(f"denied, but not noted as revoked by enroll: {brief(error)}"))
+        if not held:
+            break
     for identifier in ended:
         print(printable(f"invitation {identifier} is cancelled"))
-    if not held and not ended:
+    if not denied and not ended:
         return int(_fail(f"{call.target} has no certificate and no invitation that holds"))
     return code
+
+
+def _held(found: Sequence[EnrolledCertificate], denied: set[str]) -> list[EnrolledCertificate]:
+    """Return the certificates that haven't ended, without those that are denied already."""
+    return [each for each in found if time.time() < each.not_after and each.sha256 not in denied]
 
 
 def _undo_client(

@@ -13,6 +13,7 @@ from cryptography import x509
 from issuing import Issuing, own_ca, request
 
 from sidecar.enroll import invitations
+from sidecar.enroll.attempts import stop_all_of
 from sidecar.enroll.certificate_profile import Identity
 from sidecar.enroll.issuance import Wanted
 from sidecar.enroll.issuer import Issued, IssuerError, KeyIssuer
@@ -189,6 +190,32 @@ def test_a_link_cancelled_while_it_is_used_gives_nothing(tmp_path: Path) -> None
         found.issuance.redeem(token, P12)
     assert refused.value.status == 410
     assert (found.clients, found.state(token)) == ([], "cancelled")
+
+
+def test_who_is_revoked_while_a_certificate_is_issued_gets_none(tmp_path: Path) -> None:
+    """`revoke alice/phone` stops a link and a renewal for it, and none for alice/pad."""
+
+    class Slow(FailingIssuer):
+        def issue(
+            self, identity: Identity, request: x509.CertificateSigningRequest, now: float
+        ) -> Issued:
+            if self.fails:
+                with Store(tmp_path / "enroll.db").changing() as connection:
+                    stop_all_of(connection, "alice", "phone")
+            return self._issuer.issue(identity, request, now)
+
+    issuer = Slow(own_ca(), goes_by_request=False, made=False)
+    issuer.fails = False
+    found = Issuing(tmp_path, "profiles: {default: {renew_before: 400d}}\n", issuer=issuer)
+    assert found.issuance.redeem(found.invite(), Wanted("p12", "phone")) is not None
+    (old,) = found.clients
+    issuer.fails = True
+    with pytest.raises(Refused):
+        found.issuance.redeem(found.invite(), Wanted("p12", "phone"))
+    with pytest.raises(Refused):
+        found.issuance.renew(old.sha256, P12)
+    assert (found.clients, found.attempts) == ([old], [])
+    assert found.issuance.redeem(found.invite(), Wanted("p12", "pad")) is not None
 
 
 def test_two_at_once_make_one_certificate_without_the_server_s_help(tmp_path: Path) -> None:
