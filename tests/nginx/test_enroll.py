@@ -143,3 +143,21 @@ def test_links_are_in_no_access_log(place: Place, tmp_path: Path) -> None:
     for log in place.stack.directory.rglob("*.log"):
         assert token not in log.read_text(errors="replace"), log
     assert "192.0.2.99" not in place.enroll.told
+
+
+def test_links_are_in_no_error_log(place: Place) -> None:
+    """Neither beyond the limit, nor with a form too large, nor while the service isn't there."""
+    path = place.invite("grace").path
+    assert place.open(path, None, FORM, b"x" * 70_000).status == 413
+    statuses = set()
+    place.enroll.stop()
+    try:
+        for _ in range(30):
+            statuses.add(place.open(path).status)
+    finally:
+        place.enroll.start()
+        if os.geteuid() == 0:
+            place.enroll.socket.chmod(0o666)
+    assert statuses == {502, 429}
+    for log in place.stack.directory.rglob("*.log"):
+        assert path not in log.read_text(errors="replace"), log

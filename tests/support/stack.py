@@ -218,7 +218,7 @@ def policy_with(sites: Iterable[str]) -> str:
 
 def adapt(text: str, replacements: Mapping[str, str]) -> str:
     """An example with the test's paths and ports; the only changes that are made to it."""
-    text = re.sub(r"(?m)^(user|pid|error_log|\s*access_log) (?!off).*\n", "", text)
+    text = re.sub(r"(?m)^(user|pid|error_log|\s*access_log) (?!off|/dev/null).*\n", "", text)
     for old, new in replacements.items():
         text = re.sub(rf"(?<![\w.]){re.escape(old)}" + r"(?!\w)" * old[-1].isalnum(), new, text)
     return text
