@@ -34,6 +34,7 @@ from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.fleet_state import fleet_denylists
 from sidecar.runtime.log_lines import configure_logging
 from sidecar.runtime.seen_clients_file import seen_clients
+from sidecar.runtime.standard_streams import open_closed_streams
 
 if TYPE_CHECKING:
     from sidecar.enroll.revocation import EnrolledClients
@@ -43,12 +44,9 @@ CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = make_parser().parse_args(arguments)
-    configure_logging()
+    open_closed_streams()
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        return _run(arguments)
     except PolicyError as error:
         show(error.diagnostics, sys.stderr)
     except BrokenPipeError:  # the reader of our output has closed the pipe
@@ -58,6 +56,19 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 2
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run one command; what it printed is written before this returns."""
+    try:
+        options = make_parser().parse_args(arguments)
+    except SystemExit:  # --help and --version print and exit
+        sys.stdout.flush()
+        raise
+    configure_logging()
+    code: int = options.run(options)
+    sys.stdout.flush()
+    return code
 
 
 def _said(error: OSError | ValueError) -> str:

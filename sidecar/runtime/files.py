@@ -66,9 +66,8 @@ def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool =
     write or replace.
     """
     for _ in range(_TRIES):
-        # O_NONBLOCK: opening a FIFO that nobody writes must not wait.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with open(descriptor, "rb") as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            descriptor = file.fileno()
             before = os.fstat(descriptor)
             _check(before, str(path), limit, trusted_only)
             if trusted_only and (why := untrusted_directory(path, before.st_uid)):
@@ -79,6 +78,11 @@ def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool =
         if FileVersion.of(before) == FileVersion.of(after) and len(data) == after.st_size:
             return data
     raise OSError(errno.EAGAIN, "it changes while it is read", str(path))
+
+
+def _open_without_waiting(path: str, _: int) -> int:
+    """Open a file to read it, also a FIFO that nobody writes."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
 def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> None:

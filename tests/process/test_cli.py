@@ -147,3 +147,66 @@ def test_check_warns_of_an_authority_whose_key_cannot_be_used(place: Path, kind:
     assert "policy.yaml:3:" in done.stderr
     assert "ca.crt: certificate 2 (CN=Odd) verifies nothing: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+CLOSED = (
+    ["schema"],
+    ["--help"],
+    ["explain", "--policy", "policy.yaml", "--location", "admin", "--cert", "alice.crt"],
+    ["check", "bad.yaml"],
+    ["doctor", "-"],
+    ["replay", "-", "--policy", "policy.yaml"],
+)
+
+
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_changes_no_exit_code(place: Path, stream: str) -> None:
+    """A command whose input, output or errors are closed ends as usual, without a traceback."""
+    (place / "bad.yaml").write_text("version: 2\n")
+    codes = [in_shell(place, each, stream) for each in CLOSED]
+    assert codes == [(0, ""), (0, ""), (0, ""), (2, ""), (2, ""), (0, "")]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["schema"]])
+def test_a_reader_that_is_gone_and_a_full_disk_are_no_traceback(
+    place: Path, arguments: list[str]
+) -> None:
+    """`--help | head -0` prints nothing more; a device without space is an error in one line."""
+    assert in_shell(place, arguments, "| true") == (0, "")
+    assert in_shell(place, arguments, "> /dev/full") == (
+        2,
+        "mtls-sidecar: No space left on device",
+    )
+
+
+def in_shell(place: Path, arguments: list[str], redirection: str) -> tuple[int, str]:
+    """Return the exit code, and the last line of a traceback, or of the errors with `full`."""
+    line = " ".join([sys.executable, "-m", "sidecar", *arguments, redirection])
+    done = subprocess.run(
+        ["sh", "-c", line],
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    unusual = "Traceback" in done.stderr or "Exception" in done.stderr or "full" in redirection
+    return done.returncode, done.stderr.strip().splitlines()[-1] if unusual else ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", "--location", "admin", "--cert", "pki"],
+        ["what", "pki"],
+        ["test", "pki"],
+        ["check", "-c", "pki"],
+    ],
+)
+def test_a_directory_instead_of_a_file_is_named(place: Path, arguments: list[str]) -> None:
+    """The error names the directory, not the number of a descriptor."""
+    (place / "pki").mkdir()
+    done = run(place, *arguments)
+    assert (done.returncode, done.stderr) == (2, "mtls-sidecar: pki: Is a directory\n")
