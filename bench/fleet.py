@@ -1,126 +1,270 @@
-"""Measure a fleet of many agents on one machine.
+"""How long until a revocation or a release is on every host of a fleet?
 
-`PYTHONPATH=.:tests/support python bench/fleet.py [AGENTS [ROUNDS]]`.
+    PYTHONPATH=.:tests/support .venv/bin/python bench/fleet.py [--agents N] [--hosts N] …
 
-The agents' real code, all in one process; one NATS server; a publisher.  Each agent verifies each
-entry and writes a log of its own, in memory (/dev/shm): on real hosts their disks don't wait for each
-other.  What is measured is the time from the publish call until an agent has written an entry, or has
-a release in place.  Its daemon looks every 0.2 s.
+One NATS server.  N agents run in one process, each with the real code and a state directory of its
+own below --directory (memory, by default: one disk for 1,000 hosts would measure that disk).  A few
+whole hosts beside them, agent and daemon as processes, are asked at their authorization sockets.
+Prints p50, p99 and the last, in milliseconds after the publisher's call; and, as the ceiling, how
+long a plain subscriber of the same server waits for a message of the same size in the same run.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
-import resource
+import os
+import random
 import shutil
-import sys
+import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleet_hosts import Fleet, Nats
+import nats
+from fleet_hosts import Fleet, Host, Nats
+from pki import CA, Leaf
 
 from sidecar.core.config.fleet_settings import FleetSettings
 from sidecar.core.config.settings import read_settings
+from sidecar.fleet import node as node_module
 from sidecar.fleet.ledger import Ledger
-from sidecar.fleet.nats_client import connected
+from sidecar.fleet.nats_client import Bus, connected
 from sidecar.fleet.node import Node
 from sidecar.fleet.publisher import Publisher
 from sidecar.fleet.signer import signer_of
 from sidecar.runtime.release_directory import ReleaseDirectory
 
+POLICY = """\
+version: 1
+trust: {staff: {ca: pki/ca.crt, denylist: [large.txt]}}
+locations: [{name: site, allow: verified}]
+"""
 
-def quantile(times: list[float], share: float) -> float:
-    return sorted(times)[min(len(times) - 1, int(share * len(times)))]
+PATIENCE = 300.0
 
 
-def tell(what: str, times: list[float]) -> None:
-    p50, p99, last = quantile(times, 0.5), quantile(times, 0.99), max(times)
-    print(
-        f"| {what} | {p50 * 1000:.0f} ms | {p99 * 1000:.0f} ms | {last * 1000:.0f} ms |", flush=True
+@dataclass(slots=True)
+class MeasuredNode(Node):
+    """An agent that notes when an entry, or a release's directory, was there."""
+
+    taken: dict[int, float] = field(default_factory=dict)
+
+    async def _step(self, bus: Bus) -> None:
+        before = self._ledger.chain.sequence
+        await Node._step(self, bus)
+        now = time.monotonic()
+        for number in range(before + 1, self._ledger.chain.sequence + 1):
+            self.taken[number] = now
+
+    def release(self) -> str:
+        """Return the directory of the release that is there."""
+        return ReleaseDirectory(self._places.agent).current() or ""
+
+
+def shown(name: str, seconds: list[float]) -> str:
+    """Return one row: how many, p50, p99, the last."""
+    found = sorted(each * 1000 for each in seconds)
+    p99 = found[min(len(found) - 1, int(len(found) * 0.99))]
+    return (
+        f"| {name} | {len(found)} | {statistics.median(found):.0f} | {p99:.0f} | {found[-1]:.0f} |"
     )
 
 
-def has_entry(sequence: int, node: Node) -> bool:
-    return node._ledger.chain.sequence >= sequence
+async def until(holds: Callable[[], bool], pause: float = 0.005) -> None:
+    """Wait until something holds.  Raises TimeoutError."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(pause)
 
 
-def has_release(name: str, node: Node) -> bool:
-    return ReleaseDirectory(node._places.agent).current() == name
+class Asked:
+    """Asks the sockets of whole hosts, one thread each, until they deny; notes when."""
+
+    def __init__(self, hosts: list[Host], leaf: Leaf) -> None:
+        self.at: dict[str, float] = {}
+        self._threads = [threading.Thread(target=self._ask, args=(host, leaf)) for host in hosts]
+        for each in self._threads:
+            each.start()
+
+    def _ask(self, host: Host, leaf: Leaf) -> None:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if host.daemon.ask("site", leaf).status == 403:
+                self.at[host.name] = time.monotonic()
+                return
+            time.sleep(0.005)
+
+    async def wait(self) -> None:
+        await until(lambda: not any(each.is_alive() for each in self._threads))
 
 
-async def arrivals(nodes: list[Node], start: float, has: Callable[[Node], bool]) -> list[float]:
-    """Return the seconds until each node has something."""
-    left, found = set(range(len(nodes))), []
-    while left:
-        now = time.monotonic()
-        for number in [n for n in left if has(nodes[n])]:
-            left.discard(number)
-            found.append(now - start)
-        assert now - start < 300, f"{len(left)} nodes lack it"
-        await asyncio.sleep(0.005)
-    return found
-
-
-async def measure(fleet: Fleet, settings: FleetSettings, count: int, rounds: int) -> None:
-    base = fleet.directory / "nodes"
-    nodes = [Node(settings, f"n{number}", base / f"n{number}") for number in range(count)]
-    async with contextlib.AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(connected(settings, "publisher"))
-        ledger = Ledger(fleet.directory / "publisher", settings, only_copy=True)
-        publisher = Publisher(bus, ledger, signer_of(settings.signer, fleet.key))
-        await bus.make_streams()
-        tasks = []
-        for number, node in enumerate(nodes):
-            tasks.append(asyncio.create_task(node.run()))
-            if number % 50 == 49:
-                await asyncio.sleep(0.3)
-        await asyncio.sleep(5)
-        print(f"| {count} agents | p50 | p99 | last |\n| --- | --- | --- | --- |")
-        times: list[float] = []
-        for number in range(rounds):
-            start = time.monotonic()
-            body = {"deny": "sha256", "value": f"{number:064x}", "comment": ""}
-            signed = await publisher.publish("revocation", body)
-            times += await arrivals(nodes, start, partial(has_entry, signed.entry.sequence))
-            await asyncio.sleep(1)
-        tell("a revocation", times)
-        for size in (100_000, 10_000_000)[: 2 if count <= 200 else 1]:
-            text = b"version: 1\nlocations: []\n"
-            files = {"policy.yaml": text, "crl.pem": bytes(size - len(text))}
-            start = time.monotonic()
-            listed = await publisher.put_files(files)
-            released: dict[str, Any] = {"files": listed, "to": None, "comment": ""}
-            signed = await publisher.publish("release", released)
-            name = f"{signed.entry.sequence}-{signed.entry.hash[:16]}"
-            tell(
-                f"a release of {size // 1000} KB",
-                await arrivals(nodes, start, partial(has_release, name)),
-            )
+@contextlib.asynccontextmanager
+async def agents(
+    fleet: FleetSettings, directory: Path, count: int
+) -> AsyncIterator[list[MeasuredNode]]:
+    """Run so many agents in this process."""
+    found = []
+    for number in range(count):
+        state = directory / f"{number}"
+        state.mkdir(parents=True)
+        found.append(MeasuredNode(fleet, f"agent{number}", state))
+    tasks = []
+    for each in found:
+        tasks.append(asyncio.create_task(each.run()))
+        await asyncio.sleep(0.002)  # not all at once
+    try:
+        yield found
+    finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def release_files(directory: Path, authority: CA, octets: int) -> dict[str, bytes]:
+    """Write a release of about so many octets: a policy whose denylist is large."""
+    lines = octets // 42
+    numbers = random.Random(octets)
+    text = "".join(f"serial {numbers.getrandbits(128):032X}\n" for _ in range(lines))
+    files = {
+        "policy.yaml": POLICY.encode(),
+        "pki/ca.crt": authority.pem,
+        "large.txt": text.encode(),
+    }
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    return files
+
+
+async def revocations(
+    publisher: Publisher, nodes: list[MeasuredNode], hosts: list[Host], staff: CA, count: int
+) -> list[str]:
+    """Revoke one certificate after the other."""
+    agents_took: list[float] = []
+    hosts_took: list[float] = []
+    for number in range(count):
+        leaf = staff.issue(f"client{number}")
+        asked = Asked(hosts, leaf)
+        await asyncio.sleep(0.2)
+        start = time.monotonic()
+        body = {"deny": "sha256", "value": leaf.sha256, "comment": "bench"}
+        signed = await publisher.publish("revocation", body)
+        sequence = signed.entry.sequence
+        await until(lambda: all(sequence in each.taken for each in nodes))  # noqa: B023 - now
+        await asked.wait()
+        agents_took += [each.taken[sequence] - start for each in nodes]
+        hosts_took += [at - start for at in asked.at.values()]
+    return [
+        shown("revocation, verified and written by an agent", agents_took),
+        shown("revocation, denied at a host's authorization socket", hosts_took),
+    ]
+
+
+async def release(
+    publisher: Publisher, nodes: list[MeasuredNode], hosts: list[Host], staff: CA, octets: int
+) -> list[str]:
+    """Publish one release."""
+    with tempfile.TemporaryDirectory() as aside:
+        files = release_files(Path(aside), staff, octets)
+    start = time.monotonic()
+    listed = await publisher.put_files(files)
+    stored = time.monotonic() - start
+    body: dict[str, Any] = {"files": listed, "to": None, "comment": ""}
+    signed = await publisher.publish("release", body)
+    sequence = signed.entry.sequence
+    took: dict[str, float] = {}
+
+    def look() -> bool:
+        for each in nodes:
+            if each.name not in took and each.release().startswith(f"{sequence}-"):
+                took[each.name] = time.monotonic() - start
+        return len(took) == len(nodes)
+
+    await until(look, 0.05)
+    await until(lambda: all(host.sequence() >= sequence for host in hosts), 0.05)
+    last = time.monotonic() - start
+    size = f"{octets / 1e6:g} MB"
+    return [
+        f"| {size} stored by the server | 1 | {stored * 1000:.0f} | | |",
+        shown(f"release of {size}, verified and written by an agent", list(took.values())),
+        f"| release of {size}, in force on the last whole host | {len(hosts)} | | | "
+        f"{last * 1000:.0f} |",
+    ]
+
+
+async def ceiling(url: str, count: int, rounds: int) -> list[str]:
+    """Measure plain subscribers of the same server, as many, in this same process."""
+    clients = [await nats.connect(url) for _ in range(count)]
+    took: list[float] = []
+    start = 0.0
+
+    async def note(_: object) -> None:
+        took.append(time.monotonic() - start)
+
+    for each in clients:
+        await each.subscribe("ceiling", cb=note)
+        await each.flush()
+    for number in range(1, rounds + 1):
+        start = time.monotonic()
+        await clients[0].publish("ceiling", b"x" * 600)
+        await until(lambda: len(took) == count * number)  # noqa: B023 - now
+    for each in clients:
+        await each.close()
+    return [shown("plain NATS message at a subscriber (the ceiling)", took)]
+
+
+async def measure(options: argparse.Namespace, fleet: Fleet, directory: Path) -> None:
+    staff = CA("Staff")
+    settings = read_settings(fleet.config.read_bytes(), str(fleet.config)).fleet
+    assert settings is not None
+    # Each agent looks at its daemon's status twenty times a second; here there is none.
+    node_module.STATUS_SECONDS = 5.0
+    rows = await ceiling(fleet.nats.url, options.agents, 5)
+    async with connected(settings, "publisher") as bus:
+        await bus.make_streams()
+        ledger = Ledger(directory / "ledger", settings)
+        publisher = Publisher(bus, ledger, signer_of(settings.signer, fleet.key))
+        first = await asyncio.to_thread(release_files, directory / "first", staff, 1000)
+        body = {"files": await publisher.put_files(first), "to": None, "comment": ""}
+        await publisher.publish("release", body)
+        hosts = [await asyncio.to_thread(fleet.host, f"host{n}") for n in range(options.hosts)]
+        async with agents(settings, directory / "agents", options.agents) as nodes:
+            await until(lambda: all(each.release() for each in nodes), 0.1)
+            await until(lambda: all(host.sequence() >= 1 for host in hosts), 0.1)
+            rows += await revocations(publisher, nodes, hosts, staff, options.revocations)
+            for octets in options.release:
+                rows += await release(publisher, nodes, hosts, staff, octets)
         ledger.close()
+    print(f"{options.agents} agents in one process, {options.hosts} whole hosts, milliseconds:\n")
+    print("| what | samples | p50 | p99 | last |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(rows))
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    directory = Path(tempfile.mkdtemp(prefix="fleet-bench-", dir="/dev/shm"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--agents", type=int, default=1000)
+    parser.add_argument("--hosts", type=int, default=4)
+    parser.add_argument("--revocations", type=int, default=20)
+    parser.add_argument("--release", type=int, nargs="*", default=[100_000], metavar="OCTETS")
+    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
+    options = parser.parse_args()
+    parent = options.directory if os.access(options.directory, os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="bench-fleet.", dir=parent))
     try:
         with Nats(directory / "nats") as server:
             fleet = Fleet(directory / "fleet", server)
-            found = read_settings(fleet.config.read_bytes(), str(fleet.config)).fleet
-            assert found is not None
-            asyncio.run(measure(fleet, found, count, rounds))
+            try:
+                asyncio.run(measure(options, fleet, directory))
+            finally:
+                fleet.stop()
     finally:
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_an_editor_finds_nothing_wrong_with_the_policies_that_are_shipped(
 def test_an_editor_shows_a_mistake_at_its_place(server: LanguageServer, place: Path) -> None:
     """An unknown key and a wrong word, each where it stands."""
     text = f"{HEAD}\nversion: 1\nlocations:\n  - name: site\n    alow: [{{cn: a}}]\n    mode: off\n"
-    found = server.open(place / "policy.yaml", text)
+    found = server.open(place / "policy.yaml", text, has_mistakes=True)
     places = {each["range"]["start"]["line"]: each for each in found}
     assert set(places) == {4, 5}, found
     assert places[4]["range"]["start"]["character"] == 4

@@ -52,14 +52,20 @@ class LanguageServer:
         self._reader.join()
         self.process.stdout.close()
 
-    def open(self, path: Path, text: str) -> list[dict[str, Any]]:
-        """Open a file with a text; the mistakes that the server finds."""
+    def open(self, path: Path, text: str, *, has_mistakes: bool = False) -> list[dict[str, Any]]:
+        """Open a file with a text; the mistakes that the server finds.
+
+        It may look at a file twice: with `has_mistakes` the first word that names some counts.
+        """
         document = {"uri": path.as_uri(), "languageId": "yaml", "version": 1, "text": text}
         self._send({"method": "textDocument/didOpen", "params": {"textDocument": document}})
         while True:
             message = self._next()
-            if message.get("method") == "textDocument/publishDiagnostics":
-                found: list[dict[str, Any]] = message["params"]["diagnostics"]
+            said = message.get("params", {})
+            if message.get("method") == "textDocument/publishDiagnostics" and (
+                said["uri"] == document["uri"] and (said["diagnostics"] or not has_mistakes)
+            ):
+                found: list[dict[str, Any]] = said["diagnostics"]
                 return found
 
     def completions(self, path: Path, line: int, column: int) -> dict[str, str]:
