@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sidecar.core.errors import printable
 from sidecar.runtime.files import MAX_BUNDLE, read_file
 
 from .certificate_profile import Identity, PrivateKey, PublicKey, client_certificate, now_utc
+from .external_command import CommandFailed, run_command
 from .settings import IssuerSettings
 
 log = logging.getLogger(__name__)
@@ -199,27 +197,14 @@ class CommandIssuer:
     def _run(self, identity: Identity, request: bytes) -> bytes:
         environ = {**os.environ, **_described(identity)}
         try:
-            process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environ,
-                start_new_session=True,
+            done = run_command(
+                self.command, request, self.timeout, limit=MAX_OUTPUT, environ=environ
             )
-        except OSError as error:
-            why = f"{self.command[0]}: {error.strerror or error}"
-            raise IssuerError(f"the CA's command can't be started: {why}") from None
-        try:
-            output, said = process.communicate(request, self.timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise IssuerError(f"the CA's command took more than {self.timeout:g} s") from None
-        if process.returncode or len(output) > MAX_OUTPUT:
-            told = printable(said.decode("utf-8", "replace").strip()[-500:])
-            raise IssuerError(f"the CA's command failed ({process.returncode}): {told}")
-        return output
+        except CommandFailed as error:
+            raise IssuerError(f"the CA's command {error}") from None
+        if done.code:
+            raise IssuerError(f"the CA's command failed ({done.code}): {done.said}")
+        return done.output
 
 
 def _described(identity: Identity) -> dict[str, str]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from sidecar.core.errors import printable
 
 from . import clients
 from .clients import IssuedCertificate
 from .durations import rfc3339
+from .external_command import CommandFailed, run_command
 from .settings import NotifySettings
 from .store import Store
 
@@ -114,20 +112,7 @@ def _give(store: Store, settings: NotifySettings, notice: Notice, now: float) ->
 def _run(settings: NotifySettings, text: str) -> str:
     """Run the command; why it failed, or nothing."""
     try:
-        done = subprocess.run(
-            settings.command,
-            input=text.encode(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=settings.timeout,
-            check=False,
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
-        return f"the command took more than {settings.timeout} s"
-    except OSError as error:
-        return f"{settings.command[0]}: {error.strerror or error}"
-    if done.returncode:
-        said = printable(done.stderr.decode("utf-8", "replace").strip()[-500:])
-        return f"the command failed ({done.returncode}): {said}"
-    return ""
+        done = run_command(settings.command, text.encode(), settings.timeout)
+    except CommandFailed as error:
+        return f"the command {error}"
+    return f"the command failed ({done.code}): {done.said}" if done.code else ""
