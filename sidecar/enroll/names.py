@@ -15,8 +15,13 @@ MAX_NAME = 64
 MARKS = " ._-@'"
 """Characters that a person's name may have beside letters and digits."""
 
-ALIKE = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC")
-"""Scripts with letters that look like those of another one."""
+EAST_ASIAN = frozenset(["BOPOMOFO", "CJK", "HANGUL", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA"])
+"""Scripts that are written together, and beside Latin letters (UTS 39, highly restrictive)."""
+
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters and marks that nothing is shown of (Unicode's Default_Ignorable_Code_Point)."""
 
 
 def parse_person(text: str) -> str:
@@ -31,8 +36,9 @@ def parse_person(text: str) -> str:
             f"write {unicodedata.normalize('NFKC', text)!r}",
         )
     for character in text:
-        if character not in MARKS and unicodedata.category(character)[0] not in "LMN":
-            raise ValueError(f"the name {text!r} has a character {character!r}", hint)
+        other = unicodedata.category(character)[0] not in "LMN" or INVISIBLE.match(character)
+        if character not in MARKS and other:
+            raise ValueError(f"the name {text!r} has a character {character!a}", hint)
     if text != text.strip() or "  " in text or text.startswith(("-", ".")):
         raise ValueError(f"the name {text!r} begins or ends with a blank or a mark", hint)
     _refuse_mixed_scripts(text)
@@ -40,13 +46,23 @@ def parse_person(text: str) -> str:
 
 
 def _refuse_mixed_scripts(text: str) -> None:
-    names = (unicodedata.name(character, "") for character in text if character.isalpha())
-    scripts = {name.split()[0] for name in names if name.startswith(ALIKE)}
-    if len(scripts) > 1:
+    """Refuse letters and digits of scripts that aren't written together.  Raises ValueError.
+
+    Not checked: a name that is of another script as a whole.
+    """
+    scripts = {_script(each) for each in text if unicodedata.category(each)[0] in "LN"}
+    scripts -= {"DIGIT"}  # 0 to 9
+    if len(scripts) > 1 and not scripts - {"LATIN"} <= EAST_ASIAN:
         raise ValueError(
             f"the name {text!r} mixes {' and '.join(sorted(scripts)).title()} letters",
             "letters of two alphabets look alike; use one of them",
         )
+
+
+def _script(character: str) -> str:
+    """Return the first word of a character's name, which for letters and digits is its script."""
+    name = unicodedata.name(character, "UNKNOWN").removeprefix("EXTENDED ")
+    return re.split("[ -]", name)[0]
 
 
 def parse_device(text: str) -> str:

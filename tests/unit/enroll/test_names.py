@@ -9,7 +9,10 @@ from sidecar.enroll.names import file_stem, folded, parse_device, parse_person
 
 @pytest.mark.parametrize(
     "name",
-    ["alice", "Alice Smith", "O'Brien", "alice@example.com", "José", "Иван", "李雷", "a" * 64],
+    [
+        *("alice", "Alice Smith", "O'Brien", "alice@example.com", "José", "Иван", "李雷", "a" * 64),
+        *("alice2", "ジョン スミス", "李雷 Li Lei", "رضا ۲", "אבי", "김철수"),
+    ],
 )
 def test_names_of_people_are_taken(name: str) -> None:
     """Letters of any one alphabet, digits, blanks and a few marks."""
@@ -23,6 +26,8 @@ def test_names_of_people_are_taken(name: str) -> None:
         *("alice/phone", "alice,CN=root", "CN=root", "a+b", "a\\b", "a;b", 'a"b', "a#b", "a*"),
         *("<script>", "a&b", "alice\n", "a\0b", "a\rb", "a\tb", "a\x7fb", "a\x85b"),
         *("\u202ealice", "al\u200bice", "ali\u00adce", "a\u2028b", "\ufeffa", "a\u00a0b"),
+        *("alice\u1160", "alice\ufe0f", "ali\u034fce", "\u17b4alice", "alice\U000e0100"),
+        *("\ua4eelice", "o\u02bcbrien", "\U00010400lice", "b\u09e6b", "al\u0967ce"),
         *("\ufb01ona", "\uff41lice", "e\u0301", "\u0430lice", "ali\u0441e", "\u03b1lice", "\ud800"),
     ],
 )
