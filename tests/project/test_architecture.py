@@ -26,6 +26,7 @@ LAYERS = (
     (
         "x509.service_identity", "policy.matching", "x509.signature",
         "revocation.crl.entry_extensions", "revocation.crl.points", "x509.subject", "x509.keys",
+        "x509.key_encoding",
         "x509.canonical_name", "nginx.pcre_parser", "nginx.atomic_groups",
     ),
     ("x509.extensions", "x509.distinguished_name", "policy.uri_spelling", "nginx.regex"),

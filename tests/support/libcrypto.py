@@ -110,6 +110,17 @@ def is_signed_by(der: bytes, spki: bytes) -> bool:
         return bool(verified == 1)
 
 
+def is_key(spki: bytes) -> bool:
+    """Whether OpenSSL reads a SubjectPublicKeyInfo, and a key in it that it can use."""
+    lib = _library()
+    place = ctypes.cast(ctypes.c_char_p(spki), ctypes.c_void_p)
+    key = lib.d2i_PUBKEY(None, ctypes.byref(place), ctypes.c_long(len(spki)))
+    if key:
+        lib.EVP_PKEY_free(ctypes.c_void_p(key))
+    lib.ERR_clear_error()
+    return bool(key)
+
+
 def _printed(name: int) -> str:
     lib = _library()
     bio = lib.BIO_new(ctypes.c_void_p(lib.BIO_s_mem()))

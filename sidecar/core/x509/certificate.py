@@ -32,6 +32,7 @@ from .der import (
     within,
 )
 from .extensions import RuleExtensions, read_extensions, split_extension, split_extensions
+from .key_encoding import check_key
 from .subject import ParsedName, read_issuer, read_name
 
 # RFC 5280, 4.1.2.2: "Certificate users SHOULD be prepared to gracefully handle" serial numbers
@@ -315,8 +316,10 @@ def _take_apart(der: bytes) -> _Parts:
         raise ValueError("one of its unique identifiers is not a BIT STRING")
     if fields[1] != algorithm:
         raise ValueError("the signature algorithms inside and outside the signed part differ")
-    if [each[0] for each in within(fields[5], SEQUENCE)] != [SEQUENCE, BIT_STRING]:
+    key = within(fields[5], SEQUENCE)
+    if [each[0] for each in key] != [SEQUENCE, BIT_STRING]:
         raise ValueError("its public key is not an algorithm and bits")
+    check_key(*key)
     return _Parts(
         signed,
         algorithm,

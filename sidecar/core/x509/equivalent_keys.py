@@ -2,33 +2,54 @@
 
 A client whose key is refused can get the same key certified again in another encoding: an elliptic
 curve point compressed, uncompressed or hybrid (SEC 1, 2.3.3), an RSA key's algorithm with or
-without its NULL, or as RSASSA-PSS.  A rule that refuses a key must refuse it in every encoding.
+without its NULL, with other parameters, or as RSASSA-PSS.  A rule that refuses a key must refuse it
+in every encoding.  Not covered: a refused key that was RSASSA-PSS with unusual parameters, or had
+explicit curve parameters (OpenSSL refuses these in a chain).  `key_encoding` refuses what is not
+DER.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from .certificate import ClientCert
-from .der import BIT_STRING, SEQUENCE, encode, value_of, within
+from .der import BIT_STRING, INTEGER, SEQUENCE, encode, value_of, within
+from .key_encoding import RSA, is_rsa
 from .keys import UnusableKey, public_key
 
 _EC = bytes.fromhex("06072a8648ce3d0201")
+_RSA_ENCRYPTION, _RSA_PSS, _ = RSA
+_MGF1 = bytes.fromhex("06092a864886f70d010108")
+
+
+def _pss_parameters() -> Iterator[bytes]:
+    """Yield the parameters of RSASSA-PSS keys that OpenSSL writes and TLS 1.3 uses (RFC 4055)."""
+    for arc, salt in ((1, 32), (2, 48), (3, 64)):  # SHA-256, SHA-384, SHA-512
+        digest = bytes.fromhex(f"300d060960864801650304020{arc}0500")
+        mask = encode(SEQUENCE, _MGF1 + digest)
+        yield encode(SEQUENCE, encode(0xA0, digest))
+        length = encode(0xA2, encode(INTEGER, bytes([salt])))
+        yield encode(SEQUENCE, encode(0xA0, digest) + encode(0xA1, mask) + length)
+
+
 _RSA = tuple(
-    bytes.fromhex(algorithm)
+    encode(SEQUENCE, algorithm)
     for algorithm in (
-        "300d06092a864886f70d0101010500", "300b06092a864886f70d010101",
-        "300b06092a864886f70d01010a",
+        _RSA_ENCRYPTION + b"\5\0",
+        _RSA_ENCRYPTION,
+        _RSA_PSS,
+        *(_RSA_PSS + parameters for parameters in _pss_parameters()),
     )
-)  # fmt: skip
+)
 
 
 def equivalent_keys(cert: ClientCert) -> tuple[str, ...]:
     """Return the SHA-256, in hex, of the SubjectPublicKeyInfo in each other encoding."""
     algorithm, bits = within(cert.spki, SEQUENCE)
-    if algorithm in _RSA:
+    if is_rsa(algorithm):
         others = [encode(SEQUENCE, each + bits) for each in _RSA]
     elif algorithm[value_of(algorithm, 0) :].startswith(_EC):
         points = _points(cert.spki, bits[value_of(bits, 0) + 1 :])

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 
 import asking
+import libcrypto
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -56,6 +57,14 @@ WRITINGS = [
     (EC, point(6)),
     (RSA, rsa_key("300b06092a864886f70d010101")),
     (RSA, rsa_key("300b06092a864886f70d01010a")),
+    (RSA, rsa_key("301e06092a864886f70d01010a3011a00f300d06096086480165030402010500")),
+    (
+        RSA,
+        rsa_key(
+            "304106092a864886f70d01010a3034a00f300d06096086480165030402030500a11c301a06092a864886f7"
+            "0d010108300d06096086480165030402030500a203020140"
+        ),
+    ),
 ]
 TEXT = """
 version: 1
@@ -64,7 +73,10 @@ locations: [{name: site, allow: [ALLOW], deny: [DENY]}]
 """
 
 
-@pytest.mark.parametrize(("leaf", "key"), WRITINGS, ids=["compressed", "hybrid", "no NULL", "PSS"])
+IDS = ["compressed", "hybrid", "no NULL", "PSS", "PSS with SHA-256", "PSS with SHA-512"]
+
+
+@pytest.mark.parametrize(("leaf", "key"), WRITINGS, ids=IDS)
 def test_what_refuses_a_key_refuses_its_other_writings(leaf: Leaf, key: bytes) -> None:
     """Denylist, `deny` and `not` refuse all encodings; a granting rule matches only one."""
     other = certified(leaf, key)
@@ -83,6 +95,28 @@ def test_what_refuses_a_key_refuses_its_other_writings(leaf: Leaf, key: bytes) -
             text = TEXT.replace("ALLOW", allow).replace("DENY", deny)
             rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=listed.encode())
             assert asking.ask(rules, two).reason == reason
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "300e06092a864886f70d010101020105",
+        "301006092a864886f70d0101010403616263",
+        "3006060455080101",
+        "300a06045508010102020800",
+        "304106092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d01"
+        "0108300d06096086480165030402010500a203020115",
+    ],
+    ids=["a number", "octets", "X.509's rsa", "X.509's rsa with a size", "PSS with a salt of 21"],
+)
+def test_an_rsa_key_with_any_parameters_is_refused_by_its_usual_writing(algorithm: str) -> None:
+    """OpenSSL ignores the parameters of rsaEncryption: the usual SPKI's hash refuses them all."""
+    other = certified(RSA, rsa_key(algorithm))
+    assert libcrypto.is_key(from_der(other.der).spki)
+    sha = from_der(RSA.der).spki_sha256
+    text = TEXT.replace("ALLOW", "{cn: alice}").replace("DENY", "")
+    rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=f"spki_sha256 {sha}".encode())
+    assert asking.ask(rules, other).reason == "revoked"
 
 
 def test_a_point_that_can_not_be_read_has_no_other_writing() -> None:

@@ -1,0 +1,65 @@
+"""Check that a SubjectPublicKeyInfo is DER, down to the numbers of an RSA key.
+
+OpenSSL accepts more encodings of one key: unused bits (it sets them to zero), lengths of more
+octets than needed, and in an RSA key leading zeros, a negative modulus and octets behind the
+numbers.  The holder of a refused key could have it certified again in one of them, with another
+SHA-256.  Not checked: whether the key can be used.
+"""
+
+from __future__ import annotations
+
+from .der import INTEGER, OID, SEQUENCE, check_values, is_integer, value_of, within
+
+RSA = (
+    bytes.fromhex("06092a864886f70d010101"),
+    bytes.fromhex("06092a864886f70d01010a"),
+    bytes.fromhex("060455080101"),
+)
+"""Algorithms of an RSA key that OpenSSL accepts: rsaEncryption, RSASSA-PSS and X.509's rsa."""
+
+_USUAL = frozenset(
+    bytes.fromhex(algorithm)
+    for algorithm in (
+        "300d06092a864886f70d0101010500",  # rsaEncryption
+        "301306072a8648ce3d020106082a8648ce3d030107",  # P-256
+        "301006072a8648ce3d020106052b81040022",  # P-384
+        "300506032b6570",  # Ed25519
+    )
+)
+"""Algorithms that need no check, as they are the usual ones."""
+
+
+def check_key(algorithm: bytes, bits: bytes) -> None:
+    """Check the AlgorithmIdentifier and BIT STRING of a SubjectPublicKeyInfo.  Raises ValueError.
+
+    The lengths of both must have been checked.
+    """
+    start = value_of(bits, 0)
+    if bits[start : start + 1] != b"\0":
+        raise ValueError("its public key isn't whole octets")
+    if algorithm not in _USUAL:
+        _check_algorithm(algorithm)
+    if is_rsa(algorithm):
+        _check_numbers(bits[start + 1 :])
+
+
+def is_rsa(algorithm: bytes) -> bool:
+    """Return whether an AlgorithmIdentifier is an RSA key's, with any parameters."""
+    return algorithm[value_of(algorithm, 0) :].startswith(RSA)
+
+
+def _check_algorithm(algorithm: bytes) -> None:
+    parts = within(algorithm, SEQUENCE)
+    if len(parts) not in (1, 2) or parts[0][0] != OID:
+        raise ValueError("the algorithm of its public key is not an OID and parameters")
+    check_values(algorithm, 0, len(algorithm))
+
+
+def _check_numbers(key: bytes) -> None:
+    """Check an RSAPublicKey (RFC 8017, A.1.1): two positive numbers."""
+    numbers = within(key, SEQUENCE)
+    if [each[0] for each in numbers] != [INTEGER, INTEGER]:
+        raise ValueError("its RSA key is not two numbers")
+    values = [each[value_of(each, 0) :] for each in numbers]
+    if not all(is_integer(value) and value[0] < 0x80 for value in values):
+        raise ValueError("a number of its RSA key is not positive, or has leading zeros")
