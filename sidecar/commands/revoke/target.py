@@ -14,7 +14,7 @@ from pathlib import Path
 from sidecar.core.errors import MalformedCertificate
 from sidecar.core.policy.patterns import PatternError, parse_fingerprint, parse_serial
 from sidecar.core.x509.bundle import read_certificates
-from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.certificate import MAX_SERIAL, ClientCert
 from sidecar.runtime.files import MAX_POLICY, read_file
 
 FORMS = ("file", "serial", "fingerprint")
@@ -84,7 +84,7 @@ def form_of(text: str) -> str:
 def _hex_digits(text: str) -> str:
     """Return the hexadecimal digits of a serial number or fingerprint; "" for other text."""
     digits = text.strip().lower().replace(":", "").removeprefix("-").removeprefix("0x")
-    return digits if re.fullmatch("[0-9a-f]{1,128}", digits) else ""
+    return digits if re.fullmatch(f"[0-9a-f]{{1,{2 * MAX_SERIAL}}}", digits) else ""
 
 
 def _by_length(digits: str) -> str:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sidecar.core.ip_address import holds_mapped, parse_ip_address, parse_network
-from sidecar.core.x509.certificate import EKU_NAMES
+from sidecar.core.x509.certificate import EKU_NAMES, MAX_SERIAL
 from sidecar.core.x509.distinguished_name import (
     ComparedName,
     as_logged,
@@ -422,7 +422,7 @@ def parse_serial(text: str) -> int:
     digits = text.strip().lower().replace(":", "")
     negative = digits.startswith("-")
     digits = digits.removeprefix("-").removeprefix("0x")
-    if not re.fullmatch("[0-9a-f]{1,128}", digits):
+    if not re.fullmatch(f"[0-9a-f]{{1,{2 * MAX_SERIAL}}}", digits):
         raise PatternError(f"{text!r} is not a serial number", "write it in hex: 0A1B or 0A:1B")
     return -int(digits, 16) if negative else int(digits, 16)
 

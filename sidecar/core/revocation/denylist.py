@@ -6,6 +6,8 @@ A denylist is a text file with one entry per line; each entry denies at once:
     sha256 ab12…                            # one certificate
     spki_sha256 cd34…                       # every certificate with this key
 
+A line ends with LF, CR LF or CR alone.
+
 Serial numbers are hexadecimal and compared as numbers: leading zeros, a `0x` and a leading `-` are
 accepted.  Fingerprints are SHA-256.  Colons are accepted everywhere.  `until DATE` is a day, which
 is included (UTC), or an RFC 3339 time at which the entry stops denying.
@@ -84,7 +86,8 @@ def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, .
     """Read every valid line, and report the mistakes of the others.  Never raises."""
     mistakes: list[Diagnostic] = []
     entries: dict[tuple[str, int], DenylistEntry] = {}
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for number, raw in enumerate(text.split(b"\n"), 1):
         try:
             entry = _read_line(raw, file, number)
         except _Mistake as mistake:
@@ -259,18 +262,18 @@ def one_entry(kind: str, value: str, until: str = "") -> DenylistEntry:
 
 
 def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, DenylistEntry | Diagnostic | None]]:
-    """Yield every line with its line feed, and its meaning: an entry, a mistake, or None."""
+    """Yield every line with its line end, and its meaning: an entry, a mistake, or None."""
     for number, raw in enumerate(_lines(data), 1):
         text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         try:
-            yield raw, _read_line(text.rstrip(b"\n"), file, number)
+            yield raw, _read_line(text.rstrip(b"\r\n"), file, number)
         except _Mistake as mistake:
-            known = _read_without_comment(text.rstrip(b"\n"), file, number)
+            known = _read_without_comment(text.rstrip(b"\r\n"), file, number)
             yield raw, known or Diagnostic(file, number, *mistake.args)
 
 
 def _lines(data: bytes) -> list[bytes]:
-    return re.findall(rb"[^\n]*\n|[^\n]+\Z", data)
+    return re.findall(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+\Z", data)
 
 
 def is_same(entry: DenylistEntry, other: DenylistEntry) -> bool:

@@ -53,7 +53,7 @@ def test_a_serial_is_compared_as_a_number(written: str) -> None:
     assert ask(f"serial {written}\n", serial=0x0A1B2D) is None
 
 
-@pytest.mark.parametrize("serial", [0, -1, -0x80, 2**159, 2**400 + 7])
+@pytest.mark.parametrize("serial", [0, -1, -0x80, 2**159, 2**400 + 7, 2**1023 - 1])
 def test_strange_serials_are_denied_too(serial: int) -> None:
     """Zero, negative and very long serial numbers are found as `format_entry` writes them."""
     line = format_entry("serial", f"{serial:x}")
@@ -256,6 +256,18 @@ def test_every_line_is_read_on_its_own() -> None:
     kinds = [type(said).__name__ for _, said in found]
     assert kinds == ["DenylistEntry", "NoneType", "NoneType", "Diagnostic", "DenylistEntry"]
     assert [said.line for _, said in found if said is not None] == [1, 4, 5]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_ends_as_in_any_editor(end: str) -> None:
+    """A comment ends with its line, also where CR alone ends it: the lines behind it deny."""
+    text = end.join(["# stolen", "serial 0A # alice's", "serial 0B", "serial ??", "serial 0C"])
+    found, mistakes = read_denylist(text.encode(), "deny.txt")
+    assert sorted(serial for _, serial in found.entries) == [0x0A, 0x0B, 0x0C]
+    assert [each.line for each in mistakes] == [4]
+    lines = list(read_lines(text.encode(), "deny.txt"))
+    assert "".join(raw.decode() for raw, _ in lines) == text
+    assert [said.line for _, said in lines if said is not None] == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("other", "same"), [("a1b", True), ("0xA1B", True), ("-a1b", False)])
