@@ -234,24 +234,27 @@ def why_not_as_asked(
 ) -> str:
     """Say in what a certificate differs from what was asked for; nothing where it doesn't.
 
-    Not checked: its signature, which nginx verifies, and extensions without a meaning here.
+    Not checked: its signature, which nginx verifies, extensions without a meaning here, and other
+    attributes of its subject than CN and OU.
     """
     try:
         names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        groups = cert.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
         extensions = {each.oid: each.value for each in cert.extensions}
         if cert.public_key() != request.public_key():
             return "it has another key"
     except (ValueError, UnsupportedAlgorithm):
         return "it can't be read"
-    if [each.value for each in names] != [identity.name]:
+    others = {each.value for each in groups} - set(identity.profile.ou)
+    if [each.value for each in names] != [identity.name] or others:
         return f"its subject is {cert.subject.rfc4514_string()!r}"
-    if not cert.not_valid_before_utc <= now_utc(now + CLOCKS) or cert.not_valid_after_utc <= (
-        now_utc(now)
-    ):
-        return f"it is valid from {cert.not_valid_before_utc} to {cert.not_valid_after_utc}"
     basic = extensions.get(x509.BasicConstraints.oid)
     if isinstance(basic, x509.BasicConstraints) and basic.ca:
         return "it is a CA's"
+    latest = now_utc(now + identity.profile.validity + ROUNDED_UP)
+    begun = cert.not_valid_before_utc <= now_utc(now + CLOCKS)
+    if not begun or not now_utc(now) < cert.not_valid_after_utc <= latest:
+        return f"it is valid from {cert.not_valid_before_utc} to {cert.not_valid_after_utc}"
     purposes = extensions.get(x509.ExtendedKeyUsage.oid)
     if isinstance(purposes, x509.ExtendedKeyUsage) and (
         ExtendedKeyUsageOID.CLIENT_AUTH not in purposes
@@ -267,6 +270,9 @@ def why_not_as_asked(
 
 CLOCKS = 300.0
 """Seconds by which the CA's clock may be ahead."""
+
+ROUNDED_UP = 86400 + CLOCKS
+"""Seconds by which a certificate may be valid for longer than asked: CAs that count in days."""
 
 
 def load_issuer(settings: IssuerSettings, environ: Mapping[str, str]) -> Issuer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -122,18 +123,21 @@ def issue(issuer: CommandIssuer, identity: Identity, csr: str) -> str:
 def test_the_certificate_of_a_command_must_be_what_was_asked_for(
     tmp_path: Path, identity: Identity
 ) -> None:
-    """Another key, name, SAN, purpose or time, a CA's: refused; what fits is taken."""
+    """Another key, name, group, SAN, purpose or time, a CA's: refused; what fits is taken."""
+    profile = replace(identity.profile, ou=("staff",))
+    identity = replace(identity, profile=profile)
     ca, key = CA("Another"), CA("Key").key
     csr = request("alice", key)  # type: ignore[arg-type]  # EC
 
     def answer(**changed: object) -> str:
         given: dict[str, object] = {"cn": "alice", "email": ["alice@example.com"], "key": key}
+        given |= {"ou": ["staff"], "not_after": now() + timedelta(days=10, hours=23)}
         leaf = ca.issue(**{**given, **changed})  # type: ignore[arg-type]  # by name
         return issue(prints(tmp_path, leaf.pem.decode()), identity, csr)
 
     assert answer() == ""
     assert "another key" in answer(key="ec")
-    assert "its subject is 'CN=root'" in answer(cn="root")
+    assert "its subject is 'CN=root," in answer(cn="root")
     assert "its subject" in answer(cn="", cns=["alice", "root"])
     assert "alternative names are none" in answer(email=[])
     assert "alternative names" in answer(email=["alice@example.com"], dns=["bank.example.com"])
@@ -141,6 +145,9 @@ def test_the_certificate_of_a_command_must_be_what_was_asked_for(
     assert answer(eku=[CLIENT_AUTH, SERVER_AUTH]) == ""
     assert "it is valid from" in answer(not_after=now() - timedelta(days=1))
     assert "it is valid from" in answer(not_before=now() + timedelta(days=1))
+    assert "it is valid from" in answer(not_after=now() + timedelta(days=12))
+    assert "its subject" in answer(ou=["staff", "admins"])
+    assert answer(ou=[], o="Example") == ""
     made = CA("x", key=key, issuer=ca, subject=identity.subject())
     assert "it is a CA's" in issue(prints(tmp_path, made.pem.decode()), identity, csr)
 
