@@ -29,6 +29,7 @@ from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.enroll import arguments as enroll_arguments
 from sidecar.fleet.arguments import add_fleet
 from sidecar.fleet.hooks import Hooks
+from sidecar.runtime.argument_types import percentage
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.fleet_state import fleet_denylists
@@ -381,7 +382,7 @@ def make_parser() -> argparse.ArgumentParser:
     test.add_argument("--junit", metavar="FILE", help="also write the result as JUnit XML")
     test.add_argument(
         "--threshold",
-        type=float,
+        type=percentage,
         default=0.0,
         metavar="PERCENT",
         help="fail if less than this part of the locations and rules is tested",

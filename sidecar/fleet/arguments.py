@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from sidecar.runtime.argument_types import percentage, seconds, sequence_number
+
 from .hooks import Hooks
 
 WAIT_SECONDS = 60.0
@@ -52,13 +54,13 @@ def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
     publish.add_argument("--yes", action="store_true", help="don't ask")
     publish.add_argument(
         "--promote-after",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="with --to: so long after it is in force there, publish it to all, unless it is held",
     )
     publish.add_argument(
         "--hold-above",
-        type=float,
+        type=percentage,
         default=HOLD_ABOVE,
         metavar="PERCENT",
         help="hold it if more of their decisions than this are denials that a policy can cause "
@@ -85,11 +87,15 @@ def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
     _add_publishing(revoke)
 
     undo = add("undo", "take a revocation back")
-    undo.add_argument("sequence", type=int, metavar="SEQ", help="its number in `fleet log`")
+    undo.add_argument(
+        "sequence", type=sequence_number, metavar="SEQ", help="its number in `fleet log`"
+    )
     _add_publishing(undo)
 
     rollback = add("rollback", "publish an earlier release again")
-    rollback.add_argument("sequence", type=int, metavar="SEQ", help="its number in `fleet log`")
+    rollback.add_argument(
+        "sequence", type=sequence_number, metavar="SEQ", help="its number in `fleet log`"
+    )
     _add_publishing(rollback)
 
     listing = add("log", "print what was published")
@@ -134,7 +140,7 @@ def _add_publishing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         nargs="?",
-        type=float,
+        type=seconds,
         const=WAIT_SECONDS,
         metavar="SECONDS",
         help=f"until every known node has it in force (default: {WAIT_SECONDS:.0f} s)",
