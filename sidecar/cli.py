@@ -35,7 +35,7 @@ from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.fleet_state import fleet_denylists
 from sidecar.runtime.log_lines import configure_logging
 from sidecar.runtime.seen_clients_file import seen_clients
-from sidecar.runtime.standard_streams import open_closed_streams
+from sidecar.runtime.standard_streams import escape_what_cannot_be_encoded, open_closed_streams
 
 if TYPE_CHECKING:
     from sidecar.enroll.revocation import EnrolledClients
@@ -46,6 +46,7 @@ CONFIG = "/etc/mtls-sidecar/sidecar.yaml"
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     open_closed_streams()
+    escape_what_cannot_be_encoded()
     try:
         return _run(arguments)
     except PolicyError as error:
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
         print(f"mtls-sidecar: {_said(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C, or Ctrl-D at a question
         return 130
     return 2
 
@@ -75,7 +76,9 @@ def _run(arguments: list[str] | None) -> int:
 def _said(error: OSError | ValueError) -> str:
     """Format an error in one line: what, where, and what to write instead."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
+        # A file that is written stands under a temporary name first; the second is its own.
+        name = error.filename if error.filename2 is None else error.filename2
+        where = f"{name}: " if name is not None else ""
         return printable(f"{where}{error.strerror}")
     return printable("; ".join(map(str, error.args)))
 

@@ -1,7 +1,8 @@
-"""Stand in for standard streams that the caller has closed (`>&-`)."""
+"""Prepare the standard streams: closed ones (`>&-`), and those that can't encode every text."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -18,3 +19,9 @@ def open_closed_streams() -> None:
             descriptor = os.open(os.devnull, os.O_RDWR)
             stream = os.fdopen(descriptor, mode, encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Write characters that the locale's encoding lacks as escapes, instead of failing at them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

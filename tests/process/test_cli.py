@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from daemon import ROOT
 from der import pem
 from pki import CA
+
+from sidecar import cli
 
 staff = CA("Staff")
 alice = staff.issue("alice", dns=["app.example.com"])
@@ -165,6 +168,35 @@ def test_a_closed_stream_changes_no_exit_code(place: Path, stream: str) -> None:
     (place / "bad.yaml").write_text("version: 2\n")
     codes = [in_shell(place, each, stream) for each in CLOSED]
     assert codes == [(0, ""), (0, ""), (0, ""), (2, ""), (2, ""), (0, "")]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_a_terminal_that_lacks_a_character_shows_an_escape(place: Path, encoding: str) -> None:
+    """In a locale other than UTF-8 a command still decides, and escapes what it can't write."""
+    new = place / "new.yaml"
+    new.write_text(POLICY.replace("cn: alice", "cn: J\u0159"))
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "diff", place / "policy.yaml", new],
+        cwd=place,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"J\\u0159" in done.stdout
+
+
+def test_the_end_of_input_at_a_question_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D at a question is an answer like Ctrl-C: exit code 130, no traceback."""
+
+    def asks(_: argparse.Namespace) -> int:
+        raise EOFError
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(run=asks)
+    monkeypatch.setattr(cli, "make_parser", lambda: parser)
+    assert cli.main([]) == 130
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["schema"]])
