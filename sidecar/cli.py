@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__, cli_fleet
 from sidecar.commands.access import add_commands
-from sidecar.commands.asking import policy_file
+from sidecar.commands.asking import check_circumstances, policy_file
 from sidecar.commands.diff.command import add_diff
 from sidecar.commands.help_examples import add_examples
 from sidecar.commands.mistakes import show
@@ -184,7 +184,9 @@ def _explain(options: argparse.Namespace) -> int:
     if options.cert and options.cert_fields:
         raise ValueError("say --cert FILE or --cert-fields, not both")
     policy = load_policy(options)
-    cert = escaped_pem(read_file(options.cert)) if options.cert else b""
+    cert = b"" if options.cert is None else escaped_pem(read_file(options.cert))
+    if options.cert is not None and not cert:
+        raise ValueError(f"{options.cert} is empty; leave --cert out to ask without a certificate")
     who = described(options.cert_fields) if options.cert_fields else None
     if who is not None:
         cert = b"described"
@@ -204,6 +206,7 @@ def _explain(options: argparse.Namespace) -> int:
         request = assemble_request(options.location, {**found, "cert": cert})
     except BadRequest as error:
         raise ValueError(str(error)) from None
+    check_circumstances(request, options.method, options.client_ip)
     if who is not None:
         request = request._replace(subject=who.cert, assumed=Assumed(who.trust, denylists=True))
     decision, steps = explain(policy, request, now)

@@ -69,6 +69,18 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
+UNIX_CLIENT = "unix:"
+"""`$remote_addr` of a client on a Unix socket, which has no address."""
+
+
+def check_circumstances(request: AuthzRequest, method: str, client_ip: str) -> None:
+    """Raise ValueError where the request took a method or an address, as given, for unknown."""
+    if client_ip not in ("", UNIX_CLIENT) and not request.client_ip:
+        raise ValueError(f"{client_ip!r} is not an address", "write 192.0.2.7 or 2001:db8::7")
+    if method and not request.method:
+        raise ValueError(f"{method!r} is not a method", "write GET or POST")
+
+
 def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
     """Build the request without a location; `who` may be a certificate as nginx forwards it.
 
@@ -87,8 +99,7 @@ def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
         request = assemble_request(None, found)
     except BadRequest as error:
         raise ValueError(str(error)) from None
-    if given.client_ip and not request.client_ip:
-        raise ValueError(f"{given.client_ip!r} is not an address", "write 192.0.2.7 or 2001:db8::7")
+    check_circumstances(request, given.method, given.client_ip)
     if isinstance(who, bytes):
         return request._replace(cert=who)
     if who.cert is None:

@@ -100,6 +100,10 @@ def test_explain(place: Path, arguments: list[str], code: int, reason: str) -> N
         [],
         ["--location", "admin", "--uri", "/"],
         ["--location", "admin", "--cert", "missing.crt"],
+        ["--location", "admin", "--cert", "empty.crt"],
+        ["--location", "admin", "--cert", ""],
+        ["--location", "lan", "--cert", "bob.crt", "--client-ip", "10.1.1"],
+        ["--location", "lan", "--cert", "bob.crt", "--method", "GET /"],
         ["--location", "admin", "--now", "soon"],
         ["--location", "admin", "--policy", "missing.yaml"],
         ["--nonsense"],
@@ -107,6 +111,7 @@ def test_explain(place: Path, arguments: list[str], code: int, reason: str) -> N
 )
 def test_a_wrong_call_is_2(place: Path, arguments: list[str]) -> None:
     """Exit 2 and a word about it, never a traceback."""
+    (place / "empty.crt").touch()
     found = run(place, "explain", *arguments)
     assert found.returncode == 2
     assert found.stderr

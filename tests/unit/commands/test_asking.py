@@ -57,6 +57,9 @@ def test_an_address_that_is_not_known_is_noted(file: PolicyFile) -> None:
     assert (found.decision.reason, len(found.notes)) == ("not_allowed", 1)
     here = request_of(given(client_ip="192.0.2.7"), ALICE.escaped)
     assert ask(file, "near", here, NOW).decision.allowed
+    assert request_of(given(client_ip="unix:"), ALICE.escaped).client_ip == ""
+    with pytest.raises(ValueError, match="'GET /' is not a method"):
+        request_of(given(method="GET /"), ALICE.escaped)
     with pytest.raises(ValueError, match="'here' is not an address"):
         request_of(given(client_ip="here"), b"")
 
