@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.core.x509.certificate import serial_hex
 
@@ -31,6 +31,7 @@ from .clients import IssuedCertificate
 from .invitations import Invitation, InvitationState
 from .issuer import Issued, Issuer, IssuerError
 from .refused import GONE, RENEWED, REVOKED, TOO_MANY, Refused
+from .signing_request import spki_sha256
 from .store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,7 @@ class Attempt:
     @property
     def spki_sha256(self) -> str:
         """The request's public key, as a denylist names it."""
-        key = self.request.public_key()
-        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return hashlib.sha256(spki).hexdigest()
+        return spki_sha256(self.request)
 
     @property
     def holds(self) -> set[str]:
@@ -270,7 +269,7 @@ class Attempts:
             log.error("the CA's command printed the certificate of %s again", found.name)
             return
         clients.add(connection, found)
-        clients.mark_revoked(connection, [found.sha256], self.clock(), "never given out")
+        clients.mark_revoked(connection, [found.sha256], self.clock(), clients.NEVER_GIVEN_OUT)
         log.warning(
             "the CA has made a certificate for %s that nobody got: revoke it there, serial %s",
             found.name,

@@ -6,6 +6,9 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+NEVER_GIVEN_OUT = "never given out"
+"""Why a certificate is revoked that another CA has made and nobody got."""
+
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
@@ -115,6 +118,15 @@ def mark_valid(connection: sqlite3.Connection, sha256s: Iterable[str]) -> None:
         connection.execute(
             "UPDATE certificates SET revoked = NULL, reason = '' WHERE sha256 = ?", (sha256,)
         )
+
+
+def is_revoked_key(connection: sqlite3.Connection, spki_sha256: str) -> bool:
+    """Whether a certificate of this key was revoked: another may know the key."""
+    row = connection.execute(
+        "SELECT 1 FROM certificates WHERE spki_sha256 = ? AND revoked IS NOT NULL AND reason != ?",
+        (spki_sha256, NEVER_GIVEN_OUT),
+    ).fetchone()
+    return row is not None
 
 
 def renewals(connection: sqlite3.Connection, sha256: str) -> int:

@@ -22,7 +22,13 @@ from .invitations import Invitation, InvitationState
 from .issuer import Issuer
 from .refused import GONE, RENEWED, REVOKED, TOO_MANY, WAITS, Refused
 from .settings import EnrollSettings
-from .signing_request import read_request, read_request_der, refuse_other_names
+from .signing_request import (
+    UnusableRequest,
+    read_request,
+    read_request_der,
+    refuse_other_names,
+    spki_sha256,
+)
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -137,9 +143,17 @@ class Issuance:
                 raise Refused(400, "What was approved is another CSR.")
         else:
             request = read_request(wanted.csr)
+        self._check_request(request, identity)
+        return request
+
+    def _check_request(self, request: x509.CertificateSigningRequest, identity: Identity) -> None:
+        """Refuse a key that was revoked, and names that another CA would take over."""
+        with self.store.reading() as connection:
+            revoked = clients.is_revoked_key(connection, spki_sha256(request))
+        if revoked:
+            raise UnusableRequest("the CSR's key was revoked: make a new key")
         if self.issuer.goes_by_request:
             refuse_other_names(request, identity.subject(), identity.alternative_names())
-        return request
 
     def _own_request(self, identity: Identity) -> tuple[PrivateKey, x509.CertificateSigningRequest]:
         key = new_key(identity.profile.key_type)
@@ -203,8 +217,7 @@ class Issuance:
         key: PrivateKey | None = None
         if wanted.format == "csr":
             request = read_request(wanted.csr)
-            if self.issuer.goes_by_request:
-                refuse_other_names(request, identity.subject(), identity.alternative_names())
+            self._check_request(request, identity)
         else:
             key, request = self._own_request(identity)
         password = self.renewal_password(old)

@@ -1,18 +1,20 @@
 """Read a CSR (PKCS #10) that a stranger sent.  Of it only the public key counts.
 
 Names and extensions in it are ignored, or refused where another CA would take them over: what is
-issued comes from the invitation.  Not checked: whether the key is known to be compromised.
+issued comes from the invitation.  Not checked here: whether the key was revoked before.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from .certificate_profile import PublicKey
@@ -79,6 +81,13 @@ def check_key(key: object) -> PublicKey:
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
     raise UnusableRequest(f"the CSR's key is of a kind not taken here; {hint}")
+
+
+def spki_sha256(request: x509.CertificateSigningRequest) -> str:
+    """Return the SHA-256 of a CSR's public key, as a denylist names it."""
+    key = request.public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
 
 
 def refuse_other_names(

@@ -14,6 +14,7 @@ from sidecar.enroll.attempts import MAX_RENEWALS
 from sidecar.enroll.issuance import Wanted
 from sidecar.enroll.issuer import IssuerError
 from sidecar.enroll.refused import Refused
+from sidecar.enroll.signing_request import UnusableRequest
 
 P12, CSR = Wanted("p12"), Wanted("csr", csr=request())
 
@@ -217,3 +218,21 @@ def test_a_renewal_takes_a_csr_too_and_its_device_stays(tmp_path: Path) -> None:
         found.issuance.renew(old, P12)
     with pytest.raises(Refused, match="is for the device server"):
         found.issuance.renew(old, Wanted("csr", "other", request()))
+
+
+def test_a_key_that_was_revoked_gets_no_certificate_again(tmp_path: Path) -> None:
+    """Whoever has stolen it would be in again: neither by a link nor by a renewal, until --undo."""
+    found = Issuing(tmp_path, "profiles: {default: {renew_before: 400d}}\n")
+    found.issuance.redeem(found.invite(device="phone"), CSR)
+    found.issuance.redeem(found.invite(device="pad"), P12)
+    pad, phone = found.clients
+    with found.store.changing() as connection:
+        clients.mark_revoked(connection, [phone.sha256], found.clock(), "stolen")
+    token = found.invite(device="laptop")
+    with pytest.raises(UnusableRequest, match="make a new key"):
+        found.issuance.redeem(token, CSR)
+    with pytest.raises(UnusableRequest, match="make a new key"):
+        found.issuance.renew(pad.sha256, CSR)
+    with found.store.changing() as connection:
+        clients.mark_valid(connection, [phone.sha256])
+    assert found.issuance.redeem(token, CSR) is not None
