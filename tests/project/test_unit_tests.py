@@ -38,6 +38,7 @@ ELSEWHERE = {
     "runtime/fleet_places.py": "process/test_fleet.py",
     "runtime/fleet_state.py": "process/test_fleet.py",
     "runtime/seen_clients_file.py": "process/test_client_store.py",
+    "runtime/standard_streams.py": "process/test_cli.py",
     "core/config/schema.py": "unit/core/policy/test_spec.py",
     "core/config/yaml_tree.py": "unit/core/policy/test_spec.py",
     "core/nginx/atomic_groups.py": "unit/core/nginx/test_regex.py",

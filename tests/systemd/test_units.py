@@ -35,7 +35,8 @@ def lost(saw: dict[str, str], name: str) -> int:
     found = re.fullmatch(r"asked=(\d+) failed=(\d+) longest=(\d+)", saw.get(name, ""))
     assert found, saw["console"]
     print(name, saw[name])
-    assert int(found[1]) > 20
+    # While it is killed again and again, one question may wait for all of that time.
+    assert int(found[1]) > (0 if name == "lost_by_kills" else 20)
     return int(found[2])
 
 
