@@ -177,8 +177,12 @@ class EnrollWeb:
         """Make a certificate in a thread; to its end, even where the client is gone."""
         if not self._total.take("all"):
             raise _TooMany(self._total.wait("all"))
-        async with self._at_once:
-            return await asyncio.shield(asyncio.to_thread(make))
+        try:
+            async with self._at_once:
+                return await asyncio.shield(asyncio.to_thread(make))
+        except (Refused, UnusableRequest):  # nothing was issued: the room is for others
+            self._total.give_back("all")
+            raise
 
     def _turn(self, key: str) -> _Turn:
         return _Turn(self._one_at_a_time, key)

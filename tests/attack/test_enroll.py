@@ -77,6 +77,18 @@ def test_one_client_cannot_keep_the_service_busy(tmp_path: Path) -> None:
         assert enroll.get(links[2], **other).status == 200
 
 
+def test_who_is_refused_takes_no_room_from_others(tmp_path: Path) -> None:
+    """A link with a bad CSR, or a certificate that is renewed too early, again and again."""
+    profiles = "profiles: {default: {validity: 10d, renew_before: 1d}}\n"
+    with Enroll(tmp_path, profiles + "limits: {client: 1000, total: 2, unknown: 5}\n") as enroll:
+        header = {"X_Client_Fingerprint": issued(enroll, "early")}
+        invited = enroll.invite("mallory")
+        refused = [enroll.post(invited, "csr", {"csr": "x"}).status for _ in range(4)]
+        early = [enroll.post("/enroll/renew", "p12", {}, **header).status for _ in range(4)]
+        assert (refused, early) == ([400] * 4, [403] * 4)
+        assert enroll.post(enroll.invite("bob")).status == 200
+
+
 def test_a_link_that_was_used_tells_nothing(service: Enroll) -> None:
     """Stolen from a history or a chat it is 410: neither a name, nor the password, nor a file."""
     invited = service.invite("stolen-link")
