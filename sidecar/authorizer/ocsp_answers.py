@@ -281,11 +281,16 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self.turns += 1
 
     def _follow(self, held: OcspAnswer, entry: _HeldAnswer) -> None:
-        """Replace a cached answer by a new one.  Raises `NoAnswer` if the new one is older."""
+        """Replace a cached answer by a new one.  Raises `NoAnswer` if the new one is older.
+
+        Responders may round `thisUpdate`: of two equally old answers, revoked is the later.
+        """
         new = entry.answer
-        if held.this_update > new.this_update:
+        revoked = held.status is RevocationStatus.REVOKED
+        revives = revoked and new.status is RevocationStatus.GOOD
+        if held.this_update > new.this_update or (revives and held.this_update == new.this_update):
             # A good answer from the future (a clock went back) must not block a current one.
-            if held.status is RevocationStatus.REVOKED or entry.at >= held.since:
+            if revoked or entry.at >= held.since:
                 raise NoAnswer("older", "older than the answer held")
         elif (
             held.status is new.status is RevocationStatus.GOOD

@@ -120,6 +120,25 @@ async def test_a_change_of_status_is_reported() -> None:
     assert record.trust == "staff"
 
 
+async def test_a_good_answer_as_old_as_a_revoked_one_is_a_replay() -> None:
+    """Responders round `thisUpdate`, to the hour even: of two answers that name the same moment the
+    revoked one stays, whichever comes last, and a later one replaces it.
+    """
+    second = 0
+    while int(time.time()) != second:  # both name the same second
+        second = int(time.time())
+        good, revoked = response(), response(status=REVOKED)
+    for order in ((good, revoked, good), (revoked, good)):
+        answers, _, _, _ = store()
+        for der in order:
+            record = StoredResponse("staff", ALICE.der, AUTHORITY.der, der, time.time())
+            answers.restore(record, 300)
+        assert answers[question().key].status is RevocationStatus.REVOKED
+    later = StoredResponse("staff", ALICE.der, AUTHORITY.der, response(start=-30), time.time())
+    assert answers.restore(later, 300)
+    assert answers[question().key].status is RevocationStatus.GOOD
+
+
 async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> None:
     """After its end, good says nothing; revoked still revokes."""
     answers, _, clock, _ = store(response(), response(BOB, status=REVOKED))
