@@ -244,14 +244,18 @@ class Scene:
         values = [entry["body"].get("value") for entry in entries]
         places = [values.index(value) for value in self.acknowledged]
         assert places == sorted(places)
-        for server in self.cluster.servers:
-            until(partial(self.holds, server, lines), f"{server.url} has all", PATIENCE)
+        self.everywhere(lines)
         until(lambda: self.host.sequence() == len(lines), self.host.told(), PATIENCE)
         log = (self.host.state / "fleet-in-force/log.1").read_bytes().splitlines()
         assert log == lines
         text = self.host.daemon.get("/metrics")[1]
         refused = re.findall(r"(?m)^mtls_sidecar_fleet_refused_total\{.*\} (\S+)", text)
         assert {float(each) for each in refused} == {0.0}, text
+
+    def everywhere(self, lines: Sequence[bytes]) -> None:
+        """Wait until every server has these entries, and no others; a follower may be behind."""
+        for server in self.cluster.servers:
+            until(partial(self.holds, server, lines), f"{server.url} has all", PATIENCE)
 
     def holds(self, server: Server, lines: Sequence[bytes]) -> bool:
         """Whether a server has these entries in its own files, and shows no others."""
