@@ -8,7 +8,7 @@ from sidecar.core.decision import Decision, Reason
 from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
 from sidecar.core.nginx.host import ServerName, compile_name, normalize_host
-from sidecar.core.policy.cases import Principal
+from sidecar.core.policy.cases import UNIX_CLIENT, Principal
 from sidecar.core.policy.model import Policy
 from sidecar.core.policy.rule_lines import RuleLines
 from sidecar.core.policy.spec import LocationSpec, PolicySpec, read_policy
@@ -67,10 +67,6 @@ class Answer:
 
     decision: Decision
     notes: tuple[str, ...] = ()
-
-
-UNIX_CLIENT = "unix:"
-"""`$remote_addr` of a client on a Unix socket, which has no address."""
 
 
 def check_circumstances(request: AuthzRequest, method: str, client_ip: str) -> None:

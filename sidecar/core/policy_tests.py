@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from .config.yaml_tree import Node
-from .decision import Decision
+from .decision import Decision, Reason
 from .errors import Diagnostic
 from .evaluate import evaluate
 from .policy.cases import CaseSpec, Principal
@@ -124,7 +124,9 @@ def _difference(case: CaseSpec, decision: Decision) -> tuple[str, str] | None:
         and case.rule in ("", decision.rule)
         and (case.roles is None or set(case.roles) == set(decision.roles))
     )
-    if wanted:
+    # A name that is mistyped denies everybody, and must not make the test pass.
+    missing = decision.reason is Reason.UNKNOWN_LOCATION and bool(case.location)
+    if wanted and (not missing or case.reason):
         return None
     got = f"{verdict} ({decision.reason})"
     if decision.rule:

@@ -33,11 +33,22 @@ NOBODY = "none"
 """The word for no certificate."""
 
 
+UNIX_CLIENT = "unix:"
+"""`$remote_addr` of a client on a Unix socket, which has no address."""
+
+METHOD = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
+"""A method, as RFC 9110 has it: a token."""
+
+
 def _ip(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise ValueError(f"{text!r} is not an address", "write 192.0.2.7 or 2001:db8::7") from None
+
+
+def _client_ip(text: str) -> str:
+    return text if text == UNIX_CLIENT else str(_ip(text.partition("%")[0]))
 
 
 def _ascii(text: str) -> str:
@@ -188,8 +199,8 @@ class CaseSpec:
     host: str = key(Text("a host"), "$host", default="")
     sni: str = key(Text("a host"), "$ssl_server_name", default="")
     uri: str = key(Text("a URI"), "$request_uri, to choose the location by", default="")
-    method: str = key(Text("a method"), "$request_method", default="GET")
-    client_ip: str = key(Text("an address"), "$remote_addr", default="")
+    method: str = key(Text("a method", METHOD), "$request_method", default="GET")
+    client_ip: str = key(Text("an address", check=_client_ip), "$remote_addr", default="")
     now: float | None = key(
         Text("a date", check=parse_date), "the moment (default: now)", default=None
     )

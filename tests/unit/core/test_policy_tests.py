@@ -62,6 +62,8 @@ PASSING = [
     "{host: app.example.com, uri: /x, cert: {cn: z}, expect: allow}",
     "{location: site, expect: deny, reason: no_certificate}",
     "{location: site, cert: none, expect: deny}",
+    "{location: site, client_ip: 'unix:', expect: deny}",
+    "{location: site, client_ip: 'fe80::1%eth0', expect: deny}",
     "{location: site, cert: {cn: z}, verify: 'FAILED:x', expect: deny, reason: verify_failed}",
     "{location: site, cert: {not_after: 2020-01-01}, expect: deny, reason: expired}",
     "{location: site, cert: {not_after: 2020-01-01}, now: 2020-01-01T12:00:00Z, expect: allow}",
@@ -109,6 +111,10 @@ def test_what_is_so_passes(case: str) -> None:
             "expected allow by other, got allow (allowed) by verified",
         ),
         (
+            "{location: stie, cert: {cn: z}, expect: deny}",
+            "expected deny, got deny (unknown_location): the policy has no location 'stie'",
+        ),
+        (
             "{location: site, cert: gone.crt, expect: allow}",
             "expected allow, got gone.crt: No such file or directory",
         ),
@@ -133,6 +139,8 @@ def test_what_is_otherwise_is_told(case: str, told: str) -> None:
         ("{location: site, cert: {cm: x}, expect: deny}", "unknown key 'cm'"),
         ("{location: site, cert: {serial: zz}, expect: deny}", "not a serial number"),
         ("{location: site, cert: {ip: x}, expect: deny}", "not an address"),
+        ("{location: site, client_ip: 10.0.0.0/8, expect: deny}", "not an address"),
+        ("{location: site, method: GET /, expect: deny}", "'GET /' is not a method"),
         ("{location: site, cert: {dns: é}, expect: deny}", "not ASCII"),
         (
             '{location: site, cert: {cn: "a\\x01"}, expect: deny}',
