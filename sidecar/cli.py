@@ -20,7 +20,7 @@ from sidecar.commands.help_examples import add_examples
 from sidecar.commands.mistakes import show
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import Settings, parse_address, read_settings
-from sidecar.core.errors import Diagnostic, PolicyError, printable
+from sidecar.core.errors import Diagnostic, PolicyError, error_text, printable
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy.model import Policy
@@ -75,12 +75,7 @@ def _run(arguments: list[str] | None) -> int:
 
 def _said(error: OSError | ValueError) -> str:
     """Format an error in one line: what, where, and what to write instead."""
-    if isinstance(error, OSError) and error.strerror:
-        # A file that is written stands under a temporary name first; the second is its own.
-        name = error.filename if error.filename2 is None else error.filename2
-        where = f"{name}: " if name is not None else ""
-        return printable(f"{where}{error.strerror}")
-    return printable("; ".join(map(str, error.args)))
+    return printable(error_text(error))
 
 
 # -- what the commands share

@@ -35,9 +35,23 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
+def error_text(error: BaseException) -> str:
+    """Tell an error in words: `FILE: what is wrong`, or a message and what to write instead.
+
+    Python's own text of an OSError has its number, and that of two arguments is a tuple.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        # A file that is written stands under a temporary name first; the second is its own.
+        name = error.filename if error.filename2 is None else error.filename2
+        return f"{name}: {error.strerror}" if name is not None else error.strerror
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return "; ".join(map(str, error.args))
+    return str(error)
+
+
 def brief(error: BaseException) -> str:
     """Shorten the message of a library's error to one line; use the class name if it is empty."""
-    return printable(" ".join(str(error).split())[:200]) or type(error).__name__
+    return printable(" ".join(error_text(error).split())[:200]) or type(error).__name__
 
 
 class PolicyError(Exception):

@@ -102,7 +102,9 @@ def _refuse_live(path: str) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except OSError as error:
-            raise ListenError(f"{path} may be in use ({error}); stop its process") from None
+            raise ListenError(
+                f"{path} may be in use ({error.strerror or error}); stop its process"
+            ) from None
     raise ListenError(f"{path} is served by another process; stop that first")
 
 

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 
-from sidecar.core.errors import PolicyError, printable
+from sidecar.core.errors import PolicyError, error_text, printable
 
 from .systemd import is_journal
 
@@ -83,7 +83,7 @@ def harmless(value: object) -> object:
     if isinstance(value, PolicyError):
         return "\n".join(map(str, value.diagnostics))
     try:
-        text = str(value)
+        text = error_text(value) if isinstance(value, BaseException) else str(value)
     except Exception:  # noqa: BLE001 - an object of a library may raise anything in __str__
         text = f"({type(value).__name__} without a text)"
     return printable(text[:MAX_VALUE])

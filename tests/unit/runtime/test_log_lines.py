@@ -55,6 +55,25 @@ SAID: dict[str, Callable[[], str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory"),
+        (OSError(5, "Input/output error", "/.x.tmp", None, "/x"), "/x: Input/output error"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (OSError("no number"), "no number"),
+        (ValueError("'x' is not an address", "write ::1"), "'x' is not an address; write ::1"),
+        (UnicodeDecodeError("ascii", b"\xff", 0, 1, "no"), "can't decode byte 0xff in position 0"),
+        (ValueError(), ""),
+    ],
+)
+def test_an_error_is_told_in_words(error: Exception, told: str) -> None:
+    """No number of an error, no tuple: the file, what is wrong, and what to write instead."""
+    written = line("not kept: %s", error)
+    assert told in written
+    assert not any(each in written for each in ("Errno", "('", '("'))
+
+
 @pytest.mark.parametrize("name", SAID)
 def test_nothing_that_others_say_begins_a_line(name: str) -> None:
     """A message has one unindented line without control or direction characters."""
