@@ -122,7 +122,15 @@ class Issuance:
             device = next(each for each in _numbered(device) if each not in used)
         if device not in used and len(used) >= profile.max_devices:
             raise Refused(409, TOO_MANY.format(found.name, profile.max_devices))
-        return Identity(found.name, device, profile)
+        identity = Identity(found.name, device, profile)
+        try:
+            identity.alternative_names()
+        except ValueError as error:
+            log.warning("invitation %s: %s", found.id, error.args[0])
+            raise Refused(
+                400, f"The device can't be named {device} here. Choose another."
+            ) from None
+        return identity
 
     def _request(
         self, identity: Identity, found: Invitation, wanted: Wanted

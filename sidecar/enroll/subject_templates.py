@@ -22,7 +22,14 @@ class Template:
     text: str
 
     def fill(self, name: str, device: str) -> str:
-        """Put the values in their places."""
+        """Put the values in their places.
+
+        A device with the text in it that stands between both is refused: `{name}-{device}` would be
+        the same for alice's `x-y` and for the `y` of alice-x.  Raises ValueError.
+        """
+        between = _between(self.text)
+        if any(each.lower() in device.lower() for each in between):
+            raise ValueError(f"the device {device!r} doesn't fit into {self.text!r}")
         values = {"{name}": name, "{device}": device}
         return re.sub(r"\{name\}|\{device\}", lambda found: values[found[0]], self.text)
 
@@ -34,7 +41,17 @@ def parse_template(text: str) -> Template:
         raise ValueError(f"{text!r} has an unknown field", "write {name} or {device}")
     if not text.isprintable() or len(text) > 1000:
         raise ValueError(f"{text[:80]!r} can't be in a certificate", "write printable text")
+    if "" in _between(text):
+        raise ValueError(
+            f"{text!r} has nothing between name and device", "write {device}.{name} or the like"
+        )
     return Template(text)
+
+
+def _between(text: str) -> list[str]:
+    """Return what stands between name and device, at each place where one follows the other."""
+    parts = re.split(r"(\{name\}|\{device\})", text)
+    return [parts[at + 1] for at in range(1, len(parts) - 2, 2) if parts[at] != parts[at + 2]]
 
 
 def dns_name(template: Template, name: str, device: str) -> x509.DNSName:

@@ -236,3 +236,17 @@ def test_a_key_that_was_revoked_gets_no_certificate_again(tmp_path: Path) -> Non
     with found.store.changing() as connection:
         clients.mark_valid(connection, [phone.sha256])
     assert found.issuance.redeem(token, CSR) is not None
+
+
+@pytest.mark.parametrize("device", ["x-y", "x..y"])
+def test_a_holder_takes_no_device_whose_names_would_be_another_s(
+    tmp_path: Path, device: str
+) -> None:
+    """alice's device `x-y` would have the DNS name of alice-x's `y`; `x..y` none at all."""
+    more = "profiles: {default: {dns: '{name}-{device}.example.com'}}\n"
+    found = Issuing(tmp_path, more)
+    token = found.invite("alice")
+    with pytest.raises(Refused, match="Choose another") as refused:
+        found.issuance.redeem(token, Wanted("p12", device))
+    assert (refused.value.status, found.state(token)) == (400, "open")
+    assert found.issuance.redeem(token, Wanted("p12", "y")) is not None

@@ -45,3 +45,18 @@ def test_what_makes_no_uri_is_refused() -> None:
     for text in ("{name}", "spiffe:", "http://[x/{name}", "a b:{name}"):
         with pytest.raises(ValueError, match="not a URI"):
             uri(parse_template(text), "alice", "pc")
+
+
+@pytest.mark.parametrize("text", ["{name}-{device}.example.com", "{device}.{name}.example.com"])
+def test_two_devices_of_two_people_have_no_name_in_common(text: str) -> None:
+    """What parts name and device isn't in a device's name, which its holder may choose."""
+    template = parse_template(text)
+    assert dns_name(template, "alice-x", "y") != dns_name(template, "alice", "y")
+    for device in ("x-y", "x.y"):
+        if device[1] == template.text.partition("}")[2][0]:
+            with pytest.raises(ValueError, match="doesn't fit into"):
+                dns_name(template, "alice", device)
+        else:
+            assert device in dns_name(template, "alice", device).value
+    with pytest.raises(ValueError, match="nothing between"):
+        parse_template("{name}{device}.example.com")
