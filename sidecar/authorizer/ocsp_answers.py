@@ -168,6 +168,9 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     must check `holds` with its own `now`.  A revoked answer is kept after it expires, until a later
     one replaces it; if space is needed, good answers are evicted first.
 
+    A revoked answer also serves other keys of its certificate: another clock tolerance, or another
+    certificate of its issuer's key.
+
     `changed` is called when a certificate's status changes, or when a good answer ends earlier than
     before: a cache of decisions must then be cleared.  `version` counts all changes of the store,
     `turns` the calls of `changed`.
@@ -188,6 +191,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._size = size
         self._changed = changed
         self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
+        self._revoked: dict[str, OcspKey] = {}
         self._bytes = 0
         self.version = self.turns = 0
         self._asking: dict[OcspKey, asyncio.Task[None]] = {}
@@ -196,10 +200,15 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self.failures: dict[str, int] = {}
 
     def __getitem__(self, key: OcspKey) -> OcspAnswer:
+        key = self._place(key)
         entry = self._entries[key]
         entry.used = True
         self._entries.move_to_end(key)
         return entry.answer
+
+    def _place(self, key: OcspKey) -> OcspKey:
+        """Return the key itself if it has an answer, else that of a revoked answer, if any."""
+        return key if key in self._entries else self._revoked.get(key.cert_sha256, key)
 
     def __iter__(self) -> Iterator[OcspKey]:
         return iter(self._entries)
@@ -209,7 +218,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def fresh(self, key: OcspKey) -> bool:
         """Return whether there is a currently usable answer for `key`."""
-        entry = self._entries.get(key)
+        entry = self._entries.get(self._place(key))
         return entry is not None and entry.answer.holds(self._clock())
 
     async def ensure(self, question: OcspQuestion, tolerance: float, deadline: float) -> bool:
@@ -264,14 +273,16 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _keep(self, key: OcspKey, entry: _HeldAnswer) -> None:
         """Cache an answer.  Raises `NoAnswer` if a later one is cached already (a replay)."""
-        held = self._entries.get(key)
+        place = self._place(key)
+        held = self._entries.get(place)
         if held is not None:
             self._follow(held.answer, entry)
             entry.used = False
-            self._bytes -= held.weight
+            self._drop(place)
         self._entries[key] = entry
-        self._entries.move_to_end(key)
         self._bytes += entry.weight
+        if entry.answer.status is RevocationStatus.REVOKED:
+            self._revoked[key.cert_sha256] = key
         self.version += 1
         self._make_room()
         if held is not None and _turns(held.answer, entry.answer):
@@ -306,6 +317,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _drop(self, key: OcspKey) -> None:
         self._bytes -= self._entries.pop(key).weight
+        if self._revoked.get(key.cert_sha256) == key:
+            del self._revoked[key.cert_sha256]
         self.version += 1
 
     # -- across a restart

@@ -13,10 +13,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sidecar.core.policy.model import Trust
+from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.runtime import fetch_protocol
 from sidecar.runtime.files import read_file, rename_broken, write_file
 
@@ -71,9 +72,12 @@ class OcspFile:
     def _take(self, record: StoredResponse, trusts: Mapping[str, Trust]) -> bool:
         """Restore a response if the current policy has its issuer and it is valid."""
         trust = trusts.get(record.trust)
-        if trust is None or not trust.ocsp or record.issuer not in trust.anchors.der:
+        if trust is None or not trust.ocsp:
             return False
-        return self._answers.restore(record, trust.clock_tolerance)
+        issuer = _same_authority(from_der(record.issuer), trust.anchors.certificates)
+        if issuer is None:
+            return False
+        return self._answers.restore(record._replace(issuer=issuer.der), trust.clock_tolerance)
 
     def _refuse(self, why: str) -> None:
         log.error("%s: %s; it is set aside as %s.broken", self.path, why, self.path.name)
@@ -111,6 +115,12 @@ class OcspFile:
             _write(self.path, self._answers.records())
         except OSError as error:
             log.warning("OCSP answers aren't kept across restarts: %s", error)
+
+
+def _same_authority(issuer: ClientCert, certs: Iterable[ClientCert]) -> ClientCert | None:
+    """Return an issuer's own certificate, else another one with the same name and key, if any."""
+    same = [c for c in certs if (c.subject_name, c.spki) == (issuer.subject_name, issuer.spki)]
+    return next((c for c in same if c.der == issuer.der), same[0] if same else None)
 
 
 def _write(path: Path, records: list[StoredResponse]) -> None:

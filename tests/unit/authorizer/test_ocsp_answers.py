@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ocsp_pki
 import pytest
@@ -137,6 +137,38 @@ async def test_a_good_answer_as_old_as_a_revoked_one_is_a_replay() -> None:
     later = StoredResponse("staff", ALICE.der, AUTHORITY.der, response(start=-30), time.time())
     assert answers.restore(later, 300)
     assert answers[question().key].status is RevocationStatus.GOOD
+
+
+@pytest.mark.parametrize("change", ["clock tolerance", "issuer's certificate"])
+async def test_a_revocation_outlives_a_change_of_the_policy(change: str) -> None:
+    """A revoked answer serves its certificate also under another clock tolerance, and where its
+    issuer's certificate was renewed; a good one as old doesn't revive it, and a later one does.
+    """
+    key = question().key
+    other = (
+        key._replace(tolerance=301)
+        if change == "clock tolerance"
+        else key._replace(issuer_sha256="0" * 64)
+    )
+    answers, fetcher, clock, changed = store(response(status=REVOKED))
+    assert await answers.ensure(question(), 300, 60)
+    assert answers[other].status is RevocationStatus.REVOKED
+    assert answers.fresh(other)
+    clock.now += 2 * 3600
+    fetcher.answers = [
+        NoAnswer("unreachable", "x"),
+        response(start=-90),
+        response(start=7100, end=9999),
+    ]
+    asked = replace(question(), key=other)
+    for _ in range(2):
+        assert not await answers.ensure(asked, 300, 60)
+        assert answers[other].status is RevocationStatus.REVOKED
+        clock.now += 3
+    assert await answers.ensure(asked, 300, 60)
+    assert answers[other].status is RevocationStatus.GOOD
+    assert changed == [other]
+    assert list(answers) == [other]
 
 
 async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import ocsp_pki
 import pytest
 from asking import policy
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
@@ -21,13 +24,13 @@ GOOD = ocsp_pki.craft(AUTHORITY, [ocsp_pki.single(ALICE.cert, AUTHORITY.cert)])
 RECORD = StoredResponse("staff", ALICE.der, AUTHORITY.der, GOOD, time.time())
 
 
-def rules(ocsp: str = "http://ca.test/") -> Policy:
+def rules(ocsp: str = "http://ca.test/", ca: x509.Certificate = AUTHORITY.cert) -> Policy:
     text = f"""
 version: 1
 trust: {{staff: {{ca: ca.crt, ocsp: "{ocsp}"}}}}
 locations: [{{name: site, allow: verified}}]
 """
-    return policy(text, ca_crt=AUTHORITY.cert.public_bytes(Encoding.PEM))
+    return policy(text, ca_crt=ca.public_bytes(Encoding.PEM))
 
 
 def answers() -> OcspAnswers:
@@ -50,6 +53,24 @@ def test_an_answer_is_restored_for_the_current_policy(tmp_path: Path) -> None:
         found = answers()
         OcspFile(tmp_path, found).load(trusts)
         assert len(found) == number
+
+
+def test_an_answer_outlives_a_renewed_authority(tmp_path: Path) -> None:
+    """It counts for a certificate of the same name and key, not for another key of that name."""
+    saved(tmp_path)
+    old = AUTHORITY.cert
+    builder = x509.CertificateBuilder(old.issuer, old.subject, AUTHORITY.key.public_key(), 7)
+    builder = builder.not_valid_before(old.not_valid_before_utc)
+    builder = builder.not_valid_after(old.not_valid_after_utc + timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    renewed = builder.sign(AUTHORITY.key, hashes.SHA256())
+    other = ocsp_pki.issue("Test CA", ca=True).cert
+    for cert, number in ((renewed, 1), (other, 0)):
+        found = answers()
+        OcspFile(tmp_path, found).load(rules(ca=cert).trusts)
+        assert [key.issuer_sha256 for key in found] == number * [
+            cert.fingerprint(hashes.SHA256()).hex()
+        ]
 
 
 def test_nothing_is_written_without_a_change(tmp_path: Path) -> None:
