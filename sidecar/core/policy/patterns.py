@@ -276,7 +276,9 @@ def _email(text: str) -> Pattern:
         return Pattern(text, test=_email_glob(text), warnings=_text_warnings(text))
     if "@" not in text:
         raise PatternError(f"{text!r} is not a mail address", f"write alice@{text} or *@{text}")
-    return Pattern(text, exact=(fold_mail(text),), warnings=_text_warnings(text))
+    exact = fold_mail(text)
+    refusing = Pattern(text, exact=(exact, _unquoted(exact)))
+    return Pattern(text, exact=(exact,), refusing=refusing, warnings=_text_warnings(text))
 
 
 def _email_glob(text: str) -> Predicate:
@@ -343,8 +345,22 @@ def _email_granted(value: str) -> ComparedValue:
     return ComparedValue((folded,), (value,) if folded == value else (value, folded))
 
 
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(@[^@]*)')
+
+
+def _unquoted(address: str) -> str:
+    """Remove the quotation marks of an address's local part (RFC 5321, 4.1.2)."""
+    found = _QUOTED.fullmatch(address)
+    return address if found is None else re.sub(r"\\(.)", r"\1", found[1]) + found[2]
+
+
 def _email_refused(value: str) -> ComparedValue:
-    return _email_granted(value.removesuffix("."))
+    """Prepare an address also without the quotation marks of its local part."""
+    value = value.removesuffix(".")
+    plain, quoted = _email_granted(_unquoted(value)), _email_granted(value)
+    if plain == quoted:
+        return plain
+    return ComparedValue(plain.keys + quoted.keys, plain.texts + quoted.texts)
 
 
 # -- URIs -----------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Normalize URIs for refusing rules (RFC 3986, 6.2.2 and 6.2.3)."""
+"""Normalize URIs for refusing rules (RFC 3986, 6.2.2 and 6.2.3; URNs by RFC 8141, 3.1)."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from sidecar.core.x509.service_identity import fold_dns
@@ -19,10 +20,31 @@ def normal_uri(uri: str) -> str:
     scheme, authority, path, rest = (part or "" for part in found.groups())
     scheme = fold_dns(scheme)
     if not authority:
-        return scheme + path + rest
+        return scheme + (_urn(path) if scheme == "urn:" else path) + rest
     user, at, host = authority[2:].rpartition("@")
-    host = fold_dns(host).removesuffix(_PORTS.get(scheme, ":")).removesuffix(":").removesuffix(".")
+    host = _ZEROS.sub(":", _literal(fold_dns(host)))
+    host = host.removesuffix(_PORTS.get(scheme, ":")).removesuffix(":").removesuffix(".")
     return f"{scheme}//{user}{at}{host}{_without_dots(path)}{rest}"
+
+
+_ZEROS = re.compile(r":0+(?=[0-9]+\Z)")
+"""Leading zeros of a port."""
+
+
+def _literal(host: str) -> str:
+    """Write an IPv6 address in brackets in its one form (RFC 5952)."""
+    address, bracket, port = host.removeprefix("[").partition("]")
+    try:
+        return f"[{ipaddress.IPv6Address(address)}]{port}" if bracket else host
+    except ValueError:
+        return host
+
+
+def _urn(path: str) -> str:
+    """Fold the case of a namespace, and of a UUID (RFC 9562, 4)."""
+    namespace, colon, name = path.partition(":")
+    namespace = fold_dns(namespace)
+    return namespace + colon + (fold_dns(name) if namespace == "uuid" else name)
 
 
 def _unescape(found: re.Match[str]) -> str:

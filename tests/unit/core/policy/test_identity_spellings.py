@@ -278,6 +278,11 @@ def test_a_mail_regex_whose_host_is_unclear_refuses_without_case() -> None:
         ("spiffe://example.org/ns/a", "SPIFFE://Example.ORG/ns/a"),
         ("SPIFFE://Example.org/ns/a", "spiffe://example.org/ns/a"),
         ("https://example.org/a", "https://example.org:443/a"),
+        ("https://[2001:db8::1]/a", "https://[2001:DB8:0::1]:0443/a"),
+        (
+            "urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+            "URN:UUID:F81D4FAE-7DEC-11D0-A765-00a0c91e6bf6",
+        ),
         ("https://example.org/", "https://example.org"),
         ("https://example.org/a", "https://example.org/%61"),
         ("https://example.org/%c3%a9", "https://example.org/%C3%A9"),
@@ -299,7 +304,7 @@ def test_another_uri_is_another_uri() -> None:
     """The case of a path counts on both sides."""
     for value in ("https://example.org/B", "https://example.org/b/", "https://example.com/b"):
         assert not matches("uri", "https://example.org/b", value, refusing=True)
-    assert normal_uri("urn:Ex:A") == "urn:Ex:A"
+    assert normal_uri("urn:ex:A") != normal_uri("urn:ex:a")
     assert normal_uri("https://x/../../a") == "https://x/a"
 
 
@@ -367,3 +372,15 @@ def test_an_authority_that_names_itself_otherwise_is_the_same(tmp_path: Path) ->
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     text = printed.removeprefix("issuer=").strip()
     assert denied("{issuer_dn: '" + text + "'}", leaf)
+
+
+@pytest.mark.parametrize("value", ['"alice"@example.org', '"al\\ice"@EXAMPLE.org.'])
+def test_a_quoted_local_part_is_the_same_mailbox_to_what_refuses(value: str) -> None:
+    """RFC 5321, 4.1.2: quotation marks and backslashes don't count; they never grant."""
+    for pattern in ("alice@example.org", "*@example.org", "~ali.*@example[.]org", "alice@*"):
+        assert matches("email", pattern, value, refusing=True)
+    assert not matches("email", "alice@example.org", value)
+    assert matches("email", value.lower().removesuffix("."), value, refusing=True)
+    assert not matches("email", "bob@example.org", value, refusing=True)
+    assert matches("email", value.removesuffix("."), "alice@example.org", refusing=True)
+    assert not matches("email", value.removesuffix("."), "alice@example.org")
