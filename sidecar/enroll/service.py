@@ -97,6 +97,7 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
         app = EnrollWeb(settings, issuance).application()
+        logging.getLogger("aiohttp.server").addFilter(_one_line)
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
         )
@@ -113,6 +114,16 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    """Make one line of a request that is no HTTP: anybody can send one, again and again."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and type(error).__module__ == "aiohttp.http_exceptions":
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "a request can't be read: %s", (brief(error)[:300],)
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _listeners(settings: EnrollSettings, stack: AsyncExitStack) -> list[socket.socket]:

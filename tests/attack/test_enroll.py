@@ -77,6 +77,19 @@ def test_one_client_cannot_keep_the_service_busy(tmp_path: Path) -> None:
         assert enroll.get(links[2], **other).status == 200
 
 
+@pytest.mark.parametrize("agent", ["\x01", "x" * 9000])
+def test_a_header_that_cannot_be_read_is_one_line_of_the_log(service: Enroll, agent: str) -> None:
+    """nginx passes on what any stranger sends as User-Agent; no traceback, and never the link."""
+    invited, before = service.invite("agent"), len(service.told)
+    assert service.get(invited, User_Agent=agent).status == 400
+    service.until(lambda: "a request can't be read" in service.told[before:])
+    said = service.told[before:]
+    assert said.count("\n") == 1
+    assert said.startswith("INFO ")
+    assert len(said) < 500
+    assert token(invited) not in said
+
+
 def test_who_is_refused_takes_no_room_from_others(tmp_path: Path) -> None:
     """A link with a bad CSR, or a certificate that is renewed too early, again and again."""
     profiles = "profiles: {default: {validity: 10d, renew_before: 1d}}\n"
