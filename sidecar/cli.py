@@ -68,6 +68,9 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
         raise
     configure_logging()
+    for name in ("config", "policy", "file", "state_dir", "junit"):
+        if getattr(options, name, None) == "":
+            raise ValueError(f"the name of the {name} is empty; write a path, or leave it out")
     code: int = options.run(options)
     sys.stdout.flush()
     return code

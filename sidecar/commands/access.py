@@ -243,5 +243,8 @@ def _replay(options: argparse.Namespace, load: Load, settings: SettingsOf) -> in
     for name in options.logs:
         with bar(name, sys.stderr) as watch:
             found.take(lines(name, watch))
+    if found.others and not found.asked + found.skipped:
+        message = f"no line of {', '.join(options.logs)} is a decision; give the decision log"
+        print(f"warning: {printable(message)}, not nginx's", file=sys.stderr)
     print(replay.as_json(found) if options.json else replay.as_text(found))
     return 1 if found.loses() else 0

@@ -62,6 +62,8 @@ class Replay:
     now: float
     asked: int = 0
     skipped: int = 0
+    others: int = 0
+    """Lines that are no decision."""
     changes: dict[tuple[str, str, Verdict, Verdict], Change] = field(default_factory=dict)
     _questions: dict[bytes, _Question] = field(default_factory=dict)
 
@@ -83,7 +85,8 @@ class Replay:
         for line in lines:
             parts = split(line)
             if parts is None:
-                continue  # a line that is not a decision
+                self.others += 1
+                continue
             stamp, same = parts
             if stamp != last:
                 try:

@@ -45,7 +45,7 @@ def place(tmp_path: Path) -> Path:
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sidecar", *arguments]
-    if "--policy" not in arguments and arguments[0] not in ("schema", "check"):
+    if "--policy" not in arguments and arguments[0] not in ("schema", "check", "clients"):
         command += ["--policy", str(place / "policy.yaml")]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
@@ -247,3 +247,32 @@ def test_a_directory_instead_of_a_file_is_named(place: Path, arguments: list[str
     (place / "pki").mkdir()
     done = run(place, *arguments)
     assert (done.returncode, done.stderr) == (2, "mtls-sidecar: pki: Is a directory\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", ""],
+        ["check", "-c", ""],
+        ["explain", "--policy", "", "--location", "admin"],
+        ["test", "--junit", ""],
+        ["who", "admin", "-c", ""],
+        ["clients", "-c", ""],
+    ],
+)
+def test_an_empty_name_is_not_the_default(place: Path, arguments: list[str]) -> None:
+    """A shell variable that isn't set must not lead to another file than was meant."""
+    done = run(place, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is empty; write a path, or leave it out" in done.stderr
+
+
+def test_a_log_without_decisions_proves_nothing(place: Path) -> None:
+    """replay warns where no line is a decision, as of nginx's own log."""
+    (place / "access.log").write_text('192.0.2.7 - - "GET / HTTP/1.1" 200\n')
+    (place / "empty.log").touch()
+    wrong = run(place, "replay", "access.log")
+    assert wrong.stderr == (
+        "warning: no line of access.log is a decision; give the decision log, not nginx's\n"
+    )
+    assert run(place, "replay", "empty.log").stderr == ""
