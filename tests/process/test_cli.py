@@ -276,3 +276,19 @@ def test_a_log_without_decisions_proves_nothing(place: Path) -> None:
         "warning: no line of access.log is a decision; give the decision log, not nginx's\n"
     )
     assert run(place, "replay", "empty.log").stderr == ""
+
+
+def test_doctor_and_enroll_name_a_file_once_and_as_it_is(place: Path) -> None:
+    """No file is named twice or has a line 0, and an empty enroll.yaml is not called a policy."""
+    missing = run(place, "doctor", "nginx.conf").stderr
+    assert missing == (
+        "mtls-sidecar: nginx's configuration can't be read: nginx.conf: No such file or directory\n"
+    )
+    (place / "nginx.conf").write_text("events {}\n")
+    broken = run(place, "doctor", "nginx.conf", "--policy", "missing.yaml").stdout
+    assert "missing.yaml: [broken-policy]" in broken
+    (place / "enroll.yaml").touch()
+    empty = run(place, "clients", "-c", "enroll.yaml").stderr
+    assert empty == (
+        "enroll.yaml: the file is empty; write its keys; a policy begins with `version: 1`\n"
+    )

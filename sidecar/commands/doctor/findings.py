@@ -172,11 +172,12 @@ class Finding:
         return FINDING_KINDS[self.id].why
 
     def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
         if self.accepted:
-            what = f"{self.file}:{self.line}: [{self.id}] accepted: {self.what}"
+            what = f"{place}: [{self.id}] accepted: {self.what}"
             return f"{what}\n    reason: {self.accepted}"
         return (
-            f"{self.file}:{self.line}: [{self.id}] {self.severity}: {self.what}\n"
+            f"{place}: [{self.id}] {self.severity}: {self.what}\n"
             f"    why: {self.why}\n    write: {self.write}"
         )
 

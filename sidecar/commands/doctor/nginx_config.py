@@ -258,7 +258,8 @@ class _Tree:
                 text = self._files.read(name)
             except (OSError, ValueError) as error:
                 reason = (isinstance(error, OSError) and error.strerror) or "it has no such name"
-                raise SyntaxFault(f"{where}: {name}: {reason}") from None
+                included = f"{where}: " if where != name else ""
+                raise SyntaxFault(f"{included}{name}: {reason}") from None
             try:
                 self._read[name] = statements(text, keep_comments=MARKER)
             except SyntaxFault as fault:

@@ -193,6 +193,16 @@ def parse(data: bytes, file: str) -> tuple[Node, list[Diagnostic]]:
     except yaml.YAMLError as error:
         raise PolicyError([*builder.diagnostics, _syntax(error, text, file)]) from None
     if builder.root is None:
-        raise PolicyError([Diagnostic(file, 0, 0, "the file is empty", "begin with `version: 1`")])
+        raise PolicyError(
+            [
+                Diagnostic(
+                    file,
+                    0,
+                    0,
+                    "the file is empty",
+                    "write its keys; a policy begins with `version: 1`",
+                )
+            ]
+        )
     _duplicates(builder.root, file, builder.diagnostics)
     return builder.root, builder.diagnostics
