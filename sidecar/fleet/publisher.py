@@ -6,6 +6,7 @@ set back to an older state, and publishes nothing on top of that.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,9 @@ from .copies import Copies
 from .ledger import Ledger
 from .nats_client import Bus, SetBack, Taken, Unreachable
 from .signer import Signer
+
+BEHIND_TRIES, BEHIND_SECONDS = 4, 0.5
+"""How often, and after which pause, a server that lacks the last entry is asked again."""
 
 ATTEMPTS = 5
 """How often something is published anew whose place another publisher took."""
@@ -39,12 +43,21 @@ class Publisher:
     clock: Callable[[], float] = time.time
 
     async def sync(self) -> None:
-        """Take what was published.  Raises `Unreachable` where the servers are behind."""
+        """Take what was published.
+
+        A server of a cluster can be a moment behind in what it reads: one that lacks the last entry
+        is asked again before it counts as set back.  Raises `SetBack`, `Unreachable`.
+        """
         chain = self.ledger.chain
         self.ledger.take(await self.bus.entries(chain.sequence + 1))
         if not chain.sequence:
             return
         last = await self.bus.entries(chain.sequence)
+        for _ in range(BEHIND_TRIES):
+            if last:
+                break
+            await asyncio.sleep(BEHIND_SECONDS)
+            last = await self.bus.entries(chain.sequence)
         try:
             known = bool(last) and parse_line(last[0]).entry.hash == chain.hash
         except Refused:
