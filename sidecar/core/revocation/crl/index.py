@@ -124,7 +124,7 @@ class _Group:
         """Insert a CRL in the order of the group."""
         into = self.complete if crl.delta_base is None else self.deltas
         into.append(crl)
-        into.sort(key=lambda c: (c.this_update, -1 if c.number is None else c.number), reverse=True)
+        into.sort(key=_age, reverse=True)
         self.any = (self.complete or self.deltas)[0]
 
     def _base(self, now: float) -> Crl | None:
@@ -134,14 +134,18 @@ class _Group:
         return None
 
     def listed(self, issuer: bytes, serial: int, now: float) -> _Listed | None:
-        """Return the entry that revokes the certificate, if there is one."""
+        """Return the entry that revokes the certificate, if there is one.
+
+        CRLs as new as the base count too: a CA may round `thisUpdate`.
+        """
         base = self._base(now)
         held = None
         for crl in self.complete:
+            if base is not None and _age(crl) < _age(base):
+                break
             entry = crl.find(issuer, serial)
             if entry is not None:
                 held = _Listed(crl, entry)
-            if crl is base or held is not None:
                 break
         for delta in self.deltas:
             if _is_past(delta, base):
@@ -177,6 +181,11 @@ class _Group:
     def _absent(self, now: float) -> str:
         future = [crl for crl in self.complete if self.clock.is_future(crl, now)]
         return "it is from the future" if future else "a delta CRL without its complete CRL"
+
+
+def _age(crl: Crl) -> tuple[float, int]:
+    """Return a key that is larger for a newer CRL of a group."""
+    return crl.this_update, -1 if crl.number is None else crl.number
 
 
 def _is_past(delta: Crl, base: Crl | None) -> bool:

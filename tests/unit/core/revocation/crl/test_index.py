@@ -261,6 +261,16 @@ def test_an_authority_with_a_strange_key_harms_no_other(curve: str) -> None:
     assert index.index.status(crl_facts(ALICE.cert), odd, NOW).status is UNKNOWN
 
 
+@pytest.mark.parametrize("number", [None, 7])
+def test_two_crls_of_one_moment_both_revoke(number: int | None) -> None:
+    """CAs may round thisUpdate: of CRLs that are equally new, each counts, in any order."""
+    one, other = (crl(revoked=[leaf], number=number) for leaf in (ALICE, BOB))
+    for each in (ask(one, other), ask(other, one)):
+        assert each.status(ALICE) is REVOKED
+        assert each.status(BOB) is REVOKED
+        assert each.status(STAFF.issue("carol")) is GOOD
+
+
 def test_a_refused_crl_revokes_and_never_clears() -> None:
     """A CRL that goes backwards revokes the certificates that it lists, and never says good."""
     old = read(crl(revoked=[ALICE], number=4))
