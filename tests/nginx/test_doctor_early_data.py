@@ -71,17 +71,23 @@ def record_early_data(stack: Stack) -> bytes:
 
 
 def relay_once(listener: socket.socket, port: int, sent: bytearray) -> None:
-    """Pass one connection on until an end closes it, and keep what the client sent."""
+    """Pass one connection on until nginx closes it, and keep what the client sent.
+
+    nginx has logged its requests by then.
+    """
     listener.settimeout(20)
     with listener.accept()[0] as client, socket.create_connection(("127.0.0.1", port)) as server:
-        while True:
-            for end in select.select([client, server], [], [], 20)[0]:
+        ends = [client, server]
+        while server in ends:
+            for end in select.select(ends, [], [], 20)[0] or ends:
+                other = server if end is client else client
                 try:
                     data = end.recv(65536)
-                    (server if end is client else client).sendall(data)
-                except OSError:
-                    return
+                except ConnectionError:
+                    data = b""
+                with suppress(OSError):  # the other end is gone already
+                    other.sendall(data) if data else other.shutdown(socket.SHUT_WR)
                 if not data:
-                    return
-                if end is client:
+                    ends.remove(end)
+                elif end is client:
                     sent += data
