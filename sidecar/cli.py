@@ -52,12 +52,21 @@ def main(arguments: list[str] | None = None) -> int:
     except PolicyError as error:
         show(error.diagnostics, sys.stderr)
     except BrokenPipeError:  # the reader of our output has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
     except (OSError, ValueError) as error:
         print(f"mtls-sidecar: {_said(error)}", file=sys.stderr)
     except (KeyboardInterrupt, EOFError):  # Ctrl-C, or Ctrl-D at a question
         return 130
+    _finish_output()
     return 2
+
+
+def _finish_output() -> None:
+    """Write what was printed, and drop what can't be: the interpreter would fail at it again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str] | None) -> int:
