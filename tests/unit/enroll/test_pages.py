@@ -28,7 +28,7 @@ from sidecar.enroll.pages import (
 )
 from sidecar.enroll.settings import Profile
 
-HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7919*7907 }}"
 
 
 class Outline(HTMLParser):
@@ -115,7 +115,7 @@ def test_whatever_is_filled_in_is_text(invitation: tuple[Invitation, Identity]) 
     ]
     for text in texts:
         assert "<img" not in text
-        assert "49" not in re.sub(r"[a-z0-9]{8,}", "", text)
+        assert str(7919 * 7907) not in text
         assert not [1 for _, attrs in Outline(text).tags if "onerror" in attrs]
 
 
