@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sidecar.runtime.external_command import CommandFailed, run_command
 from sidecar.runtime.files import MAX_BUNDLE, read_file
 
 from .certificate_profile import Identity, PrivateKey, PublicKey, client_certificate, now_utc
-from .external_command import CommandFailed, run_command
 from .settings import IssuerSettings
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sidecar.runtime.external_command import CommandFailed, run_command
+
 from . import clients
 from .clients import IssuedCertificate
 from .durations import rfc3339
-from .external_command import CommandFailed, run_command
 from .settings import NotifySettings
 from .store import Store
 

@@ -10,7 +10,6 @@ import base64
 import getpass
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,12 +30,14 @@ from sidecar.core.config.fleet_settings import FleetSigner
 from sidecar.core.errors import brief
 from sidecar.core.fleet.entry import Entry, SignedEntry
 from sidecar.core.fleet.keys import SIGNATURE_OCTETS, PublicKey, decode_base64
+from sidecar.runtime.external_command import CommandFailed, run_command
 from sidecar.runtime.files import read_file
 
 COMMAND_SECONDS = 60
 """How long a signer command may take: somebody may have to touch a token."""
 
 _MAX_KEY = 16 * 1024
+_MAX_OUTPUT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +117,16 @@ def read_passphrase(file: str, path: Path) -> bytes:
 def _by_command(command: Sequence[str]) -> Callable[[bytes], bytes]:
     def sign(data: bytes) -> bytes:
         try:
-            found = subprocess.run(
-                command, input=data, capture_output=True, timeout=COMMAND_SECONDS, check=False
+            found = run_command(
+                command, data, COMMAND_SECONDS, limit=_MAX_OUTPUT, own_session=False
             )
-        except subprocess.TimeoutExpired:
-            raise ValueError(
-                f"the signer {command[0]} took more than {COMMAND_SECONDS} s"
-            ) from None
-        if found.returncode:
-            told = found.stderr.decode(errors="replace").strip()[:200]
-            raise ValueError(f"the signer {command[0]} failed: {told or found.returncode}")
+        except CommandFailed as error:
+            raise ValueError(f"the signer {command[0]} {error}") from None
+        if found.code:
+            told = found.said[-200:]
+            raise ValueError(f"the signer {command[0]} failed: {told or found.code}")
         try:
-            return decode_base64(found.stdout.decode().strip(), SIGNATURE_OCTETS)
+            return decode_base64(found.output.decode().strip(), SIGNATURE_OCTETS)
         except ValueError:
             raise ValueError(
                 f"the signer {command[0]} printed no Ed25519 signature in base64"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,44 @@ def test_a_command_that_does_not_sign_is_told(code: str, told: str) -> None:
     )
     with pytest.raises(ValueError, match=told):
         signer.sign(ENTRY)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("cat /dev/zero", "printed more than 4096 octets"),
+        ("sleep 600 & exit 3", "failed: 3"),
+        ("cat /dev/zero | head -c 100000000 >&2; exit 3", "failed"),
+        ("exec sleep 600", "took more than 2 s"),
+    ],
+)
+def test_a_command_without_end_holds_up_nothing(
+    script: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither endless output, nor a child that keeps its pipes, nor one that never ends."""
+    monkeypatch.setattr("sidecar.fleet.signer.COMMAND_SECONDS", 2)
+    author, start = Author(), time.monotonic()
+    settings = FleetSigner(command=("/bin/sh", "-c", script), public=author.public)
+    with pytest.raises(ValueError, match=told):
+        signer_of(settings, Path("none")).sign(ENTRY)
+    assert time.monotonic() - start < 60
+
+
+def test_a_command_that_is_not_there_is_told() -> None:
+    """By its name, as one that fails."""
+    author = Author()
+    settings = FleetSigner(command=("/nonexistent/tool",), public=author.public)
+    with pytest.raises(ValueError, match="can't be started: /nonexistent/tool: No such file"):
+        signer_of(settings, Path("none")).sign(ENTRY)
+
+
+def test_a_command_can_ask_at_the_terminal() -> None:
+    """It stays in the session of whoever publishes, so that a token's tool can ask for a PIN."""
+    author = Author()
+    code = "import os, sys; sys.exit(f'session {os.getsid(0)}')"
+    settings = FleetSigner(command=(sys.executable, "-c", code), public=author.public)
+    with pytest.raises(ValueError, match=f"session {os.getsid(0)}$"):
+        signer_of(settings, Path("none")).sign(ENTRY)
 
 
 def test_a_command_needs_its_public_key() -> None:

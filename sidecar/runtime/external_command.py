@@ -40,11 +40,15 @@ def run_command(
     *,
     limit: int = 0,
     environ: Mapping[str, str] | None = None,
+    own_session: bool = True,
 ) -> Finished:
     """Run a command that reads `given`; its output, of at most `limit` octets.
 
     It has ended when its own process has, whatever children it leaves.  One that takes too long or
     prints too much is killed with its children, but for those in a session of their own.
+
+    Without `own_session` the command can ask at the terminal, for a PIN say, and is killed without
+    its children.
 
     Raises `CommandFailed`.
     """
@@ -56,7 +60,7 @@ def run_command(
             stdout=subprocess.PIPE if limit else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=environ,
-            start_new_session=True,
+            start_new_session=own_session,
         )
     except OSError as error:
         why = f"{command[0]}: {error.strerror or error}"
@@ -65,8 +69,11 @@ def run_command(
         try:
             return _talk(process, given, timeout, limit)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if not own_session:
+                process.kill()
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             raise
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.enroll.external_command import CommandFailed, run_command
+from sidecar.runtime.external_command import CommandFailed, run_command
 
 
 def shell(script: str, given: bytes = b"", timeout: float = 60, limit: int = 100_000) -> bytes:
