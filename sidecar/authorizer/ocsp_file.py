@@ -71,13 +71,13 @@ class OcspFile:
 
     def _take(self, record: StoredResponse, trusts: Mapping[str, Trust]) -> bool:
         """Restore a response if the current policy has its issuer and it is valid."""
-        trust = trusts.get(record.trust)
-        if trust is None or not trust.ocsp:
-            return False
-        issuer = _same_authority(from_der(record.issuer), trust.anchors.certificates)
-        if issuer is None:
-            return False
-        return self._answers.restore(record._replace(issuer=issuer.der), trust.clock_tolerance)
+        known = from_der(record.issuer)
+        for trust in _own_first(record.trust, trusts):
+            issuer = _same_authority(known, trust.anchors.certificates) if trust.ocsp else None
+            if issuer is not None:
+                mine = record._replace(trust=trust.name, issuer=issuer.der)
+                return self._answers.restore(mine, trust.clock_tolerance)
+        return False
 
     def _refuse(self, why: str) -> None:
         log.error("%s: %s; it is set aside as %s.broken", self.path, why, self.path.name)
@@ -115,6 +115,11 @@ class OcspFile:
             _write(self.path, self._answers.records())
         except OSError as error:
             log.warning("OCSP answers aren't kept across restarts: %s", error)
+
+
+def _own_first(name: str, trusts: Mapping[str, Trust]) -> list[Trust]:
+    """Return all trusts, first the one of this name: a trust may have been renamed."""
+    return sorted(trusts.values(), key=lambda trust: trust.name != name)
 
 
 def _same_authority(issuer: ClientCert, certs: Iterable[ClientCert]) -> ClientCert | None:

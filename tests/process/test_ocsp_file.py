@@ -149,7 +149,6 @@ FORGED: dict[str, Callable[[], str]] = {
         good(start=-7200, end=-3600), at=time.time() - 5400
     ),
     "not yet": lambda: line(good(start=86_000, end=90_000), at=time.time() + 86_400),
-    "another trust's": lambda: line(good(), trust="other"),
     "an issuer that the policy doesn't name": lambda: line(
         good(), issuer=pack(ocsp_pki.issue("Test CA", ca=True).der)
     ),

@@ -24,13 +24,18 @@ GOOD = ocsp_pki.craft(AUTHORITY, [ocsp_pki.single(ALICE.cert, AUTHORITY.cert)])
 RECORD = StoredResponse("staff", ALICE.der, AUTHORITY.der, GOOD, time.time())
 
 
-def rules(ocsp: str = "http://ca.test/", ca: x509.Certificate = AUTHORITY.cert) -> Policy:
+def rules(
+    ocsp: str = "http://ca.test/", ca: x509.Certificate = AUTHORITY.cert, name: str = "staff"
+) -> Policy:
     text = f"""
 version: 1
-trust: {{staff: {{ca: ca.crt, ocsp: "{ocsp}"}}}}
+trust:
+  aaa: {{ca: other.crt, ocsp: "http://ca.test/"}}
+  {name}: {{ca: ca.crt, ocsp: "{ocsp}"}}
 locations: [{{name: site, allow: verified}}]
 """
-    return policy(text, ca_crt=ca.public_bytes(Encoding.PEM))
+    pems = {"ca_crt": ca, "other_crt": ocsp_pki.issue("Other CA", ca=True).cert}
+    return policy(text, **{key: cert.public_bytes(Encoding.PEM) for key, cert in pems.items()})
 
 
 def answers() -> OcspAnswers:
@@ -53,6 +58,24 @@ def test_an_answer_is_restored_for_the_current_policy(tmp_path: Path) -> None:
         found = answers()
         OcspFile(tmp_path, found).load(trusts)
         assert len(found) == number
+
+
+@pytest.mark.parametrize("name", ["people", "aaa-staff", "zzz"])
+def test_an_answer_outlives_a_renamed_trust(tmp_path: Path, name: str) -> None:
+    """It belongs to its issuer: it counts in the trust that has this authority now."""
+    saved(tmp_path)
+    found = answers()
+    OcspFile(tmp_path, found).load(rules(name=name).trusts)
+    assert [record.trust for record in found.records()] == [name]
+
+
+def test_an_answer_outlives_two_trusts_that_swap_names(tmp_path: Path) -> None:
+    """A trust of the old name, but of another authority, doesn't stand in its way."""
+    path = saved(tmp_path)
+    path.write_text(path.read_text().replace('"staff"', '"aaa"'))
+    found = answers()
+    OcspFile(tmp_path, found).load(rules().trusts)
+    assert [record.trust for record in found.records()] == ["staff"]
 
 
 def test_an_answer_outlives_a_renewed_authority(tmp_path: Path) -> None:
