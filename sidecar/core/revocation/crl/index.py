@@ -13,7 +13,7 @@ Where the RFC leaves a choice, the stricter rule applies:
 - A delta CRL removes only a `certificateHold`, only while it is fresh, and only of its own base.
 - Of several CRLs with the same issuer, scope and signing key, the newest is used.
 - A CRL may be signed by another key of its issuer if that key's certificate leads to the same
-  anchor as the certificate's issuer.  If that signer is itself revoked, its CRLs are ignored.  With
+  anchor as the certificate's issuer.  If that signer is itself revoked, its CRLs only revoke.  With
   `whole_chain`, the signer must be known to be GOOD.
 - Names are compared by RFC 5280, section 7.1 (`der.comparable_name`); URIs octet by octet.
 """
@@ -405,7 +405,7 @@ class CrlIndex:
             answer = self._status(facts, issuer, now, asking | {signer.cert})
             status, until = answer.status, answer.until
         if status is RevocationStatus.REVOKED:
-            return _SignerStanding(False, "its signer's certificate is revoked")
+            return _SignerStanding(True, "its signer's certificate is revoked")
         if status is RevocationStatus.UNKNOWN and self._whole_chain:
             why = "whether its signer's certificate is revoked is unknown"
             return _SignerStanding(True, why, until)

@@ -1114,15 +1114,27 @@ def test_a_mesh_of_authorities() -> None:
     assert ask(crl(other), authorities=[*hung, other]).status(leaf, issuer) is GOOD
 
 
-def test_a_revoked_signer_s_word_is_void() -> None:
-    """CRLs of a revoked signer neither revoke nor say good."""
+def test_a_revoked_signer_only_revokes() -> None:
+    """CRLs of a revoked signer revoke whom they list, and say good of nobody."""
     signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **YEARS)
     authorities = (ROOT, ISSUING, signer)
     own = crl(signer, revoked=[ERIN])
     found = ask(own, crl(ROOT, revoked=[signer]), authorities=authorities)
-    assert found.status(ERIN, ISSUING) is found.status(CAROL, ISSUING) is UNKNOWN
-    assert "revoked" in found.answer(CAROL, ISSUING).detail
+    assert found.status(ERIN, ISSUING) is REVOKED
+    assert found.status(CAROL, ISSUING) is UNKNOWN
+    assert "its signer's certificate is revoked" in found.answer(CAROL, ISSUING).detail
     assert ask(own, crl(ROOT), authorities=authorities).status(CAROL, ISSUING) is GOOD
+
+
+def test_signers_that_revoke_each_other_both_revoke() -> None:
+    """Neither says good any more, and whom either lists is revoked."""
+    one, two = (CA(n, issuer=ROOT, subject=ISSUING.subject, **YEARS) for n in "xy")
+    authorities = (ROOT, ISSUING, one, two)
+    crls = crl(ROOT, revoked=[one, two]), crl(one, revoked=[ERIN]), crl(two, revoked=[CAROL])
+    for whole in (False, True):
+        found = ask(*crls, authorities=authorities, whole_chain=whole)
+        assert found.status(ERIN, ISSUING) is found.status(CAROL, ISSUING) is REVOKED
+        assert found.status(ISSUING.issue("dan", **YEARS), ISSUING) is UNKNOWN
 
 
 def test_the_whole_chain_includes_the_signer() -> None:
