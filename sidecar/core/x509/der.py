@@ -98,12 +98,15 @@ def only(data: bytes, tag: int) -> Tlv:
     return found
 
 
-def within(data: bytes, tag: int) -> list[bytes]:
-    """Return the TLVs inside data that is exactly one TLV with this tag.  Raises ValueError."""
+def within(data: bytes, tag: int, most: int = 0) -> list[bytes]:
+    """Return the TLVs inside data that is exactly one TLV with this tag.  Raises ValueError.
+
+    With `most`, splitting stops behind that many: pass one more than are allowed, and count.
+    """
     if len(data) > 1 and data[0] == tag and data[1] == len(data) - 2 < 0x80:
-        return slices(data, 2, len(data))
+        return slices(data, 2, len(data), most)
     found = only(data, tag)
-    return slices(data, found.start, found.stop)
+    return slices(data, found.start, found.stop, most)
 
 
 def encode(tag: int, value: bytes) -> bytes:
@@ -118,21 +121,30 @@ def encode(tag: int, value: bytes) -> bytes:
 MAX_NESTING = 16
 """Maximum nesting of values that are only checked for their form."""
 
+MAX_VALUES = 1024
+"""Maximum number of such values, at all levels together."""
 
-def check_values(data: bytes, start: int, stop: int, depth: int = MAX_NESTING) -> None:
+
+def check_values(
+    data: bytes, start: int, stop: int, depth: int = MAX_NESTING, left: int = MAX_VALUES
+) -> int:
     """Check the form of values: every length fits, and each value is valid for its type.
 
-    Raises ValueError.
+    Return how many more than these may follow, of `left`.  Raises ValueError.
     """
     if not depth:
         raise ValueError(f"DER values are nested deeper than {MAX_NESTING} levels")
     for found in children(data, start, stop):
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {MAX_VALUES} DER values")
         if found.tag & 0x20:
             if 0x21 <= found.tag < 0x40 and found.tag not in (SEQUENCE, SET):
                 raise ValueError("a DER value has the constructed form of a primitive type")
-            check_values(data, found.start, found.stop, depth - 1)
+            left = check_values(data, found.start, found.stop, depth - 1, left)
         elif found.tag in _CHECKS and not _CHECKS[found.tag](data[found.start : found.stop]):
             raise ValueError(f"a DER value is invalid for its type, {found.tag:#x}")
+    return left
 
 
 def is_bits(octets: bytes) -> bool:
@@ -243,24 +255,37 @@ _TEXT = {
 
 
 MAX_NAME = 16384
-"""Maximum octets of a name that is compared; it bounds the memory of the cache."""
+"""Maximum octets of a name."""
+
+MAX_NORMALIZED = 4096
+"""Maximum octets of a name that is normalized: anybody can make a certificate with a long name."""
+
+_MAX_CACHED = 512
+"""Maximum octets of a name whose normalized form, up to 17 times as long, is cached."""
 
 
-@lru_cache(maxsize=512)
 def comparable_name(der: bytes) -> bytes:
     """Convert a DER Name to a form that is equal for equal names (RFC 5280, section 7.1).
 
     The string type, case and the number of blanks are ignored.  This is almost stringprep (RFC
-    4518): normalization is NFKC, and no character is prohibited.  Raises ValueError, also for a
-    name longer than `MAX_NAME`.
+    4518): normalization is NFKC, and no character is prohibited.  A name longer than
+    `MAX_NORMALIZED` equals only itself, octet by octet.  Raises ValueError.
     """
-    if len(der) > MAX_NAME:
-        raise ValueError(f"a name of more than {MAX_NAME} octets")
+    if len(der) > MAX_NORMALIZED:
+        only(der, SEQUENCE)
+        return der
+    return _known(der) if len(der) <= _MAX_CACHED else _normalized(der)
+
+
+def _normalized(der: bytes) -> bytes:
     parts = []
     for rdn in children(der, *only(der, SEQUENCE)[1:]):
         attributes = (_attribute(der, a) for a in children(der, rdn.start, rdn.stop))
         parts.append(_list(sorted(attributes)))
     return _list(parts)
+
+
+_known = lru_cache(maxsize=1024)(_normalized)
 
 
 def _list(parts: list[bytes]) -> bytes:

@@ -38,6 +38,12 @@ MAX_EXTENSIONS = 64
 MAX_NAMES = 4096
 """Most alternative names of one certificate."""
 
+MAX_ADDRESSES = 512
+"""Most IP addresses among them: their text takes longest to make."""
+
+MAX_OTHER = 8192
+"""Most octets of alternative names that aren't texts or addresses, of one certificate."""
+
 MAX_OIDS = 128
 """Most usages, and most policies, of one certificate."""
 
@@ -82,7 +88,7 @@ NAMES = frozenset({"dns", "uri", "ip", "email", "upn"})
 def split_extensions(field: bytes) -> list[bytes]:
     """Split a certificate's `[3]` field into its Extensions.  Raises ValueError."""
     (listed,) = within(field, 0xA3)
-    found = within(listed, SEQUENCE)
+    found = within(listed, SEQUENCE, MAX_EXTENSIONS + 1)
     if len(found) > MAX_EXTENSIONS:
         raise ValueError(f"more than {MAX_EXTENSIONS} extensions")
     return found
@@ -122,7 +128,7 @@ def _read(octets: bytes) -> _Known:
         eku = _read_oids(value, _usage)
         known = _Known(oid, unreadable=frozenset({"eku"})) if eku is None else _Known(oid, eku=eku)
     elif oid == _POLICIES:
-        policies = _read_oids(value, _policy)
+        policies = _read_policies(value)
         if policies is None:
             known = _Known(oid, unreadable=frozenset({"policy_oid"}))
         else:
@@ -162,10 +168,19 @@ def is_critical(octets: bytes) -> bool:
 def _read_oids(value: bytes, read: Callable[[bytes], str]) -> _Texts | None:
     """Parse a SEQUENCE OF items with `read`; return None if it can't be parsed."""
     try:
-        found = within(value, SEQUENCE)
+        found = within(value, SEQUENCE, MAX_OIDS + 1)
         return tuple([read(each) for each in found]) if len(found) <= MAX_OIDS else None
     except ValueError:
         return None
+
+
+def _read_policies(value: bytes) -> _Texts | None:
+    """Parse certificatePolicies; return None if they can't be parsed, or are too many values."""
+    try:
+        check_values(value, 0, len(value))
+    except ValueError:
+        return None
+    return _read_oids(value, _policy)
 
 
 def _usage(octets: bytes) -> str:
@@ -176,15 +191,14 @@ def _usage(octets: bytes) -> str:
 
 
 def _policy(octets: bytes) -> str:
-    """Parse a PolicyInformation, without its qualifiers.  Raises ValueError."""
+    """Parse a PolicyInformation; the values of its qualifiers were checked.  Raises ValueError."""
     policy, *qualifiers = within(octets, SEQUENCE) or [b"\0"]
     if len(qualifiers) > 1:
         raise ValueError("a policy is not an OID and qualifiers")
     for each in qualifiers:
         for qualifier in within(each, SEQUENCE):
-            oid, value = within(qualifier, SEQUENCE)
+            oid, _ = within(qualifier, SEQUENCE)
             _usage(oid)
-            check_values(value, 0, len(value))
     return _usage(policy)
 
 
@@ -211,9 +225,8 @@ def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
     found: dict[str, list[str]] = {"dns": [], "uri": [], "ip": [], "email": [], "upn": []}
     broken = set()
     try:
-        names = within(value, SEQUENCE)
-        if len(names) > MAX_NAMES:
-            raise MalformedCertificate(f"more than {MAX_NAMES} alternative names")
+        names = within(value, SEQUENCE, MAX_NAMES + 1)
+        _check_amount(names)
         for name in names:
             kind = _TEXTS.get(name[0])
             if kind is None:
@@ -232,6 +245,18 @@ def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
         found[kind] = []
     dns, uri, ip, email, upn = map(tuple, found.values())
     return (dns, uri, ip, email, upn), frozenset(broken) if broken else _NOTHING
+
+
+def _check_amount(names: list[bytes]) -> None:
+    """Refuse more names than can be read in short time.  Raises `MalformedCertificate`."""
+    if len(names) > MAX_NAMES:
+        raise MalformedCertificate(f"more than {MAX_NAMES} alternative names")
+    others = [name for name in names if name[0] not in _TEXTS]
+    addresses = [name for name in others if name[0] == _IP]
+    if len(addresses) > MAX_ADDRESSES:
+        raise MalformedCertificate(f"more than {MAX_ADDRESSES} addresses among its names")
+    if sum(map(len, others)) - sum(map(len, addresses)) > MAX_OTHER:
+        raise MalformedCertificate(f"more than {MAX_OTHER} octets of unusual alternative names")
 
 
 def _ia5(octets: bytes) -> str | None:

@@ -90,7 +90,7 @@ def read_name(der: bytes) -> ParsedName:
         raise ValueError(f"a name of more than {MAX_NAME} octets")
     rdns = []
     left = MAX_ATTRIBUTES
-    for octets in within(der, SEQUENCE):
+    for octets in within(der, SEQUENCE, MAX_ATTRIBUTES + 1):
         shared = _SHARED.get(octets)
         rdn = (shared,) if shared else _read_relative(octets)
         left -= len(rdn)
@@ -161,7 +161,7 @@ def _split(octets: bytes) -> list[tuple[bytes, bytes]]:
         if at + 1 < size and octets[at + 1] == size - at - 2 < 0x80:
             return [(octets[6:at], octets[at:])]
     found = []
-    for attribute in within(octets, SET):
+    for attribute in within(octets, SET, MAX_ATTRIBUTES + 1):
         parts = within(attribute, SEQUENCE)
         if len(parts) != 2 or parts[0][0] != OID:
             raise ValueError("an attribute of a name is not a type and value")
