@@ -38,6 +38,7 @@ from sidecar.fleet.nats_client import Bus, connected
 from sidecar.fleet.node import Node
 from sidecar.fleet.publisher import Publisher
 from sidecar.fleet.signer import signer_of
+from sidecar.fleet.streams import make_streams
 from sidecar.runtime.release_directory import ReleaseDirectory
 
 POLICY = """\
@@ -227,7 +228,7 @@ async def measure(options: argparse.Namespace, fleet: Fleet, directory: Path) ->
     node_module.STATUS_SECONDS = 5.0
     rows = await ceiling(fleet.nats.url, options.agents, 5)
     async with connected(settings, "publisher") as bus:
-        await bus.make_streams()
+        await make_streams(bus)
         ledger = Ledger(directory / "ledger", settings)
         publisher = Publisher(bus, ledger, signer_of(settings.signer, fleet.key))
         first = await asyncio.to_thread(release_files, directory / "first", staff, 1000)

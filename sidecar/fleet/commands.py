@@ -43,6 +43,7 @@ from .nodes import known_nodes, wait_for
 from .publisher import ATTEMPTS, Beaten, Publisher
 from .release_source import read_directory
 from .signer import Signer, make_key, read_passphrase, signer_of
+from .streams import make_streams
 
 KEY_FILE = "fleet.key"
 
@@ -132,35 +133,39 @@ class _Call:
 
     @contextlib.asynccontextmanager
     async def publisher(self, *, signing: bool = True) -> AsyncIterator[Publisher]:
-        """A publisher that knows all that was published."""
-        fleet = self.fleet
+        """A publisher that knows all that was published.
+
+        A cluster that chooses a leader just now, or a server that is cut off from the others, is
+        waited for, or another server found.  Raises `SetBack`, `Unreachable`.
+        """
         signer = self.signer() if signing else None
+        end = time.monotonic() + PATIENCE
         with contextlib.closing(self.published()) as ledger:
-            async with connected(fleet, "publisher") as bus:
-                publisher = Publisher(bus, ledger, signer)
-                await _prepare(publisher)
-                yield publisher
+            while True:
+                async with connected(self.fleet, "publisher") as bus:
+                    publisher = Publisher(bus, ledger, signer)
+                    if await _is_ready(publisher, end):
+                        yield publisher
+                        return
+                await asyncio.sleep(1)
 
 
-async def _prepare(publisher: Publisher) -> None:
-    """Learn what was published; a cluster that chooses a leader just now is waited for.
-
-    Raises `Unreachable`.
-    """
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if publisher.signer is not None:
-                await publisher.bus.make_streams()
-            await publisher.sync()
-            return
-        except SetBack:
+async def _is_ready(publisher: Publisher, end: float) -> bool:
+    """Learn what was published; False to try again.  Raises `Unreachable` after the end."""
+    try:
+        if publisher.signer is not None:
+            await make_streams(publisher.bus)
+        await publisher.sync()
+    except SetBack as error:
+        if publisher.signer is not None:
             raise
-        except Unreachable as error:
-            if time.monotonic() > end:
-                raise
-            print(f"{printable(str(error))}; trying again", file=sys.stderr)
-        await asyncio.sleep(1)
+        publisher.set_back = str(error)  # who only looks is shown what there is
+    except Unreachable as error:
+        if time.monotonic() > end:
+            raise
+        print(f"{printable(str(error))}; trying again", file=sys.stderr)
+        return False
+    return True
 
 
 # -- keys
@@ -293,7 +298,7 @@ async def _keys(call: _Call) -> int:
             return await _published(call, publisher, signed)
         for key in publisher.ledger.chain.keys.values():
             print(f"{key.id}  {key}")
-    return 0
+    return _looked(publisher, 0)
 
 
 async def _rollback(call: _Call) -> int:
@@ -345,7 +350,14 @@ async def _log(call: _Call) -> int:
     else:
         for each in signed:
             print(describe(each))
-    return 0
+    return _looked(publisher, 0)
+
+
+def _looked(publisher: Publisher, code: int) -> int:
+    """The exit code of a command that only looks: 2, and why, where the servers were set back."""
+    if publisher.set_back:
+        print(f"mtls-sidecar: {printable(publisher.set_back)}", file=sys.stderr)
+    return 2 if publisher.set_back else code
 
 
 def _as_json(signed: SignedEntry) -> dict[str, object]:
@@ -388,7 +400,7 @@ async def _status(call: _Call) -> int:
                 f"  {node.name}: entry {node.sequence}{behind}, policy {node.hash or 'none'}, "
                 f"reported {node.age:.0f} s ago, version {node.version or 'unknown'}{refused}{why}"
             )
-    return 1 if any(node.sequence < last for node in nodes) else 0
+    return _looked(publisher, 1 if any(node.sequence < last for node in nodes) else 0)
 
 
 async def _take_head(publisher: Publisher) -> None:
@@ -404,7 +416,7 @@ async def _restore(call: _Call) -> int:
     fleet = call.fleet
     with contextlib.closing(call.published()) as ledger:
         async with connected(fleet, "publisher") as bus:
-            await bus.make_streams()
+            await make_streams(bus)
             publisher = Publisher(bus, ledger)
             count = await publisher.restore()
             await publisher.sync()

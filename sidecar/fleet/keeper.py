@@ -1,7 +1,9 @@
 """The keeper: says every few seconds, signed, where the log ends.
 
 A node that hears no such head knows that it may miss something.  A keeper signs no head for a log
-that is shorter than the one it has verified.  More than one may run.
+that is shorter than the one it has verified, and none while most servers don't answer: a server
+that is cut off from the others has what is old, and its nodes would think it new.  More than one
+keeper may run.
 """
 
 from __future__ import annotations
@@ -51,8 +53,7 @@ async def keep(
         told = ""
         while True:
             try:
-                await publisher.sync()
-                await _sign(bus, ledger, signer)
+                await _round(publisher, signer)
                 told = ""
             except (Unreachable, OSError) as error:
                 if brief(error) != told:
@@ -61,8 +62,16 @@ async def keep(
             await asyncio.sleep(interval)
 
 
-async def _sign(bus: Bus, ledger: Ledger, signer: Signer) -> None:
-    await bus.put_data(bus.subjects.head, head(ledger, signer, time.time()))
+async def _round(publisher: Publisher, signer: Signer) -> None:
+    """Sign a head for what most servers had when the round began; a server alone proves nothing."""
+    now, bus = time.time(), publisher.bus
+    try:
+        await bus.prove_majority()
+    except Unreachable:
+        await publisher.sync()  # it may know better why
+        raise
+    await publisher.sync()
+    await bus.put_data(bus.subjects.head, head(publisher.ledger, signer, now))
 
 
 def head(ledger: Ledger, signer: Signer, now: float) -> bytes:
@@ -84,4 +93,4 @@ async def head_once(bus: Bus, ledger: Ledger, signer: Signer | None) -> None:
     """Sign a head right after an entry, so that it is known at once to be the last."""
     if signer is not None:
         with contextlib.suppress(Unreachable):
-            await _sign(bus, ledger, signer)
+            await bus.put_data(bus.subjects.head, head(ledger, signer, time.time()))

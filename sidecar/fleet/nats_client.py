@@ -1,6 +1,6 @@
 """One connection to the fleet's NATS servers, and the few things asked of them.
 
-The only module that imports the NATS client.  Nothing that comes from here is trusted.
+Only this module and `streams` import the NATS client.  Nothing that comes from here is trusted.
 """
 
 from __future__ import annotations
@@ -30,15 +30,12 @@ TIMEOUT = 5.0
 AT_ONCE = 64
 """Questions under way at a time."""
 
+MOST_ENTRIES = 1024
+"""About how many entries are read before those are taken."""
+
 TAKEN = (10071, 10077)
 """JetStream's errors for a subject that has its message: `wrong last sequence`, `maximum messages
 per subject exceeded`."""
-
-
-FIXED = (
-    "subjects", "republish", "discard_new_per_subject", "max_msgs_per_subject", "allow_direct",
-)  # fmt: skip
-"""What a stream's configuration must have as it is made here."""
 
 
 class NotInstalled(ValueError):
@@ -75,19 +72,24 @@ class Bus:
     # -- reading
 
     async def entries(self, first: int) -> list[bytes]:
-        """Entries as they are stored, from a number on, as far as they follow each other."""
+        """Entries as they are stored, from a number on, as far as they follow each other.
+
+        At most `MOST_ENTRIES`: whoever takes them knows whether to ask for more.
+        """
         found: list[bytes] = []
         many = 1
-        while True:
+        while len(found) < MOST_ENTRIES:
             asked = range(first, first + many)
-            answers = await asyncio.gather(*(self._entry(number) for number in asked))
+            answers = await asyncio.gather(*(self.entry(number) for number in asked))
             for answer in answers:
                 if answer is None:
                     return found
                 found.append(answer)
             first, many = first + many, min(many * 4, AT_ONCE)
+        return found
 
-    async def _entry(self, number: int) -> bytes | None:
+    async def entry(self, number: int) -> bytes | None:
+        """One entry as it is stored; None where there is none."""
         return await self._get(self.subjects.log_stream, self.subjects.put(number))
 
     async def head(self) -> bytes | None:
@@ -171,6 +173,13 @@ class Bus:
         except (Error, OSError, TimeoutError) as error:
             raise Unreachable(f"{subject}: {brief(error)}") from None
 
+    async def prove_majority(self) -> None:
+        """Have something stored, which takes most of the servers.
+
+        What one server holds may be old, if it is cut off from the others.  Raises `Unreachable`.
+        """
+        await self.put_data(self.subjects.alive, b"")
+
     async def put_data(self, subject: str, data: bytes) -> None:
         """Publish a head, a report or a chunk, and wait until it is stored.
 
@@ -189,53 +198,6 @@ class Bus:
         for number in range(chunks(len(data))):
             part = data[number * CHUNK : (number + 1) * CHUNK]
             await self.put_data(self.subjects.blob(sha256, number), part)
-
-    async def make_streams(self) -> None:
-        """Make the fleet's streams where there are none: on three servers of a cluster.
-
-        Raises `Unreachable`, and ValueError where a stream is there that is not made like this.
-        """
-        replicas = 3 if self.client._server_info.get("cluster") else 1  # not told otherwise
-        from nats.errors import Error
-        from nats.js import api
-        from nats.js.errors import NotFoundError
-
-        subjects = self.subjects
-        logged = api.StreamConfig(
-            name=subjects.log_stream,
-            subjects=[subjects.put("*")],
-            discard=api.DiscardPolicy.NEW,
-            discard_new_per_subject=True,
-            max_msgs_per_subject=1,
-            deny_delete=True,
-            deny_purge=True,
-            allow_direct=True,
-            num_replicas=replicas,
-            republish=api.RePublish(src=subjects.put("*"), dest=subjects.republished),
-        )
-        data = api.StreamConfig(
-            name=subjects.data_stream,
-            subjects=subjects.data,
-            max_msgs_per_subject=1,
-            allow_direct=True,
-            num_replicas=replicas,
-        )
-        context = self.client.jetstream(timeout=TIMEOUT)
-        try:
-            for config in (logged, data):
-                try:
-                    found = (await context.stream_info(str(config.name))).config
-                except NotFoundError:
-                    await context.add_stream(config)
-                    continue
-                for name in FIXED:
-                    if getattr(found, name) != getattr(config, name):
-                        raise ValueError(
-                            f"stream {config.name} is there, and its {name} is not "
-                            f"{getattr(config, name)}: it was not made by `fleet publish`"
-                        )
-        except (Error, OSError, TimeoutError) as error:
-            raise Unreachable(f"the streams can't be made: {brief(error)}") from None
 
     async def drop_data(self, subject: str) -> None:
         """Remove what a subject of the data stream holds.  Raises `Unreachable`."""

@@ -24,6 +24,7 @@ from sidecar.runtime.fleet_places import HEAD, FleetPlaces
 from sidecar.runtime.release_directory import ReleaseDirectory
 
 from . import daemon_status
+from .following import catch_up, has_last
 from .ledger import Ledger
 from .nats_client import Bus, Unreachable, connected
 from .release_files import Missing, bring
@@ -35,6 +36,10 @@ POLL_SECONDS = 30.0
 
 RETRY_SECONDS = 1.0
 """Until the next try after something failed."""
+
+SURE = 4
+"""How often servers must lack our last entry before they count as set back: one of a cluster can be
+a moment behind the others."""
 
 STATUS_SECONDS = 0.05
 """How often the daemon's status file is looked at."""
@@ -62,6 +67,7 @@ class Node:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     _problem: str = ""
+    _lacking: int = 0
 
     def __post_init__(self) -> None:
         """Raises OSError, and ValueError where another agent runs."""
@@ -111,14 +117,15 @@ class Node:
         while True:
             try:
                 await self._step(bus)
-                self._tell("")
+                self._tell(self._set_back())
             except (Unreachable, OSError) as error:
                 self._tell(brief(error))
                 self._missed = True
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                pause = RETRY_SECONDS if 0 < self._lacking < SURE else POLL_SECONDS
+                await asyncio.wait_for(self._wake.wait(), pause)
                 continue
             self._missed = True
 
@@ -132,12 +139,27 @@ class Node:
             await self._fetch(bus)
             head = await bus.head()
             self._head = self._head or head or b""
+            await self._look_back(bus)
         await self._judge_head(bus)
         self._due.set()
 
     async def _fetch(self, bus: Bus) -> None:
         """Ask for the entries behind our own."""
-        self._ledger.take(await bus.entries(self._ledger.chain.sequence + 1))
+        await catch_up(bus, self._ledger)
+
+    async def _look_back(self, bus: Bus) -> None:
+        """Notice servers that lack what was taken from them; counted once for each time."""
+        self._lacking = 0 if await has_last(bus, self._ledger) else self._lacking + 1
+        if self._lacking == SURE:
+            self._ledger.refuse(Refused("rollback", self._set_back()))
+
+    def _set_back(self) -> str:
+        if self._lacking < SURE:
+            return ""
+        return (
+            f"the servers lack entry {self._ledger.chain.sequence}, which was taken here: they "
+            "were set back, or the one that answers is cut off from the others"
+        )
 
     async def _judge_head(self, bus: Bus) -> None:
         line, self._head = self._head, b""

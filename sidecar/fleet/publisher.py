@@ -18,9 +18,11 @@ from sidecar.core.fleet.entry import Entry, Refused, SignedEntry, parse_line
 from sidecar.core.fleet.manifest import File, as_body, check_files
 
 from .copies import Copies
+from .following import catch_up, has_last
 from .ledger import Ledger
 from .nats_client import Bus, SetBack, Taken, Unreachable
 from .signer import Signer
+from .streams import require_leader
 
 BEHIND_TRIES, BEHIND_SECONDS = 4, 0.5
 """How often, and after which pause, a server that lacks the last entry is asked again."""
@@ -33,6 +35,15 @@ class Beaten(ValueError):
     """Another publisher was first."""
 
 
+def _another_history(number: int) -> ValueError:
+    return ValueError(
+        f"the servers have another entry {number} than this machine's log: somebody published on "
+        "top of an older state",
+        "see the other one with `fleet log --state-dir` of an empty directory; to go on, begin a "
+        "higher `epoch` (docs/fleet.md)",
+    )
+
+
 @dataclass(slots=True)
 class Publisher:
     """One publisher.  `clock` gives seconds since the epoch."""
@@ -41,6 +52,8 @@ class Publisher:
     ledger: Ledger
     signer: Signer | None = None
     clock: Callable[[], float] = time.time
+    set_back: str = ""
+    """What is wrong with the servers, where only reading goes on all the same."""
 
     async def sync(self) -> None:
         """Take what was published.
@@ -48,25 +61,17 @@ class Publisher:
         A server of a cluster can be a moment behind in what it reads: one that lacks the last entry
         is asked again before it counts as set back.  Raises `SetBack`, `Unreachable`.
         """
-        chain = self.ledger.chain
-        self.ledger.take(await self.bus.entries(chain.sequence + 1))
-        if not chain.sequence:
-            return
-        last = await self.bus.entries(chain.sequence)
-        for _ in range(BEHIND_TRIES):
-            if last:
-                break
-            await asyncio.sleep(BEHIND_SECONDS)
-            last = await self.bus.entries(chain.sequence)
-        try:
-            known = bool(last) and parse_line(last[0]).entry.hash == chain.hash
-        except Refused:
-            known = False
-        if not known:
-            raise SetBack(
-                f"the servers don't have entry {chain.sequence}, which was published: they were "
-                "set back or emptied; write the log again with `mtls-sidecar fleet restore`"
-            )
+        await catch_up(self.bus, self.ledger)
+        for tries in range(BEHIND_TRIES + 1):
+            if await has_last(self.bus, self.ledger):
+                return
+            if tries < BEHIND_TRIES:
+                await asyncio.sleep(BEHIND_SECONDS)
+        await require_leader(self.bus)
+        raise SetBack(
+            f"the servers don't have entry {self.ledger.chain.sequence}, which was published: they "
+            "were set back or emptied; write the log again with `mtls-sidecar fleet restore`"
+        )
 
     async def publish(
         self, kind: str, body: Mapping[str, Any], not_after: int | None = None
@@ -168,15 +173,24 @@ class Publisher:
         )
 
     async def restore(self) -> int:
-        """Write to the servers what they don't have of this machine's log; how many entries."""
-        count = 0
+        """Write to the servers what they don't have of this machine's log; how many entries.
+
+        Nothing is written where they have another history.  Raises ValueError, `Unreachable`.
+        """
+        missing = []
         for number, line in self.ledger.lines():
+            found = await self.bus.entry(number)
+            if found is None:
+                missing.append((number, line))
+            elif found != line:
+                raise _another_history(number)
+        for number, line in missing:
             try:
                 await self.bus.put(number, line)
-                count += 1
             except Taken:
-                continue
-        return count
+                if await self.bus.entry(number) != line:
+                    raise _another_history(number) from None
+        return len(missing)
 
     async def restore_files(self) -> list[str]:
         """Bring the files of the releases that count to the servers; those that aren't here."""

@@ -53,6 +53,11 @@ class Subjects:
         """The last head."""
         return f"{self._root}.head.{self.epoch}"
 
+    @property
+    def alive(self) -> str:
+        """What a keeper has stored before it signs a head; nobody reads it."""
+        return f"{self._root}.head.alive"
+
     def report(self, node: str) -> str:
         """What a node says of itself; its own subject."""
         return f"{self._root}.report.{node}"

@@ -10,7 +10,7 @@ import shutil
 import signal
 import ssl
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from fleet_hosts import ROOT, Fleet, Host, Nats, nats_server, until
 from nats.js.api import StreamInfo
 from nginx import free_port
 from pki import CA, CLIENT_AUTH, SERVER_AUTH
+from tcp_links import Links
 
 from sidecar.core.config.settings import read_settings
 from sidecar.fleet.ledger import Ledger
@@ -31,6 +32,8 @@ PATIENCE = 60.0
 SHIPPED = ROOT / "deploy/fleet/nats.conf"
 NODES = ("web1", "web2", "web3", "web4")
 ROLES = (*NODES, "keeper", "publisher")
+NOBODY = 9
+"""A port at which nothing listens."""
 
 
 class Server(Nats):
@@ -77,6 +80,7 @@ class Cluster(Nats):
         self.process = None
         self.servers = [Server(directory / f"nats{number}") for number in (1, 2, 3)]
         self.routes = [free_port() for _ in self.servers]
+        self.links = Links(self.routes)
         directory.mkdir()
         (directory / "fleet-ca.crt").write_bytes(self.authority.pem)
         for role in ROLES:
@@ -98,8 +102,11 @@ class Cluster(Nats):
         text = text.replace("server_name: nats1", f"server_name: {place.name}")
         text = text.replace("0.0.0.0:4222", f"127.0.0.1:{server.port}")
         text = text.replace("0.0.0.0:6222", f"127.0.0.1:{self.routes[number]}")
-        for at, port in enumerate(self.routes, 1):
-            text = text.replace(f"nats{at}.example.com:6222", f"127.0.0.1:{port}")
+        for at, port in enumerate(self.routes):
+            way = port if at == number else self.links.port(number, at)
+            text = text.replace(f"nats{at + 1}.example.com:6222", f"127.0.0.1:{way}")
+        # Or the servers would tell each other of ways around the links.
+        text = text.replace("  name: prod\n", f"  name: prod\n  advertise: 127.0.0.1:{NOBODY}\n")
         text = text.replace("/var/lib/nats", str(place / "store"))
         text = text.replace("/etc/nats/fleet-ca.crt", str(self.directory / "fleet-ca.crt"))
         text = text.replace("/etc/nats", str(place))
@@ -123,6 +130,27 @@ class Cluster(Nats):
     def stop(self, number: int = signal.SIGKILL) -> None:
         for server in self.servers:
             server.stop(number)
+
+    def cut(self, server: Server) -> contextlib.AbstractContextManager[None]:
+        """Let nothing through between one server and the others, until the block ends."""
+        return self.links.cut(self.servers.index(server))
+
+    def allow_epoch(self, epoch: int) -> None:
+        """Have the servers' rights name the streams of another epoch, too; reload them."""
+        for server in self.servers:
+            more = rf"\g<0>, \1FLEET-prod-{epoch}\2"
+            text = re.sub(r'("[^"]*)FLEET-prod-1([^"]*")', more, server.conf.read_text())
+            server.conf.write_text(text)
+            assert server.process is not None
+            server.process.send_signal(signal.SIGHUP)
+
+    def __enter__(self) -> Cluster:
+        self.links.start()
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self.links.stop()
 
     def wipe(self) -> None:
         for server in self.servers:
@@ -245,12 +273,48 @@ class Scene:
         places = [values.index(value) for value in self.acknowledged]
         assert places == sorted(places)
         self.everywhere(lines)
-        until(lambda: self.host.sequence() == len(lines), self.host.told(), PATIENCE)
-        log = (self.host.state / "fleet-in-force/log.1").read_bytes().splitlines()
-        assert log == lines
-        text = self.host.daemon.get("/metrics")[1]
+        for host in self.fleet.hosts:
+            self.took_all(host)
+
+    def took_all(self, host: Host) -> None:
+        """Wait until a node has the whole log; it took each entry once, in order, and no other."""
+        lines = self.lines()
+        until(lambda: host.sequence() == len(lines), host.told(), PATIENCE)
+        for log in ("fleet", "fleet-in-force"):
+            assert (host.state / log / "log.1").read_bytes().splitlines() == lines
+        text = host.daemon.get("/metrics")[1]
         refused = re.findall(r"(?m)^mtls_sidecar_fleet_refused_total\{.*\} (\S+)", text)
         assert {float(each) for each in refused} == {0.0}, text
+
+    @contextlib.contextmanager
+    def keeper(self, server: Server) -> Iterator[None]:
+        """Run a keeper that knows one server only."""
+        name = server.directory.name
+        text = self.fleet.config.read_text().replace("/publisher", "/keeper")
+        text = text.replace(f"{self.fleet.directory}/keeper", f"{self.fleet.directory}/at-{name}")
+        config = self.fleet.directory / f"keeper-{name}.yaml"
+        config.write_text(only(server, text))
+        keeper = self.fleet.keep(config)
+        try:
+            yield
+        finally:
+            self.fleet.keepers.remove(keeper)
+            keeper.terminate()
+            keeper.wait()
+
+    @contextlib.contextmanager
+    def node(self, name: str, server: Server, **more: str) -> Iterator[Host]:
+        """Run a host whose agent knows one server only."""
+        tls = self.cluster.tls(name)
+        host = self.fleet.host(name, serve=False, agent=False, tls=tls, **more)
+        host.daemon.config.write_text(only(server, host.daemon.config.read_text()))
+        host.start_agent()
+        host.daemon.start(wait=False)
+        try:
+            yield host
+        finally:
+            host.stop()
+            self.fleet.hosts.remove(host)
 
     def everywhere(self, lines: Sequence[bytes]) -> None:
         """Wait until every server has these entries, and no others; a follower may be behind."""
@@ -265,8 +329,7 @@ class Scene:
 
     def stored(self, server: Server) -> list[bytes]:
         """The log as one server's clients read it."""
-        text = self.fleet.config.read_text()
-        text = re.sub(r"servers: \[.*\]", f"servers: [{server.url}]", text)
+        text = only(server, self.fleet.config.read_text())
         settings = read_settings(text.encode(), "one").fleet
         assert settings is not None
 
@@ -277,6 +340,11 @@ class Scene:
         with contextlib.suppress(Unreachable):
             return asyncio.run(read())
         return []
+
+
+def only(server: Server, text: str) -> str:
+    """A sidecar.yaml that names one server."""
+    return re.sub(r"servers: \[.*\]", f"servers: [{server.url}]", text)
 
 
 async def ignore(_: Exception) -> None:

@@ -232,17 +232,18 @@ class Fleet:
             host.daemon.start(wait=False)
         return host
 
-    def keep(self) -> None:
+    def keep(self, config: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a keeper."""
+        config = config or self.config
         with (self.directory / "keeper.txt").open("ab") as log:
-            self.keepers.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "sidecar", "fleet", "keeper", "--config", self.config],
-                    cwd=ROOT,
-                    stdout=log,
-                    stderr=log,
-                )
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "sidecar", "fleet", "keeper", "--config", config],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
             )
+        self.keepers.append(keeper)
+        return keeper
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run("status", "--json", check=False).stdout)
