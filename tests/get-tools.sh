@@ -6,6 +6,7 @@
 # Nothing is installed and no service started: apt keeps its lists and files in .tools/ as well.
 # Chromium needs too much around it for that; it is installed, with --install or in CI, as root.
 # The YAML language server comes from npm, into .tools/language-server.
+# What the container's image is built on is a root of Debian's packages, in .tools/base.
 # What builds and checks packages comes from deploy/release-tools.lock, into .tools/release.
 # What cannot be had is left out: tests/support/tools.py then says so of each test that wants it.
 set -eu
@@ -13,7 +14,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 tools=$root/.tools
 unpacked=$tools/root
-packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container libnss3-tools libfaketime'
+packages='nginx nginx-common libnginx-mod-stream easy-rsa prometheus systemd-container libnss3-tools libfaketime cloud-init'
 
 say() { printf 'get-tools.sh: %s\n' "$*" >&2; }
 
@@ -86,6 +87,23 @@ unpack_whole() {
     rm -rf "$tools/apt"
 }
 
+# Python and what it depends on, as `debootstrap --foreign` would leave them: unpacked, in a root of
+# their own, nothing of this machine's.
+unpack_base() {
+    command -v apt-get >/dev/null && [ ! -e "$tools/base/complete" ] || return 0
+    say 'unpacking the base of a container into .tools/base'
+    rm -rf "$tools/base" "$tools/apt"
+    mkdir -p "$tools/base/root" "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
+    : >"$tools/apt/none" # no package is installed there
+    private_apt update >/dev/null || say 'apt-get update failed: trying with what there is'
+    private_apt -o Dir::State::status="$tools/apt/none" -o Debug::NoLocking=1 install -y \
+        --download-only --no-install-recommends base-files dash coreutils libstdc++6 python3-venv \
+        >/dev/null && for deb in "$tools"/apt/cache/archives/*.deb; do
+        dpkg -x "$deb" "$tools/base/root"
+    done && touch "$tools/base/complete" || say 'could not get the base of a container'
+    rm -rf "$tools/apt"
+}
+
 # A venv with the tools of a release.
 make_release_tools() {
     lock=$root/deploy/release-tools.lock
@@ -132,6 +150,8 @@ unpack_packages
 unpack_whole lintian
 unpack_whole rpm
 unpack_whole gnutls-bin certtool
+unpack_whole podman
+unpack_base
 make_release_tools
 get_language_server
 if [ "${CI:-}" = true ] || [ "${1:-}" = --install ]; then install_chromium; fi

@@ -20,6 +20,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UNPACKED = ROOT / ".tools" / "root"
+PODMAN = ROOT / ".tools/podman"
+BASE = ROOT / ".tools/base/root"
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -241,6 +243,25 @@ def certtool() -> Tool:
         return _find("certtool")
     libraries = ":".join(map(str, top.glob("usr/lib/*-linux-gnu")))
     return Found("certtool", top / "usr/bin/certtool", (("LD_LIBRARY_PATH", libraries),))
+
+
+@cache
+def podman() -> Tool:
+    """By root, to whom namespaces are enough; with a base that images are built on."""
+    if os.geteuid() != 0:
+        return Missing("podman", "only root mounts what a container is made of")
+    if not BASE.is_dir():
+        return Missing("podman", "no .tools/base; `sh tests/get-tools.sh` makes it")
+    path = PODMAN / "usr/bin/podman"
+    return Found("podman", path) if path.exists() else _find("podman")
+
+
+@cache
+def cloud_init_schema() -> Tool:
+    """What the package cloud-init says of its files: a JSON schema, not a program."""
+    place = "usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json"
+    path = next((top / place for top in (UNPACKED, Path("/")) if (top / place).is_file()), None)
+    return Found("cloud-init", path) if path else Missing("cloud-init", f"not here; {_how()}")
 
 
 @cache
