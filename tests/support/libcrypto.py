@@ -1,13 +1,16 @@
 """Certificates as OpenSSL's own library reads them, through `ctypes`: what nginx reads.
 
 `read` gives what `d2i_X509` and `X509_get_ext_d2i` find; `reencoded` what nginx forwards in
-`$ssl_client_escaped_cert`; `is_signed_by` what `X509_verify` says.
+`$ssl_client_escaped_cert`; `is_signed_by` what `X509_verify` says; `verdict` what
+`X509_verify_cert` says of a chain, as nginx asks it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,7 +26,9 @@ _RFC2253 = 1 | 2 | 0x10 | 0x100 | 0x200 | 1 << 16 | 1 << 20 | 1 << 24
 
 _POINTERS = """d2i_X509 X509_get_subject_name X509_get_issuer_name X509_NAME_get_entry
 X509_NAME_ENTRY_get_object X509_NAME_ENTRY_get_data X509_get_ext_d2i OPENSSL_sk_value
-ASN1_STRING_get0_data BIO_new BIO_s_mem d2i_PUBKEY""".split()
+ASN1_STRING_get0_data BIO_new BIO_s_mem d2i_PUBKEY d2i_X509 X509_STORE_new X509_STORE_CTX_new
+X509_STORE_CTX_get0_param OPENSSL_sk_new_null""".split()
+_SSL_CLIENT, _SECURITY_LEVEL = 1, 2
 
 
 @cache
@@ -33,6 +38,7 @@ def _library() -> Any:
     library = ctypes.CDLL(name)
     for function in _POINTERS:
         getattr(library, function).restype = ctypes.c_void_p
+    library.X509_verify_cert_error_string.restype = ctypes.c_char_p
     return library
 
 
@@ -108,6 +114,35 @@ def is_signed_by(der: bytes, spki: bytes) -> bool:
         verified = lib.X509_verify(ctypes.c_void_p(found.x509), ctypes.c_void_p(key))
         lib.EVP_PKEY_free(ctypes.c_void_p(key))
         return bool(verified == 1)
+
+
+def verdict(anchors: Sequence[bytes], between: Sequence[bytes], leaf: bytes, now: float) -> str:
+    """Why OpenSSL refuses a chain for TLS clients at security level 2; "" where it accepts it."""
+    lib = _library()
+    store, stack = map(ctypes.c_void_p, (lib.X509_STORE_new(), lib.OPENSSL_sk_new_null()))
+    context = ctypes.c_void_p(lib.X509_STORE_CTX_new())
+    with ExitStack() as held:
+        end, *others = [
+            held.enter_context(_Certificate(each)) for each in (leaf, *anchors, *between)
+        ]
+        if not end.whole:
+            return "unreadable"
+        for place, each in enumerate(others):
+            if each.whole and place < len(anchors):
+                lib.X509_STORE_add_cert(store, ctypes.c_void_p(each.x509))
+            elif each.whole:
+                lib.OPENSSL_sk_push(stack, ctypes.c_void_p(each.x509))
+        lib.X509_STORE_CTX_init(context, store, ctypes.c_void_p(end.x509), stack)
+        asked = ctypes.c_void_p(lib.X509_STORE_CTX_get0_param(context))
+        lib.X509_VERIFY_PARAM_set_purpose(asked, _SSL_CLIENT)
+        lib.X509_VERIFY_PARAM_set_auth_level(asked, _SECURITY_LEVEL)
+        lib.X509_VERIFY_PARAM_set_time(asked, ctypes.c_long(int(now)))
+        good = lib.X509_verify_cert(context) == 1
+        error = ctypes.c_long(lib.X509_STORE_CTX_get_error(context))
+        lib.X509_STORE_CTX_free(context)
+        lib.X509_STORE_free(store)
+        lib.OPENSSL_sk_free(stack)
+    return "" if good else str(lib.X509_verify_cert_error_string(error).decode())
 
 
 def is_key(spki: bytes) -> bool:

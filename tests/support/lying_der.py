@@ -72,11 +72,12 @@ def lies(der: bytes, random: Random, times: int) -> Iterator[bytes]:
         root = tree(der)
         for _ in range(random.choice([1, 1, 1, 2])):
             everything = list(root.all())
-            _lie(random.choice(everything[1:]), random)
+            lie(random.choice(everything[1:]), random)
         yield root.encode()
 
 
-def _lie(node: Node, random: Random) -> None:
+def lie(node: Node, random: Random) -> None:
+    """Change one value so that it lies."""
     body, tag = node.body(), node.tag
     match random.randrange(12):
         case 0:

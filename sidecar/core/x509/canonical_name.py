@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .der import OID, SEQUENCE, Tlv, children, only
+from .der import BIT_STRING, OID, SEQUENCE, Tlv, children, dotted, is_bits, only
 
 CanonicalName = tuple[tuple[bytes, ...], ...]
 """Relative names in their order, each with its attributes sorted."""
@@ -17,7 +17,7 @@ SET, UTF8, BMP, UNIVERSAL = 0x31, 0x0C, 0x1E, 0x1C
 _ENCODINGS = {UTF8: "utf-8", BMP: "utf-16-be", UNIVERSAL: "utf-32-be"}
 _SINGLE_OCTET = (0x13, 0x14, 0x16)
 """PrintableString, T61String, IA5String: OpenSSL reads all three as Latin-1."""
-_AS_THEY_ARE = (0x03, 0x12, SEQUENCE)
+_AS_THEY_ARE = (BIT_STRING, 0x12, SEQUENCE)
 """BIT STRING, NumericString, SEQUENCE: compared octet by octet.  OpenSSL reads no other type."""
 
 MAX_NAME = 16384
@@ -35,13 +35,17 @@ def canonical_name(der: bytes) -> CanonicalName:
 def _relative(der: bytes, rdn: Tlv) -> tuple[bytes, ...]:
     if rdn.tag != SET:
         raise ValueError("a relative name that is not a SET")
-    return tuple(sorted(_attribute(der, a) for a in children(der, rdn.start, rdn.stop)))
+    if rdn.start == rdn.stop:
+        raise ValueError("a relative name without an attribute")
+    return tuple(sorted(canonical_attribute(der, a) for a in children(der, rdn.start, rdn.stop)))
 
 
-def _attribute(der: bytes, at: Tlv) -> bytes:
+def canonical_attribute(der: bytes, at: Tlv) -> bytes:
+    """Convert one attribute to the form that OpenSSL compares.  Raises ValueError."""
     kind, value = children(der, at.start, at.stop)
     if at.tag != SEQUENCE or kind.tag != OID:
         raise ValueError("an attribute that is not a type and value")
+    dotted(der[kind.start : kind.stop])
     octets = der[value.start : value.stop]
     if value.tag in _ENCODINGS or value.tag in _SINGLE_OCTET:
         text = text_of(value.tag, octets).encode()
@@ -49,6 +53,8 @@ def _attribute(der: bytes, at: Tlv) -> bytes:
         return der[at.start : kind.stop] + b"\x0c" + b" ".join(text.split()).lower()
     if value.tag not in _AS_THEY_ARE:
         raise ValueError("an attribute of a type that OpenSSL doesn't read in names")
+    if value.tag == BIT_STRING and not is_bits(octets):
+        raise ValueError("a broken BIT STRING")
     return der[at.start : kind.stop] + bytes([value.tag]) + octets
 
 

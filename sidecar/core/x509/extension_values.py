@@ -1,7 +1,8 @@
 """Parse the extensions that path building needs, each separately.
 
 With `cryptography`, one invalid extension makes all of them unreadable.  A value that RFC 5280 does
-not allow raises ValueError.  The meaning of the values is not checked here.
+not allow raises ValueError, at every level that OpenSSL parses (it marks such a certificate as
+invalid).  The meaning of the values is not checked here.
 """
 
 from __future__ import annotations
@@ -9,11 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .canonical_name import canonical_name
+from .canonical_name import canonical_attribute, canonical_name
 from .certificate import ClientCert
-from .der import BOOLEAN, INTEGER, OCTET_STRING, OID, SEQUENCE, Tlv, children, only
-
-BIT_STRING = 0x03
+from .der import (
+    BIT_STRING,
+    BMP_STRING,
+    BOOLEAN,
+    INTEGER,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    Tlv,
+    check_values,
+    children,
+    dotted,
+    is_bits,
+    is_integer,
+    only,
+    string,
+)
 
 KEY_USAGE = bytes.fromhex("0603551d0f")
 ALTERNATIVE_NAME = bytes.fromhex("0603551d11")
@@ -77,7 +92,7 @@ def _boolean(der: bytes, at: Tlv) -> bool:
 
 
 def _integer(der: bytes, at: Tlv) -> int:
-    if at.tag != INTEGER or at.start == at.stop:
+    if at.tag != INTEGER or not is_integer(der[at.start : at.stop]):
         raise ValueError("a broken INTEGER")
     return int.from_bytes(der[at.start : at.stop], "big", signed=True)
 
@@ -101,7 +116,7 @@ def bits(value: bytes) -> int:
     """Return the first eight bits of a BIT STRING, most significant first.  Raises ValueError."""
     at = only(value, BIT_STRING)
     octets = value[at.start : at.stop]
-    if not octets or octets[0] > 7 or (octets[0] and len(octets) < 2):
+    if not is_bits(octets):
         raise ValueError("a broken BIT STRING")
     if len(octets) < 2:
         return 0
@@ -113,8 +128,9 @@ def oids(value: bytes) -> list[bytes]:
     found = []
     start = only(value, SEQUENCE).start
     for part in _sequence(value):
-        if part.tag != OID or part.start == part.stop:
+        if part.tag != OID:
             raise ValueError("a list of OIDs contains another type")
+        dotted(value[part.start : part.stop])
         found.append(value[start : part.stop])
         start = part.stop
     return found
@@ -148,7 +164,7 @@ def authority_key(value: bytes) -> AuthorityKey:
         elif part.tag == 0xA1:
             names = [n.octets for n in _names(value, part.start, part.stop) if n.tag == DIRECTORY]
             found = found._replace(issuer=names[0] if names else None)
-        elif part.tag == 0x82 and octets:
+        elif part.tag == 0x82 and is_integer(octets):
             found = found._replace(serial=int.from_bytes(octets, "big", signed=True))
         else:
             raise ValueError("a broken authorityKeyIdentifier")
@@ -174,45 +190,81 @@ def general_name(der: bytes, at: Tlv) -> GeneralName:
     if name.tag == DIRECTORY:
         canonical_name(name.octets)
     elif name.tag == OTHER:
-        kind, value = children(der, at.start, at.stop)
-        if kind.tag != OID or value.tag != 0xA0:
-            raise ValueError("a broken otherName")
-        _check_all(der, value)
-    elif name.tag in (X400, EDI):
-        _check_all(der, at)
-    elif name.tag not in (MAIL, DNS, URI, IP, REGISTERED):
+        _check_other(der, at)
+    elif name.tag == EDI:
+        _check_parties(der, at)
+    elif name.tag == X400:
+        check_values(der, at.start, at.stop)
+    elif name.tag == REGISTERED:
+        dotted(name.octets)
+    elif name.tag not in (MAIL, DNS, URI, IP):
         raise ValueError("a value that is not a GeneralName")
     return name
 
 
-def _check_all(der: bytes, at: Tlv) -> None:
-    """Check the lengths of all nested values.  Raises ValueError."""
-    for _ in children(der, at.start, at.stop):
-        pass
+def _check_other(der: bytes, at: Tlv) -> None:
+    """Check an otherName: an OID, and `[0]` with one value.  Raises ValueError."""
+    kind, value = children(der, at.start, at.stop)
+    if kind.tag != OID or value.tag != 0xA0:
+        raise ValueError("a broken otherName")
+    dotted(der[kind.start : kind.stop])
+    (_,) = children(der, value.start, value.stop)
+    check_values(der, value.start, value.stop)
+
+
+_DIRECTORY_STRINGS = (0x0C, 0x13, 0x14, 0x1C, BMP_STRING)
+
+
+def _check_parties(der: bytes, at: Tlv) -> None:
+    """Check an ediPartyName: `[0]` nameAssigner, if present, and `[1]` partyName.
+
+    Raises ValueError.
+    """
+    parts = list(children(der, at.start, at.stop))
+    if [part.tag for part in parts] not in ([0xA1], [0xA0, 0xA1]):
+        raise ValueError("a broken ediPartyName")
+    for part in parts:
+        (text,) = children(der, part.start, part.stop)
+        if text.tag not in _DIRECTORY_STRINGS:
+            raise ValueError("a broken ediPartyName")
+        string(text.tag, der[text.start : text.stop])
 
 
 def check_crl_points(value: bytes) -> None:
-    """Check the form of cRLDistributionPoints; its values are not used.  Raises ValueError."""
+    """Check the form of cRLDistributionPoints; its values are not used.  Raises ValueError.
+
+    As in OpenSSL, each has a distributionPoint or a cRLIssuer.
+    """
     for point in _sequence(value):
         if point.tag != SEQUENCE:
             raise ValueError("broken cRLDistributionPoints")
-        for part in children(value, point.start, point.stop):
+        parts = list(children(value, point.start, point.stop))
+        tags = bytes([part.tag for part in parts])
+        if tags not in _POINTS:
+            raise ValueError("broken cRLDistributionPoints")
+        for part in parts:
             _check_point(value, part)
 
 
+_POINTS = (b"\xa0", b"\xa0\x81", b"\xa0\xa2", b"\xa0\x81\xa2", b"\xa2", b"\x81\xa2")
+
+
 def _check_point(value: bytes, part: Tlv) -> None:
-    if part.tag == 0xA0:
+    if part.tag == 0x81:
+        if not is_bits(value[part.start : part.stop]):
+            raise ValueError("broken reasons in cRLDistributionPoints")
+    elif part.tag == 0xA2:
+        if not _names(value, part.start, part.stop):
+            raise ValueError("an empty cRLIssuer in cRLDistributionPoints")
+    else:
         (name,) = children(value, part.start, part.stop)
         if name.tag == 0xA0:
             _names(value, name.start, name.stop)
-        elif name.tag == 0xA1:
-            _check_all(value, name)
+        elif name.tag == 0xA1 and name.start < name.stop:
+            for attribute in children(value, name.start, name.stop):
+                canonical_attribute(value, attribute)
         else:
             raise ValueError("broken cRLDistributionPoints")
-    elif part.tag == 0xA2:
-        _names(value, part.start, part.stop)
-    elif part.tag != 0x81:
-        raise ValueError("broken cRLDistributionPoints")
 
 
 def subtrees(value: bytes) -> Iterator[tuple[bool, GeneralName]]:
@@ -221,9 +273,10 @@ def subtrees(value: bytes) -> Iterator[tuple[bool, GeneralName]]:
     As in OpenSSL, a subtree with a minimum or maximum is refused (RFC 5280, 4.2.1.10).
     """
 
-    for part in _sequence(value):
-        if part.tag not in (0xA0, 0xA1):
-            raise ValueError("broken nameConstraints")
+    parts = _sequence(value)
+    if [part.tag for part in parts] not in ([0xA0], [0xA1], [0xA0, 0xA1], []):
+        raise ValueError("broken nameConstraints")
+    for part in parts:
         for subtree in children(value, part.start, part.stop):
             if subtree.tag != SEQUENCE:
                 raise ValueError("broken nameConstraints")

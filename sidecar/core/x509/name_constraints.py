@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from .canonical_name import CanonicalName, attributes, canonical_name, text_of
 from .certificate import ClientCert
+from .der import BIT_STRING, SEQUENCE
 from .extension_values import (
     DIRECTORY,
     DNS,
@@ -35,6 +36,8 @@ _COMMON_NAME = bytes.fromhex("0603550403")
 _EMAIL_ADDRESS = bytes.fromhex("06092a864886f70d010901")
 _SMTP_UTF8_MAILBOX = bytes.fromhex("06082b06010505070809")
 _IA5 = 0x16
+_NO_TEXT = (BIT_STRING, SEQUENCE)
+"""The types of attributes that are not strings, of those that `canonical_name` accepts."""
 
 _HOST_LIKE = re.compile(r"[A-Za-z0-9_.-]*\.[A-Za-z0-9_.-]*")
 _PLAIN_MAIL = re.compile(rb"[^@\x00-\x20\x7f-\xff\"\\]+@[A-Za-z0-9._-]+")
@@ -75,25 +78,28 @@ def _check_base(base: GeneralName) -> None:
 
 
 class ConstrainedNames(NamedTuple):
-    """The names of a certificate that constraints apply to: subject and alternative names."""
+    """The names of a certificate that constraints apply to: subject and alternative names.
+
+    `hosts` are CNs that look like a DNS name; `odd_cn` says that a CN is not a string.
+    """
 
     subject: CanonicalName
     mail: tuple[tuple[int, bytes], ...]
     hosts: tuple[bytes, ...]
+    odd_cn: bool
     alternative: tuple[GeneralName, ...]
 
 
 def names_of(cert: ClientCert, alternative: list[GeneralName]) -> ConstrainedNames:
-    """Return the names of a certificate, whose SAN is `alternative`.  Raises ValueError.
-
-    `hosts`: CNs that look like a DNS name.
-    """
+    """Return the names of a certificate, whose SAN is `alternative`.  Raises ValueError."""
     found = attributes(cert.subject_name)
-    cns = [text_of(tag, octets) for oid, tag, octets in found if oid == _COMMON_NAME]
+    named = [(tag, octets) for oid, tag, octets in found if oid == _COMMON_NAME]
+    cns = [text_of(tag, octets) for tag, octets in named]
     return ConstrainedNames(
         subject=canonical_name(cert.subject_name),
         mail=tuple((tag, octets) for oid, tag, octets in found if oid == _EMAIL_ADDRESS),
         hosts=tuple(cn.encode() for cn in cns if _HOST_LIKE.fullmatch(cn.rstrip("\0"))),
+        odd_cn=any(tag in _NO_TEXT for tag, _ in named),
         alternative=tuple(alternative),
     )
 
@@ -109,6 +115,8 @@ def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: b
             raise NameNotPermitted("an emailAddress in the subject that is not an IA5String")
         asked.append(GeneralName(MAIL, octets))
     if is_leaf and not any(name.tag == DNS for name in names.alternative):
+        if names.odd_cn:  # OpenSSL can't convert it, whatever is constrained
+            raise NameNotPermitted("a CN that is not a string")
         asked += [GeneralName(DNS, host) for host in names.hosts]
     asked += [GeneralName(IP, name.octets[12:]) for name in asked if _is_mapped(name)]
     count = (len(asked) + 1) * (len(constraints.permitted) + len(constraints.excluded))
