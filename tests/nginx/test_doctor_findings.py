@@ -51,6 +51,7 @@ NO_FILE = "if (!-e $request_filename) { rewrite ^/authz /public/ last; }"
 NO_ARGUMENT = 'if ($args = "") { return 200; }'
 PHP = r"location ~ \.php$ { auth_request /authz/site; proxy_pass http://app; } "
 FILES = "location /files { auth_request off; alias /etc/nginx/snippets/; } "
+TRACED = "error_page 405 = @app;"
 SORRY_BY_NAME = "location @sorry { return 200 sorry; } error_page 418 =200 @sorry; "
 PAGES = "location /pages { auth_request off; proxy_pass http://app/pages/; } "
 BY_SET = "set $said $http_x_client_cn; proxy_set_header X-Client-CN $said; "
@@ -65,6 +66,11 @@ MAP = r'"~\A[A-Za-z0-9._-]{1,255}\z" $ssl_server_name;'
 def stranger(stack: Stack) -> bool:
     """Somebody without a certificate."""
     return stack.get("/in").status == 200
+
+
+def stranger_traces(stack: Stack) -> bool:
+    """Somebody whose method nginx refuses before it has chosen a location."""
+    return stack.get("/in", method="TRACE").status == 200
 
 
 def stranger_without_sidecar(stack: Stack) -> bool:
@@ -358,6 +364,41 @@ FAULTS = [
         SERVER,
         f"{SERVER} {FALLBACK} error_page 404 = @app; location /inner/ {{ internal; {PASS} }} ",
         stranger_within,
+    ),
+    Fault(
+        "not-asked",
+        ASKED,
+        f"location /in {{ if ($uri) {{ break; }} return 403; {PASS} }} {ASKED}",
+        stranger,
+    ),
+    Fault(
+        "denial-passed-on",
+        ASKED,
+        f"{FALLBACK} location /in {{ deny all; error_page 403 = @app; }} {ASKED}",
+        stranger,
+    ),
+    Fault(
+        "return-first",
+        ASKED,
+        f"{FALLBACK} location /in {{ error_page 418 = @app; return 418; }} {ASKED}",
+        stranger,
+    ),
+    Fault(
+        "denial-passed-on",
+        ASKED,
+        f"{FALLBACK} location @no {{ auth_request off; try_files /none @app; }} {ASKED} "
+        "error_page 401 = @no; ",
+        stranger,
+    ),
+    Fault(
+        "denial-passed-on", SERVER, f"{SERVER} {FALLBACK} error_page 405 = @app;", stranger_traces
+    ),
+    Fault(
+        "denial-passed-on",
+        ASKED,
+        "location /pki/ { auth_request /authz/site; root /etc/nginx/; error_page 401 = @files; } "
+        f"location @files {{ auth_request off; root /etc/nginx/; }} {ASKED}",
+        stranger_reads_a_file,
     ),
     Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),

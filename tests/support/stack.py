@@ -148,7 +148,7 @@ class _App(BaseHTTPRequestHandler):
             self.wfile.write(data)
         return None
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = _answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_TRACE = _answer
 
     def _greet(self) -> None:
         who = self.headers.get("X-Client-CN", "nobody").encode()

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
+from .access import closed
 from .findings import Finding
 from .nginx_config import Block
-from .server import Server, closed
+from .server import Server
 from .targets import addresses, plain_variables
 
 ANSWERED = "$upstream_http_"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sidecar.core.policy.model import Policy
 
+from .access import closed
 from .findings import Finding
 from .nginx_config import Block, Root
-from .server import Server, closed
+from .server import Server
 from .targets import PASSES, addresses, files
 
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from .access import closed, denies_all, first_rule_denies, has_password
 from .findings import Finding
 from .nginx_config import Block
+from .onward import Onward, is_reached_so_only
 from .rewriting import (
     assigned,
     can_rewrite,
@@ -15,7 +17,7 @@ from .rewriting import (
     status_of,
 )
 from .routing import REGEX, serving
-from .server import Server, closed, has_content, question
+from .server import Server, has_content, question
 from .targets import addresses, passes
 
 DENIALS = {"401", "403", "500"}
@@ -23,6 +25,9 @@ DENIALS = {"401", "403", "500"}
 
 EARLIER = {"400", "413", "414", "494", "495", "496", "497"}
 """What nginx answers by itself before anybody is asked."""
+
+OF_THE_HEAD = {"400", "405", "414", "421", "494", "495", "496", "497", "501", "505"}
+"""What nginx answers before it has chosen a location: a TRACE, an unknown Transfer-Encoding."""
 
 
 class Bypasses:
@@ -32,16 +37,18 @@ class Bypasses:
         self._server = server
         self._findings = findings
         self._protected = server.protected()
+        self._onward = Onward(server)
 
     def examine(self) -> None:
         """Everything about the server and those of its locations where the sidecar is asked."""
         self._question_rewritten()
         self._server_returns()
         self._sets()
+        self._server_pages()
         for here in self._server.asking:
             self._error_pages(here)
             self._post_actions(here)
-            if here.name == "location" and not closed(here):
+            if (here.name == "location" and not closed(here)) or self._is_served(here):
                 self._satisfy(here)
             if here.name == "location":
                 self._returns(here)
@@ -50,6 +57,8 @@ class Bypasses:
             self._traversal(location)
             self._subrequests(location)
             self._not_found(location)
+            if not is_reached_so_only(location) and not self._server.asks(location):
+                self._refusals(location)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))
@@ -115,58 +124,44 @@ class Bypasses:
     def _page(self, here: Block, code: str) -> Block | None:
         """The error_page that leads this code to what is kept, asking nobody."""
         for page in here.inherited("error_page"):
-            if code in page.args[:-1] and self._leads_in(page.args[-1]):
+            if code in page.args[:-1] and self._onward.leads_in(page.args[-1]):
                 return page
         return None
 
-    def _leads_in(self, uri: str) -> bool:
-        """Whether a URI within nginx leads to what is kept, and nobody is asked on that way.
-
-        One that a variable holds may be any: also that of an internal location.
-        """
-        if uri.startswith("$"):
-            inner = [each.args[-1] for each in self._server.locations if each.own("internal")]
-            return any(each[:1] == "/" and self._leads_in(each) for each in inner)
-        if not uri.startswith(("/", "@")):
-            return False
-        path = uri.partition("?")[0]
-        place = serving(self._server.block, path.partition("$")[0])
-        return (
-            place is not None
-            and not closed(place)
-            and (place.own("internal") or place.value("auth_request", "off") == "off")
-            and bool(self._server.led_to(place) & self._protected)
-        )
+    def _refusals(self, here: Block) -> None:
+        """A guard whose error_page leads to what is kept: `deny all`, or a `return`."""
+        found = self._onward.refusal_leads_in(here) if closed(here) else None
+        if found is None:
+            return
+        page, code = found
+        if denies_all(here) and code == "403":
+            what = f"a refusal of {here.args[-1]} leads to {page.args[-1]}, where nobody is asked"
+            self._add("denial-passed-on", page, what, "error_page 599 /;   (in that location)")
+        for each in here.within("return"):
+            if str(status_of(each)) == code:
+                self._leads_on(each)
 
     def _rewrites(self, here: Block) -> None:
-        """`rewrite … last` to a location that is internal, and so asks nobody."""
+        """`rewrite … last` to a location that is internal, and asks nobody."""
         for each in here.within("rewrite"):
-            if redirects(each) or each.args[2:] == ["break"]:
-                continue
-            for place in self._may_serve(each.args[1]):
-                if place.own("internal") and has_content(place) and not closed(place):
+            for place in self._onward.rewritten(each):
+                if not is_reached_so_only(place) or closed(place):
+                    continue
+                asked = place.value("auth_request", "off") != "off"
+                if not asked and (has_content(place) or self._onward.exposes(place)):
                     what = f"`rewrite` leads to {' '.join(place.args)}, where nobody is asked"
                     self._add("rewrite-first", each, what, "rewrite … break;   (and proxy_pass)")
 
-    def _may_serve(self, replacement: str) -> list[Block]:
-        """The locations that may serve what a `rewrite` writes, as far as it is constant."""
-        path, variable, _ = replacement.partition("?")[0].partition("$")
-        if not variable:
-            place = serving(self._server.block, path)
-            return [place] if place is not None else []
-        return [
-            each
-            for each in self._server.locations
-            if each not in self._server.questions.values()
-            and each.args[0] not in REGEX
-            and each.args[-1].startswith("/")
-            and (each.args[-1].startswith(path) or path.startswith(each.args[-1]))
-        ]
-
     # -- beside the question
 
+    def _is_served(self, here: Block) -> bool:
+        """Whether a server itself serves something: what no location covers."""
+        return here.name == "server" and bool(self._server.uncovered()) and not closed(here)
+
     def _satisfy(self, here: Block) -> None:
-        if here.value("satisfy") == "any":
+        if here.value("satisfy") != "any":
+            return
+        if not first_rule_denies(here) or has_password(here):
             self._add("satisfy-any", here, "`satisfy any` holds here", "satisfy all;")
 
     def _traversal(self, here: Block) -> None:
@@ -232,7 +227,8 @@ class Bypasses:
             place = serving(self._server.block, uri) if uri[0] != "$" else None
             if place is not None and _shows_one_page(uri, place):
                 continue
-            if self._leads_in(uri):
+            recursive = here.value("recursive_error_pages", "off") == "on"
+            if self._onward.leads_in(uri, recursive=recursive):
                 self._add(
                     "denial-passed-on",
                     page,
@@ -249,6 +245,19 @@ class Bypasses:
                     page,
                     f"{uri} is served by a location that asks",
                     f"location = {uri} {{ internal; auth_request off; … }}",
+                )
+
+    def _server_pages(self) -> None:
+        """Error pages of the server for what is refused before a location is chosen."""
+        for page in self._server.block.inherited("error_page"):
+            uri = page.args[-1]
+            codes = OF_THE_HEAD - {"505"} if uri[0] == "@" else OF_THE_HEAD  # no URI yet: a 500
+            if codes.intersection(page.args[:-1]) and self._onward.leads_in(uri):
+                self._add(
+                    "denial-passed-on",
+                    page,
+                    f"{uri} leads to what asking is to keep, before a location is chosen (TRACE)",
+                    "error_page …   (in the locations that need it, not in the server)",
                 )
 
     def _not_found(self, here: Block) -> None:
@@ -274,7 +283,7 @@ class Bypasses:
     def _post_actions(self, here: Block) -> None:
         """`post_action` runs when a request has ended, a denied one, too."""
         for each in here.inherited("post_action"):
-            if self._leads_in(each.args[0]):
+            if self._onward.leads_in(each.args[0]):
                 what = f"post_action leads to {each.args[0]} after a denial as well"
                 self._add("denial-passed-on", each, what, "mirror, in its place")
 

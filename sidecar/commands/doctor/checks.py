@@ -11,6 +11,7 @@ import os
 
 from sidecar.core.policy.model import Policy
 
+from .access import always_answers, closed
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
@@ -20,8 +21,9 @@ from .client_address import client_address
 from .exemptions import accept
 from .findings import Finding
 from .nginx_config import Block, Root
+from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
-from .server import Asked, Server, closed, question
+from .server import Asked, Server, question
 from .targets import passes
 
 INCLUDE = "include snippets/authz-location.conf;"
@@ -88,6 +90,7 @@ class _ServerCheck:
         self._policy = policy
         self._findings = findings
         self._version = version
+        self._onward = Onward(server)
 
     def examine(self) -> None:
         """Everything about it."""
@@ -136,9 +139,11 @@ class _ServerCheck:
     def _location(self, location: Block) -> None:
         if location.args[-1].startswith("@") or location.own("internal") or closed(location):
             return
-        if location.inherited("auth_request") or location.own("return"):
+        if location.inherited("auth_request") or always_answers(location):
             return
-        if not self._is_public(location):
+        if self._onward.only_leads_on(location):
+            self._led_on(location)
+        elif not self._is_public(location):
             self._add(
                 "not-asked",
                 location,
@@ -150,6 +155,12 @@ class _ServerCheck:
         """Whether nobody expects a question here: ACME, robots.txt, a static error page."""
         if passes(location):
             return self._is_authorizer_s(location)
+        if self._onward.leads_on(location) or any(
+            self._onward.leads_in(page.args[-1]) for page in location.own("error_page")
+        ):
+            return False
+        if location.own("stub_status") and _has_rules(location):
+            return True
         path = location.args[-1].removeprefix("^")
         if path.startswith(ACME):
             return True
@@ -158,6 +169,16 @@ class _ServerCheck:
         pages = {each.args[-1] for each in self._server.block.all("error_page")}
         pages |= {each.args[-1] for each in self._server.block.inherited("error_page")}
         return path in PUBLIC_FILES | pages
+
+    def _led_on(self, location: Block) -> None:
+        """A location that serves nothing itself: where it leads, somebody must be asked."""
+        if self._onward.leads_on(location):
+            self._add(
+                "rewrite-first",
+                location.own("rewrite")[0],
+                "`rewrite` leads to what asking is to keep, where nobody is asked",
+                "auth_request /authz/NAME;   (here)",
+            )
 
     def _is_authorizer_s(self, location: Block) -> bool:
         """Whether a location leads to another authorizer alone, as to its login page."""
@@ -184,6 +205,11 @@ class _ServerCheck:
                 f"no location covers the rest, which is served from {root[-1].args[0]} to anybody",
                 "location / { auth_request /authz/NAME; }   (or return 404; in it)",
             )
+
+
+def _has_rules(location: Block) -> bool:
+    """Whether a location has addresses that may come in, and all others may not."""
+    return any(each.args == ["all"] for each in location.own("deny"))
 
 
 def _only_welcomes(root: str) -> bool:

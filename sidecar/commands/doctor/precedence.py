@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .access import closed
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
-from .server import Server, closed, question
+from .server import Server, question
 
 
 def taken_by_regex(server: Server, findings: list[Finding]) -> None:

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .access import closed
 from .auth_location import question_uri
 from .nginx_config import Block, Root
-from .rewriting import status_of
 from .routing import REGEX, serving
-from .targets import files, led_to, passes
+from .targets import file_roots, files, led_to, passes
 
 OWN_CONTENT = re.compile(r"js_content|\w+_by_lua(_\w+)?|perl|auth_jwt|auth_oidc")
 """Directives by which a location may authorize on its own."""
@@ -79,6 +79,16 @@ class Server:
         found = (files(each) for each in self.locations if self.asks(each) and not closed(each))
         return {each for each in found if each is not None}
 
+    def protected_roots(self) -> set[str]:
+        """The `root` or `alias` of what is served as files where the sidecar is asked."""
+        answering = list(self.questions.values())
+        return {
+            where
+            for each in self.asking
+            if each not in answering and not closed(each) and not passes(each)
+            for where in file_roots(each)
+        }
+
     def uncovered(self) -> list[str]:
         """URIs, out of a few, that no location serves."""
         return [uri for uri in ("/", "/secret.txt", "/zz/zz.bin") if not serving(self.block, uri)]
@@ -123,16 +133,6 @@ def question(place: Block) -> str:
     """The URI that is asked here, "" for none; an internal location is no client's."""
     uri = "off" if place.own("internal") else place.value("auth_request", "off")
     return "" if uri == "off" else uri
-
-
-def closed(place: Block) -> bool:
-    """Whether nginx itself lets nobody in: `deny all` without an `allow`, or a refusal.
-
-    A redirect shows nothing either.
-    """
-    if any(deny.args == ["all"] for deny in place.own("deny")) and not place.own("allow"):
-        return True
-    return any(not 200 <= status_of(each) < 300 for each in place.own("return")[:1])
 
 
 def has_content(place: Block) -> bool:

@@ -89,5 +89,11 @@ def files(location: Block) -> str | None:
     return _slash(root[-1].args[0]) + prefix.lstrip("/")
 
 
+def file_roots(place: Block) -> set[str]:
+    """The `alias` or `root` that holds in a location or server, with a slash at its end."""
+    found = place.own("alias") or place.inherited("root")
+    return {_slash(each.args[0]) for each in found[-1:]}
+
+
 def _slash(path: str) -> str:
     return path if path.endswith("/") else path + "/"

@@ -1,0 +1,98 @@
+"""Tell where nginx itself lets nobody in: `deny all`, or a `return` that every request comes to."""
+
+from __future__ import annotations
+
+from .nginx_config import Block
+from .rewriting import redirects, status_of
+
+_PASSWORDS = ("auth_basic", "auth_jwt", "auth_oidc")
+"""Directives that let in by themselves under `satisfy any`."""
+
+
+def closed(place: Block) -> bool:
+    """Whether nginx itself lets nobody in: `deny all` without an `allow` before, or a refusal.
+
+    A redirect shows nothing either.
+    """
+    return denies_all(place) or refuses(place)
+
+
+def denies_all(place: Block) -> bool:
+    """Whether the addresses' rules let nobody in (ngx_http_access_handler): the first match counts.
+
+    Under `satisfy any` a question or a password lets in all the same.
+    """
+    if place.value("satisfy") == "any" and _asks_anything(place):
+        return False
+    return first_rule_denies(place)
+
+
+def first_rule_denies(place: Block) -> bool:
+    """Whether `deny all` comes before any `allow`, in the nearest block that has either."""
+    for each in _rules(place):
+        if each.name == "allow":
+            return False
+        if each.args == ["all"]:
+            return True
+    return False
+
+
+def has_password(place: Block) -> bool:
+    """Whether a password or a token lets in here as well."""
+    return any(place.value(name, "off") != "off" for name in _PASSWORDS)
+
+
+def refuses(block: Block) -> bool:
+    """Whether every request of a server or location comes to a `return` that shows nothing.
+
+    `break`, and `rewrite` with `last` or `break`, end the directives of the rewrite module: what
+    is led away by them doesn't come to a `return` behind.
+    """
+    if block.name == "location" and block.parent is not None and refuses(_server(block)):
+        return True
+    for each in block.inner:
+        if each.name == "return":
+            return not 200 <= status_of(each) < 300
+        if may_end(each) or any(200 <= status_of(r) < 300 for r in each.within("return")):
+            return False
+    return False
+
+
+def always_answers(block: Block) -> bool:
+    """Whether every request comes to a `return`, of whatever status."""
+    for each in block.inner:
+        if each.name == "return":
+            return True
+        if may_end(each):
+            return False
+    return False
+
+
+def may_end(each: Block) -> bool:
+    """Whether a directive may end the rewrite module's work before a `return` behind it."""
+    if each.name == "if":
+        return any(map(may_end, each.inner))
+    if each.name == "rewrite":
+        return each.args[-1] in ("last", "break") and not redirects(each)
+    return each.name == "break"
+
+
+def _rules(place: Block) -> list[Block]:
+    here: Block | None = place
+    while here is not None:
+        if found := [each for each in here.inner if each.name in ("allow", "deny")]:
+            return found
+        here = here.parent
+    return []
+
+
+def _asks_anything(place: Block) -> bool:
+    return place.value("auth_request", "off") != "off" or has_password(place)
+
+
+def _server(block: Block) -> Block:
+    """The server around a location."""
+    here = block
+    while here.name == "location" and here.parent is not None:
+        here = here.parent
+    return here

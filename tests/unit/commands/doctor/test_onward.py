@@ -1,0 +1,71 @@
+"""Where nginx leads on by itself, nobody is asked unless `auth_request` holds there, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from good_nginx import GOOD, found
+
+PUBLIC = "location /public/ { auth_request off; }"
+PASS = "proxy_pass http://app;"
+ASK = "auth_request /authz/site;"
+APP = f"location @app {{ {PASS} }}"
+INNER = f"location /i/ {{ internal; {PASS} }}"
+ACME = "location ^~ /.well-known/acme-challenge/ { root /x;"
+FILES = f"root /srv/x; location /a/ {{ {ASK}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (f"{APP} location /a/ {{ deny all; error_page 403 = @app; }}", "denial-passed-on"),
+        (f"{APP} location /a/ {{ error_page 418 = @app; return 418; }}", "return-first"),
+        (f"{INNER} location /a/ {{ rewrite ^/a/(.*) /i/$1 last; return 403; }}", "rewrite-first"),
+        (f"{INNER} location = /a {{ rewrite ^ /i/a last; }}", "rewrite-first"),
+        (f"{APP} {ACME} try_files $uri @app; }}", "not-asked"),
+        (f"{APP} {ACME} error_page 404 = @app; }}", "not-asked"),
+        (f"{APP} location = /favicon.ico {{ try_files /f.ico @app; }}", "not-asked"),
+        (f"{APP} error_page 405 = @app;", "denial-passed-on"),
+        (f"{APP} error_page 501 = @app;", "denial-passed-on"),
+        (f"{FILES} error_page 401 = @f; }} location @f {{ root /srv/x; }}", "denial-passed-on"),
+        (f"{FILES} error_page 403 = @f; }} location @f {{ try_files $uri =404; }}",
+         "denial-passed-on"),
+        (f"{APP} location @d {{ try_files /none @app; }} "
+         f"location /a/ {{ {ASK} error_page 401 = @d; {PASS} }}", "denial-passed-on"),
+        (f"{INNER} location @d {{ rewrite ^(.*)$ /i$1 last; }} "
+         f"location /a/ {{ {ASK} error_page 401 = @d; {PASS} }}", "denial-passed-on"),
+        (f"{APP} location @d {{ return 404; error_page 404 = @app; }} "
+         f"location /a/ {{ {ASK} recursive_error_pages on; error_page 401 = @d; {PASS} }}",
+         "denial-passed-on"),
+    ],
+)  # fmt: skip
+def test_a_way_in_by_several_steps(lines: str, expected: str, tmp_path: Path) -> None:
+    """Guards, public files and denials that lead to the application in the end, or to its files."""
+    assert (expected, 8) in found(GOOD.replace(PUBLIC, lines), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"location @d {{ return 404; error_page 404 = @app; }} {APP} "
+        f"location /a/ {{ {ASK} error_page 401 = @d; {PASS} }}",
+        f"{ASK} error_page 401 /i/x; {INNER}",
+        f"{ASK} error_page 401 = @app; {APP}",
+        "location = /old { rewrite ^ /new last; }",
+        "location /old/ { rewrite ^/old/(.*)$ /new/$1 last; return 404; }",
+        f"{FILES} error_page 401 = @f; }} location @f {{ try_files /denied.html =403; }}",
+        f"{FILES} error_page 401 = @f; }} location @f {{ rewrite ^ /denied.html break; }}",
+        f"{FILES} error_page 401 = @f; }} location @f {{ root /srv/denied; }}",
+        f"{FILES} error_page 401 = @f; }} location @f {{ return 200 no; }}",
+        f"{FILES} error_page 401 /d.html; }} location = /d.html {{ internal; }}",
+        "location ^~ /.well-known/acme-challenge/ { root /x; try_files $uri =404; }",
+        "error_page 404 405 500 501 /50x.html; location = /50x.html { root /x; }",
+        f"location @loop {{ try_files /none @loop; }} location /a/ {{ {ASK} "
+        f"error_page 401 = @loop; {PASS} }}",
+    ],
+)
+def test_where_it_ends_well(lines: str, tmp_path: Path) -> None:
+    """Asked again where it leads, one page of words, a circle, error pages that don't count."""
+    told = {each for each, _ in found(GOOD.replace(PUBLIC, lines), tmp_path)}
+    assert told <= {"error-page-asks"}
