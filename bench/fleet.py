@@ -63,6 +63,11 @@ class MeasuredNode(Node):
         for number in range(before + 1, self._ledger.chain.sequence + 1):
             self.taken[number] = now
 
+    @property
+    def log(self) -> Path:
+        """Return the file of its log."""
+        return self._ledger.path
+
     def release(self) -> str:
         """Return the directory of the release that is there."""
         return ReleaseDirectory(self._places.agent).current() or ""
@@ -71,6 +76,8 @@ class MeasuredNode(Node):
 def shown(name: str, seconds: list[float]) -> str:
     """Return one row: how many, p50, p99, the last."""
     found = sorted(each * 1000 for each in seconds)
+    if not found:
+        return f"| {name} | 0 | | | |"
     p99 = found[min(len(found) - 1, int(len(found) * 0.99))]
     return (
         f"| {name} | {len(found)} | {statistics.median(found):.0f} | {p99:.0f} | {found[-1]:.0f} |"
@@ -167,6 +174,35 @@ async def revocations(
     ]
 
 
+async def steady(
+    publisher: Publisher, nodes: list[MeasuredNode], hosts: list[Host], rate: int, seconds: int
+) -> list[str]:
+    """Publish so many entries a second; at the end all logs are the publisher's."""
+    start, began = time.monotonic(), {}
+    for number in range(rate * seconds):
+        await asyncio.sleep(start + number / rate - time.monotonic())
+        now = time.monotonic()
+        body = {"deny": "sha256", "value": f"{number:064x}", "comment": "bench"}
+        signed = await publisher.publish("revocation", body)
+        began[signed.entry.sequence] = now
+    took = time.monotonic() - start
+    last = publisher.ledger.chain.sequence
+    await until(lambda: all(last in each.taken for each in nodes), 0.05)
+    await until(lambda: all(host.sequence() == last for host in hosts), 0.05)
+    behind = time.monotonic() - start - took
+    expected = publisher.ledger.path.read_bytes()
+    logs = [each.log for each in nodes]
+    logs += [host.state / "fleet-in-force" / logs[0].name for host in hosts]
+    assert all(log.read_bytes() == expected for log in logs), "a log is another"
+    found = [node.taken[number] - at for number, at in began.items() for node in nodes]
+    name = f"{len(began)} entries in {took:.1f} s, verified and written by an agent"
+    return [
+        shown(name, found),
+        f"| the same, in force on the last whole host after the last entry | {len(hosts)} | | | "
+        f"{behind * 1000:.0f} |",
+    ]
+
+
 async def release(
     publisher: Publisher, nodes: list[MeasuredNode], hosts: list[Host], staff: CA, octets: int
 ) -> list[str]:
@@ -239,6 +275,8 @@ async def measure(options: argparse.Namespace, fleet: Fleet, directory: Path) ->
             await until(lambda: all(each.release() for each in nodes), 0.1)
             await until(lambda: all(host.sequence() >= 1 for host in hosts), 0.1)
             rows += await revocations(publisher, nodes, hosts, staff, options.revocations)
+            if options.seconds:
+                rows += await steady(publisher, nodes, hosts, options.rate, options.seconds)
             for octets in options.release:
                 rows += await release(publisher, nodes, hosts, staff, octets)
         ledger.close()
@@ -253,6 +291,8 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--revocations", type=int, default=20)
     parser.add_argument("--release", type=int, nargs="*", default=[100_000], metavar="OCTETS")
+    parser.add_argument("--rate", type=int, default=100, help="entries a second, for --seconds")
+    parser.add_argument("--seconds", type=int, default=0)
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
     options = parser.parse_args()
     parent = options.directory if os.access(options.directory, os.W_OK) else None

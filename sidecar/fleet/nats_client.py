@@ -96,16 +96,19 @@ class Bus:
         """The last head."""
         return await self._get(self.subjects.data_stream, self.subjects.head)
 
+    async def chunk(self, sha256: str, number: int, timeout: float = TIMEOUT) -> bytes | None:
+        """A part of a file, unverified; None where it is not there.  Raises `Unreachable`."""
+        subject = self.subjects.blob(sha256, number)
+        return await self._get(self.subjects.data_stream, subject, timeout)
+
     async def blob(self, sha256: str, size: int) -> bytes | None:
-        """A file, unverified; None where some of it is missing."""
-        asked = [self.subjects.blob(sha256, number) for number in range(chunks(size))]
+        """A file, unverified; None where some of it is missing.  Raises `Unreachable`."""
         parts: list[bytes] = []
-        for at in range(0, len(asked), 8):
-            found = await asyncio.gather(
-                *(self._get(self.subjects.data_stream, each) for each in asked[at : at + 8])
-            )
+        for first in range(0, chunks(size), 8):
+            asked = range(first, min(first + 8, chunks(size)))
+            found = await asyncio.gather(*(self.chunk(sha256, number) for number in asked))
             parts += [part for part in found if part is not None]
-            if len(parts) < min(at + 8, len(asked)) or sum(map(len, parts)) > size:
+            if None in found or sum(map(len, parts)) > size:
                 return None
         return b"".join(parts)
 
@@ -135,17 +138,17 @@ class Bus:
                     found[name.removeprefix(prefix)] = bytes(message.data or b""), at_server
         return found
 
-    async def _get(self, stream: str, subject: str) -> bytes | None:
+    async def _get(self, stream: str, subject: str, timeout: float = TIMEOUT) -> bytes | None:
         """What a subject holds; None where that is nothing.  Raises `Unreachable`."""
-        message = await self._message(stream, subject)
+        message = await self._message(stream, subject, timeout)
         return None if message is None else bytes(message.data or b"")
 
-    async def _message(self, stream: str, subject: str) -> Any:
+    async def _message(self, stream: str, subject: str, timeout: float = TIMEOUT) -> Any:
         """The last message of a subject; None where there is none.  Raises `Unreachable`."""
         from nats.errors import Error, NoRespondersError
         from nats.js.errors import NotFoundError
 
-        context = self.client.jetstream(timeout=TIMEOUT)
+        context = self.client.jetstream(timeout=timeout)
         try:
             message = await context.get_last_msg(stream, subject, direct=True)
         except (NotFoundError, NoRespondersError):

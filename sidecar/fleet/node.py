@@ -24,10 +24,11 @@ from sidecar.runtime.fleet_places import HEAD, FleetPlaces
 from sidecar.runtime.release_directory import ReleaseDirectory
 
 from . import daemon_status
+from .chunks import ChunkReader, Missing
 from .following import catch_up, has_last
 from .ledger import Ledger
 from .nats_client import Bus, Unreachable, connected
-from .release_files import Missing, bring
+from .release_files import bring
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -184,7 +185,7 @@ class Node:
 
     async def _bring_releases(self, bus: Bus) -> None:
         """Bring the release that is due, whenever that is another one."""
-        told = ""
+        told, reader = "", ChunkReader(bus.chunk)
         while True:
             await self._due.wait()
             self._due.clear()
@@ -194,7 +195,7 @@ class Node:
             if ReleaseDirectory(self._places.agent).current() == release.directory:
                 continue
             try:
-                await bring(self._places.agent, release, bus.blob)
+                await bring(self._places.agent, release, reader.read)
                 log.info("release %d is here", release.sequence)
                 told = ""
             except Refused as error:

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 
 from sidecar.core.fleet.bodies import Release
 from sidecar.core.fleet.entry import Refused
 from sidecar.core.fleet.manifest import File
 from sidecar.runtime.files import read_file
-from sidecar.runtime.release_directory import ReleaseDirectory, write_part
+from sidecar.runtime.release_directory import ReleaseDirectory, new_part
 
-Fetch = Callable[[str, int], Awaitable[bytes | None]]
-"""The octets of a file by its SHA-256 and size, unverified; None where they aren't there."""
-
-
-class Missing(Exception):
-    """A file of the release is not there, or not wholly."""
+Fetch = Callable[[File], AsyncIterable[bytes]]
+"""The octets of a file, unverified, in parts."""
 
 
 async def bring(directory: Path, release: Release, fetch: Fetch) -> None:
     """Fetch what isn't here, verify all of it, and put it into place.
 
-    Raises `Missing`, `Refused` and OSError.
+    A file is never in memory as a whole.  Raises `Missing`, `Refused` and OSError.
     """
     with ReleaseDirectory(directory).writing(release.directory) as aside:
         for file in release.files:
             data = _here(directory, file)
-            if data is None:
-                data = await fetch(file.sha256, file.size)
-            if data is None:
-                raise Missing(f"{file.name} of release {release.sequence} is not there")
-            if not file.matches(data):
+            parts = fetch(file) if data is None else _alone(data)
+            if await _write(aside, file, parts) != file.sha256:
                 raise Refused("file", f"{file.name} is not what release {release.sequence} says")
-            write_part(aside, file.name, data)
+
+
+async def _write(directory: Path, file: File, parts: AsyncIterable[bytes]) -> str:
+    """Write one file; the SHA-256 of what was written."""
+    digest = hashlib.sha256()
+    with new_part(directory, file.name) as out:
+        async for part in parts:
+            digest.update(part)
+            out.write(part)
+    return digest.hexdigest()
+
+
+async def _alone(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def _here(directory: Path, file: File) -> bytes | None:

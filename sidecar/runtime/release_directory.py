@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from .files import sync_directory
 
@@ -105,14 +106,21 @@ def make_directory(path: Path) -> None:
         os.chmod(path, _DIRECTORY_MODE)
 
 
-def write_part(directory: Path, name: str, data: bytes) -> None:
-    """Write one file of a release that is being written.  Raises OSError."""
+@contextlib.contextmanager
+def new_part(directory: Path, name: str) -> Iterator[BinaryIO]:
+    """Open one file of a release that is being written; synced at the end.  Raises OSError."""
     place = directory / name
     place.parent.mkdir(parents=True, exist_ok=True)
     with open(place, "xb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_part(directory: Path, name: str, data: bytes) -> None:
+    """Write one file of a release that is being written.  Raises OSError."""
+    with new_part(directory, name) as file:
+        file.write(data)
 
 
 def _sync(directory: Path) -> None:

@@ -423,3 +423,32 @@ def test_a_killed_daemon_leaves_nothing_half(scene: Scene) -> None:
     assert scene.host.follower.sequence == 3
     assert not half.exists()
     assert (own / "log.1").read_bytes().count(b"\n") == 3
+
+
+def test_a_daemon_with_a_long_log_follows_on_after_a_restart(scene: Scene) -> None:
+    """However many entries it took before: all of the agent's log is known, none is refused.
+
+    Also where the agent lost its log and fetched it again, or an older entry of it is another's.
+    """
+    more = [scene.author.revocation(f"{number:064x}") for number in range(3000)]
+    scene.agent.write(*more)
+    scene.host.load()
+    assert scene.host.follower.sequence == 3002
+    scene.host.follower.close()
+    scene.host.start()
+    scene.agent.write(scene.author.revocation("cd" * 32))
+    scene.host.load()
+    assert scene.host.denies("cd" * 32)
+    last = [scene.author.revocation("cd" * 32), scene.author.revocation("ef" * 32)]
+    scene.agent.log.write_bytes(scene.agent.log.read_bytes())
+    again = scene.agent.log.read_bytes() + b"".join(each.line() + b"\n" for each in last)
+    scene.agent.log.unlink()
+    scene.agent.log.write_bytes(again)
+    scene.host.load()
+    assert scene.host.denies("ef" * 32)
+    assert not scene.host.follower.refused.total()
+    twin = Author(key=scene.author.key)
+    scene.agent.replace_log(twin.release(OTHER))
+    scene.host.load()
+    assert scene.host.follower.refused["fork"] == 1
+    assert scene.host.follower.sequence == 3005

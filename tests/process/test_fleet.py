@@ -209,6 +209,45 @@ def test_servers_that_lost_the_log_get_it_back(fleet: Fleet, tmp_path: Path) -> 
     assert fresh.daemon.ask("site", bob).reason == "revoked"
 
 
+def test_servers_whose_first_entries_are_gone_serve_a_host_that_has_them(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """It starts anew with its own log, and asks for what is behind that only.
+
+    A fresh host has nothing to stand on, and tells; `restore` fills the servers' log again.
+    """
+    host = fleet.host("one")
+    fleet.run("publish", str(release(tmp_path / "policy")))
+    host.has(1)
+    fleet.run("revoke", bob.sha256, "--wait")
+    host.stop()
+    lines = (fleet.directory / "publisher/fleet-publisher/log.1").read_bytes().splitlines()
+    asyncio.run(leave_only(fleet.nats.url, "fleet.prod.put.1.2", lines[1]))
+    host.start_agent()
+    host.daemon.start()
+    fleet.run("revoke", alice.sha256)
+    until(lambda: host.daemon.ask("site", alice).reason == "revoked", host.told())
+    assert host.daemon.ask("site", bob).reason == "revoked"
+    assert fleet.status()["nodes"][0]["refused"] == 0
+    fresh = fleet.host("two")
+    until(lambda: "refused (gap): the log ends at 3" in fresh.told(), fresh.told())
+    assert "1 entries were written again" in fleet.run("restore").stdout
+    fleet.run("undo", "3")
+    fresh.has(4)
+    assert fresh.daemon.ask("site", bob).reason == "revoked"
+
+
+async def leave_only(url: str, subject: str, line: bytes) -> None:
+    """Replace the log by one that has one entry, as limits or an administrator could."""
+    client = await nats.connect(url)
+    context = client.jetstream()
+    config = (await context.stream_info("FLEET-prod-1")).config
+    await context.delete_stream("FLEET-prod-1")
+    await context.add_stream(config)
+    await context.publish(subject, line)
+    await client.close()
+
+
 def test_a_killed_agent_goes_on_where_it_was(fleet: Fleet, tmp_path: Path) -> None:
     """kill -9 again and again while entries come: all arrive, in order, none is refused."""
     host = fleet.host("one")
@@ -226,6 +265,22 @@ def test_a_killed_agent_goes_on_where_it_was(fleet: Fleet, tmp_path: Path) -> No
     text = host.daemon.get("/metrics")[1]
     refused = re.findall(r"(?m)^mtls_sidecar_fleet_refused_total\{.*\} (\S+)", text)
     assert {float(count) for count in refused} == {0.0}
+
+
+def test_a_hundred_entries_a_second_are_lost_nowhere(fleet: Fleet, tmp_path: Path) -> None:
+    """For four seconds: every host has each of them once, in the publisher's order."""
+    hosts = [fleet.host("one"), fleet.host("two")]
+    fleet.run("publish", str(release(tmp_path / "policy")))
+    for host in hosts:
+        host.has(1)
+    with fleet.flood(400, rate=100) as flooding:
+        assert flooding.wait(120) == 0
+    published = (fleet.directory / "publisher/fleet-publisher/log.1").read_bytes()
+    assert published.count(b"\n") == 401
+    for host in hosts:
+        host.has(401)
+        assert (host.state / "fleet-in-force/log.1").read_bytes() == published
+    assert [node["refused"] for node in fleet.status()["nodes"]] == [0, 0]
 
 
 def test_what_a_server_makes_up_is_refused(fleet: Fleet, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Publish many revocations: `python fleet_flood.py SIDECAR_YAML COUNT [PAUSE]`."""
+"""Publish many revocations: `python fleet_flood.py SIDECAR_YAML COUNT RATE`, RATE a second."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
+import time
 from pathlib import Path
 
 from sidecar.core.config.settings import read_settings
@@ -14,7 +15,7 @@ from sidecar.fleet.publisher import Publisher
 from sidecar.fleet.signer import signer_of
 
 
-async def flood(config: Path, count: int, pause: float) -> None:
+async def flood(config: Path, count: int, rate: float) -> None:
     settings = read_settings(config.read_bytes(), str(config))
     assert settings.fleet is not None
     signer = signer_of(settings.fleet.signer, config.parent / "fleet.key")
@@ -23,12 +24,12 @@ async def flood(config: Path, count: int, pause: float) -> None:
         async with connected(settings.fleet, "publisher") as bus:
             publisher = Publisher(bus, ledger, signer)
             await publisher.sync()
+            start = time.monotonic()
             for number in range(count):
+                await asyncio.sleep(start + number / rate - time.monotonic())
                 body = {"deny": "sha256", "value": f"{number:064x}", "comment": ""}
                 await publisher.publish("revocation", body)
-                await asyncio.sleep(pause)
 
 
 if __name__ == "__main__":
-    pause = float(sys.argv[3]) if len(sys.argv) > 3 else 0.05
-    asyncio.run(flood(Path(sys.argv[1]), int(sys.argv[2]), pause))
+    asyncio.run(flood(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

@@ -211,10 +211,11 @@ class Fleet:
             text=True,
         )
 
-    def flood(self, count: int) -> subprocess.Popen[bytes]:
-        """Publish many revocations, one behind the other, from a process of its own."""
+    def flood(self, count: int, rate: int = 20) -> subprocess.Popen[bytes]:
+        """Publish many revocations, so many a second, from a process of its own."""
+        program = Path(__file__).with_name("fleet_flood.py")
         return subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("fleet_flood.py"), self.config, str(count)],
+            [sys.executable, program, self.config, str(count), str(rate)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )

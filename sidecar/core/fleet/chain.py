@@ -18,9 +18,6 @@ from .bodies import KeyChange, Release, Revocation, Undo, issued_at, parse_body
 from .entry import NOTHING_BEFORE, Entry, Refused, SignedEntry
 from .keys import PublicKey
 
-REMEMBERED = 1024
-"""How many hashes of the last entries are kept: a head may be that far behind."""
-
 MAX_KEYS = 64
 
 
@@ -47,7 +44,7 @@ class Chain:
         self.head: Head | None = None
         self.issued = 0.0
         self.not_understood = 0
-        self._hashes = {0: NOTHING_BEFORE}
+        self._hashes = bytearray(bytes.fromhex(NOTHING_BEFORE))
         self._denylist: Denylist | None = None
 
     # -- the log
@@ -63,10 +60,9 @@ class Chain:
         self._check_place(entry)
         if entry.kind == "head":
             raise Refused("malformed", "a head is not part of the log")
-        content = self._verified(signed)
-        digest = hashlib.sha256(content).hexdigest()
         if entry.sequence <= self.sequence:
-            return self._refuse_old(entry, digest)
+            return self._refuse_old(signed)
+        digest = hashlib.sha256(self._verified(signed)).hexdigest()
         if entry.sequence > self.sequence + 1:
             raise Refused("gap", f"{entry.sequence} after {self.sequence}")
         if entry.previous != self.hash:
@@ -82,8 +78,11 @@ class Chain:
 
     def _advance(self, sequence: int, digest: str) -> None:
         self.sequence, self.hash = sequence, digest
-        self._hashes[sequence] = digest
-        self._hashes.pop(sequence - REMEMBERED, None)
+        self._hashes += bytes.fromhex(digest)
+
+    def _hash_of(self, sequence: int) -> str:
+        """The hash of an entry that was taken; all are kept, so that each is known again."""
+        return self._hashes[sequence * 32 : sequence * 32 + 32].hex()
 
     def _check_place(self, entry: Entry) -> None:
         if entry.fleet != self.fleet:
@@ -105,12 +104,12 @@ class Chain:
             raise Refused("bad_signature", f"entry {signed.entry.sequence}, key {signed.key}")
         return content
 
-    def _refuse_old(self, entry: Entry, digest: str) -> bool:
-        known = self._hashes.get(entry.sequence)
-        if known == digest:
+    def _refuse_old(self, signed: SignedEntry) -> bool:
+        """False for an entry that was taken, whose key may count no longer.  Raises `Refused`."""
+        entry = signed.entry
+        if entry.sequence and entry.hash == self._hash_of(entry.sequence):
             return False
-        if known is None:
-            raise Refused("rollback", f"entry {entry.sequence} after {self.sequence}")
+        self._verified(signed)
         raise Refused("fork", f"another entry {entry.sequence} than the one that was taken")
 
     def _take(self, entry: Entry) -> None:
@@ -163,10 +162,7 @@ class Chain:
             return False
         if entry.sequence > self.sequence:
             raise Refused("gap", f"the log ends at {entry.sequence}, and here at {self.sequence}")
-        known = self._hashes.get(entry.sequence)
-        if known is None:
-            raise Refused("rollback", f"the head says {entry.sequence} after {self.sequence}")
-        if known != entry.previous:
+        if self._hash_of(entry.sequence) != entry.previous:
             raise Refused("fork", f"the head names another entry {entry.sequence}")
         self.head = Head(entry.sequence, issued, entry.not_after)
         return True

@@ -21,7 +21,7 @@ def test_only_what_holds_is_written(tmp_path: Path) -> None:
     author, stranger = Author(), Author()
     lines = [author.release().line(), author.revocation().line(), author.undo(2).line()]
     with contextlib.closing(Ledger(tmp_path, settings(author))) as ledger:
-        assert not ledger.take([lines[0], stranger.release().line(), b"junk", lines[1]])
+        assert not ledger.take([lines[0], stranger.revocation().line(), b"junk", lines[1]])
         assert ledger.take([author.undo(2).line()])
         assert ledger.refused == {"unknown_key": 1, "malformed": 1}
         assert not ledger.take([lines[2]])
@@ -36,7 +36,7 @@ def test_a_log_that_does_not_hold_is_cut_and_fetched_again(tmp_path: Path) -> No
     """A publisher's is refused instead: it may be the only one left."""
     author = Author()
     good = author.release().line()
-    (tmp_path / "log.1").write_bytes(good + b"\n" + Author().release().line() + b"\n")
+    (tmp_path / "log.1").write_bytes(good + b"\n" + Author().revocation().line() + b"\n")
     with pytest.raises(ValueError, match="does not fit the fleet's keys"):
         Ledger(tmp_path, settings(author), only_copy=True)
     with contextlib.closing(Ledger(tmp_path, settings(author))) as ledger:

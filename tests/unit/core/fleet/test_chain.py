@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fleet_entries import ISSUED, Author, listed, public_of
 
-from sidecar.core.fleet.chain import REMEMBERED, Chain
+from sidecar.core.fleet.chain import Chain
 from sidecar.core.fleet.entry import Refused, SignedEntry, parse_line
 from sidecar.core.fleet.keys import PublicKey
 
@@ -85,15 +85,30 @@ def test_a_second_entry_of_a_number_is_a_fork() -> None:
     assert refused(chain, twin.revocation("cd" * 32)) == "fork"
 
 
-def test_a_very_old_entry_is_a_rollback() -> None:
-    """One that is further back than hashes are kept can't be told from a fork, and isn't taken."""
-    author = Author()
+def test_an_entry_is_known_again_however_old_it_is() -> None:
+    """So is another in its place, a fork, and a head for it."""
+    author, twin = Author(), Author()
+    twin.key = author.key
+    chain = chain_of(author)
+    first, head = author.revocation(), author.head(1)
+    chain.accept(first)
+    for _ in range(2000):
+        chain.accept(author.undo(1))
+    assert not chain.accept(first)
+    assert refused(chain, twin.revocation("cd" * 32)) == "fork"
+    assert chain.take_head(head)
+
+
+def test_an_entry_is_known_again_when_its_key_is_removed() -> None:
+    """It was verified while the key counted; another entry of that key is refused."""
+    author, new = Author(), Author()
     chain = chain_of(author)
     first = author.revocation()
     chain.accept(first)
-    for _ in range(REMEMBERED):
-        chain.accept(author.undo(1))
-    assert refused(chain, first) == "rollback"
+    chain.accept(author.keys([new.public], [author.public.id]))
+    assert not chain.accept(first)
+    twin = Author(key=author.key)
+    assert refused(chain, twin.revocation("cd" * 32)) == "unknown_key"
 
 
 def test_a_keeper_signs_heads_and_nothing_else() -> None:
