@@ -17,11 +17,14 @@ from pathlib import Path
 
 import nats
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fleet_entries import Author
 from fleet_hosts import ROOT, Fleet, Nats, until
 from pki import CA
 
 from sidecar.cli import main
+from sidecar.core.fleet.entry import parse_line
 
 POLICY = """\
 version: 1
@@ -296,6 +299,28 @@ def test_what_a_server_makes_up_is_refused(fleet: Fleet, tmp_path: Path) -> None
     assert host.daemon.ask("site", alice).status == 204
     fleet.run("revoke", alice.sha256, "--wait")
     assert host.daemon.ask("site", alice).reason == "revoked"
+
+
+def test_entries_that_a_server_sends_out_of_order_and_twice_are_taken_once(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Each when what comes before it is there; nothing is refused that was signed."""
+    host = fleet.host("one")
+    fleet.run("publish", str(release(tmp_path / "policy")))
+    host.has(1)
+    first = (host.state / "fleet/log.1").read_bytes().splitlines()
+    key = load_pem_private_key(fleet.key.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    author = Author(key=key, sequence=1, previous=parse_line(first[0]).entry.hash)
+    two, three, four = (author.revocation(f"{number:064x}").line() for number in (2, 3, 4))
+    order = [four, three, two, two, four, three, three, two, four, four, first[0]]
+    asyncio.run(send(fleet.nats.url, "fleet.prod.log.1.9", *order))
+    host.has(4)
+    for log in ("fleet", "fleet-in-force"):
+        assert (host.state / log / "log.1").read_bytes().splitlines() == [*first, two, three, four]
+    text = host.daemon.get("/metrics")[1]
+    refused = re.findall(r"(?m)^mtls_sidecar_fleet_refused_total\{.*\} (\S+)", text)
+    assert {float(count) for count in refused} == {0.0}
 
 
 async def send(url: str, subject: str, *messages: bytes) -> None:
