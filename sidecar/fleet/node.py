@@ -48,8 +48,8 @@ STATUS_SECONDS = 0.05
 REPORT_SECONDS = 10.0
 """How often a node reports though nothing has changed."""
 
-MOST_WAITING = 4096
-"""Most messages that wait to be looked at; what is beyond is asked for again later."""
+MOST_WAITING = 16 * 1024 * 1024
+"""Most octets that wait to be looked at; what is beyond is asked for again later."""
 
 
 @dataclass(slots=True)
@@ -68,6 +68,7 @@ class Node:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     _problem: str = ""
+    _waiting: int = 0
     _lacking: int = 0
 
     def __post_init__(self) -> None:
@@ -98,8 +99,9 @@ class Node:
     # -- what arrives
 
     def _take_entry(self, line: bytes) -> None:
-        if len(self._entries) < MOST_WAITING:
+        if self._waiting + len(line) <= MOST_WAITING:
             self._entries.append(line)
+            self._waiting += len(line)
         else:
             self._missed = True
         self._wake.set()
@@ -133,7 +135,7 @@ class Node:
     async def _step(self, bus: Bus) -> None:
         """Take what has arrived, then what is missing.  Raises `Unreachable`, OSError."""
         self._wake.clear()
-        lines, self._entries = self._entries, []
+        lines, self._entries, self._waiting = self._entries, [], 0
         gap = self._ledger.take(lines)
         if self._missed or gap:
             self._missed = False
