@@ -172,14 +172,14 @@ class ClientStore:
             if sha256 in known
         )
         if self._must_rewrite or self._size + len(new) > 2 * self._needed + SPARE:
-            whole = b"".join(self._clients.lines())
-            write_file(self.path, whole)
-            self._size = self._needed = len(whole)
+            write_file(self.path, self._clients.lines())
+            self._file = file_version(self.path)
+            self._size = self._needed = self._file.size if self._file else 0
         else:
             self._append(new)
             self._size += len(new)
             self._needed += sum(len(line(known[s])) for s, at in self._unwritten.items() if not at)
-        self._file = file_version(self.path)
+            self._file = file_version(self.path)
         self._must_rewrite = False
         self._unwritten.clear()
 

@@ -129,7 +129,7 @@ def _same_authority(issuer: ClientCert, certs: Iterable[ClientCert]) -> ClientCe
 
 
 def _write(path: Path, records: list[StoredResponse]) -> None:
-    write_file(path, b"".join(_lines(records)))
+    write_file(path, _lines(records))
 
 
 def _lines(records: list[StoredResponse]) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -160,9 +160,9 @@ class SeenClients:
             self._weight -= client.weight
         return True
 
-    def lines(self) -> list[bytes]:
+    def lines(self) -> Iterator[bytes]:
         """Every client as a line."""
-        return [line(client) for client in self.by_sha256.values()]
+        return map(line, self.by_sha256.values())
 
 
 def name_of(cert: ClientCert) -> str:

@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -172,15 +172,15 @@ def _way(path: str | Path) -> Iterator[tuple[str, os.stat_result, bool, bool]]:
             shared.append(bool(found.st_mode & stat.S_IWOTH))
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file atomically; create its directory if it is missing.
+def write_file(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600) -> None:
+    """Replace a file atomically, with bytes or with their parts; create a missing directory.
 
     A FIFO or a link is replaced itself.  Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     with replacing(path) as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         os.fchmod(file.fileno(), mode)
 
 

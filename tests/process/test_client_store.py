@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,20 @@ def test_a_fault_of_the_program_is_told_and_stops_nothing(
     assert [record.message.partition(": ")[2] for record in caplog.records] == ["division by zero"]
     store.save()
     assert list(seen_clients(tmp_path)) == [alice.sha256]
+
+
+def test_the_file_is_written_anew_by_lines(tmp_path: Path) -> None:
+    """Of 2,000 clients with 2 KiB each, no second copy is made in memory, which would stay the
+    process's."""
+    store = ClientStore(tmp_path, 2000)
+    store.save()
+    for number in range(2000):
+        sha256 = f"{number:064x}"
+        store._clients.by_sha256[sha256] = SeenClient(sha256, bytes(2048), 1e12, 1.0)
+    store._must_rewrite = True
+    tracemalloc.start()
+    store.save()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < store.path.stat().st_size / 4
+    assert len(store.path.read_bytes().splitlines()) == 2000

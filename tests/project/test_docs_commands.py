@@ -51,10 +51,11 @@ NOT_RUN = {
     "sudo apt-get install": NEEDS_ROOT,
     "pipx install": "needs a release: test_dist.py installs one",
     "uv tool install": "needs a release: test_dist.py installs one",
-    "podman build": "needs a base image",
+    "podman build": "needs a base image: test_container.py builds it on one",
     "sudo sh deploy/install.sh": NEEDS_ROOT,
     "sudo mtls-sidecar check": NEEDS_ROOT,
     "sudo systemctl": NEEDS_ROOT,
+    "sudo sh -c 'nginx -t": NEEDS_ROOT,
     "sudo rm /var/lib/mtls-sidecar/crl-watermarks.json": "test_last_good.py resets them",
 }
 """Beginnings of commands that are not run, each with the reason."""

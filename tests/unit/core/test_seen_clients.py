@@ -44,7 +44,7 @@ def test_lines_are_read_back_as_they_were() -> None:
     clients = SeenClients(10)
     clients.note(alice, "site", visit(100.0))
     clients.note(bob, 'a"\n<b>', visit(101.0))
-    first = clients.lines()
+    first = list(clients.lines())
     clients.note(alice, "site", visit(300.0, "deny", "revoked", ""))
     read = SeenClients(10)
     assert read.read([*first, line(clients.by_sha256[alice.sha256], ["site"])]) == 0
@@ -54,7 +54,7 @@ def test_lines_are_read_back_as_they_were() -> None:
 def broken(**changes: object) -> bytes:
     clients = SeenClients(10)
     clients.note(alice, "site", visit(100.0))
-    return json.dumps({**json.loads(clients.lines()[0]), **changes}).encode()
+    return json.dumps({**json.loads(next(clients.lines())), **changes}).encode()
 
 
 @pytest.mark.parametrize(
