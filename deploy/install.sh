@@ -72,10 +72,13 @@ find_python() {
     die 'needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)'
 }
 
-# Two installations at once wait for each other; the lock goes with this shell.
+# Two installations at once wait for each other; the lock goes with this shell.  Whoever can read it
+# could hold it for ever: it is this user's alone, and one that wasn't is replaced.
 lock() {
     mkdir -p "$root/opt"
-    exec 9>"$root$program.lock"
+    if [ "$(stat -c %a "$root$program.lock" 2>/dev/null)" != 600 ]; then rm -f "$root$program.lock"; fi
+    (umask 077 && : >>"$root$program.lock")
+    exec 9>>"$root$program.lock"
     "$1" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 9>&9
 }
 

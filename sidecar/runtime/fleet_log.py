@@ -18,21 +18,24 @@ from .files import sync_directory
 
 _CHUNK = 4 * 1024 * 1024
 MODE = 0o640
+LOCK_MODE = 0o600
+"""A lock that others may open, if only to read it, they may also hold for ever."""
 
 
 class LogWriter:
     """Appends to a log.
 
     Several daemons of one host may keep one log: each appends the same lines in the same order, so
-    that a line which is there already is left as it is.
+    that a line which is there already is left as it is.  Their lock is a file of its own, which
+    only their user can open: the log itself is for the group to read.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self._path = path
-        self._descriptor = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE
-        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._lock = os.open(path.with_name(f".{path.name}.lock"), flags, LOCK_MODE)
+        self._descriptor = os.open(path, flags, MODE)
         with self._locked():
             self._size = self._end_of_last_line()
             os.ftruncate(self._descriptor, self._size)
@@ -41,11 +44,11 @@ class LogWriter:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _end_of_last_line(self) -> int:
         end = os.fstat(self._descriptor).st_size
@@ -81,6 +84,7 @@ class LogWriter:
     def close(self) -> None:
         """Release the file."""
         os.close(self._descriptor)
+        os.close(self._lock)
 
 
 class LogReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import socket
@@ -23,7 +24,17 @@ def open_listener(address: Address, mode: int, group: str) -> socket.socket:
     try:
         return _unix(address.path, mode, group) if address.path else _tcp(address)
     except OSError as error:
-        raise ListenError(f"can't listen on {address}: {error.strerror or error}") from None
+        raise ListenError(f"can't listen on {address}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EAFNOSUPPORT:  # RestrictAddressFamilies=AF_UNIX
+        return (
+            "systemd leaves this service no network, and has not handed the socket over; see "
+            "`systemctl status mtls-sidecar-admin.socket`, and what took the address (`ss -ltnp`), "
+            "then `systemctl restart mtls-sidecar`"
+        )
+    return str(error.strerror or error)
 
 
 def _tcp(address: Address) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,18 @@ def test_no_installer_is_left(root: Path) -> None:
     """Neither pip nor setuptools, by which somebody could bring more into production."""
     assert not brings(root, "pip")
     assert not brings(root, "setuptools")
+
+
+def test_its_lock_is_for_nobody_else_to_hold(tmp_path: Path) -> None:
+    """A lock that others could read, and that one of them holds, as an earlier version left it,
+    holds up no installation; the one in its place is the installing user's alone."""
+    lock = tmp_path / "opt/mtls-sidecar.lock"
+    lock.parent.mkdir()
+    lock.touch(0o644)
+    with lock.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        install(tmp_path)
+    assert lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_unknown_part_is_an_error(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_a_reboot_leaves_the_socket_to_nginx(saw: dict[str, str]) -> None:
     check(saw, rebooted_ready="ok")
 
 
+def test_whoever_takes_the_address_of_the_metrics_stops_no_decision(saw: dict[str, str]) -> None:
+    """A user without rights listens on 127.0.0.1:9641 first: the daemon starts, decides, and tells
+    it; the metrics are there after a restart without him."""
+    check(saw, squatted_starts="active", squatted="204", squatted_told="1", squatted_after="ok")
+
+
 def test_reload_reads_the_policy(saw: dict[str, str]) -> None:
     """systemctl reload succeeds, and the new location is there."""
     check(saw, reload="done", reloaded="204")

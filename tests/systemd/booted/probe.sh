@@ -118,6 +118,32 @@ stops() {
     systemctl stop mtls-sidecar
 }
 
+# Somebody who has no rights here takes the address of the metrics first.
+is_squatted() {
+    systemctl stop mtls-sidecar.socket mtls-sidecar-admin.socket mtls-sidecar
+    runuser -u games -- /usr/bin/python3 -I -c 'import socket, time
+taken = socket.create_server(("127.0.0.1", 9641))
+open("/tmp/taken", "w")
+time.sleep(60)' &
+    squatter=$!
+    for _ in $(seq 100); do [ -e /tmp/taken ] && break; sleep 0.1; done
+    saw squatted_starts "$(systemctl start mtls-sidecar && state mtls-sidecar)"
+    saw squatted "$(ask www-data)"
+    for _ in $(seq 100); do
+        told=$(journalctl -u mtls-sidecar --no-pager -o cat -n 20 |
+            grep -c 'no metrics and no /readyz.*has not handed the socket over')
+        [ "$told" != 0 ] && break
+        sleep 0.1
+    done
+    saw squatted_told "$told"
+    runuser -u games -- pkill -u games
+    wait $squatter
+    systemctl restart mtls-sidecar
+    for _ in $(seq 50); do web /readyz >/dev/null && break; sleep 0.1; done
+    saw squatted_after "$(web /readyz)"
+    systemctl stop mtls-sidecar
+}
+
 has_instances() {
     systemctl start mtls-sidecar@1 mtls-sidecar@2
     saw instances "$(state mtls-sidecar@1) $(state mtls-sidecar@2)"
@@ -230,6 +256,7 @@ if [ ! -e /var/lib/mtls-sidecar ]; then
     hangs
     is_shut
     stops
+    is_squatted
     has_instances
     has_fetcher
     logs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,20 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         LogWriter(tmp_path / "log")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_whoever_may_read_it_can_not_hold_it_up(tmp_path: Path) -> None:
+    """The group reads the log, and may so lock it; lines are appended all the same.  The writers'
+    own lock is a file that nobody else can open."""
+    path = tmp_path / "log"
+    writer = LogWriter(path)
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        appending = threading.Thread(target=writer.append, args=([b"one"],), daemon=True)
+        appending.start()
+        appending.join(10)
+        assert not appending.is_alive()
+    writer.close()
+    assert path.read_bytes() == b"one\n"
+    (lock,) = tmp_path.glob(".*.lock")
+    assert lock.stat().st_mode & 0o777 == 0o600
