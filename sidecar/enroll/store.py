@@ -8,16 +8,32 @@ and is durable when it returns (WAL, synchronous=FULL).  Whatever SQLite complai
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sidecar.core.errors import brief
 
 PATIENCE = 5.0
 """Seconds that a transaction waits for another one."""
+
+MAX_SECONDS = 20.0
+"""Seconds that one transaction may take, with all that it reads."""
+
+MAX_VALUE = 1024 * 1024
+"""Maximum octets of one value: many more than a certificate."""
+
+MAX_DATABASE = 1024 * 1024 * 1024
+"""Maximum octets of the database: some 300,000 certificates."""
+
+STEPS = 10_000
+"""Steps of SQLite's machine between two looks at the clock."""
 
 MIGRATIONS = (
     """
@@ -119,6 +135,7 @@ class Store:
         """Yield a connection whose statements see one state.  Raises `StoreError`."""
         with self._errors(), contextlib.closing(self._connect()) as connection:
             connection.execute("BEGIN")
+            self._check_schema(connection)
             yield connection
             connection.execute("ROLLBACK")
 
@@ -131,6 +148,7 @@ class Store:
         with self._errors(), contextlib.closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self._check_schema(connection)
                 yield connection
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back itself
@@ -157,10 +175,16 @@ class Store:
             return setting(connection, "secret")
 
     def _connect(self) -> sqlite3.Connection:
+        """Open the database, whose content may be hostile to a command of root."""
+        if self.path.stat().st_size > MAX_DATABASE:
+            raise StoreError(f"{self.path}: it is larger than {MAX_DATABASE >> 20} MiB")
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
+        end = time.monotonic() + MAX_SECONDS
         try:
-            connection.row_factory = sqlite3.Row
+            connection.row_factory = _checked_row
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+            connection.set_progress_handler(lambda: time.monotonic() > end, STEPS)
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA trusted_schema = OFF")
@@ -168,6 +192,24 @@ class Store:
             connection.close()
             raise
         return connection
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        """Refuse what could run for ever or write elsewhere: views, triggers, other tables.
+
+        Raises `StoreError`.
+        """
+        rows = connection.execute("SELECT type, name, sql FROM sqlite_schema")
+        found = {(kind, name): sql for kind, name, sql in map(tuple, rows)}
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        made = _tables(MIGRATIONS[:version])
+        odd = {key for key in found if key[0] in ("view", "trigger")}
+        odd |= {key for key, sql in made.items() if found.get(key) != sql}
+        if odd:
+            kind, name = min(odd)
+            raise StoreError(
+                f"{self.path}: its {kind} {name[:80]!r} is not of mtls-sidecar's making; put a "
+                "backup in its place"
+            )
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -205,6 +247,46 @@ class Store:
             raise StoreError(f"{place}: {error.strerror or error}") from error
 
 
+@cache
+def _tables(migrations: tuple[str, ...]) -> dict[tuple[str, str], str]:
+    """The SQL of each table that these migrations make, by `table` and name."""
+    with contextlib.closing(_new_database(migrations)) as made:
+        rows = made.execute("SELECT type, name, sql FROM sqlite_schema WHERE type = 'table'")
+        return {(kind, name): sql for kind, name, sql in rows}
+
+
+def _new_database(migrations: tuple[str, ...]) -> sqlite3.Connection:
+    made = sqlite3.connect(":memory:")
+    for script in migrations:
+        made.executescript(script)
+    return made
+
+
+_TYPES = {"TEXT": str, "REAL": float, "BLOB": bytes, "INTEGER": int}
+
+
+@cache
+def _types() -> dict[str, type]:
+    """The Python type of each column; columns of one name have one type in all tables."""
+    with contextlib.closing(_new_database(MIGRATIONS)) as made:
+        names = [name for _, name in _tables(MIGRATIONS)]
+        columns = [each for name in names for each in made.execute(f"PRAGMA table_info({name})")]
+        return {name: _TYPES[kind] for _, name, kind, *_ in columns}
+
+
+def _checked_row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> sqlite3.Row:
+    """Make a row whose values are of their columns' types, which SQLite doesn't see to.
+
+    Raises `sqlite3.DatabaseError`.
+    """
+    types = _types()
+    for (name, *_), value in zip(cursor.description, values, strict=True):
+        is_right = value is None or isinstance(value, types.get(name, object))
+        if not is_right or (isinstance(value, float) and not math.isfinite(value)):
+            raise sqlite3.DatabaseError(f"a value of {name} is no {types[name].__name__}")
+    return sqlite3.Row(cursor, values)
+
+
 def setting(connection: sqlite3.Connection, name: str) -> bytes:
     """Return a value of the table `settings`; empty where there is none."""
     found = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
@@ -218,6 +300,8 @@ def put_setting(connection: sqlite3.Connection, name: str, value: bytes) -> None
 
 def _said(error: sqlite3.Error, path: Path) -> str:
     """Say what SQLite's error means for an administrator."""
+    if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
+        return f"reading it takes longer than {MAX_SECONDS:.0f} s; put a backup in its place"
     code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"another process holds it; see which: fuser {path}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.enroll import clients
 from sidecar.enroll import store as module
 from sidecar.enroll.store import MIGRATIONS, Store, StoreError, put_setting, setting
 
@@ -164,3 +165,70 @@ def test_a_database_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> 
     with pytest.raises(StoreError, match="enroll init"):
         Store(tmp_path / "none.db").require()
     assert list(tmp_path.iterdir()) == []
+
+
+def edit(store: Store, *statements: str) -> None:
+    """Change the database as its user's other programs could."""
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+CERTIFICATE = """INSERT INTO certificates
+    (sha256, serial, spki_sha256, der, name, device, profile, issued, not_before, not_after)
+    VALUES ('ab', '01', 'cd', x'30', 'alice', 'phone', 'p', 1.0, 1.0, 9e9)"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("not_after = 'soon'", "a value of not_after is no float"),
+        ("not_after = 9e999", "a value of not_after is no float"),
+        ("sha256 = x'00'", "a value of sha256 is no str"),
+        ("der = 'text'", "a value of der is no bytes"),
+        ("der = zeroblob(2000000)", "too big"),
+    ],
+)
+def test_values_of_other_types_are_damage(store: Store, change: str, said: str) -> None:
+    """Whoever can write the database can't have commands of root stumble over a value."""
+    edit(store, CERTIFICATE, f"UPDATE certificates SET {change}")
+    with pytest.raises(StoreError, match=said), store.reading() as connection:
+        clients.all_of(connection)
+
+
+ENDLESS = "WITH RECURSIVE q(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM q) SELECT n FROM q"
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (["ALTER TABLE notices RENAME TO n", f"CREATE VIEW notices AS {ENDLESS}"], "table 'notic"),
+        ([f"CREATE VIEW other AS {ENDLESS}"], "view 'other'"),
+        (["CREATE TRIGGER t AFTER UPDATE ON certificates BEGIN SELECT 1; END"], "trigger 't'"),
+        (["ALTER TABLE certificates ADD COLUMN more TEXT"], "table 'certificates'"),
+    ],
+)
+def test_what_is_not_of_its_making_is_refused(
+    store: Store, statements: list[str], said: str
+) -> None:
+    """A view that never ends, a trigger that runs with a change, a table of another form."""
+    edit(store, *statements)
+    for opened in (store.reading, store.changing):
+        with pytest.raises(StoreError, match=f"{said}.* is not of mtls-sidecar's making"), opened():
+            pass
+
+
+def test_what_takes_too_long_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is brought about."""
+    monkeypatch.setattr(module, "MAX_SECONDS", 0.2)
+    with pytest.raises(StoreError, match="takes longer than"), store.reading() as connection:
+        connection.execute(ENDLESS).fetchall()
+
+
+def test_a_huge_database_is_not_read(store: Store) -> None:
+    """A sparse file of 9 GiB takes no memory."""
+    with store.path.open("r+b") as file:
+        file.truncate(9 << 30)
+    with pytest.raises(StoreError, match="larger than 1024 MiB"):
+        store.require()
