@@ -1,9 +1,10 @@
 """Keep copies of the files in force, for a start at which one of them is invalid.
 
 `STATE_DIR/last-good/` holds each file under its SHA-256, and a manifest that maps each policy file
-to its copy.  A copy is read only if the current file can't be used; it is then parsed and verified
-like any other file.  A newer version that is only partly in force, such as an older CRL, is kept
-beside the last good one (`beside`).
+to its copy.  A copy is read only if the current file can't be used, or has changed; it is then
+parsed and verified like any other file.  A newer version that is only partly in force, such as an
+older CRL, is kept beside the last good one (`beside`); so are earlier versions of which something
+is still in force (`earlier`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ MOST_OCTETS = 16 * 1024 * 1024
 GRACE = 600.0
 """Seconds for which an unnamed copy is kept: another instance's manifest may name it."""
 
+CRL_KINDS = ("crl", "revoking", "former")
+"""The first words of the keys of CRLs.
+
+The manifest lists their copies by SHA-256 too, so that they can be found when the policy names
+another place or trust.
+"""
+
 _CHUNK = 1024 * 1024
 _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
 """The names of copies, and of those that are being written."""
@@ -48,6 +56,11 @@ class InForce:
 def beside(key: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
     """Return the key of a newer version of a file that is only partly in force."""
     return (*key, "beside")
+
+
+def earlier(key: tuple[Hashable, ...], number: int) -> tuple[Hashable, ...]:
+    """Return the key of an earlier version of a file, of which something is still in force."""
+    return (*key, "earlier", number)
 
 
 class LastGood:
@@ -77,6 +90,16 @@ class LastGood:
         digest = self._names.get(_name(key))
         return (self._directory / digest, digest) if digest else None
 
+    def path_of(self, digest: str) -> Path:
+        """Return the path of the copy with this SHA-256."""
+        return self._directory / digest
+
+    def unnamed(self, named: Iterable[tuple[Hashable, ...]]) -> list[str]:
+        """Return the SHA-256 of each copy of a CRL that has none of these keys."""
+        crls = {digest for name, digest in self._names.items() if name == _crl_name(digest)}
+        known = {self._names.get(_name(key)) for key in named}
+        return sorted(crls - known)
+
     def save(
         self, files: Mapping[tuple[Hashable, ...], InForce], named: Iterable[tuple[Hashable, ...]]
     ) -> None:
@@ -86,11 +109,14 @@ class LastGood:
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            names = {n: self._names[n] for n in map(_name, named) if n in self._names}
+            keys = [*named]
+            names = {n: self._names[n] for n in map(_name, keys) if n in self._names}
             for key, file in files.items():
                 name = _name(key)
                 if self._has(file.digest) or self._copy(file):
                     names[name] = file.digest
+            crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
+            names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
             if names != self._names:
                 write_file(self._manifest, json.dumps(names).encode())
                 self._names = names
@@ -147,6 +173,10 @@ def _copy_octets(file: InForce, target: BinaryIO) -> None:
             target.write(data)
     if digest.hexdigest() != file.digest:
         raise _ChangedError
+
+
+def _crl_name(digest: str) -> str:
+    return f"crl {digest}"
 
 
 def _name(key: tuple[Hashable, ...]) -> str:

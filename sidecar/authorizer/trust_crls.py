@@ -2,14 +2,17 @@
 
 In force is the newest valid CRL of each scope at each place.  Other CRLs that were last read there
 (refused as older, from the future, or in a file with an invalid one) only revoke, until another
-version of the file can be read; they never say good.
+version of the file can be read; they never say good.  So does a CRL that was in force and that the
+file lacks now, until a newer one follows it; and one of a place that the policy no longer names,
+until every address that it names has a CRL of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.core.config.crl_place import is_address, shown
@@ -17,11 +20,15 @@ from sidecar.core.config.schema import Located
 from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
-from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key, supersedes
+from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key
+from sidecar.core.revocation.crl.succession import OMITS, is_level, omission
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
-from .last_good import InForce, beside
-from .trust_sources import GoodCrls, Key, TrustSources
+from .kept_crls import Pair, formers, kept_at, replaces
+from .last_good import InForce, beside, earlier
+from .trust_sources import MAX_LAPSED, GoodCrls, Key, TrustSources
+
+log = logging.getLogger("mtls-sidecar")
 
 MAX_TRUST = MAX_CRL
 """Maximum octets of the CRLs of one trust together."""
@@ -76,6 +83,8 @@ class CrlPlaces:
             if is_address(place.text):
                 room -= self._size(place, revoking=True)
                 reading.take_revoking(place, room)
+        reading.take_lapsed()
+        reading.take_former()
         return reading.found
 
     def _size(self, place: Located, *, revoking: bool = False) -> int:
@@ -99,6 +108,7 @@ class _Reading:
         self.places, self.authorities = places, authorities
         self.sources, self.name = places.sources, places.name
         self.found = CrlSet()
+        self.lapsed: list[tuple[Located, list[Pair]]] = []
 
     def take(self, place: Located) -> None:
         """Put the CRLs of a place into force, or else the last good ones of this place."""
@@ -127,6 +137,7 @@ class _Reading:
         key = ("revoking", self.name, place.text)
         last: GoodCrls | None = self.sources.good.get(key)
         found = last.crls if last is not None and last.authorities == self.authorities else ()
+        files = last.files if found and last is not None else ()
         outcome = self.sources.revoking(self.name, place.text, self.authorities)
         path = revoking_path(self.sources.place_of(self.name, place.text))
         if outcome is not None and outcome.error is None:
@@ -134,7 +145,8 @@ class _Reading:
             entries = self.found.entries + sum(crl.entry_count for crl in read)
             if room >= 0 and entries <= MAX_ENTRIES:
                 found, self.found.entries = read, entries
-                self.found.files[key] = InForce(path, outcome.value.digest)
+                files = (InForce(path, outcome.value.digest),)
+                self.found.files[key] = files[0]
             else:
                 why = f"a CRL that was refused has no room beside the others of {self.name!r}"
                 self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
@@ -143,10 +155,11 @@ class _Reading:
         elif outcome is not None and outcome.error is not None:
             self.found.problems.append(file_mistake(self.places.file, place, outcome.error))
             kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
-            found = found or tuple(crl for version in kept for crl in version)
+            if not found and kept.last is not None:
+                found, files = tuple(kept.last.crls), (kept.last.version,)
         if found:
             self.found.refused += found
-            self.found.good[key] = GoodCrls(self.authorities, found)
+            self.found.good[key] = GoodCrls(self.authorities, found, files=files)
 
     def _judge(
         self,
@@ -157,9 +170,11 @@ class _Reading:
         file_version: object,
     ) -> None:
         key = self._key(place)
+        before = self._before(place, version)
+        is_read = not mistakes
         accepted, refused = [], []
         for crl in crls:
-            back = self.sources.marks.refuses(crl)
+            back = self.sources.marks.refuses(crl) or self._omission(place, crl, crls, before)
             if back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
@@ -170,25 +185,32 @@ class _Reading:
         if crls:
             self.found.files[beside(key) if mistakes or ahead else key] = version
         if mistakes:
-            self.fall_back(place, mistakes[0], accepted, refused if crls else None)
+            older = before if is_read else self._older(place)
+            self._fall_back_to(
+                older, place, mistakes[0], accepted, refused if crls else None, version
+            )
             return
-        older = self._older(place) if ahead else None
         scopes = {scope_key(crl) for crl in ahead}
-        carried = [crl for crl in older.crls if scope_key(crl) in scopes] if older else []
-        self._put(place, accepted, carried, ())
+        carried = [pair for pair in _in_force(before) if scope_key(pair[0]) in scopes]
+        self._put(place, accepted, before, (), version, _less(carried, accepted, ahead))
 
-    def fall_back(
+    def fall_back(self, place: Located, error: BaseException | None) -> None:
+        """Use the last good CRLs of a place, of which nothing can be read now."""
+        self._fall_back_to(self._older(place), place, error)
+
+    def _fall_back_to(
         self,
+        older: GoodCrls | None,
         place: Located,
         error: BaseException | None,
         accepted: Sequence[Crl] = (),
         refused: Sequence[Crl] | None = None,
+        version: InForce | None = None,
     ) -> None:
         """Use the last good CRLs of a place, in addition to those that can be read there now.
 
         `refused` None means that nothing can be read: the CRLs that last only revoked still do.
         """
-        older = self._older(place)
         if error is not None:
             self.found.problems.append(file_mistake(self.places.file, place, error))
         if refused is None:
@@ -197,29 +219,73 @@ class _Reading:
             self.found.fits = False
             self.found.pending = self.found.pending or error is None
             self.found.out_of_place.append(place)
-            self.found.refused += [*accepted, *refused]
+            lapsed = older.lapsed if older else ()
+            self.found.refused += [*accepted, *refused, *(crl for crl, _ in lapsed)]
             return
-        self._put(place, accepted, older.crls, refused)
+        ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
+        carried = _less(_in_force(older), accepted, ahead)
+        self._put(place, accepted, older, refused, version, carried)
 
     def _put(
         self,
         place: Located,
         accepted: Sequence[Crl],
-        older: Sequence[Crl],
+        older: GoodCrls | None,
         refused: Sequence[Crl],
+        version: InForce | None,
+        carried: Sequence[Pair],
     ) -> None:
-        """Put CRLs into force; use an older one only if its scope has no newer one."""
+        """Put CRLs into force, and older ones that are `carried`; the rest of those only revoke."""
         in_force = [crl for crl in accepted if not self.places.is_ahead(crl)]
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
-        newer = {scope_key(crl) for crl in in_force}
-        carried = [crl for crl in older if scope_key(crl) not in newer]
-        found = self.found
-        found.full += [*accepted, *carried]
+        found, key = self.found, self._key(place)
+        pairs = [] if older is None else [*_in_force(older), *older.lapsed]
+        self.lapsed.append((place, [pair for pair in pairs if not _is_in(pair, carried)]))
+        found.full += [*accepted, *(crl for crl, _ in carried)]
         found.refused += refused
         found.ahead += [crl.this_update - self.places.spec.clock_tolerance for crl in ahead]
-        found.good[self._key(place)] = GoodCrls(
-            self.authorities, (*in_force, *carried), (*ahead, *refused)
+        versions = [file for _, file in carried]
+        if version is not None:
+            versions = [*(version for _ in in_force), *versions]
+        others = older.files if older is not None and version is None else [version]
+        found.good[key] = GoodCrls(
+            self.authorities,
+            (*in_force, *(crl for crl, _ in carried)),
+            (*ahead, *refused),
+            tuple(versions),
+            files=tuple(dict.fromkeys(f for f in (*others, *versions) if f is not None)),
         )
+
+    def take_lapsed(self) -> None:
+        """Let CRLs that their file lacks now revoke, until one in force anywhere replaces them."""
+        for place, pairs in self.lapsed:
+            left = [pair for pair in pairs if not self._is_replaced(pair[0])]
+            left.sort(key=lambda pair: pair[0].this_update, reverse=True)
+            lapsed = [pair for pair in left[:MAX_LAPSED] if self._has_room_for(pair[0])]
+            if len(lapsed) < len(left):
+                what = (
+                    f"{len(left) - len(lapsed)} CRLs that earlier versions of {shown(place.text)}"
+                )
+                log.warning("trust %s: %s had are dropped: there are too many", self.name, what)
+            self._take_lapsed(self._key(place), lapsed)
+
+    def _take_lapsed(self, key: Key, lapsed: Sequence[Pair]) -> None:
+        files = dict.fromkeys(file for _, file in lapsed)
+        found, good = self.found, self.found.good[key]
+        found.refused += [crl for crl, _ in lapsed]
+        found.files.update({earlier(key, n): file for n, file in enumerate(files)})
+        every = tuple(dict.fromkeys((*good.files, *files)))
+        found.good[key] = replace(good, lapsed=tuple(lapsed), files=every)
+
+    def _is_replaced(self, crl: Crl) -> bool:
+        in_force = (new for new in self.found.full if not self.places.is_ahead(new))
+        return any(replaces(new, crl) for new in in_force)
+
+    def _has_room_for(self, crl: Crl) -> bool:
+        entries = self.found.entries + crl.entry_count
+        if entries <= MAX_ENTRIES:
+            self.found.entries = entries
+        return entries <= MAX_ENTRIES
 
     def _unread(self, place: Located, error: BaseException) -> None:
         """Report a missing file or download, or an address from which nothing was fetched yet."""
@@ -236,20 +302,66 @@ class _Reading:
         good: GoodCrls | None = self.sources.good.get(self._key(place))
         if good is not None:
             return good if good.authorities == self.authorities else None
-        kept = self.sources.kept_crls(self.name, place.text, self.authorities)
-        marks = self.sources.marks
-        newest: dict[str, Crl] = {}
-        revoking: list[Crl] = []
-        for crl in (crl for version in kept for crl in version):
-            last = newest.get(scope_key(crl))
-            is_older = last is not None and not supersedes(crl, last)
-            if marks.refuses(crl) or self.places.is_ahead(crl) or is_older:
-                revoking.append(crl)
-            else:
-                newest[scope_key(crl)] = crl
-        if not newest and not revoking:
-            return None
-        return GoodCrls(self.authorities, tuple(newest.values()), tuple(revoking))
+        return self._kept(place)
+
+    def _before(self, place: Located, version: InForce) -> GoodCrls | None:
+        """Return what was in force at a place before this version of its file, if anything.
+
+        Copies are read only if they differ from the file, or if the authorities are others now.
+        """
+        good: GoodCrls | None = self.sources.good.get(self._key(place))
+        if good is not None and good.authorities == self.authorities:
+            return good
+        copies = self.sources.digests_of(self.name, place.text)
+        return self._kept(place) if copies - {version.digest} else None
+
+    def _former(self, place: Located) -> list[Crl]:
+        """Return what was in force at former places, for one that the policy names anew."""
+        if self._key(place) in self.sources.good or self.sources.digests_of(self.name, place.text):
+            return []
+        found = (good for _, good in formers(self.sources, self.authorities))
+        return [crl for good in found for crl in (*good.crls, *(c for c, _ in good.lapsed))]
+
+    def _omission(
+        self, place: Located, crl: Crl, crls: Sequence[Crl], before: GoodCrls | None
+    ) -> str | None:
+        """Explain why a CRL can't replace those in force."""
+        if before is None:
+            return omission(crl, crls, self._former(place)) if self.sources.former else None
+        if any(crl is each for each in before.revoking):  # it was compared before
+            level = any(is_level(crl, each) for each in before.crls)
+            return OMITS if level else None
+        return omission(crl, crls, before.crls)
+
+    def _kept(self, place: Located) -> GoodCrls | None:
+        return kept_at(self.sources, self.name, place.text, self.authorities, self.places.is_ahead)
+
+    def take_former(self) -> None:
+        """Let CRLs of former places revoke, while an address has no CRL of its own."""
+        out = any(is_address(place.text) for place in self.found.out_of_place)
+        if not self.found.missing and not out:
+            return
+        for key, good in formers(self.sources, self.authorities):
+            self.found.refused += [
+                crl for crl in good.all if not any(replaces(new, crl) for new in self.found.full)
+            ]
+            self.found.good[key] = good
+            self.found.files.update({("former", file.digest): file for file in good.files})
 
     def _key(self, place: Located) -> Key:
         return ("crl", self.name, place.text)
+
+
+def _in_force(good: GoodCrls | None) -> list[Pair]:
+    return [] if good is None else list(zip(good.crls, good.versions, strict=True))
+
+
+def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) -> list[Pair]:
+    """Leave out the CRLs of each scope that has an accepted one now."""
+    later = {id(crl) for crl in ahead}
+    scopes = {scope_key(crl) for crl in accepted if id(crl) not in later}
+    return [pair for pair in pairs if scope_key(pair[0]) not in scopes]
+
+
+def _is_in(pair: Pair, pairs: Sequence[Pair]) -> bool:
+    return any(pair[0] is crl for crl, _ in pairs)

@@ -95,6 +95,13 @@ class TrustFiles:
     def resolve(self, draft: Draft) -> dict[str, Resolved]:
         """Build every trust of a policy from the current files."""
         self.sources.backwards = set()
+        named: set[Key] = {
+            (kind, name, place.text)
+            for name, spec in draft.spec.trust.items()
+            for place in spec.crl
+            for kind in ("crl", "revoking")
+        }
+        self.sources.look_for_former(named)
         return {
             name: self._resolve(draft.file, name, spec) for name, spec in draft.spec.trust.items()
         }
@@ -164,6 +171,7 @@ class _Resolver:
             trust = replace(trust, denylists=tuple(whole))
         crls = [("crl", self.name, place.text) for place in self.spec.crl]
         found.good.update({k: self.sources.good[k] for k in crls if k in self.sources.good})
+        found.good.update({k: v for k, v in self.sources.former.items() if v is not None})
         self._keep_bundles()
         found.trust, found.inputs = trust, TrustInputs(inputs.names, inputs.issuers, trust, ())
         return found

@@ -29,12 +29,15 @@ from sidecar.runtime.files import (
     revoking_path,
 )
 
-from .last_good import LastGood, beside
+from .last_good import CRL_KINDS, InForce, LastGood, beside, earlier
 from .readings import Outcome, Readings
 from .watermarks import Watermarks
 
 LARGE_CRL = 1024 * 1024
 """Minimum octets of a CRL that is parsed in a worker process."""
+
+MAX_LAPSED = 16
+"""Maximum number of CRLs of a place that earlier versions of its file had, and this one lacks."""
 
 Key = tuple[Hashable, ...]
 
@@ -53,16 +56,45 @@ class DenylistReading(NamedTuple):
     mistakes: tuple[Diagnostic, ...]
 
 
+class KeptFile(NamedTuple):
+    """The CRLs of a copy."""
+
+    crls: Sequence[Crl]
+    version: InForce
+
+
+class KeptCrls(NamedTuple):
+    """The copies of a place's CRLs: of the version last in force, and of others.
+
+    `beside`: a newer version, of which some or all CRLs were refused, or are from the future.
+    `earlier`: versions with CRLs that the last one lacks.
+    """
+
+    last: KeptFile | None
+    beside: KeptFile | None
+    earlier: Sequence[KeptFile]
+
+
 @dataclass(frozen=True, slots=True)
 class GoodCrls:
     """CRLs of one place that are in force, and the authorities that verified them.
 
     `revoking`: CRLs of the last readable version that were refused, or are from the future.
+    `lapsed`: CRLs that only revoke, since the file lacks them and has none that follow them.
+    `versions`: the file of each of `crls`; `files`: the files of all CRLs.
     """
 
     authorities: tuple[bytes, ...]
     crls: tuple[Crl, ...]
     revoking: tuple[Crl, ...] = ()
+    versions: tuple[InForce, ...] = ()
+    lapsed: tuple[tuple[Crl, InForce], ...] = ()
+    files: tuple[InForce, ...] = ()
+
+    @property
+    def all(self) -> tuple[Crl, ...]:
+        """All of them: what revokes."""
+        return (*self.crls, *self.revoking, *(crl for crl, _ in self.lapsed))
 
 
 @dataclass(slots=True)
@@ -78,7 +110,22 @@ class TrustSources:
     workers: CrlWorkers
     clock: Callable[[], float] = time.time
     good: dict[Key, Any] = field(default_factory=dict)
+    former: dict[Key, GoodCrls | None] = field(default_factory=dict)
     backwards: set[Key] = field(default_factory=set)
+
+    def look_for_former(self, named: set[Key]) -> None:
+        """Find the CRLs last in force at places that the policy no longer names.
+
+        At the start, these are copies, which an earlier process kept under other names: None.
+        """
+        found = {k: v for k, v in self.good.items() if k[0] in CRL_KINDS and k not in named}
+        keys = [
+            each
+            for key in named
+            for each in (key, beside(key), *(earlier(key, n) for n in range(MAX_LAPSED)))
+        ]
+        copies = () if self.good else self.last_good.unnamed(keys)
+        self.former = {**found, **{("former", digest): None for digest in copies}}
 
     def place_of(self, trust: str, crl: str) -> Path:
         """Return the file of a CRL."""
@@ -128,25 +175,44 @@ class TrustSources:
         )
         return None if found is None else found.entries
 
+    def digests_of(self, trust: str, place: str) -> set[str]:
+        """Return the SHA-256 of each copy of a place's CRLs that were in force."""
+        key = ("crl", trust, place)
+        names = (key, *(earlier(key, number) for number in range(MAX_LAPSED)))
+        return {copy[1] for name in names if (copy := self.last_good.copy_of(*name))}
+
     def kept_crls(
         self, trust: str, place: str, authorities: tuple[bytes, ...], kind: str = "crl"
-    ) -> list[Sequence[Crl]]:
+    ) -> KeptCrls:
         """Return the CRLs last in force, and those of a newer version that was partly refused."""
-        key = (kind, trust, place)
-        found = []
-        for name in (key, beside(key)):
-            copy = self.last_good.copy_of(*name)
-            if copy is None:
-                continue
-            path, digest = copy
-            outcome = self.readings.ask(
-                ("kept", *name, _digest(authorities)),
-                path,
-                lambda path=path: self._crls(path, shown(place), authorities, False),  # type: ignore[misc]  # mypy takes the default for an argument
-            )
-            if outcome and outcome.error is None and outcome.value.digest == digest:
-                found.append(outcome.value.found.crls)
-        return found
+        key, source = (kind, trust, place), shown(place)
+        names = [earlier(key, number) for number in range(MAX_LAPSED)]
+        return KeptCrls(
+            self._kept_file(key, source, authorities),
+            self._kept_file(beside(key), source, authorities),
+            [found for name in names if (found := self._kept_file(name, source, authorities))],
+        )
+
+    def former_crls(self, digest: str, authorities: tuple[bytes, ...]) -> KeptFile | None:
+        """Return the CRLs of a copy whose place the policy no longer names."""
+        copy = self.last_good.path_of(digest)
+        return self._read_kept(("former", digest), copy, digest, "of a former address", authorities)
+
+    def _kept_file(self, name: Key, source: str, authorities: tuple[bytes, ...]) -> KeptFile | None:
+        copy = self.last_good.copy_of(*name)
+        return None if copy is None else self._read_kept(name, *copy, source, authorities)
+
+    def _read_kept(
+        self, name: Key, path: Path, digest: str, source: str, authorities: tuple[bytes, ...]
+    ) -> KeptFile | None:
+        outcome = self.readings.ask(
+            ("kept", *name, _digest(authorities)),
+            path,
+            lambda: self._crls(path, source, authorities, False),
+        )
+        if outcome is None or outcome.error is not None or outcome.value.digest != digest:
+            return None
+        return KeptFile(outcome.value.found.crls, InForce(path, digest))
 
     def _kept(self, key: Key, read: Callable[[Path], FileReading]) -> Any:
         """Return the content of a copy, or None if there is no valid one."""

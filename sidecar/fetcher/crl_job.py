@@ -1,9 +1,10 @@
 """Download one CRL, verify it, replace the old one, and schedule the next download.
 
 A downloaded CRL replaces the old file only if an authority of the trust signed it and if it is not
-older.  So the file in the state directory is always a complete CRL that was valid once.  A CRL that
-is refused though an authority of the trust signed it is put beside that file: there it revokes what
-it lists, and never says good, until the address gives one that is accepted.
+older, nor lists fewer without being newer.  So the file in the state directory is always a complete
+CRL that was valid once.  A CRL that is refused though an authority of the trust signed it is put
+beside that file: there it revokes what it lists, and never says good, until the address gives one
+that is accepted.  One that is as old as that file stays there until a newer one comes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import aiohttp
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
+from sidecar.core.revocation.crl.succession import OMITS, omission
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_CRL,
@@ -69,7 +71,7 @@ class Verdict:
     """The verdict about a CRL's bytes: `result` is `updated`, `invalid`, `backwards` or `stale`.
 
     Times are seconds since the epoch; `next_update` is 0 where there is none.  `revokes`: an
-    authority of the trust signed at least one CRL in it.
+    authority of the trust signed at least one CRL in it.  `level`: it is as old as the current one.
     """
 
     result: str
@@ -77,6 +79,7 @@ class Verdict:
     this_update: float = 0.0
     next_update: float = 0.0
     revokes: bool = False
+    level: bool = False
 
     @property
     def replaces(self) -> bool:
@@ -125,6 +128,8 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
     if not all(supersedes(one, other) for one in new for other in in_force):
         return Verdict("backwards", "older than the current CRL", revokes=True)
+    if any(omission(one, new, in_force) for one in new):
+        return Verdict("backwards", OMITS, revokes=True, level=True)
     next_update = min(crl.next_update or 0.0 for crl in new)
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)
@@ -244,7 +249,7 @@ class CrlJob:
         if answer.status == 304:
             if self._standing is None:
                 return "http_error", "HTTP status 304 to a request without a condition"
-            await asyncio.to_thread(self._revoke_by, None)
+            await self._revoke_no_longer(await asyncio.to_thread(_read, self.path))
             return self._unless_stale("not_modified", self._standing)
         held = await asyncio.to_thread(_read, self.path)
         verdict = await self._judge(answer.body, None if answer.body == held else held)
@@ -254,11 +259,17 @@ class CrlJob:
             return verdict.result, verdict.detail
         if answer.body != held:
             await asyncio.to_thread(_write, self.path, answer.body)
-        await asyncio.to_thread(self._revoke_by, None)
+        await self._revoke_no_longer(answer.body)
         self._standing = verdict
         await asyncio.to_thread(self._save_validators, answer)
         self._metrics.size.labels(*self._labels).set(len(answer.body))
         return self._unless_stale("unchanged" if answer.body == held else "updated", verdict)
+
+    async def _revoke_no_longer(self, held: bytes | None) -> None:
+        """Remove what was refused before, unless it is as old as what is in place."""
+        refused = await asyncio.to_thread(_read, revoking_path(self.path))
+        if refused is None or not (await self._judge(refused, held)).level:
+            await asyncio.to_thread(self._revoke_by, None)
 
     def _revoke_by(self, refused: bytes | None) -> None:
         """Put beside the CRL in place what was refused, or take it away.  Raises OSError."""

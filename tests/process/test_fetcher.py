@@ -304,6 +304,30 @@ def test_what_is_refused_is_put_beside_to_revoke(tmp_path: Path, how: str) -> No
     run(check)
 
 
+def test_what_is_level_with_the_crl_in_place_and_lists_fewer_is_refused(tmp_path: Path) -> None:
+    """It revokes beside it until a newer one comes, even if the first is given again."""
+    at = datetime.now(UTC)
+    one, other, both = (make_crl(CA, 5, at=at, serials=s) for s in ([1], [2], [1, 2]))
+
+    async def check() -> None:
+        async with serving(giving(one)) as server, bench(tmp_path, server.url) as b:
+            beside = revoking_path(b.path)
+            for answer, expected, refused in (
+                (one, "updated", None),
+                (other, "backwards", other),
+                (one, "unchanged", other),
+                (both, "updated", other),
+                (one, "backwards", one),
+                (make_crl(CA, 6), "updated", None),
+            ):
+                server.answer = giving(answer)
+                b.job = b.new_job()
+                assert await b.download() == expected
+                assert (beside.read_bytes() if beside.exists() else None) == refused
+
+    run(check)
+
+
 def test_backwards_is_refused_across_restarts(tmp_path: Path) -> None:
     """A process started anew still knows the number that it has seen."""
 

@@ -49,7 +49,7 @@ LAYERS = (
         "request", "answer", "policy.patterns", "config.schema", "nginx.locations",
         "revocation.crl.parse",
     ),
-    ("policy.cases",),
+    ("policy.cases", "revocation.crl.succession"),
     ("config.fleet_settings",),
     ("policy.spec", "config.settings", "revocation.denylist"),
     ("fleet.bodies",),

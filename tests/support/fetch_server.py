@@ -26,12 +26,14 @@ def make_crl(
     start: float = -60.0,
     end: float = 86400.0,
     more: Sequence[x509.ExtensionType] = (),
+    at: datetime | None = None,
+    serials: Sequence[int] = (),
 ) -> bytes:
-    """A DER CRL with `revoked` entries; `start` and `end` are seconds from now.
+    """A DER CRL with `revoked` entries, and `serials`; `start` and `end` are seconds from now.
 
-    `more` are critical extensions.
+    `more` are critical extensions; `at` stands for now.
     """
-    now = datetime.now(UTC)
+    now = at or datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.cert.subject)
@@ -45,7 +47,7 @@ def make_crl(
     )
     for extension in more:
         builder = builder.add_extension(extension, critical=True)
-    for serial in range(1, revoked + 1):
+    for serial in (*range(1, revoked + 1), *serials):
         entry = x509.RevokedCertificateBuilder(serial, now - timedelta(days=1)).build()
         builder = builder.add_revoked_certificate(entry)
     return builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)

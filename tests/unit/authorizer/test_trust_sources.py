@@ -71,4 +71,4 @@ def test_lines_and_crls_are_read_with_their_mistakes(tmp_path: Path) -> None:
     assert (len(ours.value.found.crls), len(ours.value.found.mistakes)) == (1, 0)
     assert (len(theirs.value.found.crls), len(theirs.value.found.mistakes)) == (0, 1)
     assert found.kept_denylist("denylist.txt") is None
-    assert found.kept_crls("t", "a.crl", (A.der,)) == []
+    assert found.kept_crls("t", "a.crl", (A.der,)) == (None, None, [])

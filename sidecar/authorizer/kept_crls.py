@@ -1,0 +1,94 @@
+"""Determine what revoked before: at a place of CRLs, and at places that the policy named before.
+
+In a running process this is known; at a start, or with other authorities, it is read from copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from sidecar.core.revocation.crl.index import Crl, goes_back, scope_key, watermark
+from sidecar.core.revocation.crl.succession import follows, is_level, lists_all_of, omission
+
+from .last_good import InForce
+from .trust_sources import GoodCrls, KeptFile, Key, TrustSources
+
+Pair = tuple[Crl, InForce]
+
+
+def kept_at(
+    sources: TrustSources,
+    trust: str,
+    place: str,
+    authorities: tuple[bytes, ...],
+    is_ahead: Callable[[Crl], bool],
+) -> GoodCrls | None:
+    """Return the CRLs last in force at a place by its copies, and those that only revoke."""
+    kept = sources.kept_crls(trust, place, authorities)
+    own = _pairs(kept.last)
+    newer = _pairs(kept.beside)
+    refused = [crl for crl, _ in newer if _is_refused([c for c, _ in newer], crl, own, is_ahead)]
+    pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
+    barred = [crl for crl, _ in pairs if sources.marks.refuses(crl) or is_ahead(crl)]
+    usable = [pair for pair in pairs if not _is_in(pair[0], barred)]
+    good = [pair for pair in usable if not any(_is_newer(crl, pair[0]) for crl, _ in usable)]
+    lapsed = [
+        pair
+        for file in kept.earlier
+        for pair in _pairs(file)
+        if not any(replaces(crl, pair[0]) for crl, _ in good)
+    ]
+    if not good and not barred and not refused and not lapsed:
+        return None
+    crls, versions = tuple(crl for crl, _ in good), tuple(file for _, file in good)
+    files = dict.fromkeys(file for _, file in (*own, *newer, *lapsed))
+    return GoodCrls(authorities, crls, (*barred, *refused), versions, tuple(lapsed), tuple(files))
+
+
+def formers(
+    sources: TrustSources, authorities: tuple[bytes, ...]
+) -> Iterator[tuple[Key, GoodCrls]]:
+    """Yield what revoked at places that the policy no longer names.
+
+    It is left out if these authorities don't verify it.
+    """
+    for key, good in sources.former.items():
+        if good is not None and good.authorities == authorities:
+            yield key, good
+            continue
+        digests = {str(key[1])} if good is None else {file.digest for file in good.files}
+        files = [sources.former_crls(digest, authorities) for digest in sorted(digests)]
+        pairs = [pair for file in files for pair in _pairs(file)]
+        if pairs:
+            read = tuple(dict.fromkeys(file for _, file in pairs))
+            yield key, GoodCrls(authorities, (), lapsed=tuple(pairs), files=read)
+
+
+def replaces(new: Crl, old: Crl) -> bool:
+    """Return whether an accepted CRL takes the place of one that was in force."""
+    if new is old or follows(new, old):
+        return True
+    if not is_level(new, old) or (new.unusable and not old.unusable):
+        return False
+    return lists_all_of(new.entries, old.entries)
+
+
+def _pairs(file: KeptFile | None) -> list[Pair]:
+    return [] if file is None else [(crl, file.version) for crl in file.crls]
+
+
+def _is_refused(
+    beside: Sequence[Crl], crl: Crl, own: Sequence[Pair], is_ahead: Callable[[Crl], bool]
+) -> bool:
+    """Return whether a CRL of the newer version was refused, or is from the future."""
+    known = [each for each, _ in own]
+    is_older = any(_is_newer(each, crl) for each in known)
+    return is_older or is_ahead(crl) or omission(crl, beside, known) is not None
+
+
+def _is_newer(new: Crl, old: Crl) -> bool:
+    return scope_key(new) == scope_key(old) and goes_back(watermark(new), old) is not None
+
+
+def _is_in(crl: Crl, crls: Sequence[Crl]) -> bool:
+    return any(crl is each for each in crls)

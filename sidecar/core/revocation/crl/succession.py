@@ -1,0 +1,105 @@
+"""Decide whether a CRL takes the place of an older one, so that the older one says nothing more.
+
+Whom a CRL in force revoked stays revoked until its issuer says otherwise by a newer CRL.  Neither a
+CRL of another scope nor one of the same number and the same `thisUpdate` says so: CAs may round
+`thisUpdate`, so that the older of two such CRLs can be given again for the newer one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from .entries import REMOVE, Entries, Table
+from .parse import Crl, goes_back, scope_key, watermark
+
+OMITS = "it has the number and thisUpdate of the one in force, but doesn't list all that it lists"
+
+_TAIL_SIZE = 3
+
+
+def follows(new: Crl, old: Crl) -> bool:
+    """Return whether `new` is newer than `old` and covers what `old` covers.
+
+    A complete CRL follows the deltas that it includes; a delta follows no complete CRL.  After a
+    change of keys, a CRL of the new key follows one of the old key, if it covers the certificates
+    that the old key issued.  An unusable CRL follows unusable ones alone: it never says good.
+    """
+    if new.issuer != old.issuer or str(new.scope) != str(old.scope):
+        return False
+    if (new.unusable and not old.unusable) or (_is_delta(new) and not _is_delta(old)):
+        return False
+    if new.signer_key != old.signer_key:
+        return old.signer_key in new.speaks_for and new.this_update > old.this_update
+    if goes_back(watermark(old), new) is not None:
+        return False
+    return _age(new) > _age(old) or (_is_delta(old) and not _is_delta(new))
+
+
+def is_level(one: Crl, other: Crl) -> bool:
+    """Return whether two CRLs of one `scope_key` are equally old."""
+    return _age(one) == _age(other) and scope_key(one) == scope_key(other)
+
+
+def omission(new: Crl, beside: Sequence[Crl], old: Sequence[Crl]) -> str | None:
+    """Explain why a CRL can't replace those in force: it is not newer, and lists fewer.
+
+    `beside` are all CRLs of the new version, `new` among them; `old` are those in force.
+    """
+    for one in old:
+        if not is_level(new, one) or any(follows(each, one) for each in beside):
+            continue
+        level = [each for each in beside if is_level(each, one)]
+        if not any(each is one or lists_all_of(each.entries, one.entries) for each in level):
+            return OMITS
+    return None
+
+
+def lists_all_of(new: Entries, old: Entries) -> bool:
+    """Return whether whoever is revoked by `old` is revoked by `new`; of one issuer both."""
+    return _has_all_of(new.own, old.own) and _has_all_of(new.others, old.others)
+
+
+def _is_delta(crl: Crl) -> bool:
+    return crl.delta_base is not None
+
+
+def _age(crl: Crl) -> tuple[float, int]:
+    return crl.this_update, -1 if crl.number is None else crl.number
+
+
+def _has_all_of(new: Table, old: Table) -> bool:
+    """Compare bucket by bucket, since most buckets of two tables that are much alike are equal."""
+    if len(old.data) == 0 or _is_equal(new, old):
+        return True
+    if old.width != new.width or len(old.starts) != len(new.starts):
+        return all(_revokes(new, key) for key in _revoked(old, 0, len(old.data)))
+    for (start, stop), (begin, end) in zip(_buckets(old), _buckets(new), strict=True):
+        if old.data[start:stop] != new.data[begin:end]:
+            theirs = set(_revoked(new, begin, end))
+            if not theirs.issuperset(_revoked(old, start, stop)):
+                return False
+    return True
+
+
+def _is_equal(new: Table, old: Table) -> bool:
+    same_size = old.width == new.width and len(old.data) == len(new.data)
+    return same_size and old.data[:] == new.data[:]  # `data` may be a map of a file
+
+
+def _buckets(table: Table) -> Iterator[tuple[int, int]]:
+    starts = struct.unpack(f"<{len(table.starts) // 4}I", table.starts)
+    return pairwise(starts)
+
+
+def _revoked(table: Table, start: int, stop: int) -> Iterator[bytes]:
+    """Yield the keys of a part of a table, but for those that a delta removes."""
+    for at in range(start, stop, table.width + _TAIL_SIZE):
+        if table.data[at + table.width + _TAIL_SIZE - 1] != REMOVE:
+            yield bytes(table.data[at : at + table.width])
+
+
+def _revokes(table: Table, key: bytes) -> bool:
+    entry = table.find(int.from_bytes(key, "big"))
+    return entry is not None and entry.reason != REMOVE

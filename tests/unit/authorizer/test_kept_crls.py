@@ -1,0 +1,346 @@
+"""What a CRL in force revoked stays revoked until a newer one of its scope says otherwise."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from pki import CA, Leaf, now
+
+from sidecar.authorizer import readings, trust_crls
+from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.core.revocation.crl.index import crl_facts
+from sidecar.core.x509.certificate import from_der
+from sidecar.runtime.files import crl_state_path
+
+STAFF, OTHER, THIRD = CA("Staff"), CA("Other"), CA("Third")
+ALICE, BOB, DAVE = (STAFF.issue(name) for name in ("alice", "bob", "dave"))
+ERIN = OTHER.issue("erin")
+START = now() - timedelta(hours=1)
+USERS = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+URL, ELSEWHERE = "http://127.0.0.1/a.crl", "http://127.0.0.1/b.crl"
+
+
+class Place:
+    """A policy with one trust, its store, and the state that a restart finds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store: Store | None = None
+        self.write("ca.crt", STAFF.pem + OTHER.pem)
+        self.policy("[a.crl]")
+
+    def write(self, name: str, data: bytes) -> None:
+        self.replace(self.directory / name, data)
+
+    def fetched(self, url: str, data: bytes, trust: str = "staff") -> None:
+        self.replace(crl_state_path(self.directory / "state", trust, url), data)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name("aside")
+        aside.write_bytes(data)
+        aside.rename(path)
+
+    def policy(self, crl: str, trust: str = "staff", ca: str = "ca.crt") -> None:
+        key = f"crl: {crl}, " if crl else ""
+        self.write(
+            "policy.yaml",
+            f"version: 1\ntrust:\n  {trust}: {{ca: {ca}, {key}revocation: best_effort}}\n"
+            "locations: [{name: site, allow: verified}]\n".encode(),
+        )
+
+    def load(self) -> Reload:
+        """Reload, and keep what is in force."""
+        if self.store is None:
+            self.store = Store(
+                self.directory / "policy.yaml",
+                self.directory / "state",
+                trusted_only=False,
+                changed=lambda _: None,
+            )
+        found = self.store.load()
+        while self.store._readings.pending:
+            found = self.store.load()
+        self.store.keep()
+        return found
+
+    def restart(self) -> None:
+        self.store = None
+
+    def revoked(self, *leaves: Leaf) -> list[str]:
+        """Who is revoked now."""
+        (trust,) = self.load().policy.trusts.values()
+        found = []
+        for leaf in leaves or (ALICE, BOB, ERIN):
+            issuer = leaf.issuer
+            assert issuer is not None
+            assert trust.crls is not None
+            answer = trust.crls.status(
+                crl_facts(leaf.cert), from_der(issuer.der), now().timestamp()
+            )
+            if answer.status.value == "revoked":
+                found.append(leaf.name)
+        return found
+
+    def crl(self, revoked: list[Leaf], number: int | None = 5, hours: int = 0) -> bytes:
+        """A CRL of one moment, or some hours later."""
+        start = START + timedelta(hours=hours) / 10
+        return STAFF.crl(revoked, number=number, this_update=start)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Return a directory whose files may change without a pause."""
+    monkeypatch.setattr(readings, "SETTLE_SECONDS", 0.0)
+    return Place(tmp_path)
+
+
+RESTARTS = pytest.mark.parametrize("restarts", [False, True])
+
+
+@RESTARTS
+@pytest.mark.parametrize("number", [5, None])
+def test_a_level_crl_that_lists_fewer_takes_nobody_off(
+    place: Place, restarts: bool, number: int | None
+) -> None:
+    """Of the same number and thisUpdate: it revokes, and what was in force does too."""
+    place.write("a.crl", place.crl([ALICE], number))
+    assert place.revoked() == ["alice"]
+    place.write("a.crl", place.crl([BOB], number))
+    for _ in range(3):
+        if restarts:
+            place.restart()
+        result = place.load()
+        assert "doesn't list all that it lists" in str(result.diagnostics[0])
+        assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", b"garbage")
+    assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", place.crl([ALICE, BOB, DAVE], number))
+    assert place.load().ok
+    assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", place.crl([ALICE, BOB], number))
+    assert place.revoked(ALICE, BOB, DAVE) == ["alice", "bob", "dave"]
+    place.write("a.crl", place.crl([BOB], number, hours=1))
+    assert place.revoked() == ["bob"]
+    assert place.load().ok
+
+
+def test_a_level_crl_is_taken_if_its_number_is_higher(place: Place) -> None:
+    """A CA that rounds thisUpdate, and counts: the higher number is newer."""
+    place.write("a.crl", place.crl([ALICE], 5))
+    place.load()
+    place.write("a.crl", place.crl([], 6))
+    assert place.revoked() == []
+
+
+def test_a_level_crl_that_is_replaced_while_the_daemon_is_down_takes_nobody_off(
+    place: Place,
+) -> None:
+    """It is compared with the copy of what was in force."""
+    place.write("a.crl", place.crl([ALICE]))
+    place.load()
+    place.restart()
+    place.write("a.crl", place.crl([BOB]))
+    assert place.revoked() == ["alice", "bob"]
+
+
+@RESTARTS
+def test_a_level_crl_takes_nobody_off_though_the_authorities_change(
+    place: Place, restarts: bool
+) -> None:
+    """Neither at the same time, nor after it."""
+    place.write("a.crl", place.crl([ALICE]))
+    place.load()
+    place.write("a.crl", place.crl([]))
+    place.write("ca.crt", STAFF.pem + OTHER.pem + THIRD.pem)
+    if restarts:
+        place.restart()
+    assert place.revoked() == ["alice"]
+    place.write("ca.crt", STAFF.pem + OTHER.pem)
+    if restarts:
+        place.restart()
+    assert place.revoked() == ["alice"]
+
+
+@RESTARTS
+def test_a_crl_that_the_file_lacks_now_revokes_on(place: Place, restarts: bool) -> None:
+    """A CRL of another issuer, of another scope, or a delta in its place says nothing of it."""
+    own, other = place.crl([ALICE]), OTHER.crl([ERIN], this_update=START, number=3)
+    place.write("a.crl", own + other)
+    assert place.revoked() == ["alice", "erin"]
+    users = STAFF.crl([BOB], number=6, idp=USERS, this_update=START + timedelta(minutes=1))
+    delta = STAFF.crl([BOB], number=6, delta_base=5, this_update=START + timedelta(minutes=1))
+    steps = [
+        (own, ["alice", "erin"]),
+        (place.crl([ALICE, BOB], 6, hours=1), ["alice", "bob", "erin"]),
+        (users, ["alice", "bob", "erin"]),
+        (delta, ["alice", "bob", "erin"]),
+        (b"garbage", ["alice", "bob", "erin"]),
+        (OTHER.crl(number=4), ["alice", "bob"]),
+        (place.crl([], 7, hours=2), ["bob"]),  # by the CRL for users
+        (STAFF.crl([], number=8, idp=USERS, this_update=START + timedelta(minutes=2)), []),
+    ]
+    for data, revoked in steps:
+        place.write("a.crl", data)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert place.revoked() == revoked
+
+
+@RESTARTS
+def test_a_crl_that_the_file_lacks_now_revokes_on_with_other_authorities(
+    place: Place, restarts: bool
+) -> None:
+    """Another authority comes in; then the CRL's own is taken out, and it no longer counts."""
+    place.write("a.crl", place.crl([ALICE]) + OTHER.crl([ERIN]))
+    place.load()
+    place.write("a.crl", place.crl([ALICE]))
+    place.load()
+    for ca in (STAFF.pem + OTHER.pem + THIRD.pem, STAFF.pem + OTHER.pem):
+        place.write("ca.crt", ca)
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["alice", "erin"]
+    place.write("ca.crt", STAFF.pem)
+    place.load()
+    assert place.revoked(ALICE, ERIN) == ["alice"]
+
+
+def test_crls_of_ever_other_scopes_are_kept_in_bounds(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of those that the file lacks, the newest are kept, and it is told."""
+    monkeypatch.setattr(trust_crls, "MAX_LAPSED", 2)
+    for number in range(5):
+        name: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"http://x/{number}")]
+        idp = x509.IssuingDistributionPoint(name, None, False, False, None, False, False)
+        moment = START + timedelta(minutes=number)
+        place.write("a.crl", STAFF.crl([STAFF_LEAVES[number]], idp=idp, this_update=moment))
+        place.load()
+    assert place.revoked(*STAFF_LEAVES) == ["2", "3", "4"]
+    assert "1 CRLs that earlier versions of a.crl had are dropped" in caplog.text
+
+
+STAFF_LEAVES = [STAFF.issue(str(number)) for number in range(5)]
+
+
+@RESTARTS
+def test_a_newer_crl_anywhere_follows_one_that_a_file_lacks_now(
+    place: Place, restarts: bool
+) -> None:
+    """Two files of one trust: what one had goes on to revoke until the other has a newer CRL."""
+    place.policy("[a.crl, b.crl]")
+    place.write("a.crl", place.crl([ALICE]))
+    place.write("b.crl", OTHER.crl([ERIN]))
+    assert place.revoked() == ["alice", "erin"]
+    other = OTHER.crl(number=2)
+    for a, b, revoked in (
+        (OTHER.crl([ERIN]), OTHER.crl([ERIN]), ["alice", "erin"]),
+        (other, other + place.crl([BOB]), ["alice", "bob"]),
+        (other, other + place.crl([BOB], 6), ["bob"]),
+        (other, other, ["bob"]),
+        (other + place.crl([], 7), other, []),
+    ):
+        place.write("a.crl", a)
+        place.write("b.crl", b)
+        if restarts:
+            place.restart()
+        assert place.revoked() == revoked
+
+
+# -- another place
+
+
+@RESTARTS
+@pytest.mark.parametrize("old", ["a.crl", URL])
+def test_another_address_revokes_by_the_old_crl_until_it_has_its_own(
+    place: Place, old: str, restarts: bool
+) -> None:
+    """Also if the policy is changed while the daemon is down, and over several changes."""
+    place.policy(f'["{old}"]')
+    place.write("a.crl", place.crl([ALICE]))
+    place.fetched(URL, place.crl([ALICE]))
+    assert place.revoked() == ["alice"]
+    for address in (ELSEWHERE, "http://127.0.0.1/c.crl", ELSEWHERE):
+        place.policy(f'["{address}"]')
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert place.revoked() == ["alice"]
+    place.fetched(ELSEWHERE, place.crl([BOB]))  # level with the one that was in force
+    assert place.revoked() == ["alice", "bob"]
+    place.fetched(ELSEWHERE, place.crl([BOB], 6, hours=1))
+    for _ in range(2):
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["bob"]
+
+
+@RESTARTS
+def test_a_renamed_trust_revokes_by_what_was_fetched_before(place: Place, restarts: bool) -> None:
+    """The fetcher's file is another one then; it has to be fetched anew."""
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([ALICE]))
+    assert place.revoked() == ["alice"]
+    place.policy(f'["{URL}"]', trust="people")
+    for _ in range(2):
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["alice"]
+    place.fetched(URL, place.crl([], 6, hours=1), trust="people")
+    assert place.revoked() == []
+
+
+@RESTARTS
+def test_another_address_and_other_authorities_at_once(place: Place, restarts: bool) -> None:
+    """The copy of the old CRL is verified again."""
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([ALICE]))
+    assert place.revoked() == ["alice"]
+    place.write("more.crt", STAFF.pem + THIRD.pem)
+    place.policy(f'["{ELSEWHERE}"]', ca="more.crt")
+    for _ in range(2):
+        if restarts:
+            place.restart()
+        assert place.revoked(ALICE, BOB) == ["alice"]
+    place.policy(f'["{URL}"]', ca="more.crt")
+    assert place.revoked(ALICE, BOB) == ["alice"]
+
+
+@RESTARTS
+def test_another_file_that_is_level_is_no_way_round(place: Place, restarts: bool) -> None:
+    """The policy in force stays, and says why."""
+    place.write("a.crl", place.crl([ALICE]))
+    place.load()
+    place.write("b.crl", place.crl([]))
+    place.policy("[b.crl]")
+    if restarts:
+        place.restart()
+    assert "doesn't list all that it lists" in str(place.load().diagnostics)
+    assert place.revoked() == ["alice"]
+    place.write("b.crl", place.crl([], 6))
+    assert place.revoked() == []
+
+
+@RESTARTS
+def test_a_crl_that_the_policy_removes_is_forgotten(place: Place, restarts: bool) -> None:
+    """That is the administrator's word: nothing else is named, or the others have theirs."""
+    place.write("a.crl", place.crl([ALICE]))
+    place.write("b.crl", place.crl([BOB]))
+    place.policy("[a.crl, b.crl]")
+    assert place.revoked() == ["alice", "bob"]
+    place.policy("[b.crl]")
+    if restarts:
+        place.restart()
+    assert place.load().ok
+    assert place.revoked() == ["bob"]
+    place.policy("")
+    place.load()
+    place.policy(f'["{URL}"]')
+    if restarts:
+        place.restart()
+    assert place.revoked() == []

@@ -1,0 +1,130 @@
+"""Which CRL takes the place of which."""
+
+from __future__ import annotations
+
+import os
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+from pki import CA
+
+from sidecar.core.revocation.crl.entries import REMOVE, Entries, Table, build_table
+from sidecar.core.revocation.crl.index import Crl, read_crl
+from sidecar.core.revocation.crl.succession import (
+    OMITS,
+    follows,
+    is_level,
+    lists_all_of,
+    omission,
+)
+
+T0 = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+YEARS: dict[str, Any] = {"not_before": T0 - 400 * DAY, "not_after": T0 + 4000 * DAY}
+STAFF = CA("Staff", **YEARS)
+RENEWED = CA("Staff", **YEARS)
+USERS = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+
+
+def crl(number: int | None = 5, days: float = 0, ca: CA = STAFF, **options: Any) -> Crl:
+    authorities = options.pop("authorities", (STAFF, RENEWED))
+    data = ca.crl(
+        options.pop("revoked", ()),
+        number=number,
+        this_update=T0 + days * DAY,
+        next_update=T0 + 9 * DAY,
+        **options,
+    )
+    return read_crl(data, "crl.pem", [each.der for each in authorities])
+
+
+def test_the_newer_follows_the_older_of_its_scope() -> None:
+    """By number or thisUpdate, and never backwards in one of them."""
+    old = crl()
+    assert follows(crl(6), old)
+    assert follows(crl(5, 1), old)
+    assert follows(crl(), crl(None))
+    for other in (crl(), crl(4, 1), crl(6, -1), crl(None, 1), crl(6, 1, idp=USERS)):
+        assert not follows(other, old)
+
+
+def test_a_delta_follows_no_complete_crl() -> None:
+    """A complete one follows the deltas before it, and those that it includes."""
+    delta = crl(6, 1, delta_base=5)
+    assert not follows(delta, crl())
+    assert follows(crl(6, 1), delta)
+    assert not follows(crl(5, 1), delta)
+    assert follows(crl(7, 2, delta_base=5), delta)
+
+
+def test_a_crl_that_never_says_good_follows_none_that_does() -> None:
+    """But one of its kind."""
+    unusable = crl(6, extra_extensions=[(UNKNOWN, True)])
+    assert not follows(unusable, crl())
+    assert follows(crl(7), unusable)
+    assert follows(crl(7, extra_extensions=[(UNKNOWN, True)]), unusable)
+
+
+def test_a_new_key_follows_the_old_one_under_one_anchor() -> None:
+    """Its numbers may start again; it must cover what the old key issued."""
+    root = CA("Root", **YEARS)
+    old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
+    known: dict[str, Any] = {"authorities": (root, old, new)}
+    assert follows(crl(1, 1, ca=new, **known), crl(5, ca=old, **known))
+    assert not follows(crl(9, 0, ca=new, **known), crl(5, ca=old, **known))
+    assert not follows(crl(1, 1, ca=RENEWED), crl())
+
+
+def test_what_is_level_must_list_all() -> None:
+    """Each CRL in force by one of the file, or else a newer one must be there."""
+    one, other, both = crl(revoked=[1]), crl(revoked=[2]), crl(revoked=[1, 2, 3])
+    assert is_level(one, other)
+    assert not is_level(one, crl(6))
+    assert omission(other, [other], [one]) == OMITS
+    assert omission(both, [both], [one, other]) is None
+    assert omission(other, [other, crl(revoked=[1])], [one]) is None
+    assert omission(one, [one, other], [both]) == OMITS
+    assert omission(other, [other, crl(6)], [one]) is None
+    assert omission(crl(6), [crl(6)], [one]) is None
+    assert omission(one, [one], [one]) is None
+
+
+def table(entries: dict[int, int]) -> Table:
+    rows = [n.to_bytes(20, "big") + bytes([0, 1, reason]) for n, reason in entries.items()]
+    random.shuffle(rows)
+    return build_table(rows)
+
+
+ENTRIES = st.dictionaries(st.integers(0, 40) | st.integers(0, 1 << 159), st.sampled_from([0, 8]))
+
+
+@given(ENTRIES, ENTRIES, st.booleans())
+def test_tables_are_compared_like_sets(
+    old: dict[int, int], new: dict[int, int], grown: bool
+) -> None:
+    """Whatever their order, width and number of buckets; what a delta removes isn't revoked."""
+    new = {**new, **old} if grown else new
+    revoked, newly = ({n for n, r in each.items() if r != REMOVE} for each in (old, new))
+    for before, after in (
+        (Entries(own=table(old)), Entries(own=table(new))),
+        (Entries(others=table(old)), Entries(others=table(new))),
+    ):
+        assert lists_all_of(after, before) is (revoked <= newly)
+
+
+@pytest.mark.parametrize("change", ["one more", "one less", "twice as many"])
+def test_large_tables_are_compared(change: str) -> None:
+    """By buckets that are equal, or one by one."""
+    old = {int.from_bytes(os.urandom(16)): 0 for _ in range(5000)}
+    new = dict(old)
+    if change == "one less":
+        new.popitem()
+    else:
+        new |= {n + 1: 0 for n in list(old)[: 1 if change == "one more" else None]}
+    assert lists_all_of(Entries(own=table(new)), Entries(own=table(old))) is (change != "one less")
