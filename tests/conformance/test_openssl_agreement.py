@@ -194,6 +194,13 @@ def anchors_and_names() -> dict[str, Chain]:
     found["leaf not yet valid"] = chain(root(), replace(leaf(), start=NOW + DAY))
     found["intermediate as anchor"] = chain(root(), sub(), leaf(), anchor=1)
     found["leaf as anchor"] = chain(root(), leaf(), anchor=1)
+    found["leaf named like its CA"] = chain(root(), leaf("Root"))
+    found["leaf named like its CA, in capitals"] = chain(root(), leaf("ROOT"))
+    found["leaf named like its CA, by key identifier"] = chain(
+        root("Root", _ROOT_SKI),
+        leaf("Root", extension(SKI, tlv(0x04, b"\x02" * 20)), extension(AKI, _AKI)),
+    )
+    found["leaf named like its CA, between"] = chain(root(), sub(), leaf("Sub"))
     for what, spec in (
         ("plain", leaf()), ("for servers", leaf("alice", extended(SERVER))),
         ("weak", leaf(key=key("rsa1024"))), ("with sha1", leaf(key=key("rsa2048"))),
