@@ -47,7 +47,7 @@ LAYERS = (
     ("x509.client_purpose",),
     (
         "request", "answer", "policy.patterns", "config.schema", "nginx.locations",
-        "revocation.crl.parse",
+        "revocation.crl.parse", "x509.issuer_limits",
     ),
     ("policy.cases", "revocation.crl.succession"),
     ("config.fleet_settings",),

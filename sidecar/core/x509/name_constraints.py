@@ -128,6 +128,45 @@ def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: b
         _check(name, constraints)
 
 
+def is_certainly_outside(names: ConstrainedNames, constraints: Constraints) -> bool:
+    """Return whether OpenSSL, too, refuses one of these names; all of `hosts` are compared.
+
+    The exception is an IPv4-mapped address: rules compare its IPv4 address, which is asked as well.
+    Names in an unusual form, and kinds that aren't compared here, are left out.
+    """
+    asked = [*names.alternative, *(GeneralName(DNS, host) for host in names.hosts)]
+    asked += [GeneralName(MAIL, octets) for tag, octets in names.mail if tag == _IA5]
+    asked += [GeneralName(IP, name.octets[12:]) for name in asked if _is_mapped(name)]
+    bases = len(constraints.permitted) + len(constraints.excluded)
+    if (len(asked) + 1) * bases > MAX_COMPARISONS:
+        return False
+    try:
+        if names.subject:
+            _check_directory(names.subject, constraints)
+        for name in asked:
+            _check_plain(name, constraints)
+    except NameNotPermitted:
+        return True
+    return False
+
+
+def _check_plain(name: GeneralName, constraints: Constraints) -> None:
+    if name.tag == DIRECTORY:
+        _check_directory(canonical_name(name.octets), constraints)
+    elif name.tag in _MATCHERS:
+        lies_in, _, form = _MATCHERS[name.tag]
+        if form is None or form.fullmatch(name.octets):
+            _decide(
+                "a name",
+                [
+                    lies_in(name.octets, b.octets)
+                    for b in constraints.permitted
+                    if b.tag == name.tag
+                ],
+                [lies_in(name.octets, b.octets) for b in constraints.excluded if b.tag == name.tag],
+            )
+
+
 def _check_directory(name: CanonicalName, constraints: Constraints) -> None:
     _decide(
         "its subject",

@@ -4,9 +4,9 @@ There are two modes.  Both compare names and verify signatures, and both limit t
 signature verifications.
 
 Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers (RFC 5280, 6.1:
-CA flag, keyCertSign, path length, validity).  It does not check name constraints, extended key
-usages, the strength of keys and digests, critical extensions or the leaf's key usage: nginx's
-OpenSSL has checked them.
+CA flag, keyCertSign, path length, validity), and checks name constraints and extended key usages of
+authorities where the outcome is certain (`issuer_limits`).  It does not check the strength of keys
+and digests, critical extensions or the leaf's usages: nginx's OpenSSL has checked them.
 
 Where the sidecar verifies (`verify: sidecar`), `verified_path` accepts no chain that OpenSSL
 refuses for the purpose `sslclient` at security level 2 (see `client_purpose` and
@@ -32,6 +32,7 @@ from .client_purpose import (
     may_have_issued,
 )
 from .der import comparable_name
+from .issuer_limits import IssuerLimits, are_certainly_exceeded, read_limits
 from .keys import UnusableKey, public_key
 from .name_constraints import NameNotPermitted, check_names
 from .signature import is_signed_by
@@ -67,6 +68,7 @@ class Authority:
     key_fault: str
     is_ca: bool
     path_length: float
+    limits: IssuerLimits
     profile: Profile | None
     fault: str
 
@@ -83,6 +85,7 @@ class Authority:
             key_fault=key_fault,
             is_ca=is_ca,
             path_length=length,
+            limits=read_limits(cert),
             profile=profile,
             fault=fault if profile is None else issuer_fault(profile),
         )
@@ -157,23 +160,27 @@ class Anchors:
         """Find a path to an anchor by names, signatures and validity; None if there is none."""
         if cert.sha256 in self._anchors:
             return ()
-        return next(self._paths(cert, now, (), iter(range(MAX_SIGNATURES))), None)
+        for path in self._paths(cert, now, (), iter(range(MAX_SIGNATURES))):
+            limited = [(authority.cert, authority.limits) for authority in path]
+            if not are_certainly_exceeded(cert, limited):
+                return tuple(authority.cert for authority in path)
+        return None
 
     def _paths(
-        self, cert: ClientCert, now: float, below: Path, budget: Iterator[int]
-    ) -> Iterator[Path]:
+        self, cert: ClientCert, now: float, below: _Chain, budget: Iterator[int]
+    ) -> Iterator[_Chain]:
         for authority in self._by_name.get(_comparable(cert.issuer_name), ()):
             issuer = authority.cert
-            if issuer in below or not _may_issue(authority, below, now):
+            if authority in below or not _may_issue(authority, below, now):
                 continue
             if next(budget, None) is None:
                 return
             if not is_signed_by(authority.key, cert.signed, cert.algorithm, cert):
                 continue
             if issuer.sha256 in self._anchors:
-                yield (*below, issuer)
+                yield (*below, authority)
             elif len(below) < MAX_DEPTH:
-                yield from self._paths(issuer, now, (*below, issuer), budget)
+                yield from self._paths(issuer, now, (*below, authority), budget)
 
     # -- verify: sidecar
 
@@ -246,11 +253,13 @@ class _Signatures:
         return self._known.get(pair, False)
 
 
-def _may_issue(issuer: Authority, below: Path, now: float) -> bool:
-    """Return whether an authority can issue `below`: a valid CA with a sufficient path length."""
+def _may_issue(issuer: Authority, below: _Chain, now: float) -> bool:
+    """Return whether an authority can issue `below`: a valid CA for clients, and not too high."""
     if not issuer.is_ca or issuer.key is None or not is_valid(issuer.cert, now):
         return False
-    return not below or sum(not _is_self_issued(c) for c in below) <= issuer.path_length
+    if not issuer.limits.is_for_clients:
+        return False
+    return sum(not _is_self_issued(each.cert) for each in below) <= issuer.path_length
 
 
 def _is_self_issued(cert: ClientCert) -> bool:
