@@ -231,7 +231,8 @@ make_directory() {
 
 restart_what_runs() {
     systemctl daemon-reload || true
-    for name in mtls-sidecar mtls-sidecar-fetch $(part_users $parts); do
+    for name in mtls-sidecar.service mtls-sidecar-fetch.service $(part_units $parts); do
+        case $name in *.service) ;; *) continue ;; esac
         systemctl try-restart "$name" || say "$name does not start: systemctl status $name"
     done
     each_instance try-restart
@@ -258,6 +259,7 @@ uninstall() {
         rm -f /usr/local/bin/mtls-sidecar
         rm -rf "$state" "$logs" /run/mtls-sidecar /run/mtls-sidecar-fetch
         for each in $(part_users $all_parts); do remove_part "$each"; done
+        rm -rf /var/lib/mtls-sidecar-fleet-keeper
         for user in $(part_users $all_parts) mtls-sidecar-fetch mtls-sidecar; do
             if getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || true; fi
         done
@@ -309,3 +311,4 @@ installed.  Next:
   3. nginx: include the files of $snippets, then: nginx -t && systemctl reload nginx
   4. where the policy names http(s) CRLs or OCSP: systemctl enable --now mtls-sidecar-fetch
 END
+for each in $parts; do say "  with $each: docs/$each.md"; done

@@ -5,71 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import ssl
-import subprocess
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import pytest
-from fleet_hosts import PATIENCE, ROOT, Fleet, Nats, nats_server, until
-from pki import CA, SERVER_AUTH
-
-authority = CA("Fleet CA")
-
-
-class Secured(Nats):
-    """One server with the shipped configuration, but for its addresses and its cluster."""
-
-    def prepare(self) -> None:
-        self.directory.mkdir()
-        (self.directory / "fleet-ca.crt").write_bytes(authority.pem)
-        server = authority.issue("server", dns=["localhost"], eku=[SERVER_AUTH])
-        for name, leaf in {
-            "server": server,
-            **{name: authority.issue(name, o="fleet prod") for name in ROLES},
-        }.items():
-            (self.directory / f"{name}.crt").write_bytes(leaf.pem)
-            (self.directory / f"{name}.key").write_bytes(leaf.key_pem)
-        text = (ROOT / "deploy/fleet/nats.conf").read_text()
-        text = re.sub(r"(?ms)^cluster \{.*?^\}\n", "", text)
-        text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.port}")
-        text = text.replace("/var/lib/nats", str(self.directory / "store"))
-        self.conf.write_text(text.replace("/etc/nats", str(self.directory)))
-
-    @property
-    def conf(self) -> Path:
-        return self.directory / "nats.conf"
-
-    @property
-    def url(self) -> str:
-        return f"tls://localhost:{self.port}"
-
-    def start(self) -> Nats:
-        if not self.directory.exists():
-            self.prepare()
-        with (self.directory / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                [nats_server(), "-c", self.conf], stdout=log, stderr=log
-            )
-        until(self.is_up, "nats-server listens")
-        return self
-
-    def tls(self, name: str) -> str:
-        place = self.directory / name
-        return f"{{ca: {self.directory}/fleet-ca.crt, cert: {place}.crt, key: {place}.key}}"
-
-    def context(self, name: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.directory / "fleet-ca.crt"))
-        context.load_cert_chain(self.directory / f"{name}.crt", self.directory / f"{name}.key")
-        return context
-
+from fleet_cluster import WEB1
+from fleet_hosts import PATIENCE, Fleet, until
+from fleet_secured import Secured
+from pki import CA
 
 LAST = "nobody.may"
 """A subject that no role may write to."""
-
-ROLES = ("web1", "keeper", "publisher", "stranger")
 
 
 @pytest.fixture
@@ -171,3 +120,36 @@ def test_a_certificate_that_no_role_has_gets_nothing(secured: Secured) -> None:
     (secured.directory / "other.key").write_bytes(stranger.key_pem)
     with pytest.raises((OSError, nats.errors.Error)):
         refusals(secured, "other", "fleet.prod.put.1.1")
+
+
+def test_a_node_whose_block_is_removed_is_shut_out_at_once(secured: Secured) -> None:
+    """Also of the connection that it has: a reload closes it, and its certificate opens no other.
+    Nobody else is disconnected."""
+
+    async def ignore(_: Exception) -> None:
+        return
+
+    async def go() -> None:
+        clients = {
+            name: await nats.connect(
+                secured.url, tls=secured.context(name), allow_reconnect=False, error_cb=ignore
+            )
+            for name in ("web1", "keeper")
+        }
+        text = re.sub(WEB1, "", secured.conf.read_text())
+        assert "CN=web1" not in text
+        secured.conf.write_text(text)
+        assert secured.process is not None
+        secured.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + PATIENCE
+        while not clients["web1"].is_closed:
+            assert time.monotonic() < end, (secured.directory / "log.txt").read_text()
+            await asyncio.sleep(0.02)
+        assert clients["keeper"].is_connected
+        await clients["keeper"].close()
+        with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+            await nats.connect(
+                secured.url, tls=secured.context("web1"), allow_reconnect=False, error_cb=ignore
+            )
+
+    asyncio.run(go())

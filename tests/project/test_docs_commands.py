@@ -27,6 +27,7 @@ WHOLE_PAGES = {
     "docs/pki.md": "test_pki_page.py",
     "docs/enroll.md": "test_enroll_page.py",
     "docs/clients.md": "test_clients_page.py",
+    "docs/fleet.md": "systemd/test_fleet.py; nginx-example/fleet-demo.sh: test_fleet_demo.py",
 }
 """Pages whose commands are one story, which a test of its own tells."""
 

@@ -34,6 +34,8 @@ NODES = ("web1", "web2", "web3", "web4")
 ROLES = (*NODES, "keeper", "publisher")
 NOBODY = 9
 """A port at which nothing listens."""
+WEB1 = r'(?ms)^ {6}\{\n {8}user: "CN=web1,.*?^ {6}\}\n'
+"""The block of a node in the file that is shipped."""
 
 
 class Server(Nats):
@@ -110,12 +112,9 @@ class Cluster(Nats):
         text = text.replace("/var/lib/nats", str(place / "store"))
         text = text.replace("/etc/nats/fleet-ca.crt", str(self.directory / "fleet-ca.crt"))
         text = text.replace("/etc/nats", str(place))
-        permissions = re.search(r"(?ms)^NODE_web1 \{.*?^\}\n", text)
-        user = re.search(r"(?m)^ *\{user: .CN=web1.*\n", text)
-        assert permissions
-        assert user
-        for found in (permissions[0], user[0]):
-            text = text.replace(found, "".join(found.replace("web1", name) for name in NODES))
+        text = re.sub(
+            WEB1, lambda found: "".join(found[0].replace("web1", name) for name in NODES), text
+        )
         server.conf.write_text(text)
 
     @property

@@ -218,6 +218,8 @@ def test_systemd_reads_the_units(name: str, tmp_path: Path) -> None:
         ("mtls-sidecar-enroll.service", 3),
         ("mtls-sidecar-enroll-crl.service", 3),
         ("mtls-sidecar-fleet.service", 15),
+        ("mtls-sidecar-fleet-keeper.service", 15),
+        ("fleet/nats-server.service", 15),
     ],
 )
 def test_the_services_are_shut(unit: str, tenths: int) -> None:
