@@ -35,9 +35,10 @@ from .canary import Condition, promote
 from .hooks import Hooks
 from .in_force import difference
 from .keeper import head_once, keep
+from .key_changes import changed_keys
 from .ledger import Ledger
 from .log_lines import describe
-from .nats_client import SetBack, Unreachable, connected, require_nats
+from .nats_client import NotAllowed, SetBack, Unreachable, allowed, connected, require_nats
 from .node import Node
 from .nodes import known_nodes, wait_for
 from .publisher import ATTEMPTS, Beaten, Publisher
@@ -100,6 +101,11 @@ class _Call:
             raise ValueError(
                 f"{file} names no fleet", "add fleet: {name: …, servers: […], keys: […]}"
             )
+        if not found.servers:
+            raise ValueError(
+                f"{self.hooks.config(self.options)}: the fleet names no servers",
+                "add servers: [tls://nats.example.com:4222]",
+            )
         return found
 
     @property
@@ -161,8 +167,9 @@ async def _is_ready(publisher: Publisher, end: float) -> bool:
             raise
         publisher.set_back = str(error)  # who only looks is shown what there is
     except Unreachable as error:
-        if time.monotonic() > end:
-            raise
+        told = allowed(error, publisher.bus.refused())
+        if isinstance(told, NotAllowed) or time.monotonic() > end:
+            raise told from None
         print(f"{printable(str(error))}; trying again", file=sys.stderr)
         return False
     return True
@@ -178,11 +185,11 @@ def _keygen(call: _Call) -> int:
     passphrase = read_passphrase(given, path) if given else None
     public = make_key(path, passphrase)
     public = PublicKey(public.raw, heads_only=options.head)
-    print(public)
+    print(public, flush=True)
     print(
         printable(
-            f"{path} is the key: keep it off the NATS servers, and keep a copy; the line "
-            "above goes to `keys` of every host's sidecar.yaml"
+            f"{path} is the key: keep it off the NATS servers, and keep a copy; the line that "
+            "begins with ed25519 goes to `keys` of every host's sidecar.yaml"
         ),
         file=sys.stderr,
     )
@@ -204,6 +211,7 @@ async def _publish(call: _Call) -> int:
         if not await _is_wanted(call, publisher, directory, to):
             print("nothing was published", file=sys.stderr)
             return 2
+        await _warn_of_nobody(publisher, to)
         listed = await publisher.put_files(files)
         body = {"files": listed, "to": to.body(), "comment": _reason(options)}
         signed = await publisher.publish("release", body)
@@ -230,6 +238,18 @@ async def _is_wanted(call: _Call, publisher: Publisher, directory: Path, to: To)
         return True
     answer = await asyncio.to_thread(input, f"publish {directory} to {to}? [y/N] ")
     return answer.strip().lower() in ("y", "yes")
+
+
+async def _warn_of_nobody(publisher: Publisher, to: To) -> None:
+    """Say so where no node that has reported has a label: it may be mistyped."""
+    if not to.labels:
+        return
+    there = {
+        label for node in await known_nodes(publisher.bus, time.time()) for label in node.labels
+    }
+    for label in sorted(set(to.labels) - there):
+        known = ", ".join(sorted(there)) or "none"
+        print(f"warning: no node has the label {label}; there are: {known}", file=sys.stderr)
 
 
 def _to(text: str) -> To:
@@ -293,6 +313,7 @@ async def _keys(call: _Call) -> int:
     changing = bool(add or options.remove)
     async with call.publisher(signing=changing) as publisher:
         if changing:
+            changed_keys(publisher.ledger.chain.keys, map(parse_key, add), options.remove)
             body = {"add": add, "remove": options.remove}
             signed = await publisher.publish("key", body)
             return await _published(call, publisher, signed)
@@ -345,6 +366,8 @@ async def _published(call: _Call, publisher: Publisher, signed: SignedEntry) -> 
 async def _log(call: _Call) -> int:
     async with call.publisher(signing=False) as publisher:
         signed = [parse_line(line) for _, line in publisher.ledger.lines()]
+    if not signed:
+        print("nothing was published yet", file=sys.stderr)
     if call.options.json:
         print(json.dumps([_as_json(each) for each in signed], indent=2))
     else:
@@ -378,8 +401,7 @@ def _as_json(signed: SignedEntry) -> dict[str, object]:
 async def _status(call: _Call) -> int:
     async with call.publisher(signing=False) as publisher:
         if call.options.forget:
-            subject = publisher.bus.subjects.report(parse_name(call.options.forget))
-            await publisher.bus.drop_data(subject)
+            await _forget(publisher, parse_name(call.options.forget))
         now = time.time()
         nodes = await known_nodes(publisher.bus, now)
         await _take_head(publisher)
@@ -390,7 +412,9 @@ async def _status(call: _Call) -> int:
         told = {"sequence": last, "head_age": age, "nodes": [node.as_json() for node in nodes]}
         print(json.dumps(told, indent=2))
     else:
-        shown = "no head, is a keeper running?" if age is None else f"head {age:.0f} s old"
+        shown = "no head" if age is None else f"head {age:.0f} s old"
+        if age is None or age > call.fleet.stale_after:
+            shown += ", is a keeper running?"
         print(f"fleet {call.fleet.name}: entry {last}, {shown}, {len(nodes)} nodes")
         for node in nodes:
             behind = "" if node.sequence >= last else f", {last - node.sequence} behind"
@@ -401,6 +425,15 @@ async def _status(call: _Call) -> int:
                 f"reported {node.age:.0f} s ago, version {node.version or 'unknown'}{refused}{why}"
             )
     return _looked(publisher, 1 if any(node.sequence < last for node in nodes) else 0)
+
+
+async def _forget(publisher: Publisher, node: str) -> None:
+    """Remove a node's report.  Raises ValueError where there is none."""
+    reports = await publisher.bus.reports()
+    if node not in reports:
+        known = ", ".join(sorted(reports)) or "none"
+        raise ValueError(f"no node {node} has reported", f"those that have: {known}")
+    await publisher.bus.drop_data(publisher.bus.subjects.report(node))
 
 
 async def _take_head(publisher: Publisher) -> None:

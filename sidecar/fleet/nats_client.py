@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.config.fleet_settings import FleetSettings
+from sidecar.core.config.fleet_settings import FleetSettings, FleetTls
 from sidecar.core.errors import brief
 
+from .connection_errors import in_words, tls_context
 from .subjects import CHUNK, Subjects, chunks
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ log = logging.getLogger("mtls-sidecar")
 INSTALL = "pip install 'nginx-mtls-sidecar[fleet]'"
 TIMEOUT = 5.0
 """Seconds that the servers have for an answer."""
+
+MOST_TOLD = 50
+"""Different problems of one outage that are kept, not to be logged again."""
 
 AT_ONCE = 64
 """Questions under way at a time."""
@@ -46,12 +50,22 @@ class Unreachable(ValueError):
     """No server answers, or it refuses."""
 
 
+class NotAllowed(Unreachable):
+    """The servers give this certificate no right to what was tried: no wait mends that."""
+
+
 class SetBack(Unreachable):
     """The servers have an older log than the one that was verified: no wait mends that."""
 
 
 class Taken(Exception):
     """Another publisher was first with an entry of this number."""
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a line of asyncio's is worth telling: not that of each TLS connection's end, which
+    is the NATS client's and means nothing."""
+    return "eof_received() has no effect" not in str(record.msg)
 
 
 def require_nats() -> None:
@@ -68,6 +82,8 @@ class Bus:
 
     client: Client
     subjects: Subjects
+    refused: Callable[[], str] = str
+    """What the servers gave no right to, if anything."""
 
     # -- reading
 
@@ -229,17 +245,7 @@ def tls_of(fleet: FleetSettings) -> ssl.SSLContext | None:
     """The TLS context for the servers; None for `nats://`.  Raises OSError, ValueError."""
     if not any(server.startswith("tls://") for server in fleet.servers):
         return None
-    context = ssl.create_default_context(cafile=fleet.tls.ca or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if fleet.tls.cert:
-        try:
-            context.load_cert_chain(fleet.tls.cert, fleet.tls.key)
-        except ssl.SSLError as error:
-            raise ValueError(
-                f"{fleet.tls.cert} and {fleet.tls.key} are no certificate and its key: "
-                f"{brief(error)}"
-            ) from None
-    return context
+    return tls_context(fleet.tls)
 
 
 @contextlib.asynccontextmanager
@@ -251,11 +257,12 @@ async def connected(
     `again` is called after each time that a lost connection was made again.
     """
     require_nats()
+    logging.getLogger("asyncio").addFilter(_is_told)
     if not fleet.servers:
         raise ValueError("fleet names no servers", "add servers: [tls://nats.example.com:4222]")
     import nats
 
-    problems = _Problems()
+    problems = _Problems(fleet.tls, logged=patient)
     closing = False
 
     async def reconnected() -> None:
@@ -272,7 +279,7 @@ async def connected(
         "inbox_prefix": f"_INBOX_{name}".encode(),
         "connect_timeout": 5 if patient else 3,
         "reconnect_time_wait": 0.5,
-        "max_reconnect_attempts": -1,
+        "max_reconnect_attempts": -1 if patient else 1,
         "allow_reconnect": patient,
         "ping_interval": 5,
         "max_outstanding_pings": 2,
@@ -285,27 +292,42 @@ async def connected(
         options["tls"] = context
     client = await _connect(nats, options, problems, patient=patient)
     try:
-        yield Bus(client, Subjects(fleet.name, fleet.epoch))
+        yield Bus(client, Subjects(fleet.name, fleet.epoch), lambda: problems.refused)
+    except Unreachable as error:
+        raise allowed(error, problems.refused) from None
     finally:
         closing = True
         with contextlib.suppress(Exception):
             await asyncio.wait_for(client.close(), TIMEOUT)
 
 
+def allowed(error: Unreachable, refused: str) -> Unreachable:
+    """The error itself, or, where the servers refused something, that: they only don't answer."""
+    if not refused or isinstance(error, NotAllowed):
+        return error
+    return NotAllowed(
+        f"the NATS servers refuse this: {refused}",
+        "does nats.conf give this certificate the role that it needs?",
+    )
+
+
 async def _connect(
     nats: Any, options: dict[str, Any], problems: _Problems, *, patient: bool
 ) -> Any:
     pause = 0.5
+    servers = options["servers"]
     while True:
-        try:
-            return await nats.connect(**options)
-        except Exception as error:  # noqa: BLE001 - whatever the client raises
-            why = problems.last or brief(error)
-            if not patient:
-                raise Unreachable(
-                    f"no NATS server of {', '.join(options['servers'])} answers: {why}"
-                ) from None
-            problems.tell(f"no NATS server answers: {why}")
+        failed = []
+        # One by one: for a list that is all refused, the client would never come to an end.
+        for tried in [servers] if patient else [[server] for server in servers]:
+            problems.last = ""
+            try:
+                return await nats.connect(**{**options, "servers": tried})
+            except Exception as error:  # noqa: BLE001 - whatever the client raises
+                failed.append(f"{', '.join(tried)}: {problems.last or problems.words(error)}")
+        if not patient:
+            raise Unreachable(f"no NATS server can be used: {'; '.join(failed)}")
+        problems.tell(f"no NATS server can be used: {'; '.join(failed)}")
         await asyncio.sleep(pause)
         pause = min(pause * 2, 5.0)
 
@@ -313,22 +335,32 @@ async def _connect(
 class _Problems:
     """What the client tells in its callbacks, logged once for each that is new."""
 
-    def __init__(self) -> None:
-        self.last = ""
-        self._told = ""
+    def __init__(self, tls: FleetTls, *, logged: bool) -> None:
+        self.last = self.refused = ""
+        self._tls = tls
+        self._told: set[str] = set()
+        self._logged = logged
 
     async def note(self, error: Exception) -> None:
         """Keep what went wrong last."""
-        self.last = brief(error)
+        if type(error).__name__ == "NoServersError":
+            return  # it only ends what was told before
+        self.last = self.words(error)
+        if "permissions violation" in self.last:
+            self.refused = self.last
         self.tell(self.last)
 
+    def words(self, error: BaseException) -> str:
+        return in_words(error, self._tls)
+
     def tell(self, problem: str) -> None:
-        """Log a problem, unless it was the last one too."""
-        if problem != self._told:
+        """Log a problem, unless it was told since all was well: servers may fail in turn."""
+        if self._logged and problem not in self._told:
             log.warning("%s", problem)
-            self._told = problem
+            self._told = {*(self._told if len(self._told) < MOST_TOLD else ()), problem}
 
     def over(self) -> None:
         """Note that all is well."""
-        self.last = self._told = ""
+        self.last = ""
+        self._told.clear()
         log.info("the connection to the NATS servers is there again")

@@ -112,7 +112,12 @@ class Publisher:
         """Refuse to sign what nodes would refuse."""
         assert self.signer is not None
         known = self.ledger.chain.keys.get(self.signer.public.id)
-        if known is None or known.heads_only:
+        if known is not None and known.heads_only:
+            raise ValueError(
+                f"the key {known} is a keeper's: it signs heads and nothing else",
+                "name the publisher's: --signing-key FILE",
+            )
+        if known is None:
             raise ValueError(
                 f"the key {self.signer.public} may not sign for fleet {entry.fleet}",
                 "add it to `keys` of sidecar.yaml on every host, or use the key that is there",
@@ -168,9 +173,9 @@ class Publisher:
         for number, line in self.ledger.lines(sequence):
             if number == sequence:
                 return parse_body(parse_line(line).entry)
-        raise ValueError(
-            f"the log has no entry {sequence}", f"it ends at {self.ledger.chain.sequence}"
-        )
+        last = self.ledger.chain.sequence
+        ends = f"it ends at {last}" if last else "nothing was published yet"
+        raise ValueError(f"the log has no entry {sequence}", ends)
 
     async def restore(self) -> int:
         """Write to the servers what they don't have of this machine's log; how many entries.

@@ -87,7 +87,13 @@ def signer_of(settings: FleetSigner, key_file: Path) -> Signer:
 
 
 def _load(path: Path, passphrase_file: str) -> Ed25519PrivateKey:
-    data = read_file(path, _MAX_KEY)
+    try:
+        data = read_file(path, _MAX_KEY)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}, the key that signs, is not there",
+            "make it with `mtls-sidecar fleet keygen`, or name another: --signing-key FILE",
+        ) from None
     mode = path.stat().st_mode
     # systemd's own copy shows the group's bit for an ACL of the service's user.
     is_credential = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/dev/null")
@@ -99,6 +105,12 @@ def _load(path: Path, passphrase_file: str) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(data, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        if b"PRIVATE KEY-----" not in data:
+            raise ValueError(
+                f"{path} is no private key", "name the file that `fleet keygen` wrote"
+            ) from None
+        if passphrase is not None:
+            raise ValueError(f"{path} can't be opened: is that its passphrase?") from None
         raise ValueError(f"{path} can't be used as a key: {brief(error)}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError(f"{path} is no Ed25519 key", "make one with `mtls-sidecar fleet keygen`")
