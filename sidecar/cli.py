@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -87,7 +88,15 @@ def _run(arguments: list[str] | None) -> int:
 
 def _said(error: OSError | ValueError) -> str:
     """Format an error in one line: what, where, and what to write instead."""
-    return printable(error_text(error))
+    hint = _remedy(error)
+    return printable(error_text(error)) + (f"; {hint}" if hint else "")
+
+
+def _remedy(error: OSError | ValueError) -> str:
+    """Say what helps where the system has forbidden it."""
+    if isinstance(error, OSError) and error.errno == errno.EACCES:
+        return "try it as root (sudo); the service itself reads by the group mtls-sidecar"
+    return ""
 
 
 # -- what the commands share
@@ -125,7 +134,8 @@ def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> P
         data = read_file(path, MAX_POLICY, trusted_only=trusted_only)
     except OSError as error:
         why = error.strerror or str(error)
-        raise PolicyError([Diagnostic(str(path), 0, 0, f"can't be read: {why}")]) from None
+        mistake = Diagnostic(str(path), 0, 0, f"can't be read: {why}", _remedy(error))
+        raise PolicyError([mistake]) from None
     sources = DirectSources(path.parent, Path(settings.state_dir), trusted_only)
     policy = compile_policy(data, str(path), sources)
     if settings.fleet is not None and path == FleetPlaces(Path(settings.state_dir)).policy:

@@ -143,6 +143,33 @@ def test_what_the_services_user_can_not_read_is_told(tmp_path: Path) -> None:
     assert "the service's user nobody can't read" in told.message
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="asking as another user takes root")
+@pytest.mark.parametrize("name", ["sidecar.yaml", "policy.yaml"])
+def test_who_may_not_read_the_configuration_is_told_to_be_root(name: str, tmp_path: Path) -> None:
+    """The installed files are for root and the services alone: the message says what to type."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nlocations: []\n")
+    (tmp_path / "sidecar.yaml").write_text(f"policy: {policy}\n")
+    (tmp_path / name).chmod(0o640)
+    script = (
+        "import os, sys; from sidecar.cli import main; os.setgroups([]); os.setgid(65534);"
+        "os.setuid(65534); sys.exit(main(['check', '--config', sys.argv[1]]))"
+    )
+    tmp_path.chmod(0o711)
+    for directory in tmp_path.parents:
+        if directory.stat().st_uid == 0 and not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(0o711)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "sidecar.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert f"{name}: " in done.stderr
+    assert "Permission denied; try it as root (sudo)" in done.stderr
+
+
 def test_a_file_that_everyone_may_write_is_refused_as_by_the_daemon(tmp_path: Path) -> None:
     """What the daemon wouldn't take, `check` doesn't either, the policy's files included."""
     policy, ca = tmp_path / "policy.yaml", tmp_path / "ca.crt"
