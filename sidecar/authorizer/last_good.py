@@ -15,8 +15,9 @@ import json
 import logging
 import os
 import re
+import threading
 import time
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -45,12 +46,14 @@ _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
 class InForce:
     """One file in force: its path and the SHA-256 of its octets, in hexadecimal.
 
-    `octets` holds the part in force of a file that is partly invalid.
+    `octets` holds the part in force of a file that is partly invalid.  `substitute` gives octets
+    that say the same, for a file that has changed before it could be copied.
     """
 
     path: Path
     digest: str
     octets: bytes | None = field(default=None, repr=False)
+    substitute: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 def beside(key: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
@@ -71,6 +74,11 @@ class LastGood:
         self._manifest = directory / "manifest.json"
         self._names = self._load()
         self._told = ""
+        self._one_at_a_time = threading.Lock()
+
+    def lacks(self, files: Mapping[tuple[Hashable, ...], InForce]) -> bool:
+        """Return whether one of these files has no copy yet."""
+        return any(self._names.get(_name(key)) != file.digest for key, file in files.items())
 
     def _load(self) -> dict[str, str]:
         try:
@@ -107,14 +115,23 @@ class LastGood:
 
         If a file isn't in force, or has changed meanwhile, its last copy is kept.
         """
+        with self._one_at_a_time:
+            self._save(files, [*named])
+
+    def _save(
+        self, files: Mapping[tuple[Hashable, ...], InForce], keys: list[tuple[Hashable, ...]]
+    ) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            keys = [*named]
             names = {n: self._names[n] for n in map(_name, keys) if n in self._names}
             for key, file in files.items():
                 name = _name(key)
                 if self._has(file.digest) or self._copy(file):
                     names[name] = file.digest
+                elif file.substitute is not None:
+                    octets = file.substitute()
+                    names[name] = hashlib.sha256(octets).hexdigest()
+                    self._copy(InForce(file.path, names[name], octets))
             crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
             names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
             if names != self._names:

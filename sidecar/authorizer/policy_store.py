@@ -9,9 +9,11 @@ process kept in the state directory replaces an invalid file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import operator
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,9 @@ POLL_SECONDS = 0.2
 
 FAILED_SECONDS = 1.0
 """Seconds until the next attempt after a reload that failed with an internal error."""
+
+KEEPING_BEFORE_SECONDS = 0.3
+"""How long a reload waits for copies to be written before it puts new files into force."""
 
 KEEPING_SECONDS = 1.0
 """How long the confirmation of a revocation waits for a copy to be written."""
@@ -105,6 +110,7 @@ class Store:
         self._unfinished = False
         self._lock = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
+        self._keeping_before: threading.Thread | None = None
         self._unkept: tuple[dict[Key, InForce], list[Key]] | None = None
 
     def load(self) -> Reload:
@@ -213,20 +219,48 @@ class Store:
         return Diagnostic(str(self.path), 0, 0, message)
 
     def _put_into_force(self, draft: Draft, digest: str, resolved: dict[str, Resolved]) -> None:
+        """Put a policy into force, and keep copies of its files for the next start before."""
         trusts = {name: each.trust for name, each in resolved.items() if each.trust is not None}
         denylists = self.fleet.denylists if self.fleet is not None else ()
-        if not self._is_same(draft, trusts, denylists):
+        policy = self.current
+        if policy is None or not self._is_same(draft, trusts, denylists):
             warnings = [warning for each in resolved.values() for warning in each.warnings]
             dated = [warning for each in resolved.values() for warning in each.dated]
-            self.current = draft.bind(trusts, warnings, dated, denylists)
+            policy = draft.bind(trusts, warnings, dated, denylists)
+        kept = self._to_keep(draft, digest, resolved)
+        self._keep_before(*kept)
+        self.current = policy
         self._draft, self._digest = draft, digest
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
+        self._unkept = kept
+
+    def _to_keep(
+        self, draft: Draft, digest: str, resolved: dict[str, Resolved]
+    ) -> tuple[dict[Key, InForce], list[Key]]:
+        """Return the files in force, and the keys of all whose copies are to stay."""
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
         # The copy of a refused download is removed as soon as the fetcher removes its file.
         named = [POLICY, *(k for k in _named(draft) if k[0] != "revoking" or k in files)]
         named += [beside(key) for key in named if key not in files]
-        self._unkept = {POLICY: InForce(self.path, digest), **files}, named
+        return {POLICY: InForce(self.path, digest), **files}, named
+
+    def _keep_before(self, files: dict[Key, InForce], named: list[Key]) -> None:
+        """Write copies of files that are new, before they come into force.
+
+        So whoever was seen denied stays so, whatever becomes of file and process.  A disk that is
+        slow or hangs delays nothing by more than `KEEPING_BEFORE_SECONDS`.
+        """
+        is_writing = self._keeping_before is not None and self._keeping_before.is_alive()
+        if is_writing or not self._last_good.lacks(files):
+            return
+        save = threading.Thread(
+            target=self._last_good.save, args=(files, named), name="keeping", daemon=True
+        )
+        with contextlib.suppress(RuntimeError):  # no more threads: it is written after
+            save.start()
+            self._keeping_before = save
+            save.join(KEEPING_BEFORE_SECONDS)
 
     def _is_same(
         self, draft: Draft, trusts: dict[str, Trust], denylists: tuple[Denylist, ...]

@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from sidecar.core.config.crl_place import is_address, shown
@@ -194,12 +195,16 @@ class _Resolver:
         else:
             listed: DenylistReading = outcome.value.value
             self.found.problems += listed.mistakes
-            file = InForce(self.sources.base / place.text, outcome.value.digest)
             found = listed.entries
-            partial = not _is_whole(outcome)
-            if partial and older is not None:
+            file = InForce(
+                self.sources.base / place.text,
+                outcome.value.digest,
+                substitute=partial(as_text, found),
+            )
+            is_partial = not _is_whole(outcome)
+            if is_partial and older is not None:
                 found = joined(older, listed.entries)
-            if partial:
+            if is_partial:
                 text = as_text(found)
                 file = InForce(file.path, hashlib.sha256(text).hexdigest(), text)
             self.found.files[key] = file

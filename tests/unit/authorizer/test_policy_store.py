@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pki import CA
 
+from sidecar.authorizer import policy_store
+from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.core.errors import PolicyError
 
@@ -116,6 +120,76 @@ def test_the_next_process_starts_with_the_kept_files(files: Path) -> None:
     found = _store(files).load()
     assert not found.ok
     assert _authorities(found) == ["Staff"]
+
+
+def test_copies_are_written_before_a_line_comes_into_force(files: Path) -> None:
+    """Whoever was seen denied stays so, if the process is killed at that very moment and the
+    denylist is broken afterwards."""
+    path = files / "denied.txt"
+    found = _store(files)
+    found.load()
+    path.write_text("serial 02\n")
+    _settled(found)
+    assert _serials(found) == {2}
+    path.write_text("garbage\n")
+    again = _store(files)
+    again.load()
+    assert _serials(again) == {2}
+
+
+def test_a_line_that_is_gone_before_it_is_copied_is_kept(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its octets are written instead of the file's."""
+    path = files / "denied.txt"
+    path.write_text("serial 01\n")
+    found = _store(files)
+    has = LastGood.lacks
+
+    def lacks(self: LastGood, given: Any) -> bool:
+        path.write_text("garbage\n")
+        return has(self, given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LastGood, "lacks", lacks)
+        found.load()
+    again = _store(files)
+    again.load()
+    assert _serials(again) == {1}
+
+
+def test_a_disk_that_hangs_delays_no_line(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for a moment, and only once."""
+    found = _store(files)
+    found.load()
+    hangs = threading.Event()
+
+    def hang(self: LastGood, path: Any) -> bool:
+        hangs.wait()
+        return False
+
+    monkeypatch.setattr(LastGood, "_copy", hang)
+    try:
+        start = time.monotonic()
+        for number in (3, 4):
+            (files / "denied.txt").write_text(f"serial 0{number}\n")
+            _settled(found)
+            assert _serials(found) == {number}
+        assert time.monotonic() - start < 10 * policy_store.KEEPING_BEFORE_SECONDS
+    finally:
+        hangs.set()
+
+
+def _settled(found: Store) -> None:
+    found.load()
+    while found._readings.pending:
+        found.load()
+
+
+def _serials(found: Store) -> set[int]:
+    assert found.current is not None
+    (denylist,) = found.current.trusts["staff"].denylists
+    return {number for _, number in denylist.entries}
 
 
 def test_an_older_crl_is_refused_and_counted_once(files: Path) -> None:
