@@ -185,6 +185,44 @@ def stranger_has_it_fetched(stack: Stack) -> bool:
     return "GET /in" in stack.app.seen
 
 
+def stranger_has_a_page_include_it(stack: Stack) -> bool:
+    """Somebody who may write a page of the public ones, and includes another there."""
+    stack.app.pages["/public/"] = b'<!--# include virtual="/in" -->'
+    return '"uri": "/in"' in stack.get("/public/").body
+
+
+def stranger_has_it_mirrored(stack: Stack) -> bool:
+    """Somebody whose request for a file is sent to the application as well."""
+    stack.get("/public/x")
+    end = time.monotonic() + 2
+    while time.monotonic() < end and "GET /m" not in stack.app.seen:
+        time.sleep(0.05)
+    return "GET /m" in stack.app.seen
+
+
+def stranger_below_a_prefix(stack: Stack) -> bool:
+    """Somebody who asks for what is protected below a public prefix."""
+    answer = stack.get("/pages/in").app
+    return answer is not None and answer["uri"] == "/in"
+
+
+def claims_to_be_alice_inside(stack: Stack) -> bool:
+    """Somebody who is led to an internal location, and says there who he is."""
+    answer = stack.get("/public/by/", headers={"X-Client-CN": "alice"})
+    return answer.saw("X-Client-CN") == ["alice"]
+
+
+def claims_by_another_name(stack: Stack) -> bool:
+    """Somebody whose header has a name that many applications take for another."""
+    answer = stack.get("/public/", headers={"X_Client_CN": "alice"})
+    return answer.saw("X_Client_CN") == ["alice"]
+
+
+def says_it_in_the_path(stack: Stack) -> bool:
+    """Somebody whose path holds the name."""
+    return stack.get("/public/alice").saw("X-Client-CN") == ["alice"]
+
+
 def stranger_within(stack: Stack) -> bool:
     """Somebody who asks for what is internal."""
     return stack.get("/inner/x").status == 200
@@ -400,6 +438,42 @@ FAULTS = [
         f"location @files {{ auth_request off; root /etc/nginx/; }} {ASKED}",
         stranger_reads_a_file,
     ),
+    Fault("subrequest", PUBLIC, PUBLIC + "ssi on; ", stranger_has_a_page_include_it),
+    Fault(
+        "subrequest",
+        PUBLIC,
+        f"location = /m {{ internal; {PASS} }} {PUBLIC} root /x; mirror /m; }} location /z {{ ",
+        stranger_has_it_mirrored,
+    ),
+    Fault(
+        "prefix-replaced",
+        ASKED,
+        f"location /pages/ {{ auth_request off; proxy_pass http://app/; }} {ASKED}",
+        stranger_below_a_prefix,
+    ),
+    Fault(
+        "never-asks",
+        SERVER,
+        OPEN_SERVER.replace("http://app", "http://$way").replace(
+            "server {", "map $host $way { default 127.0.0.1:8080; } server {", 1
+        )
+        + SERVER,
+        stranger_elsewhere,
+    ),
+    Fault(
+        "identity-lost",
+        ASKED,
+        f"location = /i {{ internal; proxy_set_header A b; {PASS} }} location /public/by/ {{ "
+        f"auth_request off; rewrite ^ /i last; }} {ASKED}",
+        claims_to_be_alice_inside,
+    ),
+    Fault("identity-lost", SERVER, SERVER + "ignore_invalid_headers off;", claims_by_another_name),
+    Fault(
+        "identity-from-client",
+        PUBLIC,
+        r"location ~ ^/public/(?<client_cn>\w+)$ { auth_request off; " + PASS + " } " + PUBLIC,
+        says_it_in_the_path,
+    ),
     Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),
     Fault(
@@ -480,6 +554,7 @@ FAULTS = [
     Fault("error-page-asks", "403 /public.html", "403 /no.html", no_page_for_bob),
 ]
 NOT_SHOWN = {
+    "tunnel": "test_doctor_tunnel.py, as it needs nginx 1.31",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
     "early-data": "test_doctor_early_data.py, as it needs a recorded connection",
     "sni-not-last": "test_the_order_of_headers, as the sidecar refuses what comes of it",

@@ -50,7 +50,7 @@ def refuses(block: Block) -> bool:
     """
     if block.name == "location" and block.parent is not None and refuses(_server(block)):
         return True
-    for each in block.inner:
+    for each in block.inner if block.own("return") else ():
         if each.name == "return":
             return not 200 <= status_of(each) < 300
         if may_end(each) or any(200 <= status_of(r) < 300 for r in each.within("return")):
@@ -80,8 +80,8 @@ def may_end(each: Block) -> bool:
 def _rules(place: Block) -> list[Block]:
     here: Block | None = place
     while here is not None:
-        if found := [each for each in here.inner if each.name in ("allow", "deny")]:
-            return found
+        if here.own("allow") or here.own("deny"):
+            return [each for each in here.inner if each.name in ("allow", "deny")]
         here = here.parent
     return []
 

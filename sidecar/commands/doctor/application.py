@@ -9,11 +9,13 @@ from itertools import product
 
 from .access import closed
 from .findings import Finding
-from .nginx_config import Block
+from .nginx_config import Block, Root
+from .rewriting import assigned, named_by
 from .server import Server
 from .targets import addresses, plain_variables
 
 ANSWERED = "$upstream_http_"
+OF_THE_CERTIFICATE = "$ssl_client_"
 CLIENTS = ("$http_", "$arg_", "$cookie_")
 """Variables that hold what the client says."""
 
@@ -55,18 +57,34 @@ def identity(servers: list[Server], findings: list[Finding]) -> None:
     )  # of servers on one port, the default server's value can hold for all
     for server in servers:
         told = _identity_headers(server)
+        _invalid_names(server, told, findings)
         for location in server.places:
-            if location.own("internal") or closed(location):
+            if location in server.questions.values() or closed(location):
                 continue
-            for passing in _passing(location):
-                if addresses(passing, server.root) & kept:
-                    _check(passing, location, told, underscores, findings)
+            for passing in _passing(location, kept, server.root):
+                _check(passing, location, told, underscores, server.root, findings)
 
 
-def _passing(location: Block) -> list[Block]:
-    """The first `*_pass` of each kind: what is set for it holds in an `if` as well."""
-    found = [next(location.within(name), None) for name in _WAYS]
-    return [each for each in found if each is not None]
+def _invalid_names(server: Server, told: dict[str, str], findings: list[Finding]) -> None:
+    """With `ignore_invalid_headers off` no setting of ours holds for X_Client_CN or X-Client.CN.
+
+    nginx knows headers that it calls invalid by no hash (ngx_http_parse_header_line).
+    """
+    found = server.block.inherited("ignore_invalid_headers")
+    if told and found and found[-1].args == ["off"]:
+        name = next(iter(told)).replace("-", "_")
+        what = f"ignore_invalid_headers is off: a client's own {name} arrives"
+        line = "ignore_invalid_headers on;"
+        findings.append(Finding("identity-lost", found[-1].file, found[-1].line, what, line))
+
+
+def _passing(location: Block, kept: set[str], root: Root) -> list[Block]:
+    """The first `*_pass` of each kind to what is kept: what is set for it holds in an `if`, too."""
+    found: dict[str, Block] = {}
+    for each in location.within(*_WAYS):
+        if each.name not in found and addresses(each, root) & kept:
+            found[each.name] = each
+    return list(found.values())
 
 
 def _check(
@@ -74,6 +92,7 @@ def _check(
     location: Block,
     told: dict[str, str],
     underscores: bool,
+    root: Root,
     findings: list[Finding],
 ) -> None:
     """One way from a location to what is protected."""
@@ -84,8 +103,8 @@ def _check(
         name = way.named(header)
         line = f"{way.directive} {name} {variable};"
         found = sent.get(name.lower())
-        if found is not None and _says_the_client(found.args[1], location):
-            what = f"{name} is {found.args[1]}"
+        if found is not None and _says_the_client(found.args[1], location, root):
+            what = f"{name} is {found.args[1]}{_place(found, location)}"
             findings.append(Finding("identity-from-client", found.file, found.line, what, line))
         lacking = [
             each
@@ -100,6 +119,13 @@ def _check(
             findings.append(Finding("identity-lost", passing.file, passing.line, what, line))
 
 
+def _place(at: Block, location: Block) -> str:
+    """In which location an inherited directive does what is told of it."""
+    if at.parent is location or location.name != "location":
+        return ""
+    return f" in location {' '.join(location.args)} (line {location.line})"
+
+
 def _spellings(header: str) -> list[str]:
     """A header's name, and what many applications take for it: `_` for `-`."""
     first, *rest = header.split("-")
@@ -109,8 +135,8 @@ def _spellings(header: str) -> list[str]:
     ]
 
 
-def _says_the_client(value: str, location: Block) -> bool:
-    """Whether a value holds what the client says: itself, or by a `set` or `auth_request_set`."""
+def _says_the_client(value: str, location: Block, root: Root) -> bool:
+    """Whether a value holds what the client says: itself, by `set`, `map` or a captured name."""
     seen, left = set[str](), [value]
     while left and len(seen) < 64:
         for name in _VARIABLE.findall(plain_variables(left.pop())):
@@ -119,11 +145,20 @@ def _says_the_client(value: str, location: Block) -> bool:
             if name not in seen:
                 seen.add(name)
                 left += _assigned(name, location)
+                left += _mapped(name, root)
     return False
 
 
+def _mapped(name: str, root: Root) -> Iterator[str]:
+    """What a `map` makes a variable of, and its values: who chooses the one chooses the other."""
+    for each in root.table(name):
+        table = each.parent
+        if table is not None and table.name == "map":
+            yield from (table.args[0], each.args[-1])
+
+
 def _assigned(name: str, location: Block) -> Iterator[str]:
-    """What a variable is given here or in a block around."""
+    """What a variable is given here or in a block around; a captured one is the client's word."""
     answers = [e for e in location.inherited("auth_request_set") if e.args[:1] == [name]]
     if answers and location.value("auth_request", "off") != "off":  # after all `set`s
         yield from (each.args[1] for each in answers[-1:])
@@ -133,13 +168,20 @@ def _assigned(name: str, location: Block) -> Iterator[str]:
         for each in here.within("set"):
             if each.args[:1] == [name] and len(each.args) == 2:
                 yield each.args[1]
+        captures = {**assigned(here), **named_by(here)}.get(name, [])
+        yield from (CLIENTS[0] for each in captures if each.name != "set")
         here = here.parent
 
 
 def _identity_headers(server: Server) -> dict[str, str]:
-    """Each header that a server sets from the sidecar's answer, and the variable that holds it."""
+    """Each header by which a server says who the client is, and the variable that holds it.
+
+    It comes of the sidecar's answer or of nginx's own word of the certificate.
+    """
     found: dict[str, str] = {}
     for location in server.places:
+        if location in server.questions.values() or location.own("internal"):
+            continue
         answered = {
             each.args[0]
             for each in location.inherited("auth_request_set")
@@ -148,9 +190,22 @@ def _identity_headers(server: Server) -> dict[str, str]:
         for way in _WAYS.values():
             for each in location.inherited(way.directive):
                 header, value = way.header(each.args[0]), plain_variables(each.args[1])
-                if header and value in answered:
+                if header and _says_who(value, answered, location, server.root):
                     found.setdefault(_title(header, found), value)
     return found
+
+
+def _says_who(value: str, answered: set[str], location: Block, root: Root) -> bool:
+    """Whether a value rests on the sidecar's answer or the certificate: itself, or by a `map`."""
+    seen, left = set[str](), [value]
+    while left and len(seen) < 64:
+        for name in _VARIABLE.findall(plain_variables(left.pop())):
+            if name in answered or name.startswith(OF_THE_CERTIFICATE):
+                return True
+            if name not in seen:
+                seen.add(name)
+                left += _mapped(name, root)
+    return False
 
 
 def _title(header: str, found: dict[str, str]) -> str:

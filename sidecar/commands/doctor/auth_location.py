@@ -327,16 +327,22 @@ class AuthLocation:
 
 def question_uri(uri: str, here: Block, target: str) -> str | None:
     """The URI that `proxy_pass` sends (ngx_http_proxy_create_request); None: it can't be told."""
+    path = target_path(target)
+    if path is None:
+        return None
+    if not path or here.args[0] in REGEX:
+        return uri
+    return path + uri[len(here.args[-1]) :]
+
+
+def target_path(target: str) -> str | None:
+    """The path that a `proxy_pass` has behind its address, "" for none; None with variables."""
     if "$" in target:
         return None
     rest = target.partition("://")[2]
     if rest.startswith("unix:"):
-        path = rest.split(":", 2)[2] if rest.count(":") > 1 else ""
-    else:
-        path = "".join(rest.partition("/")[1:])
-    if not path or here.args[0] in REGEX:
-        return uri
-    return path + uri[len(here.args[-1]) :]
+        return rest.split(":", 2)[2] if rest.count(":") > 1 else ""
+    return "".join(rest.partition("/")[1:])
 
 
 def _plain(passing: Block) -> str:

@@ -8,7 +8,7 @@ from .access import closed
 from .findings import Finding
 from .nginx_config import Block, Root
 from .server import Server
-from .targets import PASSES, addresses, files
+from .targets import PASSES, addresses, directory
 
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"
 
@@ -19,26 +19,41 @@ class ProtectedTargets:
     def __init__(self, asking: list[Server]) -> None:
         self._addresses: dict[str, Server] = {}
         self._files: dict[str, Server] = {}
+        """Each directory that is protected, and those above it."""
+        self._kept: dict[str, Server | None] = {}
+        """Each directory that is protected, and with None those that their own server shows."""
         for server in asking:
             for address in sorted(server.protected()):
                 self._addresses.setdefault(address, server)
-            for directory in sorted(server.protected_files()):
-                for above in (directory, *_above(directory)):
+            for kept in sorted(server.protected_files()):
+                self._kept.setdefault(kept, server)
+                for above in (kept, *_above(kept)):
                     self._files.setdefault(above, server)
+            for shown in server.public_files():
+                self._kept[shown] = None
 
     def never_asks(self, server: Server, findings: list[Finding]) -> None:
         """A server that never asks: it must not lead to what another one keeps."""
         places = server.locations + ([server.block] if server.uncovered() else [])
         for place in places:
-            if closed(place) or closed(server.block) or place.inherited("auth_request"):
+            if closed(place) or place.inherited("auth_request"):
                 continue
             for each in place.within(*PASSES):
                 self._leads(each, addresses(each, server.root), findings)
-            directory = files(place)
-            other = self._files.get(directory or "")
-            if other is not None and directory and not place.own("internal"):
+            where = directory(place)
+            other = self._keeper(where) if where else None
+            if other is not None and where and not place.own("internal"):
                 at = (place.own("alias") or place.inherited("root"))[-1]
-                _add(at, directory, other, findings)
+                _add(at, where, other, findings)
+
+    def _keeper(self, where: str) -> Server | None:
+        """The server that keeps a directory, or something in it, or the nearest one around it."""
+        if (found := self._files.get(where)) is not None:
+            return found
+        if "/.well-known/" in where:
+            return None
+        around = (where, *reversed(_above(where)))
+        return next((self._kept[each] for each in around if each in self._kept), None)
 
     def streams(self, root: Root, findings: list[Finding]) -> None:
         """A server of `stream { }` that leads to what a server of `http { }` keeps."""
@@ -57,6 +72,21 @@ def _above(directory: str) -> list[str]:
     """The directories around one, each with a slash at its end."""
     parts = directory.rstrip("/").split("/")
     return ["/".join(parts[:i]) + "/" for i in range(1, len(parts))]
+
+
+def tunnels(servers: list[Server], findings: list[Finding]) -> None:
+    """`tunnel_pass` (CONNECT): nginx asks nothing about, and sets nothing in, what goes through."""
+    kept = {target for each in servers for target in each.protected()}
+    if not any(each.asking for each in servers):
+        return
+    for server in servers:
+        for place in server.places:
+            for each in place.within("tunnel_pass") if not closed(place) else ():
+                where = addresses(each, server.root)
+                if where & kept or not where or any("$" in one for one in where):
+                    what = f"a tunnel leads to {', '.join(sorted(where)) or 'any address'}"
+                    write = "remove it, or name another address: tunnel_pass HOST:PORT;"
+                    findings.append(Finding("tunnel", each.file, each.line, what, write))
 
 
 def _add(at: Block, where: str, other: Server, findings: list[Finding]) -> None:

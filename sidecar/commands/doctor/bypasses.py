@@ -12,6 +12,7 @@ from .rewriting import (
     assigned,
     can_rewrite,
     differs_in_the_question,
+    named_by,
     redirects,
     scripted,
     status_of,
@@ -204,15 +205,39 @@ class Bypasses:
         """What nginx fetches by itself for a request: nobody is asked about that."""
         if here in self._server.questions.values() or closed(here):
             return
-        for name in ("mirror", "add_before_body", "add_after_body"):
+        for name, position in _SUBREQUESTS.items():
             for each in here.inherited(name):
-                uri = each.args[0].partition("$")[0] if each.args else ""
-                place = serving(self._server.block, uri) if uri.startswith("/") else None
-                if place is None or not self._server.asks(place) or closed(place):
-                    continue
-                if question(place) != question(here):
-                    what = f"`{name}` fetches {each.args[0]}, and {question(place)} isn't asked"
-                    self._add("subrequest", each, what, f"auth_request {question(place)};   (here)")
+                self._fetched(here, each, "".join(each.args[position : position + 1]))
+        if not is_reached_so_only(here):
+            self._included(here)
+
+    def _fetched(self, here: Block, at: Block, target: str) -> None:
+        """A directive that has nginx fetch one URI."""
+        uri = target.partition("$")[0]
+        place = serving(self._server.block, uri) if uri.startswith("/") else None
+        if place is None or closed(place):
+            return
+        if self._server.asks(place) and question(place) != question(here):
+            what = f"`{at.name}` fetches {target}, and {question(place)} isn't asked"
+            self._add("subrequest", at, what, f"auth_request {question(place)};   (here)")
+        elif here.value("auth_request", "off") == "off" and not is_reached_so_only(here):
+            led = self._server.led_to(place) & self._protected
+            if place.own("internal") and led - self._server.led_to(here):
+                what = f"`{at.name}` sends what nobody is asked about to {', '.join(sorted(led))}"
+                self._add("subrequest", at, what, "auth_request /authz/NAME;   (here)")
+
+    def _included(self, here: Block) -> None:
+        """SSI: a page may include any URI of the server (`include virtual`)."""
+        found = here.inherited("ssi") + list(here.within("ssi"))
+        if not found or found[-1].args != ["on"]:
+            return
+        asked = self._server.questions.values()
+        for other in self._server.asking:
+            if other not in asked and question(other) != question(here) and not closed(other):
+                what = f"SSI fetches whatever a page includes, and {question(other)} isn't asked"
+                write = f"ssi off;   (here, or: auth_request {question(other)};)"
+                self._add("subrequest", found[-1], what, write)
+                return
 
     # -- after a denial
 
@@ -295,12 +320,12 @@ class Bypasses:
         anew = assigned(server.block)
         for place in server.questions.values():
             if place is not None and not any(place is each for each in server.asking):
-                for name, where in {**assigned(place), **_named_by(place)}.items():
+                for name, where in {**assigned(place), **named_by(place)}.items():
                     anew.setdefault(name, []).extend(where)
         for here in server.asking:
             if here.name != "location":
                 continue
-            for name, places in {**assigned(here), **_named_by(here)}.items():
+            for name, places in {**assigned(here), **named_by(here)}.items():
                 for each in places:
                     if name in anew and not _all_alike([each, *anew[name]]):
                         line = anew[name][0].line
@@ -312,6 +337,17 @@ _RETURNS = (
     "`return` where the sidecar is to be asked",
     "try_files or proxy_pass in its place; or, if it is meant to be open: auth_request off;",
 )
+
+_SUBREQUESTS = {
+    "mirror": 0,
+    "add_before_body": 0,
+    "add_after_body": 0,
+    "echo_location": 0,
+    "echo_location_async": 0,
+    "echo_subrequest": 1,
+    "echo_subrequest_async": 1,
+}
+"""Directives that have nginx fetch a URI, and which word of theirs it is."""
 
 
 def _becomes_good(server: Block, early: Block) -> bool:
@@ -348,13 +384,6 @@ def _is_preflight(early: Block) -> bool:
         return False
     words = around.args
     return words[:1] == ["$request_method"] and words[-1].strip("^()$") == "OPTIONS"
-
-
-def _named_by(location: Block) -> dict[str, list[Block]]:
-    """Variables that a location's own expression captures."""
-    if location.name != "location" or location.args[0] not in REGEX:
-        return {}
-    return {f"${name}": [location] for name in re.findall(r"\(\?P?<(\w+)>", location.args[-1])}
 
 
 def _all_alike(sets: list[Block]) -> bool:

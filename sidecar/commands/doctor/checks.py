@@ -15,11 +15,12 @@ from .access import always_answers, closed
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
-from .between_servers import ProtectedTargets, sessions
+from .between_servers import ProtectedTargets, sessions, tunnels
 from .bypasses import Bypasses
 from .client_address import client_address
 from .exemptions import accept
 from .findings import Finding
+from .mapped import replaced_prefixes
 from .nginx_config import Block, Root
 from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
@@ -64,6 +65,7 @@ def examine(
         if not server.asking:
             kept.never_asks(server, findings)
     kept.streams(root, findings)
+    tunnels(servers, findings)
     sessions([each.block for each in asking], policy, findings)
     authorities(asking, root, policy, findings)
     identity(servers, findings)
@@ -103,6 +105,7 @@ class _ServerCheck:
         Bypasses(server, self._findings).examine()
         taken_by_regex(server, self._findings)
         taken_by_slashes(server, self._findings)
+        replaced_prefixes(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
         client_address(server.block, self._policy, self.asked, self._findings)

@@ -58,6 +58,13 @@ FINDING_KINDS = {
     "subrequest": FindingKind(
         _OPEN, "nginx asks nobody about its own subrequests: what they fetch goes to anybody"
     ),
+    "tunnel": FindingKind(
+        _OPEN,
+        "whoever may CONNECT there reaches it past every question, and says himself who he is",
+    ),
+    "prefix-replaced": FindingKind(
+        _OPEN, "under this prefix all of the application is reached, where another is asked about"
+    ),
     "address-from-client": FindingKind(
         _OPEN, "whoever writes it chooses the address by which rules let him in"
     ),

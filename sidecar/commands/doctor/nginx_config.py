@@ -31,9 +31,9 @@ MARKER = "mtls-sidecar:"
 _ARGUMENTS = {
     **dict.fromkeys(
         """add_after_body add_before_body alias allow auth_request deny fastcgi_pass grpc_pass if
-        keepalive limit_conn limit_req listen location mirror post_action proxy_cache
+        keepalive limit_conn limit_req listen location memcached_pass mirror post_action proxy_cache
         proxy_cache_background_update proxy_cache_use_stale proxy_ignore_headers proxy_pass
-        real_ip_header return root satisfy scgi_pass set_real_ip_from ssl_client_certificate
+        real_ip_header return root satisfy scgi_pass set_real_ip_from ssi ssl_client_certificate
         ssl_early_data ssl_trusted_certificate upstream uwsgi_pass""".split(),
         1,
     ),
@@ -47,6 +47,9 @@ _ARGUMENTS = {
 
 _TABLES = frozenset({"map", "geo", "types", "split_clients"})
 """Blocks whose lines are no directives."""
+
+_VALUES = ("map", "split_clients", "geo")
+"""Blocks that give a variable its value: the last word of each line."""
 
 _MARK = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 """What `nginx -T` writes before each file (ngx_conf_parse, main)."""
@@ -117,6 +120,7 @@ class Root(Block):
 
     by_name: dict[str, list[Block]] = field(default_factory=dict)
     upstreams: dict[tuple[str, str], Block] = field(default_factory=dict)
+    tables: dict[str, list[Block]] | None = None
 
     def all(self, name: str) -> Iterator[Block]:
         """Every block of this name."""
@@ -127,6 +131,15 @@ class Root(Block):
         """The upstream of this name, which nginx takes in any case, of http or stream."""
         self._index()
         return self.upstreams.get((context, name.lower()))
+
+    def table(self, variable: str) -> list[Block]:
+        """The lines of each `map`, `split_clients` and `geo` that gives this variable its value."""
+        if self.tables is None:
+            self.tables = {}
+            for each in (e for name in _VALUES for e in self.all(name)):
+                lines = [line for line in each.inner if line.args and line.name != COMMENT]
+                self.tables.setdefault("".join(each.args[-1:]), []).extend(lines)
+        return self.tables.get(variable, [])
 
     def _index(self) -> None:
         if self.by_name:

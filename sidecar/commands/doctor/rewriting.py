@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from .nginx_config import Block
-from .routing import matches
+from .routing import REGEX, matches
 
 _OF_THE_URI = re.compile(
     r"\$\{?(uri|document_uri|args|query_string|is_args|arg_\w+|request_filename|document_root|"
@@ -81,3 +81,10 @@ def assigned(block: Block) -> dict[str, list[Block]]:
 
 def _captures(pattern: str) -> list[str]:
     return [f"${name}" for name in re.findall(r"\(\?P?<(\w+)>", pattern)]
+
+
+def named_by(location: Block) -> dict[str, list[Block]]:
+    """Variables that a location's own expression captures."""
+    if location.name != "location" or location.args[0] not in REGEX:
+        return {}
+    return {name: [location] for name in _captures(location.args[-1])}

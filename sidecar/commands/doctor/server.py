@@ -79,6 +79,19 @@ class Server:
         found = (files(each) for each in self.locations if self.asks(each) and not closed(each))
         return {each for each in found if each is not None}
 
+    def public_files(self) -> set[str]:
+        """The directories that a server that asks shows to anybody."""
+        asked = self.questions.values()
+        found = (
+            files(each)
+            for each in self.locations
+            if not question(each)
+            and each not in asked
+            and not closed(each)
+            and not each.own("internal")
+        )
+        return {each for each in found if each is not None}
+
     def protected_roots(self) -> set[str]:
         """The `root` or `alias` of what is served as files where the sidecar is asked."""
         answering = list(self.questions.values())

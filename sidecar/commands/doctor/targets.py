@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import re
+import socket
 
 from .nginx_config import Block, Root
 
-PASSES = ("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass")
+PASSES = (
+    "proxy_pass",
+    "grpc_pass",
+    "fastcgi_pass",
+    "uwsgi_pass",
+    "scgi_pass",
+    "memcached_pass",
+    "tunnel_pass",
+)
+MAX_TARGETS = 256
+"""Targets of one directive: maps may name each other."""
 
 _DEFAULT_PORTS = {"http": "80", "https": "443", "grpc": "80", "grpcs": "443"}
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\])(?=:|$)")
+_NUMBERS = re.compile(r"^(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}(?=:|$)")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -26,9 +38,28 @@ def passes(location: Block) -> list[Block]:
 def addresses(passing: Block, root: Root) -> set[str]:
     """The addresses that a `*_pass` leads to: the upstream's, if it names one.
 
-    What rests on a variable that no `set` with a constant decides stays as it is written.
+    A variable stands for all that a `set`, `map`, `split_clients` or `geo` with constants gives
+    it; what rests on another stays as it is written.
     """
-    target = constant(passing.args[0], passing.parent) if passing.args else ""
+    targets = possible(passing.args[0], passing.parent, root) if passing.args else set[str]()
+    return {where for each in targets for where in _addresses(each, passing, root)}
+
+
+def possible(text: str, at: Block | None, root: Root) -> set[str]:
+    """What a text with variables may be, as far as constants decide it."""
+    found, left = set[str](), [text]
+    while left and len(found) < MAX_TARGETS:
+        given = constant(left.pop(), at)
+        if given in found:
+            continue
+        found.add(given)
+        for variable in _VARIABLE.finditer(given):
+            lines = root.table("$" + (variable[1] or variable[2]))
+            left += [given.replace(variable[0], line.args[-1]) for line in lines]
+    return found
+
+
+def _addresses(target: str, passing: Block, root: Root) -> set[str]:
     scheme, found, rest = target.partition("://")
     rest = rest if found else target
     if rest.startswith("unix:"):
@@ -36,7 +67,7 @@ def addresses(passing: Block, root: Root) -> set[str]:
     host = re.match(r"[^/$]*", rest)
     name = (host[0] if host else "").lower()
     if not name:
-        return {target}
+        return {target} - {""}
     around = passing.parent
     streaming = around is not None and around.parent is not None and around.parent.name == "stream"
     upstream = root.upstream(name, "stream" if streaming else "http")
@@ -51,10 +82,18 @@ def led_to(location: Block, root: Root) -> set[str]:
 
 
 def _address(text: str, port: str) -> str:
-    text = _LOOPBACK.sub("127.0.0.1", text.lower())
+    text = _LOOPBACK.sub("127.0.0.1", _NUMBERS.sub(_dotted, text.lower()))
     if text.startswith("unix:") or re.search(r":\d+$", text) or not port:
         return text
     return f"{text}:{port}"
+
+
+def _dotted(host: re.Match[str]) -> str:
+    """An IPv4 address in its usual form: getaddrinfo(3) takes `127.1` as well."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host[0]))
+    except OSError:
+        return host[0]
 
 
 def constant(text: str, at: Block | None) -> str:
@@ -87,6 +126,20 @@ def files(location: Block) -> str | None:
         return None
     prefix = location.args[-1] if location.name == "location" else "/"
     return _slash(root[-1].args[0]) + prefix.lstrip("/")
+
+
+def directory(place: Block) -> str | None:
+    """The directory that a location or server shows files of; None: none, or a single one.
+
+    Of a regular expression that is its whole `root`, or as much of an `alias` as is constant.
+    """
+    if place.name != "location" or place.args[0] not in ("=", "~", "~*"):
+        return files(place)
+    if passes(place) or place.args[0] == "=" or ".well-known" in place.args[-1].replace("\\", ""):
+        return None
+    found = (place.own("alias") or place.inherited("root"))[-1:]
+    path = _slash(found[0].args[0]) if found else ""
+    return path if "$" not in path else path.partition("$")[0].rpartition("/")[0] + "/"
 
 
 def file_roots(place: Block) -> set[str]:

@@ -71,6 +71,11 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "location /api { auth_request off; proxy_pass http://app/api; }",
         "error_page 503 @m; if (-f /x/m) { return 503; } location @m { root /x; }",
         "set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;",
+        "ssi off; location /b/ { auth_request off; root /x; }",
+        f"location /b/ {{ {ASKING} ssi on; proxy_pass http://app; }}",
+        "location /d/ { internal; ssi on; root /x; }",
+        "location /b/ { auth_request off; mirror /m; proxy_pass http://app; } "
+        "location = /m { internal; proxy_pass http://app$request_uri; }",
     ],
 )
 def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
@@ -98,6 +103,12 @@ def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
         ("error_page 418 = @in; if ($arg_a) { return 418; } "
          "location @in { proxy_pass http://app; }", "return-first"),
         ("location /b/ { auth_request off; add_after_body /in; }", "subrequest"),
+        ("location /b/ { auth_request off; echo_subrequest GET /in; }", "subrequest"),
+        ("location /b/ { auth_request off; ssi on; root /x; }", "subrequest"),
+        ("ssi on; location /b/ { auth_request off; root /x; }", "subrequest"),
+        ("location /b/ { auth_request off; if ($arg_a) { ssi on; } root /x; }", "subrequest"),
+        ("location /b/ { auth_request off; mirror /m; proxy_pass http://other; } "
+         "location = /m { internal; proxy_pass http://app$request_uri; }", "subrequest"),
         (f"location /b/ {{ {ASKING} add_before_body /c/; }} "
          "location /c/ { auth_request /authz/c; proxy_pass http://app; }", "subrequest"),
         ("location /api { auth_request off; proxy_pass http://app/api/; }", "alias-traversal"),

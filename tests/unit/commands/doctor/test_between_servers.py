@@ -1,0 +1,89 @@
+"""A server that asks nobody is held against what another one keeps, however it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from good_nginx import GOOD, found
+
+ASKING = "location / { auth_request /authz/site; proxy_pass http://app; }"
+SITE = "location / { auth_request /authz/site; root /srv/www; }"
+PUBLIC = "location /public/ { auth_request off; }"
+
+
+def beside(server: str, tables: str = "", asking: str = ASKING) -> str:
+    """The good configuration, and another server on its first line."""
+    text = GOOD.replace("http://app", "http://127.0.0.1:9").replace(
+        ASKING.replace("http://app", "http://127.0.0.1:9"),
+        asking.replace("http://app", "http://127.0.0.1:9"),
+    )
+    return text.replace("http {", f"http {{ {tables} server {{ listen 80; {server} }} ", 1)
+
+
+@pytest.mark.parametrize(
+    ("tables", "server"),
+    [
+        ("map $host $b { hostnames; default 127.0.0.1:9; a 127.0.0.1:8; }", "proxy_pass http://$b"),
+        ("map $host $b { default localhost:$c; } geo $c { default 9; }", "proxy_pass http://$b"),
+        ("split_clients $remote_addr $b { 1% 127.0.0.1:8; * 127.0.0.1:9; }",
+         "proxy_pass http://${b}/"),
+        ("", "proxy_pass http://127.1:9"),
+        ("", "proxy_pass http://0x7f000001:9"),
+        ("", "proxy_pass http://2130706433:9"),
+    ],
+)  # fmt: skip
+def test_one_address_in_many_ways(tables: str, server: str, tmp_path: Path) -> None:
+    """A variable that a map, geo or split_clients decides, and other spellings of 127.0.0.1."""
+    text = beside(f"location / {{ {server}; }}", tables)
+    assert ("never-asks", 1) in found(text, tmp_path)
+    assert found(text.replace("http://127.0.0.1:9", "http://127.0.0.1:7"), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "deny all; location / { allow all; root /srv/www; }",
+        "root /srv/www/private;",
+        "root /srv;",
+        r"location ~ \.txt$ { root /srv/www; }",
+        "location ~ ^/s/(.*)$ { alias /srv/www/$1; }",
+        "location /a/ { alias /srv/www/a/; }",
+    ],
+)
+def test_one_directory_in_many_ways(server: str, tmp_path: Path) -> None:
+    """Below, above, by a regular expression, and where the server's `deny` doesn't hold."""
+    assert ("never-asks", 1) in found(beside(server, asking=SITE), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "deny all; location / { root /srv/www; }",
+        "location ^~ /.well-known/acme-challenge/ { root /srv/www; } location / { return 301 /; }",
+        r"location ~ /\.well-known/ { root /srv/www; }",
+        "location = /a.txt { root /srv/www; }",
+        "root /srv/www2;",
+        "root /srv/www/public;",
+    ],
+)
+def test_other_directories(server: str, tmp_path: Path) -> None:
+    """Closed, ACME, a single file, another directory, or one that the other shows to anybody."""
+    text = beside(server, asking=SITE).replace(
+        PUBLIC, "location /public/ { auth_request off; root /srv/www; }"
+    )
+    assert found(text, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("", True), (" $host:443", True), (" 127.0.0.1:9", True), (" other:443", False)],
+)
+@pytest.mark.parametrize(
+    "place", ["tunnel_pass%s;", "location / { auth_request off; tunnel_pass%s; }"]
+)
+def test_a_tunnel(place: str, target: str, expected: bool, tmp_path: Path) -> None:
+    """`tunnel_pass` without a constant address, or to the application's own."""
+    told = found(beside(place % target), tmp_path)
+    assert (("tunnel", 1) in told) == expected
+    assert expected or told == []
