@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import logging
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from sidecar.commands.diff.command import add_diff
 from sidecar.commands.help_examples import add_examples
 from sidecar.commands.mistakes import show
 from sidecar.core.config.dates import parse_date
-from sidecar.core.config.settings import Settings, parse_address, read_settings
+from sidecar.core.config.settings import Settings, parse_address, read_settings, settings_warnings
 from sidecar.core.errors import Diagnostic, PolicyError, error_text, printable
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.policy.compile import compile_policy
@@ -122,6 +123,15 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def warnings_of(options: argparse.Namespace) -> list[Diagnostic]:
+    """What sidecar.yaml says in vain; of a policy on the command line nothing."""
+    path = options.config or CONFIG
+    if options.policy is not None or not os.path.exists(path):
+        return []
+    data = read_file(path, MAX_POLICY)
+    return settings_warnings(read_settings(data, path), data, path)
+
+
 def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> Policy:
     """Load the policy of a command.  Raises `PolicyError`.
 
@@ -129,16 +139,21 @@ def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> P
     """
     settings = settings_of(options)
     path = Path(settings.policy)
+    is_fleets = path == FleetPlaces(Path(settings.state_dir)).policy
     trusted_only = trusted_only and settings.allow_writable_policy != "true"
     try:
         data = read_file(path, MAX_POLICY, trusted_only=trusted_only)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and settings.fleet is not None and is_fleets:
+            from sidecar.authorizer.fleet_follower import no_release
+
+            raise PolicyError([no_release(settings.fleet, path)]) from None
         why = error.strerror or str(error)
         mistake = Diagnostic(str(path), 0, 0, f"can't be read: {why}", _remedy(error))
         raise PolicyError([mistake]) from None
     sources = DirectSources(path.parent, Path(settings.state_dir), trusted_only)
     policy = compile_policy(data, str(path), sources)
-    if settings.fleet is not None and path == FleetPlaces(Path(settings.state_dir)).policy:
+    if settings.fleet is not None and is_fleets:
         denylists = fleet_denylists(settings.fleet, Path(settings.state_dir))
         policy = replace(policy, denylists=denylists)
     return policy
@@ -151,8 +166,16 @@ def _serve(options: argparse.Namespace) -> int:
     from sidecar.authorizer.service import serve
     from sidecar.runtime.listen import ListenError
 
+    settings = settings_of(options)
+    if settings.fleet is not None and options.policy is not None:
+        raise ValueError(
+            f"--policy: the releases of fleet {settings.fleet.name} are the policy here",
+            "leave --policy out, or remove the section fleet from sidecar.yaml",
+        )
+    for warning in warnings_of(options):
+        logging.getLogger("mtls-sidecar").warning("%s", warning)
     try:
-        serve(settings_of(options))
+        serve(settings)
     except ListenError as error:
         print(f"mtls-sidecar: {error}", file=sys.stderr)
         return 2
@@ -183,7 +206,7 @@ def _check(options: argparse.Namespace) -> int:
         message = f"{path}: {count} mistake{'s' * (count != 1)}, the policy is refused"
         print(message, file=sys.stderr)
         return 2
-    warnings = (*policy.warnings_at(time.time()), *refused)
+    warnings = (*warnings_of(options), *policy.warnings_at(time.time()), *refused)
     if options.json:
         print(as_json(path, policy, (), warnings))
         return 0

@@ -14,6 +14,8 @@ from fleet_hosts import Fleet
 from fleet_secured import Secured, authority
 from pki import CA, now
 
+from sidecar.cli import main
+
 DAY = timedelta(days=1)
 
 
@@ -191,3 +193,28 @@ def test_a_keepers_key_publishes_nothing(scene: Scene) -> None:
     told = scene.refused("undo", "2", "--signing-key", "HERE/head.key", settings=text)
     assert "is a keeper's: it signs heads and nothing else" in told
     assert "name the publisher's: --signing-key FILE" in told
+
+
+def test_a_policy_beside_the_fleet_is_not_ignored_in_silence(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`serve` and `check` name the line; `serve --policy` is refused; without a release, `check`
+    says that none has arrived."""
+    scene.fleet.config.write_text(scene.settings)
+    host = scene.fleet.host("web1", tls=scene.server.tls("web1"))
+    config = str(host.daemon.config)
+    try:
+        line = rf"{re.escape(config)}:\d+:1: policy is not read: the releases of fleet prod are"
+        host.has(2)
+        capsys.readouterr()
+        assert main(["check", "--config", config]) == 0
+        assert re.search(rf"warning: {line}", capsys.readouterr().err)
+        assert re.search(line, host.daemon.log.read_text())
+    finally:
+        host.stop()
+    assert main(["serve", "--config", config, "--policy", str(scene.place / "policy.yaml")]) == 2
+    assert "--policy: the releases of fleet prod are the policy here" in capsys.readouterr().err
+    alone = tmp_path / "sidecar.yaml"
+    alone.write_text(scene.settings.replace("/publisher\n", "/empty\n"))
+    assert main(["check", "--config", str(alone)]) == 2
+    assert "no release of fleet 'prod' has arrived yet" in capsys.readouterr().err

@@ -6,6 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from sidecar.core.errors import Diagnostic
+
 from .fleet_settings import FleetSettings, check_fleet
 from .schema import (
     Choice,
@@ -235,3 +237,16 @@ def _check_fleet(settings: Settings, data: bytes, report: Report) -> None:
     written = {name.text: name for name, _ in parse(data, report.file)[0].pairs or ()}
     for message, hint in check_fleet(settings.fleet):
         report.add(written["fleet"], message, hint)
+
+
+def settings_warnings(settings: Settings, data: bytes, file: str) -> list[Diagnostic]:
+    """What stands in a sidecar.yaml that was read, and is not used."""
+    if settings.fleet is None:
+        return []
+    written = {name.text: name for name, _ in parse(data, file)[0].pairs or ()}
+    if "policy" not in written:
+        return []
+    node = written["policy"]
+    message = f"policy is not read: the releases of fleet {settings.fleet.name} are the policy"
+    hint = "remove the line, or the section fleet"
+    return [Diagnostic(file, node.line, node.column, message, hint)]

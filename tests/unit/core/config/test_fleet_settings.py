@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.core.config.fleet_settings import FleetSettings, node_name
-from sidecar.core.config.settings import read_settings
+from sidecar.core.config.settings import read_settings, settings_warnings
 from sidecar.core.errors import PolicyError
 
 KEY = "ed25519 SIvIQYcWlYVT3nJHf57vG5F3hQmFJ1Ub9aqcAhHT+3g="
@@ -60,3 +60,16 @@ def test_mistakes_are_told_with_their_place(text: str, told: str) -> None:
 def test_this_machine_may_be_asked_in_the_clear(server: str) -> None:
     """For a server that is reached by the loopback interface only."""
     assert fleet(f"name: a, keys: [{KEY}], servers: ['{server}']").servers == (server,)
+
+
+def test_a_policy_beside_the_fleet_is_told_of_with_its_line() -> None:
+    """It is not read; without a fleet, or without `policy`, there is nothing to tell."""
+    section = f"fleet: {{name: prod, keys: [{KEY}]}}\n"
+    for text, told in (
+        (f"log_format: json\npolicy: /etc/p.yaml\n{section}", ["a.yaml:2:1: policy is not read"]),
+        (section, []),
+        ("policy: /etc/p.yaml\n", []),
+    ):
+        data = text.encode()
+        found = settings_warnings(read_settings(data, "a.yaml"), data, "a.yaml")
+        assert [str(each).partition(": the releases of fleet prod")[0] for each in found] == told
