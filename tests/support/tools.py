@@ -197,6 +197,12 @@ def systemd_nspawn() -> Tool:
 
 
 @cache
+def ssh_agent() -> Tool:
+    """Of OpenSSH's client, with ssh-keygen and ssh-add beside it."""
+    return _find("ssh-agent")
+
+
+@cache
 def dpkg_deb() -> Tool:
     return _find("dpkg-deb")
 

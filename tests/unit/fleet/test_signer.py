@@ -57,7 +57,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, data: bytes) -> None:
     """One line, no library's traceback."""
     (tmp_path / "key").write_bytes(data)
     (tmp_path / "key").chmod(0o600)
-    with pytest.raises(ValueError, match="is no private key|can't be used as a key"):
+    with pytest.raises(ValueError, match=r"is no private key|can't be used as a key"):
         signer_of(FleetSigner(), tmp_path / "key")
 
 
