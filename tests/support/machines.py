@@ -1,7 +1,7 @@
 """Several machines at a time, each a booted systemd made of this very machine's files.
 
 They share a network of their own, which has 127.0.0.1 and nothing else; what is written goes to
-overlays, thrown away at the end.  The source tree is unpacked in /root/release of each.
+overlays, thrown away at the end.  The source tree is unpacked in /srv/release of each.
 """
 
 from __future__ import annotations
@@ -140,14 +140,14 @@ class Machines:
         copied = " ".join(f"/src/{each}" for each in PARTS)
         self.run(
             name,
-            f"echo 127.0.0.1 {known} >/etc/hosts; mkdir -p release; cp -r {copied} release/\n"
+            f"echo 127.0.0.1 {known} >/etc/hosts; mkdir -p home release; cp -r {copied} release/\n"
             "cd /usr/local/bin; printf '#!/bin/sh\\nexec \"$@\"\\n' >sudo; chmod +x sudo",
-            cwd="/root",
+            cwd="/srv",
         )
 
-    def run(self, name: str, script: str, *, check: bool = True, cwd: str = "/root/release") -> str:
+    def run(self, name: str, script: str, *, check: bool = True, cwd: str = "/srv/release") -> str:
         """What a script prints that root types there, its errors, too."""
-        environ = ["HOME=/root", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels",
+        environ = ["HOME=/srv/home", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels",
                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]  # fmt: skip
         done = subprocess.run(
             ["nsenter", "-t", str(self._leaders[name]), "-a", "env", "-i", *environ,

@@ -58,7 +58,7 @@ class Site:
     def _scp(self, machine: str, line: str) -> None:
         _, _, source, target = shlex.split(line)
         name, _, path = target.partition(":")
-        self.machines.copy(machine, f"/root/release/{source}", name, f"/root/{path}")
+        self.machines.copy(machine, f"/srv/release/{source}", name, f"/srv/home/{path}")
 
     def admin(self, script: str, *, check: bool = True) -> str:
         return self.machines.run("admin", script, check=check)
