@@ -260,6 +260,10 @@ uninstall() {
         rm -rf "$state" "$logs" /run/mtls-sidecar /run/mtls-sidecar-fetch
         for each in $(part_users $all_parts); do remove_part "$each"; done
         rm -rf /var/lib/mtls-sidecar-fleet-keeper
+        # The group's number is the next new group's, which has no business with these.
+        if [ -d "$config" ] && getent group mtls-sidecar >/dev/null; then
+            find "$config" -group mtls-sidecar -exec chgrp -h root {} +
+        fi
         for user in $(part_users $all_parts) mtls-sidecar-fetch mtls-sidecar; do
             if getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || true; fi
         done

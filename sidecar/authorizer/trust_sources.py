@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidecar.core.config.crl_place import shown
+from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist, read_denylist
@@ -147,8 +147,10 @@ class TrustSources:
         """Read the CRLs of a place, verified with these authorities."""
         path = self.place_of(trust, place)
         key = ("crl", trust, place, _digest(authorities))
+        # Whoever could replace what was fetched could not sign it.
+        trusted_only = self.trusted_only and not is_address(place)
         return self.readings.ask(
-            key, path, lambda: self._crls(path, shown(place), authorities, self.trusted_only)
+            key, path, lambda: self._crls(path, shown(place), authorities, trusted_only)
         )
 
     def revoking(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
@@ -156,7 +158,7 @@ class TrustSources:
         path = revoking_path(self.place_of(trust, place))
         key = ("revoking", trust, place, _digest(authorities))
         return self.readings.ask(
-            key, path, lambda: self._crls(path, shown(place), authorities, self.trusted_only)
+            key, path, lambda: self._crls(path, shown(place), authorities, False)
         )
 
     # -- copies of an earlier process

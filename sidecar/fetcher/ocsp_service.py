@@ -33,6 +33,9 @@ OCSP_LIMITS = HttpLimits(size=MAX_RESPONSE, total=8.0, silence=8.0, connect=4.0)
 MAX_QUESTIONS = 64
 """Maximum number of questions at the same time; further ones get the error `busy`."""
 
+MAX_CONNECTIONS = 128
+"""Maximum number of connections at the same time, each with a message at most in memory."""
+
 READ_SECONDS = 5.0
 """Seconds that a peer has to send its question, and to read the answer."""
 
@@ -64,10 +67,14 @@ class OcspService:
         self._metrics = metrics
         self._clock = clock
         self._limits = limits
-        self._asking = 0
+        self._asking = self._open = 0
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the peer closes it, sends an error or is too slow."""
+        if self._open >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._open += 1
         try:
             while True:
                 async with asyncio.timeout(READ_SECONDS):
@@ -82,6 +89,7 @@ class OcspService:
         except asyncio.CancelledError:  # at shutdown; asyncio.streams would log a traceback
             pass
         finally:
+            self._open -= 1
             writer.close()
 
     async def answer(self, question: Message) -> Message:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -275,6 +276,7 @@ def main(
         log_in_thread()
     try:
         if once:
+            become_owner_of(options.state_dir / "crl")
             return asyncio.run(fetch_once(options))
         asyncio.run(_until_told(options, ready))
     except PolicyError as error:
@@ -285,6 +287,20 @@ def main(
         log.error("can't start: %s", error)
         return 2
     return 0
+
+
+def become_owner_of(directory: Path) -> None:
+    """If this is root's process, make it that of a directory's owner, for good.
+
+    What it brings is then the fetcher's own, and root talks to no stranger.  Raises OSError.
+    """
+    if os.geteuid() != 0 or not directory.is_dir():
+        return
+    found = directory.stat()
+    if found.st_uid != 0:
+        os.setgroups([found.st_gid])
+        os.setgid(found.st_gid)
+        os.setuid(found.st_uid)
 
 
 async def _until_told(

@@ -16,6 +16,7 @@ from pki import CA
 
 from sidecar.commands.check import User, service_user, unreadable
 from sidecar.core.policy.spec import read_policy
+from sidecar.runtime.files import crl_state_path
 
 staff = CA("Staff")
 
@@ -190,3 +191,31 @@ def test_without_the_services_user_nobody_is_asked() -> None:
     """On a machine without the user there is nobody to ask as."""
     assert service_user("no-such-user-here") is None
     assert service_user("root") is None
+
+
+@pytest.mark.parametrize("how", ["garbage", "FIFO", "directory", "link"])
+def test_what_was_fetched_and_can_not_be_used_is_a_warning(tmp_path: Path, how: str) -> None:
+    """As for the daemon, it counts as not fetched yet: whoever took the fetcher over keeps no
+    policy from being checked, and no `systemctl reload` from succeeding."""
+    address = "http://ca.test/staff.crl"
+    (tmp_path / "ca.crt").write_bytes(staff.pem)
+    (tmp_path / "sidecar.yaml").write_text(f"state_dir: {tmp_path}/state\n")
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\ntrust:\n"
+        f"  staff: {{ca: ca.crt, crl: ['{address}'], revocation: best_effort}}\n"
+        "locations: [{name: site, allow: verified}]\n"
+    )
+    place = crl_state_path(tmp_path / "state", "staff", address)
+    place.parent.mkdir(parents=True)
+    if how == "garbage":
+        place.write_text("garbage")
+    elif how == "FIFO":
+        os.mkfifo(place)
+    elif how == "directory":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    found = run(tmp_path, "check", "policy.yaml", "-c", "sidecar.yaml")
+    assert found.returncode == 0, found.stderr
+    assert "warning: policy.yaml:3:" in found.stderr
+    assert "it counts as not fetched yet" in found.stderr

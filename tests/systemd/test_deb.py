@@ -129,3 +129,4 @@ def test_removing_keeps_configuration_and_state(saw: dict[str, str]) -> None:
 def test_purging_leaves_nothing(saw: dict[str, str]) -> None:
     """Configuration, state and users go too."""
     check(saw, purged="0", purged_left="", users="", snippets="0")
+    check(saw, left_groups="root root ")  # of what the administrator had put there

@@ -135,10 +135,16 @@ def _small(request: AuthzRequest, uri: bytes, subject: ClientCert | None) -> Aut
     return request._replace(
         cert=b"given" if request.cert or subject is not None else b"",
         subject=subject,
-        uri=uri[:MAX_TEXT],
+        uri=_without_query(uri)[:MAX_TEXT],
         host=request.host[:MAX_TEXT],
         verify=request.verify[:MAX_TEXT],
         server_name=request.server_name[:MAX_TEXT],
         other_origin=request.other_origin[:MAX_TEXT],
         method=request.method[:64],
     )
+
+
+def _without_query(uri: bytes) -> bytes:
+    """Hide the query: it may hold a token, and every user of the host may read the status page."""
+    path, sign, _ = uri.partition(b"?")
+    return path + (b"?..." if sign else b"")

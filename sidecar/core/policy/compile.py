@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, Protocol, TypeVar
 
-from sidecar.core.config.crl_place import shown
+from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.config.schema import DatedWarning, Located, Report, read_with_report, suggest
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, PolicyError
@@ -201,13 +201,20 @@ class _Build:
         self.warnings.append(at_node(self.file, node, message))
 
     def _take(self, place: Located, read: Callable[P, T], *args: P.args, **_: P.kwargs) -> T | None:
-        """Read a file; report a mistake at the place where the policy names the file."""
+        """Read a file; report a mistake at the place where the policy names the file.
+
+        A fetched file is not the policy's: if it can't be used, nothing was fetched yet.
+        """
         try:
             return read(*args, **_)
         except PolicyError as error:
             self.elsewhere += error.diagnostics
         except Exception as error:  # noqa: BLE001 - any error is reported with its place
-            self.report.diagnostics.append(file_mistake(self.file, place, error))
+            mistake = file_mistake(self.file, place, error)
+            if is_address(place.text):
+                self.warnings.append(replace(mistake, hint="it counts as not fetched yet"))
+            else:
+                self.report.diagnostics.append(mistake)
         return None
 
     def _certificates(

@@ -65,8 +65,12 @@ saw removed_left "$(find /usr /lib /run /etc/systemd -xdev -name '*mtls-sidecar*
 saw config_stays "$(grep -c public /etc/mtls-sidecar/policy.yaml)"
 saw state_stays "$(owned /var/lib/mtls-sidecar)"
 
+touch /etc/mtls-sidecar/denylist.txt
+chgrp mtls-sidecar /etc/mtls-sidecar/denylist.txt
 dpkg -P mtls-sidecar >>/out/console 2>&1
 saw purged $?
+saw left_groups "$(stat -c %G /etc/mtls-sidecar /etc/mtls-sidecar/denylist.txt | tr '\n' ' ')"
+rm -r /etc/mtls-sidecar
 saw purged_left "$(find /etc /opt /usr /var /run -xdev -name '*mtls-sidecar*' 2>/dev/null |
     tr '\n' ' ')"
 saw snippets "$(ls /etc/nginx/snippets 2>/dev/null | wc -l)"

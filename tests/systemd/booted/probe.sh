@@ -289,6 +289,7 @@ saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes) $(state mtls-sidecar@1
 saw uninstall_warns "$(grep -c 'nginx answers 500' /out/uninstall)"
 saw left "$(find /etc /opt /usr/local /var /run -xdev -name '*mtls-sidecar*' 2>/dev/null |
     sort | tr '\n' ' ')"
+saw left_groups "$(stat -c %G /etc/mtls-sidecar /etc/mtls-sidecar/policy.yaml | tr '\n' ' ')"
 saw left_users "$(getent passwd mtls-sidecar mtls-sidecar-fetch mtls-sidecar-enroll
     getent group mtls-sidecar)"
 journalctl -u 'mtls-sidecar*' --no-pager -b >>/out/journal 2>&1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from pki import CA
 
 from sidecar.authorizer.last_good import InForce, LastGood
@@ -12,15 +14,16 @@ from sidecar.authorizer.trust_sources import TrustSources, without_withdrawn
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.x509.bundle import read_bundle
 from sidecar.runtime.crl_worker import CrlWorkers
+from sidecar.runtime.files import crl_state_path
 
 A, B, C = CA("A"), CA("B"), CA("C")
 
 
-def sources(tmp_path: Path) -> TrustSources:
+def sources(tmp_path: Path, *, trusted_only: bool = False) -> TrustSources:
     return TrustSources(
         tmp_path,
         tmp_path / "state",
-        False,
+        trusted_only,
         Watermarks(None),
         Readings(),
         LastGood(tmp_path / "copies"),
@@ -72,3 +75,24 @@ def test_lines_and_crls_are_read_with_their_mistakes(tmp_path: Path) -> None:
     assert (len(theirs.value.found.crls), len(theirs.value.found.mistakes)) == (0, 1)
     assert found.kept_denylist("denylist.txt") is None
     assert found.kept_crls("t", "a.crl", (A.der,)) == (None, None, [])
+
+
+@pytest.mark.parametrize("opened", ["to all", "another user's"])
+def test_who_could_replace_a_fetched_crl_does_not_matter(tmp_path: Path, opened: str) -> None:
+    """Its signature does: it is read though its directory is the fetcher's, and it root's."""
+    if opened == "another user's" and os.geteuid() != 0:
+        pytest.skip("only root gives a directory away")
+    address = "http://ca.test/a.crl"
+    path = crl_state_path(tmp_path / "state", "t", address)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(A.crl(number=1))
+    if opened == "to all":
+        path.parent.chmod(0o777)
+    else:
+        os.chown(path.parent, 65534, 65534)
+    found = sources(tmp_path, trusted_only=True)
+    found.readings.begin(patient=True)
+    outcome = found.crls("t", address, (A.der,))
+    assert outcome is not None
+    assert outcome.error is None
+    assert len(outcome.value.found.crls) == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import ocsp_pki
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,7 +15,7 @@ from sidecar.fetcher.http_client import Failure, FetchError
 from sidecar.fetcher.metrics import FetchMetrics
 from sidecar.fetcher.ocsp_service import MAX_QUESTIONS, OcspService
 from sidecar.fetcher.plan import FetchPlan, Responder
-from sidecar.runtime.fetch_protocol import pack, unpack
+from sidecar.runtime.fetch_protocol import encode, pack, read, unpack
 
 AUTHORITY, ALICE = ocsp_pki.authority(), ocsp_pki.leaf("alice")
 STRANGER = ocsp_pki.issue("alice", ocsp_pki.authority("Other CA"))
@@ -91,3 +94,25 @@ async def test_too_many_questions_are_refused(monkeypatch: pytest.MonkeyPatch) -
     assert MAX_QUESTIONS > 0
     monkeypatch.setattr(ocsp_service, "MAX_QUESTIONS", 0)
     assert (await Service().answer(question()))["kind"] == "busy"
+
+
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One over the limit is closed unread, and there is room again after one has ended: the
+    service's whole group may open the socket."""
+    monkeypatch.setattr(ocsp_service, "MAX_CONNECTIONS", 2)
+    place = tmp_path / "sock"
+    server = await asyncio.start_unix_server(Service().connected, place)
+    peers = [await asyncio.open_unix_connection(place) for _ in range(2)]
+    reader, writer = await asyncio.open_unix_connection(place)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    for each in (writer, peers[0][1]):
+        each.close()
+    await asyncio.sleep(0.1)
+    reader, writer = await asyncio.open_unix_connection(place)
+    writer.write(encode(question()))
+    answer = await asyncio.wait_for(read(reader), 5)
+    assert answer is not None
+    assert unpack(answer, "response") == GOOD
+    for each in (writer, peers[1][1]):
+        each.close()
+    server.close()

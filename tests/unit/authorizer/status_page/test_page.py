@@ -126,7 +126,8 @@ def test_a_denial_is_explained_step_by_step(tmp_path: Path) -> None:
         "location public certificate verify readable validity issuer revocation names origin deny"
     ).split()
     assert steps[-1] == ("stopped", "deny", "no contractors matches")
-    assert "/secret?x=1" in page
+    assert "/secret?..." in page
+    assert "x=1" not in page  # a query may hold a token, and any local user may read the page
 
 
 def test_a_denial_is_found_by_its_request_id(tmp_path: Path) -> None:
