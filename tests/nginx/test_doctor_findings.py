@@ -474,6 +474,12 @@ FAULTS = [
         r"location ~ ^/public/(?<client_cn>\w+)$ { auth_request off; " + PASS + " } " + PUBLIC,
         says_it_in_the_path,
     ),
+    Fault(
+        "denial-passed-on",
+        ASKED,
+        f"error_page 404 = @app; {FALLBACK} location /closed/ {{ auth_request /authz/site; ",
+        stranger,
+    ),
     Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),
     Fault(

@@ -273,17 +273,18 @@ class Bypasses:
                 )
 
     def _server_pages(self) -> None:
-        """Error pages of the server for what is refused before a location is chosen."""
-        for page in self._server.block.inherited("error_page"):
+        """Error pages for what is refused before a location is chosen, or covered by none."""
+        server = self._server.block
+        unasked = bool(self._server.uncovered()) and not server.inherited("auth_request")
+        for page in server.inherited("error_page"):
             uri = page.args[-1]
             codes = OF_THE_HEAD - {"505"} if uri[0] == "@" else OF_THE_HEAD  # no URI yet: a 500
+            if unasked and not closed(server):
+                codes = codes | {"403", "404"}
             if codes.intersection(page.args[:-1]) and self._onward.leads_in(uri):
-                self._add(
-                    "denial-passed-on",
-                    page,
-                    f"{uri} leads to what asking is to keep, before a location is chosen (TRACE)",
-                    "error_page …   (in the locations that need it, not in the server)",
-                )
+                what = f"{uri} leads to what asking is to keep, and no location comes before it"
+                write = "error_page …   (in the locations that need it, not in the server)"
+                self._add("denial-passed-on", page, what, write)
 
     def _not_found(self, here: Block) -> None:
         """To a client an internal location is a 404, whose error_page may lead to the same URI."""

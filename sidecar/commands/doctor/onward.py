@@ -31,6 +31,8 @@ class Onward:
         self._server = server
         self._protected = server.protected()
         self._roots = server.protected_roots()
+        answering = [each for each in server.questions.values() if each is not None]
+        self._sidecar = {where for each in answering for where in server.led_to(each)}
 
     def leads_in(
         self, uri: str, *, recursive: bool = False, seen: frozenset[int] = frozenset()
@@ -117,11 +119,16 @@ class Onward:
         return [
             each
             for each in self._server.locations
-            if each not in self._server.questions.values()
+            if not self._answers(each)
             and each.args[0] not in REGEX
             and each.args[-1].startswith("/")
             and (each.args[-1].startswith(path) or path.startswith(each.args[-1]))
         ]
+
+    def _answers(self, place: Block) -> bool:
+        """Whether a location only asks the sidecar, under whatever URI: it shows nothing."""
+        where = self._server.led_to(place)
+        return place in self._server.questions.values() or bool(where and where <= self._sidecar)
 
     def only_leads_on(self, place: Block) -> bool:
         """Whether all that comes to a location is led on by `rewrite`, or refused."""

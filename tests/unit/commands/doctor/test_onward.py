@@ -69,3 +69,23 @@ def test_where_it_ends_well(lines: str, tmp_path: Path) -> None:
     """Asked again where it leads, one page of words, a circle, error pages that don't count."""
     told = {each for each, _ in found(GOOD.replace(PUBLIC, lines), tmp_path)}
     assert told <= {"error-page-asks"}
+
+
+def test_what_no_location_covers(tmp_path: Path) -> None:
+    """A server's `error_page 404 = @app` shows the application to whom no location asks."""
+    good = GOOD.replace("internal;", "internal; error_page 599 /;")  # as in the snippet
+    text = good.replace("location / {", "location /in/ {")
+    page = f"error_page 404 = @app; {APP}"
+    assert ("denial-passed-on", 8) in found(text.replace(PUBLIC, page), tmp_path)
+    assert found(good.replace(PUBLIC, page), tmp_path) == []
+    rest = f"{page} location / {{ auth_request off; root /x; error_page 404 /404.html; }}"
+    assert found(text.replace(PUBLIC, rest), tmp_path) == []
+
+
+def test_a_second_location_of_the_sidecar_shows_nothing(tmp_path: Path) -> None:
+    """The snippet has `= /authz` beside `/authz/`: a rewrite to anything isn't one to there."""
+    start = GOOD.index("        location ^~ /authz/")
+    second = GOOD[start : GOOD.rindex("    }\n}")].replace("^~ /authz/", "= /authz")
+    lines = f"location /a/ {{ {ASK} rewrite ^/a/(.*)$ /$1 last; }}"
+    text = GOOD.replace(PUBLIC, lines)
+    assert found(text[:-8] + second + text[-8:], tmp_path) == []
