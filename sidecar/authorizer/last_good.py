@@ -22,7 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.runtime.files import MAX_CRL, read_file, rename_broken, replacing, write_file
+from sidecar.runtime.files import (
+    MAX_CRL,
+    may_pass,
+    read_file,
+    rename_broken,
+    replacing,
+    write_file,
+)
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -71,8 +78,10 @@ class LastGood:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._manifest = directory / "manifest.json"
-        self._names = self._load()
+        self.manifest = directory / "manifest.json"
+        self._names: dict[str, str] = {}
+        self._is_read = False
+        self.read()
         self._told = ""
         self._one_at_a_time = threading.Lock()
 
@@ -80,16 +89,30 @@ class LastGood:
         """Return whether one of these files has no copy yet."""
         return any(self._names.get(_name(key)) != file.digest for key, file in files.items())
 
-    def _load(self) -> dict[str, str]:
+    def read(self) -> BaseException | None:
+        """Read the manifest, unless that is done; return an error that may pass."""
+        if self._is_read:
+            return None
         try:
-            found = json.loads(read_file(self._manifest, MOST_OCTETS))
+            self._names = self._load()
+        except (OSError, MemoryError) as error:
+            return error
+        self._is_read = True
+        return None
+
+    def _load(self) -> dict[str, str]:
+        """Read the manifest.  Raises OSError and MemoryError that may pass."""
+        try:
+            found = json.loads(read_file(self.manifest, MOST_OCTETS))
             if not all(re.fullmatch("[0-9a-f]{64}", f"{digest}") for digest in found.values()):
                 raise ValueError("not a manifest")
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except Exception as error:  # noqa: BLE001 - any invalid content is renamed to .broken
-            log.error("%s is set aside: %s", self._manifest, error)
-            rename_broken(self._manifest)
+        except Exception as error:  # any invalid content is renamed to .broken
+            if may_pass(error):
+                raise
+            log.error("%s is set aside: %s", self.manifest, error)
+            rename_broken(self.manifest)
             return {}
         return {str(key): str(digest) for key, digest in found.items()}
 
@@ -110,39 +133,58 @@ class LastGood:
 
     def save(
         self, files: Mapping[tuple[Hashable, ...], InForce], named: Iterable[tuple[Hashable, ...]]
-    ) -> None:
+    ) -> bool:
         """Copy the files in force; `named` are all keys that the policy names, others are removed.
 
-        If a file isn't in force, or has changed meanwhile, its last copy is kept.
+        If a file isn't in force, or has changed meanwhile, its last copy is kept.  Returns whether
+        everything could be written; if not, it is to be tried again.
         """
         with self._one_at_a_time:
-            self._save(files, [*named])
+            return self._is_read and self._save(files, [*named])
 
     def _save(
         self, files: Mapping[tuple[Hashable, ...], InForce], keys: list[tuple[Hashable, ...]]
-    ) -> None:
+    ) -> bool:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             names = {n: self._names[n] for n in map(_name, keys) if n in self._names}
-            for key, file in files.items():
-                name = _name(key)
-                if self._has(file.digest) or self._copy(file):
-                    names[name] = file.digest
-                elif file.substitute is not None:
-                    octets = file.substitute()
-                    names[name] = hashlib.sha256(octets).hexdigest()
-                    self._copy(InForce(file.path, names[name], octets))
+            failure = self._copy_all(files, names)
             crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
             names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
             if names != self._names:
-                write_file(self._manifest, json.dumps(names).encode())
+                write_file(self.manifest, json.dumps(names).encode())
                 self._names = names
                 self._clean()
-            self._told = ""
-        except OSError as error:
-            if str(error) != self._told:
-                log.warning("the files in force aren't kept for the next start: %s", error)
-                self._told = str(error)
+        except (OSError, MemoryError) as error:
+            failure = error
+        if failure is not None and str(failure) != self._told:
+            log.warning("the files in force aren't kept for the next start: %s", failure)
+        self._told = "" if failure is None else str(failure)
+        return failure is None
+
+    def _copy_all(
+        self, files: Mapping[tuple[Hashable, ...], InForce], names: dict[str, str]
+    ) -> BaseException | None:
+        """Copy what has no copy yet, and note it in `names`; return an error, if there is one."""
+        failure: BaseException | None = None
+        for key, file in files.items():
+            try:
+                copied = self._has(file.digest) or self._copy(file)
+                digest = file.digest if copied else self._substitute(file)
+            except (OSError, MemoryError) as error:
+                failure, digest = error, ""
+            if digest:
+                names[_name(key)] = digest
+        return failure
+
+    def _substitute(self, file: InForce) -> str:
+        """Write octets that say what a file said that has changed since; return their SHA-256."""
+        if file.substitute is None:
+            return ""
+        octets = file.substitute()
+        digest = hashlib.sha256(octets).hexdigest()
+        self._copy(InForce(file.path, digest, octets))
+        return digest
 
     def _has(self, digest: str) -> bool:
         return digest in self._names.values() and (self._directory / digest).is_file()
@@ -178,7 +220,9 @@ def _copy_octets(file: InForce, target: BinaryIO) -> None:
         return
     try:
         source = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError:
+    except OSError as error:
+        if may_pass(error):
+            raise
         raise _ChangedError from None
     digest, total = hashlib.sha256(), 0
     with open(source, "rb", buffering=0) as found:

@@ -19,7 +19,7 @@ from pathlib import Path
 from sidecar.core.policy.model import Trust
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.runtime import fetch_protocol
-from sidecar.runtime.files import read_file, rename_broken, write_file
+from sidecar.runtime.files import may_pass, read_file, rename_broken, write_file
 
 from .ocsp_answers import MAX_ANSWERS, OcspAnswers, StoredResponse
 
@@ -47,16 +47,31 @@ class OcspFile:
         self._answers = answers
         self._saved = (answers.version, answers.turns)
         self._next = 0.0
+        self._lines: list[bytes] | None = None
+        self.is_unread = False
+
+    def read(self) -> BaseException | None:
+        """Read the file for `load`, unless that is done; return an error that may pass."""
+        if self._lines is None:
+            try:
+                self._lines = read_file(self.path, MAX_SIZE).splitlines()
+            except FileNotFoundError:
+                self._lines = []
+            except (OSError, MemoryError) as error:
+                self.is_unread = may_pass(error)
+                if self.is_unread:
+                    return error
+                self._refuse(f"can't be read: {getattr(error, 'strerror', None) or error}")
+                self._lines = []
+        self.is_unread = False
+        return None
 
     def load(self, trusts: Mapping[str, Trust]) -> None:
-        """Restore the answers that are still valid.  Never raises."""
-        try:
-            lines = read_file(self.path, MAX_SIZE).splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self._refuse(f"can't be read: {error.strerror or error}")
-            return
+        """Restore the answers that are still valid, out of what was read.  Never raises."""
+        error = self.read()
+        if error is not None:
+            log.error("%s can't be read now, and isn't written: %s", self.path, error)
+        lines, self._lines = self._lines or [], None
         broken = taken = 0
         for line in lines[-MAX_ANSWERS:]:
             try:
@@ -94,6 +109,8 @@ class OcspFile:
                 await self._save_aside(version, turns)
 
     async def _save_aside(self, version: int, turns: int) -> None:
+        if self.is_unread:
+            return
         records = self._answers.records()
         start = time.monotonic()
         self._saved = version, turns
@@ -109,7 +126,7 @@ class OcspFile:
 
     def save(self) -> None:
         """Write all answers at the end of the process."""
-        if (self._answers.version, self._answers.turns) == self._saved:
+        if self.is_unread or (self._answers.version, self._answers.turns) == self._saved:
             return
         try:
             _write(self.path, self._answers.records())

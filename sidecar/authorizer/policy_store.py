@@ -48,6 +48,9 @@ KEEPING_BEFORE_SECONDS = 0.3
 KEEPING_SECONDS = 1.0
 """How long the confirmation of a revocation waits for a copy to be written."""
 
+KEEP_AGAIN_SECONDS = 5.0
+"""Seconds until copies that couldn't be written are tried again."""
+
 POLICY: Key = ("policy",)
 
 
@@ -107,10 +110,11 @@ class Store:
         self._backwards: set[Key] = set()
         self._turns_at = float("inf")
         self._failed = False
-        self._unfinished = False
+        self._unfinished = self._is_unread = False
         self._lock = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
         self._keeping_before: threading.Thread | None = None
+        self._keep_again = 0.0
         self._unkept: tuple[dict[Key, InForce], list[Key]] | None = None
 
     def load(self) -> Reload:
@@ -120,6 +124,8 @@ class Store:
         policy can be put into force then.
         """
         starts = self.current is None
+        if starts:
+            self._read_state()
         if self.fleet is not None:
             self.fleet.look()
         self._readings.begin(patient=starts)
@@ -150,6 +156,17 @@ class Store:
         if starts:
             self._told = self.current, found
         return Reload(self.current, found, self._clock(), self._new_backs())
+
+    def _read_state(self) -> None:
+        """Read what earlier processes kept.  Raises `PolicyError` if it can't be read for now."""
+        found = {
+            self._marks.path: self._marks.read(),
+            self._last_good.manifest: self._last_good.read(),
+        }
+        unread = [unread_mistake(path, error) for path, error in found.items() if path and error]
+        self._is_unread = bool(unread)
+        if unread:
+            raise PolicyError(unread)
 
     def _put(
         self, draft: Draft, digest: str, resolved: dict[str, Resolved]
@@ -233,7 +250,7 @@ class Store:
         self._draft, self._digest = draft, digest
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
-        self._unkept = kept
+        self._unkept, self._keep_again = kept, 0.0
 
     def _to_keep(
         self, draft: Draft, digest: str, resolved: dict[str, Resolved]
@@ -311,7 +328,8 @@ class Store:
 
     def _keep_soon(self) -> None:
         """Write copies and watermarks in a thread, so that no reload waits for a disk."""
-        if self._unkept is not None and (self._keeping is None or self._keeping.done()):
+        is_idle = self._keeping is None or self._keeping.done()
+        if self._unkept is not None and is_idle and time.monotonic() >= self._keep_again:
             self._keeping = asyncio.create_task(asyncio.to_thread(self.keep))
 
     async def kept(self) -> None:
@@ -325,8 +343,10 @@ class Store:
     def keep(self) -> None:
         """Write copies of the files in force, and the watermarks; blocking."""
         unkept, self._unkept = self._unkept, None
-        if unkept is not None:  # before the watermarks, which would refuse an older copy
-            self._last_good.save(*unkept)
+        # before the watermarks, which would refuse an older copy
+        if unkept is not None and not self._last_good.save(*unkept):
+            self._keep_again = time.monotonic() + KEEP_AGAIN_SECONDS
+            self._unkept = self._unkept or unkept
         try:
             self._marks.save()
         except OSError as error:
@@ -350,7 +370,7 @@ class Store:
 
     def moved(self) -> bool:
         """Return whether a file has changed since it was read, or another attempt is due."""
-        if self.fleet is not None and self.fleet.moved():
+        if self._is_unread or (self.fleet is not None and self.fleet.moved()):
             return True
         return self._readings.moved() or self._clock() >= self._turns_at
 
@@ -361,6 +381,13 @@ class Store:
             self.fleet.close()
         if self._keeping is not None:
             await asyncio.wait([self._keeping], timeout=5)
+
+
+def unread_mistake(path: Path, error: BaseException) -> Diagnostic:
+    """Describe a file of the state directory that can't be read for now."""
+    why = getattr(error, "strerror", None) or brief(error) or type(error).__name__
+    message = f"can't be read now: {why}; it says what was revoked, so nothing is served without it"
+    return Diagnostic(str(path), 0, 0, message, "it is read again and again; see to the disk")
 
 
 def _named(draft: Draft) -> Iterator[Key]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidecar.runtime.files import FileVersion
+from sidecar.runtime.files import FileVersion, may_pass
 
 from .file_versions import FileVersions
 
@@ -38,10 +38,6 @@ LARGE = 1024 * 1024
 
 RETRY_SMALL = (0.2, 5.0)
 """First and longest pause, in seconds, for files up to `LARGE`."""
-
-_LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG,
-            errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)  # fmt: skip
-"""Errors that persist until somebody changes the file or its directory."""
 
 Key = tuple[Hashable, ...]
 
@@ -169,7 +165,7 @@ class Readings:
             self._settle(key, job, outcome)
 
     def _settle(self, key: Key, job: _Job, outcome: Outcome) -> None:
-        if _may_pass(outcome.error):
+        if may_pass(outcome.error):
             tries = self._tries[key] = self._tries.get(key, -1) + 1
             pause = _pause(tries, outcome.version)
             outcome = Outcome(outcome.version, None, outcome.error, time.monotonic() + pause)
@@ -212,12 +208,6 @@ def _is_young(found: FileVersion | None) -> bool:
 
 def _is_due(outcome: Outcome) -> bool:
     return outcome.again is not None and time.monotonic() >= outcome.again
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    if isinstance(error, OSError):
-        return error.errno not in _LASTING
-    return isinstance(error, MemoryError)
 
 
 def _pause(tries: int, found: FileVersion | None) -> float:

@@ -48,7 +48,7 @@ from .fleet_status import TELL_SECONDS, FleetStatus
 from .health import Health
 from .ocsp_answers import OcspAnswers, OcspClient
 from .ocsp_file import OcspFile
-from .policy_store import POLL_SECONDS, Reload, Store
+from .policy_store import POLL_SECONDS, Reload, Store, unread_mistake
 from .refusal import Refusal
 
 log = logging.getLogger("mtls-sidecar")
@@ -249,7 +249,7 @@ class Daemon:
         told: tuple[Diagnostic, ...] = ()
         refusal = Refusal()
         while not stopped.is_set():
-            loading = asyncio.create_task(asyncio.to_thread(self.store.load))
+            loading = asyncio.create_task(asyncio.to_thread(self._load_first))
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not loading.done():
                 break
@@ -265,7 +265,7 @@ class Daemon:
                     self._tell_waiting(told)
             gc.enable()
             self._admin = self._admin or self._start_admin(handed)
-            while not stopping.done() and not await asyncio.to_thread(self.store.moved):
+            while not stopping.done() and not await asyncio.to_thread(self._is_load_due):
                 await asyncio.wait({stopping}, timeout=POLL_SECONDS)
         await refusal.close()
         if self._admin is not None:
@@ -273,6 +273,16 @@ class Daemon:
             await asyncio.wait({self._admin})
         await self.store.close()
         return None
+
+    def _load_first(self) -> Reload:
+        """Load the policy, once what an earlier process kept can be read.  Raises `PolicyError`."""
+        error = self.ocsp_file.read()
+        if error is not None:
+            raise PolicyError([unread_mistake(self.ocsp_file.path, error)])
+        return self.store.load()
+
+    def _is_load_due(self) -> bool:
+        return self.ocsp_file.is_unread or self.store.moved()
 
     def _start_admin(self, handed: dict[str, list[socket.socket]]) -> asyncio.Task[None]:
         return asyncio.create_task(self._serve_admin(handed.get("admin", [])))

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sidecar.core.config.crl_place import is_address, shown
@@ -26,7 +27,7 @@ from sidecar.runtime.files import MAX_CRL, revoking_path
 
 from .kept_crls import Pair, formers, kept_at, replaces
 from .last_good import InForce, beside, earlier
-from .trust_sources import MAX_LAPSED, GoodCrls, Key, TrustSources
+from .trust_sources import MAX_LAPSED, CopyUnread, GoodCrls, Key, TrustSources
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -76,15 +77,16 @@ class CrlPlaces:
             room -= self._size(place)
             if room < 0:
                 why = f"the CRLs of trust {self.name!r} have more than {MAX_TRUST >> 20} MiB"
-                reading.fall_back(place, _too_large(why))
+                reading.safely(place, partial(reading.fall_back, place, _too_large(why)))
             else:
-                reading.take(place)
+                reading.safely(place, partial(reading.take, place))
         for place in self.spec.crl:
             if is_address(place.text):
                 room -= self._size(place, revoking=True)
-                reading.take_revoking(place, room)
+                reading.safely(place, partial(reading.take_revoking, place, room))
         reading.take_lapsed()
-        reading.take_former()
+        if self.spec.crl:
+            reading.safely(self.spec.crl[0], reading.take_former)
         return reading.found
 
     def _size(self, place: Located, *, revoking: bool = False) -> int:
@@ -109,6 +111,14 @@ class _Reading:
         self.sources, self.name = places.sources, places.name
         self.found = CrlSet()
         self.lapsed: list[tuple[Located, list[Pair]]] = []
+
+    def safely(self, place: Located, step: Callable[[], None]) -> None:
+        """Take a step; if a copy can't be read for now, this set can't be used yet."""
+        try:
+            step()
+        except CopyUnread as error:
+            self.found.problems.append(file_mistake(self.places.file, place, error))
+            self.found.fits, self.found.pending = False, True
 
     def take(self, place: Located) -> None:
         """Put the CRLs of a place into force, or else the last good ones of this place."""

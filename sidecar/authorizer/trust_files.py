@@ -39,7 +39,7 @@ from sidecar.core.x509.path_building import Anchors
 from .last_good import InForce, beside
 from .readings import Outcome
 from .trust_crls import CrlPlaces, CrlSet
-from .trust_sources import DenylistReading, Key, TrustSources, without_withdrawn
+from .trust_sources import CopyUnread, DenylistReading, Key, TrustSources, without_withdrawn
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -184,8 +184,13 @@ class _Resolver:
         key = ("denylist", place.text)
         outcome = self.sources.denylist(place.text)
         older: Denylist | None = self.sources.good.get(key)
-        if older is None and (outcome is None or not _is_whole(outcome)):
-            older = self.sources.kept_denylist(place.text) if outcome is not None else None
+        if older is None and outcome is not None and not _is_whole(outcome):
+            try:
+                older = self.sources.kept_denylist(place.text)
+            except CopyUnread as error:  # whom it denies isn't known: the trust waits
+                self._tell(place, error)
+                self.found.pending = True
+                return None
         if outcome is None:
             self.found.pending = True
             found = older
@@ -283,7 +288,7 @@ class _Resolver:
         for place in (*self.spec.ca, *self.spec.intermediates):
             key = ("ca", place.text)
             good = self.sources.good.get(key)
-            good = self.sources.kept_bundle(place.text, whole=False) if good is None else good
+            good = self._kept_bundle(place, whole=False) if good is None else good
             if good is not None:
                 self.found.good[key] = good
 
@@ -338,7 +343,7 @@ class _Resolver:
         elif outcome.error is not None:
             self._tell(place, outcome.error)
             if certs is None:
-                certs = self.sources.kept_bundle(place.text, whole=False)
+                certs = self._kept_bundle(place, whole=False)
         else:
             certs = outcome.value.value
             read.files[key] = InForce(self.sources.base / place.text, outcome.value.digest)
@@ -348,11 +353,20 @@ class _Resolver:
             self.found.warnings += bundle_remarks(self.file, place, certs, verifies)
         return certs
 
+    def _kept_bundle(self, place: Located, *, whole: bool) -> Bundle | None:
+        """Return the certificates last in force, or None; the trust waits for an unread copy."""
+        try:
+            return self.sources.kept_bundle(place.text, whole=whole)
+        except CopyUnread as error:
+            self._tell(place, error)
+            self.found.pending = True
+            return None
+
     def _kept_issuers(self) -> TrustAuthorities | None:
         """Return the authorities in force in an earlier process, if all their files were kept."""
         lists: list[list[ClientCert]] = []
         for places in (self.spec.ca, self.spec.intermediates):
-            kept = [self.sources.kept_bundle(place.text, whole=True) for place in places]
+            kept = [self._kept_bundle(place, whole=True) for place in places]
             lists.append([cert for each in kept for cert in each or ()])
             if any(each is None for each in kept):
                 return None

@@ -6,6 +6,7 @@ current file can't be used.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -25,6 +26,7 @@ from sidecar.runtime.files import (
     MAX_DENYLIST,
     crl_place,
     file_version,
+    may_pass,
     read_file,
     revoking_path,
 )
@@ -54,6 +56,10 @@ class DenylistReading(NamedTuple):
 
     entries: Denylist
     mistakes: tuple[Diagnostic, ...]
+
+
+class CopyUnread(OSError):
+    """A copy can't be read for now: what it revokes is not known."""
 
 
 class KeptFile(NamedTuple):
@@ -207,23 +213,24 @@ class TrustSources:
     def _read_kept(
         self, name: Key, path: Path, digest: str, source: str, authorities: tuple[bytes, ...]
     ) -> KeptFile | None:
-        outcome = self.readings.ask(
+        asked = self.readings.ask(
             ("kept", *name, _digest(authorities)),
             path,
             lambda: self._crls(path, source, authorities, False),
         )
-        if outcome is None or outcome.error is not None or outcome.value.digest != digest:
+        outcome = _known(asked, path)
+        if outcome.error is not None or outcome.value.digest != digest:
             return None
         return KeptFile(outcome.value.found.crls, InForce(path, digest))
 
     def _kept(self, key: Key, read: Callable[[Path], FileReading]) -> Any:
-        """Return the content of a copy, or None if there is no valid one."""
+        """Return the content of a copy, or None if there is no valid one.  Raises `CopyUnread`."""
         copy = self.last_good.copy_of(*key)
         if copy is None:
             return None
         path, digest = copy
-        outcome = self.readings.ask(("kept", *key), path, lambda: read(path))
-        if outcome is None or outcome.error is not None or outcome.value.digest != digest:
+        outcome = _known(self.readings.ask(("kept", *key), path, lambda: read(path)), path)
+        if outcome.error is not None or outcome.value.digest != digest:
             return None
         return outcome.value.value
 
@@ -246,6 +253,16 @@ class TrustSources:
         large = found is not None and LARGE_CRL <= found.size <= MAX_CRL
         read = self.workers.read if large else read_crl_file
         return read(path, source, authorities, trusted_only=trusted_only)
+
+
+def _known(outcome: Outcome | None, path: Path) -> Outcome:
+    """Return an outcome that stays.  Raises `CopyUnread` if there is none yet."""
+    if outcome is None:
+        raise CopyUnread(errno.EAGAIN, "its last good copy is still being read", str(path))
+    if may_pass(outcome.error):
+        why = getattr(outcome.error, "strerror", None) or type(outcome.error).__name__
+        raise CopyUnread(errno.EAGAIN, f"its last good copy can't be read now: {why}", str(path))
+    return outcome
 
 
 def without_withdrawn(old: Bundle, new: Sequence[object]) -> Bundle:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sidecar.core.revocation.crl.index import Crl, Watermark, goes_back, scope_key, watermark
-from sidecar.runtime.files import read_file, rename_broken, write_file
+from sidecar.runtime.files import may_pass, read_file, rename_broken, write_file
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -19,26 +19,37 @@ class Watermarks:
     """The watermarks: a CRL that is older than its watermark is refused.
 
     `path` None keeps them only in memory.  An invalid file is renamed to NAME.broken and logged as
-    an error: it must never prevent a start.
+    an error: it must never prevent a start.  One that can't be read for now stays, and must be read
+    again (`read`).
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self.path = path
         self._marks: dict[str, Watermark] = {}
         self._dirty = False
-        if path is not None:
-            try:
-                self._marks = _read(path)
-            except FileNotFoundError:
-                pass
-            except Exception as error:  # noqa: BLE001 - any invalid content is renamed to .broken
-                log.error(
-                    "%s is set aside, and CRLs may go back once: %s; put a backup there if there "
-                    "is one, and restart",
-                    path,
-                    getattr(error, "strerror", None) or error,
-                )
-                rename_broken(path)
+        self._is_read = path is None
+        self.read()
+
+    def read(self) -> BaseException | None:
+        """Read the file, unless that is done; return an error that may pass."""
+        if self._is_read or self.path is None:
+            return None
+        try:
+            self._marks = _read(self.path)
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # noqa: BLE001 - any invalid content is renamed to .broken
+            if may_pass(error):
+                return error
+            log.error(
+                "%s is set aside, and CRLs may go back once: %s; put a backup there if there "
+                "is one, and restart",
+                self.path,
+                getattr(error, "strerror", None) or error,
+            )
+            rename_broken(self.path)
+        self._is_read = True
+        return None
 
     def refuses(self, crl: Crl) -> str | None:
         """Explain why a CRL is older than its watermark; None if it isn't."""
@@ -54,12 +65,12 @@ class Watermarks:
 
     def save(self) -> None:
         """Write changed watermarks atomically.  Raises OSError."""
-        if not self._dirty or self._path is None:
+        if not self._dirty or self.path is None or not self._is_read:
             return
         self._dirty = False
         found = {key: (mark.number, mark.this_update) for key, mark in list(self._marks.items())}
         try:
-            write_file(self._path, json.dumps(found).encode())
+            write_file(self.path, json.dumps(found).encode())
         except OSError:
             self._dirty = True
             raise

@@ -29,6 +29,7 @@ from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_CRL,
     crl_state_path,
+    may_pass,
     read_file,
     rename_broken,
     revoking_path,
@@ -345,12 +346,17 @@ def _between(low: float, high: float) -> float:
 
 
 def _read(path: Path, limit: int = MAX_CRL) -> bytes | None:
-    """Read a file of the state directory; rename one that can't be read to NAME.broken."""
+    """Read a file of the state directory; rename one that can't be used to NAME.broken.
+
+    Raises OSError if it can't be read for now: it may be sound.
+    """
     try:
         return read_file(path, limit)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if may_pass(error):
+            raise
         log.warning("%s is set aside: %s", path, error.strerror or error)
         rename_broken(path)
         return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,10 +24,14 @@ from sidecar.runtime.files import (
     MAX_POLICY,
     FileVersion,
     file_version,
+    may_pass,
     read_file,
     rename_broken,
     write_file,
 )
+
+AGAIN_SECONDS = 5.0
+"""Seconds until a file that can't be read for now is read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +72,16 @@ def fingerprint(der: bytes) -> str:
 
 @dataclass(slots=True)
 class PlanReader:
-    """Read plans.  `seen` holds the version of each file before it was read."""
+    """Read plans.  `seen` holds the version of each file before it was read.
+
+    `again`: the moment (monotonic) of the next attempt after an error that may pass.
+    """
 
     policy: Path
     trusted_only: bool = False
     seen: dict[Path, FileVersion | None] = field(default_factory=dict)
     mistakes: list[Diagnostic] = field(default_factory=list)
+    again: float = math.inf
 
     def read(self, last: FetchPlan = NOTHING) -> FetchPlan:
         """Read the policy and its files of authorities.  Raises `PolicyError` and `OSError`.
@@ -82,7 +92,7 @@ class PlanReader:
         write are refused.
         """
         self.seen.clear()
-        self.mistakes = []
+        self.mistakes, self.again = [], math.inf
         spec = read_policy(self._take(self.policy), str(self.policy))
         crls: list[CrlSource] = []
         responders: dict[str, Responder] = {}
@@ -102,12 +112,18 @@ class PlanReader:
         return FetchPlan(tuple(crls), responders, known)
 
     def changed(self) -> bool:
-        """Return whether a file has changed since it was read, or since reading it failed."""
-        return any(file_version(path) != seen for path, seen in self.seen.items())
+        """Return whether a file has changed since it was read, or is to be read again."""
+        moved = any(file_version(path) != seen for path, seen in self.seen.items())
+        return moved or time.monotonic() >= self.again
 
     def _take(self, path: Path) -> bytes:
         self.seen[path] = file_version(path)
-        return read_file(path, MAX_POLICY, trusted_only=self.trusted_only)
+        try:
+            return read_file(path, MAX_POLICY, trusted_only=self.trusted_only)
+        except (OSError, MemoryError) as error:
+            if may_pass(error):
+                self.again = time.monotonic() + AGAIN_SECONDS
+            raise
 
     def _authorities(self, trust: TrustSpec) -> tuple[bytes, ...] | None:
         """Return the DER of every authority of a trust; None where a file can't be used."""

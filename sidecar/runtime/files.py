@@ -28,6 +28,10 @@ MAX_DENYLIST = 16 * 1024 * 1024
 MAX_CRL = 256 * 1024 * 1024
 """Maximum octets of each kind of file."""
 
+LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG,
+           errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)  # fmt: skip
+"""Errors of reading that persist until somebody changes the file or its directory."""
+
 _TRIES = 5
 
 LEFT_SECONDS = 600.0
@@ -56,6 +60,16 @@ def file_version(path: str | Path) -> FileVersion | None:
         return FileVersion.of(os.stat(path))
     except (OSError, ValueError):
         return None
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Return whether a file that couldn't be read may be readable soon, unchanged.
+
+    So are those of a disk, or of too few descriptors or too little memory.
+    """
+    if isinstance(error, OSError):
+        return error.errno not in LASTING
+    return isinstance(error, MemoryError)
 
 
 def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool = False) -> bytes:

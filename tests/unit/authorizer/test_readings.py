@@ -14,10 +14,9 @@ from sidecar.authorizer.readings import (
     RETRY_SECONDS,
     RETRY_SMALL,
     Readings,
-    _may_pass,
     _pause,
 )
-from sidecar.runtime.files import FileVersion
+from sidecar.runtime.files import FileVersion, may_pass
 
 SMALL = FileVersion(1, 1, LARGE - 1, 0, 0)
 BIG = FileVersion(1, 1, LARGE, 0, 0)
@@ -92,11 +91,11 @@ def test_what_nobody_asked_for_is_forgotten(path: Path) -> None:
 
 def test_which_faults_may_pass() -> None:
     """A missing file is permanent until somebody creates it; an I/O error may be temporary."""
-    assert not _may_pass(FileNotFoundError(errno.ENOENT, ""))
-    assert not _may_pass(ValueError("garbage"))
-    assert not _may_pass(None)
-    assert _may_pass(OSError(errno.EIO, ""))
-    assert _may_pass(MemoryError())
+    assert not may_pass(FileNotFoundError(errno.ENOENT, ""))
+    assert not may_pass(ValueError("garbage"))
+    assert not may_pass(None)
+    assert may_pass(OSError(errno.EIO, ""))
+    assert may_pass(MemoryError())
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
     """Read a file: one CRL in DER, or one or more in PEM with any text around, as OpenSSL does.
 
     Each is verified against a trust's authorities (DER certificates).  `source` names the CRL in
-    answers; a second CRL in the file is named `source#2`.  Never raises.
+    answers; a second CRL in the file is named `source#2`.  Raises MemoryError, nothing else.
     """
     crls: list[Crl] = []
     mistakes: list[CrlError] = []
@@ -98,6 +98,8 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
             crls.append(_read(block, name, tuple(authorities)))
         except CrlError as error:
             mistakes.append(error)
+        except MemoryError:  # it may be there later
+            raise
         except Exception as error:  # noqa: BLE001 - the parser's errors are of many classes
             why = f"not a readable CRL: {brief(error)}"
             mistakes.append(CrlError(why, "put complete CRLs there, PEM or DER"))
