@@ -56,11 +56,11 @@ class FleetStatus:
         """What is wrong with the fleet's state here, for `/readyz` and the log; or nothing."""
         follower = self.follower
         age = follower.head_age
-        told = [f"fleet: {follower.problem}"] if follower.problem else []
+        told = [follower.problem] if follower.problem else []
         if age is None:
-            told.append("fleet: no head has arrived")
+            told.append("no head has arrived")
         elif age > follower.fleet.stale_after:
-            told.append(f"fleet: the last head is {age:.0f} s old: newer entries may be missing")
+            told.append(f"the last head is {age:.0f} s old: newer entries may be missing")
         return "; ".join(told)
 
     def as_json(self, policy: str, decisions: Mapping[tuple[str, str, str], int]) -> bytes:

@@ -15,14 +15,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 from sidecar.core.config.dates import parse_date
-from sidecar.core.config.fleet_settings import FleetSettings, node_name
-from sidecar.core.config.settings import Settings
+from sidecar.core.config.fleet_settings import node_name
 from sidecar.core.decision import Reason
 from sidecar.core.errors import printable
 from sidecar.core.fleet.bodies import To, issued_at
@@ -31,6 +29,7 @@ from sidecar.core.fleet.keys import PublicKey, parse_key, parse_name
 from sidecar.core.revocation.denylist import one_entry
 from sidecar.runtime.systemd import Notifier
 
+from .call import KEY_FILE, Call
 from .canary import Condition, promote
 from .hooks import Hooks
 from .in_force import difference
@@ -38,27 +37,22 @@ from .keeper import head_once, keep
 from .key_changes import changed_keys
 from .ledger import Ledger
 from .log_lines import describe
-from .nats_client import NotAllowed, SetBack, Unreachable, allowed, connected, require_nats
+from .nats_client import connected, require_nats
 from .node import Node
 from .nodes import known_nodes, wait_for
 from .publisher import ATTEMPTS, Beaten, Publisher
 from .release_source import read_directory
-from .signer import Signer, make_key, read_passphrase, signer_of
+from .signer import make_key, read_passphrase
 from .streams import make_streams
-
-KEY_FILE = "fleet.key"
-
-PATIENCE = 30.0
-"""Seconds for which servers that answer nothing are asked again."""
 
 
 def run(name: str, options: argparse.Namespace, hooks: Hooks) -> int:
     """The exit code of one command.  Raises OSError, ValueError and `PolicyError`."""
-    call = _Call(options, hooks)
+    call = Call(options, hooks)
     if name == "keygen":
         return _keygen(call)
     require_nats()
-    commands: dict[str, Callable[[_Call], Awaitable[int]]] = {
+    commands: dict[str, Callable[[Call], Awaitable[int]]] = {
         "publish": _publish,
         "revoke": _revoke,
         "undo": _undo,
@@ -81,104 +75,10 @@ async def _run(command: Awaitable[int]) -> int:
     return await command
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """The arguments, and what follows from them and from sidecar.yaml."""
-
-    options: argparse.Namespace
-    hooks: Hooks
-
-    @property
-    def settings(self) -> Settings:
-        return self.hooks.settings(self.options)
-
-    @property
-    def fleet(self) -> FleetSettings:
-        """Raises ValueError where sidecar.yaml names no fleet."""
-        found = self.settings.fleet
-        if found is None:
-            file = self.hooks.config(self.options)
-            raise ValueError(
-                f"{file} names no fleet", "add fleet: {name: …, servers: […], keys: […]}"
-            )
-        if not found.servers:
-            raise ValueError(
-                f"{self.hooks.config(self.options)}: the fleet names no servers",
-                "add servers: [tls://nats.example.com:4222]",
-            )
-        return found
-
-    @property
-    def key_file(self) -> Path:
-        """The key that is named, configured, or beside sidecar.yaml."""
-        given = self.options.signing_key or (self.fleet.signer.key if self.settings.fleet else "")
-        return Path(given) if given else self.hooks.config(self.options).parent / KEY_FILE
-
-    def signer(self) -> Signer:
-        settings = self.fleet.signer
-        if self.options.signing_key or self.options.passphrase_file:
-            command = () if self.options.signing_key else settings.command
-            passphrase = self.options.passphrase_file or settings.passphrase_file
-            settings = replace(settings, command=command, passphrase_file=passphrase)
-        return signer_of(settings, self.key_file)
-
-    def ledger_directory(self, role: str) -> Path:
-        """Where a publisher keeps its log: the state directory, or the user's own."""
-        if self.options.state_dir:
-            return Path(self.options.state_dir) / f"fleet-{role}"
-        place = Path(self.settings.state_dir) / f"fleet-{role}"
-        with contextlib.suppress(OSError):
-            place.mkdir(mode=0o750, parents=True, exist_ok=True)
-            return place
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        return Path(home) / "mtls-sidecar" / f"fleet-{role}-{self.fleet.name}"
-
-    def published(self) -> Ledger:
-        """The publisher's log.  Raises OSError and ValueError."""
-        return Ledger(self.ledger_directory("publisher"), self.fleet, only_copy=True)
-
-    @contextlib.asynccontextmanager
-    async def publisher(self, *, signing: bool = True) -> AsyncIterator[Publisher]:
-        """A publisher that knows all that was published.
-
-        A cluster that chooses a leader just now, or a server that is cut off from the others, is
-        waited for, or another server found.  Raises `SetBack`, `Unreachable`.
-        """
-        signer = self.signer() if signing else None
-        end = time.monotonic() + PATIENCE
-        with contextlib.closing(self.published()) as ledger:
-            while True:
-                async with connected(self.fleet, "publisher") as bus:
-                    publisher = Publisher(bus, ledger, signer)
-                    if await _is_ready(publisher, end):
-                        yield publisher
-                        return
-                await asyncio.sleep(1)
-
-
-async def _is_ready(publisher: Publisher, end: float) -> bool:
-    """Learn what was published; False to try again.  Raises `Unreachable` after the end."""
-    try:
-        if publisher.signer is not None:
-            await make_streams(publisher.bus)
-        await publisher.sync()
-    except SetBack as error:
-        if publisher.signer is not None:
-            raise
-        publisher.set_back = str(error)  # who only looks is shown what there is
-    except Unreachable as error:
-        told = allowed(error, publisher.bus.refused())
-        if isinstance(told, NotAllowed) or time.monotonic() > end:
-            raise told from None
-        print(f"{printable(str(error))}; trying again", file=sys.stderr)
-        return False
-    return True
-
-
 # -- keys
 
 
-def _keygen(call: _Call) -> int:
+def _keygen(call: Call) -> int:
     options = call.options
     path = Path(options.file) if options.file else call.hooks.config(options).parent / KEY_FILE
     given = options.passphrase_file
@@ -199,7 +99,7 @@ def _keygen(call: _Call) -> int:
 # -- publishing
 
 
-async def _publish(call: _Call) -> int:
+async def _publish(call: Call) -> int:
     options = call.options
     directory = Path(options.directory)
     to = _to(options.to)
@@ -229,7 +129,7 @@ def _condition(options: argparse.Namespace) -> Condition:
     return Condition(options.promote_after, options.hold_above, reasons)
 
 
-async def _is_wanted(call: _Call, publisher: Publisher, directory: Path, to: To) -> bool:
+async def _is_wanted(call: Call, publisher: Publisher, directory: Path, to: To) -> bool:
     """Show what the release changes, and ask, where there is somebody to ask."""
     told = await difference(publisher, directory, partial(call.hooks.diff, call.settings))
     if told:
@@ -268,7 +168,7 @@ def _reason(options: argparse.Namespace) -> str:
     return printable(options.reason)[:500]
 
 
-async def _revoke(call: _Call) -> int:
+async def _revoke(call: Call) -> int:
     options = call.options
     kind, value, who = call.hooks.target(options)
     entry = one_entry(kind, value, options.until)
@@ -282,7 +182,7 @@ async def _revoke(call: _Call) -> int:
         return await _published(call, publisher, signed)
 
 
-async def _undo(call: _Call) -> int:
+async def _undo(call: Call) -> int:
     number = call.options.sequence
     async with call.publisher() as publisher:
 
@@ -306,7 +206,7 @@ async def _insist(
     return await publish()
 
 
-async def _keys(call: _Call) -> int:
+async def _keys(call: Call) -> int:
     """Print the keys, or publish a change of them."""
     options = call.options
     add = [str(parse_key(text)) for text in options.add]
@@ -322,7 +222,7 @@ async def _keys(call: _Call) -> int:
     return _looked(publisher, 0)
 
 
-async def _rollback(call: _Call) -> int:
+async def _rollback(call: Call) -> int:
     async with call.publisher() as publisher:
         release = publisher.release(call.options.sequence)
         for file in release.files:
@@ -338,7 +238,7 @@ async def _rollback(call: _Call) -> int:
         return await _published(call, publisher, signed)
 
 
-async def _published(call: _Call, publisher: Publisher, signed: SignedEntry) -> int:
+async def _published(call: Call, publisher: Publisher, signed: SignedEntry) -> int:
     """Tell what was published, and with --wait, where it is in force."""
     since = time.monotonic() - max(0.0, time.time() - issued_at(signed.entry))
     await head_once(publisher.bus, publisher.ledger, publisher.signer)
@@ -363,7 +263,7 @@ async def _published(call: _Call, publisher: Publisher, signed: SignedEntry) -> 
 # -- looking
 
 
-async def _log(call: _Call) -> int:
+async def _log(call: Call) -> int:
     async with call.publisher(signing=False) as publisher:
         signed = [parse_line(line) for _, line in publisher.ledger.lines()]
     if not signed:
@@ -398,7 +298,7 @@ def _as_json(signed: SignedEntry) -> dict[str, object]:
     }
 
 
-async def _status(call: _Call) -> int:
+async def _status(call: Call) -> int:
     async with call.publisher(signing=False) as publisher:
         if call.options.forget:
             await _forget(publisher, parse_name(call.options.forget))
@@ -445,7 +345,7 @@ async def _take_head(publisher: Publisher) -> None:
             publisher.ledger.refuse(error)
 
 
-async def _restore(call: _Call) -> int:
+async def _restore(call: Call) -> int:
     fleet = call.fleet
     with contextlib.closing(call.published()) as ledger:
         async with connected(fleet, "publisher") as bus:
@@ -463,7 +363,7 @@ async def _restore(call: _Call) -> int:
 # -- services
 
 
-async def _keeper(call: _Call) -> int:
+async def _keeper(call: Call) -> int:
     fleet, signer = call.fleet, call.signer()
     notifier = Notifier(os.environ)
     with contextlib.closing(Ledger(call.ledger_directory("keeper"), fleet)) as ledger:
@@ -472,7 +372,7 @@ async def _keeper(call: _Call) -> int:
         )
 
 
-async def _node(call: _Call) -> int:
+async def _node(call: Call) -> int:
     fleet, settings = call.fleet, call.settings
     notifier = Notifier(os.environ)
     node = Node(fleet, node_name(fleet, socket.gethostname()), Path(settings.state_dir))

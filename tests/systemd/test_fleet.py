@@ -203,6 +203,7 @@ def test_without_a_keeper_the_host_says_so(site: Site) -> None:
     site.web1(f"systemctl restart {DAEMON} {AGENT}")
     site.admin(f"systemctl stop {KEEPER}")
     site.becomes(site.is_stale, "the head is too old")
+    assert re.search(r"(?m)(?<!fleet: )fleet: the last head is \d+ s old", site.page("/readyz"))
     assert site.ask("bob") == "204 allowed"
     told = site.admin("mtls-sidecar fleet status")
     assert re.search(r"head \d+ s old, is a keeper running\?", told), told
@@ -255,10 +256,19 @@ def test_the_journals_hold_no_traceback_and_no_noise(site: Site) -> None:
         assert "eof_received" not in told, told
 
 
-def test_uninstalling_leaves_no_keepers_log(site: Site) -> None:
-    """Nor users of the fleet; the configuration with its keys stays."""
+def test_root_publishes_beside_what_is_the_daemons(site: Site) -> None:
+    """In a directory of root's own: in those of another owner it makes and follows nothing."""
+    assert site.admin("find /var/lib/mtls-sidecar -user root") == ""
+    place = "/var/lib/mtls-sidecar-fleet-publisher"
+    assert site.admin(f"stat -c %a:%U {place}") == "750:root\n"
+    assert site.admin(f"wc -l <{place}/log.1").strip() != "0"
+
+
+def test_uninstalling_leaves_the_publishers_log_and_the_keys(site: Site) -> None:
+    """Which are not to be had again; nothing else of the state, and no user."""
     site.admin("sh deploy/install.sh --uninstall")
-    assert site.admin("ls -d /var/lib/mtls-sidecar*; getent passwd mtls-sidecar-fleet", check=False).count("mtls") == 1  # fmt: skip  # noqa: E501
+    left = site.admin("ls -d /var/lib/mtls-sidecar*; getent passwd mtls-sidecar-fleet", check=False)
+    assert left == "/var/lib/mtls-sidecar-fleet-publisher\n"
     assert site.admin("ls /etc/mtls-sidecar/*.key").split() == [
         "/etc/mtls-sidecar/fleet.key",
         "/etc/mtls-sidecar/keeper.key",
