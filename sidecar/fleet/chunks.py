@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from sidecar.core.fleet.entry import Refused
 from sidecar.core.fleet.manifest import File
 
-from .nats_client import TIMEOUT, Unreachable
+from .nats_client import Unreachable
 from .subjects import CHUNK, chunks
 
-MOST = 8
-"""Most chunks that are asked for at a time."""
+MOST = 4
+"""Most chunks that are asked for at a time: 1 MiB, 20 MB/s where a server is 50 ms away."""
+
+SECONDS = 10.0
+"""How long the servers have for a chunk at first.  A thousand nodes that ask one server at a time
+have a GiB under way, which a Gbit/s link carries in less."""
 
 TRIES = 5
 """How often one chunk is asked for; each time the servers have twice as long."""
@@ -67,7 +71,7 @@ class ChunkReader:
                 await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _chunk(self, file: File, number: int) -> bytes:
-        seconds = TIMEOUT
+        seconds = SECONDS
         for tries in range(TRIES):
             try:
                 found = await self.get(file.sha256, number, seconds)
