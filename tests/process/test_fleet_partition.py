@@ -83,9 +83,9 @@ def test_a_node_at_a_server_that_is_cut_off_goes_on_and_catches_up(
         until(lambda: host.daemon.ask("strict", alice).status == 204, "a head is there", PATIENCE)
         with scene.cluster.cut(server):
             start = time.monotonic()
-            scene.flood(20, {})
-            assert scene.publish("revoke", alice.sha256) == end + 21
             other = next(each for each in scene.cluster.servers if each is not server)
+            scene.flood(20, {}, other)
+            assert scene.publish("revoke", alice.sha256) == end + 21
             until(lambda: len(scene.stored(other)) == end + 21, "the others have it", PATIENCE)
             time.sleep(max(0.0, start + CUT_SECONDS - time.monotonic()))
             age = host.daemon.metric("mtls_sidecar_fleet_head_age_seconds")

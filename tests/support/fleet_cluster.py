@@ -231,15 +231,19 @@ class Scene:
         assert isinstance(found, Server)
         return found
 
-    def flood(self, count: int, at: Mapping[int, Callable[[], object]]) -> None:
+    def flood(
+        self, count: int, at: Mapping[int, Callable[[], object]], server: Server | None = None
+    ) -> None:
         """Publish revocations one behind the other; `at` some, do something while it is under way.
 
-        What the servers did not acknowledge is published again.
+        What the servers did not acknowledge is published again.  `server`: at this one only.
         """
-        asyncio.run(asyncio.wait_for(self._flood(count, dict(at)), 180))
+        text = self.fleet.config.read_text()
+        text = text if server is None else only(server, text)
+        asyncio.run(asyncio.wait_for(self._flood(count, dict(at), text), 180))
 
-    async def _flood(self, count: int, at: dict[int, Callable[[], object]]) -> None:
-        settings = read_settings(self.fleet.config.read_bytes(), str(self.fleet.config)).fleet
+    async def _flood(self, count: int, at: dict[int, Callable[[], object]], text: str) -> None:
+        settings = read_settings(text.encode(), str(self.fleet.config)).fleet
         assert settings is not None
         directory = self.fleet.directory / "publisher/fleet-publisher"
         signer = signer_of(settings.signer, self.fleet.key)
