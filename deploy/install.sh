@@ -66,7 +66,7 @@ find_python() {
     # the system's own first: the service may not look into anybody's home
     for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
         command -v "$name" >/dev/null 2>&1 || continue
-        "$name" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+        "$name" -I -c 'import sys, venv; from ensurepip import version; sys.exit(sys.version_info < (3, 11))' \
             2>/dev/null && { say "$name"; return; }
     done
     die 'needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)'

@@ -18,7 +18,7 @@ die() {
 
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
-complete() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
+complete() { "$1" -c 'import venv; from ensurepip import version' >/dev/null 2>&1; }
 
 # The first Python that has all that a venv takes, or else the first that is recent enough.  The
 # system's own first, as in install.sh: what is tested and measured is what is installed.
@@ -34,7 +34,8 @@ find_python() {
     done
 }
 
-# Debian keeps ensurepip in a package of its own.
+# Debian keeps ensurepip in a package of its own, and what is left of that one removed (__pycache__)
+# can be imported, too, as a package with nothing in it.
 need_venv_module() {
     complete "$python" && return
     package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')

@@ -111,7 +111,7 @@ make_release_tools() {
     say 'making .tools/release from deploy/release-tools.lock'
     rm -rf "$tools/release"
     python=/usr/bin/python3
-    "$python" -I -c 'import ensurepip' 2>/dev/null || python=python3
+    "$python" -I -c 'from ensurepip import version' 2>/dev/null || python=python3
     "$python" -I -m venv "$tools/release" && "$tools/release/bin/python" -I -m pip install -qq \
         --disable-pip-version-check --no-input --no-deps --only-binary :all: --require-hashes \
         -r "$lock" && cp "$lock" "$tools/release/lock" || say 'no release tools: see above'

@@ -184,3 +184,16 @@ def test_a_skip_fails_in_ci_only(source: str, ci: str, code: int, tmp_path: Path
     )
     assert (done.returncode != 0) == bool(code), done.stdout
     assert "no moon" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["deploy/venv.sh", "deploy/install.sh", "tests/get-tools.sh"])
+def test_what_is_left_of_ensurepip_is_not_taken_for_it(script: str) -> None:
+    """Debian's python3-venv, removed after it was used, leaves a directory that can be imported."""
+    asked = re.findall(r"-c '([^']*\bensurepip\b[^']*)'", (ROOT / script).read_text())
+    assert asked
+    empty = "import sys, types; sys.modules['ensurepip'] = types.ModuleType('ensurepip')\n"
+    for code in asked:
+        for before, expected in (("", True), (empty, False)):
+            command = [sys.executable, "-c", before + code]
+            done = subprocess.run(command, capture_output=True, check=False)
+            assert (done.returncode == 0) is expected
