@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -318,8 +319,10 @@ async def _connect(
     servers = options["servers"]
     while True:
         failed = []
-        # One by one: for a list that is all refused, the client would never come to an end.
-        for tried in [servers] if patient else [[server] for server in servers]:
+        # One by one: for a list that is all refused, the client would never come to an end.  In
+        # another order each time: who tries again finds past one that is cut off from the others.
+        each = random.sample(servers, len(servers))
+        for tried in [servers] if patient else [[server] for server in each]:
             problems.last = ""
             try:
                 return await nats.connect(**{**options, "servers": tried})
