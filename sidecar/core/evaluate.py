@@ -7,10 +7,10 @@ the decision.  The daemon and all commands decide by calling `evaluate`; nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import NamedTuple
 
 from sidecar.core.fleet.freshness import ALWAYS, Freshness
@@ -19,12 +19,10 @@ from sidecar.core.policy.model import Location, Policy, Trust
 from sidecar.core.policy.rules import Facts
 from sidecar.core.request import Assumed, AuthzRequest
 from sidecar.core.revocation.crl.index import crl_facts
-from sidecar.core.revocation.denylist import Denylist
+from sidecar.core.revocation.denied import denied, denied_above
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import ClientCert, from_header
-from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
-from sidecar.core.x509.equivalent_keys import equivalent_keys
 from sidecar.core.x509.path_building import Path
 from sidecar.core.x509.service_identity import fold_dns, san_matches_host
 from sidecar.core.x509.validity import is_valid
@@ -213,22 +211,30 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
     assumed = evaluation.request.assumed
     if assumed is not None:
         return _ask_denylists(evaluation, assumed)
-    denied = _denied(evaluation.policy.denylists, evaluation.subject, evaluation.now)
-    if denied is not None:
-        evaluation.until(denied.until)
-        return Ended(Reason.REVOKED, f"{denied.source}: {denied.detail}")
+    found = denied(evaluation.policy.denylists, evaluation.subject, evaluation.now)
+    if found is not None:
+        return _revoked(evaluation, found)
     saw = []
     for trust, path in evaluation.paths:
+        lists = (*evaluation.policy.denylists, *trust.denylists)
+        found = denied_above(lists, path, evaluation.now)
+        if found is not None:
+            return _revoked(evaluation, found)
         for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
             answer = _revocation_of(evaluation, trust, cert, issuer)
             evaluation.until(answer.until)
             if answer.status is RevocationStatus.REVOKED:
-                return Ended(Reason.REVOKED, f"{answer.source}: {answer.detail}")
+                return _revoked(evaluation, answer)
             if answer.status is RevocationStatus.UNKNOWN and trust.revocation == "required":
                 return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
             if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
     return _check_freshness(evaluation) or Passed("; ".join(saw) or "nothing to ask")
+
+
+def _revoked(evaluation: _Evaluation, answer: Answer) -> Ended:
+    evaluation.until(answer.until)
+    return Ended(Reason.REVOKED, f"{answer.source}: {answer.detail}")
 
 
 def _check_freshness(evaluation: _Evaluation) -> Ended | None:
@@ -250,9 +256,9 @@ def _ask_denylists(evaluation: _Evaluation, assumed: Assumed) -> Passed | Ended:
     for trust in evaluation.here.trusts:
         if assumed.trust in ("", trust.name):
             lists = (*evaluation.policy.denylists, *trust.denylists)
-            denied = _denied(lists, evaluation.subject, evaluation.now)
-            if denied is not None:
-                return Ended(Reason.REVOKED, f"{denied.source}: {denied.detail}")
+            found = denied(lists, evaluation.subject, evaluation.now)
+            if found is not None:
+                return _revoked(evaluation, found)
     return Passed("on no denylist; nothing else is asked about a certificate that is described")
 
 
@@ -410,9 +416,9 @@ def _revocation_of(
     GOOD needs one source that says GOOD; after UNKNOWN the next source is asked.
     """
     now = evaluation.now
-    denied = _denied((*evaluation.policy.denylists, *trust.denylists), cert, now)
-    if denied is not None:
-        return denied
+    found = denied((*evaluation.policy.denylists, *trust.denylists), cert, now)
+    if found is not None:
+        return found
     if trust.revocation == "off":
         return Answer(RevocationStatus.GOOD, "revocation", "not asked for", math.inf)
     crl = _crl_answer(trust, cert, issuer, now)
@@ -433,21 +439,6 @@ def _revocation_of(
             if answer.status is wanted:
                 return answer
     return known[-1]
-
-
-def _denied(denylists: Iterable[Denylist], cert: ClientCert, now: float) -> Answer | None:
-    for denylist in denylists:
-        if not denylist.entries:
-            continue
-        certs = (cert.sha256, *equivalent_fingerprints(cert))
-        keys = (cert.spki_sha256, *equivalent_keys(cert))
-        for sha256, spki_sha256 in zip_longest(certs, keys, fillvalue=""):
-            found = denylist.lookup(
-                cert.serial, sha256 or cert.sha256, spki_sha256 or cert.spki_sha256, now
-            )
-            if found is not None:
-                return found
-    return None
 
 
 def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
@@ -494,7 +485,7 @@ def _responder_revoked(
         return False
     now, delegate = evaluation.now, answer.delegate
     lists = (*evaluation.policy.denylists, *trust.denylists)
-    found = _denied(lists, delegate, now) or _crl_answer(trust, delegate, issuer, now)
+    found = denied(lists, delegate, now) or _crl_answer(trust, delegate, issuer, now)
     if found is None:
         return False
     evaluation.until(found.until)

@@ -496,3 +496,24 @@ def test_list_prints_what_denies_now(place: Path) -> None:
         ("staff", 1, "serial")
     ]
     assert (listed[0]["until"], listed[0]["comment"]) == ("2999-01-02T00:00:00Z", "stolen")
+
+
+# -- authorities
+
+
+def test_revoking_an_authority_denies_everybody_below_it(tmp_path: Path) -> None:
+    """An issuing CA of which the key was stolen; it is said whom that denies."""
+    issuing = staff.intermediate("Issuing")
+    dora = issuing.issue("dora")
+    policy = POLICY.replace("denylist:", "intermediates: issuing.crt, denylist:")
+    one = daemon(tmp_path, policy)
+    (tmp_path / "issuing.crt").write_bytes(issuing.pem)
+    with one:
+        assert (one.ask("site", dora).status, one.ask("site", alice).status) == (204, 204)
+        said = revoke(tmp_path, "issuing.crt")
+        assert "in force" in said
+        assert "CN=Issuing is an authority: every certificate below it is denied" in said
+        assert one.ask("site", dora).reason == "revoked"
+        assert one.ask("site", alice).status == 204
+        revoke(tmp_path, "--undo", "issuing.crt")
+        assert one.ask("site", dora).status == 204

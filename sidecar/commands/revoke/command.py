@@ -24,6 +24,7 @@ from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import read_policy
 from sidecar.core.request import assemble_request
+from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.denylist import DenylistEntry, is_same, one_entry
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.control_socket import NoDaemon
@@ -153,7 +154,18 @@ def _write(call: Call, target: Target, trusts: Sequence[ListedTrust]) -> tuple[i
         else:
             written += 1
             print(printable(f"{place}: {line or 'denied already, nothing to add'}"))
+    if written and target.cert is not None and _is_authority(target.cert):
+        who = target.cert.dn
+        print(printable(f"{who} is an authority: every certificate below it is denied"))
     return written, failed
+
+
+def _is_authority(cert: ClientCert) -> bool:
+    """Return whether a certificate says that it is an authority's."""
+    try:
+        return crl_facts(cert).is_ca
+    except ValueError:
+        return False
 
 
 def _confirm(call: Call, settings: Settings, target: Target, names: list[str], failed: bool) -> int:

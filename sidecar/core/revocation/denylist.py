@@ -68,13 +68,15 @@ class Denylist:
     file: str
     entries: Mapping[tuple[str, int], DenylistEntry]
 
-    def lookup(self, serial: int, sha256: str, spki_sha256: str, now: float) -> Answer | None:
-        """Return REVOKED, or None; a denylist never says good.  Fingerprints are in hex."""
-        keys = (
-            ("serial", serial),
-            ("sha256", int(sha256, 16)),
-            ("spki_sha256", int(spki_sha256, 16)),
-        )
+    def lookup(
+        self, serial: int | None, sha256: str, spki_sha256: str, now: float
+    ) -> Answer | None:
+        """Return REVOKED, or None; a denylist never says good.  Fingerprints are in hex.
+
+        `serial` None compares no serial number.
+        """
+        fingerprints = (("sha256", int(sha256, 16)), ("spki_sha256", int(spki_sha256, 16)))
+        keys = fingerprints if serial is None else (("serial", serial), *fingerprints)
         for key in keys:
             entry = self.entries.get(key)
             if entry is not None and now < entry.until:
