@@ -13,7 +13,6 @@ waits for the deadline.  In that time there is no answer, which means UNKNOWN.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import random
@@ -208,7 +207,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _place(self, key: OcspKey) -> OcspKey:
         """Return the key itself if it has an answer, else that of a revoked answer, if any."""
-        return key if key in self._entries else self._revoked.get(key.cert_sha256, key)
+        return key if key in self._entries else self._revoked.get(key.signed_sha256, key)
 
     def __iter__(self) -> Iterator[OcspKey]:
         return iter(self._entries)
@@ -281,11 +280,13 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self._drop(place)
         self._entries[key] = entry
         self._bytes += entry.weight
+        overruled = False
         if entry.answer.status is RevocationStatus.REVOKED:
-            self._revoked[key.cert_sha256] = key
+            overruled = self._overrule(key, entry.answer)
+            self._revoked[key.signed_sha256] = key
         self.version += 1
         self._make_room()
-        if held is not None and _turns(held.answer, entry.answer):
+        if overruled or (held is not None and _turns(held.answer, entry.answer)):
             self.turns += 1
             self._changed(key)
         elif entry.answer.status is RevocationStatus.REVOKED:
@@ -309,6 +310,22 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         ):
             entry.answer = replace(new, since=held.since)  # good without interruption
 
+    def _overrule(self, key: OcspKey, revoked: OcspAnswer) -> bool:
+        """Drop answers about a revoked certificate under other keys, if they aren't later.
+
+        They come from trusts with another clock tolerance, or another certificate of the issuer.
+        """
+        others = [
+            other
+            for other, entry in self._entries.items()
+            if other.signed_sha256 == key.signed_sha256
+            and other != key
+            and entry.answer.this_update <= revoked.this_update
+        ]
+        for other in others:
+            self._drop(other)
+        return bool(others)
+
     def _make_room(self) -> None:
         """Evict the least recently used answers, revoked ones last."""
         while self._entries and (len(self._entries) > self._size or self._bytes > MAX_BYTES):
@@ -317,8 +334,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _drop(self, key: OcspKey) -> None:
         self._bytes -= self._entries.pop(key).weight
-        if self._revoked.get(key.cert_sha256) == key:
-            del self._revoked[key.cert_sha256]
+        if self._revoked.get(key.signed_sha256) == key:
+            del self._revoked[key.signed_sha256]
         self.version += 1
 
     # -- across a restart
@@ -335,15 +352,14 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         after it expires.  The reader must check whether it holds now.
         """
         query = _Query(record.trust, record.cert, record.issuer, tolerance)
-        cert, issuer = (hashlib.sha256(der).hexdigest() for der in (record.cert, record.issuer))
-        key = ocsp_key(cert, issuer, tolerance)
         try:
+            key = ocsp_key(from_der(record.cert), from_der(record.issuer), tolerance)
             answer = self._verify(record.response, query, None, record.at)
             if answer.status is RevocationStatus.GOOD and self._clock() >= answer.until:
                 return False
             due = self._refresh_at(answer)
             self._keep(key, _HeldAnswer(answer, query, record.response, record.at, due))
-        except NoAnswer:
+        except (NoAnswer, ValueError):
             return False
         return True
 

@@ -456,7 +456,7 @@ def _ocsp_answer(
 ) -> Answer | None:
     if not trust.ocsp:
         return None
-    key = ocsp_key(cert.sha256, issuer.sha256, trust.clock_tolerance)
+    key = ocsp_key(cert, issuer, trust.clock_tolerance)
     answer = evaluation.answers.get(key)
     if answer is not None and _responder_revoked(evaluation, answer, trust, issuer):
         return Answer(

@@ -40,7 +40,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def question(pair: pki.Pair, trust: str = "staff", issuer: pki.Pair = CA) -> OcspQuestion:
     cert, ca = from_der(pair.der), from_der(issuer.der)
-    return OcspQuestion(ocsp_key(cert.sha256, ca.sha256, 300), trust, cert, ca)
+    return OcspQuestion(ocsp_key(cert, ca, 300), trust, cert, ca)
 
 
 def openssl(directory: Path, *options: str, signer: pki.Pair = CA) -> fetch_server.Answer:

@@ -52,7 +52,7 @@ LAYERS = (
     ("policy.cases", "revocation.crl.succession"),
     ("config.fleet_settings",),
     ("policy.spec", "config.settings", "revocation.denylist"),
-    ("fleet.bodies",),
+    ("fleet.bodies", "revocation.denied"),
     ("fleet.chain",),
     (
         "policy.policy_warnings", "policy.rules", "x509.path_building", "revocation.crl.index",

@@ -21,7 +21,7 @@ REVOKED = b"\xa1\x11\x18\x0f20260101000000Z"
 
 def question(pair: ocsp_pki.Pair = ALICE) -> OcspQuestion:
     cert, issuer = from_der(pair.der), from_der(AUTHORITY.der)
-    return OcspQuestion(ocsp_key(cert.sha256, issuer.sha256, 300), "staff", cert, issuer)
+    return OcspQuestion(ocsp_key(cert, issuer, 300), "staff", cert, issuer)
 
 
 def response(
@@ -169,6 +169,22 @@ async def test_a_revocation_outlives_a_change_of_the_policy(change: str) -> None
     assert answers[other].status is RevocationStatus.GOOD
     assert changed == [other]
     assert list(answers) == [other]
+
+
+@pytest.mark.parametrize("older", [True, False])
+async def test_a_revocation_overrules_good_answers_under_other_keys(older: bool) -> None:
+    """Two trusts differ in clock tolerance: what one learns is revoked in the other, unless that
+    one's good answer is later.  Decisions made with the good answer are forgotten."""
+    start = -90 if older else -30
+    answers, _, _, changed = store(response(start=start), response(status=REVOKED, start=-60))
+    other = replace(question(), key=question().key._replace(tolerance=301))
+    assert await answers.ensure(other, 301, 60)
+    assert answers[other.key].status is RevocationStatus.GOOD
+    assert await answers.ensure(question(), 300, 60)
+    assert answers[question().key].status is RevocationStatus.REVOKED
+    expected = RevocationStatus.REVOKED if older else RevocationStatus.GOOD
+    assert answers[other.key].status is expected
+    assert changed == ([question().key] if older else [])
 
 
 async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import time
 from typing import Any
 
@@ -17,6 +16,7 @@ from sidecar.core.evaluate import STEPS, evaluate
 from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.ocsp.response import OcspAnswer, ocsp_key
 from sidecar.core.revocation.status import RevocationStatus
+from sidecar.core.x509.certificate import from_der
 
 staff = CA("Staff")
 partners = CA("Partners")
@@ -301,9 +301,7 @@ def test_an_ocsp_answer_is_good_only_between_its_times(
         "locations: [{name: site, allow: verified}]\n"
     )
     rules = policy(text, ca_crt=ca.pem)
-    key = ocsp_key(
-        leaf.sha256, hashlib.sha256(ca.der).hexdigest(), rules.trusts["staff"].clock_tolerance
-    )
+    key = ocsp_key(from_der(leaf.der), from_der(ca.der), rules.trusts["staff"].clock_tolerance)
     answer = OcspAnswer(status, until=NOW + until, since=NOW + since)
     decision = evaluate(rules, request(leaf), NOW, {key: answer})
     assert decision.reason is reason

@@ -76,19 +76,23 @@ _CERT_ID_HASHES = (
 
 
 class OcspKey(NamedTuple):
-    """The subject of an answer: one certificate issued by one authority."""
+    """The subject of an answer: one certificate issued by one authority.
 
-    cert_sha256: str
+    The certificate is named by its signed part: whoever holds it can write its signature otherwise
+    (`equivalent_fingerprints`), and a revoked answer must serve all of these encodings.
+    """
+
+    signed_sha256: str
     issuer_sha256: str
     tolerance: int
 
 
-def ocsp_key(cert_sha256: str, issuer_sha256: str, tolerance: int) -> OcspKey:
-    """Build the key of an answer from both certificates' SHA-256 fingerprints, lower-case hex.
+def ocsp_key(cert: ClientCert, issuer: ClientCert, tolerance: int) -> OcspKey:
+    """Build the key of an answer about a certificate of an issuer.
 
     `tolerance` is the trust's `clock_tolerance` (seconds), which an answer's period depends on.
     """
-    return OcspKey(cert_sha256, issuer_sha256, tolerance)
+    return OcspKey(hashlib.sha256(cert.signed).hexdigest(), issuer.sha256, tolerance)
 
 
 @dataclass(frozen=True, slots=True)

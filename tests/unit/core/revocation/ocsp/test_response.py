@@ -20,6 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes,
     CertificatePublicKeyTypes,
 )
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -94,10 +98,21 @@ def test_a_nonce_has_1_to_128_octets(length: int) -> None:
         request(b"x" * length)
 
 
-def test_key_is_both_fingerprints() -> None:
-    """The key of an answer consists of the certificate's and the issuer's fingerprints."""
-    assert ocsp_key("ab", "cd", 300) == ocsp_key("ab", "cd", 300) != ocsp_key("cd", "ab", 300)
-    assert ocsp_key("ab", "cd", 300) != ocsp_key("ab", "cd", 0)
+def test_a_key_names_a_certificate_whatever_its_encoding() -> None:
+    """An ECDSA signature turned over, (r, n - s), is another fingerprint but the same key."""
+    staff = Authority("Staff")
+    issuer, bob = from_der(staff.der), from_der(staff.issue("bob").der)
+    leaf = staff.issue("alice")
+    alice = from_der(leaf.der)
+    r, s = decode_dss_signature(alice.signature)
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    signature = tlv(0x03, b"\0" + encode_dss_signature(r, order - s))
+    turned = from_der(tlv(0x30, alice.signed, alice.algorithm, signature))
+    assert turned.sha256 != alice.sha256
+    assert ocsp_key(turned, issuer, 300) == ocsp_key(alice, issuer, 300)
+    assert ocsp_key(alice, issuer, 300) != ocsp_key(bob, issuer, 300)
+    assert ocsp_key(alice, issuer, 300) != ocsp_key(alice, bob, 300)
+    assert ocsp_key(alice, issuer, 300) != ocsp_key(alice, issuer, 0)
 
 
 # -- the real responder ------------------------------------------------------------------------
