@@ -19,7 +19,7 @@ from typing import overload
 from sidecar.core.errors import printable
 
 from .certificate import ClientCert, from_der
-from .der import OID, SEQUENCE, children, only, tlv
+from .der import OID, SEQUENCE, begins_as_der, children, only, tlv
 from .keys import UnusableKey, public_key
 
 MAX_CERTIFICATES = 10_000
@@ -123,7 +123,7 @@ def _key_fault(cert: ClientCert) -> str:
 
 def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield label and DER of every certificate in a file.  Raises ValueError."""
-    if data.startswith(b"\x30"):
+    if begins_as_der(data) or (data.startswith(b"\x30") and not _BLOCK.search(data)):
         yield b"CERTIFICATE", data
         return
     at = 0

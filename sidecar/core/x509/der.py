@@ -28,6 +28,14 @@ class Tlv(NamedTuple):
 _new = tuple.__new__  # as the class does it, without the cost of the call
 
 
+def begins_as_der(data: bytes) -> bool:
+    """Return whether a file begins as a SEQUENCE of 128 octets or more, which no text does.
+
+    Every certificate and CRL is one; text before a PEM block may begin with the digit 0 (0x30).
+    """
+    return data[:1] == b"\x30" and b"\x80" < data[1:2] <= b"\x88"
+
+
 def tlv(data: bytes, at: int, end: int) -> Tlv:
     """Parse the TLV at `at`, which must end at `end` at the latest.  Raises ValueError."""
     if at + 2 > end:

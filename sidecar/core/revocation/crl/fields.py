@@ -32,8 +32,9 @@ from .points import EVERYTHING, Scope, read_scope
 class CrlFields(NamedTuple):
     """The fields of a CertificateList.  Times are seconds since the epoch.
 
-    `signed`, `algorithm` and `issuer` are DER.  `next_update` is None if it is absent or invalid.
-    `extensions` is the DER of their SEQUENCE, or empty.
+    `signed`, `algorithm` and `issuer` are DER.  `next_update` is None if it is absent or invalid;
+    an invalid `this_update` is 0.  `extensions` is the DER of their SEQUENCE, or empty.
+    `unusable`: why the CRL only revokes ("": it can also say good).
     """
 
     signed: bytes
@@ -43,6 +44,7 @@ class CrlFields(NamedTuple):
     this_update: float
     next_update: float | None
     extensions: bytes
+    unusable: str = ""
 
 
 _SHAPE = re.compile(rb"\x02?\x30\x30[\x17\x18][\x17\x18]?\x30?\xa0?", re.DOTALL)
@@ -64,17 +66,22 @@ def take_apart(der: bytes) -> CrlFields:
     found = list(islice(children(signed, body.start, body.stop), _MOST))
     if not _SHAPE.fullmatch(bytes(field.tag for field in found)):
         raise ValueError("its signed part doesn't have the fields of RFC 5280, 5.1.2")
+    unusable = ""
     if found[0].tag == INTEGER and _number(signed, found.pop(0)) != 1:
-        raise ValueError("its version is not 2")
+        unusable = "its version is not 2"
     if signed[found[0].start : found[0].stop] != algorithm[value_of(algorithm, 0) :]:
         raise ValueError("the signature algorithms inside and outside the signed part differ")
     issuer = signed[found[0].stop : found[1].stop]
-    this_update = parse_time(signed[found[1].stop : found[2].stop])
+    this_update = _time_or_none(signed[found[1].stop : found[2].stop])
+    if this_update is None:
+        this_update, unusable = 0.0, "its thisUpdate can't be read"
     has_next = len(found) > 3 and found[3].tag not in (SEQUENCE, 0xA0)
     next_update = _time_or_none(signed[found[2].stop : found[3].stop]) if has_next else None
     last = found[-1]
     extensions = signed[last.start : last.stop] if last.tag == 0xA0 else b""
-    return CrlFields(signed, algorithm, signature[1:], issuer, this_update, next_update, extensions)
+    return CrlFields(
+        signed, algorithm, signature[1:], issuer, this_update, next_update, extensions, unusable
+    )
 
 
 def _number(data: bytes, at: Tlv) -> int:

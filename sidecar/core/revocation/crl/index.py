@@ -11,7 +11,8 @@ Where the RFC leaves a choice, the stricter rule applies:
 - GOOD needs CRLs that are fresh and together cover all reasons.  A CRL without `nextUpdate`
   (RFC 5280, 5.1.2.5, demands one) is never fresh.
 - A delta CRL removes only a `certificateHold`, only while it is fresh, and only of its own base.
-- Of several CRLs with the same issuer, scope and signing key, the newest is used.
+- Of several CRLs with the same issuer, scope and signing key, the newest is used.  One that isn't
+  older by both number and `thisUpdate` revokes beside it.
 - A CRL may be signed by another key of its issuer if that key's certificate leads to the same
   anchor as the certificate's issuer.  If that signer is itself revoked, its CRLs only revoke.  With
   `whole_chain`, the signer must be known to be GOOD.
@@ -136,30 +137,32 @@ class _Group:
     def listed(self, issuer: bytes, serial: int, now: float) -> _Listed | None:
         """Return the entry that revokes the certificate, if there is one.
 
-        CRLs as new as the base count too: a CA may round `thisUpdate`.
+        All CRLs are asked but those that are certainly older than the base.
         """
         base = self._base(now)
-        held = None
-        for crl in self.complete:
-            if base is not None and _age(crl) < _age(base):
-                break
-            entry = crl.find(issuer, serial)
-            if entry is not None:
-                held = _Listed(crl, entry)
-                break
-        for delta in self.deltas:
-            if _is_past(delta, base):
-                continue
-            entry = delta.find(issuer, serial)
-            if entry is not None and entry.reason != REMOVE:
+        held = self._entries(self.complete, base, issuer, serial)
+        deltas = self._entries(self.deltas, base, issuer, serial)
+        for delta, entry in deltas:
+            if entry.reason == HOLD:
                 return _Listed(delta, entry)
-            if entry is not None and self._lifts(delta, base, held, now):
-                return None
-        return held
+            if entry.reason == REMOVE and self._lifts(delta, base, held, now):
+                held = []
+                break
+        lasting = (each for each in deltas if each.entry.reason not in (HOLD, REMOVE))
+        return next(lasting, held[0] if held else None)
 
-    def _lifts(self, delta: Crl, base: Crl | None, held: _Listed | None, now: float) -> bool:
+    @staticmethod
+    def _entries(
+        crls: Sequence[Crl], base: Crl | None, issuer: bytes, serial: int
+    ) -> list[_Listed]:
+        """Return the certificate's entries, without CRLs that are older than the base."""
+        newer = (crl for crl in crls if crl is base or not _is_past(crl, base))
+        found = ((crl, crl.find(issuer, serial)) for crl in newer)
+        return [_Listed(crl, entry) for crl, entry in found if entry is not None]
+
+    def _lifts(self, delta: Crl, base: Crl | None, held: list[_Listed], now: float) -> bool:
         """Return whether a delta's removeFromCRL removes the base's entry (RFC 5280, 5.3.1)."""
-        if held is None or held.crl is not base or held.entry.reason != HOLD:
+        if not held or any(crl is not base or entry.reason != HOLD for crl, entry in held):
             return False
         return _is_applicable(delta, base) and self.clock.fresh_until(delta, now) > 0.0
 
@@ -188,11 +191,19 @@ def _age(crl: Crl) -> tuple[float, int]:
     return crl.this_update, -1 if crl.number is None else crl.number
 
 
-def _is_past(delta: Crl, base: Crl | None) -> bool:
-    """Return whether the base already includes the delta."""
-    if base is None or base.number is None or delta.number is None:
+def _is_past(crl: Crl, base: Crl | None) -> bool:
+    """Return whether the base is certainly newer than a CRL, or includes a delta.
+
+    If number and `thisUpdate` contradict each other, it isn't certain: a CA may round `thisUpdate`,
+    number its deltas separately, or write no numbers.
+    """
+    if base is None or crl.this_update > base.this_update:
         return False
-    return delta.number <= base.number
+    if crl.number is None or base.number is None:
+        return crl.delta_base is None and crl.this_update < base.this_update
+    if crl.delta_base is not None:
+        return crl.number <= base.number
+    return crl.number <= base.number and _age(crl) < _age(base)
 
 
 def _is_applicable(delta: Crl, base: Crl | None) -> bool:

@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from sidecar.core.errors import brief, printable
-from sidecar.core.x509.der import comparable_name
+from sidecar.core.x509.der import begins_as_der, comparable_name
 from sidecar.core.x509.signature import is_signed_by, scheme
 from sidecar.core.x509.subject import read_name
 
@@ -124,7 +124,7 @@ MAX_BLOCKS = 64
 
 def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
     """Yield at least one item: the DER of each CRL in a file, or its mistake."""
-    if data[:1] == b"\x30":
+    if begins_as_der(data) or (data[:1] == b"\x30" and not _PEM.search(data)):
         yield data
         return
     number = 0
@@ -166,7 +166,7 @@ def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:
         signers=signer.signers,
         speaks_for=signer.speaks_for,
         entries=entries,
-        unusable=found.unusable or entries.unusable,
+        unusable=fields.unusable or found.unusable or entries.unusable,
     )
 
 

@@ -91,6 +91,7 @@ def test_a_file_without_a_certificate_or_half_written_is_refused(data: bytes) ->
     "data",
     [
         written(PLAIN, OTHER),
+        b"01 Root, 02 Other\n" + written(PLAIN, OTHER),
         b"subject=CN = Root\n" + written(PLAIN) + b"\ntext\n" + written(OTHER) + b"the end",
         written(PLAIN, OTHER).replace(b"\n", b"\r\n"),
         pem("X509 CERTIFICATE", PLAIN) + pem("TRUSTED CERTIFICATE", OTHER),

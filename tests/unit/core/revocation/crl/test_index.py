@@ -137,6 +137,7 @@ def by_hand(
     entries: Iterable[bytes] = (),
     *,
     version: bytes = der_int(1),
+    this_update: bytes = b"",
     next_update: datetime | None = T0 + DAY,
     extensions: bytes = b"",
     issuer: bytes | None = None,
@@ -148,7 +149,7 @@ def by_hand(
         version,
         tlv(0x30, der_oid("1.2.840.10045.4.3.2")),
         issuer or ca.subject.public_bytes(),
-        der_time(T0),
+        this_update or der_time(T0),
         der_time(next_update) if next_update else b"",
         tlv(0x30, content) if content else b"",
         tlv(0xA0, tlv(0x30, extensions)) if extensions else b"",
@@ -228,6 +229,7 @@ def test_a_pem_file_holds_several_crls_and_text() -> None:
     assert [(c.source, c.entry_count) for c in found.crls] == [("crl.pem", 1), ("crl.pem#2", 0)]
     assert not found.mistakes
     assert read(PEM + b"garbage").entry_count == 1
+    assert read(b"01 Staff, of May\n" + PEM).entry_count == 1
 
 
 def test_what_can_be_read_of_a_file_of_crls_is() -> None:
@@ -670,6 +672,22 @@ def test_a_version_1_crl_counts() -> None:
     assert (found.status(ALICE), found.status(BOB)) == (REVOKED, GOOD)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"this_update": tlv(0x18, b"00000101000000Z")},
+        {"this_update": tlv(0x18, b"202601010000Z")},
+        {"this_update": tlv(0x17, b"260101000000+0100")},
+        {"version": der_int(0)},
+        {"version": der_int(2)},
+    ],
+)
+def test_an_odd_version_or_this_update_leaves_the_revocations(odd: dict[str, Any]) -> None:
+    """A rightly signed CRL revokes whom it lists; this one never says good."""
+    found = ask(by_hand(STAFF, [by_hand_entry(ALICE.serial)], **odd))
+    assert (found.status(ALICE), found.status(BOB)) == (REVOKED, UNKNOWN)
+
+
 def test_without_a_crl_nothing_is_known() -> None:
     """Without a CRL of the issuer the status is UNKNOWN, with the reason."""
     other = CA("Other", **YEARS)
@@ -755,6 +773,14 @@ def test_of_two_at_the_same_time_the_higher_number_counts() -> None:
         assert (found.status(ALICE), found.status(BOB)) == (GOOD, REVOKED)
 
 
+@pytest.mark.parametrize("number", [11, None])
+def test_what_is_not_certainly_older_revokes_beside_the_newest(number: int | None) -> None:
+    """Number and thisUpdate contradict each other, or there is no number to compare."""
+    early = T0 - timedelta(hours=2) if number else T0
+    found = ask(crl(number=10), crl(revoked=[ALICE], number=number, this_update=early))
+    assert (found.status(ALICE), found.status(BOB)) == (REVOKED, GOOD)
+
+
 # -- deltas
 
 
@@ -793,6 +819,23 @@ def test_a_delta_that_the_base_has_overtaken_is_silent() -> None:
         late = delta([BOB], next_update=T0 + 9 * DAY)
         assert ask(base, late).status(BOB) is GOOD
         assert ask(base, late).status(BOB, now=NOW + 2 * 86400) is UNKNOWN
+
+
+def test_a_delta_numbered_in_a_sequence_of_its_own_revokes() -> None:
+    """Its number isn't above the base's, but its thisUpdate is later: it isn't included in it."""
+    for number in (9, 10):
+        assert ask(crl(number=10), delta([BOB], number=number)).status(BOB) is REVOKED
+
+
+def test_a_delta_lifts_no_hold_that_another_crl_makes_final() -> None:
+    """keyCompromise in an older delta, or in a second complete CRL of the base's moment."""
+    base = crl(revoked=[HELD], number=10)
+    final = entry(ALICE, ReasonFlags.key_compromise)
+    newest = delta([REMOVED], number=12, this_update=T0 + timedelta(hours=2))
+    assert ask(base, newest).status(ALICE) is GOOD
+    assert ask(base, delta([final]), newest).status(ALICE) is REVOKED
+    for both in ((base, crl(revoked=[final], number=10)), (crl(revoked=[final], number=10), base)):
+        assert ask(*both, newest).status(ALICE) is REVOKED
 
 
 def test_a_delta_that_fits_no_base_still_revokes() -> None:
