@@ -6,7 +6,8 @@ A denylist is a text file with one entry per line; each entry denies at once:
     sha256 ab12…                            # one certificate
     spki_sha256 cd34…                       # every certificate with this key
 
-A line ends with LF, CR LF or CR alone.
+A line ends with LF, CR LF or CR alone.  What word processors and editors end lines or pages with
+inside of one (VT, FF, NEL, U+2028, U+2029) ends its comment: what follows is read on its own.
 
 Serial numbers are hexadecimal and compared as numbers: leading zeros, a `0x` and a leading `-` are
 accepted.  Fingerprints are SHA-256.  Colons are accepted everywhere.  `until DATE` is a day, which
@@ -88,8 +89,8 @@ def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, .
     """Read every valid line, and report the mistakes of the others.  Never raises."""
     mistakes: list[Diagnostic] = []
     entries: dict[tuple[str, int], DenylistEntry] = {}
-    text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    for number, raw in enumerate(text.split(b"\n"), 1):
+    for number, line in _lines(data):
+        raw = line.rstrip(b"\r\n")
         try:
             entry = _read_line(raw, file, number)
         except _Mistake as mistake:
@@ -166,7 +167,15 @@ class _Mistake(Exception):
     """Arguments: column, message, hint."""
 
 
+_USUAL = re.compile(rb"(sha256|spki_sha256)[ \t]+([0-9a-f]{64})[ \t]*(?:#([ -~]*))?")
+"""A line as `revoke` writes it: the fast path for lists of many thousands."""
+
+
 def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
+    usual = _USUAL.fullmatch(raw)
+    if usual is not None:
+        kind, value, note = (each.decode() for each in usual.groups(b""))
+        return DenylistEntry(kind, value, math.inf, " ".join(note.split()), file, number)
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -222,6 +231,8 @@ def _until(words: list[tuple[int, str]]) -> float:
 
 def _one_line(text: str) -> str:
     """Remove control characters and similar ones, which could forge a line of a log or file."""
+    if text.isprintable():
+        return " ".join(text.split())
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -230,7 +241,7 @@ def _utc(moment: float) -> str:
     try:
         return _utc_text(moment)
     except (ValueError, OverflowError, OSError):
-        return str(moment)
+        return "the end of 9999"
 
 
 # -- writing one line, for `revoke` --------------------------------------------------------------
@@ -265,17 +276,31 @@ def one_entry(kind: str, value: str, until: str = "") -> DenylistEntry:
 
 def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, DenylistEntry | Diagnostic | None]]:
     """Yield every line with its line end, and its meaning: an entry, a mistake, or None."""
-    for number, raw in enumerate(_lines(data), 1):
-        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+    start = data[: len(data) - len(data.removeprefix(_BOM))]
+    for number, line in _lines(data):
+        text = line.rstrip(b"\r\n")
+        raw, start = start + line, b""
         try:
-            yield raw, _read_line(text.rstrip(b"\r\n"), file, number)
+            yield raw, _read_line(text, file, number)
         except _Mistake as mistake:
-            known = _read_without_comment(text.rstrip(b"\r\n"), file, number)
+            known = _read_without_comment(text, file, number)
             yield raw, known or Diagnostic(file, number, *mistake.args)
 
 
-def _lines(data: bytes) -> list[bytes]:
-    return re.findall(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+\Z", data)
+_BOM = b"\xef\xbb\xbf"
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+\Z")
+_ENDS_OF_PARTS = (b"\x0b", b"\x0c", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
+_PART = re.compile(rb"(?<=[\x0b\x0c])|(?<=\xc2\x85)|(?<=\xe2\x80[\xa8\xa9])")
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each line with its number and its line end, and each part of a line separately."""
+    splits = any(end in data for end in _ENDS_OF_PARTS)
+    for number, line in enumerate(_LINE.findall(data.removeprefix(_BOM)), 1):
+        if splits:
+            yield from ((number, part) for part in _PART.split(line))
+        else:
+            yield number, line
 
 
 def is_same(entry: DenylistEntry, other: DenylistEntry) -> bool:

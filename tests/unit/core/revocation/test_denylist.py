@@ -275,3 +275,31 @@ def test_entries_are_the_same_in_any_spelling(other: str, same: bool) -> None:
     """`is_same` compares kind and number, with any spelling of the value."""
     assert is_same(one_entry("serial", "0A:1B"), one_entry("serial", other)) == same
     assert not is_same(one_entry("serial", SHA), one_entry("sha256", SHA))
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
+def test_what_ends_a_line_or_page_elsewhere_ends_a_comment(end: str) -> None:
+    """Word processors and editors write these: an entry behind one denies, in the same line."""
+    text = f"serial 1 # old{end}serial 2 # new\nserial 3\n"
+    found, wrong = read_denylist(text.encode(), "deny.txt")
+    assert not wrong
+    assert [(each.value, each.line) for each in found.entries.values()] == [
+        ("01", 1),
+        ("02", 1),
+        ("03", 2),
+    ]
+    raws = [raw for raw, _ in read_lines(text.encode(), "deny.txt")]
+    assert b"".join(raws) == text.encode()
+    assert len(raws) == 3
+
+
+@pytest.mark.parametrize("gap", [" ", "\t", "  "])
+@pytest.mark.parametrize("note", ["", "#", "# a, b", "#  a # b ", "# é"])
+def test_a_usual_line_is_read_as_any_other(gap: str, note: str) -> None:
+    """The fast path for long lists gives what the reader of every spelling gives."""
+    value = "ab" * 32
+    for kind in ("sha256", "spki_sha256"):
+        usual, _ = read_denylist(f"{kind}{gap}{value}{gap}{note}".encode(), "f")
+        other, _ = read_denylist(f"{kind}{gap}{value.upper()}{gap}{note}".encode(), "f")
+        assert list(usual.entries.items()) == list(other.entries.items())
+        assert len(usual.entries) == 1
