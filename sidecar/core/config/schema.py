@@ -27,10 +27,11 @@ class Invalid(Exception):
 
 
 class DatedWarning(NamedTuple):
-    """A warning, and the moment at which it begins to apply (seconds since the epoch)."""
+    """A warning, and the moments from and until which it applies (seconds since the epoch)."""
 
     since: float
     warning: Diagnostic
+    until: float = float("inf")
 
 
 @dataclass(slots=True)
@@ -46,14 +47,20 @@ class Report:
         self.diagnostics.append(Diagnostic(self.file, node.line, node.column, message, hint))
 
     def warn(
-        self, node: Node, message: str, hint: str = "", *, since: float = float("-inf")
+        self,
+        node: Node,
+        message: str,
+        hint: str = "",
+        *,
+        since: float = float("-inf"),
+        until: float = float("inf"),
     ) -> None:
         """Record a warning: the value is valid but probably not intended.
 
-        `since` is the moment at which the warning begins to apply (seconds since the epoch).
+        It applies from `since` until `until` (seconds since the epoch).
         """
         warning = Diagnostic(self.file, node.line, node.column, message, hint)
-        self.warnings.append(DatedWarning(since, warning))
+        self.warnings.append(DatedWarning(since, warning, until))
 
     def fail(self, node: Node, message: str, hint: str = "") -> Invalid:
         """Record a mistake and return the exception to raise."""

@@ -72,11 +72,19 @@ def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report:
                 "add its CRL, or remove the CA",
             )
         return
-    last = max(complete, key=lambda crl: crl.next_update or 0.0)
     effect = "all its clients are denied" if required else "it only revokes, and never says good"
+    first = min(complete, key=lambda crl: crl.this_update)
     report.warn(
         spec.node,
-        f"CRL {last.source} of CA {_shown(authority)} has ended: {effect}",
+        f"CRL {first.source} of CA {_shown(authority)} is from the future: {effect}",
+        "put the one of now there, or correct the clock",
+        until=first.this_update - spec.clock_tolerance,
+    )
+    last = max(complete, key=lambda crl: crl.next_update or 0.0)
+    ended = "has ended" if last.next_update else "has no nextUpdate"
+    report.warn(
+        spec.node,
+        f"CRL {last.source} of CA {_shown(authority)} {ended}: {effect}",
         "put a newer one there",
         since=(last.next_update or float("-inf")) + spec.clock_tolerance + spec.crl_grace,
     )

@@ -139,5 +139,5 @@ class Policy:
 
     def warnings_at(self, now: float) -> tuple[Diagnostic, ...]:
         """Return the policy's warnings that apply at `now`, in file order."""
-        dated = {warning for since, warning in self.dated if since <= now}
+        dated = {each.warning for each in self.dated if each.since <= now < each.until}
         return tuple(sorted({*self.warnings, *dated}))

@@ -399,7 +399,10 @@ def _uri_refusing(text: str) -> Pattern:
 
 def _uri_refused(value: str) -> ComparedValue:
     normal = normal_uri(value)
-    return ComparedValue((normal,), (value,) if normal == value else (value, normal))
+    texts: tuple[str, ...] = (value,) if normal == value else (value, normal)
+    if re.fullmatch("[^/]+://[^/?#]+", normal):  # for a glob that has the path `/`
+        texts += (normal + "/",)
+    return ComparedValue((normal,), texts)
 
 
 # -- addresses, numbers, fingerprints, identifiers ------------------------------------------------

@@ -20,11 +20,27 @@ def normal_uri(uri: str) -> str:
     scheme, authority, path, rest = (part or "" for part in found.groups())
     scheme = fold_dns(scheme)
     if not authority:
-        return scheme + (_urn(path) if scheme == "urn:" else path) + rest
+        fold = _urn if scheme == "urn:" else _host_of_user if scheme in _USERS_AT_HOSTS else str
+        return scheme + fold(path) + rest
     user, at, host = authority[2:].rpartition("@")
     host = _ZEROS.sub(":", _literal(fold_dns(host)))
     host = host.removesuffix(_PORTS.get(scheme, ":")).removesuffix(":").removesuffix(".")
-    return f"{scheme}//{user}{at}{host}{_without_dots(path)}{rest}"
+    path = _without_dots(path)
+    if rest and not path:
+        path = "/"  # the path `/` equals an empty one (RFC 3986, 6.2.3)
+    return f"{scheme}//{user}{at}{host}{path}{rest}"
+
+
+_USERS_AT_HOSTS = frozenset({"mailto:", "sip:", "sips:", "xmpp:", "acct:", "im:", "pres:"})
+"""Schemes of addresses `user@host` (RFC 6068, 3261, 5122, 7565, 3860, 3859)."""
+
+
+def _host_of_user(path: str) -> str:
+    """Fold the case of the host behind the last `@`; SIP's parameters or a resource follow it."""
+    user, at, host = path.rpartition("@")
+    end = re.search("[;/]", host)
+    stop = end.start() if end else len(host)
+    return f"{user}{at}{fold_dns(host[:stop]).removesuffix('.')}{host[stop:]}" if at else path
 
 
 _ZEROS = re.compile(r":0+(?=[0-9]+\Z)")

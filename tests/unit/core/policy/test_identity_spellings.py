@@ -384,3 +384,38 @@ def test_a_quoted_local_part_is_the_same_mailbox_to_what_refuses(value: str) -> 
     assert not matches("email", "bob@example.org", value, refusing=True)
     assert matches("email", value.removesuffix("."), "alice@example.org", refusing=True)
     assert not matches("email", value.removesuffix("."), "alice@example.org")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        ("mailto:alice@EX.com", "mailto:alice@ex.com"),
+        ("mailto:alice@ex.com", "MAILTO:alice@EX.com."),
+        ("mailto:*@ex.com", "mailto:alice@EX.com"),
+        ("sip:alice@EX.com;transport=TCP", "SIP:alice@ex.com;transport=TCP"),
+        ("xmpp:alice@ex.com/Res", "xmpp:alice@EX.com/Res"),
+        ("acct:alice@ex.com", "acct:alice@EX.COM"),
+        ("https://x.org/*", "https://x.org?q"),
+        ("https://x.org/*", "https://x.org"),
+        ("https://x.org/?q", "HTTPS://x.org?q"),
+        ("https://x.org?q", "https://x.org/?q"),
+    ],
+)
+def test_users_at_hosts_and_empty_paths_have_one_spelling(pattern: str, value: str) -> None:
+    """What refuses such a URI refuses it in every spelling; what grants it grants one."""
+    assert matches("uri", pattern, value, refusing=True)
+    assert matches("uri", pattern, value) is ("*" in pattern and value.startswith(pattern[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        ("mailto:alice@ex.com", "mailto:Alice@ex.com"),
+        ("xmpp:alice@ex.com/Res", "xmpp:alice@ex.com/res"),
+        ("tag:a@ex.com,2020:X", "tag:a@ex.com,2020:x"),
+        ("https://x.org/*", "https://x.organic"),
+    ],
+)
+def test_other_users_and_hosts_are_others(pattern: str, value: str) -> None:
+    """The case of a user, a resource or an unknown scheme's rest counts."""
+    assert not matches("uri", pattern, value, refusing=True)

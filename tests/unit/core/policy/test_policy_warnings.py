@@ -247,6 +247,17 @@ def test_a_crl_that_has_ended_is_told() -> None:
     assert warnings(both, at, s_crt=staff.pem, s_crl=crl, n_crl=newer) == []
 
 
+def test_a_crl_of_the_future_is_told_until_it_begins() -> None:
+    """Alone it says good of nobody; beside one of now it does no harm."""
+    begin = now() + timedelta(hours=2)
+    crl, at = staff.crl(this_update=begin, number=2), begin.timestamp()
+    text = "version: 1\n" + TRUST % ""
+    [told] = warnings(text, at - 301, s_crt=staff.pem, s_crl=crl)
+    assert "CRL s.crl of CA 'CN=Staff' is from the future: all its clients are denied" in told
+    assert warnings(text, at - 300, s_crt=staff.pem, s_crl=crl) == []
+    assert warnings(text, at - 301, s_crt=staff.pem, s_crl=crl + staff.crl()) == []
+
+
 def test_a_ca_without_a_crl_is_told_where_one_is_required() -> None:
     """A second CA without a CRL is reported; a root above is not."""
     other = CA("Other")
