@@ -2,8 +2,9 @@
 
 The answer to `{"kind": "sha256", "value": "ab12…"}` has the policy's file and, for each trust, its
 denylists and the lines of that kind and value that are in force; `until` is null if a line has no
-end.  It waits, for two seconds at most, until the files in force are copied for the next start: a
-confirmed revocation survives the loss of both this process and the denylist.
+end.  It waits, for two seconds at most, until the files in force are copied for the next start, and
+`kept` says whether they are: then a confirmed revocation survives the loss of both this process and
+the denylist.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ async def serve_control(
     state_dir: Path,
     file: Path,
     in_force: Callable[[], Policy],
-    kept: Callable[[], Awaitable[None]],
+    kept: Callable[[], Awaitable[bool]],
 ) -> None:
     """Answer questions until cancelled.  If the socket can't be opened, retry."""
 
@@ -70,7 +71,7 @@ async def serve_control(
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             line = await asyncio.wait_for(reader.readline(), PATIENCE)
             told = denylist_lines(in_force(), str(file.absolute()), json.loads(line))
-            await kept()
+            told["kept"] = await kept()
             writer.write(json.dumps(told).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
         writer.close()

@@ -25,19 +25,24 @@ def kept_at(
 ) -> GoodCrls | None:
     """Return the CRLs last in force at a place by its copies, and those that only revoke."""
     kept = sources.kept_crls(trust, place, authorities)
-    own = _pairs(kept.last)
+    own = [pair for file in (kept.last, *kept.held) for pair in _pairs(file)]
     newer = _pairs(kept.beside)
     refused = [crl for crl, _ in newer if _is_refused([c for c, _ in newer], crl, own, is_ahead)]
     pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
     barred = [crl for crl, _ in pairs if sources.marks.refuses(crl) or is_ahead(crl)]
     usable = [pair for pair in pairs if not _is_in(pair[0], barred)]
-    good = [pair for pair in usable if not any(_is_newer(crl, pair[0]) for crl, _ in usable)]
+    good = _newest(usable)
     lapsed = [
         pair
         for file in kept.earlier
         for pair in _pairs(file)
         if not any(replaces(crl, pair[0]) for crl, _ in good)
     ]
+    known = {scope_key(crl) for crl, _ in good}
+    # Where the clock isn't set yet, what was in force is from the future: it is again, then.
+    waiting = [p for p in own if _is_in(p[0], barred) and not sources.marks.refuses(p[0])]
+    good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in known]
+    barred = [crl for crl in barred if not _is_in(crl, [crl for crl, _ in good])]
     if not good and not barred and not refused and not lapsed:
         return None
     crls, versions = tuple(crl for crl, _ in good), tuple(file for _, file in good)
@@ -88,6 +93,11 @@ def _is_refused(
 
 def _is_newer(new: Crl, old: Crl) -> bool:
     return scope_key(new) == scope_key(old) and goes_back(watermark(new), old) is not None
+
+
+def _newest(pairs: Sequence[Pair]) -> list[Pair]:
+    """Leave out each CRL of which a newer one is there."""
+    return [pair for pair in pairs if not any(_is_newer(crl, pair[0]) for crl, _ in pairs)]
 
 
 def _is_in(crl: Crl, crls: Sequence[Crl]) -> bool:

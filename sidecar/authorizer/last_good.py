@@ -73,6 +73,15 @@ def earlier(key: tuple[Hashable, ...], number: int) -> tuple[Hashable, ...]:
     return (*key, "earlier", number)
 
 
+MAX_HELD = 4
+"""Maximum number of `held` versions of one file."""
+
+
+def held(key: tuple[Hashable, ...], number: int) -> tuple[Hashable, ...]:
+    """Return the key of a version of which a part is in force, while none is as a whole."""
+    return (*key, "held", number)
+
+
 class LastGood:
     """The copies.  Failures to keep a copy are logged; nothing here raises."""
 

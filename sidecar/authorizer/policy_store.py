@@ -28,7 +28,7 @@ from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import MAX_POLICY, read_file
 
 from .fleet_follower import FleetFollower, no_release
-from .last_good import InForce, LastGood, beside
+from .last_good import MAX_HELD, InForce, LastGood, beside, held
 from .readings import SETTLE_SECONDS, Readings
 from .trust_files import Resolved, TrustFiles
 from .trust_sources import FileReading, Key, TrustSources
@@ -259,7 +259,9 @@ class Store:
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
         # The copy of a refused download is removed as soon as the fetcher removes its file.
         named = [POLICY, *(k for k in _named(draft) if k[0] != "revoking" or k in files)]
-        named += [beside(key) for key in named if key not in files]
+        partly = [key for key in named if key not in files]
+        named += [beside(key) for key in partly]
+        named += [held(key, n) for key in partly if key[0] == "crl" for n in range(MAX_HELD)]
         return {POLICY: InForce(self.path, digest), **files}, named
 
     def _keep_before(self, files: dict[Key, InForce], named: list[Key]) -> None:
@@ -332,13 +334,15 @@ class Store:
         if self._unkept is not None and is_idle and time.monotonic() >= self._keep_again:
             self._keeping = asyncio.create_task(asyncio.to_thread(self.keep))
 
-    async def kept(self) -> None:
-        """Wait until what is in force was kept, but not for a disk that hangs."""
+    async def kept(self) -> bool:
+        """Wait until what is in force was kept, but not for a disk that hangs; return whether."""
         for _ in range(2):  # what is being written may be older than what is in force
             self._keep_soon()
             if self._keeping is None or self._keeping.done():
-                return
+                break
             await asyncio.wait([self._keeping], timeout=KEEPING_SECONDS)
+        done = self._keeping is None or self._keeping.done()
+        return done and self._unkept is None
 
     def keep(self) -> None:
         """Write copies of the files in force, and the watermarks; blocking."""

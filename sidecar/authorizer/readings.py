@@ -7,6 +7,7 @@ This detects a save in place, a rename, a replaced symlink, and changes on a net
 from __future__ import annotations
 
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -76,6 +77,7 @@ class Readings:
         self._tries: dict[Key, int] = {}
         self._seen: dict[Key, tuple[Path, FileVersion | None]] = {}
         self._restless: dict[Key, float] = {}
+        self._since: dict[Key, tuple[FileVersion | None, float]] = {}
         self._until = 0.0
         self._wakes = False
         self._patient = True
@@ -94,6 +96,7 @@ class Readings:
         with self._lock:
             self._done = {k: v for k, v in self._done.items() if k in self._seen}
             self._tries = {k: n for k, n in self._tries.items() if k in self._seen}
+            self._since = {k: v for k, v in self._since.items() if k in self._seen}
             seen = [path for path, _ in self._seen.values()]
         self.file_versions.keep(seen)
 
@@ -133,16 +136,30 @@ class Readings:
 
     def _is_restless(self, key: Key, now: FileVersion | None) -> bool:
         """Return whether to wait because a file was just written, but not for too long."""
-        if not _is_young(now):
+        if not self._is_young(key, now):
             self._restless.pop(key, None)
             return False
         since = self._restless.setdefault(key, time.monotonic())
         return time.monotonic() - since < LONGEST_SETTLING
 
+    def _is_young(self, key: Key, now: FileVersion | None) -> bool:
+        """Return whether a file was written within the settling time.
+
+        The time of its last change is by the clock of its file system, which may be another
+        machine's and differ: so the moment counts, too, when this version was first seen here.
+        """
+        last = self._since.get(key)
+        if last is None or last[0] != now:
+            known = last is not None
+            last = self._since[key] = now, time.monotonic() if known else -math.inf
+        if now is None:
+            return False
+        return time.monotonic() - last[1] < SETTLE_SECONDS or _is_young(now)
+
     def _start(self, key: Key, now: FileVersion | None, read: Callable[[], Any]) -> _Job:
         job = _Job()
 
-        restless = _is_young(now)
+        restless = self._is_young(key, now)
 
         def work() -> None:
             try:

@@ -26,7 +26,7 @@ from sidecar.core.revocation.crl.succession import OMITS, is_level, omission
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
 from .kept_crls import Pair, formers, kept_at, replaces
-from .last_good import InForce, beside, earlier
+from .last_good import MAX_HELD, InForce, beside, earlier, held
 from .trust_sources import MAX_LAPSED, CopyUnread, GoodCrls, Key, TrustSources
 
 log = logging.getLogger("mtls-sidecar")
@@ -253,10 +253,14 @@ class _Reading:
         self.lapsed.append((place, [pair for pair in pairs if not _is_in(pair, carried)]))
         found.full += [*accepted, *(crl for crl, _ in carried)]
         found.refused += refused
-        found.ahead += [crl.this_update - self.places.spec.clock_tolerance for crl in ahead]
+        later = [*ahead, *(crl for crl, _ in carried if self.places.is_ahead(crl))]
+        found.ahead += [crl.this_update - self.places.spec.clock_tolerance for crl in later]
         versions = [file for _, file in carried]
         if version is not None:
             versions = [*(version for _ in in_force), *versions]
+        if key not in found.files:
+            parts = list(dict.fromkeys(versions))[:MAX_HELD]
+            found.files.update({held(key, n): file for n, file in enumerate(parts)})
         others = older.files if older is not None and version is None else [version]
         found.good[key] = GoodCrls(
             self.authorities,

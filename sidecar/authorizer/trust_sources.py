@@ -31,7 +31,7 @@ from sidecar.runtime.files import (
     revoking_path,
 )
 
-from .last_good import CRL_KINDS, InForce, LastGood, beside, earlier
+from .last_good import CRL_KINDS, MAX_HELD, InForce, LastGood, beside, earlier, held
 from .readings import Outcome, Readings
 from .watermarks import Watermarks
 
@@ -73,12 +73,14 @@ class KeptCrls(NamedTuple):
     """The copies of a place's CRLs: of the version last in force, and of others.
 
     `beside`: a newer version, of which some or all CRLs were refused, or are from the future.
-    `earlier`: versions with CRLs that the last one lacks.
+    `earlier`: versions with CRLs that the last one lacks.  `held`: newer versions of which a part
+    is in force.
     """
 
     last: KeptFile | None
     beside: KeptFile | None
     earlier: Sequence[KeptFile]
+    held: Sequence[KeptFile] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,7 @@ class TrustSources:
         At the start, these are copies, which an earlier process kept under other names: None.
         """
         found = {k: v for k, v in self.good.items() if k[0] in CRL_KINDS and k not in named}
-        keys = [
-            each
-            for key in named
-            for each in (key, beside(key), *(earlier(key, n) for n in range(MAX_LAPSED)))
-        ]
+        keys = [each for key in named for each in (key, beside(key), *_held(key), *_earlier(key))]
         copies = () if self.good else self.last_good.unnamed(keys)
         self.former = {**found, **{("former", digest): None for digest in copies}}
 
@@ -186,7 +184,7 @@ class TrustSources:
     def digests_of(self, trust: str, place: str) -> set[str]:
         """Return the SHA-256 of each copy of a place's CRLs that were in force."""
         key = ("crl", trust, place)
-        names = (key, *(earlier(key, number) for number in range(MAX_LAPSED)))
+        names = (key, *_held(key), *_earlier(key))
         return {copy[1] for name in names if (copy := self.last_good.copy_of(*name))}
 
     def kept_crls(
@@ -194,11 +192,16 @@ class TrustSources:
     ) -> KeptCrls:
         """Return the CRLs last in force, and those of a newer version that was partly refused."""
         key, source = (kind, trust, place), shown(place)
-        names = [earlier(key, number) for number in range(MAX_LAPSED)]
+
+        def read(*names: Key) -> list[KeptFile]:
+            files = (self._kept_file(name, source, authorities) for name in names)
+            return [file for file in files if file is not None]
+
         return KeptCrls(
             self._kept_file(key, source, authorities),
             self._kept_file(beside(key), source, authorities),
-            [found for name in names if (found := self._kept_file(name, source, authorities))],
+            read(*_earlier(key)),
+            read(*_held(key)),
         )
 
     def former_crls(self, digest: str, authorities: tuple[bytes, ...]) -> KeptFile | None:
@@ -263,6 +266,14 @@ def _known(outcome: Outcome | None, path: Path) -> Outcome:
         why = getattr(outcome.error, "strerror", None) or type(outcome.error).__name__
         raise CopyUnread(errno.EAGAIN, f"its last good copy can't be read now: {why}", str(path))
     return outcome
+
+
+def _held(key: Key) -> list[Key]:
+    return [held(key, number) for number in range(MAX_HELD)]
+
+
+def _earlier(key: Key) -> list[Key]:
+    return [earlier(key, number) for number in range(MAX_LAPSED)]
 
 
 def without_withdrawn(old: Bundle, new: Sequence[object]) -> Bundle:

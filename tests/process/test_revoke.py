@@ -517,3 +517,45 @@ def test_revoking_an_authority_denies_everybody_below_it(tmp_path: Path) -> None
         assert one.ask("site", alice).status == 204
         revoke(tmp_path, "--undo", "issuing.crt")
         assert one.ask("site", dora).status == 204
+
+
+# -- full disks
+
+
+def test_half_a_line_is_never_left(place: Path) -> None:
+    """Where the disk fills up in the middle of a line, the file is as before: `serial 0A` of
+    `serial 0A1B` would deny somebody else."""
+    (place / "deny.txt").write_bytes(b"# nobody\n" * 1000)
+    command = [sys.executable, "-m", "sidecar", "revoke", "-c", "sidecar.yaml", "alice.crt"]
+    for room in (0, 1, 20):
+        limit = f"--fsize={9000 + room}"
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        found = subprocess.run(
+            ["prlimit", limit, *command], cwd=place, capture_output=True, check=False, env=env
+        )
+        assert found.returncode == 2, found.stderr
+        assert b"not revoked in" in found.stderr
+        assert (place / "deny.txt").read_bytes() == b"# nobody\n" * 1000
+
+
+def test_a_confirmation_says_that_nothing_is_kept(tmp_path: Path) -> None:
+    """While the state directory can't be written, a revocation is in force, but for the next start
+    there is the denylist alone; it is kept as soon as that is possible, without another change."""
+    copies = tmp_path / "state" / "last-good"
+    with daemon(tmp_path) as one:
+        one.until(lambda: (copies / "manifest.json").exists())
+        copies.rename(tmp_path / "away")
+        copies.write_bytes(b"in the way")
+        said = revoke(tmp_path, "alice.crt")
+        assert one.ask("site", alice).reason == "revoked"
+        assert "in force" in said
+        assert "can't copy that" in said
+        copies.unlink()
+        (tmp_path / "away").rename(copies)
+        one.until(lambda: "can't copy" not in revoke(tmp_path, "alice.crt"))
+        one.signal(signal.SIGKILL)
+        assert one.process is not None
+        one.process.wait(15)
+        (tmp_path / "deny.txt").write_bytes(b"\0garbage")
+        one.start()
+        assert one.ask("site", alice).reason == "revoked"

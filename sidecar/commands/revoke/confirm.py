@@ -101,7 +101,10 @@ def _wait(
                 return Confirmation(False, why)
             names = missing(told)
             if not names:
-                return Confirmation(True, f"{done}: the daemon of {told['policy']} confirms it")
+                unkept = "" if told.get("kept", True) else f"; {_not_kept(state_dir)}"
+                return Confirmation(
+                    True, f"{done}: the daemon of {told['policy']} confirms it{unkept}"
+                )
             why = (
                 f"the daemon has not taken it over for trust {', '.join(map(repr, names))}: see "
                 "its log, and what `mtls-sidecar check` says"
@@ -109,6 +112,13 @@ def _wait(
         if time.monotonic() > end:
             return Confirmation(False, why)
         time.sleep(PAUSE)
+
+
+def _not_kept(state_dir: Path) -> str:
+    return (
+        f"but it can't copy that to {state_dir} for its next start: until it can (see its log), "
+        "don't lose the denylist"
+    )
 
 
 def question(state_dir: Path, entry: DenylistEntry, patience: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.denylist import (
@@ -184,10 +185,19 @@ def _write(path: Path, data: bytes, more: bytes) -> None:
             raise
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(descriptor, "ab", buffering=0) as file:
-            if file.write(more) != len(more):
-                why = "the line is incomplete; correct it"
-                raise OSError(errno.ENOSPC, why, str(path)) from None
-            os.fsync(descriptor)
+            _append(file, more, path)
+
+
+def _append(file: IO[bytes], more: bytes, path: Path) -> None:
+    """Append all octets or none: half a line could deny somebody else.  Raises OSError."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(more) != len(more):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file.fileno())
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
 
 
 def _inherit(path: Path, descriptor: int) -> None:

@@ -64,17 +64,19 @@ def test_another_question_is_an_error(question: object) -> None:
     assert set(denylist_lines(RULES, "", question)) == {"error"}
 
 
-async def at_once() -> None:
+async def at_once() -> bool:
     """Everything is copied for the next start already."""
+    return True
 
 
 async def test_a_confirmation_waits_until_what_is_in_force_was_kept(tmp_path: Path) -> None:
     """No answer while copies for the next start are being written; one as soon as they are."""
     written, begun = asyncio.Event(), asyncio.Event()
 
-    async def kept() -> None:
+    async def kept() -> bool:
         begun.set()
         await written.wait()
+        return False
 
     task = asyncio.create_task(serve_control(tmp_path, tmp_path / "p.yaml", lambda: RULES, kept))
     async with asyncio.timeout(60):
@@ -85,7 +87,9 @@ async def test_a_confirmation_waits_until_what_is_in_force_was_kept(tmp_path: Pa
         await begun.wait()
         assert not asking.done()
         written.set()
-        assert "staff" in (await asking)["trusts"]
+        told = await asking
+        assert "staff" in told["trusts"]
+        assert told["kept"] is False
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import CA
+from asking import request
+from pki import CA, Leaf
 
 from sidecar.authorizer import policy_store
 from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.core.decision import Reason
 from sidecar.core.errors import PolicyError
+from sidecar.core.evaluate import evaluate
 
 STAFF = CA("Staff")
 POLICY = """\
@@ -26,9 +29,14 @@ locations:
 """
 
 
-def _store(directory: Path) -> Store:
+def _store(directory: Path, ahead: float = 0.0) -> Store:
+    """A store whose clock is `ahead` by some seconds."""
     return Store(
-        directory / "policy.yaml", directory / "state", trusted_only=False, changed=lambda _: None
+        directory / "policy.yaml",
+        directory / "state",
+        trusted_only=False,
+        changed=lambda _: None,
+        clock=lambda: time.time() + ahead,
     )
 
 
@@ -201,3 +209,67 @@ def test_an_older_crl_is_refused_and_counted_once(files: Path) -> None:
     (files / "staff.crl").write_bytes(STAFF.crl(number=1))
     assert _after(store, lambda found: not found.ok).backwards == 1
     assert store.load().backwards == 0
+
+
+WITH_CRL = POLICY.replace("denylist: denied.txt", "crl: staff.crl, revocation: best_effort")
+BROKEN_BLOCK = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+
+
+def _put(file: Path, content: bytes) -> None:
+    aside = file.with_name("aside")
+    aside.write_bytes(content)
+    aside.replace(file)
+
+
+def _reason(store: Store, leaf: Leaf, at: float = 0.0) -> str:
+    assert store.current is not None
+    return evaluate(store.current, request(leaf, "site"), time.time() + at).reason
+
+
+def _until_revoked(store: Store, leaf: Leaf) -> None:
+    _after(store, lambda _: _reason(store, leaf) == Reason.REVOKED)
+
+
+def test_what_stood_beside_a_broken_block_is_in_force_after_a_restart(files: Path) -> None:
+    """Also where an older CRL has taken the place of its file meanwhile, and is broken at last."""
+    (files / "policy.yaml").write_text(WITH_CRL)
+    alice, bob, carol = (STAFF.issue(name) for name in ("alice", "bob", "carol"))
+    _put(files / "staff.crl", STAFF.crl(number=12))
+    store = _store(files)
+    for content, leaf in (
+        (STAFF.crl([alice], number=15) + BROKEN_BLOCK, alice),
+        (STAFF.crl([bob], number=5), bob),
+    ):
+        store.load()
+        store.keep()
+        _put(files / "staff.crl", content)
+        _until_revoked(store, leaf)
+        store.keep()
+    for content in (STAFF.crl([bob], number=5), b"garbage"):
+        _put(files / "staff.crl", content)
+        store = _store(files)
+        store.load()
+        found = [_reason(store, leaf) for leaf in (alice, bob, carol)]
+        assert found == [Reason.REVOKED, Reason.REVOKED, Reason.ALLOWED]
+        store.keep()
+
+
+@pytest.mark.parametrize("revocation", ["best_effort", "required"])
+def test_a_clock_that_is_not_set_yet_locks_nobody_out_for_good(
+    files: Path, revocation: str
+) -> None:
+    """A start before the time is known (no battery), while the CRL's file is broken: the kept one
+    is of the future; it revokes at once, and says good when the clock is right."""
+    (files / "policy.yaml").write_text(WITH_CRL.replace("best_effort", revocation))
+    alice, bob = STAFF.issue("alice"), STAFF.issue("bob")
+    _put(files / "staff.crl", STAFF.crl([alice], number=12))
+    store = _store(files)
+    store.load()
+    store.keep()
+    _put(files / "staff.crl", b"garbage")
+    store = _store(files, ahead=-7200)
+    store.load()
+    assert _reason(store, alice, -7200) == Reason.REVOKED
+    wanted = Reason.ALLOWED if revocation == "best_effort" else Reason.REVOCATION_UNKNOWN
+    assert _reason(store, bob, -7200) == wanted
+    assert [_reason(store, leaf) for leaf in (alice, bob)] == [Reason.REVOKED, Reason.ALLOWED]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sidecar.authorizer.readings import (
     LARGE,
     RETRY_SECONDS,
     RETRY_SMALL,
+    SETTLE_SECONDS,
     Readings,
     _pause,
 )
@@ -109,3 +111,23 @@ def test_pauses_double_up_to_the_longest(
     assert _pause(0, version) == first
     assert _pause(1, version) == 2 * first
     assert _pause(1000, version) == longest
+
+
+def test_a_change_settles_by_this_machines_clock(path: Path) -> None:
+    """On a network file system, times are by another clock (here: of 1970): a file that was just
+    seen to change isn't read in the middle of being written."""
+    found = Readings()
+    found.begin(patient=True)
+    assert found.ask(("k",), path, path.read_text) is not None
+    found.end()
+    write(path, "")
+    found.begin(patient=False)
+    assert found.ask(("k",), path, path.read_text) is None
+    assert found.pending
+    write(path, "second")
+    assert found.ask(("k",), path, path.read_text) is None
+    time.sleep(SETTLE_SECONDS)
+    found.begin(patient=False)
+    outcome = found.ask(("k",), path, path.read_text)
+    assert outcome is not None
+    assert (outcome.value, outcome.restless) == ("second", False)

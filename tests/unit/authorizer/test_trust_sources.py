@@ -10,7 +10,7 @@ from pki import CA
 
 from sidecar.authorizer.last_good import InForce, LastGood
 from sidecar.authorizer.readings import Readings
-from sidecar.authorizer.trust_sources import TrustSources, without_withdrawn
+from sidecar.authorizer.trust_sources import KeptCrls, TrustSources, without_withdrawn
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.x509.bundle import read_bundle
 from sidecar.runtime.crl_worker import CrlWorkers
@@ -76,7 +76,7 @@ def test_lines_and_crls_are_read_with_their_mistakes(tmp_path: Path) -> None:
     assert (len(ours.value.found.crls), len(ours.value.found.mistakes)) == (1, 0)
     assert (len(theirs.value.found.crls), len(theirs.value.found.mistakes)) == (0, 1)
     assert found.kept_denylist("denylist.txt") is None
-    assert found.kept_crls("t", "a.crl", (A.der,)) == (None, None, [])
+    assert found.kept_crls("t", "a.crl", (A.der,)) == KeptCrls(None, None, [], [])
 
 
 @pytest.mark.parametrize("opened", ["to all", "another user's"])
