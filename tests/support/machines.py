@@ -135,11 +135,12 @@ class Machines:
         return 0
 
     def _prepare(self, name: str) -> None:
-        """Names for all machines, and what somebody has who has unpacked a release."""
+        """Names for all machines, and what somebody has who has unpacked a release, and no more."""
         known = " ".join(dict.fromkeys(["localhost", *self.names, *self.hosts]))
         copied = " ".join(f"/src/{each}" for each in PARTS)
         self.run(
             name,
+            "rm -rf /etc/mtls-sidecar* /opt/mtls-sidecar* /var/lib/mtls-sidecar*\n"
             f"echo 127.0.0.1 {known} >/etc/hosts; mkdir -p home release; cp -r {copied} release/\n"
             "cd /usr/local/bin; printf '#!/bin/sh\\nexec \"$@\"\\n' >sudo; chmod +x sudo",
             cwd="/srv",
