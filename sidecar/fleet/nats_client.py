@@ -275,7 +275,7 @@ async def connected(
             problems.tell("the connection to the NATS servers is lost")
 
     options: dict[str, Any] = {
-        "servers": list(fleet.servers),
+        "servers": random.sample(fleet.servers, len(fleet.servers)),
         "name": name,
         "inbox_prefix": f"_INBOX_{name}".encode(),
         "connect_timeout": 5 if patient else 3,
