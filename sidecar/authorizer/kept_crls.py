@@ -27,7 +27,8 @@ def kept_at(
     kept = sources.kept_crls(trust, place, authorities)
     own = [pair for file in (kept.last, *kept.held) for pair in _pairs(file)]
     newer = _pairs(kept.beside)
-    refused = [crl for crl, _ in newer if _is_refused([c for c, _ in newer], crl, own, is_ahead)]
+    beside = [crl for crl, _ in newer]
+    refused = [crl for crl in beside if not own or _is_refused(beside, crl, own, is_ahead)]
     pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
     barred = [crl for crl, _ in pairs if sources.marks.refuses(crl) or is_ahead(crl)]
     usable = [pair for pair in pairs if not _is_in(pair[0], barred)]
@@ -61,7 +62,7 @@ def formers(
         if good is not None and good.authorities == authorities:
             yield key, good
             continue
-        digests = {str(key[1])} if good is None else {file.digest for file in good.files}
+        digests = {str(key[-1])} if good is None else {file.digest for file in good.files}
         files = [sources.former_crls(digest, authorities) for digest in sorted(digests)]
         pairs = [pair for file in files for pair in _pairs(file)]
         if pairs:

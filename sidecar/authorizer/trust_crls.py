@@ -3,8 +3,8 @@
 In force is the newest valid CRL of each scope at each place.  Other CRLs that were last read there
 (refused as older, from the future, or in a file with an invalid one) only revoke, until another
 version of the file can be read; they never say good.  So does a CRL that was in force and that the
-file lacks now, until a newer one follows it; and one of a place that the policy no longer names,
-until every address that it names has a CRL of its own.
+file lacks now, until a newer one follows it; and one of a place that the policy no longer names, if
+it names a new address instead.
 """
 
 from __future__ import annotations
@@ -284,12 +284,21 @@ class _Reading:
             self._take_lapsed(self._key(place), lapsed)
 
     def _take_lapsed(self, key: Key, lapsed: Sequence[Pair]) -> None:
-        files = dict.fromkeys(file for _, file in lapsed)
         found, good = self.found, self.found.good[key]
+        files = dict.fromkeys([*(file for _, file in lapsed), *self._without_copy(key, good)])
         found.refused += [crl for crl, _ in lapsed]
         found.files.update({earlier(key, n): file for n, file in enumerate(files)})
         every = tuple(dict.fromkeys((*good.files, *files)))
         found.good[key] = replace(good, lapsed=tuple(lapsed), files=every)
+
+    def _without_copy(self, key: Key, good: GoodCrls) -> list[InForce]:
+        """Return the files of CRLs in force that are neither the last one nor the one beside it."""
+        copy = self.sources.last_good.copy_of(*key)
+        known = {
+            copy[1] if copy else "",
+            *(f.digest for f in map(self.found.files.get, (key, beside(key))) if f),
+        }
+        return [file for file in good.versions if file.digest not in known]
 
     def _is_replaced(self, crl: Crl) -> bool:
         in_force = (new for new in self.found.full if not self.places.is_ahead(new))
@@ -351,16 +360,19 @@ class _Reading:
         return kept_at(self.sources, self.name, place.text, self.authorities, self.places.is_ahead)
 
     def take_former(self) -> None:
-        """Let CRLs of former places revoke, while an address has no CRL of its own."""
-        out = any(is_address(place.text) for place in self.found.out_of_place)
-        if not self.found.missing and not out:
-            return
+        """Let CRLs of former places revoke, if an address is new, until others replace them."""
+        is_new = any(map(self._is_new_address, self.places.spec.crl))
         for key, good in formers(self.sources, self.authorities):
-            self.found.refused += [
-                crl for crl in good.all if not any(replaces(new, crl) for new in self.found.full)
-            ]
-            self.found.good[key] = good
-            self.found.files.update({("former", file.digest): file for file in good.files})
+            left = [crl for crl in good.all if not self._is_replaced(crl)]
+            if left and (is_new or key[0] == "former"):
+                self.found.refused += left
+                self.found.good["former", *key[1:]] = good
+                self.found.files.update({("former", file.digest): file for file in good.files})
+
+    def _is_new_address(self, place: Located) -> bool:
+        """Return whether no CRL has been in force at an address yet."""
+        is_known = self.sources.digests_of(self.name, place.text)
+        return is_address(place.text) and self._key(place) not in self.sources.good and not is_known
 
     def _key(self, place: Located) -> Key:
         return ("crl", self.name, place.text)

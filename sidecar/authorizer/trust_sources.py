@@ -124,12 +124,17 @@ class TrustSources:
     def look_for_former(self, named: set[Key]) -> None:
         """Find the CRLs last in force at places that the policy no longer names.
 
-        At the start, these are copies, which an earlier process kept under other names: None.
+        At the start, these are copies, which an earlier process kept under other names: None.  A
+        key of the kind "former" was found before and is still in effect.
         """
         found = {k: v for k, v in self.good.items() if k[0] in CRL_KINDS and k not in named}
         keys = [each for key in named for each in (key, beside(key), *_held(key), *_earlier(key))]
         copies = () if self.good else self.last_good.unnamed(keys)
-        self.former = {**found, **{("former", digest): None for digest in copies}}
+        self.former = {**found, **{self._former_key(digest): None for digest in copies}}
+
+    def _former_key(self, digest: str) -> Key:
+        key = ("former", digest)
+        return key if self.last_good.copy_of(*key) else ("crl", "", digest)
 
     def place_of(self, trust: str, crl: str) -> Path:
         """Return the file of a CRL."""

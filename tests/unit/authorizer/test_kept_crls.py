@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from datetime import timedelta
 from pathlib import Path
 
@@ -252,6 +254,23 @@ def test_a_newer_crl_anywhere_follows_one_that_a_file_lacks_now(
         assert place.revoked() == revoked
 
 
+@RESTARTS
+def test_a_crl_of_a_version_between_stays(place: Place, restarts: bool) -> None:
+    """One version gives a CRL beside another that is refused, and the next gives neither."""
+    place.write("a.crl", place.crl([ALICE]) + OTHER.crl(number=1, this_update=START))
+    place.load()
+    for data in (
+        place.crl([]) + OTHER.crl([ERIN], number=2),
+        place.crl([BOB]) + OTHER.crl([], number=1, this_update=START),
+        b"garbage",
+    ):
+        place.write("a.crl", data)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert {"alice", "erin"} <= {*place.revoked()}
+
+
 # -- another place
 
 
@@ -278,6 +297,28 @@ def test_another_address_revokes_by_the_old_crl_until_it_has_its_own(
         if restarts:
             place.restart()
         assert place.revoked() == ["bob"]
+
+
+@RESTARTS
+@pytest.mark.parametrize("at_once", [False, True])
+def test_another_address_that_gives_another_crl_forgets_nobody(
+    place: Place, restarts: bool, at_once: bool
+) -> None:
+    """Another authority's CRL, given again there, also before the policy is read; then garbage."""
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([ALICE]))
+    assert place.revoked() == ["alice"]
+    place.policy(f'["{ELSEWHERE}"]')
+    if not at_once:
+        place.load()
+    for data in (OTHER.crl(), place.crl([BOB]), b"garbage", OTHER.crl(number=2)):
+        place.fetched(ELSEWHERE, data)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert "alice" in place.revoked()
+    place.fetched(ELSEWHERE, place.crl([], 6))
+    assert place.revoked() == []
 
 
 @RESTARTS
@@ -344,3 +385,70 @@ def test_a_crl_that_the_policy_removes_is_forgotten(place: Place, restarts: bool
     if restarts:
         place.restart()
     assert place.revoked() == []
+
+
+# -- chance
+
+SEED = int(os.environ.get("MTLS_SIDECAR_SEED") or random.randrange(1 << 32))
+RUNS = int(os.environ.get("MTLS_SIDECAR_CRL_RUNS", "4"))
+MANY = {ca.name: [ca.issue(f"{ca.name} {number}") for number in range(4)] for ca in (STAFF, OTHER)}
+
+
+class Model:
+    """Per authority, the newest CRL that was given, and whom it lists: they must be revoked."""
+
+    def __init__(self, place: Place, chance: random.Random) -> None:
+        self.place, self.chance, self.name = place, chance, "a.crl"
+        self.newest = {STAFF: (1, 0), OTHER: (1, 0)}
+        self.owed: dict[CA, list[Leaf]] = {STAFF: [], OTHER: []}
+        self.past: list[str] = []
+
+    def crl(self, ca: CA, how: str) -> bytes:
+        number, moment = self.newest[ca]
+        listed = self.chance.sample(MANY[ca.name], self.chance.randint(0, 3))
+        if how == "newer":
+            number, moment = number + 1, moment + self.chance.randint(0, 1)
+            self.newest[ca], self.owed[ca] = (number, moment), listed
+        elif how == "backwards":
+            number = 0
+        self.past.append(f"{how} {ca.name} {number} {moment} {[leaf.name for leaf in listed]}")
+        return ca.crl(listed, number=number, this_update=START + timedelta(seconds=moment))
+
+    def put(self, data: bytes) -> None:
+        if "/" in self.name:
+            self.place.fetched(self.name, data)
+        else:
+            self.place.write(self.name, data)
+
+    def move(self) -> None:
+        """Name another address, from which nothing was fetched yet."""
+        self.name = self.chance.choice([URL, ELSEWHERE, "http://127.0.0.1/c.crl"])
+        crl_state_path(self.place.directory / "state", "staff", self.name).unlink(missing_ok=True)
+        self.place.policy(f'["{self.name}"]')
+
+    def step(self) -> None:
+        if self.chance.random() < 0.3:
+            self.past.append("restart")
+            self.place.restart()
+        how = self.chance.choice(["newer", "newer", "level", "backwards", "move", "garbage", ""])
+        cas = self.chance.sample([STAFF, OTHER], self.chance.choice([1, 2, 2]))
+        if how == "move":
+            self.past.append("move")
+            self.move()
+        elif how:
+            data = b"garbage" if how == "garbage" else b"".join(self.crl(ca, how) for ca in cas)
+            self.put(data)
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_nobody_whom_the_newest_crl_lists_is_let_in(place: Place, run: int) -> None:
+    """CRLs that are newer, level or backwards, of one authority or both, garbage, other addresses
+    and restarts, at random."""
+    model = Model(place, random.Random(SEED + run))
+    model.put(STAFF.crl(this_update=START) + OTHER.crl(this_update=START))
+    place.load()
+    for _ in range(25):
+        model.step()
+        owed = {leaf.name for listed in model.owed.values() for leaf in listed}
+        missed = owed - {*place.revoked(*(leaf for each in MANY.values() for leaf in each))}
+        assert not missed, (SEED + run, missed, model.past)
