@@ -257,7 +257,13 @@ def _dns_granted(value: str) -> ComparedValue:
 
 
 def _dns_refused(value: str) -> ComparedValue:
-    return _as_is(fold_dns(value).removesuffix("."))
+    return _without_last_dot(fold_dns(value))
+
+
+def _without_last_dot(value: str) -> ComparedValue:
+    """Compare a name without the dot at its end; a glob or an expression may have that dot."""
+    plain = value.removesuffix(".")
+    return ComparedValue((plain,), (plain,) if plain == value else (plain, value))
 
 
 # -- mail addresses -------------------------------------------------------------------------------
@@ -277,7 +283,8 @@ def _email(text: str) -> Pattern:
     if "@" not in text:
         raise PatternError(f"{text!r} is not a mail address", f"write alice@{text} or *@{text}")
     exact = fold_mail(text)
-    refusing = Pattern(text, exact=(exact, _unquoted(exact)))
+    plain = exact.removesuffix(".")
+    refusing = Pattern(text, exact=(plain, _unquoted(plain)))
     return Pattern(text, exact=(exact,), refusing=refusing, warnings=_text_warnings(text))
 
 
@@ -355,12 +362,12 @@ def _unquoted(address: str) -> str:
 
 
 def _email_refused(value: str) -> ComparedValue:
-    """Prepare an address also without the quotation marks of its local part."""
-    value = value.removesuffix(".")
-    plain, quoted = _email_granted(_unquoted(value)), _email_granted(value)
-    if plain == quoted:
-        return plain
-    return ComparedValue(plain.keys + quoted.keys, plain.texts + quoted.texts)
+    """Prepare an address also without the quotation marks of its local part, or the last dot."""
+    plain = value.removesuffix(".")
+    forms = [_email_granted(form) for form in dict.fromkeys((_unquoted(plain), plain, value))]
+    keys = (key for form in forms for key in form.keys)
+    texts = (text for form in forms for text in form.texts)
+    return ComparedValue(tuple(dict.fromkeys(keys)), tuple(dict.fromkeys(texts)))
 
 
 # -- URIs -----------------------------------------------------------------------------------------

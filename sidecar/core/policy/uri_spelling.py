@@ -10,7 +10,16 @@ from sidecar.core.x509.service_identity import fold_dns
 _PARTS = re.compile(r"([^:/?#]+:)?(//[^/?#]*)?([^?#]*)(.*)", re.DOTALL)
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PORTS = {"http:": ":80", "https:": ":443", "ldap:": ":389", "ldaps:": ":636"}
+_PORTS = {
+    "http:": ":80",
+    "https:": ":443",
+    "ws:": ":80",
+    "wss:": ":443",
+    "ftp:": ":21",
+    "ldap:": ":389",
+    "ldaps:": ":636",
+}
+"""The ports that the schemes' own RFCs define (9110, 6455, 1738, 4516)."""
 
 
 def normal_uri(uri: str) -> str:
@@ -19,9 +28,10 @@ def normal_uri(uri: str) -> str:
     assert found is not None  # it matches any text
     scheme, authority, path, rest = (part or "" for part in found.groups())
     scheme = fold_dns(scheme)
+    if scheme == "file:" and path.startswith("/") and authority.lower() in ("", "//localhost"):
+        authority = "//"  # RFC 8089, 2 and appendix B: file:/a is file:///a
     if not authority:
-        fold = _urn if scheme == "urn:" else _host_of_user if scheme in _USERS_AT_HOSTS else str
-        return scheme + fold(path) + rest
+        return scheme + _rootless(scheme, path) + rest
     user, at, host = authority[2:].rpartition("@")
     host = _ZEROS.sub(":", _literal(fold_dns(host)))
     host = host.removesuffix(_PORTS.get(scheme, ":")).removesuffix(":").removesuffix(".")
@@ -31,8 +41,19 @@ def normal_uri(uri: str) -> str:
     return f"{scheme}//{user}{at}{host}{path}{rest}"
 
 
-_USERS_AT_HOSTS = frozenset({"mailto:", "sip:", "sips:", "xmpp:", "acct:", "im:", "pres:"})
-"""Schemes of addresses `user@host` (RFC 6068, 3261, 5122, 7565, 3860, 3859)."""
+def _rootless(scheme: str, path: str) -> str:
+    """Normalize the rest of a URI without an authority."""
+    if scheme == "urn:":
+        return _urn(path)
+    if scheme == "mailto:":
+        return ",".join(map(_host_of_user, path.split(",")))
+    if scheme in _USERS_AT_HOSTS:
+        return _host_of_user(path)
+    return _without_dots(path) if path.startswith("/") else path
+
+
+_USERS_AT_HOSTS = frozenset({"sip:", "sips:", "xmpp:", "acct:", "im:", "pres:"})
+"""Schemes of one address `user@host` (RFC 3261, 5122, 7565, 3860, 3859)."""
 
 
 def _host_of_user(path: str) -> str:

@@ -419,3 +419,46 @@ def test_users_at_hosts_and_empty_paths_have_one_spelling(pattern: str, value: s
 def test_other_users_and_hosts_are_others(pattern: str, value: str) -> None:
     """The case of a user, a resource or an unknown scheme's rest counts."""
     assert not matches("uri", pattern, value, refusing=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern"),
+    [
+        ("email", "alice@ex.com."),
+        ("email", '"alice"@ex.com.'),
+        ("email", "alice@*."),
+        ("email", "~alice@ex[.]com[.]"),
+        ("dns", "~a[.]ex[.]com[.]"),
+        ("dns", "~a[.].*[.]"),
+    ],
+)
+def test_what_refuses_a_dot_at_the_end_refuses_it(key: str, pattern: str) -> None:
+    """A certificate is refused in its own spelling, not only in others."""
+    value = "alice@ex.com." if key == "email" else "a.ex.com."
+    assert matches(key, pattern, value, refusing=True)
+
+
+def test_a_mail_address_with_a_dot_at_the_end_is_denied_as_written() -> None:
+    leaf = staff.issue("alice", email=["alice@ex.com."])
+    assert denied("{email: alice@ex.com.}", leaf)
+    assert denied("{email: alice@ex.com}", leaf)
+    assert denied("{email: alice@ex.com.}", staff.issue("alice", email=["alice@ex.com"]))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("wss://x.org/a", "wss://x.org:443/a"),
+        ("ws://x.org/a", "WS://x.org:80/a"),
+        ("ftp://x.org/a", "ftp://x.org:21/a"),
+        ("file:///a", "file:/a"),
+        ("file://localhost/a", "file:///b/../a"),
+        ("app:/a/../b", "app:/b"),
+        ("mailto:a@ex.com,b@ex.com", "mailto:a@EX.com,b@Ex.com"),
+    ],
+)
+def test_further_schemes_have_their_own_spellings(one: str, other: str) -> None:
+    """Ports of WebSocket and FTP, paths without an authority, several mail addresses."""
+    for pattern, value in ((one, other), (other, one)):
+        assert matches("uri", pattern, value, refusing=True)
+        assert not matches("uri", pattern, value)
