@@ -2,13 +2,18 @@
 
 The socket is in the state directory, where only the daemon's user can create one, so an answer
 comes from the daemon.  Each connection carries one question and one answer, each a line of JSON.
+Of several instances with one state directory each has a socket: the first `control.sock`, every
+further one `control-HEX.sock`.  A question goes to all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import re
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -21,6 +26,10 @@ from .listen import open_listener, remove_socket
 
 NAME = "control.sock"
 
+LOCK = "control.lock"
+
+_NAMES = re.compile(r"control(-[0-9a-f]{8})?\.sock")
+
 MAX_LINE = 1024 * 1024
 """Maximum bytes of a question or an answer."""
 
@@ -31,12 +40,32 @@ class NoDaemon(Exception):
 
 @contextlib.contextmanager
 def _short(state_dir: Path) -> Iterator[str]:
-    """Yield a path to the socket that is short enough for a socket address."""
+    """Yield a path to the directory that is short enough for a socket address."""
     directory = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{NAME}"
+        yield f"/proc/self/fd/{directory}"
     finally:
         os.close(directory)
+
+
+@contextlib.contextmanager
+def _alone(place: str) -> Iterator[None]:
+    """Keep other instances from replacing or removing a socket meanwhile.  Raises OSError.
+
+    It never waits: an instance may hang, or be stopped, while it holds the lock.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(f"{place}/{LOCK}", flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _sockets(place: str) -> list[str]:
+    """Return the paths of the sockets of all instances, also of those that have ended."""
+    return [f"{place}/{name}" for name in sorted(os.listdir(place)) if _NAMES.fullmatch(name)]
 
 
 def open_control(state_dir: Path) -> socket.socket:
@@ -45,30 +74,47 @@ def open_control(state_dir: Path) -> socket.socket:
     Raises OSError and `ListenError`.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _short(state_dir) as path:
+    with _short(state_dir) as place, _alone(place):
+        _remove_ended(place)
+        another = f"{place}/control-{secrets.token_hex(4)}.sock"
+        path = another if os.path.lexists(f"{place}/{NAME}") else f"{place}/{NAME}"
         return open_listener(Address(path=path), 0o600, "")
+
+
+def _remove_ended(place: str) -> None:
+    for path in _sockets(place):
+        with contextlib.suppress(OSError):
+            remove_socket(path)
 
 
 def remove_control(state_dir: Path) -> None:
     """Remove the socket's file after its listener was closed."""
-    with contextlib.suppress(OSError), _short(state_dir) as path:
-        remove_socket(path)
+    with contextlib.suppress(OSError), _short(state_dir) as place, _alone(place):
+        _remove_ended(place)
 
 
-def ask(state_dir: Path, question: dict[str, Any], patience: float) -> dict[str, Any]:
-    """Ask the daemon a question and return its answer.
+def ask_all(state_dir: Path, question: dict[str, Any], patience: float) -> list[dict[str, Any]]:
+    """Ask every instance a question and return their answers.
 
     Raises `NoDaemon`, and OSError if there may be a daemon that can't be asked: it may belong to
     another user, or not answer in time.
     """
     end = time.monotonic() + patience
+    found = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _short(state_dir) as place:
+        for path in _sockets(place):
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                found.append(_ask(path, question, max(0.001, end - time.monotonic())))
+    if not found:
+        raise NoDaemon(f"nothing answers in {state_dir}")
+    return found
+
+
+def _ask(path: str, question: dict[str, Any], patience: float) -> dict[str, Any]:
+    end = time.monotonic() + patience
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
         peer.settimeout(patience)
-        try:
-            with _short(state_dir) as path:
-                peer.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            raise NoDaemon(f"nothing answers in {state_dir}") from None
+        peer.connect(path)
         peer.sendall(json.dumps(question).encode() + b"\n")
         answer = b""
         while not answer.endswith(b"\n"):

@@ -179,6 +179,31 @@ def test_a_daemon_of_another_policy_is_no_confirmation(tmp_path: Path) -> None:
         assert "serves another policy" in told
 
 
+def test_every_instance_must_confirm(tmp_path: Path) -> None:
+    """Two instances share a state directory; while one hangs, nobody says that it is in force."""
+    first = daemon(tmp_path)
+    with first:
+        second = Daemon(tmp_path, first.policy.read_text())
+        second.socket = tmp_path / "authz-2.sock"
+        text = first.config.read_text().replace("authz.sock", "authz-2.sock")
+        second.config = tmp_path / "second.yaml"
+        second.config.write_text(text.replace(f":{first.port}", f":{second.port}"))
+        first.config.write_text(text.replace("authz-2.sock", "authz.sock"))
+        with second:
+            second.until(lambda: len(list((tmp_path / "state").glob("control*.sock"))) == 2)
+            assert "all 2 instances" in revoke(tmp_path, "alice.crt")
+            assert second.ask("site", alice).reason == "revoked"
+            second.signal(signal.SIGSTOP)
+            assert "timed out" in refused(tmp_path, "bob.crt", code=1)
+            first.stop()
+            first.process = None
+            assert "timed out" in refused(tmp_path, "bob.crt", code=1)
+            second.signal(signal.SIGCONT)
+            assert "the daemon of" in revoke(tmp_path, "bob.crt")
+            assert second.ask("site", bob).reason == "revoked"
+    assert not list((tmp_path / "state").glob("control*.sock"))
+
+
 def test_the_control_socket_is_the_owners_alone(tmp_path: Path) -> None:
     """Mode 0600; it goes with the daemon, and garbage on it harms nobody."""
     found = daemon(tmp_path)

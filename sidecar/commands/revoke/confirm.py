@@ -1,4 +1,4 @@
-"""Ask the running daemon repeatedly, within a time limit, whether a line is in force."""
+"""Ask each running daemon repeatedly, within a time limit, whether a line is in force."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import brief
 from sidecar.core.revocation.denylist import DenylistEntry
-from sidecar.runtime.control_socket import NoDaemon, ask
+from sidecar.runtime.control_socket import NoDaemon, ask_all
 
 PATIENCE = 5.0
 """Seconds that a daemon has to put a line into force."""
@@ -78,11 +78,11 @@ def _wait(
     later: str,
 ) -> Confirmation:
     """Ask until no trust is missing, or explain why there is no confirmation in time."""
-    state_dir = Path(settings.state_dir)
+    state_dir, meant = Path(settings.state_dir), policy.resolve()
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            told = question(state_dir, entry, max(0.1, end - time.monotonic()))
+            answers = questions(state_dir, entry, max(0.1, end - time.monotonic()))
         except NoDaemon as error:
             if not _answers(settings.listen):
                 return Confirmation(True, f"no daemon is running ({error}): {done} {later}")
@@ -96,15 +96,13 @@ def _wait(
             if isinstance(error, PermissionError):
                 return Confirmation(False, why)
         else:
-            if Path(told["policy"]).resolve() != policy.resolve():
-                why = f"the daemon serves another policy, {told['policy']}: say --policy, --config"
+            others = [a["policy"] for a in answers if Path(a["policy"]).resolve() != meant]
+            if others:
+                why = f"the daemon serves another policy, {others[0]}: say --policy, --config"
                 return Confirmation(False, why)
-            names = missing(told)
+            names = list(dict.fromkeys(name for told in answers for name in missing(told)))
             if not names:
-                unkept = "" if told.get("kept", True) else f"; {_not_kept(state_dir)}"
-                return Confirmation(
-                    True, f"{done}: the daemon of {told['policy']} confirms it{unkept}"
-                )
+                return Confirmation(True, f"{done}: {_confirmed(answers, state_dir)}")
             why = (
                 f"the daemon has not taken it over for trust {', '.join(map(repr, names))}: see "
                 "its log, and what `mtls-sidecar check` says"
@@ -112,6 +110,14 @@ def _wait(
         if time.monotonic() > end:
             return Confirmation(False, why)
         time.sleep(PAUSE)
+
+
+def _confirmed(answers: Sequence[dict[str, Any]], state_dir: Path) -> str:
+    """Say who confirmed, and whether the next start knows of it."""
+    daemon = "the daemon of" if len(answers) == 1 else f"all {len(answers)} instances of"
+    kept = all(told.get("kept", True) for told in answers)
+    verb = "confirms" if len(answers) == 1 else "confirm"
+    return f"{daemon} {answers[0]['policy']} {verb} it{'' if kept else f'; {_not_kept(state_dir)}'}"
 
 
 def _not_kept(state_dir: Path) -> str:
@@ -122,11 +128,17 @@ def _not_kept(state_dir: Path) -> str:
 
 
 def question(state_dir: Path, entry: DenylistEntry, patience: float) -> dict[str, Any]:
-    """Ask the daemon about an entry.  Raises `NoDaemon`, OSError, ValueError."""
-    told = ask(state_dir, {"kind": entry.kind, "value": entry.value}, patience)
-    if "trusts" not in told:
-        raise ValueError(str(told.get("error", "no answer")))
-    return told
+    """Ask a daemon about an entry.  Raises `NoDaemon`, OSError, ValueError."""
+    return questions(state_dir, entry, patience)[0]
+
+
+def questions(state_dir: Path, entry: DenylistEntry, patience: float) -> list[dict[str, Any]]:
+    """Ask each running instance about an entry.  Raises `NoDaemon`, OSError, ValueError."""
+    answers = ask_all(state_dir, {"kind": entry.kind, "value": entry.value}, patience)
+    for told in answers:
+        if "trusts" not in told:
+            raise ValueError(str(told.get("error", "no answer")))
+    return answers
 
 
 def _answers(address: Address) -> bool:

@@ -12,7 +12,7 @@ from asking import policy
 from pki import CA
 
 from sidecar.authorizer.control import denylist_lines, serve_control
-from sidecar.runtime.control_socket import NAME, ask
+from sidecar.runtime.control_socket import NAME, ask_all
 
 STAFF = CA("Staff")
 RULES = policy(
@@ -83,11 +83,11 @@ async def test_a_confirmation_waits_until_what_is_in_force_was_kept(tmp_path: Pa
         while not (tmp_path / NAME).exists():
             await asyncio.sleep(0.01)
         question = {"kind": "serial", "value": "0a"}
-        asking = asyncio.create_task(asyncio.to_thread(ask, tmp_path, question, 30))
+        asking = asyncio.create_task(asyncio.to_thread(ask_all, tmp_path, question, 30))
         await begun.wait()
         assert not asking.done()
         written.set()
-        told = await asking
+        (told,) = await asking
         assert "staff" in told["trusts"]
         assert told["kept"] is False
     task.cancel()
@@ -106,7 +106,7 @@ async def test_questions_are_answered_until_the_end(tmp_path: Path) -> None:
         assert await reader.read() == b""
         writer.close()
         question = {"kind": "serial", "value": "0a"}
-        found = await asyncio.to_thread(ask, tmp_path, question, 30)
+        (found,) = await asyncio.to_thread(ask_all, tmp_path, question, 30)
     assert json.dumps(found["trusts"]["staff"]["lines"])
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 import stat
@@ -10,19 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.runtime.control_socket import NAME, NoDaemon, ask, open_control, remove_control
+from sidecar.runtime.control_socket import (
+    LOCK,
+    NAME,
+    NoDaemon,
+    ask_all,
+    open_control,
+    remove_control,
+)
 
 
 def answering(listener: socket.socket, *parts: bytes) -> threading.Thread:
-    """Serve one question with these parts, then close."""
+    """Serve one question with these parts, then close; who only looks asks nothing."""
 
     def serve() -> None:
         listener.setblocking(True)
-        peer, _ = listener.accept()
-        with peer:
-            peer.recv(65536)
-            for part in parts:
-                peer.sendall(part)
+        asked = b""
+        while not asked:
+            peer, _ = listener.accept()
+            with peer:
+                asked = peer.recv(65536)
+                for part in parts if asked else ():
+                    peer.sendall(part)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -44,7 +54,7 @@ def test_an_answer_in_pieces_is_one_answer(tmp_path: Path) -> None:
     data = json.dumps({"policy": "p"}).encode() + b"\n"
     with open_control(tmp_path) as listener:
         thread = answering(listener, data[:5], data[5:])
-        assert ask(tmp_path, {"kind": "sha256"}, 30) == {"policy": "p"}
+        assert ask_all(tmp_path, {"kind": "sha256"}, 30) == [{"policy": "p"}]
         thread.join(30)
     remove_control(tmp_path)
 
@@ -54,7 +64,7 @@ def test_a_daemon_that_ends_is_no_answer(tmp_path: Path) -> None:
     with open_control(tmp_path) as listener:
         thread = answering(listener, b'{"policy"')
         with pytest.raises(ConnectionResetError, match="ended before it answered"):
-            ask(tmp_path, {}, 30)
+            ask_all(tmp_path, {}, 30)
         thread.join(30)
 
 
@@ -64,7 +74,41 @@ def test_no_daemon_is_known_by_its_socket(tmp_path: Path, stale: bool) -> None:
     if stale:
         open_control(tmp_path).close()
     with pytest.raises(NoDaemon, match="nothing answers in"):
-        ask(tmp_path, {}, 30)
+        ask_all(tmp_path, {}, 30)
     with pytest.raises(NoDaemon):
-        ask(tmp_path / "missing", {}, 30)
+        ask_all(tmp_path / "missing", {}, 30)
     remove_control(tmp_path / "missing")
+
+
+def test_every_instance_is_asked(tmp_path: Path) -> None:
+    """Each has a socket of its own; one that has ended is left out, and its socket removed."""
+    ended = open_control(tmp_path)
+    with open_control(tmp_path) as second, open_control(tmp_path) as third:
+        ended.close()
+        threads = [answering(each, b'{"n": 1}\n') for each in (second, third)]
+        assert ask_all(tmp_path, {}, 30) == [{"n": 1}] * 2
+        for thread in threads:
+            thread.join(30)
+        with open_control(tmp_path):
+            assert len(list(tmp_path.glob("control*.sock"))) == 3
+            remove_control(tmp_path)
+            assert len(list(tmp_path.glob("control*.sock"))) == 3
+    remove_control(tmp_path)
+    assert not list(tmp_path.glob("control*.sock"))
+
+
+def test_one_instance_that_hangs_leaves_no_answer(tmp_path: Path) -> None:
+    """Who doesn't answer in time may be without the revocation."""
+    with open_control(tmp_path), open_control(tmp_path) as second:
+        thread = answering(second, b"{}\n")
+        with pytest.raises(TimeoutError):
+            ask_all(tmp_path, {}, 0.3)
+        thread.join(30)
+
+
+def test_opening_waits_for_nobody(tmp_path: Path) -> None:
+    """An instance that was stopped while it opened its socket holds no other up: it tries again."""
+    with (tmp_path / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            open_control(tmp_path)

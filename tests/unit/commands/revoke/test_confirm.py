@@ -28,12 +28,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def daemon(monkeypatch: pytest.MonkeyPatch, told: dict[str, Any] | Exception) -> None:
     """Let the daemon answer this."""
 
-    def ask(*_: object) -> dict[str, Any]:
+    def ask_all(*_: object) -> list[dict[str, Any]]:
         if isinstance(told, Exception):
             raise told
-        return told
+        return [told]
 
-    monkeypatch.setattr(confirm, "ask", ask)
+    monkeypatch.setattr(confirm, "ask_all", ask_all)
 
 
 def says(settings: Settings, *lines: dict[str, Any]) -> dict[str, Any]:
