@@ -345,8 +345,10 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         found = ((entry.query, entry) for entry in self._entries.values())
         return [StoredResponse(q.trust, q.cert, q.issuer, e.der, e.at) for q, e in found]
 
-    def restore(self, record: StoredResponse, tolerance: int) -> bool:
+    def restore(self, record: StoredResponse, tolerance: int, *, only_other: bool = False) -> bool:
         """Cache a stored response if it passes all checks again; return whether it did.
+
+        With `only_other`, one that says what is held already is left out.
 
         It is checked at the moment of its first verification, because a revoked answer is used even
         after it expires.  The reader must check whether it holds now.
@@ -356,6 +358,9 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             key = ocsp_key(from_der(record.cert), from_der(record.issuer), tolerance)
             answer = self._verify(record.response, query, None, record.at)
             if answer.status is RevocationStatus.GOOD and self._clock() >= answer.until:
+                return False
+            held = self._entries.get(self._place(key))
+            if only_other and held is not None and held.answer.status is answer.status:
                 return False
             due = self._refresh_at(answer)
             self._keep(key, _HeldAnswer(answer, query, record.response, record.at, due))

@@ -4,22 +4,37 @@ Otherwise requests would be denied after a restart until each answer is fetched 
 not trusted: each response is verified again when it is read, with the current authorities of the
 trust.  An invalid file is renamed to NAME.broken and reported; it never prevents a start.  Each
 line is one JSON object.
+
+Several instances share the file.  Each looks every second for lines of the others, takes what it
+doesn't know yet, and keeps in the file what it hasn't looked at: no instance's answer is lost by
+another's writing, and one that says revoked soon counts in all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import hashlib
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sidecar.core.policy.model import Trust
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.runtime import fetch_protocol
-from sidecar.runtime.files import may_pass, read_file, rename_broken, write_file
+from sidecar.runtime.files import (
+    FileVersion,
+    file_version,
+    may_pass,
+    read_file,
+    rename_broken,
+    write_file,
+)
 
 from .ocsp_answers import MAX_ANSWERS, OcspAnswers, StoredResponse
 
@@ -36,6 +51,14 @@ SAVE_SECONDS = 5.0
 RETRY_SECONDS = 60.0
 """Seconds to wait after writing the file has failed."""
 
+LOCK_SECONDS = 2.0
+"""Seconds to wait for another instance that is writing; one that hangs holds nobody up."""
+
+AT_ONCE = 16
+"""Lines of another instance that are verified without a pause for requests."""
+
+Trusts = Mapping[str, Trust]
+
 _BINARY = ("cert", "issuer", "response")
 
 
@@ -48,12 +71,15 @@ class OcspFile:
         self._saved = (answers.version, answers.turns)
         self._next = 0.0
         self._lines: list[bytes] | None = None
+        self._known: frozenset[bytes] = frozenset()
+        self._version: FileVersion | None = None
         self.is_unread = False
 
     def read(self) -> BaseException | None:
         """Read the file for `load`, unless that is done; return an error that may pass."""
         if self._lines is None:
             try:
+                self._version = file_version(self.path)
                 self._lines = read_file(self.path, MAX_SIZE).splitlines()
             except FileNotFoundError:
                 self._lines = []
@@ -66,12 +92,13 @@ class OcspFile:
         self.is_unread = False
         return None
 
-    def load(self, trusts: Mapping[str, Trust]) -> None:
+    def load(self, trusts: Trusts) -> None:
         """Restore the answers that are still valid, out of what was read.  Never raises."""
         error = self.read()
         if error is not None:
             log.error("%s can't be read now, and isn't written: %s", self.path, error)
         lines, self._lines = self._lines or [], None
+        self._known = frozenset(map(_digest, lines))
         broken = taken = 0
         for line in lines[-MAX_ANSWERS:]:
             try:
@@ -84,14 +111,14 @@ class OcspFile:
         if lines:
             log.info("%d of %d OCSP answers kept from before are in force", taken, len(lines))
 
-    def _take(self, record: StoredResponse, trusts: Mapping[str, Trust]) -> bool:
+    def _take(self, record: StoredResponse, trusts: Trusts, *, only_other: bool = False) -> bool:
         """Restore a response if the current policy has its issuer and it is valid."""
         known = from_der(record.issuer)
         for trust in _own_first(record.trust, trusts):
             issuer = _same_authority(known, trust.anchors.certificates) if trust.ocsp else None
             if issuer is not None:
                 mine = record._replace(trust=trust.name, issuer=issuer.der)
-                return self._answers.restore(mine, trust.clock_tolerance)
+                return self._answers.restore(mine, trust.clock_tolerance, only_other=only_other)
         return False
 
     def _refuse(self, why: str) -> None:
@@ -99,14 +126,33 @@ class OcspFile:
         rename_broken(self.path)
         self._saved = -1, -1
 
-    async def keep(self) -> None:
-        """Write changes, until cancelled."""
+    async def keep(self, trusts: Callable[[], Trusts]) -> None:
+        """Write changes, and take those of other instances, until cancelled."""
         while True:
             await asyncio.sleep(1)
+            await self.take_others(trusts)
             version, turns = self._answers.version, self._answers.turns
             waits = turns == self._saved[1] and time.monotonic() < self._next
             if (version, turns) != self._saved and not waits:
                 await self._save_aside(version, turns)
+
+    async def take_others(self, trusts: Callable[[], Trusts]) -> None:
+        """Take what another instance has written: what isn't known here, or says otherwise."""
+        found = file_version(self.path)
+        if self.is_unread or found == self._version:
+            return
+        try:
+            lines = await asyncio.to_thread(_read_lines, self.path)
+        except (OSError, MemoryError) as error:
+            log.debug("%s can't be read: %s", self.path, error)
+            return
+        new = [line for line in lines[-MAX_ANSWERS:] if _digest(line) not in self._known]
+        for number, line in enumerate(new, 1):
+            with contextlib.suppress(Exception):  # as in `load`; the next writing leaves it out
+                self._take(_read(line), trusts(), only_other=True)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._known, self._version = frozenset(map(_digest, lines)), found
 
     async def _save_aside(self, version: int, turns: int) -> None:
         if self.is_unread:
@@ -116,7 +162,9 @@ class OcspFile:
         self._saved = version, turns
         wait = SAVE_SECONDS
         try:
-            await asyncio.to_thread(_write, self.path, records)
+            self._version, self._known = await asyncio.to_thread(
+                _write, self.path, records, self._known
+            )
         except OSError as error:
             self._saved = -1, turns
             wait = RETRY_SECONDS
@@ -129,7 +177,7 @@ class OcspFile:
         if self.is_unread or (self._answers.version, self._answers.turns) == self._saved:
             return
         try:
-            _write(self.path, self._answers.records())
+            _write(self.path, self._answers.records(), self._known)
         except OSError as error:
             log.warning("OCSP answers aren't kept across restarts: %s", error)
 
@@ -145,8 +193,53 @@ def _same_authority(issuer: ClientCert, certs: Iterable[ClientCert]) -> ClientCe
     return next((c for c in same if c.der == issuer.der), same[0] if same else None)
 
 
-def _write(path: Path, records: list[StoredResponse]) -> None:
-    write_file(path, _lines(records))
+def _write(
+    path: Path, records: list[StoredResponse], known: frozenset[bytes]
+) -> tuple[FileVersion | None, frozenset[bytes]]:
+    """Write records behind which stay the lines that are not known; return what is known then.
+
+    The version is None if there are such lines: they are still to be looked at.
+    """
+    mine = list(_lines(records))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        others = [line for line in _others(path) if _digest(line) not in known]
+        write_file(path, mine + [line + b"\n" for line in others[-MAX_ANSWERS:]])
+        return None if others else file_version(path), frozenset(map(_digest, mine))
+
+
+def _others(path: Path) -> list[bytes]:
+    with contextlib.suppress(OSError, MemoryError):
+        return _read_lines(path)
+    return []
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    return read_file(path, MAX_SIZE).splitlines()
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.sha256(line.rstrip(b"\n")).digest()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other instances from writing meanwhile, unless one hangs.  Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(path.with_suffix(".lock"), flags, 0o600)
+    end = time.monotonic() + LOCK_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    break
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _lines(records: list[StoredResponse]) -> Iterator[bytes]:

@@ -225,7 +225,7 @@ class Daemon:
                 self._crl_ages(),
                 control,
                 self.answers.keep_fresh(),
-                self.ocsp_file.keep(),
+                self.ocsp_file.keep(lambda: self.service.engine.policy.trusts),
                 self.clients.keep(self.recorder.settle),
                 self._tell_fleet(),
             )

@@ -174,3 +174,20 @@ def test_an_authority_that_was_replaced_speaks_no_more(tmp_path: Path) -> None:
     other = ocsp_pki.issue("Test CA", ca=True)
     with again(tmp_path, pem=other.cert.public_bytes(Encoding.PEM)) as daemon:
         assert daemon.ask("site", ALICE).reason == "untrusted_issuer"
+
+
+def test_what_one_instance_has_learnt_counts_in_the_other(tmp_path: Path) -> None:
+    """Two daemons share a state directory, and one has an older good: revoked denies in both
+    within seconds, and after a restart."""
+    state = tmp_path / "state"
+    state.mkdir()
+    kept(tmp_path).write_text(line(good(start=-120.0)))
+    revoked = ocsp_pki.single(GOOD.cert, AUTHORITY.cert, status=SINCE_JANUARY, start=-60.0)
+    with again(tmp_path) as daemon:
+        assert daemon.ask("site", ALICE).reason == "allowed"
+        aside = state / "aside"
+        aside.write_text(line(ocsp_pki.craft(AUTHORITY, [revoked])))
+        aside.rename(kept(tmp_path))  # as another instance writes it
+        daemon.until(lambda: daemon.ask("site", ALICE).reason == "revoked")
+    with again(tmp_path) as daemon:
+        assert daemon.ask("site", ALICE).reason == "revoked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import time
@@ -15,9 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sidecar.authorizer import ocsp_file
 from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
 from sidecar.authorizer.ocsp_file import NAME, OcspFile
 from sidecar.core.policy.model import Policy
+from sidecar.core.revocation.ocsp.response import ocsp_key
+from sidecar.core.x509.certificate import from_der
 
 AUTHORITY, ALICE = ocsp_pki.authority(), ocsp_pki.leaf("alice")
 GOOD = ocsp_pki.craft(AUTHORITY, [ocsp_pki.single(ALICE.cert, AUTHORITY.cert)])
@@ -139,3 +143,88 @@ def test_a_file_that_can_not_be_written_is_logged(
     with caplog.at_level(logging.WARNING):
         file.save()
     assert "OCSP answers aren't kept across restarts" in caplog.text
+
+
+def answer(leaf: ocsp_pki.Pair, *, revoked: bool = False, start: float = -60.0) -> StoredResponse:
+    """A response about a leaf, as another instance stores it."""
+    status = b"\xa1\x11\x18\x0f20260101000000Z" if revoked else b"\x80\x00"
+    one = ocsp_pki.single(leaf.cert, AUTHORITY.cert, status=status, start=start)
+    der = ocsp_pki.craft(AUTHORITY, [one])
+    return StoredResponse("staff", leaf.der, AUTHORITY.der, der, time.time())
+
+
+def instance(directory: Path, *records: StoredResponse) -> tuple[OcspAnswers, OcspFile]:
+    found = answers()
+    file = OcspFile(directory, found)
+    file.load(rules().trusts)
+    for record in records:
+        assert found.restore(record, 300)
+    return found, file
+
+
+def said(found: OcspAnswers, record: StoredResponse) -> str:
+    """The status of the answer about a record's certificate."""
+    cert, issuer = from_der(record.cert), from_der(record.issuer)
+    held = found.get(ocsp_key(cert, issuer, 300))
+    assert held is not None
+    return held.status.value
+
+
+def restarted(directory: Path) -> dict[bytes, str]:
+    """Certificate and status of each answer after a restart."""
+    found, _ = instance(directory)
+    return {record.cert: said(found, record) for record in found.records()}
+
+
+def test_no_instance_writes_over_what_another_has_learnt(tmp_path: Path) -> None:
+    """What it hasn't looked at stays in the file: revoked counts after a restart of all."""
+    bob = ocsp_pki.leaf("bob")
+    _, first = instance(tmp_path, answer(bob, start=-120), RECORD)
+    _, second = instance(tmp_path, answer(bob, revoked=True))
+    second.save()
+    first.save()
+    assert restarted(tmp_path) == {bob.der: "revoked", ALICE.der: "good"}
+
+
+async def test_what_another_instance_has_learnt_counts_here(tmp_path: Path) -> None:
+    """Revoked overrules an older good; what says the same as here is left out, so that two
+    instances don't write in turns for ever."""
+    bob = ocsp_pki.leaf("bob")
+    trusts = rules().trusts
+    found, first = instance(tmp_path, answer(bob, start=-120), RECORD)
+    _, second = instance(tmp_path, answer(bob, revoked=True), answer(ALICE))
+    second.save()
+    before = found.version
+    await first.take_others(lambda: trusts)
+    assert {r.cert: said(found, r) for r in found.records()}[bob.der] == "revoked"
+    assert RECORD.response in [record.response for record in found.records()]
+    after = found.version
+    assert after > before
+    first.save()
+    second.save()
+    await first.take_others(lambda: trusts)
+    assert found.version == after
+
+
+async def test_lines_of_another_instance_that_are_no_answers_are_left_out(tmp_path: Path) -> None:
+    """They harm nothing, are looked at once, and go with the next writing."""
+    trusts = rules().trusts
+    found, file = instance(tmp_path)
+    (tmp_path / NAME).write_text("garbage\n[]\n")
+    await file.take_others(lambda: trusts)
+    assert len(found) == 0
+    assert found.restore(RECORD, 300)
+    file.save()
+    assert len((tmp_path / NAME).read_text().splitlines()) == 1
+
+
+def test_an_instance_that_hangs_while_it_writes_holds_no_other_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some time the lock doesn't count."""
+    monkeypatch.setattr(ocsp_file, "LOCK_SECONDS", 0.1)
+    _, file = instance(tmp_path, RECORD)
+    with (tmp_path / "ocsp-answers.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        file.save()
+    assert len((tmp_path / NAME).read_text().splitlines()) == 1
