@@ -20,7 +20,7 @@ from .bypasses import Bypasses
 from .client_address import client_address
 from .exemptions import accept
 from .findings import Finding
-from .mapped import replaced_prefixes
+from .mapped import replaced_prefixes, written_paths
 from .nginx_config import Block, Root
 from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
@@ -106,6 +106,7 @@ class _ServerCheck:
         taken_by_regex(server, self._findings)
         taken_by_slashes(server, self._findings)
         replaced_prefixes(server, self._findings)
+        written_paths(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
         client_address(server.block, self._policy, self.asked, self._findings)

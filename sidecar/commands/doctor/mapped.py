@@ -11,6 +11,7 @@ import re
 
 from .access import closed
 from .auth_location import target_path
+from .captured import FILES, leading_to, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .onward import is_reached_so_only
@@ -19,8 +20,6 @@ from .server import Server, question
 from .targets import addresses, files, passes
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
-_FILES = ""
-"""Stands for this machine's files, among addresses."""
 
 
 def replaced_prefixes(server: Server, findings: list[Finding]) -> None:
@@ -47,6 +46,31 @@ def replaced_prefixes(server: Server, findings: list[Finding]) -> None:
                 break
 
 
+def written_paths(server: Server, findings: list[Finding]) -> None:
+    """Each location where the client writes the path of what another location asks about."""
+    asked = server.questions.values()
+    kept = [
+        (each, where, path)
+        for each in server.block.own("location")
+        if server.asks(each) and each not in asked and each.args[0] not in ("=", *REGEX)
+        for _, where, path in _targets(each, server)
+    ]
+    told = {(each.file, each.line) for each in findings if each.id == "prefix-replaced"}
+    for here in server.locations:
+        if here in asked or closed(here) or is_reached_so_only(here):
+            continue
+        if not here.inherited("auth_request"):
+            continue  # that is told
+        for target in written_targets(here, server):
+            for other, where, path in kept:
+                if other is here or where != target.where or question(other) == question(here):
+                    continue
+                uri = leading_to(here, target, path, server)
+                if uri and (target.at.file, target.at.line) not in told:
+                    findings.append(_finding(target.at, here, other, uri))
+                    break
+
+
 def _is_replaced(place: Block, path: str) -> bool:
     """Whether the URI there may be another than here: else one location serves each of them."""
     return bool(place.own("alias") or place.own("root")) or path != place.args[-1]
@@ -67,7 +91,7 @@ def _targets(place: Block, server: Server) -> list[tuple[Block, str, str]]:
     if not passes(place):
         shown = files(place)
         at = (place.own("alias") or place.inherited("root") or [place])[-1]
-        return [(at, _FILES, shown)] if shown else []
+        return [(at, FILES, shown)] if shown else []
     prefix = place.args[-1]
     strip = next((each for each in place.own("rewrite") if _strips(each, prefix)), None)
     found = []
@@ -91,13 +115,14 @@ def _strips(rewrite: Block, prefix: str) -> bool:
     )
 
 
-def _finding(at: Block, here: Block, other: Block) -> Finding:
+def _finding(at: Block, here: Block, other: Block, uri: str = "") -> Finding:
     asked = question(here) or "nobody"
+    leads = f"leads to all that {other.args[-1]} (line {other.line}) asks {question(other)} about"
+    keep = "the path of a URI" if uri else "the prefix (proxy_pass without a path, root)"
     return Finding(
         "prefix-replaced",
         at.file,
         at.line,
-        f"{here.args[-1]} leads to all that {other.args[-1]} (line {other.line}) asks "
-        f"{question(other)} about, and asks {asked}",
-        f"keep the prefix (proxy_pass without a path, root), or: auth_request {question(other)};",
+        f"{here.args[-1]} {leads}, and asks {asked}" + (f": by {uri}" if uri else ""),
+        f"keep {keep}, or: auth_request {question(other)};",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
+from typing import Any, Protocol
 
 import re2
 
@@ -26,6 +27,16 @@ _LITERAL = re.compile(r"\\([^\w\s])|([\w/%@!~,;:&='\"<>-])")
 """A character of a regular expression that stands for itself."""
 _ALTERNATIVES = re.compile(r"\((?:\?:|\?P?<\w+>)?((?:\\[^\w\s]|[\w/|%@!~,;:&='-])*)\)(?![?*{])")
 _OPTIONAL = re.compile(r"[?*{]")
+
+
+class Match(Protocol):
+    """A match, of `re` or of RE2."""
+
+    def groups(self) -> tuple[str | Any, ...]:
+        """What each group captured."""
+
+    def groupdict(self) -> dict[str, str | Any]:
+        """The same of the groups with a name."""
 
 
 def serving(within: Block, uri: str) -> Block | None:
@@ -69,6 +80,12 @@ def matches(pattern: str, text: str, ignore_case: bool = False) -> bool | None:
     return None if search is None else search(text) is not None
 
 
+def searched(pattern: str, text: str, ignore_case: bool = False) -> Match | None:
+    """The match of nginx's regular expression somewhere in a text; None also: it can't be told."""
+    search = _compiled(pattern, ignore_case)
+    return None if search is None else search(text)
+
+
 _UNBOUNDED = re.compile(r"(?<!\\)[*+{]")
 _REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 MAX_UNBOUNDED = 3
@@ -78,7 +95,7 @@ MAX_TEXT = 256
 
 
 @cache
-def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], object] | None:
+def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], Match | None] | None:
     """RE2 where it knows the syntax, since it is linear; else Python's, for lookarounds.
 
     Python's goes back over the text: of what could take it long nothing is told.
@@ -90,7 +107,8 @@ def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], object] | None
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(flags + given, options).search
+        linear = re2.compile(flags + given, options)
+        return lambda text: linear.search(text)
     except re2.error:
         pass
     if len(_UNBOUNDED.findall(given)) > MAX_UNBOUNDED or _REPEATED_GROUP.search(given):

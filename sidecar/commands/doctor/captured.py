@@ -1,0 +1,129 @@
+"""Find locations whose target holds what the client wrote, and so any page of the application.
+
+`location ~ ^/assets/(.*)$ { auth_request off; proxy_pass http://app/$1; }` makes /assets/admin the
+application's /admin.  Here a URI is looked for that does so; without one nothing is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from .auth_location import target_path
+from .nginx_config import Block
+from .rewriting import redirects
+from .routing import REGEX, literal_prefixes, searched, serving
+from .server import Server
+from .targets import addresses, constant, passes, plain_variables
+
+FILES = ""
+"""Stands for this machine's files, among addresses."""
+
+_PROBES = ("x", "zz-any")
+_VARIABLE = re.compile(r"\$(\w+)")
+_CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
+"""Variables that a client sets to what it likes, whatever the URI."""
+
+
+class Target(NamedTuple):
+    """What a location leads to: the directive, the address, and the path there, with variables."""
+
+    at: Block
+    where: str
+    path: str
+
+
+def written_targets(place: Block, server: Server) -> list[Target]:
+    """The targets of a location that may be another than the URI asked for, by its variables."""
+    regex = place.args[0] in REGEX
+    if not passes(place):
+        paths = [(each, constant(each.args[0], place)) for each in place.own("alias") if regex]
+        return [Target(at, FILES, path) for at, path in paths if "$" in path]
+    found = []
+    for each in place.within("proxy_pass"):
+        given = plain_variables(constant(each.args[0], each.parent))
+        path = target_path(given)
+        variable = path is None or "$" in path
+        if not variable and not any(_breaks(line) for line in place.own("rewrite")):
+            continue
+        path = path or re.sub(r"^\w+://[^/$]*", "", given)
+        found += [Target(each, where, path) for where in addresses(each, server.root)]
+    return found
+
+
+def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str | None:
+    """A URI, out of those likely, under which this location leads to any page below a path."""
+    first = None
+    if not any(wanted.startswith(head) for head in _heads(place, target)):
+        return None
+    for begins in _beginnings(place):
+        uris = [_leads(place, target, begins, wanted + probe, server) for probe in _PROBES]
+        if all(uris):
+            first = first or uris[0]
+    return first
+
+
+def _heads(place: Block, target: Target) -> list[str]:
+    """What each path begins with that may come of a location."""
+    paths = [target.path, *(each.args[1] for each in place.own("rewrite"))]
+    return [plain_variables(each).partition("$")[0] for each in paths]
+
+
+def _leads(place: Block, target: Target, begins: str, wanted: str, server: Server) -> str | None:
+    head = target.path.partition("$")[0]
+    rests = {"", wanted, wanted[1:], wanted.removeprefix(head)}
+    for uri in sorted(begins + rest for rest in rests):
+        if _reached(place, target, uri, wanted) and serving(server.block, uri) is place:
+            return uri
+    return None
+
+
+def _beginnings(place: Block) -> Iterator[str]:
+    """What the URIs begin with that a location, or a `rewrite` in it, is for."""
+    patterns = [place.args[-1]] if place.args[0] in REGEX else []
+    patterns += [each.args[0] for each in place.own("rewrite")]
+    if place.args[0] not in REGEX:
+        yield place.args[-1]
+    for pattern in patterns:
+        yield from literal_prefixes("^" + pattern.removeprefix("^")) or [""]
+
+
+def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:
+    """Whether a request for this URI is led to what is wanted."""
+    values: dict[str, str] | None = {}
+    if place.args[0] in REGEX:
+        values = _captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
+    if values is None:
+        return False
+    for each in place.own("rewrite"):
+        found = _captures(each.args[0], uri)
+        if found is None:
+            continue
+        values |= found
+        uri = _written(each.args[1], values).partition("?")[0]
+        if redirects(each) or not _breaks(each) or "$" in uri:
+            return False
+        break
+    values |= {"uri": uri, "document_uri": uri, "request_uri": uri}
+    path = _written(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+    chosen = _CHOSEN.search(path)
+    if chosen is None:
+        return path == wanted
+    return path[chosen.end() :] == "" and wanted.startswith(path[: chosen.start()])
+
+
+def _captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str, str] | None:
+    found = searched(pattern, uri, ignore_case)
+    if found is None:
+        return None
+    numbered = {str(at): value or "" for at, value in enumerate(found.groups(), 1)}
+    return numbered | {name: value or "" for name, value in found.groupdict().items()}
+
+
+def _written(text: str, values: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda each: values.get(each[1], each[0]), plain_variables(text))
+
+
+def _breaks(rewrite: Block) -> bool:
+    return rewrite.args[2:] == ["break"]
