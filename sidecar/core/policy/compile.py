@@ -33,7 +33,7 @@ from sidecar.core.x509.path_building import Anchors
 
 from .cases import check_cases
 from .lockouts import warn_about_lockouts
-from .policy_warnings import warn_about_policy
+from .policy_warnings import warn_about_issuers, warn_about_policy
 from .rules import NOBODY, RESERVED, Compiler, RuleSet
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec
 from .trust import at_node, build_trust, bundle_remarks, file_mistake, trust_warning, unusable_crls
@@ -129,6 +129,8 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
     for name, trust in trusts.items():
         warn_about_lockouts(spec.trust[name], trust, report)
+    authorities = [each for trust in trusts.values() for each in trust.anchors.certificates]
+    warn_about_issuers(spec, authorities, report)
     return build.policy(data, trusts)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from sidecar.core.config.schema import Located, Report
 from sidecar.core.config.yaml_tree import Node
+from sidecar.core.x509.certificate import ClientCert
 
+from .patterns import KEY_COMPARISONS, ComparedValue, Pattern
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec
 
 _AFTER_PUBLIC = (
@@ -40,6 +42,53 @@ def warn_about_policy(spec: PolicySpec, report: Report) -> None:
     _warn_about_unused_trusts(spec, report)
     if not spec.locations:
         report.warn(spec.node, "no locations: everything is denied", "add one")
+
+
+def warn_about_issuers(spec: PolicySpec, authorities: Sequence[ClientCert], report: Report) -> None:
+    """Warn about each issuer in a rule that is no authority of a trust: it matches no client.
+
+    A client's issuer is one of them.  An authority that is a client itself may have another.
+    """
+    if not spec.trust or any("cn" in each.unreadable for each in authorities):
+        return
+    layers = (spec.defaults, *spec.locations)
+    lists = [*spec.groups.values(), *(layer.allow or () for layer in layers)]
+    lists += [layer.deny or () for layer in layers]
+    for rule in (rule for rules in lists for rule in _rules(rules)):
+        for key, patterns in rule.tests:
+            if key in ("issuer_cn", "issuer_dn"):
+                _warn_about_issuer(rule, key, patterns, authorities, report)
+
+
+def _warn_about_issuer(
+    rule: RuleSpec,
+    key: str,
+    patterns: Sequence[Pattern],
+    authorities: Sequence[ClientCert],
+    report: Report,
+) -> None:
+    names: list[str | bytes]
+    if key == "issuer_cn":
+        names = [name for each in authorities for name in (*each.cn, *each.issuer_cn)]
+        shown = [name for each in authorities for name in each.cn]
+    else:
+        names = [name for each in authorities for name in (each.subject_name, each.issuer_name)]
+        shown = [each.dn for each in authorities]
+    values = [KEY_COMPARISONS[key].refuses(name) for name in dict.fromkeys(names)]
+    for pattern in patterns:
+        if not any(_matches(pattern.on(True), value) for value in values):
+            found = ", ".join(repr(name[:100]) for name in list(dict.fromkeys(shown))[:3])
+            report.warn(
+                rule.node,
+                f"{key}: no authority of the policy's trusts has the name {pattern.text!r}",
+                f"they have {found}",
+            )
+
+
+def _matches(pattern: Pattern, value: ComparedValue) -> bool:
+    if any(key in pattern.exact for key in value.keys):
+        return True
+    return pattern.test is not None and any(map(pattern.test, value.texts))
 
 
 def _rules(rules: Sequence[RuleSpec | Located]) -> Iterator[RuleSpec]:

@@ -303,3 +303,48 @@ def test_an_empty_deny_that_drops_the_deny_of_defaults_is_told(empty: str) -> No
     assert warnings(text + "    deny: [{cn: carol}]\n") == []
     assert warnings(text) == []
     assert warnings(text.replace("deny: [{cn: bob}]", "") + f"    deny: {empty}\n") == []
+
+
+def with_trust(rule: str) -> list[str]:
+    text = f"version: 1\ntrust: {{staff: {{ca: ca.crt}}}}\ngroups: {{g: [{{cn: a, {rule}}}]}}\n"
+    text += (
+        f"locations: [{{name: a, allow: [g]}}, {{name: b, allow: verified, deny: [{{{rule}}}]}}]\n"
+    )
+    return warnings(text, ca_crt=staff.pem + CA("Issuing", issuer=CA("Root")).pem)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "issuer_cn: staff",
+        "issuer_cn: [Staff, Stuff]",
+        "issuer_dn: 'CN=Staff,O=Ex'",
+        "issuer_dn: '~CN=Sales.*'",
+        "issuer_cn: 'X*'",
+        "not: {issuer_cn: Nobody}",
+    ],
+)
+def test_an_issuer_that_is_no_authority_is_reported(rule: str) -> None:
+    """A `deny` with a typo in it refuses nobody, and would say nothing of it."""
+    found = with_trust(rule)
+    assert len(found) == 2
+    assert all("no authority of the policy's trusts has the name" in each for each in found)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "issuer_cn: Staff",
+        "issuer_cn: [Staff, Issuing]",
+        "issuer_cn: Root",
+        "issuer_dn: /CN=Staff",
+        "issuer_dn: 'cn=Staff'",
+        "issuer_dn: '~CN=.*'",
+        "issuer_cn: 'St*'",
+    ],
+)
+def test_an_issuer_that_is_an_authority_is_not(rule: str) -> None:
+    """In any spelling, and that of an anchor, which may be a client itself; nor is any without a
+    trust."""
+    assert with_trust(rule) == []
+    assert warnings(in_rule(f"{{{rule}}}")) == []
