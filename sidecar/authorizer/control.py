@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ PATIENCE = 5.0
 
 RETRY = 2.0
 """Seconds between two attempts to listen."""
+
+SOON = 0.05
+"""The same while another instance is just doing it."""
 
 
 def denylist_lines(policy: Policy, file: str, question: object) -> dict[str, Any]:
@@ -86,12 +90,15 @@ async def serve_control(
 
 
 async def _listener(state_dir: Path) -> Any:
-    told = ""
+    told, start = "", time.monotonic()
     while True:
+        pause = RETRY
         try:
             return open_control(state_dir)
         except (OSError, ListenError) as error:
-            if brief(error) != told:
+            if isinstance(error, BlockingIOError) and time.monotonic() - start < RETRY:
+                pause = SOON  # another instance is opening its own socket
+            elif brief(error) != told:
                 told = brief(error)
                 log.warning("`revoke` can't ask this daemon for confirmation: %s", told)
-        await asyncio.sleep(RETRY)
+        await asyncio.sleep(pause)

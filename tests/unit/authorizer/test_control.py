@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import time
 from pathlib import Path
 
 import pytest
 from asking import policy
 from pki import CA
 
-from sidecar.authorizer.control import denylist_lines, serve_control
-from sidecar.runtime.control_socket import NAME, ask_all
+from sidecar.authorizer.control import RETRY, denylist_lines, serve_control
+from sidecar.runtime.control_socket import LOCK, NAME, ask_all
 
 STAFF = CA("Staff")
 RULES = policy(
@@ -112,3 +114,25 @@ async def test_questions_are_answered_until_the_end(tmp_path: Path) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert not (tmp_path / NAME).exists()
+
+
+async def test_two_instances_that_start_at_once_both_answer_soon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that finds the other opening its socket tries again at once, and warns of nothing."""
+    start = time.monotonic()
+    with (tmp_path / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        task = asyncio.create_task(
+            serve_control(tmp_path, tmp_path / "p.yaml", lambda: RULES, at_once)
+        )
+        await asyncio.sleep(0.2)
+        assert not (tmp_path / NAME).exists()
+    async with asyncio.timeout(60):
+        while not (tmp_path / NAME).exists():
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - start < RETRY
+    assert not caplog.records
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
