@@ -16,7 +16,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar.core.errors import Diagnostic, PolicyError, brief
@@ -41,6 +41,9 @@ POLL_SECONDS = 0.2
 
 FAILED_SECONDS = 1.0
 """Seconds until the next attempt after a reload that failed with an internal error."""
+
+ASKED_PATIENCE = 2.0
+"""Seconds that a reload which was asked for waits until every changed file has been read."""
 
 KEEPING_BEFORE_SECONDS = 0.3
 """How long a reload waits for copies to be written before it puts new files into force."""
@@ -150,12 +153,21 @@ class Store:
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
         if self.fleet is not None:
-            settled = not self._unfinished and not self._readings.pending
-            self.fleet.confirm(self._digest, self.current.denylists, settled=settled)
-        found = tuple(sorted(set(problems)))
+            self.fleet.confirm(self._digest, self.current.denylists, settled=self._is_settled)
+        found = tuple(sorted({*problems, *self._still_told()}))
         if starts:
             self._told = self.current, found
         return Reload(self.current, found, self._clock(), self._new_backs())
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether the last reload has read every file."""
+        return not self._unfinished and not self._readings.pending
+
+    def _still_told(self) -> list[Diagnostic]:
+        """Return the mistakes told of files that are being read again: nobody knows better yet."""
+        waited = {str(path) for path in self._readings.waited}
+        return [each for each in self._told[1] if each.file in waited]
 
     def _read_state(self) -> None:
         """Read what earlier processes kept.  Raises `PolicyError` if it can't be read for now."""
@@ -309,7 +321,7 @@ class Store:
         async with self._lock:
             self._failed = False
             try:
-                result = await asyncio.to_thread(self.load)
+                result = await self._loaded(asked)
             except Exception as error:
                 self._failed = True
                 log.exception("a reload failed")
@@ -320,11 +332,24 @@ class Store:
             now = result.policy, result.diagnostics
             # A policy whose files are still being read is not reported yet: the next reload puts it
             # into force.
-            settled = not self._unfinished and not self._readings.pending
-            news = settled and self._readings.take_fresh() > 0
+            news = self._is_settled and self._readings.take_fresh() > 0
             if asked or news or now != self._told:
                 self._told = now
                 self._changed(result)
+
+    async def _loaded(self, asked: bool) -> Reload:
+        """Load; if asked, until every file was read, so that the result is about what is saved.
+
+        A file that hangs is not waited for longer than `ASKED_PATIENCE`.
+        """
+        end = time.monotonic() + ASKED_PATIENCE
+        result = await asyncio.to_thread(self.load)
+        while asked and not self._is_settled and time.monotonic() < end:
+            await asyncio.sleep(SETTLE_SECONDS)
+            backwards = result.backwards
+            result = await asyncio.to_thread(self.load)
+            result = replace(result, backwards=backwards + result.backwards)
+        return result
 
     # -- state kept for the next process
 

@@ -81,13 +81,18 @@ class Readings:
         self._until = 0.0
         self._wakes = False
         self._patient = True
-        self.pending = False
+        self.waited: set[Path] = set()
         self.fresh = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether the last reload went on without what one of its files holds now."""
+        return bool(self.waited)
 
     def begin(self, *, patient: bool) -> None:
         """Begin a reload.  With `patient`, wait longer for each file, but not forever."""
         with self._lock:
-            self._seen, self.pending, self._wakes = {}, False, False
+            self._seen, self.waited, self._wakes = {}, set(), False
         self._patient = patient
         self._until = time.monotonic() + (START_PATIENCE if patient else PATIENCE)
 
@@ -117,7 +122,7 @@ class Readings:
         with self._lock:
             self._seen[key] = path, now
             if self._is_restless(key, now):
-                self.pending = True
+                self.waited.add(path)
                 return None
             job = self._running.get(key)
             if job is None:
@@ -125,13 +130,13 @@ class Readings:
         if not job.finished.wait(max(0.0, self._until - time.monotonic())):
             with self._lock:
                 job.late = not job.finished.is_set()
-                self.pending = True
+                self.waited.add(path)
                 if job.late:
                     return Outcome(now, None, _too_slow(path)) if self._patient else None
         with self._lock:
             outcome = self._done.get(key)
             if outcome is not None and outcome.version != now:  # it has changed meanwhile
-                self.pending = True
+                self.waited.add(path)
             return outcome
 
     def _is_restless(self, key: Key, now: FileVersion | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -273,3 +274,26 @@ def test_a_clock_that_is_not_set_yet_locks_nobody_out_for_good(
     wanted = Reason.ALLOWED if revocation == "best_effort" else Reason.REVOCATION_UNKNOWN
     assert _reason(store, bob, -7200) == wanted
     assert [_reason(store, leaf) for leaf in (alice, bob)] == [Reason.REVOKED, Reason.ALLOWED]
+
+
+def test_a_mistake_is_told_until_the_saved_file_has_been_read(files: Path) -> None:
+    """A file that is still being written counts neither as mended nor as broken."""
+    store = _store(files)
+    (files / "policy.yaml").write_text(POLICY)
+    asyncio.run(store.reload())
+    (files / "policy.yaml").write_text(POLICY.replace("trust:", "turst:"))
+    asyncio.run(store.reload())
+    (files / "policy.yaml").write_text(POLICY)
+    assert not store.load().ok
+    assert _after(store, lambda found: found.ok).policy is store.current
+
+
+def test_an_asked_reload_tells_of_what_is_saved(files: Path) -> None:
+    """Its one report is about the file as it is now, though that was written just before."""
+    told: list[Reload] = []
+    store = _store(files)
+    store._changed = told.append
+    store.load()
+    (files / "policy.yaml").write_text(POLICY.replace("trust:", "turst:"))
+    asyncio.run(store.reload())
+    assert [each.ok for each in told] == [False]
