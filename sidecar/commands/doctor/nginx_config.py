@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -190,7 +192,7 @@ class _Files(Protocol):
         """A file's text.  Raises OSError."""
 
     def matching(self, pattern: str) -> list[str]:
-        """The files that an `include` with wildcards names, in order."""
+        """The files that an `include` with wildcards names, in order.  Raises OSError."""
 
 
 @dataclass(slots=True)
@@ -205,6 +207,7 @@ class _Disk:
         return data.decode(errors="replace")
 
     def matching(self, pattern: str) -> list[str]:
+        _refuse_unreadable_directories(pattern)
         return sorted(islice(glob.iglob(pattern), MAX_INCLUDES + 1))
 
 
@@ -221,6 +224,22 @@ class _Dump:
 
     def matching(self, pattern: str) -> list[str]:
         return sorted(each for each in self.texts if _path_matches(each, pattern))
+
+
+def _refuse_unreadable_directories(pattern: str) -> None:
+    """Raise PermissionError for a directory that would have to be listed, and can't be.
+
+    glob(3) takes one for empty, and nginx reads as root what whoever asks here may not see.
+    """
+    parts = pattern.split("/")
+    for at, part in enumerate(parts):
+        if not glob.has_magic(part):
+            continue
+        above = "/".join(parts[:at]) or ("/" if pattern.startswith("/") else ".")
+        found = glob.iglob(above) if glob.has_magic(above) else [above]
+        for each in islice(found, MAX_INCLUDES):
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(each):
+                pass
 
 
 def _path_matches(path: str, pattern: str) -> bool:
@@ -298,7 +317,11 @@ class _Tree:
     def _include(self, given: Statement, parent: Block, name: str) -> None:
         where = f"{name}:{given.line}: include {given.args[0]}"
         pattern = str(self._base / given.args[0])
-        for each in self._names(pattern):
+        try:
+            names = self._names(pattern)
+        except OSError as error:
+            raise SyntaxFault(f"{where}: {error.filename}: {error.strerror}") from None
+        for each in names:
             self._includes += 1
             if self._includes > MAX_INCLUDES:
                 raise SyntaxFault(f"{where}: more than {MAX_INCLUDES:,} files are included")

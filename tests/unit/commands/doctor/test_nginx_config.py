@@ -7,6 +7,9 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -258,3 +261,42 @@ def test_a_directive_without_its_arguments_is_told_with_its_line(
         read_nginx(path)
     path.write_text("map $a $b { proxy_set_header; rewrite 1; server 2; }")
     assert read_nginx(path).own("map")
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """With the rights of a user who owns nothing, where this one is root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("pattern", ["conf.d/*.conf", "*.d/*/x.conf", "conf.d/x/*.conf"])
+def test_a_directory_that_cannot_be_listed_is_refused(pattern: str) -> None:
+    """It is not taken for empty: nginx, as root, includes what stands there."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "conf.d/x").mkdir(parents=True)
+        (directory / "conf.d").chmod(0o000)
+        conf = directory / "nginx.conf"
+        conf.write_text(GOOD.replace("location / {", f"include {pattern}; location / {{"))
+        with as_nobody(), pytest.raises(ValueError, match=r"conf\.d.*: Permission denied"):
+            read_nginx(conf)
+        (directory / "conf.d").chmod(0o755)
+
+
+@pytest.mark.parametrize("pattern", ["nowhere/*.conf", "nginx.conf/*", "a*/b*/*.conf"])
+def test_a_directory_that_is_not_there_is_empty(pattern: str, tmp_path: Path) -> None:
+    """As nginx has it: an `include` with wildcards may name nothing."""
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(GOOD.replace("location / {", f"include {pattern}; location / {{"))
+    assert read_nginx(conf).inner
