@@ -1,7 +1,7 @@
 """Boot a systemd in a container made of this very machine's files, and run a script in it.
 
-What is written goes to an overlay, thrown away at the end.  The source tree is /src; what the
-script leaves in /out comes back.
+What is written goes to an overlay, thrown away at the end, which also hides what this machine has
+of the sidecar.  The source tree is /src; what the script leaves in /out comes back.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from tools import Found
 ROOT = Path(__file__).resolve().parents[2]
 BOOTED = ROOT / "tests" / "systemd" / "booted"
 
+# What an installation, or a sidecar without a configuration of its own, leaves on a machine.
+PLACES = tuple(
+    f"{parent}/mtls-sidecar{part}"
+    for parent in ("etc", "opt", "var/lib", "var/log")
+    for part in ("", "-enroll", "-fetch", "-fleet", "-fleet-keeper", "-fleet-publisher")
+)
+
 UNIT = """\
 [Unit]
 Wants=basic.target sockets.target
@@ -29,6 +36,14 @@ Type=oneshot
 ExecStart=/bin/sh /probe.sh
 ExecStopPost=/bin/systemctl poweroff --no-block
 """
+
+
+def hide_sidecar(upper: str) -> str:
+    """A shell's line that hides `PLACES` in the layer `upper`, before it is mounted: whiteouts, so
+    that what somebody makes there meanwhile doesn't shine through either."""
+    parents = shlex.join(sorted({f"{upper}/{Path(each).parent}" for each in PLACES}))
+    hidden = shlex.join(f"{upper}/{each}" for each in PLACES)
+    return f"mkdir -p {parents}; for place in {hidden}; do mknod $place c 0 0; done"
 
 
 @contextmanager
@@ -84,6 +99,7 @@ def boot(
         set -e
         mount -t tmpfs tmpfs layer
         mkdir layer/upper layer/work
+        {hide_sidecar("layer/upper")}
         mount -t overlay overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work root
         {boots}
     """

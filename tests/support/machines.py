@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from container import ROOT, one_at_a_time
+from container import ROOT, hide_sidecar, one_at_a_time
 from tools import Found
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -103,6 +103,7 @@ class Machines:
             steps += [
                 f"mkdir -p {upper}/etc layers/{name}/work layers/{name}/root {' '.join(groups)}",
                 f"echo {name} >{upper}/etc/hostname",
+                hide_sidecar(upper),
                 f"mount -t overlay overlay -o lowerdir=/,upperdir={upper},"
                 f"workdir=layers/{name}/work layers/{name}/root",
                 f"(for group in {' '.join(groups)}; do echo 0 >$group/cgroup.procs; done; "
@@ -135,12 +136,11 @@ class Machines:
         return 0
 
     def _prepare(self, name: str) -> None:
-        """Names for all machines, and what somebody has who has unpacked a release, and no more."""
+        """Names for all machines, and what somebody has who has unpacked a release."""
         known = " ".join(dict.fromkeys(["localhost", *self.names, *self.hosts]))
         copied = " ".join(f"/src/{each}" for each in PARTS)
         self.run(
             name,
-            "rm -rf /etc/mtls-sidecar* /opt/mtls-sidecar* /var/lib/mtls-sidecar*\n"
             f"echo 127.0.0.1 {known} >/etc/hosts; mkdir -p home release; cp -r {copied} release/\n"
             "cd /usr/local/bin; printf '#!/bin/sh\\nexec \"$@\"\\n' >sudo; chmod +x sudo",
             cwd="/srv",

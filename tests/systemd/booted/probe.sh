@@ -248,7 +248,7 @@ EOF
     saw healed "$(ask www-data)"
 }
 
-if [ ! -e /var/lib/mtls-sidecar ]; then
+if [ ! -e /out/saw ]; then # nothing has been seen yet: the first boot
     installs
     reloads
     under_load lost_by_restarts restarts
