@@ -71,6 +71,8 @@ def examine(
     identity(servers, findings)
     if policy is not None and asking:
         _never_asked(root, policy, asked, findings)
+    elif policy is not None:
+        findings.append(_nobody_asks(root))
     return accept(root, list(dict.fromkeys(findings)))
 
 
@@ -227,6 +229,11 @@ def _only_welcomes(root: str) -> bool:
         return all(each.name in WELCOME for each in os.scandir(root))
     except OSError:
         return True
+
+
+def _nobody_asks(root: Root) -> Finding:
+    what = "nginx never asks about anything: no server has an auth_request that the sidecar answers"
+    return Finding("never-asked", root.file, root.line, what, "auth_request /authz/NAME;")
 
 
 def _never_asked(root: Root, policy: Policy, asked: set[str], findings: list[Finding]) -> None:

@@ -251,3 +251,11 @@ def test_the_command(tmp_path: Path) -> None:
     dump = f"# configuration file {conf}:\n{GOOD}\n"
     rules.write_text("version: 1\nlocations:\n  - {name: site, allow: verified}\n")
     assert run("-", "--policy", str(rules), given=dump).returncode == 0
+
+
+def test_a_configuration_in_which_nobody_asks(tmp_path: Path) -> None:
+    """A forgotten `auth_request` everywhere is no configuration without mistakes."""
+    place = tmp_path / "nginx.conf"
+    place.write_text("events {} http { server { listen 443 ssl; location / { root /srv; } } }")
+    (told,) = examine(read_nginx(place), POLICY)
+    assert (told.id, told.file) == ("never-asked", str(place))
