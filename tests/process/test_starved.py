@@ -154,7 +154,8 @@ def test_the_log_is_whole_at_the_end(tmp_path: Path) -> None:
     with daemon:
         pass
     assert daemon.log.read_text().endswith("INFO stopped\n")
-    daemon.config.write_text("listen: unix:/nonexistent/x.sock\npolicy: " + str(daemon.policy))
+    settings = daemon.config.read_text()
+    daemon.config.write_text(settings.replace(str(daemon.socket), "/nonexistent/x.sock"))
     daemon.start(wait=False)
     assert isinstance(daemon.process, subprocess.Popen)
     assert daemon.process.wait(15) == 2
