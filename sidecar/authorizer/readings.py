@@ -117,7 +117,8 @@ class Readings:
             if done is not None and done.version == now and not _is_due(done):
                 return done
         while self._patient and self._is_restless(key, now):
-            time.sleep(SETTLE_SECONDS)
+            # not time.sleep, which fails below libfaketime (clock_nanosleep: EINVAL)
+            threading.Event().wait(SETTLE_SECONDS)
             now = self.file_versions.at(path)
         with self._lock:
             self._seen[key] = path, now
