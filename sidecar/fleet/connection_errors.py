@@ -28,6 +28,8 @@ def in_words(error: BaseException, tls: FleetTls) -> str:
             return f"TLS fails: {reason} ({_certificate(tls)})"
         case TimeoutError() | socket.timeout():
             return "it does not answer in time"
+        case ConnectionResetError() | BrokenPipeError():  # may overtake the alert of TLS 1.3
+            return f"it closed the connection: does it accept {_certificate(tls)}?"
         case ConnectionError() if not error.errno:
             return f"it closed the connection: does it accept {_certificate(tls)}?"
         case socket.gaierror():
