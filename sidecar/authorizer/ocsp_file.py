@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -30,6 +29,7 @@ from sidecar.runtime import fetch_protocol
 from sidecar.runtime.files import (
     FileVersion,
     file_version,
+    lock_within,
     may_pass,
     read_file,
     rename_broken,
@@ -227,16 +227,8 @@ def _alone(path: Path) -> Iterator[None]:
     """Keep other instances from writing meanwhile, unless one hangs.  Raises OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     lock = os.open(path.with_suffix(".lock"), flags, 0o600)
-    end = time.monotonic() + LOCK_SECONDS
     try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    break
-            time.sleep(0.01)
+        lock_within(lock, LOCK_SECONDS)
         yield
     finally:
         os.close(lock)

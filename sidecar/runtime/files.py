@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import os
 import stat
@@ -196,6 +197,23 @@ def write_file(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600) -> 
     with replacing(path) as file:
         file.writelines([data] if isinstance(data, bytes) else data)
         os.fchmod(file.fileno(), mode)
+
+
+LOCK_PAUSE = 0.02
+"""Seconds between two attempts to lock a file."""
+
+
+def lock_within(descriptor: int, seconds: float) -> bool:
+    """Lock an open file for this holder alone (`flock`); return whether within some seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+        time.sleep(LOCK_PAUSE)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +23,13 @@ from sidecar.core.revocation.denylist import (
     one_entry,
     read_lines,
 )
-from sidecar.runtime.files import MAX_POLICY, read_file, replacing, writable_directory
+from sidecar.runtime.files import (
+    MAX_POLICY,
+    lock_within,
+    read_file,
+    replacing,
+    writable_directory,
+)
 
 from .target import Target
 
@@ -130,16 +134,9 @@ def _locked(path: Path) -> Iterator[None]:
     descriptor = os.open(place, flags, 0o600)
     try:
         _own(descriptor, place, path)
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    why = "another `revoke` holds it; see who does: fuser " + str(place)
-                    raise TimeoutError(errno.ETIMEDOUT, why, str(place)) from None
-                time.sleep(0.02)
+        if not lock_within(descriptor, PATIENCE):
+            why = "another `revoke` holds it; see who does: fuser " + str(place)
+            raise TimeoutError(errno.ETIMEDOUT, why, str(place))
         yield
     finally:
         os.close(descriptor)

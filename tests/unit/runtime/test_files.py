@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sidecar.runtime.files import LEFT_SECONDS, write_file
+from sidecar.runtime.files import LEFT_SECONDS, lock_within, write_file
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
@@ -21,3 +21,12 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> N
     assert left == {".a.json.fresh123", ".b.json.abcd1234", "a.json.abcd1234", "a.json", "c.json"}
     write_file(tmp_path / "b.json", b"1")
     assert not (tmp_path / ".b.json.abcd1234").exists()
+
+
+def test_a_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
+    """A second holder gets it once the first lets go, and not while it holds on."""
+    with (tmp_path / "lock").open("wb") as first, (tmp_path / "lock").open("rb") as second:
+        assert lock_within(first.fileno(), 0.0)
+        assert not lock_within(second.fileno(), 0.1)
+        first.close()
+        assert lock_within(second.fileno(), 0.0)
