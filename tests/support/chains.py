@@ -18,6 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from der import der_int, der_oid, der_rdn, der_time, pem, tlv
 from tools import need, openssl
 
+from sidecar.core.errors import MalformedCertificate
+from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.path_building import Anchors
+
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
 
@@ -310,6 +314,15 @@ def chain(*specs: Spec, anchor: int = 0) -> Chain:
 
 def with_anchor(base: Chain, *anchors: bytes) -> Chain:
     return replace(base, anchors=anchors)
+
+
+def sidecar_accepts(chain: Chain, now: float = NOW.timestamp()) -> bool:
+    """Whether the sidecar verifies the chain; a certificate that can't be read is refused."""
+    try:
+        anchors, between = map(from_der, chain.anchors), map(from_der, chain.between)
+        return Anchors([*anchors], [*between]).verified_path(from_der(chain.leaf), now) is not None
+    except MalformedCertificate:
+        return False
 
 
 def openssl_accepts(chains: Sequence[Chain], now: datetime = NOW) -> list[bool]:
