@@ -31,7 +31,7 @@ from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.enroll import arguments as enroll_arguments
 from sidecar.fleet.arguments import add_fleet
 from sidecar.fleet.hooks import Hooks
-from sidecar.runtime.argument_types import percentage
+from sidecar.runtime.argument_types import parsed_by, percentage
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.fleet_state import fleet_denylists
@@ -388,8 +388,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = _command(commands, "serve", _serve, "run the daemon that answers nginx")
-    serve.add_argument("--listen", type=_address, help="unix:PATH or HOST:PORT")
-    serve.add_argument("--admin", type=_address, help="unix:PATH or HOST:PORT")
+    serve.add_argument("--listen", type=parsed_by(parse_address), help="unix:PATH or HOST:PORT")
+    serve.add_argument("--admin", type=parsed_by(parse_address), help="unix:PATH or HOST:PORT")
     serve.add_argument("--state-dir", help="directory for state that survives restarts")
     serve.add_argument("--decision-log", choices=("all", "denied", "off"))
     serve.add_argument("--log-format", choices=("text", "json"))
@@ -520,10 +520,3 @@ def _command(commands: Any, name: str, run: Any, doc: str) -> argparse.ArgumentP
     if name != "diff":
         parser.add_argument("--policy", help="policy.yaml, instead of the configured one")
     return parser
-
-
-def _address(text: str) -> Any:
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError("; ".join(map(str, error.args))) from None

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sidecar.runtime.argument_types import parsed_by
+
 from .durations import parse_duration
 
 CONFIG = "/etc/mtls-sidecar/enroll.yaml"
@@ -20,7 +22,10 @@ def add_commands(commands: Any, last_seen: LastSeen) -> None:
     listing = _command(commands, "clients", "list_clients", "list who has a certificate")
     listing.add_argument("name", nargs="?", metavar="NAME", help="of this person only")
     listing.add_argument(
-        "--expiring", type=_duration, metavar="30d", help="only those that end within this time"
+        "--expiring",
+        type=parsed_by(parse_duration),
+        metavar="30d",
+        help="only those that end within this time",
     )
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.add_argument("--state-dir", help="the daemon's, which knows who was seen last")
@@ -51,7 +56,7 @@ def _add_invite(commands: Any) -> None:
     invite.add_argument("--device", default="", help="the device that it is for, such as phone")
     invite.add_argument(
         "--expires",
-        type=_duration,
+        type=parsed_by(parse_duration),
         default=86400,
         metavar="24h",
         help="how long the link is good (default: 24h)",
@@ -76,10 +81,3 @@ def _command(commands: Any, name: str, run: str, doc: str) -> argparse.ArgumentP
     parser.set_defaults(run=imported)
     parser.add_argument("-c", "--config", help=f"enroll.yaml (default: {CONFIG})")
     return parser
-
-
-def _duration(text: str) -> int:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError("; ".join(map(str, error.args))) from None

@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def parsed_by(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A type of argument from a parser whose `ValueError` says what to write instead."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError("; ".join(map(str, error.args))) from None
+
+    return parsed
 
 
 def percentage(text: str) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from browser import Browser
 from daemon import Daemon
-from devtools import Page, driven
+from devtools import CONTRAST, Page, driven
 from pki import CA
 
 staff, other = CA("Staff"), CA("Other")
@@ -40,27 +40,6 @@ const slow = window.setInterval;
 window.setInterval = (work, time) => slow(work, time / 20);
 """
 """Run before the page's own script: what the browser refused is noted, and time goes faster."""
-
-CONTRAST = """(() => {
-    const light = text => {
-        const [r, g, b] = text.match(/[0-9.]+/g).map(Number).map(part => {
-            part /= 255;
-            return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-        });
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const back = element => {
-        const found = getComputedStyle(element).backgroundColor;
-        return found !== "rgba(0, 0, 0, 0)" ? found : back(element.parentElement);
-    };
-    const texts = "h1, h2, h3, p, a, b, code, pre, th, td, dt, dd, li, span, label, button, time";
-    return [...document.querySelectorAll(texts)].filter(each => each.innerText).map(element => {
-        const pair = [light(getComputedStyle(element).color), light(back(element))];
-        const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
-        return ratio < 4.5 ? `${ratio} ${element.outerHTML.slice(0, 200)}` : "";
-    }).filter(text => text);
-})()"""
-"""Texts with less contrast to what is behind them than WCAG 2.2 asks for."""
 
 FOREIGN = "document.querySelectorAll('img, iframe, object, embed, [onload], [onerror], [style]')"
 

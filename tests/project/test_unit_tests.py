@@ -37,6 +37,7 @@ ELSEWHERE = {
     "fetcher/service.py": "process/test_fetcher.py",
     "runtime/fleet_places.py": "process/test_fleet.py",
     "runtime/fleet_state.py": "process/test_fleet.py",
+    "runtime/page_templates.py": "browser/test_status_page.py",
     "runtime/seen_clients_file.py": "process/test_client_store.py",
     "runtime/standard_streams.py": "process/test_cli.py",
     "core/config/schema.py": "unit/core/policy/test_spec.py",

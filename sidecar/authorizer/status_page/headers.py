@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
+
+from sidecar.runtime.content_security import source_hash
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -13,16 +13,12 @@ def _file(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 STYLE, SCRIPT = _file("style.css"), _file("refresh.js")
 
 HEADERS = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_hash(STYLE)}'; "
-        f"script-src 'sha256-{_hash(SCRIPT)}'; connect-src 'self'; img-src data:; "
+        f"default-src 'none'; style-src {source_hash(STYLE)}; "
+        f"script-src {source_hash(SCRIPT)}; connect-src 'self'; img-src data:; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Frame-Options": "DENY",

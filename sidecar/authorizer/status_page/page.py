@@ -9,12 +9,12 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-import jinja2
 import markupsafe
 
 from sidecar import __version__
 from sidecar.authorizer.daemon_status import DaemonStatus
 from sidecar.core.errors import printable
+from sidecar.runtime.page_templates import environment
 
 from . import sections, words
 from .headers import SCRIPT, STYLE, TEMPLATES
@@ -27,14 +27,7 @@ def _plain(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(TEMPLATES),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    finalize=_plain,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_ENVIRONMENT = environment(TEMPLATES, finalize=_plain)
 _ENVIRONMENT.globals |= {
     "style": markupsafe.Markup(STYLE),
     "script": markupsafe.Markup(SCRIPT),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -49,7 +50,13 @@ class DecisionCollector(Collector):
         labels = ("location", "decision", "reason")
         yield _counter("decisions", "Decisions answered to nginx", labels, counts.decisions)
         yield _counter("shadow_decisions", "What enforcing would decide", labels, counts.shadow)
-        yield self._durations()
+        yield _histogram(
+            "decision_duration_seconds",
+            "Time that a decision took",
+            BUCKETS,
+            counts.buckets,
+            counts.seconds,
+        )
         reloads = {(result,): count for result, count in counts.reloads.items()}
         yield _counter("policy_reloads", "Attempts to load the policy", ("result",), reloads)
         yield _gauge(
@@ -111,18 +118,6 @@ class DecisionCollector(Collector):
         if counts.fleet is not None:
             yield from _fleet(counts.fleet)
 
-    def _durations(self) -> Metric:
-        counts = self._counts
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts.buckets, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        family = HistogramMetricFamily(
-            PREFIX + "decision_duration_seconds", "Time that a decision took"
-        )
-        family.add_metric([], buckets, counts.seconds)
-        return family
-
 
 def _by_rule(counts: Counts) -> dict[tuple[str, str, str], int]:
     found: dict[tuple[str, str, str], int] = {}
@@ -143,6 +138,16 @@ def _gauge(name: str, doc: str, labels: tuple[str, ...], values: Mapping[Any, fl
     family = GaugeMetricFamily(PREFIX + name, doc, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)
+    return family
+
+
+def _histogram(
+    name: str, doc: str, bounds: Iterable[float], counts: Iterable[int], seconds: float
+) -> Metric:
+    """A histogram of how many fell between one bound and the next, the last beyond all bounds."""
+    family = HistogramMetricFamily(PREFIX + name, doc)
+    buckets = list(zip((*map(str, bounds), "+Inf"), map(float, accumulate(counts)), strict=True))
+    family.add_metric([], buckets, seconds)
     return family
 
 
@@ -186,15 +191,13 @@ def _fleet(fleet: FleetStatus) -> Iterator[Metric]:
     yield _gauge("fleet_head_age_seconds", "Since the fleet was known to be as here", (), ages)
     refused = {(why,): fleet.refused.get(why, 0) for why in WHY}
     yield _counter("fleet_refused", "Entries and files refused", ("why",), refused)
-    total, buckets = 0, []
-    for bound, count in zip((*map(str, FLEET_BUCKETS), "+Inf"), fleet.buckets, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    family = HistogramMetricFamily(
-        PREFIX + "fleet_propagation_seconds", "From the signing of an entry to its being in force"
+    yield _histogram(
+        "fleet_propagation_seconds",
+        "From the signing of an entry to its being in force",
+        FLEET_BUCKETS,
+        fleet.buckets,
+        fleet.seconds,
     )
-    family.add_metric([], buckets, fleet.seconds)
-    yield family
 
 
 class _OwnProcess(ProcessCollector):
