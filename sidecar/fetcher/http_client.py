@@ -73,13 +73,13 @@ class Fetched:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def new_session() -> aiohttp.ClientSession:
-    """Create a client session that obeys the rules above."""
+def new_session(connections: int = 64, per_host: int = 16) -> aiohttp.ClientSession:
+    """Create a client session that obeys the rules above, with limits of connections."""
     return aiohttp.ClientSession(
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        connector=aiohttp.TCPConnector(limit=64, limit_per_host=16),
+        connector=aiohttp.TCPConnector(limit=connections, limit_per_host=per_host),
         headers={"User-Agent": "nginx-mtls-sidecar", "Accept-Encoding": "identity"},
     )
 

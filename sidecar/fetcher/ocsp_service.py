@@ -4,11 +4,17 @@ A question is `{"trust", "cert", "issuer", "nonce"}` (`nonce` is optional).  An 
 `{"response"}` with DER that `verify_response` accepts as good or revoked, or `{"error", "kind"}`.
 The service asks only the responder that the policy names for that trust, and only about a
 certificate that an authority of that trust signed.  It caches nothing.
+
+The daemon's whole group may open the socket: its user, root, and those of other services.  Each of
+them has connections, questions and exchanges of its own (`peer_shares`), and what another one holds
+takes nothing of them.  A connection holds a question and an answer at most, of
+`fetch_protocol.MAX_MESSAGE` octets each: 128 MiB for all those of a user.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -25,16 +31,23 @@ from sidecar.runtime import fetch_protocol
 
 from .http_client import Failure, FetchError, HttpLimits, fetch
 from .metrics import FetchMetrics
+from .peer_shares import TURNS, Share, Shares, peer_user
 from .plan import FetchPlan, Responder, fingerprint
 
 log = logging.getLogger(__name__)
 
 OCSP_LIMITS = HttpLimits(size=MAX_RESPONSE, total=8.0, silence=8.0, connect=4.0)
 MAX_QUESTIONS = 64
-"""Maximum number of questions at the same time; further ones get the error `busy`."""
+"""Maximum number of one user's questions at the same time; further ones get the error `busy`."""
 
 MAX_CONNECTIONS = 128
-"""Maximum number of connections at the same time, each with a message at most in memory."""
+"""Maximum number of one user's connections at the same time; further ones are closed unread."""
+
+MAX_USERS = 8
+"""Maximum number of users that are connected at the same time; a further one's are closed."""
+
+OUTBOUND = MAX_USERS * TURNS
+"""Connections to responders that all users' exchanges can need at the same time."""
 
 READ_SECONDS = 5.0
 """Seconds that a peer has to send its question, and to read the answer."""
@@ -67,50 +80,51 @@ class OcspService:
         self._metrics = metrics
         self._clock = clock
         self._limits = limits
-        self._asking = self._open = 0
+        self._shares = Shares(MAX_USERS)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the peer closes it, sends an error or is too slow."""
-        if self._open >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._open += 1
+        user = peer_user(writer.get_extra_info("socket"))
+        with self._shares.connected(user, MAX_CONNECTIONS) as share, contextlib.closing(writer):
+            if share is not None:
+                await self._serve(share, reader, writer)
+
+    async def _serve(
+        self, share: Share, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             while True:
                 async with asyncio.timeout(READ_SECONDS):
                     question = await fetch_protocol.read(reader)
                 if question is None:
                     return
-                writer.write(fetch_protocol.encode(await self.answer(question)))
+                writer.write(fetch_protocol.encode(await self.answer(question, share)))
                 async with asyncio.timeout(READ_SECONDS):
                     await writer.drain()
         except (fetch_protocol.MessageError, TimeoutError, ConnectionError) as error:
             log.debug("question dropped: %s", error)
         except asyncio.CancelledError:  # at shutdown; asyncio.streams would log a traceback
             pass
-        finally:
-            self._open -= 1
-            writer.close()
 
-    async def answer(self, question: Message) -> Message:
-        """Answer one question.  Raises only on cancellation."""
+    async def answer(self, question: Message, share: Share) -> Message:
+        """Answer one question of a user.  Raises only on cancellation."""
         trust = question.get("trust", "")
         responder = self._plan().responders.get(trust)
         if responder is None:
             return _error(ErrorKind.REFUSED, "the policy names no responder for this trust")
-        if self._asking >= MAX_QUESTIONS:
+        if share.questions >= MAX_QUESTIONS:
             return self._counted(trust, _error(ErrorKind.BUSY, "too many questions at once"))
-        self._asking += 1
+        share.questions += 1
         try:
-            return self._counted(trust, await self._ask(responder, question))
+            return self._counted(trust, await self._ask(responder, question, share))
         finally:
-            self._asking -= 1
+            share.questions -= 1
 
     def _counted(self, trust: str, answer: Message) -> Message:
         self._metrics.ocsp.labels(trust, answer.get("kind", "answered")).inc()
         return answer
 
-    async def _ask(self, responder: Responder, question: Message) -> Message:
+    async def _ask(self, responder: Responder, question: Message, share: Share) -> Message:
         try:
             cert, issuer = _certificates(responder, question)
             nonce = fetch_protocol.unpack(question, "nonce") or None
@@ -119,7 +133,11 @@ class OcspService:
             return _error(ErrorKind.REFUSED, str(error))
         start = time.monotonic()
         try:
-            der = await self._exchange(responder.url, request)
+            async with asyncio.timeout(self._limits.total), share.turns:
+                der = await self._exchange(responder.url, request)
+        except TimeoutError:
+            why = f"no complete answer in {self._limits.total:g} s"
+            return _error(ErrorKind.UNREACHABLE, why)
         except FetchError as error:
             down = error.failure in (Failure.NETWORK, Failure.TIMEOUT)
             return _error(ErrorKind.UNREACHABLE if down else ErrorKind.NO_ANSWER, str(error))

@@ -24,13 +24,13 @@ from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.listen import ListenError, open_listener, remove_socket
+from sidecar.runtime.listen import BACKLOG, ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 
 from .crl_job import SUCCESSES, CrlJob
 from .http_client import HttpLimits, new_session
 from .metrics import FetchMetrics, admin_listener
-from .ocsp_service import OCSP_LIMITS, OcspService
+from .ocsp_service import OCSP_LIMITS, OUTBOUND, OcspService
 from .plan import CrlSource, FetchPlan, PlanReader, kept_plan, plan_path, save_plan
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ async def run_fetcher(
         fetcher = Fetcher(options, session, metrics)
         await fetcher.start()
         stack.push_async_callback(fetcher.stop)
-        await _serve_ocsp(stack, fetcher, session, metrics)
+        await _serve_ocsp(stack, fetcher, metrics)
         fetcher.start_jobs()
         ready()
         log.info("mtls-sidecar %s ready: %d CRLs, %d responders", __version__, *fetcher.plan_size)
@@ -247,18 +247,17 @@ async def _reload_when_told(fetcher: Fetcher, told: asyncio.Event) -> None:
         await fetcher.reload()
 
 
-async def _serve_ocsp(
-    stack: AsyncExitStack, fetcher: Fetcher, session: aiohttp.ClientSession, metrics: FetchMetrics
-) -> None:
+async def _serve_ocsp(stack: AsyncExitStack, fetcher: Fetcher, metrics: FetchMetrics) -> None:
     path = fetcher.options.socket
     if path is None:
         return
+    session = await stack.enter_async_context(new_session(OUTBOUND, OUTBOUND))
     service = OcspService(
         session, lambda: fetcher.plan, metrics, limits=fetcher.options.ocsp_limits
     )
     listening = open_listener(Address(path=str(path)), fetcher.options.socket_mode, "")
     stack.callback(remove_socket, str(path))
-    server = await asyncio.start_unix_server(service.connected, sock=listening)
+    server = await asyncio.start_unix_server(service.connected, sock=listening, backlog=BACKLOG)
     stack.callback(server.close)
 
 

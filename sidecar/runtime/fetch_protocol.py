@@ -11,7 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping
 
-MAX_MESSAGE = 1024 * 1024
+MAX_MESSAGE = 512 * 1024
 """Maximum length of a message in bytes, much more than a certificate and its issuer need."""
 
 

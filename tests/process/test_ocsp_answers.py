@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -517,6 +520,70 @@ def test_too_many_questions_at_once_are_told_so(
             first.cancel()
 
     run(check)
+
+
+FLOOD = """
+import os, resource, socket, sys, time
+os.setgroups([])
+os.setgid(64321)
+os.setuid(64321)
+resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
+question, held = sys.stdin.buffer.read(), []
+for number in range(300):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[1])
+    held.append(peer)
+    try:
+        peer.sendall(question if number < 100 else question[: len(question) // 2])
+    except OSError:
+        pass
+print("holds", flush=True)
+time.sleep(60)
+"""
+"""Another user, who takes of a socket what there is: questions, and halves of them."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_takes_nothing_of_the_daemon_s(tmp_path: Path) -> None:
+    """Whoever of the service's group holds all connections, questions and exchanges with the
+    responder that they get, the daemon's questions are answered as before."""
+    share_with_everybody(tmp_path)
+
+    async def check() -> None:
+        async with bench(tmp_path, hanging) as b:
+            b.client.path.chmod(0o666)
+            flood = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                FLOOD,
+                str(b.client.path),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert flood.stdin is not None
+            assert flood.stdout is not None
+            try:
+                flood.stdin.write(fetch_protocol.encode(asking()))
+                flood.stdin.close()
+                assert await flood.stdout.readline() == b"holds\n"
+                await until(lambda: b.asked == 16)
+                b.responder.answer = crafted()
+                found = await asyncio.gather(*(b.status(pair) for pair in (ALICE, BOB, EVE)))
+                assert found == [RevocationStatus.GOOD] * 3
+                assert not b.answers.failures
+            finally:
+                flood.kill()
+                await flood.wait()
+
+    run(check)
+
+
+def share_with_everybody(directory: Path) -> None:
+    """Let every user pass root's directories on the way to one, and itself."""
+    for place in (directory, *directory.parents):
+        mode = place.stat().st_mode
+        if place.stat().st_uid == 0 and not mode & stat.S_IXOTH:
+            place.chmod(mode | stat.S_IXOTH)
 
 
 def test_the_daemon_believes_no_fetcher(tmp_path: Path) -> None:

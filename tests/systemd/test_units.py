@@ -125,9 +125,10 @@ def test_instances_and_fetcher(saw: dict[str, str]) -> None:
 
 def test_the_fetcher_can_not_touch_the_daemon(saw: dict[str, str]) -> None:
     """Its own user: it writes what it brings, which the daemon reads, and nothing else; it reads
-    no decision log."""
+    no decision log.  It tells the users on its socket apart."""
     check(
         saw,
+        fetcher_users="all",
         fetcher_user="mtls-sidecar-fetch:mtls-sidecar",
         fetcher_runs="750:mtls-sidecar-fetch:mtls-sidecar",
         fetcher_writes="750:mtls-sidecar-fetch:mtls-sidecar",

@@ -158,6 +158,7 @@ has_fetcher() {
     saw fetcher_user "$(stat -c %U:%G "/proc/$fetcher")"
     saw fetcher_runs "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch)"
     saw fetcher_writes "$(stat -c %a:%U:%G /var/lib/mtls-sidecar/crl)"
+    saw fetcher_users "$(cmp /proc/1/uid_map "/proc/$fetcher/uid_map" && echo all)"
     saw fetcher_socket "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch/fetch.sock)"
     saw fetcher_brings "$(as_fetcher touch /var/lib/mtls-sidecar/crl/x && echo yes)"
     saw fetcher_touches "$(as_fetcher sh -c 'for p in /var/lib/mtls-sidecar /run/mtls-sidecar \

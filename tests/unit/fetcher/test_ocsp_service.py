@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import ocsp_pki
@@ -14,6 +15,7 @@ from sidecar.fetcher import ocsp_service
 from sidecar.fetcher.http_client import Failure, FetchError
 from sidecar.fetcher.metrics import FetchMetrics
 from sidecar.fetcher.ocsp_service import MAX_QUESTIONS, OcspService
+from sidecar.fetcher.peer_shares import Share
 from sidecar.fetcher.plan import FetchPlan, Responder
 from sidecar.runtime.fetch_protocol import encode, pack, read, unpack
 
@@ -45,7 +47,7 @@ def question(**more: str) -> dict[str, str]:
 
 async def test_a_verified_response_is_passed_on() -> None:
     """As the responder sent it."""
-    assert unpack(await Service().answer(question()), "response") == GOOD
+    assert unpack(await Service().answer(question(), Share()), "response") == GOOD
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ async def test_only_certificates_of_the_trust_are_asked_about(
     change: dict[str, str], told: str
 ) -> None:
     """Another question is refused before anything is sent."""
-    found = await Service(FetchError(Failure.NETWORK, "asked")).answer(question(**change))
+    found = await Service(FetchError(Failure.NETWORK, "asked")).answer(question(**change), Share())
     assert found["kind"] == "refused"
     assert told in found["error"]
 
@@ -82,23 +84,33 @@ async def test_a_failure_says_whether_it_applies_to_others(
 ) -> None:
     """Only a responder that can't be reached is `unreachable`; the metric has the same label."""
     service = Service(reply)
-    found = await service.answer(question())
+    found = await service.answer(question(), Share())
     assert found["kind"] == kind
     assert service.metrics.registry.get_sample_value(
         "mtls_sidecar_fetch_ocsp_queries_total", {"trust": "staff", "result": kind}
     )
 
 
-async def test_too_many_questions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One over the limit is told that the fetcher is busy."""
-    assert MAX_QUESTIONS > 0
-    monkeypatch.setattr(ocsp_service, "MAX_QUESTIONS", 0)
-    assert (await Service().answer(question()))["kind"] == "busy"
+async def test_too_many_questions_are_refused() -> None:
+    """A user's question over the limit is told that the fetcher is busy; another user's is not."""
+    service = Service()
+    most = Share(questions=MAX_QUESTIONS)
+    assert (await service.answer(question(), most))["kind"] == "busy"
+    assert "response" in await service.answer(question(), Share(questions=MAX_QUESTIONS - 1))
+
+
+async def test_a_question_waits_for_a_turn_no_longer_than_for_an_answer() -> None:
+    """A user's turns are bounded; another user's question has one at once."""
+    service = Service()
+    service._limits = replace(service._limits, total=0.2)
+    busy = Share(turns=asyncio.Semaphore(0))
+    assert (await service.answer(question(), busy))["kind"] == "unreachable"
+    assert "response" in await service.answer(question(), Share())
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One over the limit is closed unread, and there is room again after one has ended: the
-    service's whole group may open the socket."""
+    daemon's whole group may open the socket."""
     monkeypatch.setattr(ocsp_service, "MAX_CONNECTIONS", 2)
     place = tmp_path / "sock"
     server = await asyncio.start_unix_server(Service().connected, place)
