@@ -1,6 +1,8 @@
 """Files in which processes tell what is so while they run; each holds a lock for as long.
 
-A file whose lock nobody holds is of a process that has ended, however it did.
+A file whose lock nobody holds is of a process that has ended, however it did.  Whoever may read the
+lock may ask whether it is held, and can't hold it: it is an exclusive record lock of an open file
+(`F_OFD_SETLK`, fcntl(2)), which takes a descriptor to write with, and shared ones don't count.
 """
 
 from __future__ import annotations
@@ -9,12 +11,18 @@ import contextlib
 import fcntl
 import os
 import secrets
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .files import write_file
 from .release_directory import make_directory
+
+_LOCK = struct.Struct("hhqqi4x")
+"""The kernel's `struct flock`: type, whence, start, length (0: all of it), pid (0)."""
+
+_MODE = 0o640
 
 GONE_SECONDS = 60.0
 """How long the file of a process that has ended is left."""
@@ -32,11 +40,12 @@ class StatusFile:
         if self._lock < 0:
             make_directory(self._path.parent)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._lock = os.open(self._path.with_suffix(".lock"), flags, 0o640)
-            os.fchmod(self._lock, 0o640)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = os.open(self._path.with_suffix(".lock"), flags, 0o600)
+            exclusive = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, exclusive)
+            os.fchmod(self._lock, _MODE)  # not before: a shared lock would be in the way
             _remove_gone(self._path.parent)
-        write_file(self._path, data, 0o640)
+        write_file(self._path, data, _MODE)
 
     def close(self) -> None:
         """Remove the file: the process ends."""
@@ -59,12 +68,14 @@ def _is_held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        shared = _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, shared)
     except OSError:
         return True
     finally:
         os.close(descriptor)
-    return False
+    in_the_way: int = _LOCK.unpack(found)[0]
+    return in_the_way != fcntl.F_UNLCK
 
 
 def _remove_gone(directory: Path) -> None:

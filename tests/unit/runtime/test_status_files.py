@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from daemon import ROOT
 
 from sidecar.runtime.status_files import GONE_SECONDS, StatusFile, status_files
@@ -52,6 +54,25 @@ def test_the_file_of_a_killed_process_is_known_as_such(tmp_path: Path) -> None:
     file.write(b"2")
     assert told(tmp_path) == [(b"2", True)]
     file.close()
+
+
+def test_who_may_read_a_lock_can_not_hold_it(tmp_path: Path) -> None:
+    """Not while its process runs, and not after: what it told then isn't taken for a running one's,
+    and is removed."""
+    file = StatusFile(tmp_path)
+    file.write(b"1")
+    [lock] = tmp_path.glob("*.lock")
+    reader = os.open(lock, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fcntl.lockf(reader, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(BlockingIOError):
+        fcntl.lockf(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert told(tmp_path) == [(b"1", True)]
+    os.close(file._lock)  # as if it was killed
+    fcntl.lockf(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert told(tmp_path) == [(b"1", False)]
+    os.close(reader)
 
 
 def test_the_group_may_read_and_nobody_else(tmp_path: Path) -> None:
