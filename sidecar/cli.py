@@ -26,7 +26,7 @@ from sidecar.core.errors import Diagnostic, PolicyError, error_text, printable
 from sidecar.core.nginx.host import normalize_host
 from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy.model import Policy
-from sidecar.core.policy.spec import policy_schema, read_policy
+from sidecar.core.policy.spec import policy_schema
 from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.enroll import arguments as enroll_arguments
 from sidecar.fleet.arguments import add_fleet
@@ -184,6 +184,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from sidecar.commands.check import as_json, service_user, unreadable
+    from sidecar.commands.contradictions import contradictions
     from sidecar.commands.test import refuse_failing
 
     if options.file is not None:
@@ -193,8 +194,8 @@ def _check(options: argparse.Namespace) -> int:
         policy = load_policy(options, trusted_only=True)
         refuse_failing(policy, Path(path))
         user = service_user()
-        spec = read_policy(read_file(path, MAX_POLICY), path)
-        refused = list(unreadable(spec, Path(path), user)) if user else []
+        file = policy_file(policy, path)
+        refused = list(unreadable(file.spec, Path(path), user)) if user else []
         if refused and options.policy is None:
             raise PolicyError(refused)
     except PolicyError as error:
@@ -206,7 +207,9 @@ def _check(options: argparse.Namespace) -> int:
         message = f"{path}: {count} mistake{'s' * (count != 1)}, the policy is refused"
         print(message, file=sys.stderr)
         return 2
-    warnings = (*warnings_of(options), *policy.warnings_at(time.time()), *refused)
+    now = time.time()
+    found = sorted({*policy.warnings_at(now), *contradictions(file, now)})
+    warnings = (*warnings_of(options), *found, *refused)
     if options.json:
         print(as_json(path, policy, (), warnings))
         return 0

@@ -29,6 +29,17 @@ locations:
       - {dn: 'C=DE,O=Ex,CN=alice'}
 """
 
+CONTRADICTORY = """\
+version: 1
+locations:
+  - name: site
+    allow:
+      - {all: [{cn: alice}, {cn: bob}]}
+      - {cn: mallory, ou: SRE}
+      - {cn: alice}
+    deny: [{cn: "mal*"}]
+"""
+
 
 def run(place: Path, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sidecar", *arguments]
@@ -53,6 +64,17 @@ def test_a_warning_has_its_place_and_is_no_mistake(tmp_path: Path) -> None:
     assert f"warning: {path}:5:28: `until: 2020-01-31` is past" in found.stderr
     assert f"warning: {path}:6:14: dn: the RDNs seem to be in OpenSSL's order" in found.stderr
     assert "write the last RDN first: CN=alice,O=Ex,C=DE" in found.stderr
+
+
+def test_a_rule_that_contradicts_itself_is_a_warning(tmp_path: Path) -> None:
+    """`check` tells what can never match, and what `deny` leaves nobody to, with its place."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(CONTRADICTORY)
+    found = run(tmp_path, "check", str(path))
+    assert found.returncode == 0, found.stderr
+    assert f"warning: {path}:5:9: rule allow[0] can never match: " in found.stderr
+    assert f"warning: {path}:6:9: allow[1] lets nobody into location 'site': " in found.stderr
+    assert found.stderr.count("warning") == 2
 
 
 def test_a_mistake_is_shown_in_its_line(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from sidecar.core.policy.model import Policy
 from ..asking import PolicyFile
 from .atoms import Atom
 from .example import Example, Question, decide, examples
-from .fields import Field, Fields, Impossible, Undecided
+from .fields import Fields, Possibilities, Undecided
 from .formula import Formulas
-from .solve import Assignment, Bounds, SearchEnded, assignments
+from .solve import Bounds, SearchEnded, assignments
 from .terms import Term, Terms, atoms_of
 
 MAX_TRIED = 300
@@ -85,7 +85,8 @@ def compare(pair: Pair, shared: Shared) -> Comparison:
     if old is new:
         return found
     _see_again(pair, shared, found)
-    search = _Search(pair, terms, shared.fields.of(atoms_of(old, new)), shared.now, shared.bounds)
+    fields = Possibilities(shared.fields.of(atoms_of(old, new)))
+    search = _Search(pair, terms, fields, shared.now, shared.bounds)
     for direction, allows, denies in (("loses", old, new), ("gains", new, old)):
         if getattr(found, direction) is not None:
             continue
@@ -187,19 +188,18 @@ class _Search:
 
     pair: Pair
     terms: Terms
-    fields: dict[str, tuple[Field, list[Atom]]]
+    fields: Possibilities
     now: float
     bounds: Bounds
-    _solved: dict[Any, tuple[Any, ...] | Exception] = field(default_factory=dict)
 
     def example(self, goal: Term, *, gains: bool) -> tuple[Example | None, list[str]]:
         """An example of the goal that both policies bear out; or why there may be one yet."""
         doubts: dict[str, None] = {}
         tried = 0
         try:
-            for assigned in assignments(self.terms, goal, self._possible, self.bounds):
+            for assigned in assignments(self.terms, goal, self.fields.possible, self.bounds):
                 try:
-                    values = self._values(assigned)
+                    values = self.fields.values(assigned)
                 except Undecided as error:
                     doubts[str(error)] = None
                     continue
@@ -225,51 +225,3 @@ class _Search:
                 if (old.allowed, new.allowed) == (not gains, gains):
                     return Example(cert, request, old, new)
         return None
-
-    # -- fields
-
-    def _possible(self, assigned: Assignment) -> bool:
-        """Whether each field may be so; what follows from what holds is added."""
-        for name, held, refuted in self._by_field(assigned):
-            known, asked = self.fields[name]
-            for atom in known.refuted_by(held, asked):
-                if assigned.setdefault(atom, False):
-                    return False
-            try:
-                self._solve(name, held, refuted)
-            except Impossible:
-                return False
-            except Undecided:
-                continue
-        return True
-
-    def _values(self, assigned: Mapping[Atom, bool]) -> dict[str, tuple[Any, ...]]:
-        return {
-            name: self._solve(name, held, refuted)
-            for name, held, refuted in self._by_field(assigned)
-        }
-
-    def _by_field(
-        self, assigned: Mapping[Atom, bool]
-    ) -> list[tuple[str, tuple[Atom, ...], tuple[Atom, ...]]]:
-        held: dict[str, list[Atom]] = {}
-        refuted: dict[str, list[Atom]] = {}
-        for atom, holds in assigned.items():
-            (held if holds else refuted).setdefault(atom.field, []).append(atom)
-        names = [name for name in self.fields if name in held or name in refuted]
-        return [(name, tuple(held.get(name, ())), tuple(refuted.get(name, ()))) for name in names]
-
-    def _solve(
-        self, name: str, held: tuple[Atom, ...], refuted: tuple[Atom, ...]
-    ) -> tuple[Any, ...]:
-        key = (name, held, refuted)
-        found = self._solved.get(key)
-        if found is None:
-            try:
-                found = self.fields[name][0].solve(held, refuted)
-            except (Impossible, Undecided) as error:
-                found = error
-            self._solved[key] = found
-        if isinstance(found, Exception):
-            raise found
-        return found

@@ -6,7 +6,7 @@ them (`every`) bounds all of them; one that asks for any of them needs one that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -239,4 +239,59 @@ class Fields:
             known = self._known.setdefault(name, Field(name, self.now))
             known.ask(asked)
             found[name] = (known, asked)
+        return found
+
+
+@dataclass(slots=True)
+class Possibilities:
+    """What assignments of atoms some fields allow; each question is solved once."""
+
+    fields: dict[str, tuple[Field, list[Atom]]]
+    _solved: dict[Any, tuple[Any, ...] | Exception] = field(default_factory=dict)
+
+    def possible(self, assigned: dict[Atom, bool]) -> bool:
+        """Whether each field may be so; what follows from what holds is added."""
+        for name, held, refuted in self._by_field(assigned):
+            known, asked = self.fields[name]
+            for atom in known.refuted_by(held, asked):
+                if assigned.setdefault(atom, False):
+                    return False
+            try:
+                self._solve(name, held, refuted)
+            except Impossible:
+                return False
+            except Undecided:
+                continue
+        return True
+
+    def values(self, assigned: Mapping[Atom, bool]) -> dict[str, tuple[Any, ...]]:
+        """Values of each field that are so.  Raises `Impossible` and `Undecided`."""
+        return {
+            name: self._solve(name, held, refuted)
+            for name, held, refuted in self._by_field(assigned)
+        }
+
+    def _by_field(
+        self, assigned: Mapping[Atom, bool]
+    ) -> list[tuple[str, tuple[Atom, ...], tuple[Atom, ...]]]:
+        held: dict[str, list[Atom]] = {}
+        refuted: dict[str, list[Atom]] = {}
+        for atom, holds in assigned.items():
+            (held if holds else refuted).setdefault(atom.field, []).append(atom)
+        names = [name for name in self.fields if name in held or name in refuted]
+        return [(name, tuple(held.get(name, ())), tuple(refuted.get(name, ()))) for name in names]
+
+    def _solve(
+        self, name: str, held: tuple[Atom, ...], refuted: tuple[Atom, ...]
+    ) -> tuple[Any, ...]:
+        key = (name, held, refuted)
+        found = self._solved.get(key)
+        if found is None:
+            try:
+                found = self.fields[name][0].solve(held, refuted)
+            except (Impossible, Undecided) as error:
+                found = error
+            self._solved[key] = found
+        if isinstance(found, Exception):
+            raise found
         return found

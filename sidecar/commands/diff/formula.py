@@ -79,8 +79,8 @@ class Formulas:
     def _without_certificate(
         self, policy: PolicySpec, spec: LocationSpec, location: Location
     ) -> Term:
-        exempt = self._any(policy, rules_of(policy, spec, "without_certificate"), refusing=False)
-        deny = self._any(policy, rules_of(policy, spec, "deny"), refusing=True, of_request=True)
+        exempt = self.any_of(policy, rules_of(policy, spec, "without_certificate"), refusing=False)
+        deny = self.any_of(policy, rules_of(policy, spec, "deny"), refusing=True, of_request=True)
         return self.terms.all(
             [
                 exempt,
@@ -93,10 +93,10 @@ class Formulas:
     def _with_certificate(
         self, policy: Policy, spec: PolicySpec, written: LocationSpec, location: Location
     ) -> Term:
-        deny = self._any(spec, rules_of(spec, written, "deny"), refusing=True)
+        deny = self.any_of(spec, rules_of(spec, written, "deny"), refusing=True)
         allow = TRUE
         if not location.verified:
-            allow = self._any(spec, rules_of(spec, written, "allow"), refusing=False)
+            allow = self.any_of(spec, rules_of(spec, written, "allow"), refusing=False)
         return self.terms.all(
             [
                 self._flag(CERT),
@@ -161,9 +161,10 @@ class Formulas:
 
     # -- rules
 
-    def _any(
+    def any_of(
         self, policy: PolicySpec, rules: Rules, *, refusing: bool, of_request: bool = False
     ) -> Term:
+        """Whether any of some rules matches; `of_request`: of those about the request alone."""
         found = []
         for rule in rules:
             if isinstance(rule, Located):
@@ -177,7 +178,8 @@ class Formulas:
         key = (id(policy), name, refusing, of_request)
         if key not in self.groups:
             members = policy.groups.get(name, ())
-            self.groups[key] = self._any(policy, members, refusing=refusing, of_request=of_request)
+            found = self.any_of(policy, members, refusing=refusing, of_request=of_request)
+            self.groups[key] = found
         return self.groups[key]
 
     def _rule(self, policy: PolicySpec, rule: RuleSpec, refusing: bool) -> Term:
@@ -187,10 +189,10 @@ class Formulas:
         ]
         parts.append(self._window(rule.from_, rule.until))
         if rule.any is not None:
-            parts.append(self._any(policy, rule.any, refusing=refusing))
-        parts += [self._any(policy, [each], refusing=refusing) for each in rule.all or ()]
+            parts.append(self.any_of(policy, rule.any, refusing=refusing))
+        parts += [self.any_of(policy, [each], refusing=refusing) for each in rule.all or ()]
         if rule.not_ is not None:
-            within = self._any(policy, rule.not_, refusing=not refusing)
+            within = self.any_of(policy, rule.not_, refusing=not refusing)
             parts.append(self.terms.negate(within))
         return self.terms.all(parts)
 
