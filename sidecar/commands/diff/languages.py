@@ -65,7 +65,11 @@ def automaton(atom: Atom) -> Automaton:
         others.append(Words.of(word for each in words for word in each.words))
     parts = tuple(others)
     whole = parts[0] if len(parts) == 1 else Union(parts)
-    return WithoutDot(whole) if atom.test.refusing and atom.field in ("dns", "email") else whole
+    return WithoutDot(whole) if atom.test.refusing and atom.field in _DOTTED else whole
+
+
+_DOTTED = ("dns", "email", "upn")
+"""Keys of which what refuses takes no notice of a dot at the end."""
 
 
 def _text(text: str, refusing: bool) -> Automaton:
@@ -80,7 +84,7 @@ def _upn(text: str, refusing: bool) -> Automaton:
     """Over lower case what refuses, without case, is what grants with it."""
     if text.startswith("~"):
         return regex(text[1:], ignore_case=refusing)
-    folded = text.casefold() if refusing else text
+    folded = text.casefold().removesuffix(".") if refusing else text
     if not folded.isascii():
         raise NoAutomaton("it has characters beyond ASCII")
     return glob(folded) if "*" in text else Words.of([folded])
@@ -95,6 +99,8 @@ def _dns(text: str, refusing: bool) -> Automaton:
 
 
 def _email(text: str, refusing: bool) -> Automaton:
+    if refusing and "@[" in text:
+        raise NoAutomaton("an address has several spellings")
     if not text.startswith("~") and "*" not in text:
         return Words.of([fold_mail(text)])
     local, _, host = text.rpartition("@")

@@ -31,6 +31,7 @@ from sidecar.core.x509.distinguished_name import (
 from sidecar.core.x509.service_identity import fold_dns, is_dns_name
 
 from .dn_warnings import order_warnings, spelling_warnings
+from .host_spelling import normal_address, normal_name
 from .matching import PatternError, Predicate, compile_regex, glob
 from .uri_spelling import normal_uri
 
@@ -145,7 +146,7 @@ def _text_refused(value: str) -> ComparedValue:
 def _upn(text: str) -> Pattern:
     """Compile a user principal name; refusing rules ignore case, as Active Directory does."""
     pattern = _compared(_checked(text), str)
-    refusing = _compared(text, _fold_case, ignore_case=True)
+    refusing = _compared(text, _fold_principal, ignore_case=True)
     return Pattern(text, pattern.exact, pattern.test, refusing, pattern.warnings)
 
 
@@ -153,8 +154,17 @@ def _fold_case(text: str) -> str:
     return nfc(text).casefold()
 
 
+def _fold_principal(text: str) -> str:
+    """Fold case; the host, which a `*` may be part of, is in A-labels and without its last dot."""
+    user, at, host = text.rpartition("@")
+    if "*" in host and not host.isascii():
+        return _fold_case(text)
+    return _fold_case(user) + at + normal_name(_fold_case(host))
+
+
 def _upn_refused(value: str) -> ComparedValue:
-    return ComparedValue((_fold_case(value),), (_fold_case(value), value))
+    found = _fold_principal(value)
+    return ComparedValue((found,), tuple(dict.fromkeys((found, _fold_case(value), value))))
 
 
 # -- distinguished names --------------------------------------------------------------------------
@@ -279,12 +289,15 @@ def _email(text: str) -> Pattern:
     if not _checked(text).isascii():
         raise PatternError(f"{text!r} is not a mail address in ASCII", "write its host as xn--…")
     if "*" in text:
-        return Pattern(text, test=_email_glob(text), warnings=_text_warnings(text))
+        either = _email_glob(text), _email_glob(normal_address(text) if "@" in text else text)
+        refusing = Pattern(text, test=lambda value: any(test(value) for test in either))
+        warnings = _text_warnings(text)
+        return Pattern(text, test=either[0], refusing=refusing, warnings=warnings)
     if "@" not in text:
         raise PatternError(f"{text!r} is not a mail address", f"write alice@{text} or *@{text}")
     exact = fold_mail(text)
-    plain = exact.removesuffix(".")
-    refusing = Pattern(text, exact=(plain, _unquoted(plain)))
+    normal = normal_address(text)
+    refusing = Pattern(text, exact=(normal, _unquoted(normal)))
     return Pattern(text, exact=(exact,), refusing=refusing, warnings=_text_warnings(text))
 
 
@@ -362,9 +375,11 @@ def _unquoted(address: str) -> str:
 
 
 def _email_refused(value: str) -> ComparedValue:
-    """Prepare an address also without the quotation marks of its local part, or the last dot."""
-    plain = value.removesuffix(".")
-    forms = [_email_granted(form) for form in dict.fromkeys((_unquoted(plain), plain, value))]
+    """Prepare an address also without the quotation marks of its local part, or the last dot, and
+    with its host in one form."""
+    plain, normal = value.removesuffix("."), normal_address(value)
+    several = (_unquoted(normal), normal, _unquoted(plain), plain, value)
+    forms = [_email_granted(form) for form in dict.fromkeys(several)]
     keys = (key for form in forms for key in form.keys)
     texts = (text for form in forms for text in form.texts)
     return ComparedValue(tuple(dict.fromkeys(keys)), tuple(dict.fromkeys(texts)))

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from sidecar.core.x509.service_identity import fold_dns
+
+from .host_spelling import ipv4_of_numbers, normal_address, normal_host
 
 _PARTS = re.compile(r"([^:/?#]+:)?(//[^/?#]*)?([^?#]*)(.*)", re.DOTALL)
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PORTS = {
-    "http:": ":80",
-    "https:": ":443",
-    "ws:": ":80",
-    "wss:": ":443",
-    "ftp:": ":21",
-    "ldap:": ":389",
-    "ldaps:": ":636",
+    "http:": "80",
+    "https:": "443",
+    "ws:": "80",
+    "wss:": "443",
+    "ftp:": "21",
+    "gopher:": "70",
+    "telnet:": "23",
+    "nntp:": "119",
+    "imap:": "143",
+    "pop:": "110",
+    "ldap:": "389",
+    "ldaps:": "636",
+    "acap:": "674",
+    "nfs:": "2049",
+    "dict:": "2628",
+    "rtsp:": "554",
+    "rtsps:": "322",
+    "ipp:": "631",
+    "ipps:": "631",
+    "coap:": "5683",
+    "coaps:": "5684",
+    "coap+tcp:": "5683",
+    "coaps+tcp:": "5684",
+    "coap+ws:": "80",
+    "coaps+ws:": "443",
 }
-"""The ports that the schemes' own RFCs define (9110, 6455, 1738, 4516)."""
+"""The ports that the schemes' own RFCs define (9110, 6455, 1738, 4266, 4248, 5538, 5092, 2384,
+4516, 2244, 2224, 2229, 7826, 3510, 7472, 7252, 8323)."""
+
+_NUMERIC = frozenset({"http:", "https:", "ws:", "wss:", "ftp:"})
+"""Schemes of whose hosts browsers read numbers as an IPv4 address."""
 
 
 def normal_uri(uri: str) -> str:
-    """Normalize the case of scheme and host, escapes, dot segments and the default port."""
+    """Normalize the case of scheme and host, escapes, dot segments, the default port, an empty
+    user, and the host (see `host_spelling`)."""
     found = _PARTS.fullmatch(_ESCAPE.sub(_unescape, uri))
     assert found is not None  # it matches any text
     scheme, authority, path, rest = (part or "" for part in found.groups())
@@ -31,14 +55,16 @@ def normal_uri(uri: str) -> str:
     if scheme == "file:" and path.startswith("/") and authority.lower() in ("", "//localhost"):
         authority = "//"  # RFC 8089, 2 and appendix B: file:/a is file:///a
     if not authority:
+        if scheme == "urn:" and rest.startswith(("?+", "?=", "#")):
+            rest = ""  # no part of the name (RFC 8141, 3.2)
         return scheme + _rootless(scheme, path) + rest
-    user, at, host = authority[2:].rpartition("@")
-    host = _ZEROS.sub(":", _literal(fold_dns(host)))
-    host = host.removesuffix(_PORTS.get(scheme, ":")).removesuffix(":").removesuffix(".")
+    user, _, host = authority[2:].rpartition("@")
+    host = _host_and_port(host, scheme)
+    user = user.removesuffix(":") and f"{user.removesuffix(':')}@"
     path = _without_dots(path)
     if rest and not path:
         path = "/"  # the path `/` equals an empty one (RFC 3986, 6.2.3)
-    return f"{scheme}//{user}{at}{host}{path}{rest}"
+    return f"{scheme}//{user}{host}{path}{rest}"
 
 
 def _rootless(scheme: str, path: str) -> str:
@@ -46,7 +72,7 @@ def _rootless(scheme: str, path: str) -> str:
     if scheme == "urn:":
         return _urn(path)
     if scheme == "mailto:":
-        return ",".join(map(_host_of_user, path.split(",")))
+        return ",".join(map(normal_address, path.split(",")))
     if scheme in _USERS_AT_HOSTS:
         return _host_of_user(path)
     return _without_dots(path) if path.startswith("/") else path
@@ -57,24 +83,26 @@ _USERS_AT_HOSTS = frozenset({"sip:", "sips:", "xmpp:", "acct:", "im:", "pres:"})
 
 
 def _host_of_user(path: str) -> str:
-    """Fold the case of the host behind the last `@`; SIP's parameters or a resource follow it."""
+    """Normalize the host behind the last `@`; SIP's parameters or a resource follow it."""
     user, at, host = path.rpartition("@")
     end = re.search("[;/]", host)
     stop = end.start() if end else len(host)
-    return f"{user}{at}{fold_dns(host[:stop]).removesuffix('.')}{host[stop:]}" if at else path
+    return f"{user}{at}{_host_and_port(host[:stop])}{host[stop:]}" if at else path
 
 
-_ZEROS = re.compile(r":0+(?=[0-9]+\Z)")
-"""Leading zeros of a port."""
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?")
 
 
-def _literal(host: str) -> str:
-    """Write an IPv6 address in brackets in its one form (RFC 5952)."""
-    address, bracket, port = host.removeprefix("[").partition("]")
-    try:
-        return f"[{ipaddress.IPv6Address(address)}]{port}" if bracket else host
-    except ValueError:
-        return host
+def _host_and_port(text: str, scheme: str = "") -> str:
+    """Normalize a host, and its port without leading zeros; the scheme's own port is removed."""
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None:
+        return fold_dns(text)
+    host = normal_host(found[1])
+    if scheme in _NUMERIC:
+        host = ipv4_of_numbers(host)
+    port = found[2] and (found[2].lstrip("0") or "0")
+    return f"{host}:{port}" if port and port != _PORTS.get(scheme) else host
 
 
 def _urn(path: str) -> str:

@@ -408,6 +408,81 @@ def test_users_at_hosts_and_empty_paths_have_one_spelling(pattern: str, value: s
 
 
 @pytest.mark.parametrize(
+    ("key", "pattern", "value"),
+    [
+        ("email", "alice@[IPv6:2001:db8::1]", "alice@[ipv6:2001:DB8:0::1]"),
+        ("email", "alice@[IPv6:2001:db8::1]", "alice@[IPv6:2001:db8:0:0:0:0:0:1]."),
+        ("email", "alice@[ipv6:2001:DB8:0::1]", "alice@[IPv6:2001:db8::1]"),
+        ("email", "alice@[2001:db8::1]", "alice@[IPv6:2001:db8::1]"),
+        ("email", "alice@[IPv6:::ffff:192.0.2.1]", "alice@[192.0.2.1]"),
+        ("email", "alice@[192.0.2.1]", "alice@[IPv6:::FFFF:c000:201]"),
+        ("email", "alice@[192.0.2.1]", "alice@[192.000.002.001]"),  # RFC 5321, 4.1.3: decimal
+        ("email", "alice@[192.0.2.1]", '"alice"@[192.0.2.1]'),
+        ("email", "alice@[IPv6:fe80::1]", "alice@[IPv6:fe80::1%eth0]"),
+        ("email", "*@[IPv6:2001:db8:0::1]", "alice@[IPv6:2001:DB8::1]"),
+        ("email", "al*@[IPv6:2001:db8::1]", "alice@[ipv6:2001:db8:0::1]"),
+        ("email", "~.*@[[]ipv6:2001:db8::1[]]", "alice@[IPv6:2001:db8::1]"),
+        ("email", "~.*@[[]192[.]0[.]2[.]1[]]", "alice@[IPv6:::ffff:192.0.2.1]"),
+        ("uri", "mailto:alice@[IPv6:2001:db8::1]", "mailto:alice@[ipv6:2001:DB8:0::1]"),
+        ("uri", "sip:alice@[2001:db8::1]:5070;x=y", "sip:alice@[2001:DB8:0::1]:05070;x=y"),
+        ("uri", "sip:alice@ex.com:5070", "sip:alice@EX.com.:5070"),
+        ("uri", "https://192.0.2.1/a", "https://[::ffff:192.0.2.1]/a"),
+        ("uri", "https://192.0.2.1/a", "https://[::FFFF:C000:201]:443/a"),
+        ("uri", "https://[fe80::1]/a", "https://[fe80::1%25eth0]/a"),
+        ("uri", "https://192.0.2.1/a", "https://0300.0.2.01/a"),
+        ("uri", "https://192.0.2.1/a", "https://0xC0000201/a"),
+        ("uri", "https://192.0.2.1/*", "https://3221225985/a"),
+        ("uri", "https://ex.com:8443/a", "https://EX.com.:08443/a"),
+        ("uri", "https://ex.com/a", "https://@ex.com/a"),
+        ("uri", "https://alice@ex.com/a", "https://alice:@ex.com/a"),
+        ("uri", "https://ex.com/a", "https://%65x%2Ecom/a"),
+        ("uri", "https://xn--mnchen-3ya.example/a", "https://m%C3%BCnchen.example/a"),
+        ("uri", "https://xn--mnchen-3ya.example/a", "https://M%c3%9cNCHEN.example/a"),
+        ("uri", "https://münchen.example/a", "https://XN--MNCHEN-3YA.example/a"),
+        ("uri", "https://xn--mnchen-3ya.example/*", "https://mu%CC%88nchen%E3%80%82example/a"),
+        ("uri", "coap://ex.com/a", "coap://ex.com:5683/a"),
+        ("uri", "ipps://ex.com/a", "ipps://EX.com:631/a"),
+        ("uri", "urn:ex:a", "urn:ex:a?+resolve"),
+        ("uri", "urn:ex:a", "URN:ex:a?=query#fragment"),
+        ("upn", "alice@xn--mnchen-3ya.example", "alice@München.example"),
+        ("upn", "alice@münchen.example", "alice@xn--mnchen-3ya.example"),
+        ("upn", "*@münchen.example", "alice@XN--mnchen-3ya.example."),
+        ("upn", "alice@ex.com", "Alice@EX.com."),
+    ],
+)
+def test_a_host_in_another_spelling_is_refused_and_not_granted(
+    key: str, pattern: str, value: str
+) -> None:
+    """Address literals, IPv4-mapped ones, zones, numbers, ports, IDNs, and a URN's other parts."""
+    assert matches(key, pattern, value, refusing=True)
+    assert not matches(key, pattern, value) or pattern.startswith("~.*@[[]ipv6")  # as written
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern", "value"),
+    [
+        ("email", "alice@[IPv6:2001:db8::1]", "alice@[IPv6:2001:db8::2]"),
+        ("email", "alice@[IPv6:2001:db8::1]", "Alice@[IPv6:2001:db8::1]"),
+        ("email", "alice@[192.0.2.1]", "alice@[192.0.2.10]"),
+        ("email", "ALICE*", "alice@x"),
+        ("uri", "https://192.0.2.1/a", "https://192.0.2.010/a"),
+        ("uri", "https://192.0.2.1/a", "https://192.0.2.256/a"),
+        ("uri", "https://192.0.2.1/a", "https://[2001:db8::192.0.2.1]/a"),
+        ("uri", "https://ex.com/a", "https://ex.com:8443/a"),
+        ("uri", "https://ex.com/a", "https://alice@ex.com/a"),
+        ("uri", "sip:alice@ex.com", "sip:alice@ex.com:5060"),  # RFC 3261, 19.1.4
+        ("uri", "https://xn--strae-oqa.example/a", "https://strasse.example/a"),
+        ("uri", "urn:ex:a", "urn:ex:b?+resolve"),
+        ("upn", "alice@ex.com", "alice@ex.com.org"),
+    ],
+)
+def test_another_host_is_another_host(key: str, pattern: str, value: str) -> None:
+    """Another number, port, user or label is refused by no rule for this one."""
+    assert not matches(key, pattern, value, refusing=True)
+    assert not matches(key, pattern, value)
+
+
+@pytest.mark.parametrize(
     ("pattern", "value"),
     [
         ("mailto:alice@ex.com", "mailto:Alice@ex.com"),
