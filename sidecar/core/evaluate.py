@@ -217,7 +217,8 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
     saw = []
     for trust, path in evaluation.paths:
         lists = (*evaluation.policy.denylists, *trust.denylists)
-        found = denied_above(lists, path, evaluation.now)
+        above = trust.anchors.above(evaluation.subject, path)
+        found = denied_above(lists, above, evaluation.now)
         if found is not None:
             return _revoked(evaluation, found)
         for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
@@ -229,6 +230,12 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
                 return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
             if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
+        if trust.chain_all and trust.crls is not None and trust.revocation != "off":
+            for cert, issuer in trust.anchors.beyond(path):
+                answer = trust.crls.status(crl_facts(cert), issuer, evaluation.now)
+                evaluation.until(answer.until)
+                if answer.status is RevocationStatus.REVOKED:
+                    return _revoked(evaluation, answer)
     return _check_freshness(evaluation) or Passed("; ".join(saw) or "nothing to ask")
 
 

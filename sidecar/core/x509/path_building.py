@@ -32,6 +32,7 @@ from .client_purpose import (
     may_have_issued,
 )
 from .der import comparable_name
+from .equivalent_keys import equivalent_keys
 from .issuer_limits import IssuerLimits, are_certainly_exceeded, read_limits
 from .keys import UnusableKey, public_key
 from .name_constraints import NameNotPermitted, check_names
@@ -137,6 +138,7 @@ class Anchors:
         self._by_name: dict[bytes, list[Authority]] = {}
         for authority in map(Authority.of, self._all.values()):
             self._by_name.setdefault(authority.name, []).append(authority)
+        self._above: dict[str, Path] = {}
         self._turns = sorted(t for c in self._all.values() for t in (c.not_before, c.not_after + 1))
 
     @property
@@ -153,6 +155,61 @@ class Anchors:
         """Return the first moment after `now` at which an authority begins or ends to be valid."""
         position = bisect_right(self._turns, now)
         return self._turns[position] if position < len(self._turns) else math.inf
+
+    # -- above a path
+
+    def above(self, cert: ClientCert, path: Path) -> Path:
+        """Return every authority above a certificate with this path, whatever path was found.
+
+        They are the path's own, the other certificates with their names and keys, and whoever
+        certified one of these, up to the last one: an anchor may have its issuer beside it.  Other
+        certificates of a client's own name and key, where it is an anchor itself, are not above it.
+        """
+        start = path[0] if path else cert
+        found = self._above.get(start.sha256)
+        if found is None:
+            found = self._above[start.sha256] = self._all_above(start, is_authority=bool(path))
+        return found
+
+    def _all_above(self, start: ClientCert, *, is_authority: bool) -> Path:
+        budget = iter(range(MAX_STEPS))
+        own = {each.sha256: each for each in self._alike(start)}
+        found = dict(own) if is_authority else {}
+        waiting = [*own.values()] if is_authority else [start]
+        while waiting:
+            for issuer in self._signers(waiting.pop(), budget):
+                for each in self._alike(issuer):
+                    if each.sha256 not in found and each.sha256 not in own:
+                        found[each.sha256] = each
+                        waiting.append(each)
+        return tuple(found.values())
+
+    def beyond(self, path: Path) -> Iterator[tuple[ClientCert, ClientCert]]:
+        """Yield a path's anchor with an issuer that this trust has beside it, and so on above."""
+        budget = iter(range(MAX_STEPS))
+        waiting, seen = list(path[-1:]), {each.sha256 for each in path}
+        while waiting:
+            cert = waiting.pop()
+            for issuer in self._signers(cert, budget):
+                if issuer.sha256 != cert.sha256:
+                    yield cert, issuer
+                if issuer.sha256 not in seen:
+                    seen.add(issuer.sha256)
+                    waiting.append(issuer)
+
+    def _alike(self, cert: ClientCert) -> Iterator[ClientCert]:
+        """Yield the authorities with a certificate's name and key: this one, and renewed ones."""
+        keys = {cert.spki_sha256, *equivalent_keys(cert)}
+        for authority in self._named(cert.subject_name):
+            if authority.cert.spki_sha256 in keys:
+                yield authority.cert
+
+    def _signers(self, cert: ClientCert, budget: Iterator[int]) -> Iterator[ClientCert]:
+        """Yield the authorities that signed a certificate; where that can't be told, by name."""
+        for authority in self._named(cert.issuer_name):
+            unknown = authority.key is None or next(budget, None) is None
+            if unknown or is_signed_by(authority.key, cert.signed, cert.algorithm, cert):
+                yield authority.cert
 
     # -- verify: nginx
 
