@@ -2,10 +2,10 @@
 
 A client whose key is refused can get the same key certified again in another encoding: an elliptic
 curve point compressed, uncompressed or hybrid (SEC 1, 2.3.3), an RSA key's algorithm with or
-without its NULL, with other parameters, or as RSASSA-PSS.  A rule that refuses a key must refuse it
-in every encoding.  Not covered: a refused key that was RSASSA-PSS with unusual parameters, or had
-explicit curve parameters (OpenSSL refuses these in a chain).  `key_encoding` refuses what is not
-DER.
+without its NULL, with other parameters, or as RSASSA-PSS, a DSA key's under another OID.  A rule
+that refuses a key must refuse it in every encoding.  Not covered: a refused key that was RSASSA-PSS
+with unusual parameters, or had explicit curve parameters (OpenSSL refuses these in a chain), and a
+compressed point of a curve that the library lacks.  `key_encoding` refuses what is not DER.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from .certificate import ClientCert
 from .der import BIT_STRING, INTEGER, SEQUENCE, encode, value_of, within
-from .key_encoding import RSA, is_rsa
+from .key_encoding import DSA, RSA, is_dsa, is_rsa
 from .keys import UnusableKey, public_key
 
 _EC = bytes.fromhex("06072a8648ce3d0201")
@@ -51,6 +51,10 @@ def equivalent_keys(cert: ClientCert) -> tuple[str, ...]:
     algorithm, bits = within(cert.spki, SEQUENCE)
     if is_rsa(algorithm):
         others = [encode(SEQUENCE, each + bits) for each in _RSA]
+    elif is_dsa(algorithm):
+        _, *parameters = within(algorithm, SEQUENCE)
+        named = [encode(SEQUENCE, b"".join([oid, *parameters])) for oid in DSA]
+        others = [encode(SEQUENCE, each + bits) for each in named]
     elif algorithm[value_of(algorithm, 0) :].startswith(_EC):
         points = _points(cert.spki, bits[value_of(bits, 0) + 1 :])
         others = [encode(SEQUENCE, algorithm + encode(BIT_STRING, b"\0" + p)) for p in points]

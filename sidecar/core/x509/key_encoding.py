@@ -1,14 +1,14 @@
-"""Check that a SubjectPublicKeyInfo is DER, down to the numbers of an RSA key.
+"""Check that a SubjectPublicKeyInfo is DER, down to the numbers of an RSA or DSA key.
 
 OpenSSL accepts more encodings of one key: unused bits (it sets them to zero), lengths of more
 octets than needed, and in an RSA key leading zeros, a negative modulus and octets behind the
-numbers.  The holder of a refused key could have it certified again in one of them, with another
-SHA-256.  Not checked: whether the key can be used.
+numbers; in a DSA key, octets behind the number.  The holder of a refused key could have it
+certified again in one of them, with another SHA-256.  Not checked: whether the key can be used.
 """
 
 from __future__ import annotations
 
-from .der import INTEGER, OID, SEQUENCE, check_values, is_integer, value_of, within
+from .der import INTEGER, OID, SEQUENCE, check_values, is_integer, slices, value_of, within
 
 RSA = (
     bytes.fromhex("06092a864886f70d010101"),
@@ -16,6 +16,15 @@ RSA = (
     bytes.fromhex("060455080101"),
 )
 """Algorithms of an RSA key that OpenSSL accepts: rsaEncryption, RSASSA-PSS and X.509's rsa."""
+
+DSA = (
+    bytes.fromhex("06072a8648ce380401"),
+    bytes.fromhex("06072a8648ce380403"),
+    bytes.fromhex("06052b0e03020c"),
+    bytes.fromhex("06052b0e03020d"),
+    bytes.fromhex("06052b0e03021b"),
+)
+"""Algorithms of a DSA key that OpenSSL accepts: id-dsa, and four that were for signatures."""
 
 _USUAL = frozenset(
     bytes.fromhex(algorithm)
@@ -40,12 +49,19 @@ def check_key(algorithm: bytes, bits: bytes) -> None:
     if algorithm not in _USUAL:
         _check_algorithm(algorithm)
     if is_rsa(algorithm):
-        _check_numbers(bits[start + 1 :])
+        _check_numbers(within(bits[start + 1 :], SEQUENCE), 2)
+    elif is_dsa(algorithm):
+        _check_numbers(slices(bits, start + 1, len(bits)), 1)
 
 
 def is_rsa(algorithm: bytes) -> bool:
     """Return whether an AlgorithmIdentifier is an RSA key's, with any parameters."""
     return algorithm[value_of(algorithm, 0) :].startswith(RSA)
+
+
+def is_dsa(algorithm: bytes) -> bool:
+    """Return whether an AlgorithmIdentifier is a DSA key's, with any parameters."""
+    return algorithm[value_of(algorithm, 0) :].startswith(DSA)
 
 
 def _check_algorithm(algorithm: bytes) -> None:
@@ -55,11 +71,10 @@ def _check_algorithm(algorithm: bytes) -> None:
     check_values(algorithm, 0, len(algorithm))
 
 
-def _check_numbers(key: bytes) -> None:
-    """Check an RSAPublicKey (RFC 8017, A.1.1): two positive numbers."""
-    numbers = within(key, SEQUENCE)
-    if [each[0] for each in numbers] != [INTEGER, INTEGER]:
-        raise ValueError("its RSA key is not two numbers")
+def _check_numbers(numbers: list[bytes], amount: int) -> None:
+    """Check the numbers of an RSAPublicKey (RFC 8017, A.1.1) or DSAPublicKey (RFC 3279, 2.3.2)."""
+    if [each[0] for each in numbers] != [INTEGER] * amount:
+        raise ValueError(f"its RSA or DSA key is not {amount} numbers")
     values = [each[value_of(each, 0) :] for each in numbers]
     if not all(is_integer(value) and value[0] < 0x80 for value in values):
-        raise ValueError("a number of its RSA key is not positive, or has leading zeros")
+        raise ValueError("a number of its key is not positive, or has leading zeros")

@@ -8,12 +8,13 @@ from dataclasses import replace
 import asking
 import libcrypto
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from der import tlv
+from der import der_oid, tlv
 from pki import CA, Leaf, spki
 
 from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.der import value_of, within
 from sidecar.core.x509.equivalent_keys import equivalent_keys
 
 STAFF = CA("Staff")
@@ -117,6 +118,45 @@ def test_an_rsa_key_with_any_parameters_is_refused_by_its_usual_writing(algorith
     text = TEXT.replace("ALLOW", "{cn: alice}").replace("DENY", "")
     rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=f"spki_sha256 {sha}".encode())
     assert asking.ask(rules, other).reason == "revoked"
+
+
+def dsa_key() -> tuple[bytes, bytes]:
+    """The parameters and the octets of the bits of a DSA key."""
+    public = dsa.generate_private_key(2048).public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    algorithm, bits = within(der, 0x30)
+    return within(algorithm, 0x30)[1], bits[value_of(bits, 0) + 1 :]
+
+
+PARAMETERS, NUMBER = dsa_key()
+
+
+def dsa_spki(oid: str, octets: bytes = NUMBER) -> bytes:
+    return tlv(0x30, tlv(0x30, der_oid(oid), PARAMETERS), tlv(0x03, b"\0", octets))
+
+
+DSA = ("1.2.840.10040.4.1", "1.2.840.10040.4.3", "1.3.14.3.2.12", "1.3.14.3.2.13", "1.3.14.3.2.27")
+
+
+@pytest.mark.parametrize("oid", DSA)
+def test_a_dsa_key_is_refused_by_each_of_its_oids(oid: str) -> None:
+    """nginx 1.22 and 1.31 take a DSA key under any of these for the same one."""
+    other = certified(EC, dsa_spki(oid))
+    assert libcrypto.is_key(dsa_spki(oid))
+    for refused in DSA:
+        sha = hashlib.sha256(dsa_spki(refused)).hexdigest()
+        text = TEXT.replace("ALLOW", "{cn: alice}").replace("DENY", "")
+        rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=f"spki_sha256 {sha}".encode())
+        assert asking.ask(rules, other).reason == "revoked"
+
+
+def test_octets_behind_a_dsa_keys_number_are_malformed() -> None:
+    """OpenSSL passes over them."""
+    key = dsa_spki(DSA[0], NUMBER + b"behind")
+    assert libcrypto.is_key(key)
+    rules = asking.site("verified")
+    assert asking.ask(rules, certified(EC, key)).reason == "malformed_certificate"
+    assert asking.ask(rules, certified(EC, dsa_spki(DSA[0]))).reason == "allowed"
 
 
 def test_a_point_that_can_not_be_read_has_no_other_writing() -> None:
