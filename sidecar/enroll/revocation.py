@@ -1,19 +1,28 @@
-"""What `revoke NAME` and `revoke NAME/DEVICE` mean: certificates of the store."""
+"""What `revoke NAME` and `revoke NAME/DEVICE` mean: certificates of the store.
+
+The store is read and changed in a process of its own, so that whatever its owner has put there
+holds up no revocation.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from . import clients, invitations
+from .apart import apart
 from .attempts import stop_all_of
 from .clients import IssuedCertificate
 from .commands import load_settings
-from .state_owner import as_owner_of
-from .store import Store, StoreError
+from .store import Store
+
+FIND_SECONDS = 10.0
+"""Seconds that looking for a client may take: a revocation that needs no name waits for it, too."""
+
+MARK_SECONDS = 30.0
+"""Seconds that a change may take, after the certificates are denied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +36,10 @@ class EnrolledClients:
 
         Raises OSError and `PolicyError`.
         """
-        name, slash, device = target.partition("/")
-        with self._store() as store, store.reading() as connection:
-            if name not in clients.names(connection):
-                return None
-            found = clients.of_person(connection, name)
-            if not slash:
-                return found
-            theirs = [each for each in found if each.device == device]
-            invited = {(each.name, each.device) for each in invitations.all_of(connection, 0.0)}
-            return theirs if theirs or (name, device) in invited else None
+        found = self._apart(lambda store: _find(store, target), FIND_SECONDS)
+        if found is None:
+            return None
+        return [IssuedCertificate(**{**each, "der": bytes.fromhex(each["der"])}) for each in found]
 
     def mark(self, target: str, sha256s: Sequence[str], now: float, reason: str) -> list[str]:
         """Note that these are revoked, and end the target's open invitations; their ids.
@@ -46,23 +49,45 @@ class EnrolledClients:
         Raises OSError and `PolicyError`.
         """
         name, slash, device = target.partition("/")
-        with self._store() as store, store.changing() as connection:
-            clients.mark_revoked(connection, sha256s, now, reason)
-            stop_all_of(connection, name, device if slash else None)
-            return invitations.cancel_all_of(connection, name, device if slash else None, now)
+
+        def change(store: Store) -> list[str]:
+            with store.changing() as connection:
+                clients.mark_revoked(connection, sha256s, now, reason)
+                stop_all_of(connection, name, device if slash else None)
+                return invitations.cancel_all_of(connection, name, device if slash else None, now)
+
+        return list(map(str, self._apart(change, MARK_SECONDS)))
 
     def unmark(self, sha256s: Sequence[str]) -> None:
         """Note that these are revoked no more.  Raises OSError and `PolicyError`."""
-        with self._store() as store, store.changing() as connection:
-            clients.mark_valid(connection, sha256s)
 
-    @contextlib.contextmanager
-    def _store(self) -> Iterator[Store]:
+        def change(store: Store) -> None:
+            with store.changing() as connection:
+                clients.mark_valid(connection, sha256s)
+
+        self._apart(change, MARK_SECONDS)
+
+    def _apart(self, use: Callable[[Store], Any], seconds: float) -> Any:
         settings = load_settings(self.config)
-        try:
-            with as_owner_of(Path(settings.state_dir)):
-                store = Store(settings.database)
-                store.require()
-                yield store
-        except StoreError as error:
-            raise OSError(errno.EIO, str(error)) from None
+
+        def work() -> Any:
+            store = Store(settings.database)
+            store.require()
+            return use(store)
+
+        return apart(Path(settings.state_dir), work, seconds)
+
+
+def _find(store: Store, target: str) -> list[dict[str, Any]] | None:
+    name, slash, device = target.partition("/")
+    with store.reading() as connection:
+        if name not in clients.names(connection):
+            return None
+        found = clients.of_person(connection, name)
+        if slash:
+            theirs = [each for each in found if each.device == device]
+            invited = {(each.name, each.device) for each in invitations.all_of(connection, 0.0)}
+            if not theirs and (name, device) not in invited:
+                return None
+            found = theirs
+    return [{**asdict(each), "der": each.der.hex()} for each in found]

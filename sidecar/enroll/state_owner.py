@@ -12,6 +12,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def become_owner_of(directory: Path) -> None:
+    """Become the owner of a directory for good, where this is root's process.  Raises OSError."""
+    if os.geteuid() != 0:
+        return
+    found = _owner_of(directory)
+    os.setgroups([found.st_gid])
+    os.setgid(found.st_gid)
+    os.setuid(found.st_uid)
+
+
+def _owner_of(directory: Path) -> os.stat_result:
+    try:
+        return os.stat(directory)
+    except FileNotFoundError:
+        return os.stat("/")
+
+
 @contextlib.contextmanager
 def as_owner_of(directory: Path) -> Iterator[None]:
     """Have the effective user and group of a directory's owner, where this is root's process.
@@ -21,10 +38,7 @@ def as_owner_of(directory: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    try:
-        found = os.stat(directory)
-    except FileNotFoundError:
-        found = os.stat("/")
+    found = _owner_of(directory)
     groups, group = os.getgroups(), os.getegid()
     os.setgroups([found.st_gid])
     os.setegid(found.st_gid)

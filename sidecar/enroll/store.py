@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -176,6 +177,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         """Open the database, whose content may be hostile to a command of root."""
+        self._refuse_special_files()
         if self.path.stat().st_size > MAX_DATABASE:
             raise StoreError(f"{self.path}: it is larger than {MAX_DATABASE >> 20} MiB")
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
@@ -192,6 +194,19 @@ class Store:
             connection.close()
             raise
         return connection
+
+    def _refuse_special_files(self) -> None:
+        """Refuse what SQLite would open and wait for, such as a FIFO in a journal's place.
+
+        Raises `StoreError` and OSError.
+        """
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            place = self.path.with_name(self.path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(place.stat().st_mode):
+                    raise StoreError(
+                        f"{place}: it is not a regular file; see who made it, remove it"
+                    )
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         """Refuse what could run for ever or write elsewhere: views, triggers, other tables.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import stat
 import subprocess
@@ -43,8 +44,10 @@ class Place:
         invited = self.enroll.invite(name, "--device", device)
         return leaf(name, self.enroll.get(invited), self.enroll.post(invited))
 
-    def revoke(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sidecar", "revoke", "-c", "sidecar.yaml", *arguments]
+    def revoke(
+        self, *arguments: str, program: Sequence[str] = ("-m", "sidecar")
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *program, "revoke", "-c", "sidecar.yaml", *arguments]
         return subprocess.run(
             command,
             cwd=self.enroll.directory,
@@ -108,6 +111,7 @@ def test_all_devices_and_open_invitations_of_a_person_are_revoked(place: Place) 
     assert "denied already" in again.stdout
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_certificate_issued_while_its_holder_is_revoked_is_revoked_too(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +164,32 @@ def test_a_fingerprint_is_revoked_though_the_clients_cannot_be_read(place: Place
     finally:
         place.enroll.config.write_text(whole)
     assert place.reason(found) == "revoked"
+
+
+def test_a_fifo_in_the_stores_directory_holds_no_revocation_up(place: Place) -> None:
+    """Nor does one that is put there just after it was looked for: whoever has taken the service
+    over can do that."""
+    found, other = place.issue("olga", "phone"), place.issue("paul", "phone")
+    file = place.enroll.directory / "paul.crt"
+    file.write_bytes(other.pem)
+    fifo = place.enroll.state / "enroll.db-journal"
+    os.mkfifo(fifo)
+    try:
+        done = place.revoke(found.sha256)
+        assert done.returncode == 0
+        assert f"{fifo}: it is not a regular file" in done.stderr
+        assert place.reason(found) == "revoked"
+        assert "is not a regular file" in place.enroll.refused("clients")
+        late = (
+            "import sys; from sidecar.cli import main; from sidecar.enroll.store import Store; "
+            "Store._refuse_special_files = lambda self: None; sys.exit(main(sys.argv[1:]))"
+        )
+        done = place.revoke(str(file), program=("-c", late))
+        assert done.returncode == 0, done.stderr
+        assert "takes longer than" in done.stderr
+    finally:
+        fifo.unlink()
+    assert place.reason(other) == "revoked"
 
 
 # -- the CRL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -231,4 +232,16 @@ def test_a_huge_database_is_not_read(store: Store) -> None:
     with store.path.open("r+b") as file:
         file.truncate(9 << 30)
     with pytest.raises(StoreError, match="larger than 1024 MiB"):
+        store.require()
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
+def test_a_fifo_in_the_place_of_one_of_its_files_is_not_waited_for(
+    store: Store, suffix: str
+) -> None:
+    """SQLite would open a journal that is one, and wait for ever for a writer."""
+    place = store.path.with_name(store.path.name + suffix)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(StoreError, match=f"{place}: it is not a regular file"):
         store.require()
