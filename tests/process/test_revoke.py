@@ -171,6 +171,18 @@ def test_a_stranger_on_the_authorization_address_is_no_confirmation(place: Path)
         assert "--config" in refused(place, "alice.crt", code=1)
 
 
+@pytest.mark.parametrize("name", ["authz-1.sock", "authz-blue.sock"])
+def test_an_instance_that_can_not_be_asked_is_no_confirmation(place: Path, name: str) -> None:
+    """One of several instances listens beside `listen`, as mtls-sidecar@.socket has it, and serves
+    with another state directory, before a restart, say: that it isn't running is not said."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(place / name))
+        listener.listen()
+        told = refused(place, "alice.crt", code=1)
+        assert f"something answers at unix:{place / name}" in told
+    assert "no daemon is running" in revoke(place, "bob.crt")  # its socket is left, and nobody's
+
+
 def test_a_daemon_of_another_policy_is_no_confirmation(tmp_path: Path) -> None:
     """The daemon at hand serves another policy: exit 1, and which."""
     with daemon(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import socket
 import time
@@ -84,10 +85,11 @@ def _wait(
         try:
             answers = questions(state_dir, entry, max(0.1, end - time.monotonic()))
         except NoDaemon as error:
-            if not _answers(settings.listen):
+            answering = next(filter(_answers, _served(settings.listen)), None)
+            if answering is None:
                 return Confirmation(True, f"no daemon is running ({error}): {done} {later}")
             why = (
-                f"something answers at {settings.listen}, but no daemon says that it serves with "
+                f"something answers at {answering}, but no daemon says that it serves with "
                 f"state_dir {state_dir}: give its --config, or see its log"
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -139,6 +141,15 @@ def questions(state_dir: Path, entry: DenylistEntry, patience: float) -> list[di
         if "trusts" not in told:
             raise ValueError(str(told.get("error", "no answer")))
     return answers
+
+
+def _served(address: Address) -> list[Address]:
+    """Return the authorization socket, and those of instances that systemd has beside it."""
+    path = Path(address.path)
+    if not address.path:
+        return [address]
+    beside = sorted(path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"))
+    return [address, *(Address(path=str(each)) for each in beside)]
 
 
 def _answers(address: Address) -> bool:
