@@ -24,6 +24,8 @@ from typing import BinaryIO
 
 from sidecar.runtime.files import (
     MAX_CRL,
+    FileVersion,
+    file_version,
     may_pass,
     read_file,
     rename_broken,
@@ -89,6 +91,7 @@ class LastGood:
         self._directory = directory
         self.manifest = directory / "manifest.json"
         self._names: dict[str, str] = {}
+        self._version: FileVersion | None = None
         self._is_read = False
         self.read()
         self._told = ""
@@ -102,19 +105,31 @@ class LastGood:
         """Read the manifest, unless that is done; return an error that may pass."""
         if self._is_read:
             return None
+        version = file_version(self.manifest)
         try:
             self._names = self._load()
         except (OSError, MemoryError) as error:
             return error
-        self._is_read = True
+        self._is_read, self._version = True, version
         return None
+
+    def look_again(self) -> None:
+        """Take over what another instance has copied since the manifest was read or written.
+
+        It may have read a version of a file that this one never saw.  A manifest that can't be used
+        changes nothing.
+        """
+        version = file_version(self.manifest)
+        if not self._is_read or version is None or version == self._version:
+            return
+        with contextlib.suppress(Exception):
+            self._names = {**self._names, **self._parsed()}
+        self._version = version
 
     def _load(self) -> dict[str, str]:
         """Read the manifest.  Raises OSError and MemoryError that may pass."""
         try:
-            found = json.loads(read_file(self.manifest, MOST_OCTETS))
-            if not all(re.fullmatch("[0-9a-f]{64}", f"{digest}") for digest in found.values()):
-                raise ValueError("not a manifest")
+            return self._parsed()
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except Exception as error:  # any invalid content is renamed to .broken
@@ -123,6 +138,12 @@ class LastGood:
             log.error("%s is set aside: %s", self.manifest, error)
             rename_broken(self.manifest)
             return {}
+
+    def _parsed(self) -> dict[str, str]:
+        """Parse the manifest.  Raises OSError, MemoryError, ValueError and others for any file."""
+        found = json.loads(read_file(self.manifest, MOST_OCTETS))
+        if not all(re.fullmatch("[0-9a-f]{64}", f"{digest}") for digest in found.values()):
+            raise ValueError("not a manifest")
         return {str(key): str(digest) for key, digest in found.items()}
 
     def copy_of(self, *key: Hashable) -> tuple[Path, str] | None:
@@ -145,8 +166,8 @@ class LastGood:
     ) -> bool:
         """Copy the files in force; `named` are all keys that the policy names, others are removed.
 
-        If a file isn't in force, or has changed meanwhile, its last copy is kept.  Returns whether
-        everything could be written; if not, it is to be tried again.
+        If a file isn't in force, or has changed meanwhile, its last copy is kept, also another
+        instance's.  Returns whether everything could be written; if not, it is to be tried again.
         """
         with self._one_at_a_time:
             return self._is_read and self._save(files, [*named])
@@ -156,13 +177,14 @@ class LastGood:
     ) -> bool:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.look_again()
             names = {n: self._names[n] for n in map(_name, keys) if n in self._names}
             failure = self._copy_all(files, names)
             crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
             names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
             if names != self._names:
                 write_file(self.manifest, json.dumps(names).encode())
-                self._names = names
+                self._names, self._version = names, file_version(self.manifest)
                 self._clean()
         except (OSError, MemoryError) as error:
             failure = error

@@ -60,8 +60,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Job:
-    """One reading in progress.  `late`: a reload continued without waiting for it."""
+    """One reading in progress.
 
+    `is_news`: it counts in `take_fresh`.  `late`: a reload continued without waiting for it.
+    """
+
+    is_news: bool
     finished: threading.Event = field(default_factory=threading.Event)
     late: bool = False
 
@@ -105,10 +109,13 @@ class Readings:
             seen = [path for path, _ in self._seen.values()]
         self.file_versions.keep(seen)
 
-    def ask(self, key: Key, path: Path, read: Callable[[], Any]) -> Outcome | None:
+    def ask(
+        self, key: Key, path: Path, read: Callable[[], Any], *, is_news: bool = True
+    ) -> Outcome | None:
         """Return the outcome of reading a file, or None while it isn't known yet.
 
-        The same key must always mean the same file, read in the same way.
+        The same key must always mean the same file, read in the same way.  Without `is_news`, it
+        is not told that the file was read.
         """
         now = self.file_versions.at(path)
         with self._lock:
@@ -127,7 +134,7 @@ class Readings:
                 return None
             job = self._running.get(key)
             if job is None:
-                job = self._start(key, now, read)
+                job = self._start(key, now, read, is_news)
         if not job.finished.wait(max(0.0, self._until - time.monotonic())):
             with self._lock:
                 job.late = not job.finished.is_set()
@@ -162,8 +169,10 @@ class Readings:
             return False
         return time.monotonic() - last[1] < SETTLE_SECONDS or _is_young(now)
 
-    def _start(self, key: Key, now: FileVersion | None, read: Callable[[], Any]) -> _Job:
-        job = _Job()
+    def _start(
+        self, key: Key, now: FileVersion | None, read: Callable[[], Any], is_news: bool
+    ) -> _Job:
+        job = _Job(is_news)
 
         restless = self._is_young(key, now)
 
@@ -196,7 +205,7 @@ class Readings:
             self._tries.pop(key, None)
         self._done[key] = outcome
         self._running.pop(key, None)
-        self.fresh += 1
+        self.fresh += job.is_news
         self._wakes = self._wakes or job.late
         job.finished.set()
 

@@ -180,17 +180,24 @@ class _Resolver:
     # -- denylists
 
     def _denylist(self, place: Located) -> Denylist | None:
-        """Read all valid lines; while some are invalid, add the lines that were in force before."""
+        """Read all valid lines; while some are invalid, add the lines that were in force before.
+
+        Another instance may have had lines in force that this one never saw, while it hung.
+        """
         key = ("denylist", place.text)
         outcome = self.sources.denylist(place.text)
         older: Denylist | None = self.sources.good.get(key)
-        if older is None and outcome is not None and not _is_whole(outcome):
+        if outcome is not None and not _is_whole(outcome):
             try:
-                older = self.sources.kept_denylist(place.text)
-            except CopyUnread as error:  # whom it denies isn't known: the trust waits
+                kept = self.sources.kept_denylist(place.text)
+            except CopyUnread as error:
                 self._tell(place, error)
                 self.found.pending = True
-                return None
+                kept = None
+                if older is None:  # whom it denies isn't known: the trust waits
+                    return None
+            if kept is not None:
+                older = kept if older is None else joined(older, kept)
         if outcome is None:
             self.found.pending = True
             found = older

@@ -179,7 +179,9 @@ class TrustSources:
         return kept if kept is None or newer is None else without_withdrawn(kept, newer)
 
     def kept_denylist(self, path: str) -> Denylist | None:
-        """Return the denylist entries last in force."""
+        """Return the denylist entries last in force here or in another instance."""
+        copies = self.last_good
+        self.readings.ask(("copies",), copies.manifest, copies.look_again, is_news=False)
         named = self.base / path
         found: DenylistReading | None = self._kept(
             ("denylist", path), lambda copy: self._denylist(copy, named)

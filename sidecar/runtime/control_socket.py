@@ -9,12 +9,14 @@ further one `control-HEX.sock`.  A question goes to all of them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import re
 import secrets
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,9 @@ _NAMES = re.compile(r"control(-[0-9a-f]{8})?\.sock")
 
 MAX_LINE = 1024 * 1024
 """Maximum bytes of a question or an answer."""
+
+
+_STREAM = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
 
 
 class NoDaemon(Exception):
@@ -94,34 +99,71 @@ def remove_control(state_dir: Path) -> None:
 
 
 def ask_all(state_dir: Path, question: dict[str, Any], patience: float) -> list[dict[str, Any]]:
-    """Ask every instance a question and return their answers.
+    """Ask every instance a question at the same time, and return their answers.
 
-    Raises `NoDaemon`, and OSError if there may be a daemon that can't be asked: it may belong to
-    another user, or not answer in time.
+    Raises `NoDaemon`, OSError if there may be a daemon that can't be asked, such as another user's,
+    and TimeoutError with the names of those that don't answer within `patience` seconds.
     """
     end = time.monotonic() + patience
-    found = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _short(state_dir) as place:
-        for path in _sockets(place):
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                found.append(_ask(path, question, max(0.001, end - time.monotonic())))
+    found, silent = [], []
+    with contextlib.ExitStack() as opened:
+        for name, peer in _asked(state_dir, question, end, opened):
+            try:
+                found.append(_answer(peer, end))
+            except TimeoutError:
+                silent.append(name)
+    if silent:
+        why = f"timed out: {' and '.join(silent)} did not answer"
+        raise TimeoutError(errno.ETIMEDOUT, why)
     if not found:
         raise NoDaemon(f"nothing answers in {state_dir}")
     return found
 
 
-def _ask(path: str, question: dict[str, Any], patience: float) -> dict[str, Any]:
-    end = time.monotonic() + patience
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
-        peer.settimeout(patience)
-        peer.connect(path)
-        peer.sendall(json.dumps(question).encode() + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            peer.settimeout(max(0.001, end - time.monotonic()))
-            part = peer.recv(65536)
-            if not part:
-                raise ConnectionResetError(104, "the daemon ended before it answered")
-            answer += part
+def _asked(
+    state_dir: Path, question: dict[str, Any], end: float, opened: contextlib.ExitStack
+) -> list[tuple[str, socket.socket | None]]:
+    """Send a question to every instance; return their names, and None for one that takes none."""
+    line = json.dumps(question).encode() + b"\n"
+    found: list[tuple[str, socket.socket | None]] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _short(state_dir) as place:
+        for path in _sockets(place):
+            peer = opened.enter_context(socket.socket(socket.AF_UNIX, _STREAM))
+            name = f"the instance of {os.path.basename(path)}"
+            try:
+                peer.settimeout(_left(end))
+                peer.connect(path)
+                name += _process(peer)
+                peer.sendall(line)
+            except (FileNotFoundError, ConnectionRefusedError):
+                continue
+            except TimeoutError:
+                found.append((name, None))
+            else:
+                found.append((name, peer))
+    return found
+
+
+def _process(peer: socket.socket) -> str:
+    """Say which process listens on the other end; nothing if it is in another namespace."""
+    pid = int(struct.unpack("i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4))[0])
+    return f" (process {pid})" if pid else ""
+
+
+def _left(end: float) -> float:
+    return max(0.001, end - time.monotonic())
+
+
+def _answer(peer: socket.socket | None, end: float) -> dict[str, Any]:
+    """Read an answer.  Raises OSError and ValueError; TimeoutError also without a peer."""
+    if peer is None:
+        raise TimeoutError
+    answer = b""
+    while not answer.endswith(b"\n"):
+        peer.settimeout(_left(end))
+        part = peer.recv(65536)
+        if not part:
+            raise ConnectionResetError(errno.ECONNRESET, "the daemon ended before it answered")
+        answer += part
     found: dict[str, Any] = json.loads(answer)
     return found

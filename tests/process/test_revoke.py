@@ -191,18 +191,55 @@ def test_a_daemon_of_another_policy_is_no_confirmation(tmp_path: Path) -> None:
         assert "serves another policy" in told
 
 
+def second_instance(first: Daemon) -> Daemon:
+    """An instance beside a running one, with its policy and its state directory."""
+    place, text = first.config.parent, first.config.read_text()
+    second = Daemon(place, first.policy.read_text())  # writes the file of the first anew
+    first.config.write_text(text)
+    second.socket, second.config = place / "authz-2.sock", place / "second.yaml"
+    text = text.replace("authz.sock", "authz-2.sock")
+    second.config.write_text(text.replace(f":{first.port}", f":{second.port}"))
+    return second
+
+
+def test_an_instance_that_hung_denies_whom_another_one_did(tmp_path: Path) -> None:
+    """It hangs while another client is revoked, and the list is destroyed before it goes on: it is
+    named, and denies by what the other instance has copied; so does a start of either."""
+    first = daemon(tmp_path)
+    with first, second_instance(first) as second:
+        both_listen(first)
+        assert second.process is not None
+        second.signal(signal.SIGSTOP)
+        told = refused(tmp_path, "bob.crt", code=1)
+        assert f"(process {second.process.pid}) did not answer" in told
+        assert first.ask("site", bob).reason == "revoked"
+        (tmp_path / "deny.txt").write_bytes(b"\0garbage\n")
+        first.until(lambda: first.has_failed(1))
+        second.signal(signal.SIGCONT)
+        second.until(lambda: second.ask("site", bob).reason == "revoked")
+        assert first.ask("site", bob).reason == "revoked"
+        for each in (second, first):
+            each.signal(signal.SIGKILL)
+            assert each.process is not None
+            each.process.wait(15)
+        first.start()
+        second.start()
+        assert first.ask("site", bob).reason == "revoked"
+        assert second.ask("site", bob).reason == "revoked"
+
+
+def both_listen(found: Daemon) -> None:
+    state = found.config.parent / "state"
+    found.until(lambda: len(list(state.glob("control*.sock"))) == 2)
+
+
 def test_every_instance_must_confirm(tmp_path: Path) -> None:
     """Two instances share a state directory; while one hangs, nobody says that it is in force."""
     first = daemon(tmp_path)
     with first:
-        second = Daemon(tmp_path, first.policy.read_text())
-        second.socket = tmp_path / "authz-2.sock"
-        text = first.config.read_text().replace("authz.sock", "authz-2.sock")
-        second.config = tmp_path / "second.yaml"
-        second.config.write_text(text.replace(f":{first.port}", f":{second.port}"))
-        first.config.write_text(text.replace("authz-2.sock", "authz.sock"))
+        second = second_instance(first)
         with second:
-            second.until(lambda: len(list((tmp_path / "state").glob("control*.sock"))) == 2)
+            both_listen(first)
             assert "all 2 instances" in revoke(tmp_path, "alice.crt")
             assert second.ask("site", alice).reason == "revoked"
             second.signal(signal.SIGSTOP)

@@ -92,6 +92,11 @@ def _wait(
                 f"something answers at {answering}, but no daemon says that it serves with "
                 f"state_dir {state_dir}: give its --config, or see its log"
             )
+        except TimeoutError as error:
+            why = (
+                f"{brief(error)}, and may hang: restart it; until it confirms, don't lose the "
+                "denylist"
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             said = brief(error)
             why = f"the daemon can't be asked ({said}): run this as root or as the daemon's user"

@@ -104,3 +104,28 @@ def test_a_directory_that_can_not_be_written_is_told_once(
             good.save({}, [])
     assert len(caplog.records) == 1
     assert "aren't kept for the next start" in caplog.text
+
+
+def test_what_another_instance_has_copied_is_known_and_stays(tmp_path: Path) -> None:
+    """It is found by who looks again, and not written over by who has no such file in force."""
+    one, other = LastGood(tmp_path / "kept"), LastGood(tmp_path / "kept")
+    octets = b"serial 01"
+    key, file = ("denylist", "a"), InForce(tmp_path / "a", _digest(octets), octets)
+    one.save({key: file}, [key])
+    assert other.copy_of(*key) is None
+    other.look_again()
+    found = other.copy_of(*key)
+    assert found is not None
+    assert found[0].read_bytes() == octets
+    newer = b"serial 01\nserial 02"
+    one.save({key: InForce(tmp_path / "a", _digest(newer), newer)}, [key])
+    also = ("ca", "b")
+    other.save({also: InForce(tmp_path / "b", _digest(b"ca"), b"ca")}, [key, also])
+    assert LastGood(tmp_path / "kept").copy_of(*key) == one.copy_of(*key)
+    one.manifest.write_text("{")
+    one.look_again()
+    assert one.copy_of(*key) is not None
+
+
+def _digest(octets: bytes) -> str:
+    return hashlib.sha256(octets).hexdigest()

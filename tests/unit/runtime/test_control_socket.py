@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import re
 import socket
 import stat
 import threading
@@ -98,12 +100,16 @@ def test_every_instance_is_asked(tmp_path: Path) -> None:
 
 
 def test_one_instance_that_hangs_leaves_no_answer(tmp_path: Path) -> None:
-    """Who doesn't answer in time may be without the revocation."""
-    with open_control(tmp_path), open_control(tmp_path) as second:
-        thread = answering(second, b"{}\n")
-        with pytest.raises(TimeoutError):
+    """Who doesn't answer in time may be without the revocation, and is named; the others are asked
+    meanwhile."""
+    with open_control(tmp_path) as first, open_control(tmp_path), open_control(tmp_path) as third:
+        threads = [answering(each, b"{}\n") for each in (first, third)]
+        with pytest.raises(TimeoutError) as told:
             ask_all(tmp_path, {}, 0.3)
-        thread.join(30)
+        for thread in threads:
+            thread.join(30)
+    [name] = re.findall(r"control-[0-9a-f]{8}\.sock", str(told.value))
+    assert f"the instance of {name} (process {os.getpid()}) did not answer" in str(told.value)
 
 
 def test_opening_waits_for_nobody(tmp_path: Path) -> None:
