@@ -30,6 +30,9 @@ OPEN_SERVER = (
     + " } }\n"
 )
 FALLBACK = "location @app { auth_request off; " + PASS + " }"
+LOCAL = "location /local/ { auth_request /authz/local; "
+WEAKER = "location @weak { auth_request /authz/site; " + PASS + " }"
+WEAKER_WITHIN = "location /weak/ { internal; auth_request /authz/site; proxy_pass http://app/; }"
 RECURSIVE = (
     "recursive_error_pages on; error_page 502 @sorry; } location @sorry { auth_request off; "
     "error_page 404 =200 /public.html; return 404; } location ^~ /authz/z {"
@@ -151,6 +154,12 @@ def alice_where_only_others_may_be(stack: Stack) -> bool:
     """Alice, below a prefix whose name in the policy doesn't let her in."""
     assert stack.get("/local/a", cert=stack.people.alice).status == 403
     return stack.get("/local/a.php", cert=stack.people.alice).status == 200
+
+
+def alice_is_led_on(stack: Stack) -> bool:
+    """Alice, where only others may be, by where nginx leads on whom it denies, or everybody."""
+    answer = stack.get("/local/", cert=stack.people.alice).app
+    return answer is not None and answer["uri"] == "/local/"
 
 
 def alice_doubles_a_slash(stack: Stack) -> bool:
@@ -479,6 +488,19 @@ FAULTS = [
         ASKED,
         f"error_page 404 = @app; {FALLBACK} location /closed/ {{ auth_request /authz/site; ",
         stranger,
+    ),
+    Fault("denial-passed-on", LOCAL, f"{WEAKER} {LOCAL} error_page 403 = @weak;", alice_is_led_on),
+    Fault(
+        "return-first",
+        LOCAL,
+        f"{WEAKER} {LOCAL} error_page 418 = @weak; if ($uri) {{ return 418; }}",
+        alice_is_led_on,
+    ),
+    Fault(
+        "denial-passed-on",
+        LOCAL,
+        f"{WEAKER_WITHIN} {LOCAL} error_page 403 /weak$uri;",
+        alice_is_led_on,
     ),
     Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),

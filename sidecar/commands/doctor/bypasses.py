@@ -7,7 +7,7 @@ import re
 from .access import closed, denies_all, first_rule_denies, has_password
 from .findings import Finding
 from .nginx_config import Block
-from .onward import Onward, is_reached_so_only
+from .onward import Onward
 from .rewriting import (
     assigned,
     can_rewrite,
@@ -17,12 +17,9 @@ from .rewriting import (
     scripted,
     status_of,
 )
-from .routing import REGEX, serving
-from .server import Server, has_content, question
+from .routing import REGEX, destination, serving
+from .server import DENIALS, Server, has_content, is_reached_so_only, question
 from .targets import addresses, passes
-
-DENIALS = {"401", "403", "500"}
-"""What auth_request makes of a denial, and of no answer (ngx_http_auth_request_handler)."""
 
 EARLIER = {"400", "413", "414", "494", "495", "496", "497"}
 """What nginx answers by itself before anybody is asked."""
@@ -112,15 +109,31 @@ class Bypasses:
             code = status_of(each)
             if 200 <= code < 300 and not _is_preflight(each):
                 self._add("return-first", each, *_RETURNS)
-            elif code >= 300:
-                self._leads_on(each)
+            elif code >= 300 and not self._leads_on(each):
+                self._leads_to_other(here, each)
 
-    def _leads_on(self, early: Block) -> None:
+    def _leads_on(self, early: Block) -> bool:
         """A `return` whose error_page leads to what is kept, before anybody is asked."""
         page = self._page(early.parent or early, str(status_of(early)))
         if page is not None:
             leading = f"`return {status_of(early)}` leads to {page.args[-1]}, where nobody is asked"
             self._add("return-first", early, leading, "auth_request /authz/NAME;   (there)")
+        return page is not None
+
+    def _leads_to_other(self, here: Block, early: Block) -> None:
+        """A `return` whose error_page leads to where another question is asked."""
+        code = str(status_of(early))
+        for page in (early.parent or early).inherited("error_page"):
+            uri = page.args[-1]
+            if code not in page.args[:-1] or not uri.startswith(("/", "@")):
+                continue
+            place = destination(self._server.block, uri)
+            if place is not None and _shows_one_page(uri, place):
+                continue
+            if other := self._asks_other(here, place):
+                what = f"`return {code}` leads to {uri}, where {other} is asked instead"
+                write = f"auth_request {question(here)};   (there)"
+                self._add("return-first", early, what, write)
 
     def _page(self, here: Block, code: str) -> Block | None:
         """The error_page that leads this code to what is kept, asking nobody."""
@@ -213,8 +226,7 @@ class Bypasses:
 
     def _fetched(self, here: Block, at: Block, target: str) -> None:
         """A directive that has nginx fetch one URI."""
-        uri = target.partition("$")[0]
-        place = serving(self._server.block, uri) if uri.startswith("/") else None
+        place = destination(self._server.block, target) if target.startswith("/") else None
         if place is None or closed(place):
             return
         if self._server.asks(place) and question(place) != question(here):
@@ -249,7 +261,7 @@ class Bypasses:
             uri, codes = page.args[-1], set(page.args[:-1])
             if not uri.startswith(("/", "@", "$")) or not codes & (DENIALS | earlier):
                 continue
-            place = serving(self._server.block, uri) if uri[0] != "$" else None
+            place = destination(self._server.block, uri) if uri[0] != "$" else None
             if place is not None and _shows_one_page(uri, place):
                 continue
             recursive = here.value("recursive_error_pages", "off") == "on"
@@ -260,6 +272,10 @@ class Bypasses:
                     f"{uri} leads to what asking is to keep, and nobody is asked there",
                     f"location {uri} {{ internal; return 403; }}",
                 )
+            elif other := self._asks_other(here, place):
+                what = f"{uri} leads to what {question(here)} is asked about, and asks {other}"
+                write = f"location {uri} {{ auth_request {question(here)}; … }}"
+                self._add("denial-passed-on", page, what, write)
             elif uri[0] == "$" or not codes & {"401", "403"}:
                 continue
             elif self._server.asks(place or self._server.block):
@@ -271,6 +287,15 @@ class Bypasses:
                     f"{uri} is served by a location that asks",
                     f"location = {uri} {{ internal; auth_request off; … }}",
                 )
+
+    def _asks_other(self, here: Block, place: Block | None) -> str:
+        """What is asked where a location leads on to its own application; "" if it is the same."""
+        if place is None or not is_reached_so_only(place) or closed(place):
+            return ""
+        other = place.value("auth_request", "off")  # of an internal one, too: it is led there
+        if other == question(here) or not self._server.asks_sidecar(other):
+            return ""
+        return other if self._server.led_to(place) & self._server.served(here) else ""
 
     def _server_pages(self) -> None:
         """Error pages for what is refused before a location is chosen, or covered by none."""
@@ -311,6 +336,9 @@ class Bypasses:
         for each in here.inherited("post_action"):
             if self._onward.leads_in(each.args[0]):
                 what = f"post_action leads to {each.args[0]} after a denial as well"
+                self._add("denial-passed-on", each, what, "mirror, in its place")
+            elif other := self._asks_other(here, serving(self._server.block, each.args[0])):
+                what = f"post_action leads to {each.args[0]} after a denial, if {other} is allowed"
                 self._add("denial-passed-on", each, what, "mirror, in its place")
 
     # -- variables

@@ -14,9 +14,8 @@ from .auth_location import target_path
 from .captured import FILES, leading_to, written_targets
 from .findings import Finding
 from .nginx_config import Block
-from .onward import is_reached_so_only
 from .routing import REGEX, serving
-from .server import Server, question
+from .server import Server, is_reached_so_only, question
 from .targets import addresses, files, passes
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")

@@ -11,8 +11,8 @@ import re
 from .access import always_answers, closed, denies_all
 from .nginx_config import Block
 from .rewriting import redirects, status_of
-from .routing import REGEX, serving
-from .server import Server
+from .routing import REGEX, destination, serving
+from .server import Server, is_reached_so_only
 from .targets import file_roots, passes
 
 _HANDLER = re.compile(
@@ -51,7 +51,7 @@ class Onward:
         if not uri.startswith(("/", "@")):
             return False
         path = uri.partition("?")[0]
-        place = serving(self._server.block, path.partition("$")[0])
+        place = destination(self._server.block, path)
         if place is None or not is_reached_so_only(place):
             return False  # clients may ask for it themselves, and that is looked at by itself
         anything = uri[0] == "@" or "$" in path
@@ -156,11 +156,6 @@ class Onward:
         if any(_writes_one_page(each) for each in place.own("rewrite")):
             return False
         return bool(file_roots(place) & self._roots)
-
-
-def is_reached_so_only(place: Block) -> bool:
-    """Whether clients can't ask for a location themselves: it is internal or has a @name."""
-    return bool(place.own("internal")) or place.args[-1].startswith("@")
 
 
 def _writes_one_page(rewrite: Block) -> bool:

@@ -49,6 +49,17 @@ def serving(within: Block, uri: str) -> Block | None:
     return _find(within, uri)[0]
 
 
+_URI_FOLLOWS = re.compile(r"\$\{?(?:request_uri|document_uri|uri)\b")
+
+
+def destination(within: Block, target: str) -> Block | None:
+    """The location to which nginx leads on by a target whose end may be of variables."""
+    head = target.partition("?")[0].partition("$")[0]
+    if _URI_FOLLOWS.match(target, len(head)) and not head.endswith("/"):
+        head += "/"
+    return serving(within, head)
+
+
 def _find(within: Block, uri: str) -> tuple[Block | None, bool]:
     """The location, and whether regular expressions of the level above are no longer asked."""
     locations = within.own("location")

@@ -6,14 +6,21 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .access import closed
+from .access import always_answers, closed
 from .auth_location import question_uri
 from .nginx_config import Block, Root
-from .routing import REGEX, serving
+from .rewriting import status_of
+from .routing import REGEX, destination, serving
 from .targets import file_roots, files, led_to, passes
 
 OWN_CONTENT = re.compile(r"js_content|\w+_by_lua(_\w+)?|perl|auth_jwt|auth_oidc")
 """Directives by which a location may authorize on its own."""
+
+DENIALS = {"401", "403", "500"}
+"""What auth_request makes of a denial, and of no answer (ngx_http_auth_request_handler)."""
+
+_USUAL = {*map(str, range(400, 418)), "421", "426", "429", "431", "451", "494", "495", "496", "497"}
+"""Refusals of nginx's own, or of anybody's `return`, whose error_page is a page about them."""
 
 _SIDECAR = re.compile(r"mtls.?sidecar|authz\.sock")
 
@@ -70,9 +77,35 @@ class Server:
     def protected(self) -> set[str]:
         """The addresses of what the sidecar is asked about."""
         answering = list(self.questions.values())
-        return {
-            where for each in self.asking if each not in answering for where in self.led_to(each)
-        }
+        asking = [each for each in self.asking if each not in answering]
+        return {where for each in asking for where in self.served(each)}
+
+    def served(self, place: Block) -> set[str]:
+        """The addresses that a location leads to, itself or by others that serve for it."""
+        places = (place, *self._served_by(place))
+        return {where for each in places for where in self.led_to(each)}
+
+    def _served_by(self, place: Block) -> list[Block]:
+        """The named and internal locations by which another one serves what is asked for there.
+
+        `try_files` leads there, an `error_page` for what is no file or isn't in memcached, or one
+        for a `return` with a status that nobody else answers.  A page for denials is none.
+        """
+        found, left = list[Block](), [place]
+        while left:
+            here = left.pop()
+            targets = [each.args[-1] for each in here.own("try_files")]
+            targets += [
+                page.args[-1]
+                for page in here.inherited("error_page")
+                if _serves_by(here, set(page.args[:-1])) and _any_uri(page.args[-1])
+            ]
+            for each in targets:
+                other = destination(self.block, each) if each[:1] in "/@" else None
+                if other is not None and is_reached_so_only(other) and other not in found:
+                    found.append(other)
+                    left.append(other)
+        return found
 
     def protected_files(self) -> set[str]:
         """The directories that are served where the sidecar is asked."""
@@ -146,6 +179,31 @@ def question(place: Block) -> str:
     """The URI that is asked here, "" for none; an internal location is no client's."""
     uri = "off" if place.own("internal") else place.value("auth_request", "off")
     return "" if uri == "off" else uri
+
+
+def is_reached_so_only(place: Block) -> bool:
+    """Whether clients can't ask for a location themselves: it is internal or has a @name."""
+    return bool(place.own("internal")) or place.args[-1].startswith("@")
+
+
+def _serves_by(here: Block, codes: set[str]) -> bool:
+    """Whether an error_page for these serves what is asked for: it shows no error."""
+    if here.own("memcached_pass") and "404" in codes:
+        return True
+    if codes & DENIALS:
+        return False
+    if "=" in codes and codes <= {"=", "404", "405"} and not passes(here):
+        return True  # how files were tried before there was try_files
+    returned = {str(status_of(each)) for each in here.within("return")}
+    if returned & codes:
+        unusual = {each for each in returned & codes if each[0] == "4"} - _USUAL
+        return bool(unusual) or (always_answers(here) and min(returned) < "500")
+    return False
+
+
+def _any_uri(target: str) -> bool:
+    """Whether an error_page leads on with the URI that was asked for, and not to one page."""
+    return target.startswith("@") or "$" in target
 
 
 def has_content(place: Block) -> bool:

@@ -89,3 +89,73 @@ def test_a_second_location_of_the_sidecar_shows_nothing(tmp_path: Path) -> None:
     lines = f"location /a/ {{ {ASK} rewrite ^/a/(.*)$ /$1 last; }}"
     text = GOOD.replace(PUBLIC, lines)
     assert found(text[:-8] + second + text[-8:], tmp_path) == []
+
+
+SITE = "location / { auth_request /authz/site; proxy_pass http://app; }"
+SERVED = f"location @app {{ {PASS} }}"
+
+
+@pytest.mark.parametrize(
+    ("site", "expected"),
+    [
+        ("try_files $uri @app; error_page 401 = @app;", "denial-passed-on"),
+        ("try_files $uri @app; error_page 413 = @app;", "denial-passed-on"),
+        ("try_files $uri /i$uri; error_page 401 = @app;", "denial-passed-on"),
+        ("root /x; error_page 404 = @app; error_page 403 = @app;", "denial-passed-on"),
+        ("memcached_pass 127.0.0.1:9; error_page 401 404 502 = @app;", "denial-passed-on"),
+        ("error_page 418 = @app; return 418;", "return-first"),
+        ("error_page 404 = @app; return 404;", "return-first"),
+        ("error_page 418 = @app; if ($arg_x) { return 418; } root /x;", "return-first"),
+    ],
+)
+def test_what_a_location_is_served_by(site: str, expected: str, tmp_path: Path) -> None:
+    """Files are tried, or the rest is led on: the application behind is what asking is to keep."""
+    asking = f"location / {{ {ASK} {site} }} {SERVED} location /i/ {{ internal; {PASS} }}"
+    assert (expected, 7) in found(GOOD.replace(SITE, asking), tmp_path)
+    other = "server { listen 80; location / { proxy_pass http://app; } }"
+    beside = GOOD.replace(SITE, asking).replace("http {", f"http {{ {other}")
+    assert ("never-asks", 1) in found(beside, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        "try_files $uri @app;",
+        "root /x; error_page 404 = @app;",
+        "root /x; error_page 404 @page; error_page 401 403 @page;",
+        "root /x; error_page 404 /page/404; error_page 401 403 /page/403;",
+        "error_page 503 @page; if (-f /x) { return 503; } proxy_pass http://127.0.0.1:7;",
+        "error_page 403 @page; if ($arg_x) { return 403; } proxy_pass http://127.0.0.1:7;",
+        "error_page 502 504 = @page; error_page 500 = @page; proxy_pass http://127.0.0.1:7;",
+    ],
+)
+def test_a_page_about_an_error_is_not_kept(site: str, tmp_path: Path) -> None:
+    """What shows denials and errors from another address is no application."""
+    pages = "http://127.0.0.1:8"
+    asking = f"location / {{ {ASK} {site} }} {SERVED} location @page {{ proxy_pass {pages}; }} "
+    asking += f"location /page/ {{ internal; proxy_pass {pages}; }}"
+    told = {each for each, _ in found(GOOD.replace(SITE, asking), tmp_path)}
+    assert told == set()
+
+
+WEAK = "location @weak { auth_request /authz/site; proxy_pass http://app; }"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("error_page 403 = @weak;", "denial-passed-on"),
+        ("error_page 401 /i$uri;", "denial-passed-on"),
+        ("error_page 500 = @weak;", "denial-passed-on"),
+        ("error_page 418 = @weak; if ($arg_x) { return 418; }", "return-first"),
+        ("post_action @weak;", "denial-passed-on"),
+    ],
+)
+def test_another_question_where_it_leads(lines: str, expected: str, tmp_path: Path) -> None:
+    """Whom one question denies is let in by another one, to the same application."""
+    more = f"{WEAK} location /i/ {{ internal; {ASK} proxy_pass http://app/; }} "
+    more += f"location /a/ {{ auth_request /authz/admin; {PASS} {lines} }}"
+    assert (expected, 8) in found(GOOD.replace(PUBLIC, more), tmp_path)
+    same = more.replace("/authz/admin", "/authz/site")
+    told = {each for each, _ in found(GOOD.replace(PUBLIC, same), tmp_path)}
+    assert told <= {"error-page-asks"}
