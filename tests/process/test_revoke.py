@@ -593,6 +593,22 @@ def test_revoking_an_authority_denies_everybody_below_it(tmp_path: Path) -> None
         assert one.ask("site", dora).status == 204
 
 
+def test_an_authority_whose_clients_go_on_is_not_called_denied(tmp_path: Path) -> None:
+    """The line names a certificate that the trust's files lack: exit 1, and what to do instead."""
+    issuing = staff.intermediate("Issuing")
+    renewed = CA("Issuing", issuer=staff, key=issuing.key)
+    dora = renewed.issue("dora")
+    one = daemon(tmp_path, POLICY.replace("denylist:", "intermediates: issuing.crt, denylist:"))
+    (tmp_path / "issuing.crt").write_bytes(renewed.pem)
+    (tmp_path / "old.crt").write_bytes(issuing.pem)
+    with one:
+        said = refused(tmp_path, "old.crt", code=1)
+        assert "CN=Issuing is an authority, but trust 'staff' has another certificate" in said
+        assert one.ask("site", dora).status == 204
+        assert "every certificate below it is denied" in revoke(tmp_path, "old.crt", "--key")
+        assert one.ask("site", dora).reason == "revoked"
+
+
 # -- full disks
 
 

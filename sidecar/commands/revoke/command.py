@@ -156,7 +156,11 @@ def _write(call: Call, target: Target, trusts: Sequence[ListedTrust]) -> tuple[i
             print(printable(f"{place}: {line or 'denied already, nothing to add'}"))
     if written and target.cert is not None and _is_authority(target.cert):
         who = target.cert.dn
-        print(printable(f"{who} is an authority: every certificate below it is denied"))
+        lacking = [each for each in trusts if each.remains]
+        for each in lacking:
+            failed = _fail(f"{who} is an authority, but trust {each.name!r} {each.remains}")
+        if not lacking:
+            print(printable(f"{who} is an authority: every certificate below it is denied"))
     return written, failed
 
 
@@ -215,7 +219,7 @@ def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
         why = f"warning: {path} can't be used now; the trusts are those of the running daemon"
         print(printable(why), file=sys.stderr)
         return [ListedTrust(name, tuple(map(Path, each["denylists"]))) for name, each in trusts]
-    return trusts_of(spec, path.parent, target.cert)
+    return trusts_of(spec, path.parent, target)
 
 
 def _places(trusts: Sequence[ListedTrust], call: Call, *, first_only: bool) -> list[Path]:

@@ -3,50 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar.core.policy.spec import PolicySpec, TrustSpec
 from sidecar.core.x509.bundle import read_bundle
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.der import comparable_name
+from sidecar.core.x509.equivalent_keys import equivalent_keys
+from sidecar.core.x509.keys import UnusableKey, public_key
+from sidecar.core.x509.signature import is_signed_by
 from sidecar.runtime.files import MAX_POLICY, read_file
+
+from .target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class ListedTrust:
-    """A trust of the policy, its denylists, and whether it may contain the target's issuer."""
+    """A trust of the policy, its denylists, and whether it may contain the target's issuer.
+
+    `remains` says who below an authority is not denied by its line; "" if there is nobody.
+    """
 
     name: str
     denylists: tuple[Path, ...]
     concerned: bool = True
+    remains: str = ""
 
 
-def trusts_of(spec: PolicySpec, base: Path, cert: ClientCert | None) -> list[ListedTrust]:
-    """Return every trust of a policy; `concerned` are those that may accept the certificate."""
-    knows = {name: cert is None or _knows(t, base, cert) for name, t in spec.trust.items()}
+def trusts_of(spec: PolicySpec, base: Path, target: Target) -> list[ListedTrust]:
+    """Return every trust of a policy; `concerned` are those that may accept the target."""
+    certs = {name: _authorities(trust, base) for name, trust in spec.trust.items()}
+    knows = {name: _knows(found, target.cert) for name, found in certs.items()}
     nobody = not any(knows.values())  # perhaps issued by an intermediate that isn't in a file
     return [
-        ListedTrust(name, tuple(base / each.text for each in t.denylist), nobody or knows[name])
-        for name, t in spec.trust.items()
+        ListedTrust(
+            name,
+            tuple(base / each.text for each in trust.denylist),
+            nobody or knows[name],
+            _remaining(certs[name] or [], target),
+        )
+        for name, trust in spec.trust.items()
     ]
 
 
-def _knows(trust: TrustSpec, base: Path, cert: ClientCert) -> bool:
-    """Return whether one of the trust's authorities has the issuer's name, or is this certificate.
+def _authorities(trust: TrustSpec, base: Path) -> list[ClientCert] | None:
+    """Return the authorities of a trust's files; None if one of them can't be read."""
+    found: list[ClientCert] = []
+    try:
+        for place in (*trust.ca, *trust.intermediates):
+            found += read_bundle(read_file(base / place.text, MAX_POLICY))
+    except (OSError, ValueError):
+        return None
+    return found
 
-    Returns True, to be safe, if a file of authorities can't be read.
+
+def _knows(authorities: list[ClientCert] | None, cert: ClientCert | None) -> bool:
+    """Return whether one of these has a certificate's issuer's name, or is this certificate.
+
+    To be safe, it is true if that can't be told.
     """
-    for place in (*trust.ca, *trust.intermediates):
-        try:
-            authorities = read_bundle(read_file(base / place.text, MAX_POLICY))
-            issuer = comparable_name(cert.issuer_name)
-            for each in authorities:
-                if each.sha256 == cert.sha256 or comparable_name(each.subject_name) == issuer:
-                    return True
-        except (OSError, ValueError):
-            return True
-    return False
+    if cert is None or authorities is None:
+        return True
+    return any(each.sha256 == cert.sha256 or _is_issuer(each, cert) for each in authorities)
+
+
+def _is_issuer(authority: ClientCert, cert: ClientCert) -> bool:
+    try:
+        return comparable_name(authority.subject_name) == comparable_name(cert.issuer_name)
+    except ValueError:
+        return True
+
+
+def _remaining(authorities: list[ClientCert], target: Target) -> str:
+    """Explain who below an authority is not denied, as the trust's files don't have it."""
+    cert = target.cert
+    if cert is None or any(each.sha256 == cert.sha256 for each in authorities):
+        return ""
+    keys = {cert.spki_sha256, *equivalent_keys(cert)}
+    if any(each.spki_sha256 in keys for each in authorities):
+        if target.kind == "spki_sha256":
+            return ""
+        return "has another certificate of that key, with which clients go on: say --key, too"
+    try:
+        key: object = public_key(cert.spki)
+    except UnusableKey:
+        key = None
+    for each in authorities:
+        signed = key is None or is_signed_by(key, each.signed, each.algorithm, each)
+        if _is_issuer(cert, each) and signed:
+            return (
+                f"has {each.dn[:200]} below it, but not this authority itself, and clients of that "
+                "one go on: revoke that one, or add this certificate to the trust's intermediates"
+            )
+    return ""
 
 
 def choose(trusts: list[ListedTrust], named: str | None) -> list[ListedTrust]:
@@ -81,4 +131,4 @@ def only_file(trusts: list[ListedTrust], path: Path) -> Iterator[ListedTrust]:
     """Yield the trusts that name a file as a denylist, with that file alone."""
     for each in trusts:
         if any(one.resolve() == path.resolve() for one in each.denylists):
-            yield ListedTrust(each.name, (path,))
+            yield replace(each, denylists=(path,))

@@ -8,11 +8,13 @@ import pytest
 from pki import CA
 
 from sidecar.commands.revoke.lists import ListedTrust, choose, only_file, trusts_of
+from sidecar.commands.revoke.target import Target
 from sidecar.core.policy.spec import PolicySpec, read_policy
 from sidecar.core.x509.certificate import from_der
 
 STAFF, GUESTS = CA("Staff"), CA("Guests")
 ALICE = from_der(STAFF.issue("alice").der)
+TARGET = Target("sha256", ALICE.sha256, "", ALICE)
 
 SPEC: PolicySpec = read_policy(
     b"""version: 1
@@ -33,7 +35,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def concerned(base: Path) -> dict[str, bool]:
-    return {each.name: each.concerned for each in trusts_of(SPEC, base, ALICE)}
+    return {each.name: each.concerned for each in trusts_of(SPEC, base, TARGET)}
 
 
 def test_the_issuer_s_trust_is_concerned(base: Path) -> None:
@@ -41,13 +43,36 @@ def test_the_issuer_s_trust_is_concerned(base: Path) -> None:
     assert concerned(base) == {"staff": True, "guests": False}
     (base / "staff.crt").write_bytes(CA("Other").pem)
     assert concerned(base) == {"staff": True, "guests": True}
-    assert all(each.concerned for each in trusts_of(SPEC, base, None))
+    assert all(each.concerned for each in trusts_of(SPEC, base, Target("serial", "1")))
 
 
 def test_a_file_that_can_not_be_read_may_have_the_issuer(base: Path) -> None:
     """To be safe, its trust is concerned."""
     (base / "guests.crt").write_bytes(b"garbage")
     assert concerned(base)["guests"]
+
+
+def remains(base: Path, target: CA, *files: CA, kind: str = "sha256") -> str:
+    """Who below an authority goes on in a trust of these files."""
+    (base / "staff.crt").write_bytes(b"".join(each.pem for each in files))
+    cert = from_der(target.der)
+    value = cert.sha256 if kind == "sha256" else cert.spki_sha256
+    return trusts_of(SPEC, base, Target(kind, value, "", cert))[0].remains
+
+
+def test_who_goes_on_below_an_authority_that_the_files_lack(base: Path) -> None:
+    """Its other certificate, or an anchor that it certified, lets its clients in all the same."""
+    issuing = STAFF.intermediate("Issuing")
+    renewed = CA("Issuing", issuer=STAFF, key=issuing.key)
+    assert remains(base, issuing, STAFF, issuing) == ""
+    assert remains(base, issuing, STAFF, issuing, renewed) == ""
+    assert remains(base, issuing, STAFF) == ""
+    assert "say --key" in remains(base, issuing, STAFF, renewed)
+    assert remains(base, issuing, STAFF, renewed, kind="spki_sha256") == ""
+    assert "has CN=Issuing below it" in remains(base, STAFF, issuing)
+    assert "has CN=Issuing below it" in remains(base, STAFF, issuing, kind="spki_sha256")
+    assert remains(base, CA("Staff"), issuing) == ""
+    assert remains(base, STAFF, issuing, STAFF) == ""
 
 
 A = ListedTrust("a", (Path("a.txt"),))
