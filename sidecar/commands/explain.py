@@ -15,6 +15,7 @@ from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.cases import Certificate, Principal
 from sidecar.core.policy.model import Policy
 from sidecar.core.request import AuthzRequest
+from sidecar.core.x509.pem_text import plain_pem
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -25,7 +26,7 @@ def escaped_pem(data: bytes) -> bytes:
     Of a file with text around it (as EasyRSA writes) or with a chain, the first certificate is
     used.  Other content is passed unchanged: the decision reports the mistake.
     """
-    if found := _PEM.search(data):
+    if found := _PEM.search(data) or _PEM.search(plain_pem(data)):
         data = found.group() + b"\n"
     elif data.startswith(b"\x30"):
         data = pem_of(data)

@@ -331,6 +331,26 @@ def test_a_bad_line_elsewhere_does_not_stop_a_revocation(place: Path) -> None:
     assert found.startswith(b"serial ??\n\xff\xfe\nserial 0A\nsha256 ")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_and_a_ca_that_powershell_wrote_deny_nobody_less(
+    tmp_path: Path, encoding: str
+) -> None:
+    """The first authority and the first line count; what `revoke` appends is in force."""
+    with daemon(tmp_path) as running:
+        assert running.ask("site", carol).reason == "untrusted_issuer"
+        both = (partners.pem + staff.pem).decode()
+        running.write("ca.crt", both.encode(encoding))
+        running.until(lambda: running.ask("site", carol).status == 204)
+        listed = f"sha256 {carol.sha256}\r\nsha256 {bob.sha256}\r\n"
+        running.write("deny.txt", listed.encode(encoding))
+        running.until(lambda: running.ask("site", bob).reason == "revoked")
+        assert running.ask("site", carol).reason == "revoked"
+        assert running.ask("site", alice).status == 204
+        revoke(tmp_path, "alice.crt")
+        assert running.ask("site", alice).reason == "revoked"
+        assert running.ask("site", carol).reason == "revoked"
+
+
 # -- what the target is
 
 

@@ -20,6 +20,7 @@ LAYERS = (
     (
         "errors", "bounded", "ip_address", "config.crl_place", "config.dates", "revocation.status",
         "x509.der", "x509.attribute_types", "x509.curve_orders", "nginx.uri",
+        "x509.pem_text",
         "nginx.selector_error", "nginx.regex_tree", "nginx.pcre_classes", "fleet.canonical",
         "fleet.freshness",
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography import x509
 
 from sidecar.core.policy.model import Policy
+from sidecar.core.x509.pem_text import plain_pem
 from sidecar.runtime.files import read_file
 
 from .findings import Finding
@@ -84,7 +85,7 @@ def _topmost(directive: Block, root: Root) -> set[str]:
     """The CAs of a file that no other CA in it has issued; empty where it can't be read."""
     try:
         data = read_file(Path(root.file).parent / directive.args[0], MAX_BUNDLE)
-        found = x509.load_pem_x509_certificates(data)
+        found = x509.load_pem_x509_certificates(plain_pem(data))
         subjects = {each.subject for each in found}
         return {
             each.subject.rfc4514_string()

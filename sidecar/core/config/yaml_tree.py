@@ -151,6 +151,9 @@ def _duplicates(node: Node, file: str, found: list[Diagnostic]) -> None:
                 seen[key.text] = key.line
 
 
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
 def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise PolicyError([Diagnostic(file, 0, 0, f"larger than {MAX_BYTES >> 20} MiB")])
@@ -160,7 +163,8 @@ def _decode(data: bytes, file: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         hint = "save the file as UTF-8"
-        raise PolicyError([Diagnostic(file, line, column, "not UTF-8", hint)]) from None
+        what = "UTF-16, not UTF-8" if data.startswith(_UTF16) or b"\0" in data[:2] else "not UTF-8"
+        raise PolicyError([Diagnostic(file, line, column, what, hint)]) from None
 
 
 def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
@@ -175,6 +179,8 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
     if isinstance(error, yaml.reader.ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        if text.startswith("\0") or text[1:2] == "\0":
+            return Diagnostic(file, 1, 1, "UTF-16, not UTF-8", "save the file as UTF-8")
         return Diagnostic(file, line, column, "a control character", "remove it")
     return Diagnostic(file, 0, 0, f"not YAML: {error}")
 

@@ -8,6 +8,8 @@ A denylist is a text file with one entry per line; each entry denies at once:
 
 A line ends with LF, CR LF or CR alone.  What word processors and editors end lines or pages with
 inside of one (VT, FF, NEL, U+2028, U+2029) ends its comment: what follows is read on its own.
+A byte order mark at the beginning of a line counts for nothing.  Lines in UTF-16 are a mistake, and
+take effect.
 
 Serial numbers are hexadecimal and compared as numbers: leading zeros, a `0x` and a leading `-` are
 accepted.  Fingerprints are SHA-256.  Colons are accepted everywhere.  `until DATE` is a day, which
@@ -96,7 +98,7 @@ def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, .
         except _Mistake as mistake:
             if len(mistakes) < MAX_DIAGNOSTICS:
                 mistakes.append(Diagnostic(file, number, *mistake.args))
-            entry = _read_without_comment(raw, file, number)
+            entry = _read_anyway(raw, file, number)
         if entry is not None:
             _add(entries, entry)
     return Denylist(file, entries), tuple(mistakes)
@@ -150,13 +152,15 @@ def _add(entries: dict[tuple[str, int], DenylistEntry], entry: DenylistEntry) ->
         entries[key] = entry
 
 
-def _read_without_comment(raw: bytes, file: str, number: int) -> DenylistEntry | None:
-    """Return the entry of a line whose comment is not UTF-8, or None if that isn't the mistake."""
-    body, sign, _ = raw.partition(b"#")
-    try:
-        return _read_line(body, file, number) if sign else None
-    except _Mistake:
-        return None
+def _read_anyway(raw: bytes, file: str, number: int) -> DenylistEntry | None:
+    """Return the entry of a line whose mistake is its UTF-16, or that its comment isn't UTF-8."""
+    for mark in _WIDE_MARKS:
+        raw = raw.removeprefix(mark)
+    plain = raw.replace(b"\0", b"")
+    for text in dict.fromkeys((plain, plain.partition(b"#")[0])):
+        with contextlib.suppress(_Mistake):
+            return _read_line(text, file, number)
+    return None
 
 
 def _number(value: str) -> int:
@@ -176,6 +180,9 @@ def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
     if usual is not None:
         kind, value, note = (each.decode() for each in usual.groups(b""))
         return DenylistEntry(kind, value, math.inf, " ".join(note.split()), file, number)
+    raw = raw.removeprefix(_BOM)
+    if b"\0" in raw or raw.startswith(_WIDE_MARKS):
+        raise _Mistake(1, "UTF-16 or a NUL, not UTF-8", "save the file as UTF-8")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -283,11 +290,12 @@ def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, DenylistEntry | 
         try:
             yield raw, _read_line(text, file, number)
         except _Mistake as mistake:
-            known = _read_without_comment(text, file, number)
+            known = _read_anyway(text, file, number)
             yield raw, known or Diagnostic(file, number, *mistake.args)
 
 
 _BOM = b"\xef\xbb\xbf"
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+\Z")
 _ENDS_OF_PARTS = (b"\x0b", b"\x0c", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
 _PART = re.compile(rb"(?<=[\x0b\x0c])|(?<=\xc2\x85)|(?<=\xe2\x80[\xa8\xa9])")

@@ -2,9 +2,9 @@
 
 PEM is read as OpenSSL reads nginx's `ssl_client_certificate`: text around the blocks, older labels
 and `BEGIN TRUSTED CERTIFICATE` (`openssl x509 -trustout`) are accepted, blocks of other kinds are
-skipped.  A trusted certificate lists its trusted purposes; without the purpose TLS client it is
-left out, because OpenSSL verifies nothing with it.  `Bundle.remarks` names every certificate left
-out.
+skipped; byte order marks, UTF-16 and any line ends are read, too (`pem_text`).  A trusted
+certificate lists its trusted purposes; without the purpose TLS client it is left out, because
+OpenSSL verifies nothing with it.  `Bundle.remarks` names every certificate left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import binascii
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import overload
 
 from sidecar.core.errors import printable
@@ -21,6 +22,7 @@ from sidecar.core.errors import printable
 from .certificate import ClientCert, from_der
 from .der import OID, SEQUENCE, begins_as_der, children, only, tlv
 from .keys import UnusableKey, public_key
+from .pem_text import plain_pem
 
 MAX_CERTIFICATES = 10_000
 """Maximum number of certificates in one file."""
@@ -28,9 +30,16 @@ MAX_CERTIFICATES = 10_000
 _HINT = "write a PEM file that begins with -----BEGIN CERTIFICATE-----"
 
 _BLOCK = re.compile(
-    rb"^-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----[ \t]*\r?\n(.*?)(-----|\Z)",
+    rb"^-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----[ \t]*\n(.*?)(-----|\Z)",
     re.DOTALL | re.MULTILINE,
 )
+_ASTRAY = re.compile(
+    rb"^[\0-\x09\x0b-\x20\x7f-\xff]+-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----"
+    rb"|^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(?![ \t]*$)",
+    re.MULTILINE,
+)
+"""A block that isn't read, since its first line isn't `BEGIN` alone; it isn't commented out."""
+
 _TRUSTED = b"TRUSTED CERTIFICATE"
 
 # The purposes that OpenSSL reads as trust in TLS clients: clientAuth and anyExtendedKeyUsage.
@@ -72,7 +81,7 @@ def read_bundle(data: bytes) -> Bundle:
     file is still being written.
     """
     certs: list[ClientCert] = []
-    remarks: list[str] = []
+    remarks: list[str] = _astray(data)
     distrusted: set[bytes] = set()
     for number, (label, der) in enumerate(_blocks(data), 1):
         if number > MAX_CERTIFICATES:
@@ -109,6 +118,16 @@ def read_certificates(data: bytes) -> tuple[ClientCert, ...]:
     return tuple(found.values())
 
 
+def _astray(data: bytes) -> list[str]:
+    """Tell of blocks with characters beside `-----BEGIN CERTIFICATE-----`, by line."""
+    if begins_as_der(data):
+        return []
+    text = plain_pem(data)
+    lines = [text.count(b"\n", 0, found.start()) + 1 for found in islice(_ASTRAY.finditer(text), 3)]
+    why = "a certificate is left out: -----BEGIN CERTIFICATE----- isn't alone on line"
+    return [f"{why} {line}" for line in lines]
+
+
 def _name(cert: ClientCert) -> str:
     return printable(cert.dn[:200])
 
@@ -123,10 +142,10 @@ def _key_fault(cert: ClientCert) -> str:
 
 def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield label and DER of every certificate in a file.  Raises ValueError."""
-    if begins_as_der(data) or (data.startswith(b"\x30") and not _BLOCK.search(data)):
+    if begins_as_der(data) or (data[:1] == b"\x30" and not _BLOCK.search(plain_pem(data))):
         yield b"CERTIFICATE", data
         return
-    at = 0
+    data, at = plain_pem(data), 0
     while found := _BLOCK.search(data, at):
         label, body, _ = found.groups()
         end = b"-----END " + label + b"-----"
@@ -138,10 +157,10 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _decode(body: bytes) -> bytes:
     """Decode a PEM block to DER; skip header lines, which end at an empty line."""
-    head, blank, rest = body.replace(b"\r\n", b"\n").partition(b"\n\n")
+    head, blank, rest = body.partition(b"\n\n")
     text = rest if blank and b":" in head else body
     try:
-        return base64.b64decode(text.translate(None, b" \t\r\n"), validate=True)
+        return base64.b64decode(text.translate(None, b" \t\n"), validate=True)
     except binascii.Error:
         raise ValueError("the Base64 of a PEM block is broken", "write it again") from None
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes
 
 from sidecar.core.errors import brief, printable
 from sidecar.core.x509.der import begins_as_der, comparable_name
+from sidecar.core.x509.pem_text import plain_pem
 from sidecar.core.x509.signature import is_signed_by, scheme
 from sidecar.core.x509.subject import read_name
 
@@ -124,11 +125,12 @@ MAX_BLOCKS = 64
 
 def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
     """Yield at least one item: the DER of each CRL in a file, or its mistake."""
-    if begins_as_der(data) or (data[:1] == b"\x30" and not _PEM.search(data)):
+    text = b"" if begins_as_der(data) else plain_pem(data)
+    if begins_as_der(data) or (data[:1] == b"\x30" and not _PEM.search(text)):
         yield data
         return
     number = 0
-    for number, found in enumerate(_PEM.finditer(data), 1):
+    for number, found in enumerate(_PEM.finditer(text), 1):
         if number > MAX_BLOCKS:
             yield CrlError(f"more than {MAX_BLOCKS} CRLs in one file", "use several files")
             return
@@ -137,7 +139,7 @@ def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
             yield CrlError("the PEM block has no end", "put complete CRLs there, PEM or DER")
             continue
         try:
-            yield binascii.a2b_base64(body.translate(None, b" \t\r\n"), strict_mode=True)
+            yield binascii.a2b_base64(body.translate(None, b" \t\n"), strict_mode=True)
         except binascii.Error as error:
             why = f"not a readable CRL: {brief(error)}"
             yield CrlError(why, "put complete CRLs there, PEM or DER")

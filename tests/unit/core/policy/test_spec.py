@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from asking import mistakes, policy, site
@@ -127,6 +128,39 @@ def test_too_large_is_refused_and_deep_is_refused() -> None:
     assert any(
         "nested deeper" in d.message for d in mistakes(HEAD + f"  - {{name: a, allow: {deep}}}\n")
     )
+
+
+MINIMAL = "version: 1\nlocations:\n  - {name: a, allow: [{cn: é}]}\n"
+SETTINGS = "listen: unix:/run/é.sock\npolicy: é.yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (lambda text: text.encode("utf-8-sig"), ""),
+        (lambda text: text.replace("\n", "\r\n").encode(), ""),
+        (lambda text: text.replace("\n", "\r").encode(), ""),
+        (lambda text: text.rstrip("\n").encode(), ""),
+        (lambda text: text.encode("utf-16"), "UTF-16, not UTF-8"),
+        (lambda text: text.encode("utf-16-le"), "UTF-16, not UTF-8"),
+        (lambda text: text.encode("utf-16-be"), "UTF-16, not UTF-8"),
+        (lambda text: b"\xfe\xff" + text.encode("utf-16-be"), "UTF-16, not UTF-8"),
+        (lambda text: text.replace("\n", "\n\0", 1).encode(), "a control character"),
+        (lambda text: text.replace("\n", "\n\ufeff", 1).encode(), "not YAML"),
+    ],
+)
+def test_it_is_read_as_any_editor_saves_it_or_refused(
+    saved: Callable[[str], bytes], message: str
+) -> None:
+    """policy.yaml and sidecar.yaml: a mark and any line end; no key is lost without a word."""
+    found = mistakes(saved(MINIMAL))
+    assert [each.message.startswith(message) for each in found] == [True] * bool(message)
+    if not message:
+        assert read_policy(saved(MINIMAL), "p").locations[0].name == "a"
+        assert read_settings(saved(SETTINGS), "s").policy == "é.yaml"
+        return
+    with pytest.raises(PolicyError, match=message):
+        read_settings(saved(SETTINGS), "s")
 
 
 def test_not_utf8_is_refused_with_its_place() -> None:

@@ -270,6 +270,46 @@ def test_a_line_ends_as_in_any_editor(end: str) -> None:
     assert [said.line for _, said in lines if said is not None] == [2, 3, 4, 5]
 
 
+def utf16(text: str, order: str) -> bytes:
+    return text.encode(f"utf-16-{order}")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xff\xfe"])
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_utf16_is_a_mistake_and_every_line_denies(mark: bytes, order: str, end: str) -> None:
+    """PowerShell's `>` writes UTF-16, and its `>>` appends it to a file that isn't."""
+    mark = mark[::-1] if order == "be" else mark
+    text = end.join(["serial 0A # Jürgen's, 上 Ċ", "", f"sha256 {SHA}", "serial 0B"]) + end
+    for data in (
+        mark + utf16(text, order),
+        b"serial 0C # x\n" + utf16(text, order),
+        mark + utf16(text, order) + b"serial 0C\n",  # as `revoke` appends
+        (mark + utf16(text, order)).removesuffix(b"\0") + b"\nserial 0C",
+    ):
+        found, mistakes = read_denylist(data, "deny.txt")
+        wanted = {("serial", 0x0A), ("serial", 0x0B), ("sha256", int(SHA, 16))}
+        assert found.entries.keys() - {("serial", 0x0C)} == wanted
+        assert (("serial", 0x0C) in found.entries) is (b"serial 0C" in data)
+        assert any("save the file as UTF-8" in each.hint for each in mistakes)
+        assert b"".join(raw for raw, _ in read_lines(data, "deny.txt")) == data
+
+
+def test_a_mark_before_any_line_counts_for_nothing() -> None:
+    """Files that were joined have one in the middle; the line behind it denies."""
+    assert ask("\ufeffserial 2\n\ufeffserial 1\n") is not None
+
+
+@pytest.mark.parametrize("line", [b"serial \x0001", b"\0serial 01", b"serial 01\0", b"s\0erial 01"])
+def test_a_nul_is_a_mistake_and_its_line_denies(line: bytes) -> None:
+    """So do the other lines."""
+    data = b"serial 02\n" + line + b"\nserial 03"
+    found, told = read_denylist(data, "deny.txt")
+    assert sorted(number for _, number in found.entries) == [1, 2, 3]
+    assert [each.line for each in told] == [2]
+    assert mistakes(b"\0" * 4096)  # what a crash may leave
+
+
 @pytest.mark.parametrize(("other", "same"), [("a1b", True), ("0xA1B", True), ("-a1b", False)])
 def test_entries_are_the_same_in_any_spelling(other: str, same: bool) -> None:
     """`is_same` compares kind and number, with any spelling of the value."""
