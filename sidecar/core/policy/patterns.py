@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sidecar.core.ip_address import holds_mapped, parse_ip_address, parse_network
-from sidecar.core.x509.certificate import EKU_NAMES, MAX_SERIAL
+from sidecar.core.x509.certificate import EKU_NAMES, MAX_SERIAL, refused_serials
 from sidecar.core.x509.distinguished_name import (
     ComparedName,
     as_logged,
@@ -481,6 +481,10 @@ def _serial(text: str) -> Pattern:
     return Pattern(text, exact=(number,), warnings=warnings)
 
 
+def _serial_refused(value: int) -> ComparedValue:
+    return ComparedValue(refused_serials(value), (value,))
+
+
 _DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
 
 
@@ -555,7 +559,7 @@ KEY_COMPARISONS = {
     "upn": KeyComparison(_upn, _as_is, _upn_refused),
     "issuer_cn": _TEXT,
     "issuer_dn": _DN,
-    "serial": KeyComparison(_serial, _as_is, _as_is),
+    "serial": KeyComparison(_serial, _as_is, _serial_refused),
     "sha256": _FINGERPRINT,
     "spki_sha256": _FINGERPRINT,
     "eku": KeyComparison(_eku, _as_is, _as_is),

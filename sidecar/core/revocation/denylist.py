@@ -30,7 +30,7 @@ from sidecar.core.config.schema import suggest
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.policy.patterns import PatternError, parse_fingerprint, parse_serial
 from sidecar.core.revocation.status import Answer, RevocationStatus
-from sidecar.core.x509.certificate import serial_hex
+from sidecar.core.x509.certificate import refused_serials, serial_hex
 
 ENTRY_KINDS = {
     "serial": "a serial number",
@@ -79,8 +79,8 @@ class Denylist:
         `serial` None compares no serial number.
         """
         fingerprints = (("sha256", int(sha256, 16)), ("spki_sha256", int(spki_sha256, 16)))
-        keys = fingerprints if serial is None else (("serial", serial), *fingerprints)
-        for key in keys:
+        serials = () if serial is None else refused_serials(serial)
+        for key in (*(("serial", number) for number in serials), *fingerprints):
             entry = self.entries.get(key)
             if entry is not None and now < entry.until:
                 return entry.answer()

@@ -177,6 +177,18 @@ def serial_hex(serial: int) -> str:
     return ("-" if serial < 0 else "") + digits.zfill(len(digits) + len(digits) % 2)
 
 
+def refused_serials(serial: int) -> tuple[int, ...]:
+    """Return the numbers by which a serial number is refused.
+
+    Some authorities forget the zero octet before a first bit that is set.  OpenSSL then reads and
+    prints a negative number; other programs, and such an authority's own list, show the octets.
+    """
+    if serial >= 0:
+        return (serial,)
+    octets = (serial + 1).bit_length() // 8 + 1
+    return (serial, serial + (1 << 8 * octets))
+
+
 def from_header(value: bytes) -> ClientCert:
     """Read `$ssl_client_escaped_cert`: URL-encoded PEM of one certificate.
 

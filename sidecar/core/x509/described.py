@@ -109,7 +109,7 @@ def _name(*kinds: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _integer(number: int) -> bytes:
-    return number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+    return number.to_bytes(max(number, ~number).bit_length() // 8 + 1, "big", signed=True)
 
 
 def _time(moment: float) -> bytes:

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from asking import ask, matches, site
+from asking import ask, matches, policy, site
 from cryptography import x509
+from der import tlv
 from odd_names import (
     BMP,
     IDENTIFIER,
@@ -25,6 +26,7 @@ from pki import CA, Leaf
 
 from sidecar.core.decision import Reason
 from sidecar.core.policy.uri_spelling import normal_uri
+from sidecar.core.x509.der import within
 
 staff = CA("Staff")
 
@@ -326,6 +328,40 @@ def test_a_dot_at_the_end_of_a_dns_name_evades_no_rule() -> None:
 def test_the_case_of_a_key_usages_name_does_not_count(text: str) -> None:
     """`clientauth` is clientAuth."""
     assert matches("eku", text, "1.3.6.1.5.5.7.3.2")
+
+
+@pytest.mark.parametrize(
+    ("serial", "octets"),
+    [(-0xF6, "FF0A"), (-1, "FF"), (-128, "80"), (-129, "FF7F"), (-0x7F0A, "80f6")],
+)
+def test_a_negative_serial_number_is_refused_by_its_octets(serial: int, octets: str) -> None:
+    """Of an authority that forgot the zero octet; they never grant."""
+    leaf = negative(serial)
+    assert bytes.fromhex("02" + f"{len(octets) // 2:02x}" + octets) in leaf.der
+    for text in (octets, f"{serial:X}"):
+        assert denied(f'{{serial: "{text}"}}', leaf)
+        assert allowed(f'{{serial: "{text}"}}', leaf) is (text != octets)
+        listed = policy(LISTED, ca_crt=staff.pem, deny_txt=f"serial {text}".encode())
+        assert ask(listed, leaf).reason is Reason.REVOKED
+    assert not denied('{serial: "F6"}', leaf)
+    assert not denied(f'{{serial: "{serial:X}"}}', negative(int(octets, 16)))
+
+
+LISTED = """
+version: 1
+trust: {t: {ca: ca.crt, denylist: deny.txt}}
+locations: [{name: site, allow: verified}]
+"""
+
+
+def negative(serial: int) -> Leaf:
+    """A certificate with this serial number, in as few octets as DER has it."""
+    wide = staff.forge(serial=4711)
+    octets = serial.to_bytes(max(serial, ~serial).bit_length() // 8 + 1, signed=True)
+    tbs = within(wide.der, 0x30)[0]
+    fields = within(tbs, 0x30)
+    changed = tlv(0x30, fields[0], tlv(0x02, octets), *fields[2:])
+    return Leaf(wide.name, staff.sign_tbs(changed), wide.private, staff)
 
 
 # -- what OpenSSL prints -------------------------------------------------------------------------
