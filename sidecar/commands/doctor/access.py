@@ -5,6 +5,9 @@ from __future__ import annotations
 from .nginx_config import Block
 from .rewriting import redirects, status_of
 
+_SCRIPTS = ("access_by_lua", "access_by_lua_block", "access_by_lua_file", "js_access")
+"""Directives that let in by themselves as well, for all that is known of them here."""
+
 _PASSWORDS = ("auth_basic", "auth_jwt", "auth_oidc")
 """Directives that let in by themselves under `satisfy any`."""
 
@@ -37,6 +40,22 @@ def first_rule_denies(place: Block) -> bool:
     return False
 
 
+def lets_in_otherwise(place: Block) -> bool:
+    """Whether something but a question can let in under `satisfy any`."""
+    if has_password(place):
+        return True
+    if any(place.inherited(name) for name in _SCRIPTS):
+        return True
+    if any(each.own("allow") for each in place.own("limit_except")):
+        return True
+    for each in _rules(place):
+        if each.name == "allow":
+            return True
+        if each.args == ["all"]:
+            return False
+    return False
+
+
 def has_password(place: Block) -> bool:
     """Whether a password or a token lets in here as well."""
     return any(place.value(name, "off") != "off" for name in _PASSWORDS)
@@ -48,14 +67,29 @@ def refuses(block: Block) -> bool:
     `break`, and `rewrite` with `last` or `break`, end the directives of the rewrite module: what
     is led away by them doesn't come to a `return` behind.
     """
-    if block.name == "location" and block.parent is not None and refuses(_server(block)):
-        return True
+    if block.name == "location" and block.parent is not None:
+        server = _server(block)
+        if refuses(server) and not _shows_refusals(block, server):
+            return True
     for each in block.inner if block.own("return") else ():
         if each.name == "return":
             return not 200 <= status_of(each) < 300
         if may_end(each) or any(200 <= status_of(r) < 300 for r in each.within("return")):
             return False
     return False
+
+
+def _shows_refusals(block: Block, server: Block) -> bool:
+    """Whether a server's `return` leads to this location by error_page: it isn't run again there.
+
+    It is run again for a location that has no @name.
+    """
+    codes = {str(status_of(each)) for each in server.within("return")}
+    return any(
+        page.args[-1] == block.args[-1] and codes.intersection(page.args[:-1])
+        for page in server.inherited("error_page")
+        if page.args[-1].startswith("@")
+    )
 
 
 def always_answers(block: Block) -> bool:

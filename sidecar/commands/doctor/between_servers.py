@@ -29,6 +29,9 @@ class ProtectedTargets:
                 self._kept.setdefault(kept, server)
                 for above in (kept, *_above(kept)):
                     self._files.setdefault(above, server)
+            for kept in sorted(server.matched_files()):
+                for above in (kept, *_above(kept)):
+                    self._files.setdefault(above, server)
             for shown in server.public_files():
                 self._kept[shown] = None
 

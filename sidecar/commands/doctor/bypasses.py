@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .access import closed, denies_all, first_rule_denies, has_password
+from .access import closed, denies_all, lets_in_otherwise
 from .findings import Finding
 from .nginx_config import Block
 from .onward import Onward
@@ -173,9 +173,7 @@ class Bypasses:
         return here.name == "server" and bool(self._server.uncovered()) and not closed(here)
 
     def _satisfy(self, here: Block) -> None:
-        if here.value("satisfy") != "any":
-            return
-        if not first_rule_denies(here) or has_password(here):
+        if here.value("satisfy") == "any" and lets_in_otherwise(here):
             self._add("satisfy-any", here, "`satisfy any` holds here", "satisfy all;")
 
     def _traversal(self, here: Block) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .access import closed
+from .expressions import can_begin
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
@@ -19,7 +20,7 @@ def taken_by_regex(server: Server, findings: list[Finding]) -> None:
             _finding(regex, prefix)
             for regex in regexes
             for prefix in prefixes
-            if _can_match_below(regex.args[-1], prefix.args[-1])
+            if _can_match_below(regex, prefix.args[-1])
             and question(prefix) != question(regex)
             and not _covers(prefix, regex)
         ]
@@ -78,11 +79,19 @@ def _finding(regex: Block, prefix: Block) -> Finding:
     )
 
 
-def _can_match_below(pattern: str, path: str) -> bool:
+def _can_match_below(regex: Block, path: str) -> bool:
     """Whether an expression can match a URI below a path, and doesn't itself name that path."""
+    pattern, ignore_case = regex.args[-1], regex.args[0] == "~*"
     beginnings = literal_prefixes(pattern)
     if beginnings is None:
-        return path not in pattern.replace("\\", "")
-    if any(each.startswith(path.rstrip("/")) for each in beginnings):
+        named = path in pattern.replace("\\", "")
+    elif ignore_case:
+        named = any(each.lower().startswith(path.rstrip("/").lower()) for each in beginnings)
+    else:
+        named = any(each.startswith(path.rstrip("/")) for each in beginnings)
+    if named:
         return False
-    return any(path.startswith(each) for each in beginnings)
+    found = can_begin(pattern, path, ignore_case=ignore_case)
+    if found is None:
+        return beginnings is None or any(path.startswith(each) for each in beginnings)
+    return found

@@ -10,8 +10,8 @@ from .access import always_answers, closed
 from .auth_location import question_uri
 from .nginx_config import Block, Root
 from .rewriting import status_of
-from .routing import REGEX, destination, serving
-from .targets import file_roots, files, led_to, passes
+from .routing import REGEX, destination, literal_prefixes, serving
+from .targets import directory, file_roots, files, led_to, passes
 
 OWN_CONTENT = re.compile(r"js_content|\w+_by_lua(_\w+)?|perl|auth_jwt|auth_oidc")
 """Directives by which a location may authorize on its own."""
@@ -109,8 +109,20 @@ class Server:
 
     def protected_files(self) -> set[str]:
         """The directories that are served where the sidecar is asked."""
-        found = (files(each) for each in self.locations if self.asks(each) and not closed(each))
+        places = [each for each in self.locations if self.asks(each) and not closed(each)]
+        found = [files(each) for each in places]
+        found += [each for place in places for each in _named_directories(place)]
         return {each for each in found if each is not None}
+
+    def matched_files(self) -> set[str]:
+        """The directories of which files are served where the sidecar is asked by expression."""
+        places = (e for e in self.locations if e.args[0] in REGEX and e not in self._answering)
+        found = (directory(each) for each in places if self.asks(each) and not closed(each))
+        return {each for each in found if each is not None}
+
+    @property
+    def _answering(self) -> list[Block]:
+        return [each for each in self.questions.values() if each is not None]
 
     def public_files(self) -> set[str]:
         """The directories that a server that asks shows to anybody."""
@@ -199,6 +211,14 @@ def _serves_by(here: Block, codes: set[str]) -> bool:
         unusual = {each for each in returned & codes if each[0] == "4"} - _USUAL
         return bool(unusual) or (always_answers(here) and min(returned) < "500")
     return False
+
+
+def _named_directories(place: Block) -> list[str]:
+    """The directories below a `root` that an expression names at its beginning."""
+    if place.args[0] not in REGEX or passes(place) or place.own("alias"):
+        return []
+    heads = {each.rpartition("/")[0] for each in literal_prefixes(place.args[-1]) or []} - {""}
+    return [root.rstrip("/") + head + "/" for root in file_roots(place) for head in heads]
 
 
 def _any_uri(target: str) -> bool:

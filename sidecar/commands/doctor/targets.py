@@ -63,7 +63,7 @@ def _addresses(target: str, passing: Block, root: Root) -> set[str]:
     scheme, found, rest = target.partition("://")
     rest = rest if found else target
     if rest.startswith("unix:"):
-        return {":".join(rest.split(":")[:2])}
+        return {_socket(":".join(rest.split(":")[:2]))}
     host = re.match(r"[^/$]*", rest)
     name = (host[0] if host else "").lower()
     if not name:
@@ -82,10 +82,17 @@ def led_to(location: Block, root: Root) -> set[str]:
 
 
 def _address(text: str, port: str) -> str:
+    if text.startswith("unix:"):
+        return _socket(text)
     text = _LOOPBACK.sub("127.0.0.1", _NUMBERS.sub(_dotted, text.lower()))
-    if text.startswith("unix:") or re.search(r":\d+$", text) or not port:
+    if re.search(r":\d+$", text) or not port:
         return text
     return f"{text}:{port}"
+
+
+def _socket(text: str) -> str:
+    """A socket's path in one spelling: `unix:///run/x`, and /var/run, which is /run on Linux."""
+    return re.sub(r"^unix:/var/run/", "unix:/run/", re.sub("/+", "/", text))
 
 
 def _dotted(host: re.Match[str]) -> str:

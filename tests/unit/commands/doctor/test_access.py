@@ -28,6 +28,8 @@ ASK = "auth_request /authz/site;"
         (f"location /a/ {{ satisfy any; deny all; auth_basic a; {ASK} {PASS} }}", "satisfy-any"),
         (f"location /a/ {{ satisfy any; deny 10.0.0.1; allow 10.0.0.0/8; deny all; {ASK} }}",
          "satisfy-any"),
+        (f"location /a/ {{ satisfy any; limit_except GET {{ allow 10.0.0.0/8; }} {ASK} {PASS} }}",
+         "satisfy-any"),
     ],
 )  # fmt: skip
 def test_what_is_not_closed(lines: str, expected: str, tmp_path: Path) -> None:
@@ -43,6 +45,8 @@ def test_what_is_not_closed(lines: str, expected: str, tmp_path: Path) -> None:
         f"location /a/ {{ if ($arg_a) {{ return 404; }} return 403; {PASS} }}",
         f"location /a/ {{ rewrite ^/a/b /c permanent; return 403; {PASS} }}",
         f"location /a/ {{ satisfy any; deny all; {ASK} {PASS} }}",
+        f"location /a/ {{ satisfy any; {ASK} {PASS} }}",
+        f"location /a/ {{ satisfy any; deny 10.0.0.1; auth_basic off; {ASK} {PASS} }}",
         f"location /a/ {{ deny all; location /a/b/ {{ {PASS} }} }}",
         "location = /nginx_status { stub_status; allow 127.0.0.1; deny all; }",
     ],

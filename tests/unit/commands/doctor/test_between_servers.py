@@ -87,3 +87,58 @@ def test_a_tunnel(place: str, target: str, expected: bool, tmp_path: Path) -> No
     told = found(beside(place % target), tmp_path)
     assert (("tunnel", 1) in told) == expected
     assert expected or told == []
+
+
+BY_EXPRESSION = r"location ~* ^/private/.*\.pdf$ { auth_request /authz/site; root /srv/www; }"
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ("root /srv/www;", True),
+        ("root /srv;", True),
+        ("location /private/ { root /srv/www; }", True),
+        (r"location ~ \.pdf$ { root /srv/www; }", True),
+        ("root /srv/www/private/2024;", True),
+        ("root /srv/www/blog;", False),
+        ("location / { return 404; }", False),
+    ],
+)
+def test_a_directory_kept_by_an_expression(server: str, expected: bool, tmp_path: Path) -> None:
+    """What only a regular expression asks about is kept like what a prefix asks about."""
+    told = found(beside(server, asking=BY_EXPRESSION), tmp_path)
+    assert (("never-asks", 1) in told) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("///run/app.sock", "/run/app.sock"),
+        ("/var/run/app.sock", "/run/app.sock"),
+        ("/run/App.sock", "/run/App.sock"),
+    ],
+)
+def test_one_socket_in_many_ways(one: str, other: str, tmp_path: Path) -> None:
+    """uWSGI's documentation writes unix:///run/app.sock; /var/run is /run."""
+    app = f"upstream back {{ server unix:{one}; }}"
+    asking = ASKING.replace("http://app", "http://back")
+    for place in (other, other.replace("pp", "qq")):
+        server = f"location / {{ uwsgi_pass unix:{place}; }}"
+        told = found(beside(server, app, asking), tmp_path)
+        assert (("never-asks", 1) in told) == (place == other)
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ("error_page 404 = @app; return 404;", True),
+        ("error_page 418 = @app; if ($arg_x) { return 418; } return 404;", True),
+        ("error_page 403 = @app; return 404;", False),
+        ("return 404;", False),
+        ("error_page 404 /app; return 404;", False),
+    ],
+)
+def test_a_refusal_that_leads_on(server: str, expected: bool, tmp_path: Path) -> None:
+    """A server's `return` isn't run again in the named location to which its error_page leads."""
+    lines = f"{server} location @app {{ proxy_pass http://127.0.0.1:9; }}"
+    assert (("never-asks", 1) in found(beside(lines), tmp_path)) == expected

@@ -65,7 +65,7 @@ def test_silent_on_a_good_configuration(tmp_path: Path) -> None:
     [
         ("auth_request off;", "", "not-asked", 8),
         ("auth_request /authz/site;", "auth_request /authz/site; return 200;", "return-first", 7),
-        ("auth_request /authz/site;", "auth_request /authz/site; satisfy any;", "satisfy-any", 7),
+        ("/authz/site;", "/authz/site; satisfy any; allow all;", "satisfy-any", 7),
         ("proxy_pass http://app;", "if ($args) { return 200; }", "return-first", 7),
         ("            internal;\n", "internal; return 204;\n", "auth-location-returns", 11),
         ("deny all;", "allow 10.0.0.0/8; deny all;", "not-asked", 9),
