@@ -281,6 +281,7 @@ STAND_INS = """
 http {{
     upstream mtls_sidecar {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; }}
     map $ssl_server_name $mtls_sidecar_sni {{ default ""; }}
+    map "" $mtls_sidecar_refused {{ default ""; }}
     proxy_next_upstream error timeout http_403 http_500 non_idempotent;
     server {{ listen 127.0.0.1:{first}; return 403; }}
     server {{ listen 127.0.0.1:{second}; return 204; }}

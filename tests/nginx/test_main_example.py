@@ -43,15 +43,15 @@ def test_admin_is_for_those_on_the_list(stack: Stack) -> None:
 @pytest.mark.parametrize("path", ["..;/", "..\\", "%252e%252e/", "..;a=b/"])
 def test_what_nginx_takes_for_one_name_reaches_the_application(stack: Stack, path: str) -> None:
     """Below a public prefix nobody is asked about it, and some applications (servlet containers,
-    IIS) take it for `..`.  What nginx itself takes for `..` is asked about."""
+    IIS) take it for `..`.  What nginx itself takes for `..` is refused."""
     answer = stack.get(f"/public/{path}admin/").app
     assert answer is not None
     assert answer["uri"] == f"/public/{path}admin/"
     for dots in ("../", "%2e%2e/", "..%2f", ".%2E//"):
-        assert stack.get(f"/public/{dots}admin/").status == 401
+        assert stack.get(f"/public/{dots}admin/").status == 400
 
 
-GUARD = r'if ($request_uri ~* "[.][.];|%5c|%25|\x5c") { return 400; }'
+GUARD = r'if ($request_uri ~* "\A(//|[^?]*(;|%5c|%25|\x5c))") { return 400; }'
 
 
 def test_the_guard_against_such_names(nginx_binary: NginxBinary, tmp_path: Path) -> None:
@@ -61,7 +61,9 @@ def test_the_guard_against_such_names(nginx_binary: NginxBinary, tmp_path: Path)
     with Stack(nginx_binary, tmp_path, conf=conf) as stack:
         for path in ("..;/", "..\\", "%252e%252e/", "..;a=b/", "..%5C"):
             assert stack.get(f"/public/{path}admin/").status == 400
-        for path in ("", "a;b/", "a%20b/", "..a"):
+        for path in ("/admin;x/y", "/admin;", "/;/admin/", "//public/admin/"):
+            assert stack.get(path, cert=stack.people.bob).status == 400
+        for path in ("", "a%20b/", "..a", "a//b", "?a=%25;\\", "%c3%a9"):
             assert stack.get(f"/public/{path}").status == 200
         assert stack.get("/admin/", cert=stack.people.alice).status == 200
 

@@ -143,7 +143,6 @@ REQUESTS = {
     "method": [b"G@T /a HTTP/1.1" + HEAD, b"@GET /a HTTP/1.1" + HEAD, b"GET@/a HTTP/1.1" + HEAD],
     "path": [b"GET /a@b HTTP/1.%d" % v + HEAD for v in (0, 1)] + [b"GET @/a HTTP/1.1" + HEAD],
     "query": [b"GET /a?b=@ HTTP/1.1" + HEAD, b"GET /a?@c HTTP/1.0" + HEAD],
-    "fragment": [b"GET /a#@ HTTP/1.1" + HEAD],
     "version": [b"GET /a HTTP/1.1@" + HEAD, b"GET /a HTTP@/1.1" + HEAD],
     "absolute": [
         b"GET http://h@st/a HTTP/1.1" + HEAD,

@@ -325,8 +325,9 @@ def test_by_uri_the_sidecar_chooses(stack: Stack) -> None:
     assert get("/admin/x", cert=people.bob).status == 403
     assert get("/admin/x", cert=people.alice).app
     assert get("/staff/x").status == 401
-    for uri in ("/staff/../admin/x", "/staff/%2e%2e/admin/x", "//admin//x", "/%61dmin/x"):
+    for uri in ("//admin//x", "/%61dmin/x"):
         assert get(uri, cert=people.bob).status == 403
+    assert get("/staff/%2e./admin/x", cert=people.bob).status == 400
     assert get("/else", cert=people.alice).status == 403
     assert get("/authz", cert=people.alice).status == 404
 

@@ -1,0 +1,148 @@
+"""Paths and hosts that nginx and an application may read differently don't reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import Stack, example
+from tools import ROOT, NginxBinary
+
+VARIANTS = [f"variants/{name}.conf" for name in ("by-uri", "cache", "two-names")]
+CAPTURES = """
+http {
+    include snippets/mtls-sidecar.conf;
+    ssl_certificate pki/server.crt;
+    ssl_certificate_key pki/server.key;
+    ssl_client_certificate pki/client-cas.crt;
+    ssl_verify_client optional;
+    upstream app { server 127.0.0.1:8080; }
+    server {
+        listen 443 ssl;
+        include snippets/authz-location.conf;
+        location ~ ^/of/([^/]+)/([^/]+)$ {
+            auth_request /authz/site;
+            include snippets/identity.conf;
+            proxy_set_header X-Tenant "$1 $2";
+            proxy_pass http://app;
+        }
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def main(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(nginx_binary, tmp_path_factory.mktemp("main")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def variants(
+    nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    with Stack(nginx_binary, tmp_path_factory.mktemp("variants"), sites=VARIANTS) as found:
+        yield found
+
+
+UP = ["..", "%2e%2e", "%2E.", ".%2e", "./.."]
+
+
+@pytest.mark.parametrize("up", UP)
+def test_dots_lead_nowhere(main: Stack, variants: Stack, up: str) -> None:
+    """nginx would decide about the path without them, and pass them on to the application."""
+    before = len(main.app.seen)
+    alice = main.people.alice
+    for path in (
+        f"/admin/{up}/public/x",
+        f"/admin/users/{up}/{up}/public/x?a=b",
+        f"/admin/users/{up}%2f{up}%2Fpublic/",
+        f"/admin%2f{up}/favicon.ico",
+        f"/public/x/{up}",
+        f"/public/x/{up}?a",
+    ):
+        assert main.get(path).status == 400, path
+        assert main.get(path, cert=alice).status == 400, path
+    assert len(main.app.seen) == before
+    host = "by-uri.example.com"
+    assert variants.get(f"/admin/{up}/", host=host, site=VARIANTS[0]).status == 400
+    assert variants.get(f"/a/{up}/", site=VARIANTS[1], cert=variants.people.alice).status == 400
+
+
+def test_nginx_alone_may_end_a_path_at_a_number_sign(main: Stack) -> None:
+    """`/public/#/../admin/` is public to nginx."""
+    assert main.get("/public/#/../admin/").status == 400
+    assert main.get("/public/#").status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "..a",
+        "a..",
+        ".a/b.",
+        "...",
+        ".well-known/x",
+        "a%2eb",
+        "?a=/../b",
+        "?/..",
+        "a?b#c",
+        "%2e%2ea",
+    ],
+)
+def test_dots_in_names_and_queries_are_passed_on(main: Stack, path: str) -> None:
+    """They resolve to nothing."""
+    answer = main.get(f"/public/{path}").app
+    assert answer is not None
+    assert answer["uri"] == f"/public/{path}"
+
+
+CASE = r"location ~* \A/admin(/|\z)"
+
+
+def test_another_case_of_a_path(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """It is another path to nginx: bob is asked about as the staff, unless the location is `~*`."""
+    assert CASE in (ROOT / "docs/security.md").read_text()
+    paths = ("/ADMIN", "/Admin/x", "/admin", "/aDMIN/")
+    conf = example("nginx.conf")
+    changed = conf.replace("location /admin/", CASE)
+    for text, expected in ((conf, {200, 301}), (changed, {403})):
+        with Stack(nginx_binary, tmp_path / str(len(text)), conf=text) as stack:
+            bob = stack.people.bob
+            assert {stack.get(path, cert=bob).status for path in paths} == expected
+
+
+ODD = ["{}.:80.", "{}.:443.", "x@{}", "{}#", "{}?", "{}\\", "{}%00", "{},x", "{};", ".{}", "[{}]"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_host_of_the_default_server_is_no_other_servers(
+    main: Stack, variants: Stack, odd: str
+) -> None:
+    """What matches no server_name is the default server's; the application, which may make a name
+    out of it, has the host that nginx sends by itself, or nothing is passed on at all."""
+    host, www = odd.format("login.example.com"), "www.example.com"
+    answer = variants.get("/", host=host, sni=www, site=VARIANTS[2])
+    assert answer.status in (400, 421) or answer.saw("host") == ["app"]
+    host = odd.format("acme.customers.example.com")
+    with main.connect(cert=main.people.bob, sni=None) as connection:
+        answer = connection.get("/", host=host)
+    assert answer.status in (400, 403) or answer.saw("host") == ["app"]
+
+
+@pytest.mark.parametrize(
+    "host", ["app.example.com", "app_1.test:8443", "[2001:db8::1]:80", "10.0.0.1"]
+)
+def test_a_name_or_an_address_is_passed_on(main: Stack, host: str) -> None:
+    """With its port."""
+    with main.connect(sni=None) as connection:
+        assert connection.get("/public/", host=host).saw("host") == [host]
+
+
+def test_the_locations_captures_are_its_own(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """A host with a port doesn't take the place of `$1` behind identity.conf."""
+    policy = "version: 1\nlocations:\n  - {name: site, allow: public}\n"
+    with Stack(nginx_binary, tmp_path, conf=CAPTURES, policy=policy) as stack:
+        for host in ("app.example.com", "app.example.com:8443", "victim:80"):
+            assert stack.get("/of/a/b", host=host, sni="app.example.com").saw("x-tenant") == ["a b"]
