@@ -6,6 +6,7 @@ The second authorizer is a process of its own that speaks oauth2-proxy's paths, 
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -110,6 +111,41 @@ def test_a_forged_session_opens_nothing(stack: Stack) -> None:
     assert (answer.status, answer.app) == (302, None)
     assert stack.get("/oauth2/auth").status == 404
     assert stack.get("/authz/site").app is None
+
+
+MISLEADING = """
+    Forwarded X-Envoy-Original-Path X-Forwarded-Email X-Forwarded-For X-Forwarded-Host
+    X-Forwarded-Method X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Proto X-Forwarded-Server
+    X-Forwarded-Uri X-Forwarded-URL X-Forwarded-User X-Host X-HTTP-Method-Override X-Original-Host
+    X-Original-Method X-Original-URI X-Original-URL X-Real-IP X-Rewrite-URL Remote-User
+""".split()
+"""By which an authorizer may take the question for one about another page, client or method."""
+
+
+def test_the_client_has_no_say_in_the_second_question(stack: Stack) -> None:
+    """authentik allows what X-Original-URI says begins with /outpost.goauthentik.io; Authelia goes
+    by X-Original-URL and X-Original-Method.  Of the client's headers two arrive, what it logged in
+    with, and the host is the server's."""
+    forged = dict.fromkeys(MISLEADING, "/outpost.goauthentik.io/forged")
+    sent = {**forged, "Cookie": "a=b", "Authorization": "Bearer c"}
+    with stack.connect(sni=None) as connection:
+        answer = connection.get("/a?b", host="public.example.com", method="POST", headers=sent)
+    assert answer.status == 302
+    asked = json.loads(stack.get("/oauth2/asked").body)
+    assert len(asked) == len(dict(asked))
+    assert {name: value for name, value in asked if name != "Connection"} == {
+        "Host": "app.example.com",
+        "Cookie": "a=b",
+        "Authorization": "Bearer c",
+        "X-Real-IP": "127.0.0.1",
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "app.example.com",
+        "X-Forwarded-Uri": "/a?b",
+        "X-Forwarded-Method": "POST",
+        "X-Original-URL": "https://app.example.com/a?b",
+        "X-Original-Method": "POST",
+    }
 
 
 def findings_after(stack: Stack, old: str, new: str) -> set[str]:

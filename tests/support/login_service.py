@@ -4,11 +4,12 @@
 
 /oauth2/auth answers 202 with X-Auth-Request-User for a session that it began, else 401;
 /oauth2/start leads to /oauth2/callback, as the provider would; that begins a session and leads
-back.
+back.  /oauth2/asked tells the headers of the last question.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import sys
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, urlsplit
 
 SESSIONS: dict[str, str] = {}
+ASKED: list[tuple[str, str]] = []
 
 
 class Login(BaseHTTPRequestHandler):
@@ -29,7 +31,10 @@ class Login(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         found = re.search(r"_oauth2_proxy=(\w+)", self.headers.get("Cookie", ""))
         user = SESSIONS.get(found[1], "") if found else ""
-        if parts.path == "/oauth2/auth":
+        if parts.path == "/oauth2/asked":
+            self._answer(200, {}, json.dumps(ASKED).encode())
+        elif parts.path == "/oauth2/auth":
+            ASKED[:] = self.headers.items()
             self._answer(202 if user else 401, {"X-Auth-Request-User": user} if user else {})
         elif parts.path == "/oauth2/callback":
             session = secrets.token_hex(8)
@@ -43,11 +48,12 @@ class Login(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_HEAD = do_GET
 
-    def _answer(self, status: int, headers: dict[str, str]) -> None:
+    def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": "0"}.items():
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
