@@ -36,6 +36,9 @@ ODD: dict[str, list[list[Attribute]]] = {
     "bits": [[("2.5.4.45", BITS, b"\0\1\2")], [(NAME, UTF8, b"a")]],
     "emoji": [[(NAME, UTF8, "😀".encode())]],
     "backslash": [[(NAME, UTF8, rb"EX\alice")]],
+    "nginx's escapes": [[(NAME, UTF8, rb"a\x22b\x5C")], [(ORGANIZATION, UTF8, b"Ex")]],
+    "a sequence": [[(IDENTIFIER, 0x30, b"\x0c\1/")], [(NAME, UTF8, b"a")]],
+    "one number sign": [[(NAME, UTF8, b"#")], [(ORGANIZATION, UTF8, b"Ex")]],
     "hex-like": [[(NAME, UTF8, rb"\C3\BC")]],
     "street, mail, DC": [
         [("0.9.2342.19200300.100.1.25", 0x16, b"ex")],

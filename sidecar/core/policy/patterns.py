@@ -174,23 +174,25 @@ def _dn(text: str) -> Pattern:
     if text.startswith("~"):
         pattern = _compared(_checked(text), str)
         return Pattern(text, test=pattern.test, warnings=pattern.warnings + spelling_warnings(text))
-    logged = as_logged(_checked(text))
-    return _dn_glob(logged) if "*" in text else _exact_dn(logged)
+    return _dn_glob(text) if "*" in _checked(text) else _exact_dn(text)
 
 
 _ESCAPED = re.compile(r'\\([\\"+,;<>=# ])')
 
 
 def _dn_glob(text: str) -> Pattern:
-    canonical = glob(_ESCAPED.sub(lambda found: escape_in_hex(found[1]), text))
-    as_written = glob(nfc(text))
-    refusing = Pattern(text, test=lambda value: canonical(value) or as_written(value))
-    warnings = _text_warnings(text) + spelling_warnings(text)
+    logged = as_logged(text)
+    canonical = glob(_ESCAPED.sub(lambda found: escape_in_hex(found[1]), logged))
+    written = [glob(nfc(each)) for each in dict.fromkeys((logged, text))]
+    refusing = Pattern(
+        text, test=lambda value: canonical(value) or any(test(value) for test in written)
+    )
+    warnings = _text_warnings(logged) + spelling_warnings(logged)
     return Pattern(text, test=canonical, refusing=refusing, warnings=warnings)
 
 
 def _exact_dn(text: str) -> Pattern:
-    as_printed = (text,) if text.startswith("/") else ()
+    as_printed = (text, as_logged(text)) if text.startswith("/") else ()
     try:
         name = parse_name(text)
     except ValueError as error:

@@ -101,10 +101,11 @@ class KeyTest:
         return not wanted
 
     def takes(self, value: ComparedValue) -> bool:
-        """Return whether one value matches."""
+        """Return whether one value matches.  On the granting side an empty one never does."""
         if not self.exact.isdisjoint(value.keys):
             return True
-        return any(test(text) for test in self.others for text in value.texts)
+        texts = value.texts if self.refusing else [text for text in value.texts if text != ""]
+        return any(test(text) for test in self.others for text in texts)
 
 
 def key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> KeyTest:

@@ -158,8 +158,14 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def as_logged(text: str) -> str:
-    r"""Undo the escapes of nginx's access log: `\x5C` is a backslash, `\x22` a quotation mark."""
-    return text.replace(r"\x5C", "\\").replace(r"\x22", '"')
+    r"""Undo the escapes of nginx's access log: `\x5C` is a backslash, `\x22` a quotation mark.
+
+    In `\\x22` the backslash is a value's own, which RFC 4514 escapes.
+    """
+    return _LOGGED.sub(lambda found: "\\" if found[1] == "5C" else '"', text)
+
+
+_LOGGED = re.compile(r"(?<!\\)\\x(5C|22)")
 
 
 def parse_name(text: str) -> ComparedName:
@@ -337,8 +343,12 @@ def _rfc2253(attribute: ComparedAttribute) -> str:
     oid, value, der = attribute
     if isinstance(value, bytes) or oid not in NAMES:
         return f"{_short(oid)}=#{der.hex().upper()}"
-    text = _SPECIAL.sub(r"\\\g<0>", value)
+    text = value if value == "#" else _SPECIAL.sub(r"\\\g<0>", value)  # as OpenSSL, alone
     return f"{_short(oid)}={_escape_octets(text)}"
+
+
+_QUOTED = re.compile("[+,;<>]|^[# ]| $")
+"""What OpenSSL puts quotation marks around, in the form of one line."""
 
 
 def _spaced(attribute: ComparedAttribute) -> str:
@@ -346,7 +356,8 @@ def _spaced(attribute: ComparedAttribute) -> str:
     if isinstance(value, bytes):
         return f"{_short(oid)} = #{der.hex().upper()}"
     text = _escape_octets(re.sub(r'[\\"]', r"\\\g<0>", value))
-    return f'{_short(oid)} = "{text}"' if _SPECIAL.search(value) else f"{_short(oid)} = {text}"
+    quoted = value != "#" and _QUOTED.search(value)
+    return f'{_short(oid)} = "{text}"' if quoted else f"{_short(oid)} = {text}"
 
 
 def _oneline(rdn: Iterable[ComparedAttribute], *, escape: bool) -> str:
@@ -354,7 +365,7 @@ def _oneline(rdn: Iterable[ComparedAttribute], *, escape: bool) -> str:
     found = ""
     for oid, _, der in rdn:
         at = next(iter(children(der, 0, len(der))))
-        octets = der[at.start + (at.tag == 0x03) : at.stop]
+        octets = der if at.tag == SEQUENCE else der[at.start + (at.tag == 0x03) : at.stop]
         value = "".join(
             f"\\{chr(o)}"
             if escape and o in b"/+"

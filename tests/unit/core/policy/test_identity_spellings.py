@@ -387,9 +387,32 @@ def test_what_openssl_prints_refuses(name: str, form: str, tmp_path: Path) -> No
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     text = printed.removeprefix("subject=").removesuffix("\n").removeprefix(" ")
     assert denied(dn(text), leaf), text
+    assert denied(dn(text + "*"), leaf), text
     if form == "RFC2253" and name != UID:
         assert allowed(dn(text), leaf), text
         assert allowed(dn(text), named(*ODD[name]))
+
+
+def test_a_value_that_is_not_nginx_s_escape_grants_its_own_name_alone() -> None:
+    """In a name as RFC 4514 writes it, `\\\\x22` is a backslash and `x22`, no quotation mark."""
+    quoted, literal = named([(NAME, UTF8, b'a"')]), named([(NAME, UTF8, rb"a\x22")])
+    for text in (r"CN=a\\x22", r"CN=a\x5C\x5Cx22"):
+        assert allowed(dn(text), literal)
+        assert not allowed(dn(text), quoted)
+    for text in (r"CN=a\"", r"CN=a\x5C\x22"):
+        assert allowed(dn(text), quoted)
+        assert not allowed(dn(text), literal)
+
+
+@pytest.mark.parametrize("pattern", ["*", "~.*"])
+def test_an_empty_value_is_none_to_what_grants(pattern: str) -> None:
+    """A CN of no octets, and a subject of no RDNs; a rule that refuses matches them."""
+    for key, leaf in (("cn", named([(NAME, UTF8, b"")])), ("dn", named())):
+        rule = f'{{{key}: "{pattern}"}}'
+        assert not allowed(rule, leaf)
+        assert not allowed(f"{{not: {rule}}}", leaf)
+        assert denied(rule, leaf)
+        assert allowed(rule, staff.issue("alice"))
 
 
 def test_odd_names_are_read() -> None:
