@@ -103,6 +103,9 @@ class TrustFiles:
             for kind in ("crl", "revoking")
         }
         self.sources.look_for_former(named)
+        self.sources.keep_readers(
+            {place.text for spec in draft.spec.trust.values() for place in spec.denylist}
+        )
         return {
             name: self._resolve(draft.file, name, spec) for name, spec in draft.spec.trust.items()
         }

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.crl.index import Crl
-from sidecar.core.revocation.denylist import Denylist, read_denylist
+from sidecar.core.revocation.denylist import Denylist, DenylistReader
 from sidecar.core.x509.bundle import Bundle, read_bundle
 from sidecar.runtime.crl_worker import CrlReading, CrlWorkers, read_crl_file
 from sidecar.runtime.files import (
@@ -120,6 +120,7 @@ class TrustSources:
     good: dict[Key, Any] = field(default_factory=dict)
     former: dict[Key, GoodCrls | None] = field(default_factory=dict)
     backwards: set[Key] = field(default_factory=set)
+    readers: dict[str, DenylistReader] = field(default_factory=dict)
 
     def look_for_former(self, named: set[Key]) -> None:
         """Find the CRLs last in force at places that the policy no longer names.
@@ -150,7 +151,12 @@ class TrustSources:
     def denylist(self, path: str) -> Outcome | None:
         """Read the lines of a denylist."""
         place = self.base / path
-        return self.readings.ask(("denylist", path), place, lambda: self._denylist(place, place))
+        reader = self.readers.setdefault(path, DenylistReader(str(place)))
+        return self.readings.ask(("denylist", path), place, lambda: self._denylist(place, reader))
+
+    def keep_readers(self, named: set[str]) -> None:
+        """Forget the lines of denylists that no trust names any more."""
+        self.readers = {path: each for path, each in self.readers.items() if path in named}
 
     def crls(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
         """Read the CRLs of a place, verified with these authorities."""
@@ -182,9 +188,9 @@ class TrustSources:
         """Return the denylist entries last in force here or in another instance."""
         copies = self.last_good
         self.readings.ask(("copies",), copies.manifest, copies.look_again, is_news=False)
-        named = self.base / path
+        reader = DenylistReader(str(self.base / path))
         found: DenylistReading | None = self._kept(
-            ("denylist", path), lambda copy: self._denylist(copy, named)
+            ("denylist", path), lambda copy: self._denylist(copy, reader)
         )
         return None if found is None else found.entries
 
@@ -250,11 +256,10 @@ class TrustSources:
         data = read_file(path, MAX_BUNDLE, trusted_only=self.trusted_only)
         return FileReading(read_bundle(data), hashlib.sha256(data).hexdigest())
 
-    def _denylist(self, path: Path, named: Path) -> FileReading:
+    def _denylist(self, path: Path, reader: DenylistReader) -> FileReading:
         data = read_file(path, MAX_DENYLIST, trusted_only=self.trusted_only)
-        return FileReading(
-            DenylistReading(*read_denylist(data, str(named))), hashlib.sha256(data).hexdigest()
-        )
+        found = DenylistReading(*reader.read(data))
+        return FileReading(found, hashlib.sha256(data).hexdigest())
 
     def _crls(
         self, path: Path, source: str, authorities: tuple[bytes, ...], trusted_only: bool

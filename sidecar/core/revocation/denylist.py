@@ -24,6 +24,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.schema import suggest
@@ -43,8 +44,7 @@ MAX_DIAGNOSTICS = 1000
 """Maximum number of reported mistakes: a file that isn't a denylist has one in each line."""
 
 
-@dataclass(frozen=True, slots=True)
-class DenylistEntry:
+class DenylistEntry(NamedTuple):
     """One line of a denylist.  At `until` (seconds since the epoch) it stops denying."""
 
     kind: str
@@ -87,21 +87,67 @@ class Denylist:
         return None
 
 
+class DenylistReader:
+    """Reads the versions of one file: a line that the last one had, too, is not parsed again.
+
+    So a line that is added to a list of hundreds of thousands takes effect as soon as to a short
+    one.  An instance is for one thread at a time.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._known: dict[bytes, _Known | None] = {}
+
+    def read(self, data: bytes) -> tuple[Denylist, tuple[Diagnostic, ...]]:
+        """Read every valid line, and report the mistakes of the others.  Never raises."""
+        file = self._file
+        mistakes: list[Diagnostic] = []
+        entries: dict[tuple[str, int], DenylistEntry] = {}
+        known_before, known_now = self._known, dict[bytes, _Known | None]()
+        for number, raw in _lines(data):
+            known = known_before.get(raw, _NEW)
+            if known is _NEW:
+                entry, mistake = _read_any(raw, file, number)
+                if mistake is not None:
+                    if len(mistakes) < MAX_DIAGNOSTICS:
+                        mistakes.append(mistake)
+                    if entry is not None:
+                        _add(entries, _key(entry), entry)
+                    continue
+                known = None if entry is None else (_key(entry), entry)
+            known_now[raw] = known
+            if known is None:
+                continue
+            key, entry = known
+            if entry.line != number:
+                kind, value, until, comment, _, _ = entry
+                entry = DenylistEntry(kind, value, until, comment, file, number)
+                known_now[raw] = key, entry
+            other = entries.setdefault(key, entry)
+            if other is not entry and other.until < entry.until:
+                entries[key] = entry
+        self._known = known_now
+        return Denylist(file, entries), tuple(mistakes)
+
+
+_Known = tuple[tuple[str, int], DenylistEntry]
+"""The meaning of a line that has an entry, with the entry's key."""
+
+_NEW: _Known = (("", 0), DenylistEntry("", "", 0.0, "", "", 0))
+
+
 def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, ...]]:
     """Read every valid line, and report the mistakes of the others.  Never raises."""
-    mistakes: list[Diagnostic] = []
-    entries: dict[tuple[str, int], DenylistEntry] = {}
-    for number, line in _lines(data):
-        raw = line.rstrip(b"\r\n")
-        try:
-            entry = _read_line(raw, file, number)
-        except _Mistake as mistake:
-            if len(mistakes) < MAX_DIAGNOSTICS:
-                mistakes.append(Diagnostic(file, number, *mistake.args))
-            entry = _read_anyway(raw, file, number)
-        if entry is not None:
-            _add(entries, entry)
-    return Denylist(file, entries), tuple(mistakes)
+    return DenylistReader(file).read(data)
+
+
+def _read_any(raw: bytes, file: str, number: int) -> tuple[DenylistEntry | None, Diagnostic | None]:
+    """Return the entry of a line, and its mistake: both where only its comment is invalid."""
+    try:
+        return _read_line(raw, file, number), None
+    except _Mistake as mistake:
+        found = Diagnostic(file, number, *mistake.args)
+    return _read_anyway(raw, file, number), found
 
 
 def parse_denylist(data: bytes, file: str) -> Denylist:
@@ -115,8 +161,8 @@ def parse_denylist(data: bytes, file: str) -> Denylist:
 def joined(older: Denylist, newer: Denylist) -> Denylist:
     """Merge two denylists: for a file in which some lines are invalid at the moment."""
     entries = dict(older.entries)
-    for entry in newer.entries.values():
-        _add(entries, entry)
+    for key, entry in newer.entries.items():
+        _add(entries, key, entry)
     return older if entries == older.entries else Denylist(newer.file, entries)
 
 
@@ -125,7 +171,7 @@ def of_entries(file: str, entries: Iterable[DenylistEntry]) -> Denylist:
 
     found: dict[tuple[str, int], DenylistEntry] = {}
     for entry in entries:
-        _add(found, entry)
+        _add(found, _key(entry), entry)
     return Denylist(file, found)
 
 
@@ -145,10 +191,16 @@ def _utc_text(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _add(entries: dict[tuple[str, int], DenylistEntry], entry: DenylistEntry) -> None:
+def _key(entry: DenylistEntry) -> tuple[str, int]:
+    return entry.kind, _number(entry.value)
+
+
+def _add(
+    entries: dict[tuple[str, int], DenylistEntry], key: tuple[str, int], entry: DenylistEntry
+) -> None:
     """Add an entry; of two entries with the same value keep the one that denies longer."""
-    key = (entry.kind, _number(entry.value))
-    if key not in entries or entries[key].until < entry.until:
+    other = entries.setdefault(key, entry)
+    if other.until < entry.until:
         entries[key] = entry
 
 
@@ -284,31 +336,37 @@ def one_entry(kind: str, value: str, until: str = "") -> DenylistEntry:
 def read_lines(data: bytes, file: str) -> Iterator[tuple[bytes, DenylistEntry | Diagnostic | None]]:
     """Yield every line with its line end, and its meaning: an entry, a mistake, or None."""
     start = data[: len(data) - len(data.removeprefix(_BOM))]
-    for number, line in _lines(data):
-        text = line.rstrip(b"\r\n")
+    for number, line in _lines(data, ends=True):
         raw, start = start + line, b""
-        try:
-            yield raw, _read_line(text, file, number)
-        except _Mistake as mistake:
-            known = _read_anyway(text, file, number)
-            yield raw, known or Diagnostic(file, number, *mistake.args)
+        entry, mistake = _read_any(line.rstrip(b"\r\n"), file, number)
+        yield raw, entry or mistake
 
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+\Z")
 _ENDS_OF_PARTS = (b"\x0b", b"\x0c", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
 _PART = re.compile(rb"(?<=[\x0b\x0c])|(?<=\xc2\x85)|(?<=\xe2\x80[\xa8\xa9])")
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number and its line end, and each part of a line separately."""
-    splits = any(end in data for end in _ENDS_OF_PARTS)
-    for number, line in enumerate(_LINE.findall(data.removeprefix(_BOM)), 1):
-        if splits:
-            yield from ((number, part) for part in _PART.split(line))
+_PORTION = 256 * 1024
+"""Octets that are split into lines at a time: meanwhile no other thread runs."""
+
+
+def _lines(data: bytes, *, ends: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yield each line with its number, and each part of a line separately; with `ends` as it is."""
+    number, start = 0, len(data) - len(data.removeprefix(_BOM))
+    while start < len(data):
+        end = data.find(b"\n", start + _PORTION) + 1 or len(data)
+        portion = data[start:end]
+        start = end
+        lines = portion.splitlines(keepends=ends)
+        if any(each in portion for each in _ENDS_OF_PARTS):
+            for line in lines:
+                number += 1
+                yield from ((number, part) for part in _PART.split(line))
         else:
-            yield number, line
+            yield from enumerate(lines, number + 1)
+            number += len(lines)
 
 
 def is_same(entry: DenylistEntry, other: DenylistEntry) -> bool:

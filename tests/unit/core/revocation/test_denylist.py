@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.errors import PolicyError
+from sidecar.core.revocation import denylist as module
 from sidecar.core.revocation.denylist import (
     MAX_DIAGNOSTICS,
+    DenylistReader,
     format_entry,
     is_same,
     joined,
@@ -343,3 +346,59 @@ def test_a_usual_line_is_read_as_any_other(gap: str, note: str) -> None:
         other, _ = read_denylist(f"{kind}{gap}{value.upper()}{gap}{note}".encode(), "f")
         assert list(usual.entries.items()) == list(other.entries.items())
         assert len(usual.entries) == 1
+
+
+@pytest.mark.parametrize("kept", ["front", "end", "both", "shuffled", "less"])
+def test_a_line_of_the_version_before_is_not_parsed_again(
+    monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """What is read is the same as without it, line numbers too; only a new line is parsed."""
+    old = [f"serial {number:X} until 2027-01-31 # {number}\n" for number in range(10, 40)]
+    old += ["# a note\n", "\n", "serial 0A\r\n", "serial 1 # a\x0bserial 2\n"]
+    new = {
+        "front": [*old, "serial FF\n"],
+        "end": ["serial FF\n", *old],
+        "both": [*old[:9], "serial FF\n", *old[9:]],
+        "shuffled": [*old[20:], "serial FF\n", *old[:20]],
+        "less": ["serial FF\n", *old[5:]],
+    }[kept]
+    reader = DenylistReader("deny.txt")
+    reader.read("".join(old).encode())
+    parsed = []
+
+    def read_line(raw: bytes, *more: Any) -> Any:
+        parsed.append(raw)
+        return parse(raw, *more)
+
+    parse = module._read_line
+    monkeypatch.setattr(module, "_read_line", read_line)
+    found, mistakes = reader.read("".join(new).encode())
+    assert not mistakes
+    assert parsed == [b"serial FF"]
+    assert found.entries == read_denylist("".join(new).encode(), "deny.txt")[0].entries
+
+
+def test_a_mistake_is_told_of_every_version() -> None:
+    """Also where it is in a line that the version before had; with the line's number now."""
+    reader = DenylistReader("deny.txt")
+    for blank in (b"", b"", b"\n"):
+        data = blank + b"serial 1\nserial\nserial 2 # M\xfcller\n"
+        found, mistakes = reader.read(data)
+        assert (found.entries, mistakes) == _whole(data)
+        assert len(mistakes) == 2
+
+
+def _whole(data: bytes) -> tuple[Any, Any]:
+    found, mistakes = read_denylist(data, "deny.txt")
+    return found.entries, mistakes
+
+
+def test_lines_are_split_in_portions_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their ends."""
+    data = b"\xef\xbb\xbfserial 1\r\nserial 2\rserial 3 # a\x0bserial 4\n\nserial 5"
+    data += b"\xe2\x80\xa8serial 6"
+    whole = _whole(data)
+    for size in range(1, len(data)):
+        monkeypatch.setattr(module, "_PORTION", size)
+        assert _whole(data) == whole
+    assert len(whole[0]) == 6
