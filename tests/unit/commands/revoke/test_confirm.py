@@ -75,7 +75,7 @@ def test_undone_is_a_line_that_is_gone_from_its_file(
     [
         (NoDaemon("nothing answers"), True, "no daemon is running"),
         (PermissionError(13, "Permission denied"), False, "run this as root"),
-        (TimeoutError("timed out"), False, "the daemon can't be asked"),
+        (TimeoutError("timed out"), False, "timed out, and may hang: restart it"),
         ({"error": "unknown kind"}, False, "unknown kind"),
         ({"policy": "/other.yaml", "trusts": {}}, False, "serves another policy"),
     ],
