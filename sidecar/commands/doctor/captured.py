@@ -20,7 +20,7 @@ from .targets import addresses, constant, passes, plain_variables
 FILES = ""
 """Stands for this machine's files, among addresses."""
 
-_PROBES = ("x", "zz-any")
+PROBES = ("x", "zz-any")
 _VARIABLE = re.compile(r"\$(\w+)")
 _CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
 """Variables that a client sets to what it likes, whatever the URI."""
@@ -58,7 +58,7 @@ def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str
     if not any(wanted.startswith(head) for head in _heads(place, target)):
         return None
     for begins in _beginnings(place):
-        uris = [_leads(place, target, begins, wanted + probe, server) for probe in _PROBES]
+        uris = [_leads(place, target, begins, wanted + probe, server) for probe in PROBES]
         if all(uris):
             first = first or uris[0]
     return first
@@ -89,24 +89,54 @@ def _beginnings(place: Block) -> Iterator[str]:
         yield from literal_prefixes("^" + pattern.removeprefix("^")) or [""]
 
 
-def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:
-    """Whether a request for this URI is led to what is wanted."""
+def head_of(place: Block, passing: Block, prefix: str, server: Server) -> str | None:
+    """What stands for a location's prefix in the path there, where it writes that itself."""
+    for target in written_targets(place, server):
+        if target.at is not passing:
+            continue
+        paths = [(_path_there(place, target, prefix + probe), probe) for probe in PROBES]
+        heads = {path.removesuffix(probe) for path, probe in paths if path and path != probe}
+        if len(heads) == 1 and all(path and path.endswith(probe) for path, probe in paths):
+            return heads.pop()
+    return None
+
+
+def _path_there(place: Block, target: Target, uri: str) -> str | None:
+    """The path to which a request for this URI is led, with what the client chooses in it.
+
+    None where it isn't served here.
+    """
     values: dict[str, str] | None = {}
+    asked = uri
     if place.args[0] in REGEX:
         values = _captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
     if values is None:
-        return False
+        return None
+    written = False
     for each in place.own("rewrite"):
+        values["request_uri"] = asked
         found = _captures(each.args[0], uri)
         if found is None:
             continue
         values |= found
+        values |= {"uri": uri, "document_uri": uri}
         uri = _written(each.args[1], values).partition("?")[0]
-        if redirects(each) or not _breaks(each) or "$" in uri:
-            return False
-        break
-    values |= {"uri": uri, "document_uri": uri, "request_uri": uri}
-    path = _written(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+        written = not _breaks(each)
+        if redirects(each) or "$" in uri or each.args[-1] == "last":
+            return None
+        if not written:
+            break
+    if written:
+        return None  # another location serves it
+    values |= {"uri": uri, "document_uri": uri, "request_uri": asked}
+    return _written(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+
+
+def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:
+    """Whether a request for this URI is led to what is wanted."""
+    path = _path_there(place, target, uri)
+    if path is None:
+        return False
     chosen = _CHOSEN.search(path)
     if chosen is None:
         return path == wanted

@@ -11,12 +11,12 @@ import re
 
 from .access import closed
 from .auth_location import target_path
-from .captured import FILES, leading_to, written_targets
+from .captured import FILES, PROBES, head_of, leading_to, written_targets
 from .findings import Finding
 from .nginx_config import Block
-from .routing import REGEX, serving
+from .routing import REGEX, literal_prefixes, serving
 from .server import Server, is_reached_so_only, question
-from .targets import addresses, files, passes
+from .targets import addresses, files, passes, possible
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
 
@@ -26,17 +26,20 @@ def replaced_prefixes(server: Server, findings: list[Finding]) -> None:
     asked = server.questions.values()
     places = [
         (each, *found)
-        for each in server.block.own("location")
-        if each not in asked and not closed(each) and each.args[0] not in ("=", *REGEX)
-        and not is_reached_so_only(each) and each.inherited("auth_request")
+        for each in server.locations
+        if each not in asked and not closed(each) and not is_reached_so_only(each)
+        and each.inherited("auth_request")
         for found in _targets(each, server)
     ]  # fmt: skip
-    replaced = [each for each in places if _is_replaced(each[0], each[3])]
+    asking = [each for each in places if server.asks(each[0])]
+    replaced = [each for each in asking if _is_replaced(each[0], each[3])]
     for here, at, where, path in places:
-        for other, _, there, below in places if _is_replaced(here, path) else replaced:
-            if other is here or where != there or not below.startswith(path):
+        if here.args[0] in ("=", *REGEX):
+            continue  # one page; what an expression leads to is looked at by `written_paths`
+        for other, _, there, below in asking if _is_replaced(here, path) else replaced:
+            if other is here or where != there or not _is_within(below, path):
                 continue
-            if not server.asks(other) or question(other) == question(here):
+            if question(other) == question(here):
                 continue
             if below == path and not _is_replaced(here, path):
                 continue  # the other is told
@@ -50,7 +53,7 @@ def written_paths(server: Server, findings: list[Finding]) -> None:
     asked = server.questions.values()
     kept = [
         (each, where, path)
-        for each in server.block.own("location")
+        for each in server.locations
         if server.asks(each) and each not in asked and each.args[0] not in ("=", *REGEX)
         for _, where, path in _targets(each, server)
     ]
@@ -72,35 +75,80 @@ def written_paths(server: Server, findings: list[Finding]) -> None:
 
 def _is_replaced(place: Block, path: str) -> bool:
     """Whether the URI there may be another than here: else one location serves each of them."""
+    if place.args[0] in REGEX:
+        return False
     return bool(place.own("alias") or place.own("root")) or path != place.args[-1]
+
+
+def _is_within(below: str, path: str) -> bool:
+    """Whether a path is another one or below it; a directory's slash may be missing."""
+    return below.startswith(path) or below + "/" == path
 
 
 def _serves_both(server: Server, here: Block, path: str, other: Block, below: str) -> bool:
     """Whether what is below `other` is reached by `here`, too, and no third location is between."""
-    rest = below[len(path) :]
-    mine, its = here.args[-1] + rest, other.args[-1]
+    mine = here.args[-1] + below[len(path) :]
+    its = below if other.args[0] in REGEX else other.args[-1]
+    if below + "/" == path:
+        its += "/"
+    names = ("",) if other.args[0] == "=" else PROBES
     return all(
         serving(server.block, mine + name) is here and serving(server.block, its + name) is other
-        for name in ("x", "zz-any")
+        for name in names
     )
 
 
 def _targets(place: Block, server: Server) -> list[tuple[Block, str, str]]:
     """The directives by which a location serves, each with the address and the path there."""
+    if place.args[0] in REGEX:
+        return _targets_of_expression(place, server)
+    prefix = place.args[-1]
+    passing = [(each, place) for each in place.own("proxy_pass")]
     if not passes(place):
+        passing = [(e, by) for by in server.served_by(place) for e in by.own("proxy_pass")]
+    if not passing:
         shown = files(place)
         at = (place.own("alias") or place.inherited("root") or [place])[-1]
-        return [(at, FILES, shown)] if shown else []
-    prefix = place.args[-1]
-    strip = next((each for each in place.own("rewrite") if _strips(each, prefix)), None)
+        return [(at, FILES, shown)] if shown and not passes(place) else []
     found = []
-    for each in place.own("proxy_pass"):
-        path = target_path(each.args[0])
-        if path is None:
-            continue
-        at, path = (strip, strip.args[1][:-2]) if strip is not None else (each, path or prefix)
-        found += [(at, where, path) for where in addresses(each, server.root)]
+    for each, by in passing:
+        strip = next((e for e in by.own("rewrite") if _strips(e, prefix)), None)
+        at, path = each, _path(each, server)
+        if strip is not None and path is not None:
+            at, path = strip, strip.args[1][:-2]
+        elif path is None or (by.own("rewrite") and head_of(by, each, prefix, server) is not None):
+            path = head_of(by, each, prefix, server)
+        if path is not None:
+            found += [(at, where, path or prefix) for where in addresses(each, server.root)]
     return found
+
+
+def _targets_of_expression(place: Block, server: Server) -> list[tuple[Block, str, str]]:
+    """The same of an expression that passes URIs on as they are: by what they begin with."""
+    if place.own("rewrite") or place.own("try_files"):
+        return []
+    return [
+        (each, where, head)
+        for each in place.own("proxy_pass")
+        if _path(each, server) == ""
+        for where in addresses(each, server.root)
+        for head in literal_prefixes(place.args[-1]) or []
+    ]
+
+
+def _path(passing: Block, server: Server) -> str | None:
+    """The path behind the address of a `proxy_pass`, "" for none; None where it is written.
+
+    With a variable anywhere nginx puts no rest of the URI behind a path.
+    """
+    given = passing.args[0]
+    if "$" not in given:
+        return target_path(given)
+    whole = possible(given, passing.parent, server.root)
+    ends = [each for each in whole if "$" not in each.partition("://")[2].partition("/")[0]]
+    ends = [each for each in ends if "://" in each] or list(whole)
+    bare = all(re.fullmatch(r"[^/]*://(unix:)?[^/]+|[^/]*://unix:[^:]+", each) for each in ends)
+    return "" if bare else None
 
 
 def _strips(rewrite: Block, prefix: str) -> bool:

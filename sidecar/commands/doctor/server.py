@@ -82,10 +82,10 @@ class Server:
 
     def served(self, place: Block) -> set[str]:
         """The addresses that a location leads to, itself or by others that serve for it."""
-        places = (place, *self._served_by(place))
+        places = (place, *self.served_by(place))
         return {where for each in places for where in self.led_to(each)}
 
-    def _served_by(self, place: Block) -> list[Block]:
+    def served_by(self, place: Block) -> list[Block]:
         """The named and internal locations by which another one serves what is asked for there.
 
         `try_files` leads there, an `error_page` for what is no file or isn't in memcached, or one

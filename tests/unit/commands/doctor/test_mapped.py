@@ -22,6 +22,21 @@ ALL = "location / { auth_request /authz/site; proxy_pass http://app; }"
         f"location /b/ {{ {SITE} proxy_pass http://x; }} "
         f"location /a/ {{ {OFF} proxy_pass http://x/b/; }}",
         f"location /b/ {{ {SITE} root /srv; }} location /a/ {{ {OFF} alias /srv/; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; "
+        f"location /b/a/ {{ {OFF} proxy_pass http://x/b/; }} }}",
+        f"location /b {{ {SITE} root /srv; }} location /a/ {{ {OFF} alias /srv/b/; }}",
+        f"location = /m {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/; }}",
+        f"location ~ ^/(m|n)/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/; }}",
+        f"location /b/ {{ {SITE} try_files $uri @x; }} location @x {{ proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/; }}",
+        f"location /b/ {{ {SITE} set $x x; proxy_pass http://$x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/; }}",
+        f"location /b/ {{ {SITE} rewrite ^ $request_uri; rewrite ^(/b)?(/.*) $2 break; "
+        f"proxy_pass http://x$uri; }} location /a/ {{ {OFF} proxy_pass http://x/; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; }} location /a/ {{ {OFF} "
+        "rewrite ^/a/(.*)$ /$1; rewrite ^/(.*)$ /$1 break; proxy_pass http://x; }",
     ],
 )
 def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
@@ -38,6 +53,18 @@ def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
         f"location /a/ {{ {OFF} proxy_pass http://other/; }}",
         f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ /static/$1 break; proxy_pass http://app; }}",
         f"location /a/ {{ {OFF} alias /srv/static/; }} location /b/ {{ {SITE} root /srv; }}",
+        f"location = /m {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/a/; }}",
+        f"location = /m {{ {SITE} proxy_pass http://x; }} "
+        f"location = /a {{ {OFF} proxy_pass http://x/; }}",
+        f"location ~ ^/(m|n)/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/mm/; }}",
+        f"location ~ ^/m/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} set $x http://x/; proxy_pass $x; }}",
+        f"location /b/ {{ {SITE} try_files $uri @x; }} location @x {{ proxy_pass http://x; }} "
+        f"location /c/ {{ {OFF} try_files $uri @x; }}",
+        f"location /b/ {{ {SITE} rewrite ^ $request_uri; rewrite ^(/b)?(/.*) $2 break; "
+        f"proxy_pass http://x$uri; }} location /a/ {{ {OFF} proxy_pass http://other/; }}",
         f"location /g/ {{ {SITE} proxy_pass http://g/; }} "
         f"location /g/public/ {{ {OFF} proxy_pass http://g/public/; }}",
     ],
