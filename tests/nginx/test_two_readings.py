@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ VARIANTS = [f"variants/{name}.conf" for name in ("by-uri", "cache", "two-names")
 CAPTURES = """
 http {
     include snippets/mtls-sidecar.conf;
+    MAPS
     ssl_certificate pki/server.crt;
     ssl_certificate_key pki/server.key;
     ssl_client_certificate pki/client-cas.crt;
@@ -24,7 +26,10 @@ http {
         location ~ ^/of/([^/]+)/([^/]+)$ {
             auth_request /authz/site;
             include snippets/identity.conf;
+            proxy_set_header Upgrade $websocket;
+            proxy_set_header Connection $connection_upgrade;
             proxy_set_header X-Tenant "$1 $2";
+            proxy_set_header X-Client-CN "$1 $2";   # greeted by the application
             proxy_pass http://app;
         }
     }
@@ -141,8 +146,16 @@ def test_a_name_or_an_address_is_passed_on(main: Stack, host: str) -> None:
 
 
 def test_the_locations_captures_are_its_own(nginx_binary: NginxBinary, tmp_path: Path) -> None:
-    """A host with a port doesn't take the place of `$1` behind identity.conf."""
+    """Neither a host with a port nor an upgrade takes the place of `$1` behind identity.conf and
+    the maps of websocket.conf."""
     policy = "version: 1\nlocations:\n  - {name: site, allow: public}\n"
-    with Stack(nginx_binary, tmp_path, conf=CAPTURES, policy=policy) as stack:
+    maps = "\n".join(re.findall(r"(?ms)^map .*?^}", example("variants/websocket.conf")))
+    conf = CAPTURES.replace("MAPS", maps)
+    with Stack(nginx_binary, tmp_path, conf=conf, policy=policy) as stack:
         for host in ("app.example.com", "app.example.com:8443", "victim:80"):
-            assert stack.get("/of/a/b", host=host, sni="app.example.com").saw("x-tenant") == ["a b"]
+            answer = stack.get("/of/a/b", host=host, sni="app.example.com")
+            assert answer.saw("x-tenant") == ["a b"]
+        with stack.connect() as connection:
+            upgrade = {"Upgrade": "WebSocket", "Connection": "Upgrade"}
+            assert connection.get("/of/a/b", headers=upgrade).status == 101
+            assert connection.read(5) == b"\x81\x03a b"
