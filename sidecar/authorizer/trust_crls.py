@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sidecar.core.config.crl_place import is_address, shown
@@ -23,6 +24,7 @@ from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key
 from sidecar.core.revocation.crl.succession import OMITS, is_level, omission
+from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
 from .kept_crls import Pair, formers, kept_at, replaces
@@ -134,9 +136,7 @@ class _Reading:
                 why = f"the CRLs of trust {self.name!r} have more than {MAX_ENTRIES} entries"
                 self.fall_back(place, _too_large(why))
             else:
-                version = InForce(
-                    self.sources.place_of(self.name, place.text), outcome.value.digest
-                )
+                version = _version(self.sources.place_of(self.name, place.text), outcome.value)
                 self._judge(place, crls, mistakes, version, outcome.version)
 
     def take_revoking(self, place: Located, room: int) -> None:
@@ -155,7 +155,7 @@ class _Reading:
             entries = self.found.entries + sum(crl.entry_count for crl in read)
             if room >= 0 and entries <= MAX_ENTRIES:
                 found, self.found.entries = read, entries
-                files = (InForce(path, outcome.value.digest),)
+                files = (_version(path, outcome.value),)
                 self.found.files[key] = files[0]
             else:
                 why = f"a CRL that was refused has no room beside the others of {self.name!r}"
@@ -376,6 +376,12 @@ class _Reading:
 
     def _key(self, place: Located) -> Key:
         return ("crl", self.name, place.text)
+
+
+def _version(path: Path, reading: CrlReading) -> InForce:
+    """Return a file that was read; a small one can be copied also after it has changed."""
+    octets = reading.octets
+    return InForce(path, reading.digest, substitute=None if octets is None else lambda: octets)
 
 
 def _in_force(good: GoodCrls | None) -> list[Pair]:

@@ -55,11 +55,19 @@ Question = tuple[str | bytes, str, tuple[bytes, ...], bool]
 """The question to a worker: a path or the data itself, source, authorities, trusted only."""
 
 
+MAX_OCTETS = 1024 * 1024
+"""Maximum octets of a file that are kept beside its content, to be copied if the file is gone."""
+
+
 class CrlReading(NamedTuple):
-    """The content of a file of CRLs, and the SHA-256 of the file in hexadecimal."""
+    """The content of a file of CRLs, and the SHA-256 of the file in hexadecimal.
+
+    `octets`: the file itself, unless it is longer than `MAX_OCTETS`.
+    """
 
     found: CrlFile
     digest: str
+    octets: bytes | None = None
 
 
 def read_crl_file(
@@ -67,7 +75,9 @@ def read_crl_file(
 ) -> CrlReading:
     """Read and verify a file of CRLs in this process.  Raises OSError."""
     data = read_file(path, MAX_CRL, trusted_only=trusted_only)
-    return CrlReading(read_crls(data, source, authorities), hashlib.sha256(data).hexdigest())
+    octets = data if len(data) <= MAX_OCTETS else None
+    digest = hashlib.sha256(data).hexdigest()
+    return CrlReading(read_crls(data, source, authorities), digest, octets)
 
 
 class _Pickler(pickle.Pickler):

@@ -231,6 +231,32 @@ def _until_revoked(store: Store, leaf: Leaf) -> None:
     _after(store, lambda _: _reason(store, leaf) == Reason.REVOKED)
 
 
+def test_a_crl_that_is_gone_before_it_is_copied_is_kept(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever it revoked is denied by a start, too, where the process is killed at that moment."""
+    eve = STAFF.issue("eve")
+    (files / "policy.yaml").write_text(WITH_CRL)
+    _put(files / "staff.crl", STAFF.crl(number=1))
+    found = _store(files)
+    assert found.load().ok
+    _put(files / "staff.crl", STAFF.crl([eve], number=2))
+    has = LastGood.lacks
+
+    def lacks(self: LastGood, given: Any) -> bool:
+        if any(key[0] == "crl" and file.digest != first for key, file in given.items()):
+            _put(files / "staff.crl", BROKEN_BLOCK)
+        return has(self, given)
+
+    first = found._last_good.copy_of("crl", "staff", "staff.crl")[1]  # type: ignore[index]
+    with monkeypatch.context() as patched:
+        patched.setattr(LastGood, "lacks", lacks)
+        _until_revoked(found, eve)
+    again = _store(files)
+    again.load()
+    assert _reason(again, eve) == Reason.REVOKED
+
+
 def test_what_stood_beside_a_broken_block_is_in_force_after_a_restart(files: Path) -> None:
     """Also where an older CRL has taken the place of its file meanwhile, and is broken at last."""
     (files / "policy.yaml").write_text(WITH_CRL)
