@@ -376,11 +376,22 @@ def _unquoted(address: str) -> str:
     return address if found is None else re.sub(r"\\(.)", r"\1", found[1]) + found[2]
 
 
+def _in_a_labels(address: str) -> tuple[str, ...]:
+    """Return an address with its host in A-labels, if it has other letters than ASCII."""
+    local, at, host = address.rpartition("@")
+    if host.isascii():
+        return ()
+    try:
+        return (f"{local}{at}{host.encode('idna').decode()}",)
+    except UnicodeError:
+        return ()
+
+
 def _email_refused(value: str) -> ComparedValue:
     """Prepare an address also without the quotation marks of its local part, or the last dot, and
     with its host in one form."""
     plain, normal = value.removesuffix("."), normal_address(value)
-    several = (_unquoted(normal), normal, _unquoted(plain), plain, value)
+    several = (_unquoted(normal), normal, _unquoted(plain), plain, value, *_in_a_labels(plain))
     forms = [_email_granted(form) for form in dict.fromkeys(several)]
     keys = (key for form in forms for key in form.keys)
     texts = (text for form in forms for text in form.texts)

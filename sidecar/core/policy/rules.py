@@ -74,6 +74,8 @@ def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
         return (facts.cert.sha256, *equivalent_fingerprints(facts.cert))
     if key == "spki_sha256" and refusing:
         return (facts.cert.spki_sha256, *equivalent_keys(facts.cert))
+    if key == "email" and refusing:
+        return (*facts.cert.email, *facts.cert.mailbox)
     found = getattr(facts.cert, _NAMES.get(key, key))
     return found if isinstance(found, tuple) else (found,)
 

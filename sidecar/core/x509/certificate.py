@@ -66,7 +66,8 @@ class ClientCert:
     first, as in nginx's `$ssl_client_s_dn`).  Times are seconds since the epoch.  Fingerprints are
     lower-case hex.  `eku` and `policy_oid` hold dotted OIDs.  `unreadable` holds the rule keys of
     which the certificate has a value that can't be parsed: such a key never grants and always
-    refuses.  These fields are DER: `signed` (TBSCertificate), `algorithm` (the signature's
+    refuses.  `mailbox` holds the mail addresses of RFC 9598: they refuse like `email`, and never
+    grant.  These fields are DER: `signed` (TBSCertificate), `algorithm` (the signature's
     AlgorithmIdentifier), `issuer_name` and `subject_name` (Name), `spki`
     (SubjectPublicKeyInfo), and each item of `extensions` (Extension).  `signature` holds the
     octets of the signature.
@@ -90,6 +91,7 @@ class ClientCert:
     ip: tuple[str, ...]
     email: tuple[str, ...]
     upn: tuple[str, ...]
+    mailbox: tuple[str, ...]
     eku: tuple[str, ...]
     policy_oid: tuple[str, ...]
     unreadable: frozenset[str]
@@ -152,6 +154,7 @@ class ClientCert:
             ip=(),
             email=(),
             upn=(),
+            mailbox=(),
             eku=(),
             policy_oid=(),
             issuer_name=_NOBODY,

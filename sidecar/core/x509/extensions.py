@@ -58,6 +58,7 @@ class RuleExtensions(NamedTuple):
     ip: _Texts = ()
     email: _Texts = ()
     upn: _Texts = ()
+    mailbox: _Texts = ()
     eku: _Texts = ()
     policy_oid: _Texts = ()
     unreadable: frozenset[str] = frozenset()
@@ -204,8 +205,8 @@ def _policy(octets: bytes) -> str:
 
 # -- alternative names ----------------------------------------------------------------------------
 
-_Kinds = tuple[_Texts, _Texts, _Texts, _Texts, _Texts]
-_NO_NAMES: _Kinds = ((), (), (), (), ())
+_Kinds = tuple[_Texts, _Texts, _Texts, _Texts, _Texts, _Texts]
+_NO_NAMES: _Kinds = ((), (), (), (), (), ())
 _NOTHING: frozenset[str] = frozenset()
 _OTHER, _EMAIL, _DNS, _X400, _DIRECTORY, _EDI, _URI, _IP, _REGISTERED = (
     0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88,
@@ -215,6 +216,11 @@ _TEXTS = {_DNS: "dns", _URI: "uri", _EMAIL: "email"}
 UPN = bytes.fromhex("2b060104018237140203")
 """The otherName that is a Microsoft user principal name (1.3.6.1.4.1.311.20.2.3)."""
 
+MAILBOX = bytes.fromhex("2b06010505070809")
+"""The otherName that is a mail address with other letters than ASCII (RFC 9598)."""
+
+_OTHERS = {UPN: "upn", MAILBOX: "mailbox"}
+
 
 def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
     """Parse the alternative names by kind (RFC 5280, 4.2.1.6); also return the unreadable kinds.
@@ -222,7 +228,8 @@ def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
     Every name is checked for control characters, also names that no rule can ask about.  If one
     name of a kind can't be parsed, the kind has no names.  Raises `MalformedCertificate`.
     """
-    found: dict[str, list[str]] = {"dns": [], "uri": [], "ip": [], "email": [], "upn": []}
+    kinds = ("dns", "uri", "ip", "email", "upn", "mailbox")
+    found: dict[str, list[str]] = {kind: [] for kind in kinds}
     broken = set()
     try:
         names = within(value, SEQUENCE, MAX_NAMES + 1)
@@ -236,15 +243,15 @@ def read_names(value: bytes) -> tuple[_Kinds, frozenset[str]]:
             if text is not None:
                 found[kind].append(text)
             elif kind:
-                broken.add(kind)
+                broken.add("email" if kind == "mailbox" else kind)
     except MalformedCertificate:
         raise
     except ValueError:
         return _NO_NAMES, NAMES
     for kind in broken:
         found[kind] = []
-    dns, uri, ip, email, upn = map(tuple, found.values())
-    return (dns, uri, ip, email, upn), frozenset(broken) if broken else _NOTHING
+    dns, uri, ip, email, upn, mailbox = map(tuple, found.values())
+    return (dns, uri, ip, email, upn, mailbox), frozenset(broken) if broken else _NOTHING
 
 
 def _check_amount(names: list[bytes]) -> None:
@@ -296,19 +303,20 @@ def _other_name(name: bytes) -> tuple[str, str | None]:
 
 
 def _other_kind(value: bytes) -> tuple[str, str | None]:
-    """Parse an otherName's OID and `[0]` value as `_other_name` does; the kind is `upn` or ""."""
+    """Parse an otherName's OID and `[0]` value as `_other_name` does: upn, mailbox or ""."""
     oid, *rest = slices(value, 0, len(value))
     (inner,) = within(rest[0], 0xA0) if len(rest) == 1 else (b"",)
     if oid[0] != OID or not inner:
         raise ValueError("an otherName is not an OID and value")
     check_values(oid + inner, 0, len(oid) + len(inner))
-    if oid[value_of(oid, 0) :] != UPN:
+    kind = _OTHERS.get(oid[value_of(oid, 0) :], "")
+    if not kind:
         return "", None
     try:
         text = string(inner[0], inner[value_of(inner, 0) :])
     except ValueError:
-        return "upn", None
-    return "upn", None if text is None else clean(text)
+        return kind, None
+    return kind, None if text is None else clean(text)
 
 
 # -- constraints ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from asking import ask, matches, policy, site
 from cryptography import x509
-from der import tlv
+from der import der_oid, tlv
 from odd_names import (
     BMP,
     IDENTIFIER,
@@ -328,6 +328,36 @@ def test_a_dot_at_the_end_of_a_dns_name_evades_no_rule() -> None:
 def test_the_case_of_a_key_usages_name_does_not_count(text: str) -> None:
     """`clientauth` is clientAuth."""
     assert matches("eku", text, "1.3.6.1.5.5.7.3.2")
+
+
+def mailbox(value: bytes, tag: int = UTF8) -> Leaf:
+    """A certificate with an SmtpUTF8Mailbox (RFC 9598)."""
+    other = tlv(0xA0, der_oid("1.3.6.1.5.5.7.8.9"), tlv(0xA0, tlv(tag, value)))
+    return staff.forge(extensions=[tlv(0x30, der_oid("2.5.29.17"), tlv(0x04, tlv(0x30, other)))])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address"),
+    [
+        ("*@example.org", "jürgen@Example.org"),
+        ("alice@example.org", "alice@example.org."),
+        ("~j.rgen@example[.]org", "jürgen@example.org"),
+        ("*@xn--bcher-kva.example", "jürgen@bücher.example"),
+    ],
+)
+def test_a_mail_address_of_other_letters_is_refused_and_never_grants(
+    pattern: str, address: str
+) -> None:
+    """An SmtpUTF8Mailbox is a mail address; one that can't be read is refused by any pattern."""
+    rule = f'{{email: "{pattern}"}}'
+    leaf = mailbox(address.encode())
+    assert denied(rule, leaf)
+    assert not allowed(rule, leaf)
+    assert not allowed(f"{{not: {rule}}}", leaf)
+    assert not denied(rule, mailbox("jürgen@other.example".encode()))
+    assert denied(rule, mailbox(b"\xff@other.example"))
+    assert not is_taken(mailbox(b"a\0@other.example"))
+    assert not is_taken(mailbox(b"a\n@other.example"))
 
 
 @pytest.mark.parametrize(
