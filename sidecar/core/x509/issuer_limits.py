@@ -62,8 +62,9 @@ def _is_for_clients(value: bytes) -> bool:
         return False
 
 
-_HOST = re.compile(rb"(?!-)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+(?<!-)")
-"""A CN that OpenSSL holds against constraints on DNS names, written as usual."""
+_LABEL = rb"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_HOST = re.compile(_LABEL + rb"(?:\." + _LABEL + rb")+")
+"""A CN that OpenSSL holds against constraints on DNS names: no hyphen stands beside a dot."""
 
 
 def are_certainly_exceeded(

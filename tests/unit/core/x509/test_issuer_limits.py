@@ -136,10 +136,12 @@ def test_a_path_without_limits_is_found() -> None:
         (client(mail('"a b"@ex.test')), constraints([mail("ex.test")])),
         (client(uri("https://u@ex.test/")), constraints([uri("ex.test")])),
         (client(subject=name(cn("a..test"))), constraints([dns("ex.test")])),
+        (client(subject=name(cn("a-.b.test"))), constraints([dns("ex.test")])),
+        (client(subject=name(cn("a.-b.test"))), constraints([dns("ex.test")])),
         (client(dns("a.test")), constraints(excluded=[ip(10, 0, 0, 0)])),
         (client(dns("a.test")), extension("2.5.29.30", tlv(0x30, tlv(0xA3)))),
     ],
-    ids=["UPN", "quoted mail", "URI with a user", "dots", "address without a mask", "broken"],
+    ids=["UPN", "quoted", "user in a URI", "dots", "-.", ".-", "address without a mask", "broken"],
 )
 def test_what_is_uncertain_is_nginx_s_to_check(leaf: bytes, limits: bytes) -> None:
     """Names and constraints that aren't compared here don't lock out whom nginx let in."""
