@@ -73,15 +73,21 @@ def may_pass(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError)
 
 
-def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool = False) -> bytes:
-    """Read a regular file completely, and only while it doesn't change.
+def read_file(
+    path: str | Path,
+    limit: int = MAX_POLICY,
+    *,
+    trusted_only: bool = False,
+    follow: bool = True,
+) -> bytes:
+    """Read a regular file completely, and only while it doesn't change; without `follow`, no link.
 
     Raises OSError, also for a directory, a FIFO or a device, for more than `limit` bytes, for a
     file that changes each time it is read, and with `trusted_only` for one that other users can
     write or replace.
     """
     for _ in range(_TRIES):
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=_open_without_waiting if follow else _open_itself) as file:
             descriptor = file.fileno()
             before = os.fstat(descriptor)
             _check(before, str(path), limit, trusted_only)
@@ -98,6 +104,10 @@ def read_file(path: str | Path, limit: int = MAX_POLICY, *, trusted_only: bool =
 def _open_without_waiting(path: str, _: int) -> int:
     """Open a file to read it, also a FIFO that nobody writes."""
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+
+
+def _open_itself(path: str, _: int) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW)
 
 
 def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> None:
@@ -145,6 +155,29 @@ def writable_directory(path: str | Path) -> str:
         if stat.S_ISDIR(found.st_mode) and _anybody_may_replace(found):
             return f"everyone may write {place}; chmod o-w {place}"
     return ""
+
+
+def owners_on_way(path: str | Path) -> set[int]:
+    """Return whose the directories and links on the way to a file are: who can replace it."""
+    return {found.st_uid for _, found, _, is_last in _way(path) if not is_last}
+
+
+@contextlib.contextmanager
+def held_directory(path: Path) -> Iterator[Path]:
+    """Yield another path to a directory, which means that one even if it is moved meanwhile.
+
+    A link on the way is refused: resolve the path before.  Raises OSError.
+    """
+    descriptor = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in path.absolute().parts[1:]:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(name, flags, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _anybody_may_replace(found: os.stat_result) -> bool:

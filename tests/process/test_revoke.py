@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -501,6 +502,50 @@ def test_the_group_of_the_list_is_kept(place: Path) -> None:
         assert f"serial {serial.lstrip('0')}" in (place / "deny.txt").read_text().replace(" 0", " ")
     with_group = run(place, "revoke", "0B", user=user, groups=(group,))
     assert with_group.returncode == 0, with_group.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_policys_owner_has_root_write_no_file_of_roots(place: Path) -> None:
+    """The policy names a file of root's that is no denylist: an error; nothing is written."""
+    ours = place / "sudoers"
+    ours.write_text("root ALL=(ALL) ALL\n")
+    (place / "policy.yaml").write_text(POLICY.replace("deny.txt", "sudoers"))
+    os.chown(place / "policy.yaml", 64321, 64321)
+    assert f"say --denylist {ours} if it is meant" in refused(place, "alice.crt")
+    assert ours.read_text() == "root ALL=(ALL) ALL\n"
+    os.chown(place / "policy.yaml", 0, 0)
+    revoke(place, "alice.crt")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_the_daemons_user_has_root_write_no_file_of_roots(place: Path) -> None:
+    """While the policy is broken, a daemon of another user tells where its denylist is."""
+    ours, state = place / "sudoers", place / "state"
+    ours.write_text("root ALL=(ALL) ALL\n")
+    (place / "policy.yaml").write_text("broken")
+    state.mkdir(exist_ok=True)
+    os.chown(state, 64321, 64321)
+    trusts = {"staff": {"denylists": [str(ours)], "lines": []}}
+    told = json.dumps({"policy": str(place / "policy.yaml"), "trusts": trusts}).encode() + b"\n"
+
+    def answer(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(told)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(state / "control.sock"))
+        listener.listen()
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        said = refused(place, "--serial", "0A")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert f"say --denylist {ours} if it is meant" in said
+    assert ours.read_text() == "root ALL=(ALL) ALL\n"
 
 
 def test_two_who_revoke_at_once_lose_nothing(place: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from sidecar.runtime.control_socket import NoDaemon
 from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
 
 from .confirm import Confirmation, gone, in_force, question
-from .denylist_file import add, locate, read_entries, remove
+from .denylist_file import add, locate, named_by, read_entries, remove
 from .lists import ListedTrust, choose, only_file, trusts_of
 from .named_clients import Enrolled, EnrolledCertificate, find_client, target_of
 from .target import Target, read_target
@@ -133,7 +134,7 @@ def _revoke(call: Call, settings: Settings, targets: Sequence[Target]) -> int:
     chosen = [_chosen(call, settings, target) for target in targets]
     failed, names = False, []
     for target, trusts in zip(targets, chosen, strict=True):
-        written, broken = _write(call, target, trusts)
+        written, broken = _write(call, settings, target, trusts)
         failed = failed or broken
         if written:
             names.append((target, [each.name for each in trusts]))
@@ -143,12 +144,14 @@ def _revoke(call: Call, settings: Settings, targets: Sequence[Target]) -> int:
     return max(codes)
 
 
-def _write(call: Call, target: Target, trusts: Sequence[ListedTrust]) -> tuple[int, bool]:
+def _write(
+    call: Call, settings: Settings, target: Target, trusts: Sequence[ListedTrust]
+) -> tuple[int, bool]:
     """Add a target to its denylists; return how many have it, and whether one of them failed."""
     failed, written = False, 0
-    for place in _places(trusts, call, first_only=True):
+    for place, users in _first_places(trusts, call, settings).items():
         try:
-            line = add(place, target, call.until, call.reason)
+            line = add(place, target, call.until, call.reason, users)
         except OSError as error:
             failed = _fail(f"{_said(error, place)}; not revoked in {place}")
         else:
@@ -218,16 +221,29 @@ def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
             raise error from None
         why = f"warning: {path} can't be used now; the trusts are those of the running daemon"
         print(printable(why), file=sys.stderr)
-        return [ListedTrust(name, tuple(map(Path, each["denylists"]))) for name, each in trusts]
+        daemon = os.stat(settings.state_dir).st_uid
+        return [
+            ListedTrust(name, tuple(map(Path, each["denylists"])), told_by=daemon)
+            for name, each in trusts
+        ]
     return trusts_of(spec, path.parent, target)
 
 
-def _places(trusts: Sequence[ListedTrust], call: Call, *, first_only: bool) -> list[Path]:
-    """Return the denylists of these trusts, each once.  Raises OSError for a dangling link."""
-    paths = [
-        path for each in trusts for path in (each.denylists[:1] if first_only else each.denylists)
-    ]
-    return list(dict.fromkeys(map(locate, paths)))
+def _first_places(
+    trusts: Sequence[ListedTrust], call: Call, settings: Settings
+) -> dict[Path, frozenset[int]]:
+    """Return the first denylist of each trust, and which users beside root have named it.
+
+    Raises OSError for a dangling link.
+    """
+    policy = None if call.denylist else Path(settings.policy)
+    found: dict[Path, frozenset[int]] = {}
+    for trust in trusts:
+        for path in trust.denylists[:1]:
+            users = named_by(path, of=policy, told_by=trust.told_by)
+            place = locate(path)
+            found[place] = found.get(place, frozenset()) | users
+    return found
 
 
 def _said(error: OSError, place: Path) -> str:
@@ -254,7 +270,8 @@ def _undo(call: Call, settings: Settings, target: Target) -> int:
     """Undo `revoke` of this target, and report what still revokes it."""
     entry = one_entry(target.kind, target.value)
     trusts = [each for each in _all_or_chosen(call, settings, target) if each.denylists]
-    places = _places(trusts, call, first_only=False)
+    paths = [path for each in trusts for path in each.denylists]
+    places = list(dict.fromkeys(map(locate, paths)))
     failed = undone = False
     for place in places:
         try:

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -25,7 +25,9 @@ from sidecar.core.revocation.denylist import (
 )
 from sidecar.runtime.files import (
     MAX_POLICY,
+    held_directory,
     lock_within,
+    owners_on_way,
     read_file,
     replacing,
     writable_directory,
@@ -62,24 +64,29 @@ def read_entries(path: Path) -> tuple[list[DenylistEntry], list[Diagnostic]]:
     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, follow: bool = True) -> bytes:
     try:
-        return read_file(path, MAX_POLICY)
+        return read_file(path, MAX_POLICY, follow=follow)
     except FileNotFoundError:
         return b""
 
 
-def add(path: Path, target: Target, until: str, reason: str) -> str | None:
+def add(
+    path: Path, target: Target, until: str, reason: str, named_by: Set[int] = frozenset()
+) -> str | None:
     """Add a line to the file and return it; return None if the file already denies the target.
 
-    Invalid lines are left unchanged.  Raises OSError and ValueError.
+    Invalid lines are left unchanged.  `named_by` are other users who had a say in which file this
+    is: they may name one of their own, or one that is a denylist.  Raises OSError and ValueError.
     """
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
     comment = ", ".join(part for part in (stamp, target.who, reason) if part)
     line = format_entry(target.kind, target.value, until, comment)
     wanted = one_entry(target.kind, target.value, until)
-    with _locked(path):
-        data = _read(path)
+    if named_by:
+        _check_named(path, named_by)
+    with _locked(path) as held:
+        data = _read(held, follow=False)
         for _, entry in read_lines(data, str(path)):
             if (
                 isinstance(entry, DenylistEntry)
@@ -88,7 +95,7 @@ def add(path: Path, target: Target, until: str, reason: str) -> str | None:
             ):
                 return None
         gap = b"" if not data or data.endswith(b"\n") else b"\n"
-        _write(path, data, gap + line.encode() + b"\n")
+        _write(held, data, gap + line.encode() + b"\n")
     return line
 
 
@@ -100,46 +107,101 @@ def remove(path: Path, target: Target) -> list[str]:
     wanted = one_entry(target.kind, target.value)
     kept: list[bytes] = []
     removed: list[str] = []
-    with _locked(path):
-        for raw, entry in read_lines(_read(path), str(path)):
+    with _locked(path) as held:
+        for raw, entry in read_lines(_read(held, follow=False), str(path)):
             if isinstance(entry, DenylistEntry) and is_same(entry, wanted):
                 removed.append(raw.decode("utf-8", "replace").strip())
             else:
                 kept.append(raw)
         if removed:
             try:
-                with replacing(path) as file:
+                with replacing(held) as file:
                     file.write(b"".join(kept))
-                    _inherit(path, file.fileno())
+                    _inherit(held, file.fileno())
             except _NotKept:
                 why = "its owner and group can't be kept; undo it as its owner or root"
                 raise PermissionError(errno.EPERM, why, str(path)) from None
     return removed
 
 
+# -- who named it
+
+
+def named_by(path: Path, of: Path | None = None, told_by: int = 0) -> frozenset[int]:
+    """Return the users beside root who have a say in which file root's process writes.
+
+    These are the owners of what is on the way to it, and those of a policy `of` that names it.
+    """
+    if os.geteuid() != 0:
+        return frozenset()
+    found = {told_by, *owners_on_way(path)}
+    if of is not None:
+        found |= owners_on_way(of)
+        with contextlib.suppress(OSError):
+            found.add(os.stat(of).st_uid)
+    return frozenset(found - {0})
+
+
+def _check_named(path: Path, users: Set[int]) -> None:
+    """Refuse a file that is none of these users', and no denylist: root would write it for them.
+
+    Raises OSError.
+    """
+    why = "somebody who isn't root has named it, and it isn't his"
+    with _named(path.parent), held_directory(path.parent) as directory:
+        held = directory / path.name
+        try:
+            if directory.stat().st_uid in users or held.lstat().st_uid in users:
+                return
+            said = [each for _, each in read_lines(_read(held, follow=False), str(path))]
+        except FileNotFoundError:
+            why = f"{why}; make it first, with touch, if it is meant"
+            raise PermissionError(errno.EPERM, why, str(path)) from None
+    is_denylist = any(isinstance(each, DenylistEntry) for each in said)
+    if any(isinstance(each, Diagnostic) for each in said) and not is_denylist:
+        why = f"{why}, nor a denylist; say --denylist {path} if it is meant"
+        raise PermissionError(errno.EPERM, why, str(path))
+
+
 # -- the lock
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[Path]:
     """Hold the denylist's lock, so that concurrent calls lose no line.
 
+    Yields a path to the file within its directory as it is now, wherever that is moved meanwhile.
     The lock is a file beside the denylist that only users who may write the denylist can open, so
     that others can't block it.  Raises OSError if it isn't free within `PATIENCE` seconds.
     """
     if why := writable_directory(path):
         raise PermissionError(errno.EPERM, why, str(path))
-    place = path.with_name(f".{path.name}.lock")
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(place, flags, 0o600)
+    with _named(path.parent), held_directory(path.parent) as directory:
+        held = directory / path.name
+        place = path.with_name(f".{path.name}.lock")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(directory / place.name, flags, 0o600)
+        try:
+            _own(descriptor, place, held)
+            if not lock_within(descriptor, PATIENCE):
+                why = "another `revoke` holds it; see who does: fuser " + str(place)
+                raise TimeoutError(errno.ETIMEDOUT, why, str(place))
+            yield held
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _named(directory: Path) -> Iterator[None]:
+    """Have errors name a file as it is known, not by a descriptor of its directory."""
     try:
-        _own(descriptor, place, path)
-        if not lock_within(descriptor, PATIENCE):
-            why = "another `revoke` holds it; see who does: fuser " + str(place)
-            raise TimeoutError(errno.ETIMEDOUT, why, str(place))
         yield
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        name = Path(str(error.filename))
+        if error.errno is None or name.parent.parent != Path("/proc/self/fd"):
+            raise
+        why = error.strerror or os.strerror(error.errno)
+        raise OSError(error.errno, why, str(directory / name.name)) from None
 
 
 def _own(descriptor: int, place: Path, path: Path) -> None:
@@ -149,10 +211,10 @@ def _own(descriptor: int, place: Path, path: Path) -> None:
     """
     found = os.fstat(descriptor)
     try:
-        listed = os.stat(path)
+        listed = os.lstat(path)
     except FileNotFoundError:
         listed = found
-    ours = {0, os.geteuid(), listed.st_uid, os.stat(place.parent).st_uid}
+    ours = {0, os.geteuid(), listed.st_uid, os.stat(path.parent).st_uid}
     if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
         group = 0o060 if listed.st_mode & stat.S_IWGRP else 0
         with contextlib.suppress(OSError):
@@ -200,7 +262,7 @@ def _append(file: IO[bytes], more: bytes, path: Path) -> None:
 def _inherit(path: Path, descriptor: int) -> None:
     """Give the new file the old one's owner, group, mode and access lists.  Raises `_NotKept`."""
     try:
-        old = os.stat(path)
+        old = os.lstat(path)
     except FileNotFoundError:
         os.fchmod(descriptor, 0o644)
         return
@@ -211,9 +273,10 @@ def _inherit(path: Path, descriptor: int) -> None:
         if new.st_uid != old.st_uid:
             os.fchown(descriptor, old.st_uid, -1)
         os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-        for name in os.listxattr(path):
-            if os.getxattr(path, name) != _xattr(descriptor, name):
-                os.setxattr(descriptor, name, os.getxattr(path, name))
+        for name in os.listxattr(path, follow_symlinks=False):
+            value = os.getxattr(path, name, follow_symlinks=False)
+            if value != _xattr(descriptor, name):
+                os.setxattr(descriptor, name, value)
     except OSError:
         raise _NotKept from None
     if old.st_nlink > 1:

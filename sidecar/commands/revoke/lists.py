@@ -23,12 +23,14 @@ class ListedTrust:
     """A trust of the policy, its denylists, and whether it may contain the target's issuer.
 
     `remains` says who below an authority is not denied by its line; "" if there is nobody.
+    `told_by`: the user whose process has named the denylists, or 0 if the policy did.
     """
 
     name: str
     denylists: tuple[Path, ...]
     concerned: bool = True
     remains: str = ""
+    told_by: int = 0
 
 
 def trusts_of(spec: PolicySpec, base: Path, target: Target) -> list[ListedTrust]:
