@@ -1,30 +1,46 @@
 """Whoever was denied stays so: a real daemon, files broken at random, saves and restarts between.
 
-Every sound version of a file lists whom the versions before it listed.  So whoever was seen denied
-must be denied for good, whatever is broken since and however often the daemon is started anew.
+Every sound version of a file lists whom the versions before it listed, and a responder's newest
+answer never takes a revocation back.  So whoever was seen denied must be denied for good, whatever
+is broken since, however often the daemon is started anew, and wherever its clock is set to.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 
+import ocsp_pki
 import pytest
+from aiohttp import web
 from broken_files import KINDS
-from daemon import Daemon
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from daemon import ROOT, Daemon
+from fetch_server import serving
 from pki import CA, Leaf, now
+from tools import faketime, need
 
+from sidecar.fetcher.service import FetchOptions, run_fetcher
 from sidecar.runtime.files import crl_state_path
 
-STAFF, PARTNER, OTHER = CA("Staff"), CA("Partner"), CA("Other")
-BOB, CAROL = STAFF.issue("bob"), PARTNER.issue("carol")
-URL = "http://crl.example.com/partner.crl"
+LONG_AGO = now() - timedelta(days=30)
+STAFF, PARTNER = (CA(name, not_before=LONG_AGO) for name in ("Staff", "Partner"))
+OTHER, ONLINE = CA("Other"), ocsp_pki.issue("Online", ca=True, days=(-30, 30))
+BOB, CAROL = STAFF.issue("bob", not_before=LONG_AGO), PARTNER.issue("carol", not_before=LONG_AGO)
+URL = "http://127.0.0.1:1/partner.crl"
 POLICY = f"""\
 version: 1
 trust:
@@ -34,9 +50,15 @@ locations:
   - {{name: staff, trust: staff, allow: verified}}
   - {{name: partner, trust: partner, allow: verified}}
 """
+ASKED = """\
+  online: {{ca: online.crt, ocsp: "{}", revocation: best_effort}}
+locations:
+  - {{name: online, trust: online, allow: verified}}
+"""
 BROKEN_BLOCK = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
-SEEDS = int(os.environ.get("MTLS_SIDECAR_MATRIX_SEEDS", "3"))
-STEPS = 14
+SEED = int(os.environ.get("MTLS_SIDECAR_SEED", "0")) or random.SystemRandom().getrandbits(32)
+SEEDS = int(os.environ.get("MTLS_SIDECAR_MATRIX_SEEDS", "1"))
+STEPS = int(os.environ.get("MTLS_SIDECAR_MATRIX_STEPS", "5"))
 
 
 class Files:
@@ -90,7 +112,8 @@ class Files:
         """Save a version that lists somebody more, sound or in part only."""
         name = self.random.choice(list(self.listed))
         trust = "partner" if name in ("c.txt", "fetched") else "staff"
-        leaf = (PARTNER if trust == "partner" else STAFF).issue(f"victim{len(self.denied)}")
+        ca = PARTNER if trust == "partner" else STAFF
+        leaf = ca.issue(f"victim{len(self.denied)}", not_before=LONG_AGO)
         assert self.daemon.ask(trust, leaf).status == 204
         self.listed[name].append(leaf)
         how = self.random.choice(self.ways(name))
@@ -137,15 +160,17 @@ class Files:
         how = self.random.choice([signal.SIGTERM, signal.SIGKILL])
         self.past.append(how.name)
         self.rest()
+        self._end(how)
+        self.daemon.start()
+
+    def _end(self, how: signal.Signals) -> None:
         self.daemon.signal(how)
         assert self.daemon.process is not None
         self.daemon.process.wait(15)
-        self.daemon.start()
 
     def rest(self) -> None:
         """Wait until nothing is written to the state directory any more."""
-        seen: list[object] = []
-        self.daemon.until(lambda: _is_quiet(self.daemon.directory / "state", seen))
+        self.daemon.until(_Quiet(self.daemon.directory / "state"), 120.0)
 
     def check(self) -> None:
         """Nobody who was denied is let in, and the others are."""
@@ -155,13 +180,187 @@ class Files:
             assert self.daemon.ask(trust, leaf).reason == "revoked", leaf.name
 
 
-def _is_quiet(state: Path, seen: list[object]) -> bool:
-    found = []
-    for path in (state / "crl-watermarks.json", state / "last-good" / "manifest.json"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(path.stat().st_mtime_ns)
-    seen.append(found)
-    return len(seen) > 30 and all(each == found for each in seen[-30:])
+class Responder:
+    """An OCSP responder and the fetcher, in a thread; `mode` says what the responder does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.revoked: set[int] = set()
+        self.mode = "right"
+        self.url = ""
+        self._options = FetchOptions(
+            directory / "policy.yaml", directory / "state", directory / "fetch.sock"
+        )
+        self._known: dict[int, ocsp_pki.Pair] = {}
+        self._loop = asyncio.new_event_loop()
+        self._end = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+
+    def __enter__(self) -> Responder:
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(20)
+        self._loop.close()
+
+    def issue(self, name: str) -> Leaf:
+        pair = ocsp_pki.issue(name, ONLINE, days=(-30, 30))
+        self._known[pair.cert.serial_number] = pair
+        return Leaf(name, pair.der, pair.key)
+
+    async def _run(self) -> None:
+        async with serving(self._answer) as server:
+            self.url = server.url
+            self._ready.set()
+            while not self._options.policy.is_file() and not self._end.is_set():
+                await asyncio.sleep(0.02)
+            await run_fetcher(self._options, self._end)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        pair = self._known[ocsp.load_der_ocsp_request(await request.read()).serial_number]
+        revoked = pair.cert.serial_number in self.revoked
+        if self.mode == "error" or (not revoked and self.mode != "right"):
+            return web.Response(status=500)
+        if self.mode == "garbage":
+            return web.Response(body=b"\x30\x03\x0a\x01\x06")  # unauthorized
+        start, end = -60.0, 3600.0 if revoked else 2.0
+        if self.mode == "replay":  # what was good until a moment ago
+            revoked, start, end = False, -7200.0, 7200.0
+        status = SINCE_JANUARY if revoked else b"\x80\x00"
+        one = ocsp_pki.single(pair.cert, ONLINE.cert, status=status, start=start, end=end)
+        return web.Response(body=ocsp_pki.craft(ONLINE, [one], produced=start))
+
+
+SINCE_JANUARY = b"\xa1\x11\x18\x0f20260101000000Z"
+"""CertStatus: revoked."""
+
+CLOCKS = (-86_400, -3600, -400, 600, 7200, 43_200)
+"""Seconds by which the daemon's clock is off."""
+
+
+class World(Files):
+    """The files, a responder, and a clock that is set back and forth."""
+
+    def __init__(self, directory: Path, seed: int, responder: Responder) -> None:
+        self.responder = responder
+        asked = ASKED.format(responder.url).removesuffix("\n")
+        self.text = POLICY.replace("locations:", asked)
+        self.off = 0
+        self.clock = directory / "clock"
+        self.clock.write_text("+0")
+        super().__init__(directory, seed)
+        self.put("online.crt", ONLINE.cert.public_bytes(Encoding.PEM))
+        with self.daemon.config.open("a") as settings:
+            settings.write("limits: {ocsp_timeout: 1}\n")
+        self.turns = seed % 2 == 1
+        """Whether the clock is set, by libfaketime, below which everything takes longer."""
+        if self.turns:
+            self.daemon.environ = {
+                "LD_PRELOAD": str(need(faketime()).path),
+                "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "NO_FAKE_STAT": "1",
+            }
+
+    def sound(self, name: str) -> bytes:
+        return self.text.encode() if name == "policy.yaml" else super().sound(name)
+
+    def revoke(self) -> None:
+        self.set_clock(0)
+        super().revoke()
+
+    def revoke_online(self) -> None:
+        """The responder says that somebody is revoked, who was good a moment ago or never asked."""
+        self.set_clock(0)
+        self.responder.mode = "right"
+        leaf = self.responder.issue(f"victim{len(self.denied)}")
+        known = self.random.random() < 0.5
+        self.past.append(f"ocsp revokes {'one known' if known else 'one unknown'}")
+        if known:
+            self.daemon.until(lambda: self.daemon.ask("online", leaf).status == 204)
+        self.responder.revoked.add(leaf.serial)
+        self.daemon.until(lambda: self.daemon.ask("online", leaf).reason == "revoked")
+        self.denied.append(("online", leaf))
+
+    def answer_otherwise(self) -> None:
+        """The responder fails, or replays what was good once."""
+        self.responder.mode = self.random.choice(["right", "error", "garbage", "replay"])
+        self.past.append(f"responder: {self.responder.mode}")
+
+    def confirm_and_kill(self) -> None:
+        """`revoke` confirms; the daemon is killed at once, and the list destroyed before it starts.
+
+        What else is in force was kept before.
+        """
+        self.set_clock(0)
+        self.put("policy.yaml", self.sound("policy.yaml"))
+        self.put("c.txt", self.sound("c.txt"))
+        self.rest()
+        leaf = PARTNER.issue(f"victim{len(self.denied)}", not_before=LONG_AGO)
+        self.listed["c.txt"].append(leaf)
+        command = [sys.executable, "-m", "sidecar", "revoke", "-c", str(self.daemon.config)]
+        command += ["--trust", "partner", leaf.sha256]
+
+        def confirmed() -> bool:  # on a busy machine it may take longer than `revoke` waits
+            found = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+            return found.returncode == 0
+
+        self.daemon.until(confirmed, 120.0)
+        self.past.append("revoke, SIGKILL, c.txt destroyed")
+        self._end(signal.SIGKILL)
+        self.put("c.txt", b"\0garbage")
+        self.daemon.start()
+        self.denied.append(("partner", leaf))
+
+    def step_clock(self) -> None:
+        self.set_clock(self.random.choice(CLOCKS))
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the daemon's clock, while it runs; a start sees it so, too."""
+        if seconds != self.off:
+            self.past.append(f"clock {seconds:+d}")
+            aside = self.clock.with_name(".clock.new")
+            aside.write_text(f"{seconds:+d}")
+            aside.rename(self.clock)
+            self.off = seconds
+            time.sleep(1.5)  # until the library has read it
+
+    def check(self) -> None:
+        if self.off == 0:
+            super().check()
+        for trust, leaf in self.denied:
+            assert self.daemon.ask(trust, leaf).status != 204, leaf.name
+
+
+class _Quiet:
+    """Whether nothing was written to a state directory for a while."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._seen: list[int] = []
+        self._since = time.monotonic()
+
+    def __call__(self) -> bool:
+        found = []
+        for name in ("crl-watermarks.json", "last-good/manifest.json", "ocsp-answers.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((self._state / name).stat().st_mtime_ns)
+        if found != self._seen:
+            self._seen, self._since = found, time.monotonic()
+        return time.monotonic() > self._since + QUIET
+
+
+QUIET = 2.0
+"""Seconds; each kind of memory is written within one of a change."""
 
 
 @pytest.fixture
@@ -173,19 +372,26 @@ def stopped() -> Iterator[list[Daemon]]:
         daemon.stop()
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
 def test_nobody_denied_is_let_in_again(tmp_path: Path, stopped: list[Daemon], seed: int) -> None:
-    """Revocations in every form, files broken in every way, mended, restarts: denied is denied."""
-    files = Files(tmp_path, seed)
-    files.daemon.start()
-    stopped.append(files.daemon)
-    steps = [files.revoke, files.spoil, files.spoil, files.mend, files.restart]
-    try:
-        for step in [files.revoke, *files.random.choices(steps, k=STEPS), files.restart]:
-            step()
+    """Revocations by denylists, CRLs and OCSP in every form, files and a responder broken in every
+    way, mended, restarts, kill -9, clocks set back and ahead: denied is denied."""
+    with Responder(tmp_path) as responder:
+        files = World(tmp_path, seed, responder)
+        files.daemon.start()
+        stopped.append(files.daemon)
+        steps = [files.revoke, files.revoke_online, files.spoil, files.spoil, files.mend]
+        steps += [files.restart, files.answer_otherwise]
+        steps.append(files.step_clock if files.turns else files.confirm_and_kill)
+        first = files.random.choice([files.revoke, files.revoke_online])
+        try:
+            for step in [first, *files.random.choices(steps, k=STEPS), files.restart]:
+                step()
+                files.check()
+            files.set_clock(0)
             files.check()
-    except AssertionError as error:
-        raise AssertionError(f"seed {seed}: {'; '.join(files.past)}: {error}") from error
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {'; '.join(files.past)}: {error}") from error
 
 
 def test_a_line_beside_a_bad_one_outlives_both(tmp_path: Path, stopped: list[Daemon]) -> None:
