@@ -27,6 +27,12 @@ ASKED = "location / { auth_request /authz/site; "
             "proxy_pass http://app; }",
             "/pages/in",
         ),
+        (
+            f"location /pages/ {{ {OFF} if ($uri ~ ^/pages(/.*)$) {{ set $r $1; }} "
+            "proxy_pass http://app$r; }",
+            "/pages/in",
+        ),
+        (f"location ~ ^/p/$|^/pages/(.*)$ {{ {OFF} proxy_pass http://app/$1; }}", "/pages/in"),
         (f"location = /page {{ {OFF} proxy_pass http://app$arg_u; }}", "/page?u=/in"),
     ],
 )

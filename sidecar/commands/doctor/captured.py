@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .auth_location import target_path
 from .nginx_config import Block
 from .rewriting import redirects
-from .routing import REGEX, literal_prefixes, searched, serving
+from .routing import REGEX, alternatives, literal_prefixes, searched, serving
 from .server import Server
 from .targets import addresses, constant, passes, plain_variables
 
@@ -22,6 +22,7 @@ FILES = ""
 
 PROBES = ("x", "zz-any")
 _VARIABLE = re.compile(r"\$(\w+)")
+_URIS = ("$uri", "$document_uri", "$request_uri")
 _CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
 """Variables that a client sets to what it likes, whatever the URI."""
 
@@ -45,7 +46,7 @@ def written_targets(place: Block, server: Server) -> list[Target]:
         given = plain_variables(constant(each.args[0], each.parent))
         path = target_path(given)
         variable = path is None or "$" in path
-        if not variable and not any(_breaks(line) for line in place.own("rewrite")):
+        if not variable and not any(_breaks(line) for line in place.within("rewrite")):
             continue
         path = path or re.sub(r"^\w+://[^/$]*", "", given)
         found += [Target(each, where, path) for where in addresses(each, server.root)]
@@ -66,7 +67,7 @@ def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str
 
 def _heads(place: Block, target: Target) -> list[str]:
     """What each path begins with that may come of a location."""
-    paths = [target.path, *(each.args[1] for each in place.own("rewrite"))]
+    paths = [target.path, *(each.args[1] for each in place.within("rewrite", "set"))]
     return [plain_variables(each).partition("$")[0] for each in paths]
 
 
@@ -82,10 +83,11 @@ def _leads(place: Block, target: Target, begins: str, wanted: str, server: Serve
 def _beginnings(place: Block) -> Iterator[str]:
     """What the URIs begin with that a location, or a `rewrite` in it, is for."""
     patterns = [place.args[-1]] if place.args[0] in REGEX else []
-    patterns += [each.args[0] for each in place.own("rewrite")]
+    patterns += [each.args[0] for each in place.within("rewrite")]
+    patterns += [e.args[2] for e in place.own("if") if len(e.args) == 3 and e.args[0] in _URIS]
     if place.args[0] not in REGEX:
         yield place.args[-1]
-    for pattern in patterns:
+    for pattern in (each for whole in patterns for each in alternatives(whole)):
         yield from literal_prefixes("^" + pattern.removeprefix("^")) or [""]
 
 
@@ -112,24 +114,49 @@ def _path_there(place: Block, target: Target, uri: str) -> str | None:
         values = _captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
     if values is None:
         return None
-    written = False
-    for each in place.own("rewrite"):
-        values["request_uri"] = asked
+    values |= {"request_uri": asked}
+    written = _run(place, uri, values)
+    if written is None:
+        return None  # another location serves it, or none
+    uri = written
+    values |= {"uri": uri, "document_uri": uri, "request_uri": asked}
+    return _written(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+
+
+def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:
+    """The URI that a location's directives of the rewrite module make; `values` are set as well.
+
+    None where they lead to another location, or it can't be told.
+    """
+    away = False
+    for each in _that_run(place, uri, values):
+        values |= {"uri": uri, "document_uri": uri}
+        if each.name == "set":
+            values[each.args[0].strip("${}")] = _written(each.args[1], values)
+            continue
         found = _captures(each.args[0], uri)
         if found is None:
             continue
         values |= found
-        values |= {"uri": uri, "document_uri": uri}
         uri = _written(each.args[1], values).partition("?")[0]
-        written = not _breaks(each)
+        away = not _breaks(each)
         if redirects(each) or "$" in uri or each.args[-1] == "last":
             return None
-        if not written:
+        if not away:
             break
-    if written:
-        return None  # another location serves it
-    values |= {"uri": uri, "document_uri": uri, "request_uri": asked}
-    return _written(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+    return None if away else uri
+
+
+def _that_run(block: Block, uri: str, values: dict[str, str]) -> Iterator[Block]:
+    """Each `set` and `rewrite`, those of an `if` where the URI asked for matches."""
+    for each in block.inner:
+        if each.name in ("set", "rewrite"):
+            yield each
+        elif each.name == "if" and len(each.args) == 3 and each.args[0] in _URIS:
+            found = _captures(each.args[2], uri, ignore_case=each.args[1] == "~*")
+            if each.args[1] in REGEX and found is not None:
+                values |= found
+                yield from _that_run(each, uri, values)
 
 
 def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:

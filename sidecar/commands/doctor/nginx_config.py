@@ -330,8 +330,8 @@ class _Tree:
     def _names(self, pattern: str) -> list[str]:
         if not glob.has_magic(pattern):
             return [pattern]
-        if pattern not in self._named:
-            self._named[pattern] = self._files.matching(pattern)
+        if pattern not in self._named:  # glob(3) takes `[^a]` for `[!a]`
+            self._named[pattern] = self._files.matching(pattern.replace("[^", "[!"))
         return self._named[pattern]
 
 

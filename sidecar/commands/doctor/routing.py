@@ -135,7 +135,7 @@ def _compiled(pattern: str, ignore_case: bool) -> Callable[[str], Match | None] 
 def literal_prefixes(pattern: str) -> list[str] | None:
     """What each match of an anchored expression begins with, by alternative; None: not anchored."""
     rest = re.sub(r"^(\^|\\A)", "", pattern)
-    if rest == pattern or _has_alternatives(rest):
+    if rest == pattern or len(alternatives(rest)) > 1:
         return None
     prefixes, at = [""], 0
     while at < len(rest):
@@ -152,12 +152,12 @@ def literal_prefixes(pattern: str) -> list[str] | None:
     return prefixes
 
 
-def _has_alternatives(pattern: str) -> bool:
-    """Whether a `|` stands outside of all groups and classes, so that `^` binds one side only."""
-    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "", pattern)
-    depth = 0
-    for each in bare:
-        depth += (each == "(") - (each == ")")
-        if each == "|" and depth == 0:
-            return True
-    return False
+def alternatives(pattern: str) -> list[str]:
+    """The alternatives of an expression: `^` binds one of them only."""
+    found, depth, begin = list[str](), 0, 0
+    for each in re.finditer(r"\\.|\[\^?\]?[^\]]*\]|[()|]", pattern):
+        depth += (each[0] == "(") - (each[0] == ")")
+        if each[0] == "|" and depth == 0:
+            found.append(pattern[begin : each.start()])
+            begin = each.end()
+    return [*found, pattern[begin:]]

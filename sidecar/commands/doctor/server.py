@@ -11,7 +11,7 @@ from .auth_location import question_uri
 from .nginx_config import Block, Root
 from .rewriting import status_of
 from .routing import REGEX, destination, literal_prefixes, serving
-from .targets import directory, file_roots, files, led_to, passes
+from .targets import directory, directory_of_one, file_roots, files, led_to, passes
 
 OWN_CONTENT = re.compile(r"js_content|\w+_by_lua(_\w+)?|perl|auth_jwt|auth_oidc")
 """Directives by which a location may authorize on its own."""
@@ -115,9 +115,18 @@ class Server:
         return {each for each in found if each is not None}
 
     def matched_files(self) -> set[str]:
-        """The directories of which files are served where the sidecar is asked by expression."""
-        places = (e for e in self.locations if e.args[0] in REGEX and e not in self._answering)
-        found = (directory(each) for each in places if self.asks(each) and not closed(each))
+        """The directories of which some files alone are asked about: by expression, or one."""
+        places = [
+            each
+            for each in self.locations
+            if each not in self._answering and self.asks(each) and not closed(each)
+        ]
+        found = [directory(each) for each in places if each.args[0] in REGEX]
+        found += [
+            directory_of_one(each)
+            for each in places
+            if each.args[0] == "=" and each.own("auth_request")
+        ]
         return {each for each in found if each is not None}
 
     @property

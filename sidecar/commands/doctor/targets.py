@@ -149,6 +149,15 @@ def directory(place: Block) -> str | None:
     return path if "$" not in path else path.partition("$")[0].rpartition("/")[0] + "/"
 
 
+def directory_of_one(place: Block) -> str | None:
+    """The directory of the one file that a `location = /x` shows; None: it passes on."""
+    found = place.own("alias") or place.inherited("root")
+    if passes(place) or not found:
+        return None
+    path = found[-1].args[0] + ("" if place.own("alias") else "/" + place.args[-1].lstrip("/"))
+    return path.replace("//", "/").rpartition("/")[0] + "/"
+
+
 def file_roots(place: Block) -> set[str]:
     """The `alias` or `root` that holds in a location or server, with a slash at its end."""
     found = place.own("alias") or place.inherited("root")

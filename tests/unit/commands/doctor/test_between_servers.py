@@ -111,6 +111,23 @@ def test_a_directory_kept_by_an_expression(server: str, expected: bool, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        ("auth_request /authz/site; root /srv/www;", True),
+        ("auth_request /authz/site; root /srv/;", False),
+        ("auth_request /authz/site; alias /srv/www/private/b.pdf;", True),
+        ("auth_request off; root /srv/www;", False),
+    ],
+)
+def test_a_directory_of_one_file_that_is_kept(one: str, expected: bool, tmp_path: Path) -> None:
+    """A single file is shown by whoever shows its directory."""
+    server = "location /private/ { root /srv/www; }"
+    asking = f"location = /private/a.pdf {{ {one} }} location / {{ deny all; }}"
+    told = found(beside(server, asking=asking), tmp_path)
+    assert (("never-asks", 1) in told) == expected
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("///run/app.sock", "/run/app.sock"),

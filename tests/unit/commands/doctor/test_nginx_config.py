@@ -114,6 +114,20 @@ def test_a_wildcard_of_a_dump_matches_no_slash_and_no_dot() -> None:
     assert [each.file for each in root.inner] == ["/e/c/a.conf"]
 
 
+def test_a_class_that_is_turned_over_by_either_sign(tmp_path: Path) -> None:
+    """`include c/[^a]*.conf` leaves out what begins with an a, on the disk and in a dump."""
+    (tmp_path / "c").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "c" / f"{name}.conf").write_text("x;\n")
+    for sign in ("^", "!"):
+        line = f"include c/[{sign}a]*.conf;\n"
+        (tmp_path / "nginx.conf").write_text(line)
+        files = "".join(f"# configuration file /e/c/{each}.conf:\nx;\n\n" for each in "ab")
+        dump = read_dump(f"# configuration file /e/nginx.conf:\n{line}\n{files}")
+        for root in (read_nginx(tmp_path / "nginx.conf"), dump):
+            assert [each.file.rpartition("/")[2] for each in root.inner] == ["b.conf"]
+
+
 def write_chain(directory: Path) -> None:
     for i in range(40):
         (directory / f"{i}.conf").write_text(f"include {i + 1}.conf; include {i + 1}.conf;")
