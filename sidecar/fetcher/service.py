@@ -7,6 +7,8 @@ verifies it again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import signal
@@ -291,15 +293,23 @@ def main(
 def become_owner_of(directory: Path) -> None:
     """If this is root's process, make it that of a directory's owner, for good.
 
-    What it brings is then the fetcher's own, and root talks to no stranger.  Raises OSError.
+    What it brings is then the fetcher's own, and root talks to no stranger.  If the directory is
+    root's, or not there, whoever could put another there is its owner.  Raises OSError, also for a
+    link.
     """
-    if os.geteuid() != 0 or not directory.is_dir():
+    if os.geteuid() != 0:
         return
-    found = directory.stat()
-    if found.st_uid != 0:
-        os.setgroups([found.st_gid])
-        os.setgid(found.st_gid)
-        os.setuid(found.st_uid)
+    if directory.is_symlink():
+        why = "it is a link; look at who put it there, and remove it"
+        raise OSError(errno.ELOOP, why, str(directory))
+    for place in (directory, directory.parent):
+        with contextlib.suppress(FileNotFoundError):
+            found = place.lstat() if place == directory else place.stat()
+            if found.st_uid != 0:
+                os.setgroups([found.st_gid])
+                os.setgid(found.st_gid)
+                os.setuid(found.st_uid)
+                return
 
 
 async def _until_told(

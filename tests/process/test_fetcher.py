@@ -658,6 +658,37 @@ def test_once_as_root_works_as_the_fetcher_s_user(tmp_path: Path) -> None:
     assert (found.st_uid, found.st_gid) == (65534, 65533)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
+def test_once_as_root_is_led_nowhere_by_the_daemons_user(tmp_path: Path) -> None:
+    """Whose the directory above is could put a link there: it is refused, and nothing is written;
+    a directory that is root's, or gone, is no reason to work as root."""
+    state, ours = tmp_path / "state", tmp_path / "ours"
+    state.mkdir()
+    ours.mkdir()
+    for each in (tmp_path, *tmp_path.parents):
+        if each.stat().st_mode & 0o001 == 0:
+            each.chmod(each.stat().st_mode | 0o001)
+    os.chown(state, 65534, 65533)
+    policy = write_policy(tmp_path)
+    code = (
+        "import pathlib, sys; from sidecar.fetcher.service import FetchOptions, main\n"
+        "policy, state = map(pathlib.Path, sys.argv[1:])\n"
+        "sys.exit(main(FetchOptions(policy, state), once=True))"
+    )
+
+    def once() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(policy), str(state)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    (state / "crl").symlink_to(ours)
+    done = once()
+    assert (done.returncode, "it is a link; look at who" in done.stderr) == (2, True)
+    assert not list(ours.iterdir())
+    (state / "crl").unlink()
+    assert once().returncode == 0
+    assert (state / "crl").stat().st_uid == 65534
+
+
 def test_main_exit_codes(tmp_path: Path) -> None:
     """0 with nothing to bring, 1 with nobody there, 2 for a policy that can't be read.
 
