@@ -17,7 +17,7 @@ from .decision_lines import Fields, moment, read_line
 from .explain import explain
 from .replay import logged_request
 
-UNIT = "mtls-sidecar"
+UNITS = ("mtls-sidecar", "mtls-sidecar@*")
 MAX_FOUND = 20
 """Maximum number of decisions shown for one request; nginx asks again at internal redirects."""
 
@@ -75,7 +75,8 @@ def find(request_id: str, logs: Iterable[tuple[str, Iterable[bytes]]]) -> list[F
 
 def journal(request_id: str) -> Iterator[bytes]:
     """Yield the lines of the journal that name a request.  Raises ValueError."""
-    command = ["journalctl", "--unit", UNIT, "--output", "cat", "--no-pager"]
+    units = [option for unit in UNITS for option in ("--unit", unit)]
+    command = ["journalctl", *units, "--output", "cat", "--no-pager"]
     command.append("--grep=" + re.escape(request_id))
     try:
         done = subprocess.run(command, capture_output=True, check=False)

@@ -174,13 +174,13 @@ def test_why_says_that_the_policy_has_changed(place: Path) -> None:
 JOURNALCTL = """\
 #!/bin/sh
 echo "$@" >>calls
-[ "$6" = "--grep=$WANTED" ] && exec cat "$LOG"
+[ "$8" = "--grep=$WANTED" ] && exec cat "$LOG"
 exit 1
 """
 
 
 def test_why_asks_the_journal_where_the_log_goes_there(place: Path) -> None:
-    """Without a file the unit's lines in the journal are asked for.
+    """Without a file the lines in the journal are asked for, of the unit and of its instances.
 
     `journalctl` is a stand-in here, which prints the log of a daemon as the real one would.
     """
@@ -194,7 +194,8 @@ def test_why_asks_the_journal_where_the_log_goes_there(place: Path) -> None:
     [found] = json.loads(done.stdout)
     assert (found["source"], found["id"], found["decision"]) == ("journal", IDS[0], "allow")
     called = (place / "calls").read_text()
-    assert called == f"--unit mtls-sidecar --output cat --no-pager --grep={IDS[0]}\n"
+    units = "--unit mtls-sidecar --unit mtls-sidecar@*"
+    assert called == f"{units} --output cat --no-pager --grep={IDS[0]}\n"
     done = command(place, "why", IDS[1], "-c", "journal.yaml", env=env)
     assert done.returncode == 1
     assert "in the journal" in done.stderr
