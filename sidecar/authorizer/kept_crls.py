@@ -5,7 +5,8 @@ In a running process this is known; at a start, or with other authorities, it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from sidecar.core.revocation.crl.index import Crl, goes_back, scope_key, watermark
 from sidecar.core.revocation.crl.succession import follows, is_level, lists_all_of, omission
@@ -21,16 +22,21 @@ def kept_at(
     trust: str,
     place: str,
     authorities: tuple[bytes, ...],
-    is_ahead: Callable[[Crl], bool],
+    latest: float,
 ) -> GoodCrls | None:
-    """Return the CRLs last in force at a place by its copies, and those that only revoke."""
+    """Return the CRLs last in force at a place by its copies, and those that only revoke.
+
+    What is later than `latest` (seconds since the epoch) is from the future.
+    """
     kept = sources.kept_crls(trust, place, authorities)
     own = [pair for file in (kept.last, *kept.held) for pair in _pairs(file)]
     newer = _pairs(kept.beside)
     beside = [crl for crl, _ in newer]
-    refused = [crl for crl in beside if not own or _is_refused(beside, crl, own, is_ahead)]
+    refused = [crl for crl in beside if not own or _is_refused(beside, crl, own, latest)]
     pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
-    barred = [crl for crl, _ in pairs if sources.marks.refuses(crl) or is_ahead(crl)]
+    barred = [
+        crl for crl, _ in pairs if crl.this_update > latest or sources.marks.refuses(crl, latest)
+    ]
     usable = [pair for pair in pairs if not _is_in(pair[0], barred)]
     good = _newest(usable)
     lapsed = [
@@ -41,7 +47,8 @@ def kept_at(
     ]
     known = {scope_key(crl) for crl, _ in good}
     # Where the clock isn't set yet, what was in force is from the future: it is again, then.
-    waiting = [p for p in own if _is_in(p[0], barred) and not sources.marks.refuses(p[0])]
+    newest = [pair for pair in own if not sources.marks.refuses(pair[0], math.inf)]
+    waiting = [pair for pair in newest if _is_in(pair[0], barred)]
     good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in known]
     barred = [crl for crl in barred if not _is_in(crl, [crl for crl, _ in good])]
     if not good and not barred and not refused and not lapsed:
@@ -83,13 +90,11 @@ def _pairs(file: KeptFile | None) -> list[Pair]:
     return [] if file is None else [(crl, file.version) for crl in file.crls]
 
 
-def _is_refused(
-    beside: Sequence[Crl], crl: Crl, own: Sequence[Pair], is_ahead: Callable[[Crl], bool]
-) -> bool:
+def _is_refused(beside: Sequence[Crl], crl: Crl, own: Sequence[Pair], latest: float) -> bool:
     """Return whether a CRL of the newer version was refused, or is from the future."""
     known = [each for each, _ in own]
     is_older = any(_is_newer(each, crl) for each in known)
-    return is_older or is_ahead(crl) or omission(crl, beside, known) is not None
+    return is_older or crl.this_update > latest or omission(crl, beside, known) is not None
 
 
 def _is_newer(new: Crl, old: Crl) -> bool:

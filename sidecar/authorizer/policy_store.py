@@ -54,6 +54,9 @@ KEEPING_SECONDS = 1.0
 KEEP_AGAIN_SECONDS = 5.0
 """Seconds until copies that couldn't be written are tried again."""
 
+CLOCK_STEP = 1.0
+"""Seconds by which the clock must have gone back since the last reload for another one."""
+
 POLICY: Key = ("policy",)
 
 
@@ -112,6 +115,7 @@ class Store:
         self._told: tuple[Policy | None, tuple[Diagnostic, ...]] = None, ()
         self._backwards: set[Key] = set()
         self._turns_at = float("inf")
+        self._looked_at = float("-inf")
         self._failed = False
         self._unfinished = self._is_unread = False
         self._lock = asyncio.Lock()
@@ -134,6 +138,7 @@ class Store:
         self._readings.begin(patient=starts)
         problems: list[Diagnostic] = []
         self._unfinished = False
+        self._looked_at = self._clock()
         for draft, digest in self._drafts(problems):
             resolved = self._files.resolve(draft)
             trusts = {n: r.trust for n, r in resolved.items() if r.trust is not None}
@@ -398,10 +403,15 @@ class Store:
                 log.error("files can't be checked for changes now: %s", error)
 
     def moved(self) -> bool:
-        """Return whether a file has changed since it was read, or another attempt is due."""
+        """Return whether a file has changed since it was read, or another attempt is due.
+
+        So it is when a CRL from the future becomes current, or a clock goes back to before one.
+        """
         if self._is_unread or (self.fleet is not None and self.fleet.moved()):
             return True
-        return self._readings.moved() or self._clock() >= self._turns_at
+        now = self._clock()
+        is_turned = now >= self._turns_at or now < self._looked_at - CLOCK_STEP
+        return is_turned or self._readings.moved()
 
     async def close(self) -> None:
         """Stop background work."""

@@ -96,9 +96,14 @@ class CrlPlaces:
         seen = self.sources.readings.file_versions.at(revoking_path(path) if revoking else path)
         return seen.size if seen is not None and seen.size <= MAX_CRL else 0
 
+    @property
+    def latest(self) -> float:
+        """Return the moment (seconds since the epoch) from which on the future begins."""
+        return self.now + self.spec.clock_tolerance
+
     def is_ahead(self, crl: Crl) -> bool:
         """Return whether a CRL is from the future."""
-        return crl.this_update > self.now + self.spec.clock_tolerance
+        return crl.this_update > self.latest
 
 
 def _too_large(why: str) -> CrlError:
@@ -184,7 +189,7 @@ class _Reading:
         is_read = not mistakes
         accepted, refused = [], []
         for crl in crls:
-            back = self.sources.marks.refuses(crl) or self._omission(place, crl, crls, before)
+            back = self._refusal(crl) or self._omission(place, crl, crls, before)
             if back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
@@ -345,6 +350,10 @@ class _Reading:
         found = (good for _, good in formers(self.sources, self.authorities))
         return [crl for good in found for crl in (*good.crls, *(c for c, _ in good.lapsed))]
 
+    def _refusal(self, crl: Crl) -> str | None:
+        """Explain why a CRL is older than one that was in force."""
+        return self.sources.marks.refuses(crl, self.places.latest)
+
     def _omission(
         self, place: Located, crl: Crl, crls: Sequence[Crl], before: GoodCrls | None
     ) -> str | None:
@@ -357,7 +366,7 @@ class _Reading:
         return omission(crl, crls, before.crls)
 
     def _kept(self, place: Located) -> GoodCrls | None:
-        return kept_at(self.sources, self.name, place.text, self.authorities, self.places.is_ahead)
+        return kept_at(self.sources, self.name, place.text, self.authorities, self.places.latest)
 
     def take_former(self) -> None:
         """Let CRLs of former places revoke, if an address is new, until others replace them."""

@@ -72,7 +72,10 @@ class TrustInputs:
 
 @dataclass(slots=True)
 class Resolved:
-    """The result for one trust.  `trust` is None if it can't be built, or not yet (`pending`)."""
+    """The result for one trust.  `trust` is None if it can't be built, or not yet (`pending`).
+
+    `in_force`: its CRLs, but for those later than `latest`, which are from the future.
+    """
 
     trust: Trust | None = None
     problems: list[Diagnostic] = field(default_factory=list)
@@ -82,6 +85,7 @@ class Resolved:
     inputs: TrustInputs | None = None
     good: dict[Key, Any] = field(default_factory=dict)
     in_force: list[Crl] = field(default_factory=list)
+    latest: float = 0.0
     ahead: list[float] = field(default_factory=list)
     files: dict[Key, InForce] = field(default_factory=dict)
 
@@ -125,7 +129,7 @@ class TrustFiles:
         inputs: dict[str, TrustInputs] = {}
         for name, each in resolved.items():
             good.update(each.good)
-            self.sources.marks.note(each.in_force)
+            self.sources.marks.note(each.in_force, each.latest)
             if each.inputs is not None:
                 inputs[name] = each.inputs
         self.sources.good, self.inputs = good, inputs
@@ -426,6 +430,7 @@ class _Resolver:
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
         found.in_force = [crl for crl in full if not self.places.is_ahead(crl)]
+        found.latest = self.places.latest
         found.inputs = TrustInputs(self.names, issuers, trust, parts)
 
     def _tell(self, place: Located, error: BaseException) -> None:

@@ -54,7 +54,9 @@ class Places:
         self.sources.readings.end()
         if found.fits:
             self.sources.good.update(found.good)
-            self.sources.marks.note([crl for crl in found.full if not places.is_ahead(crl)])
+            ahead = [crl for crl in found.full if places.is_ahead(crl)]
+            in_force = [crl for crl in found.full if crl not in ahead]
+            self.sources.marks.note(in_force, places.latest)
         return found
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pki import CA
+from pki import CA, now
 
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.revocation.crl.index import Crl, read_crls
@@ -15,20 +16,28 @@ from sidecar.core.revocation.crl.index import Crl, read_crls
 STAFF, OTHER = CA("Staff"), CA("Other")
 
 
-def crl(ca: CA, number: int) -> Crl:
-    [found] = read_crls(ca.crl(number=number), "x.crl", (ca.der,)).crls
+NOW = now()
+LATEST = NOW.timestamp()
+
+
+def crl(ca: CA, number: int | None, days: int = 0) -> Crl:
+    """Return a CRL whose thisUpdate is so many days from now."""
+    data = ca.crl(number=number, this_update=NOW + timedelta(days=days))
+    [found] = read_crls(data, "x.crl", (ca.der,)).crls
     return found
 
 
 def test_an_older_crl_is_refused_and_the_reason_told() -> None:
     """A lower number is refused for the same issuer and scope only; an equal number is accepted."""
     marks = Watermarks(None)
-    marks.note([crl(STAFF, 5)])
-    assert marks.refuses(crl(STAFF, 4)) == "its CRL number is 4, the one accepted before has 5"
-    assert marks.refuses(crl(STAFF, 5)) is None
-    assert marks.refuses(crl(OTHER, 1)) is None
-    marks.note([crl(STAFF, 4)])
-    assert marks.refuses(crl(STAFF, 4)) is not None
+    marks.note([crl(STAFF, 5)], LATEST)
+    assert (
+        marks.refuses(crl(STAFF, 4), LATEST) == "its CRL number is 4, the one accepted before has 5"
+    )
+    assert marks.refuses(crl(STAFF, 5), LATEST) is None
+    assert marks.refuses(crl(OTHER, 1), LATEST) is None
+    marks.note([crl(STAFF, 4)], LATEST)
+    assert marks.refuses(crl(STAFF, 4), LATEST) is not None
 
 
 def test_marks_outlast_the_process(tmp_path: Path) -> None:
@@ -38,9 +47,9 @@ def test_marks_outlast_the_process(tmp_path: Path) -> None:
     marks = Watermarks(path)
     marks.save()
     assert not path.exists()
-    marks.note([crl(STAFF, 5)])
+    marks.note([crl(STAFF, 5)], LATEST)
     marks.save()
-    assert Watermarks(path).refuses(crl(STAFF, 4)) is not None
+    assert Watermarks(path).refuses(crl(STAFF, 4), LATEST) is not None
     path.unlink()
     marks.save()
     assert not path.exists()
@@ -56,7 +65,7 @@ def test_a_spoilt_file_is_renamed_and_told(
     with caplog.at_level(logging.ERROR):
         marks = Watermarks(path)
     assert "is set aside, and CRLs may go back once" in caplog.text
-    assert marks.refuses(crl(STAFF, 1)) is None
+    assert marks.refuses(crl(STAFF, 1), LATEST) is None
     assert (tmp_path / "marks.json.broken").read_bytes() == content
 
 
@@ -65,9 +74,39 @@ def test_what_could_not_be_saved_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("in the way")
     path = tmp_path / "state" / "marks.json"
     marks = Watermarks(path)
-    marks.note([crl(STAFF, 5)])
+    marks.note([crl(STAFF, 5)], LATEST)
     with pytest.raises(OSError, match="state"):
         marks.save()
     (tmp_path / "state").unlink()
     marks.save()
     assert len(json.loads(path.read_bytes())) == 1
+
+
+def test_a_mark_from_the_future_bars_nothing(tmp_path: Path) -> None:
+    """What came into force while the clock was ahead bars no right CRL, but older ones are still
+    refused; in the next process too."""
+    path = tmp_path / "marks.json"
+    marks = Watermarks(path)
+    marks.note([crl(STAFF, 5, -1)], LATEST)
+    ahead = LATEST + 400 * 86400
+    marks.note([crl(STAFF, 6, 365)], ahead)
+    assert marks.refuses(crl(STAFF, 7), ahead) is not None
+    marks.save()
+    for each in (marks, Watermarks(path)):
+        assert each.refuses(crl(STAFF, 7), LATEST) is None
+        assert each.refuses(crl(STAFF, 5, -1), LATEST) is None
+        assert each.refuses(crl(STAFF, 4, -2), LATEST) is not None
+
+
+@pytest.mark.parametrize(("number", "ahead"), [(6, 5), (6, None), (None, None)])
+def test_a_mark_from_the_future_ends_with_the_right_crl(
+    number: int | None, ahead: int | None
+) -> None:
+    """Nor does it bar that one later, when its own time has come; unless its number is higher."""
+    marks = Watermarks(None)
+    marks.note([crl(STAFF, ahead, 365)], LATEST + 400 * 86400)
+    marks.note([crl(STAFF, number)], LATEST)
+    assert marks.refuses(crl(STAFF, number), LATEST + 400 * 86400) is None
+    marks.note([crl(STAFF, 9, 1)], LATEST + 2 * 86400)
+    marks.note([crl(STAFF, 8)], LATEST)
+    assert marks.refuses(crl(STAFF, 8), LATEST + 2 * 86400) is not None
