@@ -51,6 +51,9 @@ SHORTEST, LONGEST = 60.0, 86400.0
 FIRST_RETRY, LAST_RETRY = 30.0, 3600.0
 """After a failure: the first pause, doubled each time, and the longest, in seconds."""
 
+LOOK_EVERY = 5.0
+"""Seconds between two looks at the clock while waiting."""
+
 AHEAD = 0.1
 """Last part of a CRL's lifetime, before nextUpdate, in which a new one is requested."""
 
@@ -189,7 +192,17 @@ class CrlJob:
     async def run(self) -> None:
         """Download the CRL again and again, until cancelled."""
         while True:
-            await asyncio.sleep(await self.step())
+            await self._rest(await self.step())
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, by whichever clock is ahead.
+
+        While a machine is suspended the monotonic clock stands still, and the CRL may end.
+        """
+        passed = asyncio.get_running_loop().time
+        end, due = passed() + seconds, self._clock() + seconds
+        while (left := min(end - passed(), due - self._clock())) > 0.0:
+            await asyncio.sleep(min(left, LOOK_EVERY))
 
     async def step(self) -> float:
         """Download once; return the seconds to wait.  Raises only on cancellation."""

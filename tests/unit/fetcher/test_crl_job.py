@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -64,6 +65,38 @@ def test_a_crl_past_its_end_is_stale_and_replaces() -> None:
     )
     found = verdict(ended, STAFF.crl(number=2, this_update=now() - timedelta(days=10)))
     assert (found.result, found.replaces) == ("stale", True)
+
+
+def test_a_clock_that_is_set_ahead_ends_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a suspended machine's sleep: what was due by then is asked for at once; and a clock
+    that is set back lengthens no pause."""
+    monkeypatch.setattr("sidecar.fetcher.crl_job.LOOK_EVERY", 0.01)
+    source = CrlSource("staff", URL, (STAFF.der,))
+    steps: list[float] = []
+    ahead = 0.0
+
+    class Counted(CrlJob):
+        async def step(self) -> float:
+            nonlocal ahead
+            steps.append(time.monotonic())
+            if len(steps) == 1:
+                asyncio.get_running_loop().call_later(0.1, set_clock, 3600.0)
+                return 3600.0
+            if len(steps) == 2:
+                asyncio.get_running_loop().call_later(0.1, set_clock, -3600.0)
+                return 0.3
+            raise asyncio.CancelledError
+
+    def set_clock(by: float) -> None:
+        nonlocal ahead
+        ahead = by
+
+    job = Counted(source, tmp_path, None, None, clock=lambda: time.time() + ahead)  # type: ignore[arg-type]  # nothing is asked
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(asyncio.wait_for(job.run(), 60))
+    assert len(steps) == 3
 
 
 def test_validators_are_sent_only_where_the_server_gave_them() -> None:
