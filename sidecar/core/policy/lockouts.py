@@ -1,12 +1,16 @@
-"""Warn about a trust that denies everybody, now or later, because CAs or CRLs expire."""
+"""Warn about a trust that denies everybody, now or later, by its CAs, CRLs and denylists."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from sidecar.core.config.schema import Report
+from sidecar.core.revocation.crl.entries import HOLD, REMOVE
 from sidecar.core.revocation.crl.index import Crl
+from sidecar.core.revocation.denied import denied_above
+from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.der import comparable_name
 from sidecar.core.x509.path_building import Anchors
@@ -24,6 +28,8 @@ class Revocable(Protocol):
     @property
     def chain_all(self) -> bool: ...
     @property
+    def denylists(self) -> tuple[Denylist, ...]: ...
+    @property
     def crl_list(self) -> tuple[Crl, ...]: ...
     @property
     def ocsp(self) -> str: ...
@@ -32,7 +38,11 @@ class Revocable(Protocol):
 
 
 def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> None:
-    """Warn about each CA that expires, and each CA whose required CRL is missing or expires."""
+    """Warn about each CA whose clients are all denied, and from or until when.
+
+    It expires, isn't valid yet, leads to no anchor, is revoked, or its required CRL is missing or
+    expires.
+    """
     authorities = trust.anchors.certificates
     for authority in authorities:
         report.warn(
@@ -40,6 +50,19 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
             f"CA {_shown(authority)} has ended: all its clients are denied",
             "add its successor",
             since=authority.not_after + 1,
+        )
+        report.warn(
+            spec.node,
+            f"CA {_shown(authority)} is not valid yet: all its clients are denied",
+            "add its predecessor, or correct the clock",
+            until=authority.not_before,
+        )
+        _note_revoked(spec, trust, authority, report)
+    for authority in _without_anchor(trust.anchors):
+        report.warn(
+            spec.node,
+            f"CA {_shown(authority)} leads to no anchor of the trust: all its clients are denied",
+            "add what issued it: to `ca` if it is an anchor, else to `intermediates`",
         )
     if trust.revocation == "off" or not spec.crl or trust.ocsp:
         return
@@ -55,6 +78,34 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
     for authority in authorities:
         if trust.chain_all or not _issues_authorities(authority, authorities):
             _note_crls(spec, trust, authority, report)
+
+
+def _note_revoked(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:
+    """Warn about an authority on a denylist or, if the whole chain is checked, on a CRL."""
+    listed = denied_above(trust.denylists, [authority], -math.inf)
+    places = [] if listed is None else [(listed.source, listed.until)]
+    if trust.chain_all and trust.revocation != "off" and not trust.anchors.is_anchor(authority):
+        issuer = comparable_name(authority.issuer_name)
+        found = ((crl, crl.find(issuer, authority.serial)) for crl in trust.crl_list)
+        # A delta CRL may lift a hold.
+        on = (crl for crl, entry in found if entry and entry.reason not in (HOLD, REMOVE))
+        places += [(f"CRL {crl.source}", math.inf) for crl in on]
+    for place, until in places[:1]:
+        report.warn(
+            spec.node,
+            f"CA {_shown(authority)} is revoked by {place}: all its clients are denied",
+            "remove the CA, if that is meant",
+            until=until,
+        )
+
+
+def _without_anchor(anchors: Anchors) -> list[ClientCert]:
+    """Return the authorities whose name no chain of names leads from to an anchor."""
+    left = [each for each in anchors.certificates if not anchors.is_anchor(each)]
+    reached = _names([each for each in anchors.certificates if anchors.is_anchor(each)])
+    while found := _names([c for c in left if comparable_name(c.issuer_name) in reached]) - reached:
+        reached |= found
+    return [each for each in left if comparable_name(each.subject_name) not in reached]
 
 
 def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:

@@ -146,6 +146,10 @@ class Anchors:
         """Every authority's certificate, anchors first."""
         return tuple(self._all.values())
 
+    def is_anchor(self, cert: ClientCert) -> bool:
+        """Return whether a certificate is one of the anchors."""
+        return cert.sha256 in self._anchors
+
     @property
     def der(self) -> tuple[bytes, ...]:
         """Every authority's DER, anchors first: the possible signers of CRLs."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import hashlib
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from asking import NOW, mistakes, policy
-from pki import CA, now
+from pki import CA, now, spki
 
 staff = CA("Staff")
 HEAD = "version: 1\nlocations:\n"
@@ -282,6 +283,66 @@ def test_a_ca_that_has_ended_is_told() -> None:
     assert warnings(text, at, s_crt=ca.pem) == []
     [told] = warnings(text, at + 1, s_crt=ca.pem)
     assert "CA 'CN=Old' has ended" in told
+
+
+def test_a_ca_that_is_not_valid_yet_is_told() -> None:
+    """The warning ends when the CA begins."""
+    begin = now() + timedelta(hours=1)
+    ca = CA("New", not_before=begin)
+    text = "version: 1\ntrust: {t: {ca: s.crt}}\nlocations: [{name: a, allow: verified}]\n"
+    at = begin.timestamp()
+    assert warnings(text, at, s_crt=ca.pem) == []
+    [told] = warnings(text, at - 1, s_crt=ca.pem)
+    assert "CA 'CN=New' is not valid yet: all its clients are denied" in told
+
+
+@pytest.mark.parametrize("kind", ["sha256", "spki_sha256"])
+@pytest.mark.parametrize("which", ["anchor", "intermediate"])
+def test_a_denylist_that_denies_everybody_below_a_ca_is_told(kind: str, which: str) -> None:
+    """With its line, until that ends; a serial number is a client's, another key nobody's."""
+    below = staff.intermediate()
+    ca = staff if which == "anchor" else below
+    head = "version: 1\ntrust: {t: {ca: s.crt, intermediates: i.crt, denylist: d.txt}}\n"
+    text = head + "locations: [{name: a, allow: verified}]\n"
+
+    def told(lines: str, at: float = NOW) -> list[str]:
+        return warnings(text, at, s_crt=staff.pem, i_crt=below.pem, d_txt=lines.encode())
+
+    value = hashlib.sha256(ca.der if kind == "sha256" else spki(ca.key)).hexdigest()
+    other = f"{kind} {'ab' * 32}\nserial {ca.cert.serial_number:x}\n"
+    assert told(other) == []
+    lines = f"{other}{kind} {value} until 2031-01-01T00:00:00Z\n"
+    [found] = told(lines)
+    assert f"CA 'CN={ca.name}' is revoked by denylist" in found
+    assert "d.txt:3: all its clients are denied" in found
+    assert told(lines, datetime(2031, 1, 1, tzinfo=UTC).timestamp()) == []
+
+
+def test_a_crl_that_lists_a_ca_is_told_where_the_whole_chain_is_asked() -> None:
+    """By `chain: leaf` nobody asks about the CA."""
+    below = staff.intermediate()
+
+    def told(chain: str) -> list[str]:
+        text = "version: 1\n" + TRUST % f", intermediates: i.crt, chain: {chain}"
+        crls = staff.crl([below]) + below.crl()
+        return warnings(text, s_crt=staff.pem, i_crt=below.pem, s_crl=crls)
+
+    [found] = told("all")
+    assert f"CA 'CN={below.name}' is revoked by CRL s.crl: all its clients are denied" in found
+    assert told("leaf") == []
+
+
+def test_an_intermediate_that_leads_to_no_anchor_is_told() -> None:
+    """Unless another certificate of its name does: it was certified twice."""
+    other = CA("Other")
+    below, strange = staff.intermediate(), CA("Strange", issuer=other)
+    head = "version: 1\ntrust: {t: {ca: s.crt, intermediates: i.crt}}\n"
+    text = head + "locations: [{name: a, allow: verified}]\n"
+    [told] = warnings(text, s_crt=staff.pem, i_crt=below.pem + strange.pem)
+    assert "CA 'CN=Strange' leads to no anchor of the trust: all its clients are denied" in told
+    twice = CA(below.name, key=below.key, issuer=other)
+    third = CA("Third", issuer=below)
+    assert warnings(text, s_crt=staff.pem, i_crt=third.pem + twice.pem + below.pem) == []
 
 
 def test_a_crl_that_was_never_fetched_is_told() -> None:
