@@ -305,6 +305,19 @@ def test_a_trust_without_a_denylist_is_an_error_that_names_it(tmp_path: Path) ->
         assert found.ask("site", alice).reason == "revoked"
 
 
+def test_a_trust_that_did_not_issue_the_target_is_told(tmp_path: Path) -> None:
+    """Carol is denied by no line in staff's list: the call says so, with --trust and --denylist."""
+    daemon(tmp_path, TWO.replace("partners.crt}", "partners.crt, denylist: p.txt}"))
+    (tmp_path / "p.txt").touch()
+    for where in (["--trust", "staff"], ["--denylist", "deny.txt"]):
+        found = run(tmp_path, "revoke", "carol.crt", *where)
+        assert found.returncode == 0, found.stderr
+        assert "warning: no authority of trust 'staff' issued it" in found.stderr
+        assert run(tmp_path, "revoke", "alice.crt", *where).stderr == ""
+    assert run(tmp_path, "revoke", "carol.crt").stderr == ""
+    assert run(tmp_path, "revoke", "0A1B", "--trust", "staff").stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

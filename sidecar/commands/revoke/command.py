@@ -164,6 +164,10 @@ def _write(
             failed = _fail(f"{who} is an authority, but trust {each.name!r} {each.remains}")
         if not lacking:
             print(printable(f"{who} is an authority: every certificate below it is denied"))
+    if written and not any(each.concerned for each in trusts):
+        names = ", ".join(repr(each.name) for each in trusts)
+        text = f"no authority of trust {names} issued it, and other trusts don't deny it by this"
+        print(printable(f"warning: {text}"), file=sys.stderr)
     return written, failed
 
 
