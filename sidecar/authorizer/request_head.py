@@ -36,7 +36,7 @@ _PLAIN = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and 
 _SPELT = (
     b"SSL-Client-Verify", b"SSL-Client-Cert", b"Host", b"SSL-Server-Name", b"X-Original-URI",
     b"X-Original-Method", b"X-Real-IP", b"X-Request-ID",
-    b"Origin", b"Sec-Fetch-Site", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest",
+    b"Origin", b"Sec-Fetch-Site", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest", b"X-Original-Port",
 )  # fmt: skip
 _AS_WRITTEN = {name: CONTROL_HEADERS[name.lower()] for name in _SPELT}
 """The control headers as nginx's configuration spells them; this common case needs no `lower`."""

@@ -34,6 +34,7 @@ CONTROL_HEADERS = {
     b"sec-fetch-site": "site",
     b"sec-fetch-mode": "mode",
     b"sec-fetch-dest": "destination",
+    b"x-original-port": "port",
 }
 _SPELLINGS = {name.replace(b"-", b"_"): name for name in CONTROL_HEADERS}
 
@@ -159,7 +160,7 @@ def assemble_request(location: str | None, found: dict[str, bytes]) -> AuthzRequ
 
 
 def _other_origin(found: dict[str, bytes]) -> str:
-    names = ("host", "method", "origin", "site", "mode", "destination")
+    names = ("host", "method", "origin", "site", "mode", "destination", "port")
     return other_origin(*(found.get(name, b"").decode("latin-1") for name in names))
 
 

@@ -6,6 +6,7 @@ reaches the application is what was let through.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 import time
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from browser import Browser
+from devtools import driven
 from nginx import free_port
 from stack import HOST, Stack
 from tools import NginxBinary, nginx_binaries
@@ -34,6 +36,10 @@ http {
         listen 443 ssl;
         server_name app.example.com;
         include snippets/authz-location.conf;
+        location = /worker.js {
+            default_type text/javascript;
+            return 200 "onfetch = event => event.respondWith(fetch(event.request))";
+        }
         location / {
             auth_request /authz/site;
             proxy_pass http://127.0.0.1:8080;
@@ -70,6 +76,21 @@ Promise.all(ends).then(() => {
 ATTACKS = ATTACKS.replace("EVIL", EVIL)
 OWN = ATTACKS.replace("https://HOST/", "/").replace("wss://HOST", "wss://" + HOST)
 
+OTHER_PORT = f"""<!doctype html><body><script>
+fetch("https://{HOST}/shown", {{mode: "no-cors", credentials: "include"}}).finally(() => {{
+    new WebSocket("wss://{HOST}/socket");
+    return fetch("/slow");
+}}).finally(() => {{ document.title = "tried"; }});
+</script>"""
+
+WORKER = """navigator.serviceWorker.register("/worker.js", {scope: "/handed-on"})
+.then(registration => new Promise(done => {
+    const worker = registration.installing || registration.waiting || registration.active;
+    const look = () => { if (worker.state === "activated") done(); };
+    worker.onstatechange = look;
+    look();
+}))"""
+
 TRIED = {
     "GET /image",
     "GET /frame",
@@ -85,8 +106,15 @@ class _Evil(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/slow":
             time.sleep(2)
-        link = f'<meta http-equiv=refresh content="0; url=https://{HOST}/linked">'
-        page = (link if self.path == "/link" else ATTACKS.replace("HOST", HOST)).encode()
+        link = '<meta http-equiv=refresh content="0; url=https://HOST/linked">'
+        form = "<form method=post action=https://HOST/handed-on></form>"
+        pages = {
+            "/link": link,
+            "/link-to-worker": link.replace("linked", "handed-on"),
+            "/form-to-worker": form + "<script>document.forms[0].submit()</script>",
+            "/other-port": OTHER_PORT,
+        }
+        page = pages.get(self.path, ATTACKS).replace("HOST", HOST).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(page)))
@@ -102,7 +130,7 @@ class Visit:
 
     def __init__(self, stack: Stack, browser: Browser, evil: int) -> None:
         self.stack, self.browser = stack, browser
-        self.names = {HOST: stack.ports["nginx.conf"], EVIL: evil}
+        self.names = {HOST: stack.ports["nginx.conf"], EVIL: evil, f"{HOST}:8444": evil}
 
     def open(self, url: str, same_origin: str) -> tuple[str, set[str]]:
         """The page, and what reached the application."""
@@ -122,7 +150,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     stack = Stack(binary, place / "stack", conf=CONF, policy=POLICY.replace("SAME", "true"))
     evil = ThreadingHTTPServer(("127.0.0.1", free_port()), _Evil)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*stack.people.server.server(EVIL).write(place / "evil"))
+    context.load_cert_chain(*stack.people.server.server(EVIL, HOST).write(place / "evil"))
     evil.socket = context.wrap_socket(evil.socket, server_side=True)
     browser = Browser(place / "home", stack.people.alice)
     threading.Thread(target=evil.serve_forever, daemon=True).start()
@@ -145,6 +173,38 @@ def test_another_sites_requests_are_denied(visit: Visit) -> None:
     assert "<title>tried</title>" in page
     assert seen <= {"GET /favicon.ico"}
     assert "same_origin" in visit.stack.decision_log
+
+
+def test_the_pages_of_another_port_open_no_websocket(visit: Visit) -> None:
+    """Chromium names the page that opens a WebSocket by its Origin alone; its port counts."""
+    for same_origin, reached in (("false", True), ("true", False)):
+        page, seen = visit.open(f"https://{HOST}:8444/other-port", same_origin)
+        assert "<title>tried</title>" in page
+        assert ("GET /socket" in seen) is reached
+
+
+def test_a_link_leads_in_through_a_service_worker(visit: Visit) -> None:
+    """An application's worker that hands navigations on gets links of other sites, and no form."""
+    visit.open(f"https://{HOST}/typed", "true")
+    visit.stack.app.pages["/with-worker"] = b"<!doctype html><body>"
+    assert asyncio.run(_by_way_of_a_worker(visit)) == [200, 403]
+    seen = visit.stack.app.seen
+    assert "GET /handed-on" in seen
+    assert "POST /handed-on" not in seen
+
+
+async def _by_way_of_a_worker(visit: Visit) -> list[int]:
+    found = []
+    async with driven(visit.browser, visit.names) as page:
+        await page.open(f"https://{HOST}/with-worker")
+        await page.run(WORKER)
+        for path in ("/link-to-worker", "/form-to-worker"):
+            await page.send("Page.navigate", url=f"https://{EVIL}{path}")
+            await page.until(f"location.host === '{HOST}' && document.readyState === 'complete'")
+            assert await page.run("performance.getEntriesByType('navigation')[0].workerStart") > 0
+            found.append(await page.status)
+            await page.open("about:blank")
+    return found
 
 
 def test_a_link_leads_in(visit: Visit) -> None:

@@ -182,6 +182,7 @@ def test_the_snippets_send_what_the_contract_says() -> None:
         "Sec-Fetch-Site": "$http_sec_fetch_site",
         "Sec-Fetch-Mode": "$http_sec_fetch_mode",
         "Sec-Fetch-Dest": "$http_sec_fetch_dest",
+        "X-Original-Port": "$mtls_sidecar_origin_port",
     }
 
 

@@ -16,7 +16,7 @@ import http2
 import pytest
 from https import Answer
 from pki import CA, Leaf
-from stack import EXAMPLES, Stack, example
+from stack import EXAMPLES, HOST, Stack, example
 from tools import NginxBinary
 
 HTTP = sorted(
@@ -278,6 +278,22 @@ def test_cache_remembers_by_certificate(stack: Stack) -> None:
     assert asked(stack) == before + 6
     assert get("/a", cert=people.partner).status == 403
     assert get("/a", cert=people.mallory).status == 400
+
+
+def test_cache_remembers_by_the_port_of_the_page(stack: Stack) -> None:
+    """Pages of another port are another site's, whatever was remembered of the port's own."""
+    wait_out_the_minute()
+    with stack.connect(cert=stack.people.alice, site="variants/cache.conf") as connection:
+        for origin, host, status in (
+            (f"https://{HOST}:8444", f"{HOST}:8444", 200),
+            (f"https://{HOST}:8444", HOST, 403),
+            (f"https://{HOST}", HOST, 200),
+            (f"https://{HOST}:443", f"{HOST}:443", 200),
+            (f"https://{HOST}", f"{HOST}:8444", 403),
+            (f"https://{HOST}:8444", f"{HOST}:8444", 200),
+        ):
+            got = connection.get("/port", host=host, headers={"Origin": origin})
+            assert got.status == status, (origin, host)
 
 
 @pytest.mark.parametrize("seconds", [1, 3])

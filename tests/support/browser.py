@@ -65,7 +65,7 @@ class Browser:
 
     def page(self, url: str, names: Mapping[str, int]) -> str:
         """The DOM of a page after its scripts have run.  Each of `names` is this machine; its port
-        443 is the one given."""
+        443 (of `host`), or the one it names (`host:port`), is the one given."""
         done = subprocess.run(
             self.command(url, names, "--virtual-time-budget=15000", "--dump-dom"),
             env={**os.environ, "HOME": str(self.home)},
@@ -79,7 +79,8 @@ class Browser:
 
     def command(self, url: str, names: Mapping[str, int], *more: str) -> list[str]:
         """The command that starts it, in a mount namespace of its own."""
-        rules = ",".join(f"MAP {name}:443 127.0.0.1:{port}" for name, port in names.items())
+        whole = {name if ":" in name else f"{name}:443": port for name, port in names.items()}
+        rules = ",".join(f"MAP {name} 127.0.0.1:{port}" for name, port in whole.items())
         command = [
             *(str(self._program.path), *OPTIONS, *more, f"--user-data-dir={self.home / 'profile'}"),
             *(f"--host-resolver-rules={rules}", url),

@@ -36,7 +36,8 @@ http {
             proxy_cache_use_stale off;
             proxy_cache_key "$ssl_client_verify$ssl_client_escaped_cert|$uri|$remote_addr|$host|
                              $http_origin|$http_sec_fetch_site|$http_sec_fetch_mode|
-                             $http_sec_fetch_dest|$mtls_sidecar_sni";
+                             $http_sec_fetch_dest|$mtls_sidecar_origin_port|
+                             $mtls_sidecar_sni";
         }
     }
 }

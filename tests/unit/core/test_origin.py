@@ -24,6 +24,9 @@ NAVIGATE = ("navigate", "document")
         ("POST", "none", *NAVIGATE, ""),
         ("GET", "cross-site", *NAVIGATE, ""),
         ("HEAD", "same-site", *NAVIGATE, ""),
+        ("GET", "cross-site", "navigate", "empty", ""),
+        ("GET", "same-site", "navigate", "empty", ""),
+        ("POST", "cross-site", "navigate", "empty", "cross-site"),
         ("POST", "cross-site", *NAVIGATE, "cross-site"),
         ("POST", "same-site", *NAVIGATE, "same-site"),
         ("", "cross-site", *NAVIGATE, "cross-site"),
@@ -56,6 +59,32 @@ def test_what_a_browser_says_of_the_page(
 def test_an_old_browser_on_the_own_page(origin: str) -> None:
     """Without Sec-Fetch-Site the Origin is https and this host; programs send none."""
     assert other_origin(HOST, "POST", origin, "", "", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("origin", "port", "foreign"),
+    [
+        (f"https://{HOST}", "443", ""),
+        (f"https://{HOST}:443", "443", ""),
+        (f"https://{HOST}:", "443", ""),
+        (f"https://{HOST}:8443", "8443", ""),
+        (f"https://{HOST}:8443", "08443", ""),
+        (f"https://{HOST}:8443", "443", "other-origin"),
+        (f"https://{HOST}", "8443", "other-origin"),
+        (f"https://{HOST}:8443", "843", "other-origin"),
+        (f"https://{HOST}", "x", "other-origin"),
+    ],
+)
+def test_another_port_is_another_site(origin: str, port: str, foreign: str) -> None:
+    """Where nginx tells the port that the client opened, that of Origin is the same."""
+    assert other_origin(HOST, "GET", origin, "", "", "", port) == foreign
+
+
+def test_a_client_that_names_the_scheme_of_its_websocket() -> None:
+    """No page has an origin of wss; of some programs it is this host."""
+    assert other_origin(HOST, "GET", f"wss://{HOST}", "", "", "", "443") == ""
+    assert other_origin(HOST, "GET", f"ws://{HOST}", "", "", "", "443") == "other-origin"
+    assert other_origin(HOST, "GET", "wss://evil.example", "", "", "", "443") == "other-origin"
 
 
 @pytest.mark.parametrize(
@@ -135,3 +164,11 @@ def test_without_the_headers_nothing_changes() -> None:
     """A request without these headers is accepted, as from programs."""
     assert decide("site") == (Reason.ALLOWED, "verified")
     assert decide("site", mode=b"cors") == (Reason.ALLOWED, "verified")
+
+
+def test_the_port_is_read_from_the_request() -> None:
+    """`X-Original-Port` of the question, and without it (older snippets) no port is compared."""
+    other = f"https://{HOST}:8443".encode()
+    assert decide("site", origin=other) == (Reason.ALLOWED, "verified")
+    assert decide("site", origin=other, port=b"8443") == (Reason.ALLOWED, "verified")
+    assert decide("site", origin=other, port=b"443") == (Reason.DENIED_BY_RULE, "same_origin")
