@@ -62,6 +62,10 @@ BESIDE = 'proxy_set_header X-Client-CN "$client_cn$http_x_client_cn"; '
 OPEN_FILES = "server { listen 443 ssl; server_name other.example.com; root /etc/nginx/; }\n"
 HOST_LINE = "proxy_set_header Host $host;\nproxy_set_header SSL-Client-Verify"
 NAME_LINE = "proxy_set_header SSL-Server-Name $mtls_sidecar_sni;"
+ORIGIN = "proxy_set_header Origin $http_origin;"
+SITE = "proxy_set_header Sec-Fetch-Site $http_sec_fetch_site;"
+SAME = "proxy_set_header Sec-Fetch-Site same-origin;"
+PORT = "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
 ADDRESS = "proxy_set_header X-Real-IP $remote_addr;"
 MAP = r'"~\A[A-Za-z0-9._-]{1,255}\z" $ssl_server_name;'
 
@@ -136,6 +140,24 @@ def says_another_address(stack: Stack) -> bool:
 def alice_is_out(stack: Stack) -> bool:
     """Alice is locked out."""
     return stack.get("/in", cert=stack.people.alice).status != 200
+
+
+def another_site_posts_as_alice(stack: Stack) -> bool:
+    """The page of another site that posts a form with alice's certificate."""
+    said = {
+        "Origin": "https://evil.example",
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "navigate",
+        "Sec-Fetch-Dest": "document",
+    }
+    sent = stack.get("/in", cert=stack.people.alice, method="POST", headers=said, body=b"x")
+    return sent.status == 200
+
+
+def another_port_is_the_same_site(stack: Stack) -> bool:
+    """The page of another port of the same host that opens a WebSocket as alice."""
+    said = {"Origin": "https://app.example.com:8444"}
+    return stack.get("/in", cert=stack.people.alice, headers=said).status == 200
 
 
 def alice_may_not_post(stack: Stack) -> bool:
@@ -576,6 +598,9 @@ FAULTS = [
     Fault("unknown-name", "/authz/site;", "/authz/other;", alice_is_out),
     Fault("proxy-pass-request-body", "proxy_pass_request_body off;", "", alice_may_not_post, BODY),
     Fault("header-missing", VERIFY, "", alice_is_out),
+    Fault("origin-missing", SITE, "", another_site_posts_as_alice, (ORIGIN,)),
+    Fault("origin-missing", SITE, SAME, another_site_posts_as_alice),
+    Fault("origin-missing", PORT, "", another_port_is_the_same_site),
     Fault("header-twice", VERIFY, VERIFY * 2, alice_is_out),
     Fault("no-verify", OPTIONAL, "", alice_is_out),
     Fault("no-ca-no-trust", OPTIONAL, NO_CA, alice_is_out),

@@ -10,9 +10,17 @@ from sidecar.commands.doctor.checks import examine
 from sidecar.commands.doctor.nginx_config import read_nginx
 
 MAP = r'map $ssl_server_name $mtls_sidecar_sni { "~\A[A-Za-z0-9._-]{1,255}\z" $ssl_server_name; }'
-GOOD = """\
+PORT = r'map $http_host $mtls_sidecar_origin_port { default 443; "~:(?<p>[0-9]+)\z" $p; }'
+ORIGIN = (
+    "proxy_set_header Origin $http_origin; proxy_set_header Sec-Fetch-Site $http_sec_fetch_site; "
+    "proxy_set_header Sec-Fetch-Mode $http_sec_fetch_mode; "
+    "proxy_set_header Sec-Fetch-Dest $http_sec_fetch_dest; "
+    "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
+)
+GOOD = (
+    """\
 http {
-    upstream mtls_sidecar { server unix:/run/mtls-sidecar/authz.sock; keepalive 16; } MAP
+    upstream mtls_sidecar { server unix:/run/mtls-sidecar/authz.sock; keepalive 16; } MAP PORT
     server {
         listen 443 ssl;
         ssl_client_certificate ca.crt; auth_request_set $cn $upstream_http_x_client_cn;
@@ -33,12 +41,15 @@ http {
             proxy_set_header X-Original-URI $request_uri;
             proxy_set_header X-Original-Method $request_method;
             proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Request-ID $request_id;
+            proxy_set_header X-Request-ID $request_id; ORIGIN
             proxy_set_header SSL-Server-Name $mtls_sidecar_sni;
         }
     }
 }
 """.replace("MAP", MAP)
+    .replace("ORIGIN", ORIGIN)
+    .replace("PORT", PORT, 1)
+)
 POLICY = policy("version: 1\nlocations:\n  - {name: site, allow: verified}\n")
 
 

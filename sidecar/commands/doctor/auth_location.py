@@ -42,10 +42,11 @@ _FINGERPRINT, _WHOLE = "$ssl_client_fingerprint", "$ssl_client_escaped_cert"
 """The certificate in the key of a cache: either tells it from every other of the CA."""
 
 _ORIGIN = {
-    "origin": "$http_origin",
-    "sec-fetch-site": "$http_sec_fetch_site",
-    "sec-fetch-mode": "$http_sec_fetch_mode",
-    "sec-fetch-dest": "$http_sec_fetch_dest",
+    "Origin": "$http_origin",
+    "Sec-Fetch-Site": "$http_sec_fetch_site",
+    "Sec-Fetch-Mode": "$http_sec_fetch_mode",
+    "Sec-Fetch-Dest": "$http_sec_fetch_dest",
+    "X-Original-Port": "$mtls_sidecar_origin_port",
 }
 """What tells the page of another site: where it is sent, an answer is for that page alone."""
 
@@ -84,6 +85,7 @@ class AuthLocation:
         self._led_away(here)
         self._passes_on(here)
         self._headers(here)
+        self._origin(here)
         self._server_name(here)
         self._connection(here)
         name = self._name(here, asking)
@@ -217,6 +219,26 @@ class AuthLocation:
                 what = f"{spelled} is {sent[0].args[1]}, not {variable}"
                 self._add("header-wrong", sent[0], what, line)
 
+    def _origin(self, here: Block) -> None:
+        """What `same_origin` asks about: without it every request is the application's own."""
+        places = self._policy.locations.values() if self._policy else ()
+        if places and not any(each.same_origin and not each.public for each in places):
+            return
+        if here.value("proxy_pass_request_headers") != "off":
+            return  # the client's own arrive
+        holding = here.inherited("proxy_set_header")
+        sent = {each.args[0].lower(): each for each in holding}
+        lacking = [each for each in _ORIGIN if each.lower() not in sent]
+        if lacking:
+            write = " ".join(f"proxy_set_header {each} {_ORIGIN[each]};" for each in lacking)
+            self._add("origin-missing", here, f"{', '.join(lacking)}: not sent", write)
+        for spelled, variable in _ORIGIN.items():
+            found = sent.get(spelled.lower())
+            if found and "$" not in found.args[1]:
+                what = f"{spelled} is {found.args[1] or 'empty'}, not {variable}"
+                line = f"proxy_set_header {spelled} {variable};"
+                self._add("origin-missing", found, what, line)
+
     def _server_name(self, here: Block) -> None:
         """The one header whose value the client writes: by a strict map, behind all others."""
         holding = here.inherited("proxy_set_header")
@@ -292,8 +314,9 @@ class AuthLocation:
         names = [each.args[1] for each in sent if each.args[0].lower() == SNI.lower()]
         for name in (*map(plain_variables, names), server_name.RAW):
             key = key.replace(name, "$mtls_sidecar_sni") if name else key
+        spelled = {each.args[0].lower() for each in sent}
         needed = self._key_needs(by_uri) + [
-            _ORIGIN[each.args[0].lower()] for each in sent if each.args[0].lower() in _ORIGIN
+            variable for header, variable in _ORIGIN.items() if header.lower() in spelled
         ]
         lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
         if lacking:

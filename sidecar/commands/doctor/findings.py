@@ -107,6 +107,9 @@ FINDING_KINDS = {
         _CLOSED, "the page is asked about as well, so it is never shown"
     ),
     "header-missing": FindingKind(_CLOSED, "without it the sidecar denies what rests on it"),
+    "origin-missing": FindingKind(
+        _OPEN, "`same_origin` takes what another site's page asks for the application's own"
+    ),
     "header-wrong": FindingKind(
         _OPEN, "the sidecar decides about something else than nginx serves"
     ),

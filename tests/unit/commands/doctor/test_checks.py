@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from asking import policy
 from daemon import ROOT
-from good_nginx import GOOD, POLICY, found
+from good_nginx import GOOD, ORIGIN, POLICY, found
 from nginx import Nginx, free_port
 from pki import CA
 from stack import EXAMPLES, Stack
@@ -30,7 +30,8 @@ SITES = {
 
 CACHE = (
     "proxy_cache c; proxy_cache_key $ssl_client_verify$ssl_client_escaped_cert$host"
-    "$mtls_sidecar_sni$uri;"
+    "$mtls_sidecar_sni$http_origin$http_sec_fetch_site$http_sec_fetch_mode$http_sec_fetch_dest"
+    "$mtls_sidecar_origin_port$uri;"
 )
 PASS = "proxy_pass http://app;"
 HOST = "proxy_set_header Host $host;"
@@ -209,7 +210,25 @@ def test_a_location_with_a_header_of_its_own_inherits_none(tmp_path: Path) -> No
     text = text.replace("        listen 443", "\n".join(headers) + "\n        listen 443")
     assert found(text, tmp_path) == []
     text = text.replace("internal;", 'internal; proxy_set_header Connection "";')
-    assert {each for each, _ in found(text, tmp_path)} == {"header-missing"}
+    assert {each for each, _ in found(text, tmp_path)} == {
+        "header-missing",
+        "origin-missing",
+    }
+
+
+def test_what_same_origin_asks_about(tmp_path: Path) -> None:
+    """A header of it that isn't sent, or is nginx's own word, is found where a location asks."""
+    for each in ORIGIN.split("; "):
+        line = each.removesuffix(";") + ";"
+        assert found(GOOD.replace(line, ""), tmp_path) == [("origin-missing", 10)]
+    says = GOOD.replace("Sec-Fetch-Site $http_sec_fetch_site", "Sec-Fetch-Site same-origin")
+    assert found(says, tmp_path) == [("origin-missing", 23)]
+    (tmp_path / "nginx.conf").write_text(GOOD.replace(ORIGIN, ""))
+    for location in ("allow: verified, same_origin: false", "allow: public"):
+        rules = policy(f"version: 1\nlocations:\n  - {{name: site, {location}}}\n")
+        assert examine(read_nginx(tmp_path / "nginx.conf"), rules) == []
+    (told,) = examine(read_nginx(tmp_path / "nginx.conf"), None)
+    assert told.what.startswith("Origin, Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest, X-")
 
 
 def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
