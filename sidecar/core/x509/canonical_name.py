@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .der import BIT_STRING, OID, SEQUENCE, Tlv, children, dotted, is_bits, only
+from .der import BIT_STRING, NO_STRINGS, OID, SEQUENCE, Tlv, children, dotted, is_bits, only
 
 CanonicalName = tuple[tuple[bytes, ...], ...]
 """Relative names in their order, each with its attributes sorted."""
@@ -17,8 +17,8 @@ SET, UTF8, BMP, UNIVERSAL = 0x31, 0x0C, 0x1E, 0x1C
 _ENCODINGS = {UTF8: "utf-8", BMP: "utf-16-be", UNIVERSAL: "utf-32-be"}
 _SINGLE_OCTET = (0x13, 0x14, 0x16)
 """PrintableString, T61String, IA5String: OpenSSL reads all three as Latin-1."""
-_AS_THEY_ARE = (BIT_STRING, 0x12, SEQUENCE)
-"""BIT STRING, NumericString, SEQUENCE: compared octet by octet.  OpenSSL reads no other type."""
+_AS_THEY_ARE = (*NO_STRINGS, 0x12)
+"""These and NumericString are compared octet by octet.  OpenSSL reads no other type."""
 
 MAX_NAME = 16384
 

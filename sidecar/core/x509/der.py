@@ -15,6 +15,8 @@ INTEGER, OID, SEQUENCE, SET = 0x02, 0x06, 0x30, 0x31
 BOOLEAN, ENUMERATED, BIT_STRING, OCTET_STRING = 0x01, 0x0A, 0x03, 0x04
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
 VISIBLE_STRING, BMP_STRING = 0x1A, 0x1E
+NO_STRINGS = (BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29)
+"""Types that OpenSSL accepts beside strings in names (`ASN1_PRINTABLE`), and prints in hex."""
 
 
 class Tlv(NamedTuple):

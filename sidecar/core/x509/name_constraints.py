@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .canonical_name import CanonicalName, attributes, canonical_name, text_of
 from .certificate import ClientCert
-from .der import BIT_STRING, SEQUENCE
+from .der import NO_STRINGS
 from .extension_values import (
     DIRECTORY,
     DNS,
@@ -35,10 +35,7 @@ MAX_COMPARISONS = 20_000
 _COMMON_NAME = bytes.fromhex("0603550403")
 _EMAIL_ADDRESS = bytes.fromhex("06092a864886f70d010901")
 _SMTP_UTF8_MAILBOX = bytes.fromhex("06082b06010505070809")
-_IA5 = 0x16
-_NO_TEXT = (BIT_STRING, SEQUENCE)
-"""The types of attributes that are not strings, of those that `canonical_name` accepts."""
-
+IA5 = 0x16
 _HOST_LIKE = re.compile(r"[A-Za-z0-9_.-]*\.[A-Za-z0-9_.-]*")
 _PLAIN_MAIL = re.compile(rb"[^@\x00-\x20\x7f-\xff\"\\]+@[A-Za-z0-9._-]+")
 _PLAIN_URI = re.compile(
@@ -99,7 +96,7 @@ def names_of(cert: ClientCert, alternative: list[GeneralName]) -> ConstrainedNam
         subject=canonical_name(cert.subject_name),
         mail=tuple((tag, octets) for oid, tag, octets in found if oid == _EMAIL_ADDRESS),
         hosts=tuple(cn.encode() for cn in cns if _HOST_LIKE.fullmatch(cn.rstrip("\0"))),
-        odd_cn=any(tag in _NO_TEXT for tag, _ in named),
+        odd_cn=any(tag in NO_STRINGS for tag, _ in named),
         alternative=tuple(alternative),
     )
 
@@ -111,14 +108,14 @@ def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: b
     """
     asked = list(names.alternative)
     for tag, octets in names.mail:
-        if tag != _IA5:
+        if tag != IA5:
             raise NameNotPermitted("an emailAddress in the subject that is not an IA5String")
         asked.append(GeneralName(MAIL, octets))
     if is_leaf and not any(name.tag == DNS for name in names.alternative):
         if names.odd_cn:  # OpenSSL can't convert it, whatever is constrained
             raise NameNotPermitted("a CN that is not a string")
         asked += [GeneralName(DNS, host) for host in names.hosts]
-    asked += [GeneralName(IP, name.octets[12:]) for name in asked if _is_mapped(name)]
+    asked += [GeneralName(IP, name.octets[12:]) for name in asked if is_mapped(name)]
     count = (len(asked) + 1) * (len(constraints.permitted) + len(constraints.excluded))
     if count > MAX_COMPARISONS:
         raise NameNotPermitted("too many names to compare")
@@ -128,54 +125,16 @@ def check_names(names: ConstrainedNames, constraints: Constraints, *, is_leaf: b
         _check(name, constraints)
 
 
-def is_certainly_outside(names: ConstrainedNames, constraints: Constraints) -> bool:
-    """Return whether OpenSSL, too, refuses one of these names; all of `hosts` are compared.
-
-    The exception is an IPv4-mapped address: rules compare its IPv4 address, which is asked as well.
-    Names in an unusual form, and kinds that aren't compared here, are left out.
-    """
-    asked = [*names.alternative, *(GeneralName(DNS, host) for host in names.hosts)]
-    asked += [GeneralName(MAIL, octets) for tag, octets in names.mail if tag == _IA5]
-    asked += [GeneralName(IP, name.octets[12:]) for name in asked if _is_mapped(name)]
-    bases = len(constraints.permitted) + len(constraints.excluded)
-    if (len(asked) + 1) * bases > MAX_COMPARISONS:
-        return False
-    try:
-        if names.subject:
-            _check_directory(names.subject, constraints)
-        for name in asked:
-            _check_plain(name, constraints)
-    except NameNotPermitted:
-        return True
-    return False
-
-
-def _check_plain(name: GeneralName, constraints: Constraints) -> None:
-    if name.tag == DIRECTORY:
-        _check_directory(canonical_name(name.octets), constraints)
-    elif name.tag in _MATCHERS:
-        lies_in, _, form = _MATCHERS[name.tag]
-        if form is None or form.fullmatch(name.octets):
-            _decide(
-                "a name",
-                [
-                    lies_in(name.octets, b.octets)
-                    for b in constraints.permitted
-                    if b.tag == name.tag
-                ],
-                [lies_in(name.octets, b.octets) for b in constraints.excluded if b.tag == name.tag],
-            )
-
-
 def _check_directory(name: CanonicalName, constraints: Constraints) -> None:
     _decide(
         "its subject",
-        [_starts_with(name, base) for base in constraints.permitted if base.tag == DIRECTORY],
-        [_starts_with(name, base) for base in constraints.excluded if base.tag == DIRECTORY],
+        [starts_with(name, base) for base in constraints.permitted if base.tag == DIRECTORY],
+        [starts_with(name, base) for base in constraints.excluded if base.tag == DIRECTORY],
     )
 
 
-def _starts_with(name: CanonicalName, base: GeneralName) -> bool:
+def starts_with(name: CanonicalName, base: GeneralName) -> bool:
+    """Return whether a name begins with a base, RDN by RDN.  Raises ValueError."""
     wanted = canonical_name(base.octets)
     return name[: len(wanted)] == wanted
 
@@ -214,7 +173,7 @@ def _check(name: GeneralName, constraints: Constraints) -> None:
 # -- one name and one base ------------------------------------------------------------------------
 
 
-def _host_in(name: bytes, base: bytes) -> bool:
+def host_in(name: bytes, base: bytes) -> bool:
     """Return whether a DNS name is in a base: the host or below it; `.host`: below it only."""
     name, base = name.lower(), base.lower()
     if not base:
@@ -226,12 +185,12 @@ def _host_in(name: bytes, base: bytes) -> bool:
 
 def _host_may_be_in(name: bytes, base: bytes) -> bool:
     """Return whether a DNS name is in a base, or is a wildcard that could match a host in it."""
-    if _host_in(name, base) or _host_in(name, base.removeprefix(b".")):
+    if host_in(name, base) or host_in(name, base.removeprefix(b".")):
         return True
-    return name.startswith(b"*") and _host_in(base.removeprefix(b"."), name[1:].removeprefix(b"."))
+    return name.startswith(b"*") and host_in(base.removeprefix(b"."), name[1:].removeprefix(b"."))
 
 
-def _mail_in(address: bytes, base: bytes) -> bool:
+def mail_in(address: bytes, base: bytes) -> bool:
     """Return whether an address is in a base: an address, a host, or `.host` for hosts below."""
     local, _, host = address.rpartition(b"@")
     base_local, at, base_host = base.rpartition(b"@")
@@ -242,7 +201,7 @@ def _mail_in(address: bytes, base: bytes) -> bool:
 
 def _mail_may_be_in(address: bytes, base: bytes) -> bool:
     """Return whether an address may be in a base; case is ignored, and an empty host means all."""
-    return not base or _mail_in(address.lower(), base.lower())
+    return not base or mail_in(address.lower(), base.lower())
 
 
 def _uri_in(uri: bytes, base: bytes) -> bool:
@@ -261,12 +220,12 @@ def _uri_may_be_in(uri: bytes, base: bytes) -> bool:
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-def _is_mapped(name: GeneralName) -> bool:
+def is_mapped(name: GeneralName) -> bool:
     """Return whether a name is an IPv4-mapped address, which rules compare as IPv4."""
     return name.tag == IP and len(name.octets) == 16 and name.octets.startswith(_MAPPED)
 
 
-def _address_in(address: bytes, base: bytes) -> bool:
+def address_in(address: bytes, base: bytes) -> bool:
     """Return whether an address is in a network (address and mask) of the same family."""
     if len(base) != 2 * len(address):
         return False
@@ -276,9 +235,9 @@ def _address_in(address: bytes, base: bytes) -> bool:
 
 _Match = Callable[[bytes, bytes], bool]
 _MATCHERS: dict[int, tuple[_Match, _Match, re.Pattern[bytes] | None]] = {
-    DNS: (_host_in, _host_may_be_in, None),
-    MAIL: (_mail_in, _mail_may_be_in, _PLAIN_MAIL),
+    DNS: (host_in, _host_may_be_in, None),
+    MAIL: (mail_in, _mail_may_be_in, _PLAIN_MAIL),
     URI: (_uri_in, _uri_may_be_in, _PLAIN_URI),
-    IP: (_address_in, _address_in, re.compile(rb"(?:.{4}|.{16})", re.DOTALL)),
+    IP: (address_in, address_in, re.compile(rb"(?:.{4}|.{16})", re.DOTALL)),
 }
 """By kind: test for a permitted base; test for an excluded base; the accepted form of a name."""

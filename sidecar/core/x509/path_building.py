@@ -5,7 +5,7 @@ signature verifications.
 
 Where nginx verified the chain (`verify: nginx`), `issuing_path` finds the issuers (RFC 5280, 6.1:
 CA flag, keyCertSign, path length, validity), and checks name constraints and extended key usages of
-authorities where the outcome is certain (`issuer_limits`).  It does not check the strength of keys
+authorities as OpenSSL reads them (`issuer_limits`).  It does not check the strength of keys
 and digests, critical extensions or the leaf's usages: nginx's OpenSSL has checked them.
 
 Where the sidecar verifies (`verify: sidecar`), `verified_path` accepts no chain that OpenSSL
@@ -33,7 +33,7 @@ from .client_purpose import (
 )
 from .der import comparable_name
 from .equivalent_keys import equivalent_keys
-from .issuer_limits import IssuerLimits, are_certainly_exceeded, read_limits
+from .issuer_limits import IssuerLimits, are_exceeded, read_limits
 from .keys import UnusableKey, public_key
 from .name_constraints import NameNotPermitted, check_names
 from .signature import is_signed_by
@@ -223,7 +223,7 @@ class Anchors:
             return ()
         for path in self._paths(cert, now, (), iter(range(MAX_SIGNATURES))):
             limited = [(authority.cert, authority.limits) for authority in path]
-            if not are_certainly_exceeded(cert, limited):
+            if not are_exceeded(cert, limited):
                 return tuple(authority.cert for authority in path)
         return None
 
@@ -318,7 +318,7 @@ def _may_issue(issuer: Authority, below: _Chain, now: float) -> bool:
     """Return whether an authority can issue `below`: a valid CA for clients, and not too high."""
     if not issuer.is_ca or issuer.key is None or not is_valid(issuer.cert, now):
         return False
-    if not issuer.limits.is_for_clients:
+    if not issuer.limits.may_issue:
         return False
     return sum(not _is_self_issued(each.cert) for each in below) <= issuer.path_length
 

@@ -14,6 +14,7 @@ from sidecar.core.errors import MalformedCertificate
 from .der import (
     BIT_STRING,
     MAX_NAME,
+    NO_STRINGS,
     OID,
     SEQUENCE,
     SET,
@@ -177,16 +178,13 @@ def _read_attribute(oid: bytes, value: bytes) -> NameAttribute:
     text = string(value[0], value[value_of(value, 0) :]) if value[0] != VISIBLE_STRING else None
     if text is None:
         bits = value[0] != BIT_STRING or is_bits(value[value_of(value, 0) :])
-        if value[0] not in _NO_STRINGS or not bits:
+        if value[0] not in NO_STRINGS or not bits:
             raise ValueError(f"a value of {kind} has a type that a name can't contain")
         return NameAttribute(kind, None, f"{kind}=#{value.hex().upper()}")
     if _SPECIAL.search(text):
         return NameAttribute(kind, clean(text), f"{kind}={_escape(text)}")
     return NameAttribute(kind, text, f"{kind}={text}")
 
-
-_NO_STRINGS = bytes((BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29))
-"""Types that OpenSSL accepts beside strings (`ASN1_PRINTABLE`) and prints in hex."""
 
 _SPECIAL = re.compile('[\x00-\x1f\x7f-\x9f\\\\"+,;<>]|^[# ]| $')
 """Characters that RFC 4514, 2.4, escapes, and control characters."""

@@ -28,7 +28,7 @@ from chains import (
     signed,
     uri,
 )
-from der import der_rdn, tlv
+from der import der_oid, der_rdn, tlv
 
 from sidecar.core.x509.certificate import from_der
 from sidecar.core.x509.path_building import Anchors
@@ -129,20 +129,110 @@ def test_a_path_without_limits_is_found() -> None:
         assert found[0] is between[order.index(())]
 
 
-@pytest.mark.parametrize(
-    ("leaf", "limits"),
-    [
-        (client(other(UPN, tlv(0x0C, b"a@x"))), constraints([other(UPN, tlv(0x0C, b"@ex"))])),
-        (client(mail('"a b"@ex.test')), constraints([mail("ex.test")])),
-        (client(uri("https://u@ex.test/")), constraints([uri("ex.test")])),
-        (client(subject=name(cn("a..test"))), constraints([dns("ex.test")])),
-        (client(subject=name(cn("a-.b.test"))), constraints([dns("ex.test")])),
-        (client(subject=name(cn("a.-b.test"))), constraints([dns("ex.test")])),
-        (client(dns("a.test")), constraints(excluded=[ip(10, 0, 0, 0)])),
-        (client(dns("a.test")), extension("2.5.29.30", tlv(0x30, tlv(0xA3)))),
-    ],
-    ids=["UPN", "quoted", "user in a URI", "dots", "-.", ".-", "address without a mask", "broken"],
-)
-def test_what_is_uncertain_is_nginx_s_to_check(leaf: bytes, limits: bytes) -> None:
-    """Names and constraints that aren't compared here don't lock out whom nginx let in."""
-    assert is_found(leaf, limits)
+PARTNER = name(der_rdn(ORGANIZATION, b"Partner"))
+LONG_ID = tlv(0x88, b"\x2a" + b"\x83\x84\x05" * 25)
+UNREADABLE = {
+    "a registeredID of 76 octets": san(LONG_ID),
+    "a directory name with such a type": san(
+        directory(tlv(0x31, tlv(0x30, tlv(6, LONG_ID[2:]), tlv(0x0C, b"x"))))
+    ),
+    "a padded number": san(other("1.2.3", tlv(0x30, tlv(2, b"\0\0\1")))),
+    "a length of two octets": san(other("1.2.3", tlv(0x30, b"\2\x81\1\1"))),
+    "half a value": san(other("1.2.3", tlv(0x30, b"\xff"))),
+    "octets behind it": extension("2.5.29.17", tlv(0x30, dns("a.test")) + b"\0"),
+    "a tag of two octets": san(tlv(0xA3, tlv(0x30, b"\x1f\x81\0\0"))),
+}
+
+
+@pytest.mark.parametrize("odd", UNREADABLE)
+def test_a_san_that_cannot_be_read_hides_no_other_name(odd: str) -> None:
+    """OpenSSL reads it, or passes over it: the subject and a CN like a host are asked about."""
+    for subject, limits in (
+        (EXAMPLE, constraints([tlv(0xA4, PARTNER)])),
+        (name(cn("a.ex.test")), constraints([dns("partner.test")])),
+        (name(der_rdn(EMAIL, b"a@ex.test", IA5)), constraints([mail("partner.test")])),
+    ):
+        leaf = signed(Spec(subject, key("ec", 2), (UNREADABLE[odd],)), issuing())
+        assert openssl(leaf, limits)[0]
+        assert not is_found(leaf, limits)
+
+
+@pytest.mark.parametrize("tag", [7, 8, 9, 11, 13, 14, 15, 29])
+def test_an_attribute_of_an_odd_type_hides_no_other_name(tag: int) -> None:
+    """OpenSSL takes these types in names."""
+    odd = tlv(0x31, tlv(0x30, der_oid("1.2.3.4"), tlv(tag, b"x")))
+    leaf = client(subject=name(der_rdn(ORGANIZATION, b"Example"), odd))
+    assert openssl(leaf, constraints([tlv(0xA4, PARTNER)])) == (True, False)
+    assert not is_found(leaf, constraints([tlv(0xA4, PARTNER)]))
+    permits = constraints([tlv(0xA4, name(der_rdn(ORGANIZATION, b"EXAMPLE")))])
+    assert openssl(leaf, permits) == (True, True)
+    assert is_found(leaf, permits)
+
+
+MINIMUM = tlv(0xA0, tlv(0x30, dns("ex.test"), tlv(0x80, b"\0")))
+EMPTY_CN = name(tlv(0x31, tlv(0x30, der_oid("2.5.4.3"), tlv(3, b"\0b"))), cn("alice"))
+UNUSUAL = {
+    "quoted, permitted": (client(mail('"a b"@ex.test')), constraints([mail("ex.test")])),
+    "quoted, of another host": (client(mail('"a"@other.test')), constraints([mail("ex.test")])),
+    "two @": (client(mail("a@ex.test@other.test")), constraints([mail("ex.test")])),
+    "no @": (client(mail("other.test")), constraints([mail("ex.test")])),
+    "a base with @": (client(mail("a@ex.test")), constraints([mail("@ex.test")])),
+    "another host, a base with @": (client(mail("a@x.test")), constraints([mail("@ex.test")])),
+    "a URN": (client(uri("urn:example:admin")), constraints([uri("ex.test")])),
+    "a URN, excluded": (client(uri("urn:example:admin")), constraints(excluded=[uri("ex.test")])),
+    "user in a URI": (client(uri("https://u@ex.test/")), constraints([uri("ex.test")])),
+    "no path": (client(uri("https://ex.test?x")), constraints([uri("ex.test")])),
+    "a port": (client(uri("https://a.ex.test:8443/a")), constraints([uri(".ex.test")])),
+    "a colon in the path": (client(uri("https://ex.test/a:b")), constraints([uri("ex.test")])),
+    "no host": (client(uri("file:///ex.test")), constraints([uri("ex.test")])),
+    "UPN": (
+        client(other(UPN, tlv(0x0C, b"a@x"))),
+        constraints([other(UPN, tlv(0x0C, b"@ex"))]),
+    ),
+    "UPN, another kind constrained": (
+        client(other(UPN, tlv(0x0C, b"a@x"))),
+        constraints([other("1.2.3", tlv(0x0C, b"@ex"))]),
+    ),
+    "mail in the subject as UTF8String": (
+        client(subject=name(der_rdn(EMAIL, b"a@ex.test"))),
+        constraints([mail("ex.test")]),
+    ),
+    "a CN that is no string": (client(subject=EMPTY_CN), constraints([mail("ex.test")])),
+    "dots": (client(subject=name(cn("a..test"))), constraints([dns("ex.test")])),
+    "-.": (client(subject=name(cn("a-.b.test"))), constraints([dns("ex.test")])),
+    ".-": (client(subject=name(cn("a.-b.test"))), constraints([dns("ex.test")])),
+    "minimum 0": (client(dns("ex.test")), extension("2.5.29.30", tlv(0x30, MINIMUM))),
+    "minimum 0, outside": (client(dns("x.test")), extension("2.5.29.30", tlv(0x30, MINIMUM))),
+    "minimum 1": (
+        client(dns("ex.test")),
+        extension("2.5.29.30", tlv(0x30, MINIMUM[:-1] + b"\1")),
+    ),
+    "a base that is no host": (client(dns("x.test")), constraints([dns("*.ex.test")])),
+    "a base of another kind that is none": (
+        client(dns("x.test")),
+        constraints([dns("ex.test"), uri("https://ex.test")]),
+    ),
+    "address without a mask": (client(dns("a.test")), constraints(excluded=[ip(10, 0, 0, 0)])),
+    "an address, no mask": (client(ip(10, 0, 0, 1)), constraints(excluded=[ip(10, 0, 0, 0)])),
+    "broken": (client(dns("a.test")), extension("2.5.29.30", tlv(0x30, tlv(0xA3)))),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_names_and_constraints_are_read_as_openssl_reads_them(kind: str) -> None:
+    """Nobody is let in whom OpenSSL refuses below this authority, and nobody else kept out."""
+    leaf, limits = UNUSUAL[kind]
+    anywhere, here = openssl(leaf, limits)
+    assert anywhere
+    assert is_found(leaf, limits) is here
+
+
+def test_more_names_than_are_compared_are_not_permitted() -> None:
+    """OpenSSL compares a million; here 20,000, and only names with constraints of their kind."""
+    limits = constraints([dns(f"p{number}.test") for number in range(20)])
+    outside = client(*(dns("admin.ex.test") for _ in range(1200)))
+    assert openssl(outside, limits) == (True, False)
+    assert not is_found(outside, limits)
+    other_kind = client(*(uri("https://ex.test/") for _ in range(1200)))
+    assert openssl(other_kind, limits) == (True, True)
+    assert is_found(other_kind, limits)
