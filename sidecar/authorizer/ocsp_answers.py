@@ -8,17 +8,21 @@ A failure is never cached as an answer: the store holds only good and revoked an
 used until it expires.  After a failure the same question (or, if the fetcher or the responder is
 unreachable, any question of that trust) isn't asked for `PAUSE` seconds, so that not every request
 waits for the deadline.  In that time there is no answer, which means UNKNOWN.
+
+Each trust has places of its own for questions, since each has a responder of its own: beyond
+`MAX_ASKING` a question waits until another one of its trust has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +41,11 @@ PAUSE = 2.0
 ASK_SECONDS = 10.0
 """Maximum seconds of a question, a little more than the fetcher's own limit."""
 
-MAX_ASKING = 32
-"""Maximum number of questions at the same time."""
+MAX_ASKING = 16
+"""Maximum number of one trust's questions at the same time; further ones wait."""
+
+BUSY_PAUSE = 0.1
+"""Seconds until a question is repeated that the fetcher had no room for."""
 
 MAX_ANSWERS = 4096
 """Maximum number of cached answers, and of pauses; the least recently used is evicted first."""
@@ -133,6 +140,13 @@ class _Query:
     tolerance: float
 
 
+class _Asking(NamedTuple):
+    """A question that is being asked, or waits for that."""
+
+    trust: str
+    task: asyncio.Task[None]
+
+
 @dataclass(slots=True)
 class _HeldAnswer:
     """One cached answer, its DER as verified at `at`, and the question, to ask it again."""
@@ -193,19 +207,22 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._revoked: dict[str, OcspKey] = {}
         self._bytes = 0
         self.version = self.turns = 0
-        self._asking: dict[OcspKey, asyncio.Task[None]] = {}
-        self._pauses: OrderedDict[OcspKey | str, float] = OrderedDict()
+        self._asking: dict[OcspKey, _Asking] = {}
+        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(MAX_ASKING)
+        )
+        self._pauses: OrderedDict[tuple[OcspKey | None, str], float] = OrderedDict()
         self._logged: dict[tuple[str, str], float] = {}
         self.failures: dict[str, int] = {}
 
     def __getitem__(self, key: OcspKey) -> OcspAnswer:
-        key = self._place(key)
+        key = self._key_of(key)
         entry = self._entries[key]
         entry.used = True
         self._entries.move_to_end(key)
         return entry.answer
 
-    def _place(self, key: OcspKey) -> OcspKey:
+    def _key_of(self, key: OcspKey) -> OcspKey:
         """Return the key itself if it has an answer, else that of a revoked answer, if any."""
         return key if key in self._entries else self._revoked.get(key.signed_sha256, key)
 
@@ -217,47 +234,78 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def fresh(self, key: OcspKey) -> bool:
         """Return whether there is a currently usable answer for `key`."""
-        entry = self._entries.get(self._place(key))
+        entry = self._entries.get(self._key_of(key))
         return entry is not None and entry.answer.holds(self._clock())
 
     async def ensure(self, question: OcspQuestion, tolerance: float, deadline: float) -> bool:
         """Wait up to `deadline` seconds for an answer; return whether there is one now.
 
         `tolerance` is the clock tolerance in seconds.  Concurrent calls for one certificate share
-        one question, which continues after a caller's deadline.
+        one question, which continues after a caller's deadline.  If that is another trust's and
+        brings no answer, this one's responder is asked.
         """
-        key = question.key
-        if self.fresh(key):
-            return True
-        task = self._asking.get(key)
-        if task is None:
-            if self._paused(key, question.trust) or len(self._asking) >= MAX_ASKING:
-                return False
-            cert, issuer = question.cert.der, question.issuer.der
-            task = self._start(key, _Query(question.trust, cert, issuer, tolerance))
-        await asyncio.wait({task}, timeout=deadline)
+        key, trust = question.key, question.trust
+        end = time.monotonic() + deadline
+        while not self.fresh(key):
+            asking = self._asking.get(key)
+            if asking is None:
+                if self._paused(key, trust):
+                    return False
+                cert, issuer = question.cert.der, question.issuer.der
+                asking = self._start(key, _Query(trust, cert, issuer, tolerance))
+            await asyncio.wait({asking.task}, timeout=max(0.0, end - time.monotonic()))
+            if asking.trust == trust or time.monotonic() >= end:
+                break
         return self.fresh(key)
 
-    def _start(self, key: OcspKey, query: _Query) -> asyncio.Task[None]:
+    def _start(self, key: OcspKey, query: _Query) -> _Asking:
         task = asyncio.get_running_loop().create_task(self._ask(key, query))
-        self._asking[key] = task
+        asking = self._asking[key] = _Asking(query.trust, task)
         task.add_done_callback(lambda _: self._asking.pop(key, None))
-        return task
+        return asking
 
     async def _ask(self, key: OcspKey, query: _Query) -> None:
         """Ask once; cache the answer, or begin a pause after a failure.  Never raises."""
         nonce = os.urandom(32)
         try:
-            der = await self._client.query(
-                query.trust, query.cert, query.issuer, ASK_SECONDS, nonce
-            )
+            async with self._in_place_of(query.trust):
+                if self._paused(key, query.trust):  # the responder has failed meanwhile
+                    return
+                der = await self._query(query, nonce)
             now = self._clock()
             answer = self._verify(der, query, nonce, now)
             self._keep(key, _HeldAnswer(answer, query, der, now, self._refresh_at(answer)))
         except NoAnswer as failure:
             self._failed(key, query.trust, failure)
         else:
-            self._pauses.pop(query.trust, None)
+            self._pauses.pop((None, query.trust), None)
+
+    @contextlib.asynccontextmanager
+    async def _in_place_of(self, trust: str) -> AsyncIterator[None]:
+        """Wait for one of the trust's places.  Raises `NoAnswer` if none is left for too long."""
+        places = self._places[trust]
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await places.acquire()
+        except TimeoutError:
+            raise NoAnswer("busy", "too many questions wait for an answer") from None
+        try:
+            yield
+        finally:
+            places.release()
+
+    async def _query(self, query: _Query, nonce: bytes) -> bytes:
+        """Ask the fetcher, again and again while it has no room.  Raises `NoAnswer`."""
+        end = time.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                return await self._client.query(
+                    query.trust, query.cert, query.issuer, ASK_SECONDS, nonce
+                )
+            except NoAnswer as failure:
+                if failure.kind != "busy" or time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(BUSY_PAUSE)
 
     def _verify(self, der: bytes, query: _Query, nonce: bytes | None, now: float) -> OcspAnswer:
         """Verify a response: the fetcher is trusted to deliver it, but not to have verified it."""
@@ -272,7 +320,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _keep(self, key: OcspKey, entry: _HeldAnswer) -> None:
         """Cache an answer.  Raises `NoAnswer` if a later one is cached already (a replay)."""
-        place = self._place(key)
+        place = self._key_of(key)
         held = self._entries.get(place)
         if held is not None:
             self._follow(held.answer, entry)
@@ -359,7 +407,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             answer = self._verify(record.response, query, None, record.at)
             if answer.status is RevocationStatus.GOOD and self._clock() >= answer.until:
                 return False
-            held = self._entries.get(self._place(key))
+            held = self._entries.get(self._key_of(key))
             if only_other and held is not None and held.answer.status is answer.status:
                 return False
             due = self._refresh_at(answer)
@@ -371,7 +419,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _failed(self, key: OcspKey, trust: str, failure: NoAnswer) -> None:
         self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
         self._log(trust, failure)
-        about: OcspKey | str = trust if failure.kind in UNREACHABLE else key
+        about = None if failure.kind in UNREACHABLE else key, trust
         self._pauses[about] = self._clock() + self._pause
         self._pauses.move_to_end(about)
         while len(self._pauses) > self._size:
@@ -386,7 +434,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _paused(self, key: OcspKey, trust: str) -> bool:
         """Return whether an attempt failed recently; a clock that goes back ends every pause."""
         now = self._clock()
-        ends = self._pauses.get(key, 0.0), self._pauses.get(trust, 0.0)
+        ends = (self._pauses.get((about, trust), 0.0) for about in (key, None))
         return any(0.0 < end - now <= self._pause for end in ends)
 
     def _refresh_at(self, answer: OcspAnswer) -> float:
@@ -404,20 +452,22 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 await asyncio.sleep(every)
                 self.refresh_due()
         finally:
-            for task in list(self._asking.values()):
-                task.cancel()
+            for asking in list(self._asking.values()):
+                asking.task.cancel()
 
     def refresh_due(self) -> None:
         """Start due refreshes, discard expired answers, and stop refreshing unused ones."""
         now = self._clock()
+        asked = Counter(asking.trust for asking in self._asking.values())
         for key, entry in list(self._entries.items()):
             ended = now >= entry.answer.until
             if ended and entry.answer.status is not RevocationStatus.REVOKED:
                 self._drop(key)
             elif now >= entry.refresh_at and entry.used and key not in self._asking:
-                paused = self._paused(key, entry.query.trust)
-                if len(self._asking) < MAX_ASKING // 2 and not paused:
+                trust = entry.query.trust
+                if asked[trust] < MAX_ASKING // 2 and not self._paused(key, trust):
                     self._start(key, entry.query)
+                    asked[trust] += 1
         lasting = ((k, end) for k, end in self._pauses.items() if 0.0 < end - now <= self._pause)
         self._pauses = OrderedDict(lasting)
 

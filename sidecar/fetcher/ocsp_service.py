@@ -7,8 +7,10 @@ certificate that an authority of that trust signed.  It caches nothing.
 
 The daemon's whole group may open the socket: its user, root, and those of other services.  Each of
 them has connections, questions and exchanges of its own (`peer_shares`), and what another one holds
-takes nothing of them.  A connection holds a question and an answer at most, of
-`fetch_protocol.MAX_MESSAGE` octets each: 128 MiB for all those of a user.
+takes nothing of them.  So has each trust: a responder that hangs holds up no other one.
+
+A connection holds a question and an answer at most, of `fetch_protocol.MAX_MESSAGE` octets each:
+128 MiB for all those of a user.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ from .plan import FetchPlan, Responder, fingerprint
 log = logging.getLogger(__name__)
 
 OCSP_LIMITS = HttpLimits(size=MAX_RESPONSE, total=8.0, silence=8.0, connect=4.0)
-MAX_QUESTIONS = 64
-"""Maximum number of one user's questions at the same time; further ones get the error `busy`."""
+MAX_QUESTIONS = 32
+"""Maximum number of one user's questions about one trust at the same time; further ones get the
+error `busy`."""
 
 MAX_CONNECTIONS = 128
 """Maximum number of one user's connections at the same time; further ones are closed unread."""
@@ -46,8 +49,8 @@ MAX_CONNECTIONS = 128
 MAX_USERS = 8
 """Maximum number of users that are connected at the same time; a further one's are closed."""
 
-OUTBOUND = MAX_USERS * TURNS
-"""Connections to responders that all users' exchanges can need at the same time."""
+OUTBOUND = 4 * MAX_USERS * TURNS
+"""Maximum number of connections to responders at the same time, of all users and trusts."""
 
 READ_SECONDS = 5.0
 """Seconds that a peer has to send its question, and to read the answer."""
@@ -112,13 +115,13 @@ class OcspService:
         responder = self._plan().responders.get(trust)
         if responder is None:
             return _error(ErrorKind.REFUSED, "the policy names no responder for this trust")
-        if share.questions >= MAX_QUESTIONS:
+        if share.questions[trust] >= MAX_QUESTIONS:
             return self._counted(trust, _error(ErrorKind.BUSY, "too many questions at once"))
-        share.questions += 1
+        share.questions[trust] += 1
         try:
             return self._counted(trust, await self._ask(responder, question, share))
         finally:
-            share.questions -= 1
+            share.questions[trust] -= 1
 
     def _counted(self, trust: str, answer: Message) -> Message:
         self._metrics.ocsp.labels(trust, answer.get("kind", "answered")).inc()
@@ -133,7 +136,7 @@ class OcspService:
             return _error(ErrorKind.REFUSED, str(error))
         start = time.monotonic()
         try:
-            async with asyncio.timeout(self._limits.total), share.turns:
+            async with asyncio.timeout(self._limits.total), share.turns[responder.trust]:
                 der = await self._exchange(responder.url, request)
         except TimeoutError:
             why = f"no complete answer in {self._limits.total:g} s"

@@ -12,11 +12,13 @@ import contextlib
 import socket
 import struct
 from asyncio.trsock import TransportSocket
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 TURNS = 16
-"""Maximum number of exchanges with responders at the same time for one user; others wait."""
+"""Maximum number of exchanges with one trust's responder at the same time for one user; others
+wait."""
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
@@ -30,11 +32,13 @@ def peer_user(peer: socket.socket | TransportSocket) -> int:
 
 @dataclass(slots=True)
 class Share:
-    """What one user holds."""
+    """What one user holds; questions and turns by trust, as each has a responder of its own."""
 
     connections: int = 0
-    questions: int = 0
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TURNS))
+    questions: Counter[str] = field(default_factory=Counter)
+    turns: defaultdict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(TURNS))
+    )
 
 
 class Shares:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import ocsp_pki
 import pytest
 
-from sidecar.authorizer.ocsp_answers import NoAnswer, OcspAnswers, OcspClient, StoredResponse
+from sidecar.authorizer.ocsp_answers import (
+    MAX_ASKING,
+    NoAnswer,
+    OcspAnswers,
+    OcspClient,
+    StoredResponse,
+)
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.revocation.ocsp.response import OcspKey, ocsp_key
 from sidecar.core.revocation.status import RevocationStatus
@@ -75,6 +82,62 @@ async def test_concurrent_requests_share_one_question() -> None:
     assert await answers.ensure(question(), 300, 60)
     assert fetcher.asked == 1
     assert answers[question().key].status is RevocationStatus.GOOD
+
+
+async def test_no_question_is_left_out_because_others_are_asked() -> None:
+    """Many clients at once, after a start: each is asked about in its turn, while its request
+    waits.  What another trust's responder holds up takes none of the turns."""
+    people = [ocsp_pki.issue(f"client {number}", AUTHORITY) for number in range(40)]
+    by_der = {each.der: each for each in people}
+    at_once, most, gate = 0, 0, asyncio.Event()
+
+    class Responder(OcspClient):
+        async def query(
+            self, trust: str, cert: bytes, issuer: bytes, deadline: float, nonce: bytes | None
+        ) -> bytes:
+            nonlocal at_once, most
+            at_once += trust == "staff"
+            most = max(most, at_once)
+            await (asyncio.sleep(0.01) if trust == "staff" else gate.wait())
+            at_once -= trust == "staff"
+            return response(by_der[cert])
+
+    answers = OcspAnswers(Responder(Path("none")))
+
+    async def ask(pairs: list[ocsp_pki.Pair], trust: str) -> list[bool]:
+        asked = (replace(question(pair), trust=trust) for pair in pairs)
+        return await asyncio.gather(*(answers.ensure(each, 300, 20) for each in asked))
+
+    hanging = asyncio.create_task(ask(people[20:], "partners"))
+    await asyncio.sleep(0)
+    assert await ask(people[:20], "staff") == [True] * 20
+    assert most == MAX_ASKING
+    assert not hanging.done()
+    gate.set()
+    assert await hanging == [True] * 20
+
+
+async def test_another_trusts_responder_is_not_this_ones() -> None:
+    """Two trusts of one CA have a responder each.  What one of them doesn't answer, the other is
+    asked, also at the same time and within the pause of the first."""
+    answers, fetcher, _, _ = store(NoAnswer("no_answer", "x"), response(status=REVOKED))
+    fetcher.gate.clear()
+    asked = question(), replace(question(), trust="partners")
+    asking = [asyncio.create_task(answers.ensure(each, 300, 60)) for each in asked]
+    await asyncio.sleep(0)
+    fetcher.gate.set()
+    assert await asyncio.gather(*asking) == [False, True]
+    assert answers[question().key].status is RevocationStatus.REVOKED
+    answers, fetcher, _, _ = store(NoAnswer("no_answer", "x"), response(status=REVOKED))
+    assert [await answers.ensure(each, 300, 60) for each in asked] == [False, True]
+
+
+async def test_a_question_is_repeated_while_the_fetcher_is_busy() -> None:
+    """It has room again soon: several instances share it."""
+    answers, fetcher, _, _ = store(NoAnswer("busy", "x"), NoAnswer("busy", "x"), response())
+    assert await answers.ensure(question(), 300, 60)
+    assert fetcher.asked == 3
+    assert answers.failures == {}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,20 +93,27 @@ async def test_a_failure_says_whether_it_applies_to_others(
 
 
 async def test_too_many_questions_are_refused() -> None:
-    """A user's question over the limit is told that the fetcher is busy; another user's is not."""
+    """A user's question over the limit is told that the fetcher is busy; another user's is not, nor
+    one about another trust."""
     service = Service()
-    most = Share(questions=MAX_QUESTIONS)
-    assert (await service.answer(question(), most))["kind"] == "busy"
-    assert "response" in await service.answer(question(), Share(questions=MAX_QUESTIONS - 1))
+
+    def share(trust: str, questions: int) -> Share:
+        return Share(questions=Counter({trust: questions}))
+
+    assert (await service.answer(question(), share("staff", MAX_QUESTIONS)))["kind"] == "busy"
+    for left in (share("staff", MAX_QUESTIONS - 1), share("partners", MAX_QUESTIONS)):
+        assert "response" in await service.answer(question(), left)
 
 
 async def test_a_question_waits_for_a_turn_no_longer_than_for_an_answer() -> None:
-    """A user's turns are bounded; another user's question has one at once."""
+    """A user's turns with one responder are bounded; another user's question has one at once, and
+    so has one about another trust, whose responder may be well."""
     service = Service()
     service._limits = replace(service._limits, total=0.2)
-    busy = Share(turns=asyncio.Semaphore(0))
+    busy, elsewhere = Share(), Share()
+    busy.turns["staff"] = elsewhere.turns["partners"] = asyncio.Semaphore(0)
     assert (await service.answer(question(), busy))["kind"] == "unreachable"
-    assert "response" in await service.answer(question(), Share())
+    assert "response" in await service.answer(question(), elsewhere)
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
