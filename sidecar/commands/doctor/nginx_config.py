@@ -53,6 +53,16 @@ _TABLES = frozenset({"map", "geo", "types", "split_clients"})
 _VALUES = ("map", "split_clients", "geo")
 """Blocks that give a variable its value: the last word of each line."""
 
+_CLASSES = {
+    "[:alnum:]": "A-Za-z0-9",
+    "[:alpha:]": "A-Za-z",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:upper:]": "A-Z",
+    "[:xdigit:]": "A-Fa-f0-9",
+}
+"""Classes of characters in the C locale, which nginx has."""
+
 _MARK = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 """What `nginx -T` writes before each file (ngx_conf_parse, main)."""
 
@@ -165,10 +175,20 @@ def read_dump(text: str) -> Root:
         raise ValueError(
             "that isn't the output of nginx -T; write: nginx -T | mtls-sidecar doctor -"
         )
-    files = {
-        name: text.removeprefix("\n") for name, text in zip(parts[::2], parts[1::2], strict=True)
-    }
-    return _Tree(_Dump(files), PurePosixPath(parts[0]).parent).root(parts[0])
+    names = [str(PurePosixPath(each)) for each in parts[::2]]  # nginx says /etc/nginx/./a.conf
+    dump, strange = _Dump({}), list[str]()
+    for name, text in zip(names, parts[1::2], strict=True):
+        if dump.texts.setdefault(name, text.removeprefix("\n")) != text.removeprefix("\n"):
+            strange.append(name)
+    root = _Tree(dump, PurePosixPath(names[0]).parent).root(names[0])
+    strange += [each for each in names if each not in dump.asked]
+    if strange:
+        raise ValueError(
+            f"{_UNREADABLE} the output of nginx -T has a line `# configuration file {strange[0]}:` "
+            "that isn't nginx's own: it stands in one of the files. Remove it there, or write: "
+            "mtls-sidecar doctor /etc/nginx/nginx.conf"
+        )
+    return root
 
 
 def read_piped(stream: BinaryIO) -> Root:
@@ -216,8 +236,11 @@ class _Dump:
     """Files of a dump, by their names."""
 
     texts: dict[str, str]
+    asked: set[str] = field(default_factory=set)
+    """The names of those that were read."""
 
     def read(self, name: str) -> str:
+        self.asked.add(name)
         if name not in self.texts:
             raise FileNotFoundError(2, "it is not in the output of nginx -T", name)
         return self.texts[name]
@@ -330,9 +353,17 @@ class _Tree:
     def _names(self, pattern: str) -> list[str]:
         if not glob.has_magic(pattern):
             return [pattern]
-        if pattern not in self._named:  # glob(3) takes `[^a]` for `[!a]`
-            self._named[pattern] = self._files.matching(pattern.replace("[^", "[!"))
+        if pattern not in self._named:
+            self._named[pattern] = self._files.matching(_as_python_s(pattern))
         return self._named[pattern]
+
+
+def _as_python_s(pattern: str) -> str:
+    """A pattern of glob(3) as `fnmatch` has it: there are no `[^a]`, `[[:alpha:]]` and `\\*`."""
+    for name, members in _CLASSES.items():
+        pattern = pattern.replace(name, members)
+    pattern = re.sub(r"\\([*?[])", r"[\1]", pattern)
+    return re.sub(r"\\(.)", r"\1", pattern).replace("[^", "[!")
 
 
 def _fewest_arguments(name: str, within: str) -> int:

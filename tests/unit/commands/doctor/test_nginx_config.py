@@ -17,7 +17,7 @@ from daemon import ROOT
 from good_nginx import GOOD
 from https import Connection
 from nginx import Nginx, free_port
-from tools import NginxBinary, nginx_binaries
+from tools import NginxBinary, Tool, need, nginx_binaries
 
 from sidecar.commands.doctor.nginx_config import Block, read_dump, read_nginx
 from sidecar.commands.doctor.syntax import statements
@@ -110,8 +110,9 @@ def test_a_wildcard_of_a_dump_matches_no_slash_and_no_dot() -> None:
     """`include conf.d/*.conf` names the files of that directory, as glob(3) does."""
     names = ["/e/c/a.conf", "/e/c/.b.conf", "/e/c/d/c.conf"]
     files = "".join(f"# configuration file {each}:\nx;\n\n" for each in names)
-    root = read_dump(f"# configuration file /e/nginx.conf:\ninclude c/*.conf;\n\n{files}")
-    assert [each.file for each in root.inner] == ["/e/c/a.conf"]
+    lines = "include c/*.conf;\ny { include c/.b.conf; include c/d/c.conf; }\n"
+    root = read_dump(f"# configuration file /e/nginx.conf:\n{lines}\n{files}")
+    assert [each.file for each in root.own("x")] == ["/e/c/a.conf"]
 
 
 def test_a_class_that_is_turned_over_by_either_sign(tmp_path: Path) -> None:
@@ -120,12 +121,58 @@ def test_a_class_that_is_turned_over_by_either_sign(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "c" / f"{name}.conf").write_text("x;\n")
     for sign in ("^", "!"):
-        line = f"include c/[{sign}a]*.conf;\n"
+        line = f"include c/[{sign}a]*.conf; y {{ include c/a.conf; }}\n"
         (tmp_path / "nginx.conf").write_text(line)
         files = "".join(f"# configuration file /e/c/{each}.conf:\nx;\n\n" for each in "ab")
         dump = read_dump(f"# configuration file /e/nginx.conf:\n{line}\n{files}")
         for root in (read_nginx(tmp_path / "nginx.conf"), dump):
-            assert [each.file.rpartition("/")[2] for each in root.inner] == ["b.conf"]
+            assert [each.file.rpartition("/")[2] for each in root.own("x")] == ["b.conf"]
+
+
+INCLUDES = [
+    "c/a.conf",
+    "./c/a.conf",
+    "c//a.conf",
+    "./c/*.conf",
+    "c//*.conf",
+    "c/./[a-z].conf",
+    "c/[[:lower:]_].conf",
+    r"c/\a*\.conf",
+]
+
+
+@pytest.mark.parametrize("binary", nginx_binaries(), ids=lambda each: each.name)
+def test_what_nginx_prints_is_what_the_files_say(binary: Tool, tmp_path: Path) -> None:
+    """`nginx -T` names an included file as it is written, with `./` or `//` in it; the patterns are
+    those of glob(3)."""
+    nginx = need(binary)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/a.conf").write_text("keepalive_timeout 3s;\n")
+    for line in INCLUDES:
+        found = Nginx(binary, f"http {{ include {line}; }}", tmp_path)  # type: ignore[arg-type]
+        assert found.test().returncode == 0
+        for where in (
+            ["-p", f"{tmp_path}/", "-c", f"{found.conf}"],
+            ["-p", ".", "-c", "nginx.conf"],
+        ):
+            done = nginx.run("-T", *where, "-e", tmp_path / "error.log", cwd=tmp_path)
+            (http,) = read_dump(done.stdout).own("http")
+            (on_disk,) = read_nginx(found.conf).own("http")
+            for here in (http, on_disk):
+                (read,) = here.own("keepalive_timeout")
+                assert (Path(read.file).parts[-2:], read.line) == (("c", "a.conf"), 1)
+
+
+@pytest.mark.parametrize("name", ["/e/z.conf", "/e/nginx.conf", "/e/b.conf"])
+def test_a_line_as_nginx_writes_between_files_hides_nothing(name: str) -> None:
+    """Where a file holds such a line itself, doctor says so: what is behind would be lost."""
+    inner = f"a;\n# configuration file {name}:\nlocation /status/ {{ }}\n"
+    dump = (
+        "# configuration file /e/nginx.conf:\ninclude a.conf; include b.conf;\n\n"
+        f"# configuration file /e/a.conf:\n{inner}\n# configuration file /e/b.conf:\nb;\n\n"
+    )
+    with pytest.raises(ValueError, match=f"{name}:` that isn't nginx's own"):
+        read_dump(dump)
 
 
 def write_chain(directory: Path) -> None:
