@@ -274,6 +274,7 @@ class CA:
         dns: Sequence[str] = (),
         serial: int = 4711,
         subject: bytes | None = None,
+        issuer: bytes | None = None,
         extensions: Sequence[bytes] = (),
         repeat_extensions: bool = False,
         not_before: datetime | None = None,
@@ -282,8 +283,9 @@ class CA:
     ) -> Leaf:
         """A signed certificate with these very values, however wrong they are.
 
-        `cn`, `cns` and `dns` may carry any character, `serial` any number.  `subject` is a Name and
-        `extensions` are Extensions, both DER.  `repeat_extensions` puts the first one in twice.
+        `cn`, `cns` and `dns` may carry any character, `serial` any number.  `subject` and `issuer`
+        are Names and `extensions` are Extensions, DER.  `repeat_extensions` puts the first one in
+        twice.
         """
         private = new_key()
         if subject is None:
@@ -301,7 +303,7 @@ class CA:
             tlv(0xA0, der_int(2)),
             der_int(serial),
             _algorithm(self.key),
-            self.subject.public_bytes(),
+            issuer or self.subject.public_bytes(),
             tlv(0x30, der_time(start), der_time(not_after or start + timedelta(days=365))),
             subject,
             spki(private),

@@ -80,6 +80,17 @@ def _text(text: str, refusing: bool) -> Automaton:
     return glob(text) if "*" in text else Words.of([text])
 
 
+def _issuer_cn(text: str, refusing: bool) -> Automaton:
+    """What refuses is without case; which blanks count for nothing isn't followed."""
+    if not refusing:
+        return _text(text, refusing)
+    if text.startswith("~"):
+        return regex(text[1:], ignore_case=True)
+    if not text.isascii():
+        raise NoAutomaton("it has characters beyond ASCII")
+    return glob(text, ignore_case=True)
+
+
 def _upn(text: str, refusing: bool) -> Automaton:
     """Over lower case what refuses, without case, is what grants with it."""
     if text.startswith("~"):
@@ -123,7 +134,8 @@ def _uri(text: str, refusing: bool) -> Automaton:
 
 
 _MAKERS: dict[str, Callable[[str, bool], Automaton]] = {
-    **dict.fromkeys(("cn", "o", "ou", "issuer_cn"), _text),
+    **dict.fromkeys(("cn", "o", "ou"), _text),
+    "issuer_cn": _issuer_cn,
     "upn": _upn,
     "dns": _dns,
     "email": _email,

@@ -11,16 +11,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sidecar.core.ip_address import holds_mapped, parse_ip_address, parse_network
 from sidecar.core.x509.certificate import EKU_NAMES, MAX_SERIAL, refused_serials
+from sidecar.core.x509.der import MAX_NORMALIZED, comparable_text
 from sidecar.core.x509.distinguished_name import (
     ComparedName,
     as_logged,
     canonical_text,
+    comparable_values,
     escape_in_hex,
     fold_mail,
     key_of,
@@ -80,6 +82,10 @@ class KeyComparison:
 
 def _as_is(value: Any) -> ComparedValue:
     return ComparedValue((value,), (value,))
+
+
+def _either(*tests: Predicate | None) -> Predicate:
+    return lambda value: any(test(value) for test in tests if test is not None)
 
 
 # -- text -----------------------------------------------------------------------------------------
@@ -180,13 +186,16 @@ def _dn(text: str) -> Pattern:
 _ESCAPED = re.compile(r'\\([\\"+,;<>=# ])')
 
 
+def _with_hex(text: str) -> str:
+    """Write the escapes of a glob as the canonical text has them."""
+    return _ESCAPED.sub(lambda found: escape_in_hex(found[1]), text)
+
+
 def _dn_glob(text: str) -> Pattern:
     logged = as_logged(text)
-    canonical = glob(_ESCAPED.sub(lambda found: escape_in_hex(found[1]), logged))
+    canonical = glob(_with_hex(logged))
     written = [glob(nfc(each)) for each in dict.fromkeys((logged, text))]
-    refusing = Pattern(
-        text, test=lambda value: canonical(value) or any(test(value) for test in written)
-    )
+    refusing = Pattern(text, test=_either(canonical, *written))
     warnings = _text_warnings(logged) + spelling_warnings(logged)
     return Pattern(text, test=canonical, refusing=refusing, warnings=warnings)
 
@@ -224,6 +233,53 @@ def _dn_refused(der: bytes) -> ComparedValue:
     keys = (key_of(name, refusing=True), key_of(reverse, refusing=True), *printed)
     texts = (canonical_text(name), *printed)
     return ComparedValue(keys, (*texts, *(nfc(text) for text in texts if not text.isascii())))
+
+
+# -- issuers: whoever has an authority's key may write its name in any spelling that finds it ------
+
+
+def _issuer_cn(text: str) -> Pattern:
+    """Compile an issuer's CN; refusing rules compare it as paths are built (RFC 5280, 7.1)."""
+    pattern = _text(text)
+    if text.startswith("~"):
+        refusing = Pattern(text, test=compile_regex(text[1:], ignore_case=True))
+    elif "*" in text:
+        refusing = Pattern(text, test=_either(pattern.on(True).test, glob(comparable_text(text))))
+    else:
+        refusing = Pattern(text, exact=(comparable_text(text),))
+    return replace(pattern, refusing=refusing)
+
+
+def _issuer_cn_refused(value: str) -> ComparedValue:
+    folded = comparable_text(value)
+    return ComparedValue((folded,), tuple(dict.fromkeys((folded, *_text_refused(value).texts))))
+
+
+def _issuer_dn(text: str) -> Pattern:
+    """Compile an issuer's DN; refusing rules compare it as paths are built (RFC 5280, 7.1)."""
+    pattern = _dn(text)
+    same = pattern.on(True)
+    if text.startswith("~"):
+        refusing = Pattern(text, test=compile_regex(text[1:], ignore_case=True))
+    elif same.test is not None:
+        logged = as_logged(text)
+        written = (comparable_text(each) for each in (_with_hex(logged), logged))
+        refusing = Pattern(text, test=_either(same.test, *map(glob, written)))
+    else:
+        named = (key_of(comparable_values(parse_name(text))),) if pattern.exact else ()
+        refusing = Pattern(text, exact=(*same.exact, *named, comparable_text(text)))
+    return replace(pattern, refusing=refusing)
+
+
+@lru_cache(maxsize=_RECENT)
+def _issuer_dn_refused(der: bytes) -> ComparedValue:
+    found = _dn_refused(der)
+    if len(der) > MAX_NORMALIZED:
+        return found
+    name = comparable_values(_read_name(der))
+    texts = [comparable_text(text) for text in (canonical_text(name), *spellings(name))]
+    keys = (key_of(name), key_of(tuple(reversed(name))), *texts)
+    return ComparedValue((*found.keys, *keys), (*found.texts, *texts))
 
 
 def _read_name(der: bytes) -> ComparedName:
@@ -292,7 +348,7 @@ def _email(text: str) -> Pattern:
         raise PatternError(f"{text!r} is not a mail address in ASCII", "write its host as xn--…")
     if "*" in text:
         either = _email_glob(text), _email_glob(normal_address(text) if "@" in text else text)
-        refusing = Pattern(text, test=lambda value: any(test(value) for test in either))
+        refusing = Pattern(text, test=_either(*either))
         warnings = _text_warnings(text)
         return Pattern(text, test=either[0], refusing=refusing, warnings=warnings)
     if "@" not in text:
@@ -426,8 +482,7 @@ def _uri_refusing(text: str) -> Pattern:
     if "*" not in text:
         return Pattern(text, exact=(normal,))
     if re.match(r"[^*]+://[^*/]+/", text):
-        either = glob(text), glob(normal)
-        return Pattern(text, test=lambda value: any(test(value) for test in either))
+        return Pattern(text, test=_either(glob(text), glob(normal)))
     folded = glob(normal.lower())  # in a glob, the host part can't be determined
     return Pattern(text, test=lambda value: folded(value.lower()))
 
@@ -570,8 +625,8 @@ KEY_COMPARISONS = {
     "uri": KeyComparison(_uri, _as_is, _uri_refused),
     "ip": _IP,
     "upn": KeyComparison(_upn, _as_is, _upn_refused),
-    "issuer_cn": _TEXT,
-    "issuer_dn": _DN,
+    "issuer_cn": KeyComparison(_issuer_cn, _as_is, _issuer_cn_refused),
+    "issuer_dn": KeyComparison(_issuer_dn, _dn_granted, _issuer_dn_refused),
     "serial": KeyComparison(_serial, _as_is, _serial_refused),
     "sha256": _FINGERPRINT,
     "spki_sha256": _FINGERPRINT,

@@ -5,13 +5,13 @@ A warning may begin at a later time, such as a rule's `until` or the end of a CA
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sidecar.core.config.schema import Located, Report
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.x509.certificate import ClientCert
 
-from .patterns import KEY_COMPARISONS, ComparedValue, Pattern
+from .patterns import KEY_COMPARISONS, ComparedValue, KeyComparison, Pattern
 from .spec import BehaviourSpec, LocationSpec, PolicySpec, RuleSpec, TrustSpec
 
 _AFTER_PUBLIC = (
@@ -52,37 +52,46 @@ def warn_about_issuers(spec: PolicySpec, authorities: Sequence[ClientCert], repo
     if not spec.trust or any("cn" in each.unreadable for each in authorities):
         return
     layers = (spec.defaults, *spec.locations)
-    lists = [*spec.groups.values(), *(layer.allow or () for layer in layers)]
-    lists += [layer.deny or () for layer in layers]
-    for rule in (rule for rules in lists for rule in _rules(rules)):
-        for key, patterns in rule.tests:
-            if key in ("issuer_cn", "issuer_dn"):
-                _warn_about_issuer(rule, key, patterns, authorities, report)
+    for granting in (*spec.groups.values(), *(layer.allow or () for layer in layers)):
+        for rule in _rules(granting):
+            _warn_about_issuer(rule, authorities, report, _AS_SUBJECTS)
+    for refusing in (layer.deny or () for layer in layers):
+        for rule in _rules(refusing):
+            _warn_about_issuer(rule, authorities, report, _AS_ISSUERS)
+
+
+_AS_ISSUERS = {key: KEY_COMPARISONS[key] for key in ("issuer_cn", "issuer_dn")}
+_AS_SUBJECTS = {"issuer_cn": KEY_COMPARISONS["cn"], "issuer_dn": KEY_COMPARISONS["dn"]}
+"""What grants by an issuer compares it like a subject: case and blanks count."""
 
 
 def _warn_about_issuer(
     rule: RuleSpec,
-    key: str,
-    patterns: Sequence[Pattern],
     authorities: Sequence[ClientCert],
     report: Report,
+    compared: Mapping[str, KeyComparison],
 ) -> None:
-    names: list[str | bytes]
-    if key == "issuer_cn":
-        names = [name for each in authorities for name in (*each.cn, *each.issuer_cn)]
-        shown = [name for each in authorities for name in each.cn]
-    else:
-        names = [name for each in authorities for name in (each.subject_name, each.issuer_name)]
-        shown = [each.dn for each in authorities]
-    values = [KEY_COMPARISONS[key].refuses(name) for name in dict.fromkeys(names)]
-    for pattern in patterns:
-        if not any(_matches(pattern.on(True), value) for value in values):
-            found = ", ".join(repr(name[:100]) for name in list(dict.fromkeys(shown))[:3])
-            report.warn(
-                rule.node,
-                f"{key}: no authority of the policy's trusts has the name {pattern.text!r}",
-                f"they have {found}",
-            )
+    for key, patterns in rule.tests:
+        if key not in compared:
+            continue
+        kind = compared[key]
+        names: list[str | bytes]
+        if key == "issuer_cn":
+            names = [name for each in authorities for name in (*each.cn, *each.issuer_cn)]
+            shown = [name for each in authorities for name in each.cn]
+        else:
+            names = [name for each in authorities for name in (each.subject_name, each.issuer_name)]
+            shown = [each.dn for each in authorities]
+        values = [kind.refuses(name) for name in dict.fromkeys(names)]
+        for pattern in patterns:
+            refusing = kind.parse(pattern.text).on(True)
+            if not any(_matches(refusing, value) for value in values):
+                found = ", ".join(repr(name[:100]) for name in list(dict.fromkeys(shown))[:3])
+                report.warn(
+                    rule.node,
+                    f"{key}: no authority of the policy's trusts has the name {pattern.text!r}",
+                    f"they have {found}",
+                )
 
 
 def _matches(pattern: Pattern, value: ComparedValue) -> bool:

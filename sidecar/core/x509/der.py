@@ -14,7 +14,7 @@ from typing import NamedTuple
 INTEGER, OID, SEQUENCE, SET = 0x02, 0x06, 0x30, 0x31
 BOOLEAN, ENUMERATED, BIT_STRING, OCTET_STRING = 0x01, 0x0A, 0x03, 0x04
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
-VISIBLE_STRING, BMP_STRING = 0x1A, 0x1E
+UTF8_STRING, VISIBLE_STRING, BMP_STRING = 0x0C, 0x1A, 0x1E
 NO_STRINGS = (BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29)
 """Types that OpenSSL accepts beside strings in names (`ASN1_PRINTABLE`), and prints in hex."""
 
@@ -253,7 +253,7 @@ def string(tag: int, octets: bytes) -> str | None:
 # UTF8String, NumericString, PrintableString, TeletexString, IA5String, VisibleString,
 # UniversalString, BMPString: how their octets become text.
 _TEXT = {
-    0x0C: "utf-8",
+    UTF8_STRING: "utf-8",
     0x12: "latin-1",
     0x13: "latin-1",
     0x14: "latin-1",
@@ -310,9 +310,12 @@ def _attribute(der: bytes, at: Tlv) -> bytes:
     if encoding is None:
         return _list([der[kind.start : kind.stop], bytes([value.tag]), octets])
     try:
-        text = unicodedata.normalize("NFKC", octets.decode(encoding)).casefold()
+        text = comparable_text(octets.decode(encoding))
     except UnicodeDecodeError:
         return _list([der[kind.start : kind.stop], bytes([value.tag]), octets])
-    return _list(
-        [der[kind.start : kind.stop], b"", " ".join(text.split()).encode("utf-8", "replace")]
-    )
+    return _list([der[kind.start : kind.stop], b"", text.encode("utf-8", "replace")])
+
+
+def comparable_text(text: str) -> str:
+    """Convert a string of a name to a form that is equal for equal strings, as above."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

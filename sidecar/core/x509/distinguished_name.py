@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .attribute_types import NAMES, OIDS
-from .der import MAX_NAME, SEQUENCE, children, only
+from .der import MAX_NAME, SEQUENCE, UTF8_STRING, children, comparable_text, encode, only
 from .service_identity import fold_dns
 
 _HINT = "write it as RFC 4514 does, the last RDN first: CN=alice,O=Example"
@@ -83,6 +83,20 @@ def _order(attribute: tuple[str, str | bytes]) -> tuple[list[int], bytes]:
     oid, value = attribute
     octets = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
     return [int(arc) for arc in oid.split(".") if arc], octets
+
+
+def comparable_values(name: ComparedName) -> ComparedName:
+    """Convert a name's strings to a form that is equal for equal names (RFC 5280, 7.1)."""
+    return tuple(
+        tuple(_comparable(each) if isinstance(each.value, str) else each for each in rdn)
+        for rdn in name
+    )
+
+
+def _comparable(attribute: ComparedAttribute) -> ComparedAttribute:
+    text = comparable_text(str(attribute.value))
+    der = encode(UTF8_STRING, text.encode("utf-8", "surrogatepass"))
+    return ComparedAttribute(attribute.oid, text, der)
 
 
 # -- from DER --------------------------------------------------------------------------------------

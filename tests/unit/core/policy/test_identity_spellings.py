@@ -225,6 +225,67 @@ def test_an_address_is_one_address(pattern: str, address: str, expected: bool) -
     assert denied(rule, leaf, client_ip=address) is expected
 
 
+PARTNER = CA(
+    "Partner CA",
+    issuer=staff,
+    subject=x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Söhne, Ex"),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "Partner CA"),
+        ]
+    ),
+)
+SAME_ISSUER = {
+    "as it is": ("Söhne, Ex".encode(), b"Partner CA", UTF8),
+    "case": ("SöHNE, ex".encode(), b"PARTNER ca", UTF8),
+    "blanks": ("Söhne,   Ex ".encode(), b" Partner  CA", UTF8),
+    "string type": ("Söhne, Ex".encode("utf-16-be"), "Partner CA".encode("utf-16-be"), BMP),
+    "all": ("SöHNE, ex ".encode("utf-16-be"), " PARTNER  CA".encode("utf-16-be"), BMP),
+}
+ISSUER_RULES = [
+    "issuer_cn: Partner CA",
+    "issuer_cn: Partner*",
+    'issuer_cn: "~Partner C[A]"',
+    'issuer_dn: "CN=Partner CA,O=Söhne\\\\, Ex"',
+    'issuer_dn: "O=Söhne\\\\, Ex,CN=Partner CA"',
+    'issuer_dn: "/O=Söhne, Ex/CN=Partner CA"',
+    'issuer_dn: "CN=Partner CA,*"',
+    'issuer_dn: "CN=Part*,O=Söhne\\\\, Ex"',
+    'issuer_dn: "~CN=Partner CA,O=S.*"',
+]
+
+
+@pytest.mark.parametrize("verify", ["nginx", "sidecar"])
+@pytest.mark.parametrize("rule", ISSUER_RULES)
+@pytest.mark.parametrize("spelling", SAME_ISSUER)
+def test_an_issuer_that_spells_its_name_otherwise_is_refused(
+    spelling: str, rule: str, verify: str
+) -> None:
+    """OpenSSL and path building find it by any spelling, so what refuses takes all of them."""
+    organization, name, kind = SAME_ISSUER[spelling]
+    written = subject([(ORGANIZATION, kind, organization)], [(NAME, kind, name)])
+    leaf = PARTNER.forge("mallory", issuer=written)
+    trust = f"trust: {{t: {{ca: ca.crt, intermediates: [sub.crt], verify: {verify}}}}}"
+    for rules, reason in (
+        (f"allow: verified, deny: [{{{rule}}}]", Reason.DENIED_BY_RULE),
+        (f"allow: [{{cn: mallory, not: {{{rule}}}}}]", Reason.NOT_ALLOWED),
+        ("allow: verified", Reason.ALLOWED),
+    ):
+        text = f"version: 1\n{trust}\nlocations:\n  - {{name: site, {rules}}}\n"
+        asked = policy(text, ca_crt=staff.pem, sub_crt=PARTNER.pem)
+        assert ask(asked, leaf).reason is reason
+
+
+def test_another_spelling_of_an_issuer_grants_nothing() -> None:
+    """What grants compares the text, case and blanks included."""
+    leaf = staff.forge("alice", issuer=subject([(NAME, UTF8, b"STAFF")]))
+    for rule in ("{issuer_cn: Staff}", "{issuer_cn: St*}", "{issuer_dn: CN=Staff}"):
+        assert not allowed(rule, leaf)
+        assert denied(rule, leaf)
+    for rule in ("{issuer_cn: Sales}", "{issuer_dn: CN=Sales}", "{issuer_dn: '~CN=Sta'}"):
+        assert not denied(rule, leaf)
+
+
 def test_a_mapped_address_in_a_certificate_is_its_ipv4_address() -> None:
     """A SAN of 16 octets is compared as IPv4 by rules and hosts."""
     leaf = staff.issue("alice", ip=["::ffff:10.0.0.1"])

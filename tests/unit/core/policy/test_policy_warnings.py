@@ -374,10 +374,18 @@ def with_trust(rule: str) -> list[str]:
     return warnings(text, ca_crt=staff.pem + CA("Issuing", issuer=CA("Root")).pem)
 
 
+def test_an_issuer_in_another_case_is_reported_where_it_grants() -> None:
+    """There case counts; a `deny` takes it, since the authority's name is the same."""
+    (found,) = with_trust("issuer_cn: staff")
+    assert "no authority of the policy's trusts has the name 'staff'" in found
+    (found,) = with_trust("issuer_dn: 'CN=STAFF'")
+    assert "has the name 'CN=STAFF'" in found
+
+
 @pytest.mark.parametrize(
     "rule",
     [
-        "issuer_cn: staff",
+        "issuer_cn: Stuff",
         "issuer_cn: [Staff, Stuff]",
         "issuer_dn: 'CN=Staff,O=Ex'",
         "issuer_dn: '~CN=Sales.*'",
