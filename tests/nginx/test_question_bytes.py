@@ -24,8 +24,8 @@ from recorder import Recorder
 from stack import EXAMPLES, adapt, example
 from tools import NginxBinary, need, openssl
 
-ASKED = ["Host", "SSL-Client-Verify", "SSL-Client-Cert", "X-Original-URI", "X-Original-Method"]
-ASKED += ["X-Real-IP", "X-Request-ID", "SSL-Server-Name"]
+ASKED = ["Host", "SSL-Client-Verify", "SSL-Client-Cert", "X-Original-Port", "X-Original-URI"]
+ASKED += ["X-Original-Method", "X-Real-IP", "X-Request-ID", "SSL-Server-Name"]
 TOLD = re.findall(r"(?m)^proxy_set_header (\S+) \$", example("snippets/identity.conf"))
 ALLOWED = {
     "X-Real-IP": rb"[0-9a-f.:]+",
@@ -47,6 +47,7 @@ http {{
     ssl_certificate server.crt;
     ssl_certificate_key server.key;
     server {{ listen 127.0.0.1:{plain}; real_ip_header X-Forwarded-For; {rest} }}
+    server {{ listen 127.0.0.1:{bare}; {bare_rest} }}
     server {{ listen 127.0.0.1:{recursive}; real_ip_header X-Forwarded-For;
               real_ip_recursive on; {rest} }}
     server {{ listen 127.0.0.1:{proxied} proxy_protocol; real_ip_header proxy_protocol; {rest} }}
@@ -67,7 +68,10 @@ REST = """
         proxy_pass http://app/fixed;
     }
 """
-PORTS = ("plain", "recursive", "proxied", "h2", "tls")
+BARE = REST.replace("include snippets/identity.conf;", "")
+"""Without it, as it refuses odd hosts before anybody is asked."""
+
+PORTS = ("plain", "bare", "recursive", "proxied", "h2", "tls")
 
 
 class Ground:
@@ -128,7 +132,7 @@ def ground(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) 
     (etc / "server.crt").write_bytes(server.chain_pem)
     (etc / "server.key").write_bytes(server.key_pem)
     ports = {name: free_port() for name in PORTS}
-    conf = CONF.format(app=directory / "app.sock", rest=REST, **ports)
+    conf = CONF.format(app=directory / "app.sock", rest=REST, bare_rest=BARE, **ports)
     with ExitStack() as open_:
         sidecar = open_.enter_context(Recorder(directory / "authz.sock"))
         app = open_.enter_context(Recorder(directory / "app.sock"))
@@ -174,9 +178,8 @@ def test_no_byte_of_a_request_adds_a_line(ground: Ground, place: str) -> None:
     before = ground.seen
     for template in REQUESTS[place]:
         for byte in BYTES:
-            ground.send("plain", template.replace(b"@", byte) + b"\r\n\r\n")
-            if place == "address":
-                ground.send("recursive", template.replace(b"@", byte) + b"\r\n\r\n")
+            for port in ("plain", "recursive") if place == "address" else ("plain", "bare"):
+                ground.send(port, template.replace(b"@", byte) + b"\r\n\r\n")
     assert ground.seen > before
 
 
@@ -254,12 +257,13 @@ def test_no_byte_beyond_ascii_of_the_server_name_arrives(ground: Ground, tmp_pat
 
 
 def test_a_quotation_mark_comes_through(ground: Ground, nginx_binary: NginxBinary) -> None:
-    """In $request_uri, and in $host before 1.31: whoever logs them must escape it."""
+    """In $request_uri, and in $host before 1.31 where identity.conf doesn't refuse it: whoever logs
+    them must escape it."""
     ground.sidecar.taken()
-    with socket.create_connection(("127.0.0.1", ground.ports["plain"]), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", ground.ports["bare"]), timeout=5) as client:
         ground.exchange(client, b'GET /"a" HTTP/1.0\r\nHost: h\r\n\r\n')
     assert b'X-Original-URI: /"a"\r\n' in ground.sidecar.taken()[0]
-    with socket.create_connection(("127.0.0.1", ground.ports["plain"]), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", ground.ports["bare"]), timeout=5) as client:
         ground.exchange(client, b'GET /a HTTP/1.0\r\nHost: h"h\r\n\r\n')
     through = any(b'Host: h"h\r\n' in each for each in ground.sidecar.taken())
     assert through == (nginx_binary.version < (1, 31))
