@@ -24,6 +24,7 @@ from sidecar.core.answer import render
 from sidecar.core.config.settings import Limits
 from sidecar.core.evaluate import OcspQuestion, refuse
 from sidecar.core.request import AuthzRequest
+from sidecar.core.revocation.ocsp.response import OcspKey
 
 from .decision_cache import Engine
 from .request_cache import RenderedDecision
@@ -220,13 +221,14 @@ class Connection(asyncio.Protocol):
         except NotOneRequest as error:
             self._fail(str(error))
 
-    def _hold(self, size: int) -> None:
-        """Count bytes of an incomplete request; close the connection if there are too many."""
+    def _hold(self, size: int) -> bool:
+        """Count bytes of an unanswered request; close the connection if there are too many."""
         if self.service.held + size > MAX_HELD:
-            self._fail("too many requests are incomplete")
-            return
+            self._fail("too many requests are incomplete, or wait for OCSP")
+            return False
         self._held += size
         self.service.held += size
+        return True
 
     def _rest(self) -> None:
         """Discard the bytes of the current request."""
@@ -250,8 +252,7 @@ class Connection(asyncio.Protocol):
         service = self.service
         questions: list[OcspQuestion] = []
         answered = service.decide(head.request, questions)
-        room = service.held + len(data) <= MAX_HELD
-        if questions and service.ask is not None and room:
+        if questions and service.ask is not None:
             self._wait(head, start, questions, len(data))
             return None
         self._answer(answered, head, start)
@@ -328,24 +329,33 @@ class Connection(asyncio.Protocol):
         self, head: RequestHead, start: float, questions: list[OcspQuestion], size: int
     ) -> None:
         self._state = _WAITING
-        self._hold(size)
+        if not self._hold(size):  # deciding without an answer would let floods get someone in
+            return
         task = self._finish(head, start, questions)
         self._waiting = asyncio.get_running_loop().create_task(task)
 
     async def _finish(self, head: RequestHead, start: float, questions: list[OcspQuestion]) -> None:
-        """Ask for the OCSP answers, then decide again."""
+        """Ask for OCSP answers and decide again, until none is wanted or the time is over."""
         service = self.service
         assert service.ask is not None
-        try:
-            await service.ask(questions, float(service.limits.ocsp_timeout))
-        except Exception:  # the decision is made without the answers
-            log.exception("asking for OCSP answers failed")
+        end = time.monotonic() + service.limits.ocsp_timeout
+        asked: set[OcspKey] = set()
+        while questions and time.monotonic() < end:
+            asked.update(question.key for question in questions)
+            try:
+                await service.ask(questions, end - time.monotonic())
+            except Exception:  # the decision is made without the answers
+                log.exception("asking for OCSP answers failed")
+            if self._has_more():
+                self._waiting = None
+                self._fail(BYTES_BEHIND)
+                return
+            wanted: list[OcspQuestion] = []
+            answered = service.decide(head.request, wanted)
+            questions = [question for question in wanted if question.key not in asked]
         self._waiting = None
-        if self._has_more():
-            self._fail(BYTES_BEHIND)
-            return
         self._rest()
-        self._answer(service.decide(head.request), head, start)
+        self._answer(answered, head, start)
 
     # -- deadlines and draining
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
-from asking import site
+from asking import policy, site
 from daemon import question
 from fuzz_targets import Transport, silent
 from pki import CA
@@ -13,7 +16,14 @@ from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
 from sidecar.core.config.settings import Limits
 
-alice = CA("Staff").issue("alice")
+staff = CA("Staff")
+alice = staff.issue("alice")
+
+ASKING = """
+version: 1
+trust: {staff: {ca: ca.pem, ocsp: "http://r/", revocation: best_effort}}
+locations: [{name: site, allow: verified}]
+"""
 
 
 def connect(service: Service) -> tuple[Connection, Transport]:
@@ -42,5 +52,32 @@ def test_half_sent_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch
     again.data_received(whole[:3000])
     assert transport.sent == b""
     for each, _ in (*half, (again, transport)):
+        each.connection_lost(None)
+    assert service.held == 0
+
+
+async def test_a_flood_of_requests_that_wait_gets_nobody_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there is no room for another request that waits for OCSP, it gets 400: decided without
+    the answer, `best_effort` would let in who is revoked."""
+    monkeypatch.setattr(connection, "MAX_HELD", 10_000)
+    asked = asyncio.Event()
+
+    async def ask(questions: Sequence[object], deadline: float) -> None:
+        asked.set()
+        await asyncio.sleep(60)
+
+    rules = policy(ASKING, ca_pem=staff.pem)
+    service = Service(Engine(rules, entries=4, answers={}), silent(), Limits(), ask)
+    whole = question("site", alice, {"X-Other": "x" * 3000})
+    waiting = [connect(service) for _ in range(4)]
+    for each, _ in waiting:
+        each.data_received(whole)
+    found = [transport.sent[:12] for _, transport in waiting]
+    count = 10_000 // len(whole)
+    assert found == [b""] * count + [b"HTTP/1.1 400"] * (4 - count)
+    await asked.wait()
+    for each, _ in waiting:
         each.connection_lost(None)
     assert service.held == 0
