@@ -261,10 +261,10 @@ class CA:
 
     # -- what the builder refuses
 
-    def sign_tbs(self, tbs: bytes) -> bytes:
+    def sign_tbs(self, tbs: bytes, algorithm: bytes = b"") -> bytes:
         """SEQUENCE {tbs, algorithm, signature}: any certificate or CRL, as DER."""
         signature = _sign(self.key, tbs)
-        return tlv(0x30, tbs, _algorithm(self.key), tlv(0x03, b"\0", signature))
+        return tlv(0x30, tbs, algorithm or _algorithm(self.key), tlv(0x03, b"\0", signature))
 
     def forge(
         self,
@@ -275,6 +275,7 @@ class CA:
         serial: int = 4711,
         subject: bytes | None = None,
         issuer: bytes | None = None,
+        algorithm: bytes = b"",
         extensions: Sequence[bytes] = (),
         repeat_extensions: bool = False,
         not_before: datetime | None = None,
@@ -284,8 +285,8 @@ class CA:
         """A signed certificate with these very values, however wrong they are.
 
         `cn`, `cns` and `dns` may carry any character, `serial` any number.  `subject` and `issuer`
-        are Names and `extensions` are Extensions, DER.  `repeat_extensions` puts the first one in
-        twice.
+        are Names, `extensions` are Extensions and `algorithm` is the signature's, DER.
+        `repeat_extensions` puts the first one in twice.
         """
         private = new_key()
         if subject is None:
@@ -302,14 +303,14 @@ class CA:
             0x30,
             tlv(0xA0, der_int(2)),
             der_int(serial),
-            _algorithm(self.key),
+            algorithm or _algorithm(self.key),
             issuer or self.subject.public_bytes(),
             tlv(0x30, der_time(start), der_time(not_after or start + timedelta(days=365))),
             subject,
             spki(private),
             tlv(0xA3, tlv(0x30, *found)),
         )
-        return Leaf(cn, self.sign_tbs(tbs), private, self)
+        return Leaf(cn, self.sign_tbs(tbs, algorithm), private, self)
 
 
 # -- the parts

@@ -183,7 +183,7 @@ _CHECKS: dict[int, Callable[[bytes], bool]] = {
     ENUMERATED: is_integer,
     BIT_STRING: is_bits,
     OID: _is_oid,
-    0x00: lambda _: False,
+    **dict.fromkeys((0x00, 0x10, 0x11), lambda _: False),  # SEQUENCE and SET are constructed
     0x05: lambda octets: not octets,
     0x1C: lambda octets: len(octets) % 4 == 0,
     BMP_STRING: lambda octets: len(octets) % 2 == 0,

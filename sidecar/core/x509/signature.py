@@ -14,7 +14,17 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-from .der import BIT_STRING, SEQUENCE, UTC_TIME, encode, only, slices, value_of
+from .der import (
+    BIT_STRING,
+    SEQUENCE,
+    UTC_TIME,
+    check_values,
+    encode,
+    only,
+    slices,
+    value_of,
+    within,
+)
 
 Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None
 
@@ -44,10 +54,10 @@ def take_apart(der: bytes, most: int = 3) -> SignedParts:
     outer = only(der, SEQUENCE)
     signed, algorithm = slices(der, outer.start, outer.stop, 2)
     fields = slices(signed, value_of(signed, 0), len(signed), most)
-    for within in fields:  # behind version and serial number
-        if within[0] == SEQUENCE:
+    for inner in fields:  # behind version and serial number
+        if inner[0] == SEQUENCE:
             break
-    if within != algorithm:
+    if inner != algorithm:
         raise ValueError("the signature algorithms inside and outside the signed part differ")
     return SignedParts(signed, algorithm, fields)
 
@@ -94,11 +104,44 @@ def scheme(algorithm: bytes) -> Scheme:
     """
     known = _SCHEMES.get(algorithm)
     if known is None:
-        cert = x509.load_der_x509_certificate(bare_certificate(algorithm=algorithm))
+        usual = _with_usual_parameters(algorithm)
+        cert = x509.load_der_x509_certificate(bare_certificate(algorithm=usual))
         known = Scheme(cert.signature_algorithm_parameters, cert.signature_hash_algorithm)
         if len(_SCHEMES) < 100 and len(algorithm) < 200:  # a peer can send any number of others
             _SCHEMES[algorithm] = known
     return known
+
+
+_RSA_V15 = tuple(
+    bytes.fromhex(oid)
+    for oid in (
+        *(f"06092a864886f70d0101{arc:02x}" for arc in (2, 4, 5, *range(0x0B, 0x11))),
+        *(f"06096086480165030403{arc:02x}" for arc in range(0x0D, 0x11)),
+    )
+)
+_ECDSA = tuple(
+    bytes.fromhex(oid)
+    for oid in (
+        "06072a8648ce3d0401",
+        *(f"06082a8648ce3d0403{arc:02x}" for arc in range(1, 5)),
+        *(f"06096086480165030403{arc:02x}" for arc in range(9, 0x0D)),
+    )
+)
+
+
+def _with_usual_parameters(algorithm: bytes) -> bytes:
+    """Return an AlgorithmIdentifier with the parameters that RFC 4055 and 5758 demand.
+
+    OpenSSL ignores those of RSA (v1.5) and ECDSA, and older Java writes NULL for ECDSA, which
+    `cryptography` refuses.  Raises ValueError.
+    """
+    oid, *parameters = within(algorithm, SEQUENCE, 3)
+    if len(parameters) > 1:
+        raise ValueError("a signature algorithm is not an OID and parameters")
+    check_values(algorithm, 0, len(algorithm))
+    if oid in _RSA_V15:
+        return encode(SEQUENCE, oid + b"\5\0")
+    return encode(SEQUENCE, oid) if oid in _ECDSA else algorithm
 
 
 _ED25519 = bytes.fromhex("300506032b6570")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import libcrypto
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from der import tlv
+from pki import CA
 
 from sidecar.core.errors import MalformedCertificate
 from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.der import within
 from sidecar.core.x509.path_building import Anchors
 from sidecar.core.x509.signature import is_signed_by, take_apart
 
@@ -79,3 +84,35 @@ def test_the_algorithm_within_and_without_are_one() -> None:
     with pytest.raises(MalformedCertificate, match="differ"):
         from_der(changed)
     assert x509.load_der_x509_certificate(changed).serial_number == 7  # well-formed in all else
+
+
+EC_CA, RSA_CA = CA("EC"), CA("RSA", key="rsa")
+PARAMETERS = {
+    "none": b"",
+    "NULL": tlv(0x05),
+    "an empty SEQUENCE": tlv(0x30),
+    "a number": tlv(0x02, b"\1"),
+    "a padded number": tlv(0x02, b"\0\1"),
+    "a SEQUENCE without its bit": tlv(0x10),
+    "half a value": b"\5",
+    "two": tlv(0x05) * 2,
+}
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+@pytest.mark.parametrize("ca", [EC_CA, RSA_CA], ids=["ECDSA", "RSA"])
+def test_parameters_that_openssl_ignores_are_ignored(ca: CA, parameters: str) -> None:
+    """Java 11 and 17 wrote NULL behind ecdsa-with-SHA256."""
+    oid, *_ = within(within(ca.der, 0x30)[1], 0x30)
+    algorithm = tlv(0x30, oid, PARAMETERS[parameters])
+    der = ca.forge("alice", algorithm=algorithm).der
+    now = time.time()
+    try:
+        cert = from_der(der)
+    except MalformedCertificate:
+        cert = None
+    trusted = Anchors([from_der(ca.der)], [])
+    found = [cert and each(cert, now) for each in (trusted.issuing_path, trusted.verified_path)]
+    taken = libcrypto.verdict([ca.der], [], der, now) == ""
+    assert [path is not None for path in found] == [taken, taken]
+    assert taken is (parameters in ("none", "NULL", "an empty SEQUENCE", "a number"))
