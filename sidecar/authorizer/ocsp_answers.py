@@ -246,26 +246,39 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         """
         key, trust = question.key, question.trust
         end = time.monotonic() + deadline
+        if question.not_by and not self._paused(key, trust):
+            self._drop_good(key, question.not_by)
         while not self.fresh(key):
             asking = self._asking.get(key)
             if asking is None:
                 if self._paused(key, trust):
                     return False
                 cert, issuer = question.cert.der, question.issuer.der
-                asking = self._start(key, _Query(trust, cert, issuer, tolerance))
+                query = _Query(trust, cert, issuer, tolerance)
+                asking = self._start(key, query, question.not_by)
             await asyncio.wait({asking.task}, timeout=max(0.0, end - time.monotonic()))
             if asking.trust == trust or time.monotonic() >= end:
                 break
         return self.fresh(key)
 
-    def _start(self, key: OcspKey, query: _Query) -> _Asking:
-        task = asyncio.get_running_loop().create_task(self._ask(key, query))
+    def _drop_good(self, key: OcspKey, signer: str) -> None:
+        """Drop a good answer that this responder signed."""
+        entry = self._entries.get(key)
+        is_good = entry is not None and entry.answer.status is RevocationStatus.GOOD
+        if entry is not None and is_good and _delegate_of(entry.answer) == signer:
+            self._drop(key)
+
+    def _start(self, key: OcspKey, query: _Query, not_by: str = "") -> _Asking:
+        task = asyncio.get_running_loop().create_task(self._ask(key, query, not_by))
         asking = self._asking[key] = _Asking(query.trust, task)
         task.add_done_callback(lambda _: self._asking.pop(key, None))
         return asking
 
-    async def _ask(self, key: OcspKey, query: _Query) -> None:
-        """Ask once; cache the answer, or begin a pause after a failure.  Never raises."""
+    async def _ask(self, key: OcspKey, query: _Query, not_by: str) -> None:
+        """Ask once; cache the answer, or begin a pause after a failure.  Never raises.
+
+        A good answer that is signed by `not_by` is a failure.
+        """
         nonce = os.urandom(32)
         try:
             async with self._in_place_of(query.trust):
@@ -274,7 +287,12 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 der = await self._query(query, nonce)
             now = self._clock()
             answer = self._verify(der, query, nonce, now)
+            is_good = answer.status is RevocationStatus.GOOD
+            if is_good and not_by and _delegate_of(answer) == not_by:
+                raise NoAnswer("unverified", "the responder's certificate is revoked")
             self._keep(key, _HeldAnswer(answer, query, der, now, self._refresh_at(answer)))
+            if not answer.holds(now):
+                self._begin_pause(key, query.trust)
         except NoAnswer as failure:
             self._failed(key, query.trust, failure)
         else:
@@ -419,7 +437,11 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _failed(self, key: OcspKey, trust: str, failure: NoAnswer) -> None:
         self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
         self._log(trust, failure)
-        about = None if failure.kind in UNREACHABLE else key, trust
+        self._begin_pause(None if failure.kind in UNREACHABLE else key, trust)
+
+    def _begin_pause(self, key: OcspKey | None, trust: str) -> None:
+        """Ask no such question for a while; with None, none of the trust."""
+        about = key, trust
         self._pauses[about] = self._clock() + self._pause
         self._pauses.move_to_end(about)
         while len(self._pauses) > self._size:

@@ -33,12 +33,17 @@ from .errors import MalformedCertificate
 
 @dataclass(frozen=True, slots=True)
 class OcspQuestion:
-    """A missing OCSP answer that the decision needs: about `cert`, issued by `issuer`."""
+    """A missing OCSP answer that the decision needs: about `cert`, issued by `issuer`.
+
+    `not_by`: the fingerprint of a responder whose good answer is held, but doesn't count, as its
+    certificate is revoked.
+    """
 
     key: OcspKey
     trust: str
     cert: ClientCert
     issuer: ClientCert
+    not_by: str = ""
 
 
 class Passed(NamedTuple):
@@ -465,7 +470,13 @@ def _ocsp_answer(
         return None
     key = ocsp_key(cert, issuer, trust.clock_tolerance)
     answer = evaluation.answers.get(key)
-    if answer is not None and _responder_revoked(evaluation, answer, trust, issuer):
+    if (
+        answer is not None
+        and answer.delegate is not None
+        and _responder_revoked(evaluation, answer, trust, issuer)
+    ):
+        signer = answer.delegate.sha256
+        evaluation.questions.append(OcspQuestion(key, trust.name, cert, issuer, not_by=signer))
         return Answer(
             RevocationStatus.UNKNOWN, "ocsp", "the responder's certificate is revoked", math.inf
         )
@@ -474,10 +485,9 @@ def _ocsp_answer(
     evaluation.questions.append(OcspQuestion(key, trust.name, cert, issuer))
     if (
         answer is not None and answer.status is RevocationStatus.REVOKED
-    ):  # an expired `revoked` response still revokes
-        return Answer(
-            RevocationStatus.REVOKED, "ocsp", f"{answer.detail} (that answer has expired)", math.inf
-        )
+    ):  # an expired `revoked` response still revokes, and so does one that is otherwise refused
+        ended = " (that answer has expired)" if 0.0 < answer.until <= evaluation.now else ""
+        return Answer(RevocationStatus.REVOKED, "ocsp", answer.detail + ended, math.inf)
     return Answer(RevocationStatus.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import threading
 import time
@@ -15,11 +16,15 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from daemon import Daemon, question
-from fetch_server import Server
+from fetch_server import Server, openssl
+from ocsp_pki import OCSP_SIGNING
 from ocsp_stack import (
     ALICE,
     AUTHORITY,
     BOB,
+    GOOD,
+    POLICY,
+    REVOKED,
     SAYS_GOOD,
     SAYS_REVOKED,
     behind,
@@ -39,6 +44,36 @@ def test_a_question_is_answered_when_the_responder_has(tmp_path: Path) -> None:
         assert daemon.ask("site", BOB).reason == "revoked"
 
     beside(tmp_path, check)
+
+
+def test_a_responder_that_is_replaced_locks_nobody_out(tmp_path: Path) -> None:
+    """Its certificate is revoked, and it has another one: the answers by that count at once, though
+    those of the old one would be good for a long time; also after a restart."""
+    signers = [ocsp_pki.issue(name, AUTHORITY, eku=[OCSP_SIGNING]) for name in ("one", "two")]
+    used = signers[:1]
+    ocsp_pki.write_index(tmp_path / "index.txt", good=[GOOD], revoked=[REVOKED])
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await openssl(tmp_path, "-nmin", "10", signer=used[0])(request)
+
+    def check(daemon: Daemon, _: list[Server]) -> None:
+        assert daemon.ask("site", ALICE).reason == "allowed"
+        daemon.write("deny.txt", f"sha256 {hashlib.sha256(signers[0].der).hexdigest()}\n")
+        daemon.until(lambda: daemon.ask("site", ALICE).reason == "revocation_unknown")
+        used[:] = signers[1:]
+        daemon.until(lambda: daemon.ask("site", ALICE).reason == "allowed", 8)
+        assert daemon.ask("site", BOB).reason == "revoked"
+        daemon.stop()
+        daemon.start()
+        assert daemon.ask("site", ALICE).reason == "allowed"
+
+    behind(
+        tmp_path,
+        POLICY.replace("ocsp:", "denylist: deny.txt, ocsp:"),
+        [answer],
+        check,
+        deny_txt=b"",
+    )
 
 
 def test_who_sends_more_while_he_waits_gets_no_answer_but_400(tmp_path: Path) -> None:

@@ -250,6 +250,53 @@ async def test_a_revocation_overrules_good_answers_under_other_keys(older: bool)
     assert changed == ([question().key] if older else [])
 
 
+async def test_an_answer_that_revokes_though_it_has_ended() -> None:
+    """It revokes, and the responder is asked on, but not by every request; a later good answer
+    revives, and once that is there an ended one is a replay."""
+    ended = response(status=REVOKED, start=-7200, end=-3600)
+    answers, fetcher, clock, _ = store(ended, response(), ended)
+    for _ in range(3):
+        assert not await answers.ensure(question(), 300, 60)
+        answers.refresh_due()
+        assert answers[question().key].status is RevocationStatus.REVOKED
+    assert fetcher.asked == 1
+    clock.now += 3
+    assert await answers.ensure(question(), 300, 60)
+    assert answers[question().key].status is RevocationStatus.GOOD
+    clock.now += 3400
+    answers.refresh_due()
+    await asyncio.sleep(0.01)
+    assert fetcher.asked == 3
+    assert answers[question().key].status is RevocationStatus.GOOD
+
+
+async def test_another_answer_takes_the_place_of_a_revoked_responders() -> None:
+    """While the responder goes on to sign with that certificate it is not asked by every request;
+    with another one, its answer counts at once, also an older one."""
+    first, second = (
+        ocsp_pki.issue(name, AUTHORITY, eku=[ocsp_pki.OCSP_SIGNING]) for name in ("one", "two")
+    )
+
+    def good(signer: ocsp_pki.Pair, start: float) -> bytes:
+        single = ocsp_pki.single(ALICE.cert, AUTHORITY.cert, start=start)
+        return ocsp_pki.craft(signer, [single], certs=[signer])
+
+    answers, fetcher, clock, _ = store(good(first, -60), good(first, -50), good(second, -90))
+    assert await answers.ensure(question(), 300, 60)
+    instead = replace(question(), not_by=from_der(first.der).sha256)
+    for _ in range(3):
+        assert not await answers.ensure(instead, 300, 60)
+    assert fetcher.asked == 2
+    assert not answers
+    clock.now += 3
+    assert await answers.ensure(instead, 300, 60)
+    delegate = answers[question().key].delegate
+    assert delegate is not None
+    assert delegate.der == second.der
+    assert await answers.ensure(instead, 300, 60)
+    assert fetcher.asked == 3
+
+
 async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> None:
     """After its end, good says nothing; revoked still revokes."""
     answers, _, clock, _ = store(response(), response(BOB, status=REVOKED))

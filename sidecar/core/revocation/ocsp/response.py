@@ -1,6 +1,6 @@
 """Build an OCSP request about one certificate, and verify the response (RFC 6960).
 
-`verify_response` never raises.  Only a response that passes every check is GOOD or REVOKED.  A
+`verify_response` never raises.  Only a response that passes every check is GOOD.  A
 response that is missing, late, wrongly signed or unreadable is UNKNOWN, with the reason in
 `detail`.
 
@@ -16,6 +16,10 @@ Where the RFCs leave a choice:
   signed octets.  SHA-1 in a CertID only names the issuer and is accepted.
 - Several single responses may be about the certificate, for example by SHA-1 and by SHA-256: each
   must be valid.  One REVOKED is enough; GOOD needs all of them, in the intersection of their times.
+- An answer that its signer has rightly signed, and that says REVOKED, revokes even if it is refused
+  otherwise (ended, from the future, with another nonce, with an unknown critical extension), as a
+  CRL does: a clock that is wrong must not let in whom `best_effort` lets in unasked.  It never
+  `holds`, so that the responder is asked on.
 - A delegated responder's own revocation is not checked here.  `OcspAnswer.delegate` is its
   certificate and `nocheck` says whether its issuer waived that check (RFC 6960, 4.2.2.2.1).
 """
@@ -24,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -182,27 +187,50 @@ def _verify(
     response, signed = _load(der)
     found = _singles_for(response, signed.data, cert, issuer)
     delegate = signer_of(signed, issuer, now)
+    try:
+        _check_nonce(response, nonce, require_nonce)
+        return _together(list(_answers(response, found, delegate, now, tolerance)))
+    except Exception as refused:  # noqa: BLE001 - parsers raise many classes on hostile bytes
+        return _revoked_anyway(found, delegate, refused)
+
+
+def _answers(
+    response: ocsp.OCSPResponse,
+    found: Sequence[_Single],
+    delegate: ClientCert | None,
+    now: float,
+    tolerance: float,
+) -> Iterator[OcspAnswer]:
+    """Yield each single answer.  Raises `ResponseRefused` and ValueError."""
     start, stop = (0.0, math.inf) if delegate is None else validity(delegate)
-    _check_nonce(response, nonce, require_nonce)
-    answers = []
     for single, extensions in found:
         _check_extensions(response, extensions)
         this_update, next_update = _check_times(response, single, now, tolerance)
         status, detail = _status(single)
         produced = response.produced_at_utc.timestamp()
-        answers.append(
-            OcspAnswer(
-                status,
-                detail,
-                this_update,
-                next_update,
-                min(next_update + tolerance, stop),
-                delegate,
-                delegate is not None and has_nocheck(delegate),
-                max(this_update - tolerance, produced - tolerance, start),
-            )
+        yield OcspAnswer(
+            status,
+            detail,
+            this_update,
+            next_update,
+            min(next_update + tolerance, stop),
+            delegate,
+            delegate is not None and has_nocheck(delegate),
+            max(this_update - tolerance, produced - tolerance, start),
         )
-    return _together(answers)
+
+
+def _revoked_anyway(
+    found: Sequence[_Single], delegate: ClientCert | None, refused: Exception
+) -> OcspAnswer:
+    """Return the answer that says revoked; it never holds.  Raises `refused` if there is none."""
+    for single, _ in found:
+        status, detail = _status(single)
+        if status is RevocationStatus.REVOKED:
+            at = single.this_update_utc.timestamp()
+            detail += f" (by an answer that is refused otherwise: {brief(refused)})"
+            return OcspAnswer(status, detail, at, at, delegate=delegate)
+    raise refused
 
 
 _WORST_FIRST = (RevocationStatus.REVOKED, RevocationStatus.UNKNOWN, RevocationStatus.GOOD)
@@ -242,7 +270,7 @@ def _load(der: bytes) -> tuple[ocsp.OCSPResponse, SignedResponse]:
 
 def _singles_for(
     response: ocsp.OCSPResponse, data: bytes, cert: ClientCert, issuer: ClientCert
-) -> list[tuple[ocsp.OCSPSingleResponse, list[_Extension]]]:
+) -> list[_Single]:
     """Return the single responses whose CertID names `cert`, at least one, with extensions."""
     singles = list(response.responses)
     found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
@@ -343,6 +371,10 @@ _CONTEXT_1 = 0xA1
 class _Extension(NamedTuple):
     oid: bytes
     critical: bool
+
+
+_Single = tuple[ocsp.OCSPSingleResponse, list[_Extension]]
+"""A single response and its extensions."""
 
 
 def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:

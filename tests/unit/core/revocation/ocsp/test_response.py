@@ -533,6 +533,37 @@ def test_times_that_are_wrong(options: dict[str, float | None], why: str) -> Non
     assert why in answer.detail
 
 
+@pytest.mark.parametrize(
+    ("options", "around"),
+    [
+        ({"start": 1200, "end": 7200}, {"produced": 1200}),
+        ({"start": -7200, "end": -3600}, {}),
+        ({"start": -60, "end": -120}, {}),
+        ({"extensions": [CRITICAL]}, {}),
+        ({"extensions": [HARMLESS, HARMLESS]}, {}),
+        ({}, {"extensions": [CRITICAL]}),
+        ({}, {"extensions": [HARMLESS, HARMLESS]}),
+        ({}, {"extensions": [pki.extension(NONCE_OID, False, tlv(0x04, NONCE[::-1]))]}),
+    ],
+)
+def test_what_is_rightly_signed_revokes_even_if_it_is_refused(
+    options: dict[str, object], around: dict[str, object]
+) -> None:
+    """A clock that is wrong, a cache between, an extension of tomorrow: such an answer never holds
+    and never says good, but whom it revokes is revoked, as by a CRL."""
+
+    def answer(status: bytes, signer: pki.Pair = CA) -> OcspAnswer:
+        single = about(**options, status=status)
+        return verify(pki.craft(signer, [single], **around), NONCE)  # type: ignore[arg-type]
+
+    revoked = answer(REVOKED)
+    assert revoked.status is RevocationStatus.REVOKED
+    assert "refused otherwise" in revoked.detail
+    assert not any(map(revoked.holds, (0.0, time.time(), revoked.this_update + 1)))
+    assert answer(b"\x80\x00").status is RevocationStatus.UNKNOWN
+    assert answer(REVOKED, pki.issue("Test CA", ca=True)).status is RevocationStatus.UNKNOWN
+
+
 def test_tolerance_covers_clocks_that_differ() -> None:
     """An answer from 60 s ahead is accepted with a tolerance of 120 s."""
     der = pki.craft(CA, [about(start=60)], produced=60)
