@@ -385,6 +385,7 @@ FAULTS = [
         alice_gets_another_page,
     ),
     Fault("regex-takes", ASKED, PHP + ASKED, alice_where_only_others_may_be),
+    Fault("regex-takes", ASKED, PHP.replace("~ ", "~") + ASKED, alice_where_only_others_may_be),
     Fault(
         "regex-takes",
         ASKED,

@@ -332,7 +332,10 @@ class _Tree:
             raise SyntaxFault(
                 f'{name}:{given.line}: invalid number of arguments in "{given.name}" directive'
             )
-        block = Block(given.name, given.args, name, given.line, parent, end=given.end)
+        args = given.args
+        if given.name == "location" and len(args) == 1:
+            args = _modified(args[0])
+        block = Block(given.name, args, name, given.line, parent, end=given.end)
         parent.inner.append(block)
         for each in given.block:
             self._add(each, block, name)
@@ -356,6 +359,12 @@ class _Tree:
         if pattern not in self._named:
             self._named[pattern] = self._files.matching(_as_python_s(pattern))
         return self._named[pattern]
+
+
+def _modified(written: str) -> list[str]:
+    """The words of a location: `~\\.php$` is `~ \\.php$` to nginx (ngx_http_core_location)."""
+    found = re.match(r"=|\^~|~\*?", written)
+    return [found[0], written[found.end() :]] if found else [written]
 
 
 def _as_python_s(pattern: str) -> str:

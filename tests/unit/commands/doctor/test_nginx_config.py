@@ -20,6 +20,7 @@ from nginx import Nginx, free_port
 from tools import NginxBinary, Tool, need, nginx_binaries
 
 from sidecar.commands.doctor.nginx_config import Block, read_dump, read_nginx
+from sidecar.commands.doctor.routing import serving
 from sidecar.commands.doctor.syntax import statements
 
 WORDS = [
@@ -96,6 +97,25 @@ def test_each_directive_keeps_its_own_file(tmp_path: Path) -> None:
         ("nginx.conf", 3),
         ("nginx.conf", 5),
     ]
+
+
+@pytest.mark.parametrize("binary", nginx_binaries(), ids=lambda each: each.name)
+def test_a_location_needs_no_blank(binary: Tool, tmp_path: Path) -> None:
+    """`location ~\\.php$` is an expression, `=/x` and `^~/x` are what they are with a blank."""
+    need(binary)
+    written = {"=/a": "/a", "^~/b": "/b/x.php", r"~\.php$": "/c.php", r"~*\.gif$": "/c.GIF"}
+    inner = "".join(f"location {each} {{ return 200 {uri}; }}\n" for each, uri in written.items())
+    port = free_port()
+    text = f"http {{ server {{ listen 127.0.0.1:{port}; {inner} }} }}"
+    with Nginx(binary, text, tmp_path) as nginx:  # type: ignore[arg-type]
+        (server,) = read_nginx(nginx.conf).all("server")
+        for each, uri in written.items():
+            plain = socket.create_connection(("127.0.0.1", port), timeout=15)
+            with Connection(plain, "a") as connection:
+                assert connection.get(uri).body == uri
+            place = serving(server, uri)
+            assert place is not None
+            assert "".join(place.args) == each
 
 
 def test_limit_except_may_include(tmp_path: Path) -> None:
