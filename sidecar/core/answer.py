@@ -78,7 +78,7 @@ def _identity(decision: Decision, cert: ClientCert) -> bytes:
         cert.serial_hex.encode(),
         cert.sha256.encode(),
     )
-    if len(cert.cn) == 1:  # several CNs: none of them is the name, so no header is sent
+    if len(cert.cn) == 1 and "cn" not in cert.unreadable:  # of several CNs none is the name
         proven += b"X-Client-CN: %b\r\n" % escape(cert.cn[0])
     if san := san_list(cert):
         proven += b"X-Client-SAN: %b\r\n" % san

@@ -9,6 +9,7 @@ octet by octet, so parsed extensions are cached by their DER.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from .der import (
     OID,
     SEQUENCE,
     check_values,
+    children,
     dotted,
     slices,
     string,
@@ -297,6 +299,7 @@ def _other_name(name: bytes) -> tuple[str, str | None]:
         dotted(value)
     elif tag in (_X400, _EDI):
         check_values(value, 0, len(value))
+        _check_strings(value, 0, len(value))
     else:
         raise ValueError(f"an alternative name has the tag {tag:#x}")
     return "", None
@@ -311,12 +314,33 @@ def _other_kind(value: bytes) -> tuple[str, str | None]:
     check_values(oid + inner, 0, len(oid) + len(inner))
     kind = _OTHERS.get(oid[value_of(oid, 0) :], "")
     if not kind:
+        _check_strings(inner, 0, len(inner))
         return "", None
     try:
         text = string(inner[0], inner[value_of(inner, 0) :])
     except ValueError:
         return kind, None
     return kind, None if text is None else clean(text)
+
+
+_OTHER_STRINGS = (0x15, 0x19, 0x1B)
+"""VideotexString, GraphicString, GeneralString (as in Kerberos names): no string of a Name."""
+
+
+def _check_strings(data: bytes, start: int, stop: int) -> None:
+    """Refuse control characters in strings at any level of values whose form was checked.
+
+    Raises `MalformedCertificate`, and ValueError.
+    """
+    for found in children(data, start, stop):
+        octets = data[found.start : found.stop]
+        if found.tag & 0x20:
+            _check_strings(data, found.start, found.stop)
+        elif found.tag in _OTHER_STRINGS:
+            clean(octets.decode("latin-1"))
+        else:
+            with contextlib.suppress(UnicodeDecodeError):
+                clean(string(found.tag, octets) or "")
 
 
 # -- constraints ----------------------------------------------------------------------------------

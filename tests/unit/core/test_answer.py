@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from der import der_oid, der_rdn, tlv
 from hypothesis import given
 from hypothesis import strategies as st
 from pki import CA
@@ -50,6 +51,14 @@ def test_identity_goes_out_only_where_it_is_proven() -> None:
 def test_of_several_cns_none_is_handed_on() -> None:
     """With two CNs there is no X-Client-CN."""
     cert = from_der(CA("x").issue(cns=["alice", "root"]).der)
+    assert "X-Client-CN" not in headers(Decision(Reason.ALLOWED, subject=cert))
+
+
+def test_of_a_cn_and_one_that_is_no_string_none_is_handed_on() -> None:
+    """OpenSSL takes a BIT STRING for a CN; beside it `alice` isn't the name."""
+    bits = tlv(0x31, tlv(0x30, der_oid("2.5.4.3"), tlv(3, b"\0root")))
+    cert = from_der(CA("x").forge(subject=tlv(0x30, der_rdn("2.5.4.3", b"alice"), bits)).der)
+    assert (cert.cn, cert.unreadable) == (("alice",), frozenset({"cn"}))
     assert "X-Client-CN" not in headers(Decision(Reason.ALLOWED, subject=cert))
 
 

@@ -49,6 +49,11 @@ def with_san(*names: bytes, behind: bytes = b"") -> Leaf:
     return staff.forge(extensions=[extension(SAN, tlv(0x30, *names) + behind)])
 
 
+def other(oid: str, value: bytes) -> bytes:
+    """An otherName."""
+    return tlv(0xA0, der_oid(oid), tlv(0xA0, value))
+
+
 def read(der: bytes) -> ClientCert | None:
     try:
         return from_der(der)
@@ -379,12 +384,43 @@ def test_a_host_is_not_matched_by_names_of_which_one_can_not_be_read(name: bytes
         tlv(0xA0, UPN, tlv(0xA0, tlv(0x0C, b"a\0"))),
         tlv(0xA0, UPN, tlv(0xA0, tlv(0x1E, b"\0\n"))),
         tlv(0xA4, tlv(0x30, der_rdn("2.5.4.3", b"a\0"))),
+        other("1.3.6.1.5.5.7.8.5", tlv(0x0C, b"a\0b")),
+        other("1.3.6.1.5.5.7.8.7", tlv(0x16, b"_ldap\r\n.example")),
+        other("1.3.6.1.5.2.2", tlv(0x30, tlv(0xA0, tlv(0x1B, b"EX\nAMPLE")))),
+        other("1.2.3", tlv(0x30, tlv(0x31, tlv(0x1E, b"\0a\0\x85")))),
+        tlv(0xA5, tlv(0xA1, tlv(0x0C, b"a\n"))),
+        tlv(0xA3, tlv(0x30, tlv(0x61, tlv(0x13, b"D\x1bE")))),
     ],
 )
 def test_control_characters_are_malformed_in_every_kind_of_name(name: bytes) -> None:
     """Control characters make a certificate malformed in any name, also in unused ones."""
     with pytest.raises(MalformedCertificate, match="control"):
         from_der(with_san(tlv(0x82, b"a.example"), name).der)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        tlv(0x04, b"a\0b"),
+        tlv(0x03, b"\0\n"),
+        tlv(0x0C, b"\xff\n"),
+        tlv(0x30, tlv(0x1B, b"EXAMPLE"), tlv(0x02, b"\n")),
+    ],
+)
+def test_other_values_than_strings_may_hold_any_octets(inner: bytes) -> None:
+    """OCTET STRINGs, numbers, and what is no string, though it says so."""
+    cert = from_der(with_san(tlv(0x82, b"a.example"), other("1.2.3", inner)).der)
+    assert cert.dns == ("a.example",)
+
+
+@pytest.mark.parametrize("tag", [0x10, 0x11])
+def test_a_sequence_without_its_bit_is_not_read(tag: int) -> None:
+    """OpenSSL refuses it: `TYPE_NOT_CONSTRUCTED`."""
+    odd = with_san(tlv(0x82, b"a.example"), other("1.2.3", tlv(tag, b"")))
+    assert from_der(odd.der).unreadable >= {"dns", "upn"}
+    theirs = libcrypto.read(odd.der)
+    assert theirs is not None
+    assert theirs.names is None
 
 
 # -- remembered, bounded
