@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sidecar.core.revocation.status import Answer, RevocationStatus
-from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.certificate import ClientCert, from_der, refused_serials
 
 from .entries import HOLD, REMOVE, CrlEntry
 from .parse import (
@@ -308,12 +308,13 @@ class CrlIndex:
     ) -> Answer:
         found = _Findings()
         clearing: list[tuple[_Group, float]] = []
-        key = key_digest(issuer)
+        key, serials = key_digest(issuer), refused_serials(cert.serial)
         for group in self._candidates(cert):
             standing = self._standing(group.any, key, now, asking)
-            listed = group.listed(cert.issuer, cert.serial, now) if standing.revokes else None
-            if listed is not None:
-                return self._revoked(listed, now)
+            for serial in serials if standing.revokes else ():
+                listed = group.listed(cert.issuer, serial, now)
+                if listed is not None:
+                    return self._revoked(listed, now)
             if not group.clears:
                 why = group.any.unusable or "it was refused, so it only revokes"
                 found.add(group.any.source, why)

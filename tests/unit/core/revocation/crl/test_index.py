@@ -440,6 +440,16 @@ def test_any_serial_is_found_as_a_number(serial: int) -> None:
     assert found.find(comparable_name(b"\x30\x00"), serial) is None
 
 
+@pytest.mark.parametrize("octets", [b"\xff\x0a", b"\xff", b"\xbc" + bytes(19)])
+def test_a_zero_octet_that_the_certificate_lacks(octets: bytes) -> None:
+    """`FF0A` in a certificate is `00FF0A` in a CRL of a program that writes it right."""
+    right, forgotten = int.from_bytes(octets), int.from_bytes(octets, signed=True)
+    cert = from_der(STAFF.forge("alice", serial=forgotten, not_before=T0).der)
+    for listed, found in (right, REVOKED), (forgotten, REVOKED), (right + 1, GOOD):
+        held = CrlIndex([read(by_hand(STAFF, [by_hand_entry(listed)]))])
+        assert held.status(crl_facts(cert), from_der(STAFF.der), NOW).status is found
+
+
 def test_serials_with_leading_zeros_on_the_certificate_side() -> None:
     """The sign octet before a high bit is no part of the number."""
     leaf = STAFF.issue("high", serial=0xFF00000000000001)
