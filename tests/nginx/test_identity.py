@@ -7,6 +7,7 @@ nginx, while `underscores_in_headers on` lets clients write any spelling.
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ import pytest
 from gateways import Gateway
 from https import Answer, Connection
 from nginx import free_port
-from stack import Stack
+from stack import Stack, example
 from tools import NginxBinary
 
 WAYS = ("proxy", "grpc", "fastcgi", "uwsgi", "scgi")
@@ -24,6 +25,7 @@ IDENTITY = ("CN", "DN", "SAN", "Serial", "Fingerprint", "Role")
 NAMES = [f"X-Client-{name}" for name in IDENTITY]
 EMPTY = ["Client-Cert", "Client-Cert-Chain", "Forwarded"]
 EMPTY += ["X-Forwarded-Host", "X-Original-URL", "X-Rewrite-URL"]
+OTHERS = re.findall(r'(?m)^proxy_set_header (\S+) "";', example("snippets/identity-others.conf"))
 ADDRESS = ["X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-ID"]
 
 CONF = """
@@ -50,6 +52,20 @@ http {{
         location /public/fastcgi/ {{ fastcgi_pass 127.0.0.1:{fastcgi}; }}
         location /public/uwsgi/ {{ uwsgi_pass 127.0.0.1:{uwsgi}; }}
         location /public/scgi/ {{ scgi_pass 127.0.0.1:{scgi}; }}
+        location /named/ {{
+            auth_request /authz/admin;
+            proxy_set_header Remote-User $client_cn;
+            fastcgi_param HTTP_REMOTE_USER $client_cn;
+            include snippets/identity.conf;
+            grpc_set_header Remote-User $client_cn;
+            uwsgi_param HTTP_REMOTE_USER $client_cn;
+            scgi_param HTTP_REMOTE_USER $client_cn;
+            location /named/proxy/ {{ proxy_pass http://127.0.0.1:8080; }}
+            location /named/grpc/ {{ grpc_pass grpc://127.0.0.1:{h2c}; }}
+            location /named/fastcgi/ {{ fastcgi_pass 127.0.0.1:{fastcgi}; }}
+            location /named/uwsgi/ {{ uwsgi_pass 127.0.0.1:{uwsgi}; }}
+            location /named/scgi/ {{ scgi_pass 127.0.0.1:{scgi}; }}
+        }}
         location /own/proxy/ {{
             auth_request /authz/admin;
             proxy_set_header X-Own 1;
@@ -105,14 +121,18 @@ def stack(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -
         yield open_.enter_context(Stack(nginx_binary, directory, conf=conf))
 
 
+def joined(name: str) -> list[str]:
+    """With `_` for `-`, anywhere."""
+    parts = name.split("-")
+    return [
+        "".join(a + b for a, b in zip(parts, (*joints, ""), strict=True))
+        for joints in itertools.product("-_", repeat=len(parts) - 1)
+    ]
+
+
 def spellings(name: str) -> list[str]:
     """Every way to write it that applications may take for it."""
-    parts = name.split("-")
-    found = []
-    for joints in itertools.product("-_", repeat=len(parts) - 1):
-        spelt = "".join(a + b for a, b in zip(parts, (*joints, ""), strict=True))
-        found += [spelt, spelt.lower(), spelt.upper()]
-    return found
+    return [case(each) for each in joined(name) for case in (str, str.lower, str.upper)]
 
 
 FORGED = [(each, "forged") for name in (*NAMES, *EMPTY, *ADDRESS) for each in spellings(name)]
@@ -139,6 +159,28 @@ def test_a_clients_own_identity_headers_never_arrive(stack: Stack, way: str, pla
     assert seen["x-client-fingerprint"] == [alice.sha256]
     assert seen["x-real-ip"] == seen["x-forwarded-for"] == ["127.0.0.1"]
     assert not seen.keys() & {name.lower() for name in EMPTY}
+
+
+@pytest.mark.parametrize("place", ["", "/own", "/public"])
+@pytest.mark.parametrize("way", WAYS)
+def test_nor_do_the_headers_of_other_proxies(stack: Stack, way: str, place: str) -> None:
+    """Remote-User, X-SSL-Client-Cert, X-Forwarded-Prefix and so on; for gRPC with `-` alone."""
+    assert {"X-Forwarded-User", "X-ARR-ClientCert", "X-Original-URI"} < set(OTHERS)
+    forged = [(each, "forged") for name in OTHERS for each in joined(name)]
+    if way == "grpc":
+        forged = [(name, "forged") for name in OTHERS]
+    for start in range(0, len(forged), 200):
+        headers = [*forged[start : start + 200], ("X-Mine", "mine")]
+        answer = stack.get(f"{place}/{way}/", cert=stack.people.alice, headers=headers)
+        assert "mine" in str(answer.app)
+        assert "forged" not in str(answer.app)
+
+
+def test_what_the_operator_says_of_them_arrives(stack: Stack) -> None:
+    """A line of the operator's beside the include is sent, before it or behind."""
+    for way in WAYS:
+        answer = stack.get(f"/named/{way}/", cert=stack.people.alice, headers={"Remote-User": "x"})
+        assert answer.saw("remote-user") == ["alice"], way
 
 
 @pytest.mark.parametrize("way", WAYS)
