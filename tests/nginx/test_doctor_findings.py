@@ -63,6 +63,7 @@ OPEN_FILES = "server { listen 443 ssl; server_name other.example.com; root /etc/
 HOST_LINE = "proxy_set_header Host $host;\nproxy_set_header SSL-Client-Verify"
 NAME_LINE = "proxy_set_header SSL-Server-Name $mtls_sidecar_sni;"
 ORIGIN = "proxy_set_header Origin $http_origin;"
+HACK = "proxy_set_header Origin https://$host;"
 SITE = "proxy_set_header Sec-Fetch-Site $http_sec_fetch_site;"
 SAME = "proxy_set_header Sec-Fetch-Site same-origin;"
 PORT = "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
@@ -158,6 +159,12 @@ def another_port_is_the_same_site(stack: Stack) -> bool:
     """The page of another port of the same host that opens a WebSocket as alice."""
     said = {"Origin": "https://app.example.com:8444"}
     return stack.get("/in", cert=stack.people.alice, headers=said).status == 200
+
+
+def alice_may_not_post_from_a_page(stack: Stack) -> bool:
+    """Alice's browser, that names the application's own page."""
+    said = {"Origin": "https://app.example.com"}
+    return stack.get("/in", cert=stack.people.alice, headers=said).status != 200
 
 
 def alice_may_not_post(stack: Stack) -> bool:
@@ -601,8 +608,10 @@ FAULTS = [
     Fault("header-missing", VERIFY, "", alice_is_out),
     Fault("origin-missing", SITE, "", another_site_posts_as_alice, (ORIGIN,)),
     Fault("origin-missing", SITE, SAME, another_site_posts_as_alice),
+    Fault("origin-missing", ORIGIN, HACK, another_port_is_the_same_site),
     Fault("origin-missing", PORT, "", another_port_is_the_same_site),
     Fault("header-twice", VERIFY, VERIFY * 2, alice_is_out),
+    Fault("header-twice", ORIGIN, ORIGIN * 2, alice_may_not_post_from_a_page),
     Fault("no-verify", OPTIONAL, "", alice_is_out),
     Fault("no-ca-no-trust", OPTIONAL, NO_CA, alice_is_out),
     Fault("error-page-asks", "403 /public.html", "403 /no.html", no_page_for_bob),

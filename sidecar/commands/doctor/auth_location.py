@@ -41,12 +41,15 @@ _CONTENT = ("root", "alias", "empty_gif", "stub_status", "autoindex", "index", "
 _FINGERPRINT, _WHOLE = "$ssl_client_fingerprint", "$ssl_client_escaped_cert"
 """The certificate in the key of a cache: either tells it from every other of the CA."""
 
+_PORT = "$mtls_sidecar_origin_port"
+_PORT_SOURCES = ("$http_host", "$server_port")
+
 _ORIGIN = {
     "Origin": "$http_origin",
     "Sec-Fetch-Site": "$http_sec_fetch_site",
     "Sec-Fetch-Mode": "$http_sec_fetch_mode",
     "Sec-Fetch-Dest": "$http_sec_fetch_dest",
-    "X-Original-Port": "$mtls_sidecar_origin_port",
+    "X-Original-Port": _PORT,
 }
 """What tells the page of another site: where it is sent, an answer is for that page alone."""
 
@@ -226,18 +229,30 @@ class AuthLocation:
             return
         if here.value("proxy_pass_request_headers") != "off":
             return  # the client's own arrive
-        holding = here.inherited("proxy_set_header")
-        sent = {each.args[0].lower(): each for each in holding}
+        sent: dict[str, list[Block]] = {}
+        for each in here.inherited("proxy_set_header"):
+            sent.setdefault(each.args[0].lower(), []).append(each)
         lacking = [each for each in _ORIGIN if each.lower() not in sent]
         if lacking:
             write = " ".join(f"proxy_set_header {each} {_ORIGIN[each]};" for each in lacking)
             self._add("origin-missing", here, f"{', '.join(lacking)}: not sent", write)
         for spelled, variable in _ORIGIN.items():
-            found = sent.get(spelled.lower())
-            if found and "$" not in found.args[1]:
-                what = f"{spelled} is {found.args[1] or 'empty'}, not {variable}"
-                line = f"proxy_set_header {spelled} {variable};"
-                self._add("origin-missing", found, what, line)
+            found = sent.get(spelled.lower(), [])
+            line = f"proxy_set_header {spelled} {variable};"
+            if len(found) > 1:
+                self._add("header-twice", found[-1], f"{spelled} is set twice", line)
+            elif found and not self._tells(found[0].args[1], variable):
+                what = f"{spelled} is {found[0].args[1] or 'empty'}, not {variable}"
+                self._add("origin-missing", found[0], what, line)
+
+    def _tells(self, value: str, variable: str) -> bool:
+        """Whether a value is this variable, or one that a `map` or `set` makes of its source."""
+        value = plain_variables(value)
+        sources = _PORT_SOURCES if variable == _PORT else (variable,)
+        made = [each.args[0] for each in self._root.all("map") if each.args[1:] == [value]]
+        made += [each.args[1] for each in self._root.all("set") if each.args[:1] == [value]]
+        read = {name for each in made for name in re.findall(r"\$\w+", plain_variables(each))}
+        return value in (variable, *sources) or not read.isdisjoint(sources)
 
     def _server_name(self, here: Block) -> None:
         """The one header whose value the client writes: by a strict map, behind all others."""

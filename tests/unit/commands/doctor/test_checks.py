@@ -221,8 +221,20 @@ def test_what_same_origin_asks_about(tmp_path: Path) -> None:
     for each in ORIGIN.split("; "):
         line = each.removesuffix(";") + ";"
         assert found(GOOD.replace(line, ""), tmp_path) == [("origin-missing", 10)]
-    says = GOOD.replace("Sec-Fetch-Site $http_sec_fetch_site", "Sec-Fetch-Site same-origin")
-    assert found(says, tmp_path) == [("origin-missing", 23)]
+        assert found(GOOD.replace(line, line * 2), tmp_path) == [("header-twice", 23)]
+    site, origin = "Sec-Fetch-Site $http_sec_fetch_site", "Origin $http_origin"
+    port = "$mtls_sidecar_origin_port;"
+    for old, new in (
+        (site, "Sec-Fetch-Site same-origin"),
+        (site, site + "s"),
+        (origin, "Origin https://$host"),
+        (origin, "Origin $scheme://$http_host"),
+        (port, "$remote_port;"),
+    ):
+        assert found(GOOD.replace(old, new), tmp_path) == [("origin-missing", 23)]
+    mapped = GOOD.replace("http {", "http { map $http_origin $asked { default $http_origin; }")
+    assert found(mapped.replace(origin, "Origin ${asked}"), tmp_path) == []
+    assert found(GOOD.replace(port, "$server_port;"), tmp_path) == []
     (tmp_path / "nginx.conf").write_text(GOOD.replace(ORIGIN, ""))
     for location in ("allow: verified, same_origin: false", "allow: public"):
         rules = policy(f"version: 1\nlocations:\n  - {{name: site, {location}}}\n")
