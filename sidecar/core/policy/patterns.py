@@ -201,12 +201,12 @@ def _dn_glob(text: str) -> Pattern:
 
 
 def _exact_dn(text: str) -> Pattern:
-    as_printed = (text, as_logged(text)) if text.startswith("/") else ()
+    as_printed = (text, as_logged(text))
     try:
         name = parse_name(text)
     except ValueError as error:
         message, hint = error.args
-        if not as_printed:
+        if not text.startswith("/"):
             raise PatternError(message, hint) from None
         warning = (f"{message}: it can refuse, but grants nothing", hint)
         return Pattern(text, refusing=Pattern(text, exact=as_printed), warnings=(warning,))

@@ -331,12 +331,15 @@ def escape_in_hex(character: str) -> str:
 
 
 def spellings(name: ComparedName) -> Iterator[str]:
-    """Yield a name in the forms of nginx and OpenSSL: RFC 2253 with escapes, and two of one line.
+    """Yield a name in the forms of nginx and OpenSSL.
 
-    Refusing rules are matched against these forms too.  `name` must be parsed from DER.
+    They are RFC 2253 with escapes, `O = Ex, CN = a`, `O=Ex, CN=a` with few escapes or none (OpenSSL
+    3.2 and newer), and two of one line.  Refusing rules are matched against these forms too.
+    `name` must be parsed from DER.
     """
     yield ",".join("+".join(map(_rfc2253, reversed(rdn))) for rdn in reversed(name))
     yield ", ".join(" + ".join(map(_spaced, rdn)) for rdn in name)
+    yield from (", ".join(" + ".join(map(form, rdn)) for rdn in name) for form in (_bare, _escaped))
     yield "".join(_oneline(rdn, escape=True) for rdn in name)
     yield "".join(_oneline(rdn, escape=False) for rdn in name)
 
@@ -374,12 +377,44 @@ def _spaced(attribute: ComparedAttribute) -> str:
     return f'{_short(oid)} = "{text}"' if quoted else f"{_short(oid)} = {text}"
 
 
+def _bare(attribute: ComparedAttribute) -> str:
+    """Write `type=value` as `openssl x509 -subject` of OpenSSL 3.2 to 3.6 does."""
+    return f"{_short(attribute.oid)}={_octets_of(attribute)}"
+
+
+def _escaped(attribute: ComparedAttribute) -> str:
+    """Write `type=value` as OpenSSL 4.0 does."""
+    oid, _, der = attribute
+    if oid not in NAMES:
+        return f"{oid}=#{der.hex().upper()}"
+    return f"{_short(oid)}={_CONTROL_OR_BACKSLASH.sub(_escape_control, _octets_of(attribute))}"
+
+
+_CONTROL_OR_BACKSLASH = re.compile(r"[\0-\x1f\x7f]|\\")
+
+
+def _escape_control(found: re.Match[str]) -> str:
+    return r"\\" if found[0] == "\\" else escape_in_hex(found[0])
+
+
+def _octets_of(attribute: ComparedAttribute) -> str:
+    """Return the text, or the octets of what is none."""
+    _, value, der = attribute
+    if isinstance(value, str):
+        return value
+    return _contents(der).decode("latin-1")
+
+
+def _contents(der: bytes) -> bytes:
+    at = next(iter(children(der, 0, len(der))))
+    return der if at.tag == SEQUENCE else der[at.start + (at.tag == 0x03) : at.stop]
+
+
 def _oneline(rdn: Iterable[ComparedAttribute], *, escape: bool) -> str:
     """Write `/type=value` as X509_NAME_oneline of OpenSSL 3 (`escape`) or of older versions."""
     found = ""
     for oid, _, der in rdn:
-        at = next(iter(children(der, 0, len(der))))
-        octets = der if at.tag == SEQUENCE else der[at.start + (at.tag == 0x03) : at.stop]
+        octets = _contents(der)
         value = "".join(
             f"\\{chr(o)}"
             if escape and o in b"/+"
