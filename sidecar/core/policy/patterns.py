@@ -380,13 +380,13 @@ def _email_glob(text: str) -> Predicate:
 
 def _email_regex(text: str) -> Pattern:
     source = text[1:]
+    as_written = compile_regex(source)
     at = _host_in(source)
     if at is not None:
         test = compile_regex(f"{source[:at]}(?i:{source[at:]})")
         return Pattern(text, test=test, warnings=_text_warnings(text))
-    pattern = Pattern(text, test=compile_regex(source), warnings=_text_warnings(text))
     refusing = Pattern(text, test=compile_regex(source, ignore_case=True))
-    return Pattern(text, test=pattern.test, refusing=refusing, warnings=pattern.warnings)
+    return Pattern(text, test=as_written, refusing=refusing, warnings=_text_warnings(text))
 
 
 _REGEX_TOKEN = re.compile(

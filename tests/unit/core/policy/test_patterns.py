@@ -69,6 +69,8 @@ def test_patterns(key: str, pattern: str, value: str | int, expected: bool) -> N
         ("dns", "bücher.example"),
         ("dns", "*"),
         ("ip", "10.0.0.1/8"),
+        ("email", "~a@b)|(.*"),
+        ("email", "~a@b)("),
         ("client_ip", "localhost"),
         ("serial", "12 34"),
         ("serial", "xyz"),
