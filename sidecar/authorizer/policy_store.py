@@ -416,6 +416,7 @@ class Store:
     async def close(self) -> None:
         """Stop background work."""
         self._workers.close()
+        self._sources.fetched.close()
         if self.fleet is not None:
             self.fleet.close()
         if self._keeping is not None:

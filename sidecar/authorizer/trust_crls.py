@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.config.schema import Located
@@ -61,21 +61,39 @@ class CrlSet:
     files: dict[Key, InForce] = field(default_factory=dict)
 
 
+class Lacking(NamedTuple):
+    """What a trust in force lacks: the addresses without a usable CRL, as they are shown.
+
+    `authorities` verified its CRLs, `revoking` are those of them that only revoke.
+    """
+
+    authorities: tuple[bytes, ...]
+    missing: tuple[str, ...]
+    revoking: tuple[Crl, ...]
+
+
+NOTHING = Lacking((), (), ())
+
+
 @dataclass(slots=True)
 class CrlPlaces:
-    """The places of the CRLs of one trust, in one reload."""
+    """The places of the CRLs of one trust, in one reload.  `lacking`: by the trust in force."""
 
     sources: TrustSources
     file: str
     name: str
     spec: TrustSpec
     now: float
+    lacking: Lacking = NOTHING
 
     def verified_with(self, authorities: tuple[bytes, ...]) -> CrlSet:
-        """Read the CRLs of all places, verified with these authorities."""
+        """Read the CRLs of all places, verified with these authorities.
+
+        Files come first: what the fetcher has brought leaves them their room.
+        """
         reading = _Reading(self, authorities)
         room = MAX_TRUST
-        for place in self.spec.crl:
+        for place in sorted(self.spec.crl, key=lambda place: is_address(place.text)):
             room -= self._size(place)
             if room < 0:
                 why = f"the CRLs of trust {self.name!r} have more than {MAX_TRUST >> 20} MiB"
@@ -125,7 +143,10 @@ class _Reading:
             step()
         except CopyUnread as error:
             self.found.problems.append(file_mistake(self.places.file, place, error))
-            self.found.fits, self.found.pending = False, True
+            if self._is_still_missing(place):
+                self._leave_missing(place)
+            else:
+                self.found.fits, self.found.pending = False, True
 
     def take(self, place: Located) -> None:
         """Put the CRLs of a place into force, or else the last good ones of this place."""
@@ -231,15 +252,30 @@ class _Reading:
         if refused is None:
             refused = older.revoking if older else ()
         if older is None or not (older.crls or self._key(place) in self.sources.good):
+            lapsed = older.lapsed if older else ()
+            self.found.refused += [*accepted, *refused, *(crl for crl, _ in lapsed)]
+            if error is None and self._is_still_missing(place):
+                self._leave_missing(place)
+                return
             self.found.fits = False
             self.found.pending = self.found.pending or error is None
             self.found.out_of_place.append(place)
-            lapsed = older.lapsed if older else ()
-            self.found.refused += [*accepted, *refused, *(crl for crl, _ in lapsed)]
             return
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         carried = _less(_in_force(older), accepted, ahead)
         self._put(place, accepted, older, refused, version, carried)
+
+    def _is_still_missing(self, place: Located) -> bool:
+        """Return whether the trust in force has no CRL of an address, of which one is read now.
+
+        It stays so until that is done: what else revokes doesn't wait for it.
+        """
+        lacking = self.places.lacking
+        return lacking.authorities == self.authorities and shown(place.text) in lacking.missing
+
+    def _leave_missing(self, place: Located) -> None:
+        self.found.missing.append(shown(place.text))
+        self.found.refused += self.places.lacking.revoking
 
     def _put(
         self,

@@ -38,7 +38,7 @@ from sidecar.core.x509.path_building import Anchors
 
 from .last_good import InForce, beside
 from .readings import Outcome
-from .trust_crls import CrlPlaces, CrlSet
+from .trust_crls import NOTHING, CrlPlaces, CrlSet, Lacking
 from .trust_sources import CopyUnread, DenylistReading, Key, TrustSources, without_withdrawn
 
 log = logging.getLogger("mtls-sidecar")
@@ -142,11 +142,20 @@ class _Resolver:
         self.files, self.file, self.name, self.spec = files, file, name, spec
         self.sources = files.sources
         self.found = Resolved()
-        self.places = CrlPlaces(self.sources, file, name, spec, self.sources.clock())
         self.names = tuple(
             tuple(place.text for place in places)
             for places in (spec.ca, spec.intermediates, spec.crl)
         )
+        self.places = CrlPlaces(
+            self.sources, file, name, spec, self.sources.clock(), self._lacking()
+        )
+
+    def _lacking(self) -> Lacking:
+        inputs = self.files.inputs.get(self.name)
+        if inputs is None or inputs.names != self.names:
+            return NOTHING
+        trust = inputs.trust
+        return Lacking(inputs.issuers.signers.der, trust.missing, trust.revoking)
 
     def resolve(self) -> Resolved:
         """Build the trust, if possible."""

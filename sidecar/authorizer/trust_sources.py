@@ -107,7 +107,11 @@ class GoodCrls:
 
 @dataclass(slots=True)
 class TrustSources:
-    """Read the trusts' files, and keep the last good content of each."""
+    """Read the trusts' files, and keep the last good content of each.
+
+    What the fetcher has brought is parsed by workers of its own (`fetched`): whatever it puts there
+    holds up no other CRL.
+    """
 
     base: Path
     state_dir: Path
@@ -117,6 +121,7 @@ class TrustSources:
     last_good: LastGood
     workers: CrlWorkers
     clock: Callable[[], float] = time.time
+    fetched: CrlWorkers = field(default_factory=CrlWorkers)
     good: dict[Key, Any] = field(default_factory=dict)
     former: dict[Key, GoodCrls | None] = field(default_factory=dict)
     backwards: set[Key] = field(default_factory=set)
@@ -164,8 +169,9 @@ class TrustSources:
         key = ("crl", trust, place, _digest(authorities))
         # Whoever could replace what was fetched could not sign it.
         trusted_only = self.trusted_only and not is_address(place)
+        workers = self.fetched if is_address(place) else self.workers
         return self.readings.ask(
-            key, path, lambda: self._crls(path, shown(place), authorities, trusted_only)
+            key, path, lambda: self._crls(path, shown(place), authorities, trusted_only, workers)
         )
 
     def revoking(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
@@ -173,7 +179,7 @@ class TrustSources:
         path = revoking_path(self.place_of(trust, place))
         key = ("revoking", trust, place, _digest(authorities))
         return self.readings.ask(
-            key, path, lambda: self._crls(path, shown(place), authorities, False)
+            key, path, lambda: self._crls(path, shown(place), authorities, False, self.fetched)
         )
 
     # -- copies of an earlier process
@@ -232,7 +238,7 @@ class TrustSources:
         asked = self.readings.ask(
             ("kept", *name, _digest(authorities)),
             path,
-            lambda: self._crls(path, source, authorities, False),
+            lambda: self._crls(path, source, authorities, False, self.workers),
         )
         outcome = _known(asked, path)
         if outcome.error is not None or outcome.value.digest != digest:
@@ -262,11 +268,16 @@ class TrustSources:
         return FileReading(found, hashlib.sha256(data).hexdigest())
 
     def _crls(
-        self, path: Path, source: str, authorities: tuple[bytes, ...], trusted_only: bool
+        self,
+        path: Path,
+        source: str,
+        authorities: tuple[bytes, ...],
+        trusted_only: bool,
+        workers: CrlWorkers,
     ) -> CrlReading:
         found = file_version(path)
         large = found is not None and LARGE_CRL <= found.size <= MAX_CRL
-        read = self.workers.read if large else read_crl_file
+        read = workers.read if large else read_crl_file
         return read(path, source, authorities, trusted_only=trusted_only)
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import request
-from pki import CA, Leaf
+from large_crl import large_crl
+from pki import CA, Leaf, now
 
 from sidecar.authorizer import policy_store
 from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.authorizer.trust_sources import LARGE_CRL, TrustSources
 from sidecar.core.decision import Reason
 from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
+from sidecar.runtime.crl_worker import OCTETS_AT_ONCE, CrlWorkers
+from sidecar.runtime.files import MAX_CRL, crl_state_path
 
 STAFF = CA("Staff")
 POLICY = """\
@@ -323,3 +329,119 @@ def test_an_asked_reload_tells_of_what_is_saved(files: Path) -> None:
     (files / "policy.yaml").write_text(POLICY.replace("trust:", "turst:"))
     asyncio.run(store.reload())
     assert [each.ok for each in told] == [False]
+
+
+URL = "http://127.0.0.1/staff.crl"
+FETCHED = POLICY.replace(
+    "denylist:", f'crl: ["{URL}", other.crl], revocation: best_effort, denylist:'
+)
+
+
+@pytest.mark.parametrize("before", [None, b"no CRL"], ids=["not-fetched", "unusable"])
+def test_what_revokes_waits_for_no_first_download(
+    files: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    """A line of the denylist and a CRL of another place come into force while the first usable
+    CRL of an address is still being read, however long that takes."""
+    alice = STAFF.issue("alice")
+    (files / "policy.yaml").write_text(FETCHED)
+    (files / "other.crl").write_bytes(STAFF.crl(number=1))
+    fetched = crl_state_path(files / "state", "staff", URL)
+    fetched.parent.mkdir(parents=True)
+    if before is not None:
+        fetched.write_bytes(before)
+    store = _store(files)
+    store.load()
+    read, goes_on = TrustSources._crls, threading.Event()
+
+    def slowly(self: TrustSources, path: Path, *given: Any) -> Any:
+        if path == fetched:
+            goes_on.wait()
+        return read(self, path, *given)
+
+    monkeypatch.setattr(TrustSources, "_crls", slowly)
+    try:
+        _put(fetched, STAFF.crl(number=5, this_update=now() + timedelta(minutes=1)))
+        (files / "denied.txt").write_text("serial 07\n")
+        _after(store, lambda _: _serials(store) == {7})
+        _put(files / "other.crl", STAFF.crl([alice], number=2))
+        _until_revoked(store, alice)
+    finally:
+        goes_on.set()
+    _after(store, lambda found: not found.policy.trusts["staff"].missing)
+
+
+def test_what_was_refused_revokes_while_a_first_download_is_read(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CRL beside a broken one, which only revokes, does so until the next version is read."""
+    alice = STAFF.issue("alice")
+    (files / "policy.yaml").write_text(FETCHED.replace(", other.crl", ""))
+    fetched = crl_state_path(files / "state", "staff", URL)
+    fetched.parent.mkdir(parents=True)
+    fetched.write_bytes(STAFF.crl([alice], number=1) + BROKEN_BLOCK)
+    store = _store(files)
+    store.load()
+    assert _reason(store, alice) == Reason.REVOKED
+    goes_on = threading.Event()
+
+    def slowly(*_: Any) -> Any:
+        goes_on.wait()
+        raise OSError(errno.EIO, "it can't be read")
+
+    monkeypatch.setattr(TrustSources, "_crls", slowly)
+    try:
+        _put(fetched, b"anything")
+        (files / "denied.txt").write_text("serial 07\n")
+        _after(store, lambda _: _serials(store) == {7})
+        assert _reason(store, alice) == Reason.REVOKED
+    finally:
+        goes_on.set()
+
+
+def test_a_fetched_file_that_is_parsed_for_long_holds_up_no_other_crl(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large what the fetcher brought is: a large CRL that is a file has its turn."""
+    alice = STAFF.issue("alice")
+    (files / "policy.yaml").write_text(FETCHED)
+    (files / "other.crl").write_bytes(STAFF.crl(number=1))
+    fetched = crl_state_path(files / "state", "staff", URL)
+    fetched.parent.mkdir(parents=True)
+    store = _store(files)
+    store.load()
+    run, goes_on = CrlWorkers._run, threading.Event()
+
+    def slowly(self: CrlWorkers, question: bytes, shared: int) -> bytes:
+        if str(fetched).encode() in question:
+            goes_on.wait()
+        return run(self, question, shared)
+
+    monkeypatch.setattr(CrlWorkers, "_run", slowly)
+    try:
+        with fetched.open("wb") as file:
+            file.truncate(OCTETS_AT_ONCE + 1)  # parsed alone
+        _after(store, lambda _: bool(store._sources.fetched._sizes))
+        _put(files / "other.crl", large_crl(STAFF, 30_000, [alice.serial]))
+        assert (files / "other.crl").stat().st_size > LARGE_CRL
+        _until_revoked(store, alice)
+    finally:
+        goes_on.set()
+        store._sources.fetched.close()
+
+
+def test_a_fetched_file_takes_no_room_of_those_that_are_files(files: Path) -> None:
+    """A CRL that is a file comes into force beside a fetched one of the greatest size, whatever
+    that holds and whichever the policy names first."""
+    alice = STAFF.issue("alice")
+    (files / "policy.yaml").write_text(FETCHED)
+    (files / "other.crl").write_bytes(STAFF.crl(number=1))
+    store = _store(files)
+    store.load()
+    fetched = crl_state_path(files / "state", "staff", URL)
+    fetched.parent.mkdir(parents=True)
+    with fetched.open("wb") as file:
+        file.truncate(MAX_CRL)
+    _after(store, lambda found: "more than 256 MiB" in str(found.diagnostics))
+    _put(files / "other.crl", STAFF.crl([alice], number=2))
+    _until_revoked(store, alice)
