@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,9 +65,31 @@ def _url(text: str) -> str:
         raise ValueError(f"{text!r} has more than a host and a path", hint)
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError("links carry a secret, and http sends it unencrypted", hint)
+    if (mistake := _unlike_browsers(parts.hostname)) is not None:
+        raise ValueError(
+            f"browsers write the host {parts.hostname} otherwise, and would be refused", mistake
+        )
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise ValueError(f"{text!r} has a path with dots", hint)
     return text.rstrip("/")
+
+
+def _unlike_browsers(host: str) -> str | None:
+    """What to write instead of a host that a browser's Origin has in another spelling, or None.
+
+    Browsers take a name whose last label is a number for an IPv4 address (URL Standard, 3.5).
+    """
+    if not host.isascii():
+        return "write its A-labels (xn--…)"
+    if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:]+", host):
+        return "write a host name or an address"
+    if ":" in host or re.search(r"(?:\A|\.)(?:[0-9]+|0x[0-9a-f]*)\.?\Z", host):
+        try:
+            found = str(ipaddress.ip_address(host))
+        except ValueError:
+            return "write the address in full"
+        return None if found == host else f"write {found}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,3 +86,27 @@ def test_an_origin_is_written_as_browsers_do(tmp_path: Path) -> None:
     ):
         found = read_enroll_settings(f"url: '{url}'\n".encode(), str(tmp_path / "x"))
         assert (found.origin, found.base_path) == (origin, "/e")
+
+
+def test_a_host_that_browsers_write_otherwise_is_refused() -> None:
+    """They name the page by their own spelling of it, so every button would be another site's."""
+    for host, hint in (
+        ("bücher.example", "A-labels"),
+        ("[0:0:0:0:0:0:0:1]", "write ::1"),
+        ("[2001:DB8:0::1]", "write 2001:db8::1"),
+        ("127.1", "in full"),
+        ("0x7f.0.0.1", "in full"),
+        ("app%2eexample.com", "a host name"),
+    ):
+        told = mistakes(f"url: https://{host}/enroll\n")
+        assert "browsers write the host" in told
+        assert hint in told
+    for host in (
+        "xn--bcher-kva.example",
+        "a_b.example",
+        "127.0.0.1",
+        "[2001:db8::1]",
+        "box",
+        "a1.b2c",
+    ):
+        read_enroll_settings(f"url: https://{host}/enroll\n".encode(), "enroll.yaml")
