@@ -135,6 +135,19 @@ def test_other_sites_and_guesses_get_nothing(place: Place) -> None:
     assert place.open(invited.path).status == 200
 
 
+def test_another_sites_page_uses_up_no_rate(place: Place) -> None:
+    """Its images and frames are refused before anything is counted; a link there leads in."""
+    path = place.invite("heidi").path
+    said = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    frame = {**said, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    for _ in range(30):
+        assert place.open("/enroll/guess", None, said).status == 403
+        assert place.open(path, None, frame).status == 403
+    link = {**frame, "Sec-Fetch-Dest": "document"}
+    assert place.open(path, None, link).status == 200
+    assert place.open(path, None, {**FORM, "Sec-Fetch-Site": "none"}).status == 200
+
+
 def test_links_are_in_no_access_log(place: Place, tmp_path: Path) -> None:
     """Nor is what a client sends beyond the headers that the service reads passed on."""
     invited = place.invite("frank")
