@@ -66,6 +66,7 @@ CASES = {
         "/api/sync": KEPT,
         "/identity/connect/token": KEPT,
         "/admin/users": KEPT,
+        "/notifications/hub": KEPT,
         "/icons/example.com/icon.png": 200,
         "/webauthn-mobile-connector.html": 200,
         "/webauthn-fallback-connector.html": 200,
@@ -118,6 +119,21 @@ def test_without_a_certificate_what_is_open_is_open_and_nothing_else(
             if status != 400:
                 expected = 403 if path.startswith("/admin") else 200
                 assert connection.get(path, host=host).status == expected, path
+
+
+def test_the_browser_extension_of_bitwarden_is_told_what_changes(stack: Stack) -> None:
+    """Its WebSocket, of which Chromium names the extension's origin alone, opens here only."""
+    site, host = "recipes/vaultwarden.conf", "vault.example.com"
+    said = {"Origin": "chrome-extension://nngceckbapebfimnlniiiahkandclblb"}
+    upgrade = {**said, "Upgrade": "websocket", "Connection": "Upgrade"}
+    asked = {**said, "Sec-Fetch-Site": "none"}
+    for path, headers, status in (
+        ("/notifications/hub?access_token=x", upgrade, 101),
+        ("/api/sync", upgrade, 403),
+        ("/api/sync", asked, 200),
+    ):
+        with stack.connect(cert=stack.people.bob, site=site, sni=host) as connection:
+            assert connection.get(path, host=host, headers=headers).status == status
 
 
 def test_each_recipe_has_its_cases() -> None:
