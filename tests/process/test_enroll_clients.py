@@ -111,6 +111,34 @@ def test_all_devices_and_open_invitations_of_a_person_are_revoked(place: Place) 
     assert "denied already" in again.stdout
 
 
+def test_undo_takes_back_the_last_revocation_only(place: Place) -> None:
+    """A phone that was stolen before stays revoked; it takes a word of its own."""
+    phone, laptop = place.issue("dave", "phone"), place.issue("dave", "laptop")
+    assert place.revoke("dave/phone", "--reason", "stolen").returncode == 0
+    assert place.revoke("dave", "--reason", "on leave").returncode == 0
+    done = place.revoke("--undo", "dave")
+    assert done.returncode == 0, done.stderr
+    assert "dave/phone stays revoked" in done.stdout
+    assert "stolen" in done.stdout
+    assert (place.reason(phone), place.reason(laptop)) == ("revoked", "allowed")
+    revoked = {each["device"]: each["revoked"] for each in place.enroll.clients("dave")}
+    assert revoked == {"phone": True, "laptop": False}
+    assert place.revoke("--undo", "dave/phone").returncode == 0
+    assert place.reason(phone) == "allowed"
+
+
+def test_a_revocation_with_an_end_is_taken_back_by_name(place: Place) -> None:
+    """It is in no list of enroll's, but on the denylist; what somebody else denied stays."""
+    phone, tablet = place.issue("erin", "phone"), place.issue("erin", "tablet")
+    assert place.revoke("--fingerprint", tablet.sha256, "--reason", "stolen").returncode == 0
+    assert place.revoke("erin/phone", "--until", "2099-01-31").returncode == 0
+    assert (place.reason(phone), place.reason(tablet)) == ("revoked", "revoked")
+    done = place.revoke("--undo", "erin")
+    assert done.returncode == 0, done.stderr
+    assert (place.reason(phone), place.reason(tablet)) == ("allowed", "revoked")
+    assert place.revoke("--undo", "erin").returncode == 1
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_certificate_issued_while_its_holder_is_revoked_is_revoked_too(
     place: Place, monkeypatch: pytest.MonkeyPatch

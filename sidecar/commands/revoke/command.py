@@ -6,6 +6,7 @@ nothing to undo.  2: the call or a file is invalid, and nothing was changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -112,16 +113,56 @@ def _held(found: Sequence[EnrolledCertificate], denied: set[str]) -> list[Enroll
     return [each for each in found if time.time() < each.not_after and each.sha256 not in denied]
 
 
+ONE_CALL = 60.0
+"""Seconds within which the certificates of one `revoke` are marked."""
+
+
 def _undo_client(
     call: Call, settings: Settings, found: Sequence[EnrolledCertificate], enrolled: Enrolled
 ) -> int:
+    """Take back the last `revoke` of a client.
+
+    What was revoked at another time, or for another reason, stays so: a phone that was stolen
+    before its holder went on leave.
+    """
     revoked = [each for each in found if each.revoked is not None]
-    if not revoked:
+    last = max(revoked, key=lambda each: each.revoked or 0.0, default=None)
+    meant = [each for each in found if _is_denied_for_a_time(call, settings, each)]
+    meant = meant or [each for each in revoked if last and _is_of_one_call(each, last)]
+    if not meant:
         return int(_fail(f"{call.target} has no certificate that is revoked; nothing to undo"))
-    codes = [_undo(call, settings, target_of(each, key=call.key)) for each in revoked]
+    codes = [_undo(call, settings, target_of(each, key=call.key)) for each in meant]
     if not any(codes):
-        enrolled.unmark([each.sha256 for each in revoked])
+        enrolled.unmark([each.sha256 for each in meant if each in revoked])
+    for each in revoked:
+        if each not in meant and time.time() < each.not_after:
+            why = ", ".join(filter(None, (_rfc3339(each.revoked or 0.0), each.reason)))
+            who = f"{each.name}/{each.device}"
+            text = f"{who} stays revoked ({why}): to take that back, too, say --undo {who}"
+            print(printable(text))
     return max(codes)
+
+
+def _is_of_one_call(one: EnrolledCertificate, other: EnrolledCertificate) -> bool:
+    """Return whether one `revoke` is likely to have revoked both."""
+    apart = abs((one.revoked or 0.0) - (other.revoked or 0.0))
+    return apart <= ONE_CALL and one.reason == other.reason
+
+
+def _is_denied_for_a_time(call: Call, settings: Settings, found: EnrolledCertificate) -> bool:
+    """Return whether `revoke NAME --until` denies a certificate, which isn't noted by enroll."""
+    if found.revoked is not None:
+        return False
+    target = target_of(found, key=call.key)
+    wanted = one_entry(target.kind, target.value)
+    paths = [path for each in _all_or_chosen(call, settings, target) for path in each.denylists]
+    for place in dict.fromkeys(map(locate, paths)):
+        with contextlib.suppress(OSError):  # it is told when the line is to be removed
+            for entry in read_entries(place)[0]:
+                is_meant = is_same(entry, wanted) and target.who in entry.comment.split(", ")
+                if is_meant and entry.until < math.inf:
+                    return True
+    return False
 
 
 # -- revoke

@@ -48,6 +48,10 @@ class EnrolledCertificate(Protocol):
     def revoked(self) -> float | None:
         """When it was revoked, if it was."""
 
+    @property
+    def reason(self) -> str:
+        """Why it was revoked."""
+
 
 class Enrolled(Protocol):
     """The clients that `enroll` knows.  Each method raises OSError and `PolicyError`."""
