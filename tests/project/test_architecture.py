@@ -60,7 +60,7 @@ LAYERS = (
         "revocation.ocsp.response",
     ),
     ("policy.lockouts", "policy.model", "policy.rule_lines"),
-    ("policy.trust", "policy.rule_words"),
+    ("policy.trust", "policy.rule_words", "policy.pinned"),
     ("policy.compile",),
     ("evaluate",),
     ("policy_tests",),
