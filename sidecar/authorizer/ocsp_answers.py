@@ -6,11 +6,11 @@ before that, so that no request waits twice.
 
 A failure is never cached as an answer: the store holds only good and revoked answers, and each is
 used until it expires.  After a failure the same question (or, if the fetcher or the responder is
-unreachable, any question of that trust) isn't asked for `PAUSE` seconds, so that not every request
-waits for the deadline.  In that time there is no answer, which means UNKNOWN.
+unreachable, any question to that responder) isn't asked for `PAUSE` seconds, so that not every
+request waits for the deadline.  In that time there is no answer, which means UNKNOWN.
 
-Each trust has places of its own for questions, since each has a responder of its own: beyond
-`MAX_ASKING` a question waits until another one of its trust has ended.
+Each responder, known by its address, has places of its own for questions: beyond `MAX_ASKING` a
+question waits until another one has ended.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import time
@@ -42,7 +43,7 @@ ASK_SECONDS = 10.0
 """Maximum seconds of a question, a little more than the fetcher's own limit."""
 
 MAX_ASKING = 16
-"""Maximum number of one trust's questions at the same time; further ones wait."""
+"""Maximum number of questions to one responder at the same time; further ones wait."""
 
 BUSY_PAUSE = 0.1
 """Seconds until a question is repeated that the fetcher had no room for."""
@@ -57,7 +58,7 @@ REFRESH_FROM = 0.75
 """Part of an answer's lifetime after which it is refreshed; jitter adds up to a tenth."""
 
 UNREACHABLE = frozenset({"unreachable", "fetcher"})
-"""Kinds of failure that apply to every certificate of the trust."""
+"""Kinds of failure that apply to every question to the responder."""
 
 FAILURE_KINDS = UNREACHABLE | {"refused", "busy", "no_answer", "unverified", "older"}
 
@@ -140,13 +141,6 @@ class _Query:
     tolerance: float
 
 
-class _Asking(NamedTuple):
-    """A question that is being asked, or waits for that."""
-
-    trust: str
-    task: asyncio.Task[None]
-
-
 @dataclass(slots=True)
 class _HeldAnswer:
     """One cached answer, its DER as verified at `at`, and the question, to ask it again."""
@@ -165,13 +159,17 @@ class _HeldAnswer:
 
 
 class StoredResponse(NamedTuple):
-    """A verified response in the form kept across a restart: DER, and the time of verification."""
+    """A verified response in the form kept across a restart: DER, and the time of verification.
+
+    `responder` is the address of who was asked.
+    """
 
     trust: str
     cert: bytes
     issuer: bytes
     response: bytes
     at: float
+    responder: str = ""
 
 
 class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
@@ -181,8 +179,9 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     must check `holds` with its own `now`.  A revoked answer is kept after it expires, until a later
     one replaces it; if space is needed, good answers are evicted first.
 
-    A revoked answer also serves other keys of its certificate: another clock tolerance, or another
-    certificate of its issuer's key.
+    A revoked answer also serves other keys of its certificate: another clock tolerance, another
+    certificate of its issuer's key, or another responder.  That one is asked nevertheless: there it
+    never holds.  A good answer serves, and lifts, what its own responder has said and no other one.
 
     `changed` is called when a certificate's status changes, or when a good answer ends earlier than
     before: a cache of decisions must then be cleared.  `version` counts all changes of the store,
@@ -204,27 +203,40 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._size = size
         self._changed = changed
         self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
-        self._revoked: dict[str, OcspKey] = {}
+        self._revoked: dict[str, list[OcspKey]] = {}
         self._bytes = 0
         self.version = self.turns = 0
-        self._asking: dict[OcspKey, _Asking] = {}
+        self._asking: dict[OcspKey, asyncio.Task[None]] = {}
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(MAX_ASKING)
         )
-        self._pauses: OrderedDict[tuple[OcspKey | None, str], float] = OrderedDict()
+        self._pauses: OrderedDict[OcspKey | str, float] = OrderedDict()
         self._logged: dict[tuple[str, str], float] = {}
         self.failures: dict[str, int] = {}
 
     def __getitem__(self, key: OcspKey) -> OcspAnswer:
-        key = self._key_of(key)
-        entry = self._entries[key]
+        place = self._key_of(key)
+        entry = self._entries[place]
         entry.used = True
-        self._entries.move_to_end(key)
+        self._entries.move_to_end(place)
+        if place.responder != key.responder:
+            return replace(entry.answer, since=math.inf)
         return entry.answer
 
     def _key_of(self, key: OcspKey) -> OcspKey:
-        """Return the key itself if it has an answer, else that of a revoked answer, if any."""
-        return key if key in self._entries else self._revoked.get(key.signed_sha256, key)
+        """Return the key itself if it has an answer, else that of a revoked answer, if any.
+
+        One of the same responder comes first.
+        """
+        others = self._revoked.get(key.signed_sha256)
+        if key in self._entries or not others:
+            return key
+        return next((each for each in others if each.responder == key.responder), others[-1])
+
+    def _own(self, key: OcspKey) -> _HeldAnswer | None:
+        """Return what its responder has said, if anything."""
+        place = self._key_of(key)
+        return self._entries.get(place) if place.responder == key.responder else None
 
     def __iter__(self) -> Iterator[OcspKey]:
         return iter(self._entries)
@@ -234,31 +246,27 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def fresh(self, key: OcspKey) -> bool:
         """Return whether there is a currently usable answer for `key`."""
-        entry = self._entries.get(self._key_of(key))
+        entry = self._own(key)
         return entry is not None and entry.answer.holds(self._clock())
 
     async def ensure(self, question: OcspQuestion, tolerance: float, deadline: float) -> bool:
         """Wait up to `deadline` seconds for an answer; return whether there is one now.
 
-        `tolerance` is the clock tolerance in seconds.  Concurrent calls for one certificate share
-        one question, which continues after a caller's deadline.  If that is another trust's and
-        brings no answer, this one's responder is asked.
+        `tolerance` is the clock tolerance in seconds.  Concurrent calls for one certificate and
+        responder share one question, which continues after a caller's deadline.
         """
-        key, trust = question.key, question.trust
-        end = time.monotonic() + deadline
-        if question.not_by and not self._paused(key, trust):
+        key = question.key
+        if question.not_by and not self._paused(key):
             self._drop_good(key, question.not_by)
-        while not self.fresh(key):
-            asking = self._asking.get(key)
-            if asking is None:
-                if self._paused(key, trust):
-                    return False
-                cert, issuer = question.cert.der, question.issuer.der
-                query = _Query(trust, cert, issuer, tolerance)
-                asking = self._start(key, query, question.not_by)
-            await asyncio.wait({asking.task}, timeout=max(0.0, end - time.monotonic()))
-            if asking.trust == trust or time.monotonic() >= end:
-                break
+        if self.fresh(key):
+            return True
+        task = self._asking.get(key)
+        if task is None:
+            if self._paused(key):
+                return False
+            query = _Query(question.trust, question.cert.der, question.issuer.der, tolerance)
+            task = self._start(key, query, question.not_by)
+        await asyncio.wait({task}, timeout=deadline)
         return self.fresh(key)
 
     def _drop_good(self, key: OcspKey, signer: str) -> None:
@@ -268,11 +276,11 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         if entry is not None and is_good and _delegate_of(entry.answer) == signer:
             self._drop(key)
 
-    def _start(self, key: OcspKey, query: _Query, not_by: str = "") -> _Asking:
+    def _start(self, key: OcspKey, query: _Query, not_by: str = "") -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._ask(key, query, not_by))
-        asking = self._asking[key] = _Asking(query.trust, task)
+        self._asking[key] = task
         task.add_done_callback(lambda _: self._asking.pop(key, None))
-        return asking
+        return task
 
     async def _ask(self, key: OcspKey, query: _Query, not_by: str) -> None:
         """Ask once; cache the answer, or begin a pause after a failure.  Never raises.
@@ -281,8 +289,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         """
         nonce = os.urandom(32)
         try:
-            async with self._in_place_of(query.trust):
-                if self._paused(key, query.trust):  # the responder has failed meanwhile
+            async with self._in_place_of(key.responder):
+                if self._paused(key):  # the responder has failed meanwhile
                     return
                 der = await self._query(query, nonce)
             now = self._clock()
@@ -292,16 +300,16 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 raise NoAnswer("unverified", "the responder's certificate is revoked")
             self._keep(key, _HeldAnswer(answer, query, der, now, self._refresh_at(answer)))
             if not answer.holds(now):
-                self._begin_pause(key, query.trust)
+                self._begin_pause(key)
         except NoAnswer as failure:
             self._failed(key, query.trust, failure)
         else:
-            self._pauses.pop((None, query.trust), None)
+            self._pauses.pop(key.responder, None)
 
     @contextlib.asynccontextmanager
-    async def _in_place_of(self, trust: str) -> AsyncIterator[None]:
-        """Wait for one of the trust's places.  Raises `NoAnswer` if none is left for too long."""
-        places = self._places[trust]
+    async def _in_place_of(self, responder: str) -> AsyncIterator[None]:
+        """Wait for one of its places.  Raises `NoAnswer` if none is left for too long."""
+        places = self._places[responder]
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 await places.acquire()
@@ -340,16 +348,18 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         """Cache an answer.  Raises `NoAnswer` if a later one is cached already (a replay)."""
         place = self._key_of(key)
         held = self._entries.get(place)
+        for earlier in self._before(key, entry.answer):
+            self._follow(earlier.answer, entry)
         if held is not None:
-            self._follow(held.answer, entry)
             entry.used = False
-            self._drop(place)
+            if place.responder == key.responder:
+                self._drop(place)
         self._entries[key] = entry
         self._bytes += entry.weight
         overruled = False
         if entry.answer.status is RevocationStatus.REVOKED:
             overruled = self._overrule(key, entry.answer)
-            self._revoked[key.signed_sha256] = key
+            self._revoked.setdefault(key.signed_sha256, []).append(key)
         self.version += 1
         self._make_room()
         if overruled or (held is not None and _turns(held.answer, entry.answer)):
@@ -357,6 +367,18 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self._changed(key)
         elif entry.answer.status is RevocationStatus.REVOKED:
             self.turns += 1
+
+    def _before(self, key: OcspKey, new: OcspAnswer) -> list[_HeldAnswer]:
+        """Return the answers that a new one must not be older than.
+
+        These are its own responder's and, if it says good, all that say revoked.
+        """
+        own = self._own(key)
+        found = [] if own is None else [own]
+        if new.status is RevocationStatus.GOOD:
+            revoked = (self._entries[each] for each in self._revoked.get(key.signed_sha256, ()))
+            found += (entry for entry in revoked if entry is not own)
+        return found
 
     def _follow(self, held: OcspAnswer, entry: _HeldAnswer) -> None:
         """Replace a cached answer by a new one.  Raises `NoAnswer` if the new one is older.
@@ -379,7 +401,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _overrule(self, key: OcspKey, revoked: OcspAnswer) -> bool:
         """Drop answers about a revoked certificate under other keys, if they aren't later.
 
-        They come from trusts with another clock tolerance, or another certificate of the issuer.
+        They come from trusts with another clock tolerance or responder, or another certificate of
+        the issuer.  What another responder has revoked stays.
         """
         others = [
             other
@@ -387,6 +410,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             if other.signed_sha256 == key.signed_sha256
             and other != key
             and entry.answer.this_update <= revoked.this_update
+            and (other.responder == key.responder or entry.answer.status is RevocationStatus.GOOD)
         ]
         for other in others:
             self._drop(other)
@@ -400,32 +424,45 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _drop(self, key: OcspKey) -> None:
         self._bytes -= self._entries.pop(key).weight
-        if self._revoked.get(key.signed_sha256) == key:
-            del self._revoked[key.signed_sha256]
+        others = self._revoked.get(key.signed_sha256, [])
+        if key in others:
+            others.remove(key)
+            if not others:
+                del self._revoked[key.signed_sha256]
         self.version += 1
 
     # -- across a restart
 
     def records(self) -> list[StoredResponse]:
         """Return all cached responses for storage, the least recently used first."""
-        found = ((entry.query, entry) for entry in self._entries.values())
-        return [StoredResponse(q.trust, q.cert, q.issuer, e.der, e.at) for q, e in found]
+        found = ((key.responder, entry.query, entry) for key, entry in self._entries.items())
+        return [StoredResponse(q.trust, q.cert, q.issuer, e.der, e.at, who) for who, q, e in found]
 
-    def restore(self, record: StoredResponse, tolerance: int, *, only_other: bool = False) -> bool:
+    def restore(
+        self,
+        record: StoredResponse,
+        tolerance: int,
+        *,
+        only_other: bool = False,
+        only_revoked: bool = False,
+    ) -> bool:
         """Cache a stored response if it passes all checks again; return whether it did.
 
-        With `only_other`, one that says what is held already is left out.
+        With `only_other`, one that says what is held already is left out; with `only_revoked`, one
+        that says good.
 
         It is checked at the moment of its first verification, because a revoked answer is used even
         after it expires.  The reader must check whether it holds now.
         """
         query = _Query(record.trust, record.cert, record.issuer, tolerance)
         try:
-            key = ocsp_key(from_der(record.cert), from_der(record.issuer), tolerance)
+            cert, issuer = from_der(record.cert), from_der(record.issuer)
+            key = ocsp_key(cert, issuer, tolerance, record.responder)
             answer = self._verify(record.response, query, None, record.at)
-            if answer.status is RevocationStatus.GOOD and self._clock() >= answer.until:
+            is_good = answer.status is RevocationStatus.GOOD
+            if is_good and (only_revoked or self._clock() >= answer.until):
                 return False
-            held = self._entries.get(self._key_of(key))
+            held = self._own(key)
             if only_other and held is not None and held.answer.status is answer.status:
                 return False
             due = self._refresh_at(answer)
@@ -437,11 +474,10 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _failed(self, key: OcspKey, trust: str, failure: NoAnswer) -> None:
         self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
         self._log(trust, failure)
-        self._begin_pause(None if failure.kind in UNREACHABLE else key, trust)
+        self._begin_pause(key.responder if failure.kind in UNREACHABLE else key)
 
-    def _begin_pause(self, key: OcspKey | None, trust: str) -> None:
-        """Ask no such question for a while; with None, none of the trust."""
-        about = key, trust
+    def _begin_pause(self, about: OcspKey | str) -> None:
+        """Ask no such question for a while; none of a responder, by its address."""
         self._pauses[about] = self._clock() + self._pause
         self._pauses.move_to_end(about)
         while len(self._pauses) > self._size:
@@ -453,10 +489,10 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self._logged[trust, failure.kind] = now
             log.warning("trust %s: no OCSP answer (%s): %s", trust, failure.kind, failure)
 
-    def _paused(self, key: OcspKey, trust: str) -> bool:
+    def _paused(self, key: OcspKey) -> bool:
         """Return whether an attempt failed recently; a clock that goes back ends every pause."""
         now = self._clock()
-        ends = (self._pauses.get((about, trust), 0.0) for about in (key, None))
+        ends = (self._pauses.get(about, 0.0) for about in (key, key.responder))
         return any(0.0 < end - now <= self._pause for end in ends)
 
     def _refresh_at(self, answer: OcspAnswer) -> float:
@@ -474,22 +510,22 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 await asyncio.sleep(every)
                 self.refresh_due()
         finally:
-            for asking in list(self._asking.values()):
-                asking.task.cancel()
+            for task in list(self._asking.values()):
+                task.cancel()
 
     def refresh_due(self) -> None:
         """Start due refreshes, discard expired answers, and stop refreshing unused ones."""
         now = self._clock()
-        asked = Counter(asking.trust for asking in self._asking.values())
+        asked = Counter(key.responder for key in self._asking)
         for key, entry in list(self._entries.items()):
             ended = now >= entry.answer.until
             if ended and entry.answer.status is not RevocationStatus.REVOKED:
                 self._drop(key)
             elif now >= entry.refresh_at and entry.used and key not in self._asking:
-                trust = entry.query.trust
-                if asked[trust] < MAX_ASKING // 2 and not self._paused(key, trust):
+                responder = key.responder
+                if asked[responder] < MAX_ASKING // 2 and not self._paused(key):
                     self._start(key, entry.query)
-                    asked[trust] += 1
+                    asked[responder] += 1
         lasting = ((k, end) for k, end in self._pauses.items() if 0.0 < end - now <= self._pause)
         self._pauses = OrderedDict(lasting)
 

@@ -112,13 +112,21 @@ class OcspFile:
             log.info("%d of %d OCSP answers kept from before are in force", taken, len(lines))
 
     def _take(self, record: StoredResponse, trusts: Trusts, *, only_other: bool = False) -> bool:
-        """Restore a response if the current policy has its issuer and it is valid."""
+        """Restore a response if the current policy has its issuer and it is valid.
+
+        One that says good must be by a responder that the policy still names.
+        """
         known = from_der(record.issuer)
-        for trust in _own_first(record.trust, trusts):
+        for trust in _own_first(record, trusts):
             issuer = _same_authority(known, trust.anchors.certificates) if trust.ocsp else None
             if issuer is not None:
-                mine = record._replace(trust=trust.name, issuer=issuer.der)
-                return self._answers.restore(mine, trust.clock_tolerance, only_other=only_other)
+                mine = record._replace(trust=trust.name, issuer=issuer.der, responder=trust.ocsp)
+                return self._answers.restore(
+                    mine,
+                    trust.clock_tolerance,
+                    only_other=only_other,
+                    only_revoked=record.responder not in ("", _shown(trust.ocsp)),
+                )
         return False
 
     def _refuse(self, why: str) -> None:
@@ -182,9 +190,21 @@ class OcspFile:
             log.warning("OCSP answers aren't kept across restarts: %s", error)
 
 
-def _own_first(name: str, trusts: Mapping[str, Trust]) -> list[Trust]:
-    """Return all trusts, first the one of this name: a trust may have been renamed."""
-    return sorted(trusts.values(), key=lambda trust: trust.name != name)
+def _own_first(record: StoredResponse, trusts: Mapping[str, Trust]) -> list[Trust]:
+    """Return all trusts, first those of its responder, of them first the one of its name.
+
+    A trust may have been renamed.
+    """
+
+    def distance(trust: Trust) -> tuple[bool, bool]:
+        return _shown(trust.ocsp) != record.responder, trust.name != record.trust
+
+    return sorted(trusts.values(), key=distance)
+
+
+def _shown(address: str) -> str:
+    """Return what stands for a responder's address, which may hold a password, in the file."""
+    return hashlib.sha256(address.encode()).hexdigest()
 
 
 def _same_authority(issuer: ClientCert, certs: Iterable[ClientCert]) -> ClientCert | None:
@@ -237,14 +257,19 @@ def _alone(path: Path) -> Iterator[None]:
 def _lines(records: list[StoredResponse]) -> Iterator[bytes]:
     for record in records:
         binary = {name: fetch_protocol.pack(getattr(record, name)) for name in _BINARY}
-        yield json.dumps({"trust": record.trust, "at": record.at, **binary}).encode() + b"\n"
+        known = {"trust": record.trust, "at": record.at, "responder": _shown(record.responder)}
+        yield json.dumps({**known, **binary}).encode() + b"\n"
 
 
 def _read(line: bytes) -> StoredResponse:
-    """Parse a line.  Raises ValueError, and other errors of parsers for hostile text."""
+    """Parse a line, in which `responder` may be missing.
+
+    Raises ValueError, and other errors of parsers for hostile text.
+    """
     found = json.loads(line)
-    at, trust = found["at"], found["trust"]
-    if not isinstance(at, float) or not math.isfinite(at) or not isinstance(trust, str):
+    at, trust, responder = found["at"], found["trust"], found.get("responder", "")
+    texts = isinstance(trust, str) and isinstance(responder, str)
+    if not isinstance(at, float) or not math.isfinite(at) or not texts:
         raise ValueError("a record of another form")
     cert, issuer, response = (fetch_protocol.unpack({"": found[name]}, "") for name in _BINARY)
-    return StoredResponse(trust, cert, issuer, response, at)
+    return StoredResponse(trust, cert, issuer, response, at, responder)

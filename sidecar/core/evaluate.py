@@ -468,7 +468,7 @@ def _ocsp_answer(
 ) -> Answer | None:
     if not trust.ocsp:
         return None
-    key = ocsp_key(cert, issuer, trust.clock_tolerance)
+    key = ocsp_key(cert, issuer, trust.clock_tolerance, trust.ocsp)
     answer = evaluation.answers.get(key)
     if (
         answer is not None

@@ -155,7 +155,7 @@ class World:
             self.rng.choice(("good", "good", "revoked")),
         )
         der = response(LEAVES.index(leaf), kind, start, length, self.rng.random() < 0.4)
-        record = StoredResponse("staff", leaf.der, staff.der, der, self.now)
+        record = StoredResponse("staff", leaf.der, staff.der, der, self.now, "http://r/")
         self.kinds.add(f"answer taken: {self.answers.restore(record, TOLERANCE)}")
 
     def ask(self) -> None:

@@ -57,8 +57,9 @@ def test_answers_outlive_a_restart(tmp_path: Path, kill: bool) -> None:
             daemon.until(lambda: kept(tmp_path).exists() and count(kept(tmp_path)) == lines)
 
     beside(tmp_path, check)
+    policy = (tmp_path / "policy.yaml").read_text().replace("{", "{{").replace("}", "}}")
     for _ in range(2):
-        with again(tmp_path) as daemon:
+        with again(tmp_path, policy) as daemon:
             assert daemon.ask("site", ALICE).reason == "allowed"
             assert daemon.ask("site", BOB).reason == "revoked"
             if kill:

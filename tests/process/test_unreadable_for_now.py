@@ -217,9 +217,9 @@ def test_ocsp_answers_that_can_not_be_read_for_now_are_read_later(
     authority, alice = ocsp_pki.authority(), ocsp_pki.leaf("alice")
     response = ocsp_pki.craft(authority, [ocsp_pki.single(alice.cert, authority.cert)])
     answers = OcspAnswers(OcspClient(Path("/nonexistent")))
-    assert answers.restore(
-        StoredResponse("staff", alice.der, authority.der, response, time.time()), 300
-    )
+    asked = "staff", alice.der, authority.der
+    record = StoredResponse(*asked, response, time.time(), "http://ca.test/")
+    assert answers.restore(record, 300)
     file = OcspFile(tmp_path, answers)
     file._saved = (-1, -1)
     file.save()

@@ -16,7 +16,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from daemon import Daemon, question
-from fetch_server import Server, openssl
+from fetch_server import Answer, Server, openssl
 from ocsp_pki import OCSP_SIGNING
 from ocsp_stack import (
     ALICE,
@@ -265,3 +265,45 @@ locations: [{{name: site, allow: verified}}]
 """
     pem = issuing.cert.public_bytes(Encoding.PEM)
     behind(tmp_path, policy, [answer], check, mid_pem=pem)
+
+
+TWO = """
+version: 1
+trust:
+  a: {{{{ca: ca.pem, ocsp: "{{}}", revocation: {0}}}}}
+  b: {{{{ca: ca.pem, ocsp: "{{}}", revocation: {0}}}}}
+locations:
+  - {{{{name: a, trust: [a], allow: verified}}}}
+  - {{{{name: b, trust: [b], allow: verified}}}}
+  - {{{{name: both, trust: [a, b], allow: verified}}}}
+  - {{{{name: turned, trust: [b, a], allow: verified}}}}
+"""
+"""Two trusts of one CA, each with a responder."""
+
+KNOWS = says({GOOD.cert.serial_number: SAYS_GOOD, REVOKED.cert.serial_number: SAYS_REVOKED})
+DEAD = says({})
+STALE = says(dict.fromkeys((GOOD.cert.serial_number, REVOKED.cert.serial_number), SAYS_GOOD))
+
+
+@pytest.mark.parametrize("revocation", ["required", "best_effort"])
+@pytest.mark.parametrize("other", [DEAD, STALE])
+@pytest.mark.parametrize("first", ["a", "both", "turned"])
+def test_two_trusts_of_one_ca_have_a_responder_each(
+    tmp_path: Path, revocation: str, other: Answer, first: str
+) -> None:
+    """Each trust goes by its own responder, whatever was asked before: where both apply, either
+    one's *revoked* denies, and under `required` both must answer, as with CRLs."""
+
+    def check(daemon: Daemon, _: list[Server]) -> None:
+        required, dead = revocation == "required", other is DEAD
+        daemon.ask(first, BOB)
+        unknown = "revocation_unknown" if required and dead else ""
+        assert daemon.ask("b", BOB).reason == "revoked"
+        assert daemon.ask("both", BOB).reason == "revoked"
+        assert daemon.ask("turned", BOB).reason == "revoked"
+        assert daemon.ask(first, ALICE).reason == (unknown or "allowed")
+        assert daemon.ask("b", ALICE).reason == "allowed"
+        for location in ("a", "both", "turned"):
+            assert daemon.ask(location, ALICE).reason == (unknown or "allowed")
+
+    behind(tmp_path, TWO.format(revocation), [other, KNOWS], check)

@@ -31,6 +31,12 @@ def question(pair: ocsp_pki.Pair = ALICE) -> OcspQuestion:
     return OcspQuestion(ocsp_key(cert, issuer, 300), "staff", cert, issuer)
 
 
+def of_trust(trust: str, pair: ocsp_pki.Pair = ALICE) -> OcspQuestion:
+    """The same question for a trust that has a responder of its own."""
+    asked = question(pair)
+    return replace(asked, trust=trust, key=asked.key._replace(responder=f"http://{trust}/"))
+
+
 def response(
     pair: ocsp_pki.Pair = ALICE, status: bytes = b"\x80\x00", start: float = -60, end: float = 3600
 ) -> bytes:
@@ -105,7 +111,7 @@ async def test_no_question_is_left_out_because_others_are_asked() -> None:
     answers = OcspAnswers(Responder(Path("none")))
 
     async def ask(pairs: list[ocsp_pki.Pair], trust: str) -> list[bool]:
-        asked = (replace(question(pair), trust=trust) for pair in pairs)
+        asked = (of_trust(trust, pair) for pair in pairs)
         return await asyncio.gather(*(answers.ensure(each, 300, 20) for each in asked))
 
     hanging = asyncio.create_task(ask(people[20:], "partners"))
@@ -122,14 +128,63 @@ async def test_another_trusts_responder_is_not_this_ones() -> None:
     asked, also at the same time and within the pause of the first."""
     answers, fetcher, _, _ = store(NoAnswer("no_answer", "x"), response(status=REVOKED))
     fetcher.gate.clear()
-    asked = question(), replace(question(), trust="partners")
+    asked = question(), of_trust("partners")
     asking = [asyncio.create_task(answers.ensure(each, 300, 60)) for each in asked]
     await asyncio.sleep(0)
     fetcher.gate.set()
     assert await asyncio.gather(*asking) == [False, True]
     assert answers[question().key].status is RevocationStatus.REVOKED
+    assert not answers.fresh(question().key)
     answers, fetcher, _, _ = store(NoAnswer("no_answer", "x"), response(status=REVOKED))
     assert [await answers.ensure(each, 300, 60) for each in asked] == [False, True]
+
+
+async def test_each_responder_speaks_for_itself() -> None:
+    """One trust's good serves no other trust, whose responder may know more, and lifts nothing that
+    this one has revoked; what either has revoked is revoked in both, until each says good later.
+    """
+    here, there = of_trust("here"), of_trust("there")
+    good, revoked = RevocationStatus.GOOD, RevocationStatus.REVOKED
+    answers, fetcher, clock, changed = store(response(start=-90), response(status=REVOKED))
+    assert await answers.ensure(here, 300, 60)
+    assert not answers.fresh(there.key)
+    assert there.key not in answers
+    assert await answers.ensure(there, 300, 60)
+    assert [answers[each.key].status for each in (here, there)] == [revoked, revoked]
+    assert not answers.fresh(here.key)
+    assert not answers[here.key].holds(clock.now)
+    assert changed == [there.key]
+    fetcher.answers = [response(start=-60), response(start=-30)]
+    assert not await answers.ensure(here, 300, 60)  # as old as what revoked
+    clock.now += 3
+    assert await answers.ensure(here, 300, 60)
+    assert [answers[each.key].status for each in (here, there)] == [good, revoked]
+    clock.now += 2 * 3600
+    answers.refresh_due()
+    await asyncio.sleep(0.01)
+    assert answers[here.key].status is revoked
+    fetcher.answers = [response(start=7100, end=9999)]
+    clock.now += 3
+    assert await answers.ensure(there, 300, 60)
+    assert there.key in list(answers)
+    assert here.key not in answers
+
+
+async def test_what_two_responders_have_revoked_each_must_lift() -> None:
+    """A good answer of one leaves what the other has said, whichever came last."""
+    here, there = of_trust("here"), of_trust("there")
+    for first, second in ((-90, -60), (-60, -90)):
+        answers, fetcher, clock, _ = store(
+            response(status=REVOKED, start=first), response(status=REVOKED, start=second)
+        )
+        for each in (here, there):
+            assert await answers.ensure(each, 300, 60)
+        clock.now += 2 * 3600
+        fetcher.answers = [response(start=7100, end=9999)]
+        assert await answers.ensure(here, 300, 60)
+        assert answers[here.key].status is RevocationStatus.GOOD
+        assert answers[there.key].status is RevocationStatus.REVOKED
+        assert {key.responder for key in answers} == {"http://here/", "http://there/"}
 
 
 async def test_a_question_is_repeated_while_the_fetcher_is_busy() -> None:

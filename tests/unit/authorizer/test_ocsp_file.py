@@ -25,7 +25,8 @@ from sidecar.core.x509.certificate import from_der
 
 AUTHORITY, ALICE = ocsp_pki.authority(), ocsp_pki.leaf("alice")
 GOOD = ocsp_pki.craft(AUTHORITY, [ocsp_pki.single(ALICE.cert, AUTHORITY.cert)])
-RECORD = StoredResponse("staff", ALICE.der, AUTHORITY.der, GOOD, time.time())
+ADDRESS = "http://ca.test/"
+RECORD = StoredResponse("staff", ALICE.der, AUTHORITY.der, GOOD, time.time(), ADDRESS)
 
 
 def rules(
@@ -80,6 +81,28 @@ def test_an_answer_outlives_two_trusts_that_swap_names(tmp_path: Path) -> None:
     found = answers()
     OcspFile(tmp_path, found).load(rules().trusts)
     assert [record.trust for record in found.records()] == ["staff"]
+
+
+def test_good_outlives_its_responder_s_name_and_not_its_address(tmp_path: Path) -> None:
+    """What a responder that is named no more has called good, a new one may know better; what it
+    has revoked stays so.  A file of before, without addresses, counts as of the trust's own."""
+    bob = ocsp_pki.leaf("bob")
+    found, file = instance(tmp_path, RECORD, answer(bob, revoked=True))
+    file.save()
+    assert ADDRESS not in (tmp_path / NAME).read_text()  # it may hold a password
+    moved = rules("http://new.test/").trusts
+    found = answers()
+    OcspFile(tmp_path, found).load(moved)
+    assert [(record.cert, record.responder) for record in found.records()] == [
+        (bob.der, "http://new.test/")
+    ]
+    lines = [json.loads(line) for line in (tmp_path / NAME).read_text().splitlines()]
+    for line in lines:
+        del line["responder"]
+    (tmp_path / NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = answers()
+    OcspFile(tmp_path, found).load(moved)
+    assert len(found) == 2
 
 
 def test_an_answer_outlives_a_renewed_authority(tmp_path: Path) -> None:
@@ -150,7 +173,7 @@ def answer(leaf: ocsp_pki.Pair, *, revoked: bool = False, start: float = -60.0) 
     status = b"\xa1\x11\x18\x0f20260101000000Z" if revoked else b"\x80\x00"
     one = ocsp_pki.single(leaf.cert, AUTHORITY.cert, status=status, start=start)
     der = ocsp_pki.craft(AUTHORITY, [one])
-    return StoredResponse("staff", leaf.der, AUTHORITY.der, der, time.time())
+    return StoredResponse("staff", leaf.der, AUTHORITY.der, der, time.time(), ADDRESS)
 
 
 def instance(directory: Path, *records: StoredResponse) -> tuple[OcspAnswers, OcspFile]:
@@ -165,7 +188,7 @@ def instance(directory: Path, *records: StoredResponse) -> tuple[OcspAnswers, Oc
 def said(found: OcspAnswers, record: StoredResponse) -> str:
     """The status of the answer about a record's certificate."""
     cert, issuer = from_der(record.cert), from_der(record.issuer)
-    held = found.get(ocsp_key(cert, issuer, 300))
+    held = found.get(ocsp_key(cert, issuer, 300, ADDRESS))
     assert held is not None
     return held.status.value
 

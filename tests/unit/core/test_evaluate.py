@@ -301,7 +301,8 @@ def test_an_ocsp_answer_is_good_only_between_its_times(
         "locations: [{name: site, allow: verified}]\n"
     )
     rules = policy(text, ca_crt=ca.pem)
-    key = ocsp_key(from_der(leaf.der), from_der(ca.der), rules.trusts["staff"].clock_tolerance)
+    staff = rules.trusts["staff"]
+    key = ocsp_key(from_der(leaf.der), from_der(ca.der), staff.clock_tolerance, staff.ocsp)
     answer = OcspAnswer(status, until=NOW + until, since=NOW + since)
     decision = evaluate(rules, request(leaf), NOW, {key: answer})
     assert decision.reason is reason

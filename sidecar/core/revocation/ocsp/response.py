@@ -81,7 +81,7 @@ _CERT_ID_HASHES = (
 
 
 class OcspKey(NamedTuple):
-    """The subject of an answer: one certificate issued by one authority.
+    """The subject of an answer: one certificate issued by one authority, and who is asked.
 
     The certificate is named by its signed part: whoever holds it can write its signature otherwise
     (`equivalent_fingerprints`), and a revoked answer must serve all of these encodings.
@@ -90,14 +90,16 @@ class OcspKey(NamedTuple):
     signed_sha256: str
     issuer_sha256: str
     tolerance: int
+    responder: str
 
 
-def ocsp_key(cert: ClientCert, issuer: ClientCert, tolerance: int) -> OcspKey:
+def ocsp_key(cert: ClientCert, issuer: ClientCert, tolerance: int, responder: str = "") -> OcspKey:
     """Build the key of an answer about a certificate of an issuer.
 
-    `tolerance` is the trust's `clock_tolerance` (seconds), which an answer's period depends on.
+    `tolerance` is the trust's `clock_tolerance` (seconds), which an answer's period depends on, and
+    `responder` the address of its responder.
     """
-    return OcspKey(hashlib.sha256(cert.signed).hexdigest(), issuer.sha256, tolerance)
+    return OcspKey(hashlib.sha256(cert.signed).hexdigest(), issuer.sha256, tolerance, responder)
 
 
 @dataclass(frozen=True, slots=True)
