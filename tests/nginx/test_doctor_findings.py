@@ -619,6 +619,7 @@ FAULTS = [
 NOT_SHOWN = {
     "tunnel": "test_doctor_tunnel.py, as it needs nginx 1.31",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
+    "uri-changed": "test_a_path_that_nginx_changes, as it needs another policy",
     "early-data": "test_doctor_early_data.py, as it needs a recorded connection",
     "sni-not-last": "test_the_order_of_headers, as the sidecar refuses what comes of it",
     "session-shared": "test_nginx_variants.py shows it",
@@ -669,6 +670,42 @@ def test_one_name_from_several_authorities(tmp_path: Path) -> None:
         stack.edit_policy(POLICY)
         assert found(stack) == set()
         assert stack.get("/in", cert=other_alice).status == 403
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "location /go/ { auth_request /authz; proxy_pass http://app/admin/; }",
+        "location /go/ { auth_request /authz; rewrite ^/go/(.*)$ /admin/$1 last; }",
+        "rewrite ^/go/(.*)$ /admin/$1 break;",
+    ],
+)
+def test_a_path_that_nginx_changes(change: str, tmp_path: Path) -> None:
+    """Where the policy chooses by URI the question is about the one that the client wrote: /go/ is
+    public, and shows what is kept for alice.  Named, the location is the right one."""
+    binary = next(b for b in nginx_binaries() if isinstance(b, NginxBinary))
+    by_uri = POLICY + "  - {name: front, location: /, allow: public}\n"
+    by_uri += "  - {name: admin, location: /admin/, allow: [{cn: alice}]}\n"
+    rest = "location / { auth_request /authz; proxy_pass http://app; }"
+    right = "location /admin/ { auth_request /authz; proxy_pass http://app; }"
+    conf = CONF.replace("location ^~ /authz/ {", "location ^~ /authz {")
+    conf = conf.replace(
+        ASKED, f"{right} {change} {rest} location /other/ {{ auth_request /authz/site; "
+    )
+    with Stack(binary, tmp_path, conf=conf, policy=by_uri) as stack:
+        assert "uri-changed" in found(stack)
+        assert stack.get("/admin/x").status == 401
+        answer = stack.get("/go/x").app
+        assert answer is not None
+        assert answer["uri"] == "/admin/x"
+        assert stack.get("/go/x", cert=stack.people.alice).status == 200
+        named = conf.replace(right, right.replace("/authz;", "/authz/admin;"))
+        named = named.replace(change, change.replace("/authz;", "/authz/admin;"))
+        if "break" not in change:
+            stack.nginx.write(stack.adapted(named))
+            stack.nginx.reload()
+            assert "uri-changed" not in found(stack)
+            assert stack.get("/go/x").status == 401
 
 
 @pytest.mark.parametrize("way", ["fastcgi", "uwsgi", "scgi", "grpc"])

@@ -16,6 +16,7 @@ from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
 from .between_servers import ProtectedTargets, sessions, tunnels
+from .by_uri import changed_paths
 from .bypasses import Bypasses
 from .client_address import client_address
 from .exemptions import accept
@@ -109,6 +110,7 @@ class _ServerCheck:
         taken_by_slashes(server, self._findings)
         replaced_prefixes(server, self._findings)
         written_paths(server, self._findings)
+        changed_paths(server, self._policy, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
         client_address(server.block, self._policy, self.asked, self._findings)

@@ -65,6 +65,10 @@ FINDING_KINDS = {
     "prefix-replaced": FindingKind(
         _OPEN, "under this prefix all of the application is reached, where another is asked about"
     ),
+    "uri-changed": FindingKind(
+        _OPEN,
+        "the sidecar is asked about the URI that the client wrote, and another path is served",
+    ),
     "address-from-client": FindingKind(
         _OPEN, "whoever writes it chooses the address by which rules let him in"
     ),

@@ -208,6 +208,7 @@ class Chooser:
         "_regexes",
         "_suffixes",
         "names",
+        "paths",
     )
 
     def __init__(self, entries: Sequence[LocationEntry]) -> None:
@@ -217,6 +218,8 @@ class Chooser:
         patterns that `parse_location` and `parse_server_name` never return.
         """
         self.names = frozenset(name for name, _, _ in entries)
+        plain = ("exact", "prefix", "prefix_final")
+        self.paths = frozenset(each.value for _, _, each in entries if each.kind in plain)
         servers = _servers(entries)
         self._default = servers.pop(None, None)
         by_kind: dict[str, dict[str, _Server]] = {}

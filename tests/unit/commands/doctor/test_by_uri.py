@@ -1,0 +1,71 @@
+"""Where the sidecar chooses by URI, nginx serves the path that was asked about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from asking import policy
+from good_nginx import GOOD
+
+from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.nginx_config import read_nginx
+
+POLICY = policy("""
+version: 1
+locations:
+  - {name: front, location: /, allow: public}
+  - {name: shop, location: /shop/, allow: verified}
+  - {name: admin, location: ^~ /admin/, allow: [{cn: alice}]}
+  - {name: named, allow: [{cn: alice}]}
+""")
+ALL = "location / { auth_request /authz/site; proxy_pass http://app; }"
+BY_URI = "location / { auth_request /authz; proxy_pass http://app; }"
+ASK = "auth_request /authz;"
+ANSWERING = "location ^~ /authz/ {"
+
+
+def found(lines: str, directory: Path) -> list[str]:
+    text = GOOD.replace(ALL, f"{lines} {BY_URI}").replace(ANSWERING, "location ^~ /authz {")
+    path = directory / "nginx.conf"
+    path.write_text(text)
+    found = [each.id for each in examine(read_nginx(path), POLICY)]
+    return [each for each in found if each == "uri-changed"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"location /go/ {{ {ASK} proxy_pass http://app/admin/; }}",
+        f"location /go/ {{ {ASK} proxy_pass http://app/; }}",
+        f"location /shop/ {{ {ASK} proxy_pass http://app/admin/; }}",
+        f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ /admin/$1 break; proxy_pass http://app; }}",
+        f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ /admin/$1 last; proxy_pass http://app; }}",
+        "rewrite ^/go/(.*) /admin/$1;",
+    ],
+)
+def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
+    """By proxy_pass with a path, or by a rewrite, in a location or in the server."""
+    assert found(lines, tmp_path) == ["uri-changed"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "",
+        f"location /admin/ {{ {ASK} proxy_pass http://other/; }}",
+        f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ /admin/$1 break; proxy_pass http://other; }}",
+        f"location /admin/ {{ {ASK} proxy_pass http://app/admin/; }}",
+        f"location /admin/ {{ {ASK} proxy_pass http://app/admin/x/; }}",
+        "location /go/ { auth_request /authz/named; proxy_pass http://app/admin/; }",
+        "location /go/ { auth_request off; proxy_pass http://other/admin/; }",
+        f"location /go/ {{ {ASK} proxy_pass http://app/go/in/; }}",
+        "rewrite ^/go/(.*) /static/$1;",
+        "rewrite ^/go/(.*) /admin/$1 redirect;",
+        "rewrite ^/go/(.*) /admin/$1; location /admin/ { auth_request /authz/named; }",
+        "location / { auth_request /authz; rewrite ^/(.*)$ /index.php?q=$1 last; } #",
+    ],
+)
+def test_the_same_rules_hold(lines: str, tmp_path: Path) -> None:
+    """The path is kept, leads to the same location of the policy, or is asked about by name."""
+    assert found(lines, tmp_path) == []
