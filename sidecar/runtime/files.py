@@ -157,9 +157,32 @@ def writable_directory(path: str | Path) -> str:
     return ""
 
 
-def owners_on_way(path: str | Path) -> set[int]:
-    """Return whose the directories and links on the way to a file are: who can replace it."""
-    return {found.st_uid for _, found, _, is_last in _way(path) if not is_last}
+SOME_GROUP = -1
+"""Stands for the members of a group, or for whom an access list names, among users."""
+
+
+def writers_on_way(path: str | Path) -> set[int]:
+    """Return who can replace a file: whose the directories and links on the way to it are.
+
+    `SOME_GROUP` is among them where others beside a directory's owner may write it.
+    """
+    users: set[int] = set()
+    for place, found, _, is_last in _way(path):
+        if not is_last:
+            users.add(found.st_uid)
+            if stat.S_ISDIR(found.st_mode) and group_may_write(place, found):
+                users.add(SOME_GROUP)
+    return users
+
+
+def group_may_write(path: str | Path, found: os.stat_result) -> bool:
+    """Return whether a group other than root's, or an access list, lets others write a file."""
+    if not found.st_mode & stat.S_IWGRP:  # of a file with an access list, its mask
+        return False
+    try:
+        return found.st_gid != 0 or "system.posix_acl_access" in os.listxattr(path)
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

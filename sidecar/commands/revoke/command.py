@@ -190,7 +190,7 @@ def _write(
 ) -> tuple[int, bool]:
     """Add a target to its denylists; return how many have it, and whether one of them failed."""
     failed, written = False, 0
-    for place, users in _first_places(trusts, call, settings).items():
+    for place, users in _places(trusts, call, settings, most=1).items():
         try:
             line = add(place, target, call.until, call.reason, users)
         except OSError as error:
@@ -274,17 +274,17 @@ def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
     return trusts_of(spec, path.parent, target)
 
 
-def _first_places(
-    trusts: Sequence[ListedTrust], call: Call, settings: Settings
+def _places(
+    trusts: Sequence[ListedTrust], call: Call, settings: Settings, most: int | None = None
 ) -> dict[Path, frozenset[int]]:
-    """Return the first denylist of each trust, and which users beside root have named it.
+    """Return the first denylists of each trust, and which users beside root have named them.
 
     Raises OSError for a dangling link.
     """
     policy = None if call.denylist else Path(settings.policy)
     found: dict[Path, frozenset[int]] = {}
     for trust in trusts:
-        for path in trust.denylists[:1]:
+        for path in trust.denylists[:most]:
             users = named_by(path, of=policy, told_by=trust.told_by)
             place = locate(path)
             found[place] = found.get(place, frozenset()) | users
@@ -315,12 +315,11 @@ def _undo(call: Call, settings: Settings, target: Target) -> int:
     """Undo `revoke` of this target, and report what still revokes it."""
     entry = one_entry(target.kind, target.value)
     trusts = [each for each in _all_or_chosen(call, settings, target) if each.denylists]
-    paths = [path for each in trusts for path in each.denylists]
-    places = list(dict.fromkeys(map(locate, paths)))
+    places = _places(trusts, call, settings)
     failed = undone = False
-    for place in places:
+    for place, users in places.items():
         try:
-            removed = remove(place, target)
+            removed = remove(place, target, users)
         except OSError as error:
             failed = _fail(f"{_said(error, place)}; not undone in {place}")
             continue
@@ -333,7 +332,7 @@ def _undo(call: Call, settings: Settings, target: Target) -> int:
         print(printable(f"it is revoked still: {text}"))
     if failed:
         return 1
-    found = gone(settings, Path(settings.policy), places, entry)
+    found = gone(settings, Path(settings.policy), list(places), entry)
     return _told(found, failed, "removed, but not known to be out of force")
 
 

@@ -25,12 +25,14 @@ from sidecar.core.revocation.denylist import (
 )
 from sidecar.runtime.files import (
     MAX_POLICY,
+    SOME_GROUP,
+    group_may_write,
     held_directory,
     lock_within,
-    owners_on_way,
     read_file,
     replacing,
     writable_directory,
+    writers_on_way,
 )
 
 from .target import Target
@@ -85,7 +87,7 @@ def add(
     wanted = one_entry(target.kind, target.value, until)
     if named_by:
         _check_named(path, named_by)
-    with _locked(path) as held:
+    with _lock_or_append(path) as (held, is_locked):
         data = _read(held, follow=False)
         for _, entry in read_lines(data, str(path)):
             if (
@@ -95,18 +97,22 @@ def add(
             ):
                 return None
         gap = b"" if not data or data.endswith(b"\n") else b"\n"
-        _write(held, data, gap + line.encode() + b"\n")
+        _write(held, data, gap + line.encode() + b"\n", in_place=not is_locked)
     return line
 
 
-def remove(path: Path, target: Target) -> list[str]:
-    """Remove the lines about exactly this target, and return them.
+def remove(path: Path, target: Target, named_by: Set[int] = frozenset()) -> list[str]:
+    """Remove the lines about exactly this target, and return them; `named_by` as in `add`.
 
     Raises OSError and ValueError.
     """
     wanted = one_entry(target.kind, target.value)
     kept: list[bytes] = []
     removed: list[str] = []
+    if not os.path.lexists(path):
+        return []
+    if named_by:
+        _check_named(path, named_by)
     with _locked(path) as held:
         for raw, entry in read_lines(_read(held, follow=False), str(path)):
             if isinstance(entry, DenylistEntry) and is_same(entry, wanted):
@@ -130,15 +136,18 @@ def remove(path: Path, target: Target) -> list[str]:
 def named_by(path: Path, of: Path | None = None, told_by: int = 0) -> frozenset[int]:
     """Return the users beside root who have a say in which file root's process writes.
 
-    These are the owners of what is on the way to it, and those of a policy `of` that names it.
+    These are those who may write what is on the way to it, and a policy `of` that names it.
     """
     if os.geteuid() != 0:
         return frozenset()
-    found = {told_by, *owners_on_way(path)}
+    found = {told_by, *writers_on_way(path)}
     if of is not None:
-        found |= owners_on_way(of)
+        found |= writers_on_way(of)
         with contextlib.suppress(OSError):
-            found.add(os.stat(of).st_uid)
+            policy = os.stat(of)
+            found.add(policy.st_uid)
+            if group_may_write(of, policy):
+                found.add(SOME_GROUP)
     return frozenset(found - {0})
 
 
@@ -192,6 +201,23 @@ def _locked(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def _lock_or_append(path: Path) -> Iterator[tuple[Path, bool]]:
+    """Do as `_locked`, but go on without the lock if there is no room to make its file.
+
+    Any user may have used up the inodes of a file system; a line can be appended all the same.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(_locked(path))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+                raise
+            yield stack.enter_context(held_directory(path.parent)) / path.name, False
+        else:
+            yield held, True
+
+
+@contextlib.contextmanager
 def _named(directory: Path) -> Iterator[None]:
     """Have errors name a file as it is known, not by a descriptor of its directory."""
     try:
@@ -233,9 +259,11 @@ class _NotKept(Exception):
     """The new file can't have the old one's owner, group or access lists."""
 
 
-def _write(path: Path, data: bytes, more: bytes) -> None:
+def _write(path: Path, data: bytes, more: bytes, *, in_place: bool = False) -> None:
     """Replace a file by a new one, or else append `more` in place.  Raises OSError."""
     try:
+        if in_place:
+            raise _NotKept
         with replacing(path) as file:
             file.write(data + more)
             _inherit(path, file.fileno())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from daemon import ROOT
 
 from sidecar.commands.revoke import denylist_file
 from sidecar.commands.revoke.denylist_file import add, locate, named_by, read_entries, remove
@@ -116,6 +120,66 @@ def test_whose_policy_it_is_counts(tmp_path: Path, theirs: Path) -> None:
     assert named_by(path, of=theirs / "policy.yaml") == {THEIRS}
     assert named_by(path, told_by=THEIRS) == {THEIRS}
     assert named_by(path, of=tmp_path / "none") == set()
+
+
+@as_root
+@pytest.mark.parametrize("by", ["mode", "access-list"])
+def test_who_may_write_a_policy_with_others_names_only_denylists(tmp_path: Path, by: str) -> None:
+    """A member of the group of root's policy, or of a directory above it, or whom an access list
+    names: `revoke` and `revoke --undo` leave alone what is no denylist, and make no lock there."""
+    place = tmp_path / "policy"
+    place.mkdir(mode=0o755)
+    policy, ours = place / "policy.yaml", tmp_path / "sudoers"
+    policy.touch(0o644)
+    ours.write_text("root ALL=(ALL) ALL\n")
+    assert not named_by(ours, of=policy)
+    for each in (policy, place):
+        before = stat.S_IMODE(each.stat().st_mode)
+        if by == "mode":
+            os.chown(each, 0, THEIRS)
+        else:  # u::rw-,user:THEIRS:rw-,g::r--,m::rw-,o::r--
+            entries = [(1, 6, -1), (2, 6, THEIRS), (4, 4, -1), (16, 6, -1), (32, 4, -1)]
+            packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+            os.setxattr(each, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+        each.chmod(before | 0o020)
+        users = named_by(ours, of=policy)
+        assert users
+        with pytest.raises(PermissionError, match=f"say --denylist {ours} if it is meant"):
+            add(ours, ONE, "", "", users)
+        with pytest.raises(PermissionError, match=f"say --denylist {ours} if it is meant"):
+            remove(ours, ONE, users)
+        each.chmod(before)
+        if by == "access-list":
+            os.removexattr(each, "system.posix_acl_access")
+        assert not named_by(ours, of=policy)
+    assert ours.read_text() == "root ALL=(ALL) ALL\n"
+    assert not list(tmp_path.glob(".sud*"))
+    assert remove(tmp_path / "none", ONE, users) == []
+    assert not list(tmp_path.glob(".none*"))
+
+
+@as_root
+def test_a_line_needs_no_inode(tmp_path: Path) -> None:
+    """Anybody may have used up those of a file system, before the first `revoke`."""
+    steps = """
+        mount -t tmpfs -o nr_inodes=20 tmpfs full && touch full/denylist.txt full/1
+        i=1; while touch full/$i 2>/dev/null; do i=$((i + 1)); done
+        "$@" && cat full/denylist.txt
+    """
+    (tmp_path / "full").mkdir()
+    code = f"""from pathlib import Path
+from sidecar.commands.revoke.denylist_file import add
+from sidecar.commands.revoke.target import Target
+add(Path({str(tmp_path / "full/denylist.txt")!r}), Target("serial", "0A"), "", "")"""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", steps, "sh", sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("serial 0A # "), done.stderr
 
 
 def test_a_directory_exchanged_meanwhile_gets_nothing(
