@@ -25,7 +25,7 @@ from sidecar.core.policy.model import Policy, Trust
 from sidecar.core.policy_tests import run_cases
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.files import MAX_POLICY, read_file
+from sidecar.runtime.files import MAX_POLICY, crl_state_path, read_file
 
 from .fleet_follower import FleetFollower, no_release
 from .last_good import MAX_HELD, InForce, LastGood, beside, held
@@ -109,6 +109,7 @@ class Store:
             clock,
         )
         self._files = TrustFiles(self._sources)
+        self._fetched = crl_state_path(state_dir, "", "").parent
         self._draft: Draft | None = None
         self._digest = ""
         self._tested: set[str] = set()
@@ -158,7 +159,9 @@ class Store:
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
         if self.fleet is not None:
-            self.fleet.confirm(self._digest, self.current.denylists, settled=self._is_settled)
+            unread = [path for path in self._readings.waited if path.parent != self._fetched]
+            settled = not self._unfinished and not unread
+            self.fleet.confirm(self._digest, self.current.denylists, settled=settled)
         found = tuple(sorted({*problems, *self._still_told()}))
         if starts:
             self._told = self.current, found

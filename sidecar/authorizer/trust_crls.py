@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +46,13 @@ class CrlSet:
     """The CRLs of a trust's places.
 
     `full` are in force; `refused` only revoke.  The set is unusable if a place has no usable CRL
-    (`out_of_place`).  `ahead`: moments at which CRLs from the future come into force.
+    (`out_of_place`): not yet while it is `pending`, or a copy is `unread`.  `ahead`: moments at
+    which CRLs from the future come into force.
     """
 
     fits: bool = True
     pending: bool = False
+    unread: bool = False
     full: list[Crl] = field(default_factory=list)
     refused: list[Crl] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -147,6 +150,7 @@ class _Reading:
                 self._leave_missing(place)
             else:
                 self.found.fits, self.found.pending = False, True
+                self.found.unread = True
 
     def take(self, place: Located) -> None:
         """Put the CRLs of a place into force, or else the last good ones of this place."""
@@ -253,7 +257,7 @@ class _Reading:
             refused = older.revoking if older else ()
         if older is None or not (older.crls or self._key(place) in self.sources.good):
             lapsed = older.lapsed if older else ()
-            self.found.refused += [*accepted, *refused, *(crl for crl, _ in lapsed)]
+            self._only_revoke(place, [*accepted, *refused, *(c for c, _ in lapsed)], version)
             if error is None and self._is_still_missing(place):
                 self._leave_missing(place)
                 return
@@ -276,6 +280,25 @@ class _Reading:
     def _leave_missing(self, place: Located) -> None:
         self.found.missing.append(shown(place.text))
         self.found.refused += self.places.lacking.revoking
+
+    def _only_revoke(self, place: Located, crls: Sequence[Crl], version: InForce | None) -> None:
+        """Let CRLs of a place without a usable one revoke, and those that revoked there before.
+
+        The latter are those that were in force with other authorities and, without a `version`
+        that can be read, those that were read last.
+        """
+        key = ("unusable", self.name, place.text)
+        former: GoodCrls | None = self.sources.good.get(self._key(place))
+        last: GoodCrls | None = self.sources.good.get(key)
+        before = [] if former is None else [*_in_force(former), *former.lapsed]
+        before += () if last is None else last.lapsed
+        lapsed = [pair for pair in before if not any(replaces(crl, pair[0]) for crl in crls)]
+        if version is None:
+            older = [each.revoking for each in (former, last) if each is not None]
+            crls = list({id(crl): crl for crl in [*crls, *chain(*older)]}.values())
+        if crls or lapsed:
+            self.found.refused += [*crls, *(crl for crl, _ in lapsed)]
+            self.found.good[key] = GoodCrls((), (), tuple(crls), lapsed=tuple(lapsed))
 
     def _put(
         self,

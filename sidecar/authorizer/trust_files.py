@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +43,9 @@ from .trust_crls import NOTHING, CrlPlaces, CrlSet, Lacking
 from .trust_sources import CopyUnread, DenylistReading, Key, TrustSources, without_withdrawn
 
 log = logging.getLogger("mtls-sidecar")
+
+FIRST_READING = 5.0
+"""Seconds for which a new or changed trust waits for fetched CRLs that are being read."""
 
 Certs = tuple[tuple[ClientCert, ...], tuple[ClientCert, ...]]
 """Anchors, and the intermediates below them."""
@@ -96,6 +100,7 @@ class TrustFiles:
 
     sources: TrustSources
     inputs: dict[str, TrustInputs] = field(default_factory=dict)
+    waiting: dict[str, tuple[object, float]] = field(default_factory=dict)
 
     def resolve(self, draft: Draft) -> dict[str, Resolved]:
         """Build every trust of a policy from the current files."""
@@ -123,6 +128,13 @@ class TrustFiles:
             log.exception("trust %s can't be built of its files", name)
             return resolver.stay(error)
 
+    def has_waited(self, name: str, names: object) -> bool:
+        """Return whether a trust of these files has waited for a fetched CRL long enough."""
+        waiting = self.waiting.get(name)
+        if waiting is None or waiting[0] != names:
+            waiting = self.waiting[name] = names, time.monotonic()
+        return time.monotonic() - waiting[1] >= FIRST_READING
+
     def commit(self, resolved: Mapping[str, Resolved]) -> None:
         """Remember the trusts that came into force as last good, and discard unnamed ones."""
         good: dict[Key, Any] = {}
@@ -133,6 +145,8 @@ class TrustFiles:
             if each.inputs is not None:
                 inputs[name] = each.inputs
         self.sources.good, self.inputs = good, inputs
+        in_force = {name: each.names for name, each in inputs.items()}
+        self.waiting = {n: each for n, each in self.waiting.items() if in_force.get(n) != each[0]}
 
 
 class _Resolver:
@@ -186,7 +200,8 @@ class _Resolver:
         trust = inputs.trust
         if len(whole) == len(denylists) and tuple(whole) != trust.denylists:
             trust = replace(trust, denylists=tuple(whole))
-        crls = [("crl", self.name, place.text) for place in self.spec.crl]
+        kinds = ("crl", "revoking", "unusable")
+        crls = [(kind, self.name, place.text) for place in self.spec.crl for kind in kinds]
         found.good.update({k: self.sources.good[k] for k in crls if k in self.sources.good})
         found.good.update({k: v for k, v in self.sources.former.items() if v is not None})
         self._keep_bundles()
@@ -258,7 +273,7 @@ class _Resolver:
             last = self._kept_issuers()
         if last is not None and last is not fresh:
             found = self._crls(last)
-            if found.fits:
+            if found.fits or (unfit is not None and unfit.pending and self._goes_without(found)):
                 self._keep_bundles()
                 if unfit is not None and fresh is not None:
                     # report why the new ones are refused
@@ -297,14 +312,28 @@ class _Resolver:
         """Treat fetched CRLs that can't be used as not fetched yet."""
         if unfit is None or fresh is None:
             return None
-        self.found.pending = self.found.pending or unfit.pending
-        if unfit.pending or not all(is_address(place.text) for place in unfit.out_of_place):
+        if not self._goes_without(unfit):
+            self.found.pending = self.found.pending or unfit.pending
             self.found.problems += unfit.problems
             return None
-        unfit.missing += [shown(place.text) for place in unfit.out_of_place]
         self.found.good.update(read.good)
         self.found.files.update(read.files)
         return fresh, unfit
+
+    def _goes_without(self, crls: CrlSet) -> bool:
+        """Return whether CRLs that can't be used count as not fetched yet, and note them so.
+
+        So does one that is still being read, however long that takes: a fetcher that writes it
+        again and again holds up nothing else.  A trust in force was without it before.
+        """
+        if not all(is_address(place.text) for place in crls.out_of_place):
+            return False
+        inputs = self.files.inputs.get(self.name)
+        waits = crls.pending and (inputs is None or inputs.names != self.names)
+        if waits and (crls.unread or not self.files.has_waited(self.name, self.names)):
+            return False
+        crls.missing += [shown(place.text) for place in crls.out_of_place]
+        return True
 
     def _keep_bundles(self) -> None:
         """Keep the certificates last in force as the last good ones."""

@@ -341,6 +341,60 @@ def test_what_a_fetcher_taken_over_leaves_keeps_no_daemon_from_starting(
         assert stand(daemon) == ["revoked", "allowed", "revoked"]
 
 
+@pytest.mark.parametrize("revocation", ["required", "best_effort"])
+def test_a_fetched_crl_that_is_being_read_holds_up_nothing_else(
+    tmp_path: Path, revocation: str
+) -> None:
+    """It counts as not fetched yet, however long reading it takes: lines, CRLs of its own trust and
+    of others, and a changed policy come into force.  A trust that is named anew with such a CRL
+    waits a few seconds for it."""
+    other = CA("Other")
+    erin = other.issue("erin")
+    fetched = f"{{ca: other.crt, crl: [other.crl, '{URL}'], revocation: {revocation}}}"
+    policy = POLICY.replace("trust:\n", f"trust:\n  other: {fetched}\n").replace(
+        "name: site", "name: site, trust: staff"
+    )
+    policy += "  - {name: other, trust: other, allow: verified}\n"
+    large, before = large_crl(other, 100_000, [erin.serial], number=7), now() - timedelta(hours=2)
+    for trust in ("other", "anew"):
+        place = crl_state_path(tmp_path / "state", trust, URL)
+        place.parent.mkdir(parents=True, exist_ok=True)
+    files = {"other_crt": other.pem, "other_crl": other.crl(number=1, this_update=before)}
+    with daemon_in(tmp_path, policy, **files) as daemon:
+        assert daemon.ask("other", erin).status == 204
+        place = crl_state_path(tmp_path / "state", "other", URL)
+        stopped = [stopped_reader(daemon, place, large)]
+        daemon.write("second.txt", f"sha256 {bob.sha256}\n")
+        daemon.until(lambda: daemon.ask("site", bob).reason == "revoked", 3)
+        daemon.write("other.crl", other.crl([erin], number=2, this_update=before))
+        daemon.until(lambda: daemon.ask("other", erin).reason == "revoked", 3)
+        daemon.write("policy.yaml", policy.replace("name: site", "name: place"))
+        daemon.until(lambda: daemon.ask("place", alice).reason == "revoked", 3)
+        assert daemon.metric(STALE) == 0
+        place = crl_state_path(tmp_path / "state", "anew", URL)
+        place.write_bytes(large)
+        anew = policy.replace("  staff:", f"  anew: {fetched}\n  staff:")
+        daemon.write("policy.yaml", anew.replace("name: site", "name: last"))
+        daemon.until(lambda: len(readers(daemon)) == 2)
+        stopped += [pid for pid in readers(daemon) if pid not in stopped]
+        os.kill(stopped[-1], signal.SIGSTOP)
+        daemon.until(lambda: daemon.ask("last", alice).reason == "revoked", 20)
+        for reader in stopped:
+            os.kill(reader, signal.SIGCONT)
+        entries = 'mtls_sidecar_crl_entries{source="' + URL + '",trust="anew"}'
+        daemon.until(lambda: daemon.metric(entries) == 100_001, 60)
+        assert daemon.ask("other", erin).reason == "revoked"
+
+
+def stopped_reader(daemon: Daemon, place: Path, data: bytes) -> int:
+    """Write a large CRL, and stop the process that reads it."""
+    place.write_bytes(data)
+    daemon.until(lambda: bool(readers(daemon)))
+    (reader,) = readers(daemon)
+    os.kill(reader, signal.SIGSTOP)
+    return reader
+
+
 def test_what_the_fetcher_was_refused_revokes(tmp_path: Path) -> None:
     """The file beside a fetched CRL revokes whom it lists within a second, says good of nobody,
     and counts no longer once it is gone; what is broken there takes nobody off."""

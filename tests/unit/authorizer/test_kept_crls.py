@@ -452,3 +452,35 @@ def test_nobody_whom_the_newest_crl_lists_is_let_in(place: Place, run: int) -> N
         owed = {leaf.name for listed in model.owed.values() for leaf in listed}
         missed = owed - {*place.revoked(*(leaf for each in MANY.values() for leaf in each))}
         assert not missed, (SEED + run, missed, model.past)
+
+
+@RESTARTS
+def test_a_download_that_never_was_usable_revokes_on(place: Place, restarts: bool) -> None:
+    """A CRL beside another one that doesn't verify, and then nothing that can be read."""
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([ALICE]) + CA("Foreign").crl())
+    assert place.revoked() == ["alice"]
+    place.fetched(URL, b"garbage")
+    for _ in range(2):
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["alice"]
+    place.fetched(URL, place.crl([BOB], 6, hours=1))
+    assert place.revoked() == ["bob"]
+
+
+@RESTARTS
+def test_a_fetched_crl_revokes_on_though_another_file_of_authorities_is_named(
+    place: Place, restarts: bool
+) -> None:
+    """At the same time the download becomes garbage, and so counts as not fetched yet."""
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([ALICE]))
+    assert place.revoked() == ["alice"]
+    place.write("more.crt", THIRD.pem)
+    place.policy(f'["{URL}"]', ca="[ca.crt, more.crt]")
+    place.fetched(URL, b"garbage")
+    for _ in range(2):
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["alice"]

@@ -23,8 +23,8 @@ from sidecar.authorizer.trust_sources import LARGE_CRL, TrustSources
 from sidecar.core.decision import Reason
 from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
-from sidecar.runtime.crl_worker import OCTETS_AT_ONCE, CrlWorkers
-from sidecar.runtime.files import MAX_CRL, crl_state_path
+from sidecar.runtime.crl_worker import OCTETS_AT_ONCE, CrlWorkers, read_crl_file
+from sidecar.runtime.files import MAX_CRL, crl_place, crl_state_path
 
 STAFF = CA("Staff")
 POLICY = """\
@@ -445,3 +445,46 @@ def test_a_fetched_file_takes_no_room_of_those_that_are_files(files: Path) -> No
     _after(store, lambda found: "more than 256 MiB" in str(found.diagnostics))
     _put(files / "other.crl", STAFF.crl([alice], number=2))
     _until_revoked(store, alice)
+
+
+class _Fleet:
+    """A fleet without entries, which notes what it is told."""
+
+    denylists = ()
+
+    def __init__(self) -> None:
+        self.settled: list[bool] = []
+
+    def look(self) -> None:
+        pass
+
+    def confirm(self, _policy: str, _denylists: object, *, settled: bool) -> None:
+        self.settled.append(settled)
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1/a.crl", "a.crl"])
+def test_a_fleet_does_not_wait_for_a_fetched_crl_that_is_being_read(
+    files: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A release is in force without it; a file beside the policy is waited for."""
+    policy = POLICY.replace("denylist", f'crl: ["{place}"], denylist')
+    (files / "policy.yaml").write_text(policy)
+    file = crl_place(files, files / "state", "staff", place)
+    if place == "a.crl":
+        file.write_bytes(STAFF.crl())
+    store = _store(files)
+    fleet: Any = _Fleet()
+    store.fleet = fleet
+    store.load()
+    ended = threading.Event()
+
+    def read_late(*args: Any, **settings: Any) -> Any:
+        ended.wait(30)
+        return read_crl_file(*args, **settings)
+
+    monkeypatch.setattr("sidecar.authorizer.trust_sources.read_crl_file", read_late)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(STAFF.crl(number=2))
+    store.load()
+    assert fleet.settled == [True, place != "a.crl"]
+    ended.set()
