@@ -200,9 +200,18 @@ def _policy(octets: bytes) -> str:
         raise ValueError("a policy is not an OID and qualifiers")
     for each in qualifiers:
         for qualifier in within(each, SEQUENCE):
-            oid, _ = within(qualifier, SEQUENCE)
+            oid, qualified = within(qualifier, SEQUENCE)
             _usage(oid)
+            if qualified[0] != _QUALIFIERS.get(oid[value_of(oid, 0) :], qualified[0]):
+                raise ValueError("a policy's qualifier is of another type than its OID says")
     return _usage(policy)
+
+
+_QUALIFIERS = {
+    bytes.fromhex("2b06010505070201"): 0x16,
+    bytes.fromhex("2b06010505070202"): SEQUENCE,
+}
+"""The types of the qualifiers that OpenSSL reads: a CPS is an IA5String, a notice a SEQUENCE."""
 
 
 # -- alternative names ----------------------------------------------------------------------------

@@ -413,6 +413,22 @@ def test_other_values_than_strings_may_hold_any_octets(inner: bytes) -> None:
     assert cert.dns == ("a.example",)
 
 
+@pytest.mark.parametrize(
+    ("arc", "tag", "is_read"),
+    [(1, 0x16, True), (1, 0x0C, False), (2, 0x30, True), (2, 0x16, False)],
+)
+def test_a_qualifier_is_of_the_type_that_its_oid_says(arc: int, tag: int, is_read: bool) -> None:
+    """OpenSSL reads no policy beside one whose CPS is no IA5String, or notice no SEQUENCE."""
+    qualifier = tlv(0x30, der_oid(f"1.3.6.1.5.5.7.2.{arc}"), tlv(tag, b""))
+    value = tlv(0x30, tlv(0x30, der_oid("1.2.3"), tlv(0x30, qualifier)))
+    der = staff.forge(extensions=[extension(POLICIES, value)]).der
+    theirs = libcrypto.read(der)
+    assert theirs is not None
+    assert (theirs.policy_oid == ("1.2.3",)) is is_read
+    cert = from_der(der)
+    assert (cert.policy_oid, "policy_oid" in cert.unreadable) == (("1.2.3",) * is_read, not is_read)
+
+
 @pytest.mark.parametrize("tag", [0x10, 0x11])
 def test_a_sequence_without_its_bit_is_not_read(tag: int) -> None:
     """OpenSSL refuses it: `TYPE_NOT_CONSTRUCTED`."""
