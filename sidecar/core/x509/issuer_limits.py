@@ -123,23 +123,33 @@ def _names(cert: ClientCert, *, is_leaf: bool) -> list[GeneralName]:
         found += [GeneralName(tag, text.encode()) for text in texts]
     found += [GeneralName(ext.IP, ip_address(text).packed) for text in cert.ip]
     found += [GeneralName(ext.OTHER, _UPN)] if cert.upn else []
-    found += _directories(cert)
+    found += _others(cert)
     return found + [GeneralName(ext.IP, name.octets[12:]) for name in found if is_mapped(name)]
 
 
 _ALTERNATIVE_NAME = bytes.fromhex("551d11")
 _UPN = bytes.fromhex("060a2b060104018237140203")
-"""The OID of a UPN's otherName, DER."""
+_MAILBOX = bytes.fromhex("06082b06010505070809")
+"""The OIDs (DER) of the otherNames that are a UPN, and an SmtpUTF8Mailbox, which grants nothing."""
 
 
-def _directories(cert: ClientCert) -> list[GeneralName]:
-    """Return the directory names of a SAN, which no rule asks about; none if it can't be read."""
+def _others(cert: ClientCert) -> list[GeneralName]:
+    """Return the names of a SAN that no rule asks about; none if it can't be read."""
     value = cert.extension(_ALTERNATIVE_NAME)
     try:
         names = [] if value is None else ext.general_names(value)
     except ValueError:
         return []
-    return [name for name in names if name.tag == ext.DIRECTORY]
+    kinds = (ext.DIRECTORY, ext.X400, ext.EDI, ext.REGISTERED)
+    return [
+        name._replace(octets=_oid_of(name)) if name.tag == ext.OTHER else name
+        for name in names
+        if name.tag in kinds or (name.tag == ext.OTHER and _oid_of(name) != _MAILBOX)
+    ]
+
+
+def _oid_of(name: GeneralName) -> bytes:
+    return name.octets[: 2 + name.octets[1]]
 
 
 def _check(names: Sequence[GeneralName], subtrees: Sequence[Subtree]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+
 import libcrypto
 import pytest
 from chains import (
@@ -189,6 +192,11 @@ UNUSUAL = {
         client(other(UPN, tlv(0x0C, b"a@x"))),
         constraints([other(UPN, tlv(0x0C, b"@ex"))]),
     ),
+    "another otherName": (
+        client(other("1.2.3", tlv(0x0C, b"a@x"))),
+        constraints([other("1.2.3", tlv(0x0C, b"a@x"))]),
+    ),
+    "registeredID": (client(tlv(0x88, b"\x2a\3")), constraints([tlv(0x88, b"\x2a\3")])),
     "UPN, another kind constrained": (
         client(other(UPN, tlv(0x0C, b"a@x"))),
         constraints([other("1.2.3", tlv(0x0C, b"@ex"))]),
@@ -236,3 +244,85 @@ def test_more_names_than_are_compared_are_not_permitted() -> None:
     other_kind = client(*(uri("https://ex.test/") for _ in range(1200)))
     assert openssl(other_kind, limits) == (True, True)
     assert is_found(other_kind, limits)
+
+
+HOSTS = (
+    b"ex.test",
+    b"a.ex.test",
+    b".ex.test",
+    b"EX.test",
+    b"x.test",
+    b"",
+    b"*.ex.test",
+    b"ex.test.",
+)
+MAILS = (
+    b"a@ex.test",
+    b"A@EX.test",
+    b"a@x.test",
+    b"ex.test",
+    b".ex.test",
+    b"@ex.test",
+    b"a@b@x.test",
+)
+USUAL_URIS = (
+    b"https://ex.test/a",
+    b"https://a.ex.test",
+    b"https://ex.test:80/",
+    b"urn:x:y",
+    b"x://",
+)
+URIS = (
+    *USUAL_URIS,
+    b"https://u@ex.test/",
+    b"x:///ex.test",
+    b"https://EX.test/a:b",
+    b"//ex.test/",
+    *HOSTS[:3],
+)
+ADDRESSES = (bytes((10, 0, 0, 1)), bytes((11, 0, 0, 1)), bytes(16))
+NETWORKS = (bytes((10, 0, 0, 0, 255, 0, 0, 0)), bytes(8), bytes(32), bytes(4))
+CNS = ("alice", "a.ex.test", "x.test", "a-.b.test")
+
+
+def any_subject(chance: random.Random) -> bytes:
+    kinds = (
+        lambda: cn(chance.choice(CNS)),
+        lambda: der_rdn(ORGANIZATION, chance.choice((b"Ex", b"ex", b"Ey"))),
+        lambda: der_rdn(EMAIL, chance.choice(MAILS[:3]), chance.choice((IA5, IA5, 0x0C))),
+    )
+    return name(*(chance.choice(kinds)() for _ in range(chance.randrange(4))))
+
+
+def any_name(chance: random.Random, addresses: tuple[bytes, ...]) -> bytes:
+    kinds = (
+        lambda: tlv(0x81, chance.choice(MAILS)),
+        lambda: tlv(0x82, chance.choice(HOSTS)),
+        lambda: tlv(0x86, chance.choice(URIS)),
+        lambda: tlv(0x87, chance.choice(addresses)),
+        lambda: tlv(0xA4, any_subject(chance)),
+        lambda: other(chance.choice((UPN, "1.2.3")), tlv(0x0C, b"a@x")),
+    )
+    return chance.choice(kinds)()
+
+
+def test_random_names_and_constraints() -> None:
+    """What OpenSSL refuses below this authority is refused, and nothing else is.
+
+    `MTLS_SIDECAR_SEED` and `MTLS_SIDECAR_DIFFERENTIAL` choose others, and more.
+    """
+    chance = random.Random(int(os.environ.get("MTLS_SIDECAR_SEED", "11")))
+    seen = set()
+    for _ in range(int(os.environ.get("MTLS_SIDECAR_DIFFERENTIAL", "1000"))):
+        names = [any_name(chance, ADDRESSES) for _ in range(chance.randrange(3))]
+        leaf = client(*names, subject=any_subject(chance))
+        permitted = [any_name(chance, NETWORKS) for _ in range(chance.randrange(3))]
+        excluded = [any_name(chance, NETWORKS) for _ in range(chance.randrange(2))]
+        if not permitted and not excluded:
+            continue
+        limits = constraints(permitted, excluded)
+        anywhere, here = openssl(leaf, limits)
+        if anywhere:
+            assert is_found(leaf, limits) is here, (names, permitted, excluded, leaf.hex())
+            seen.add(here)
+    assert seen == {True, False}
