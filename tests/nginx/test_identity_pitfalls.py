@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateways import Gateway
 from stack import Stack
-from tools import NginxBinary
+from tools import ROOT, NginxBinary
 
 CONF = """
 http {{
@@ -107,3 +107,61 @@ def test_a_method_that_was_not_decided_about(nginx_binary: NginxBinary, tmp_path
             seen = answer.app or {"headers": []}
             assert ("DELETE" in str(seen["headers"])) == (way == "as-is")
             assert answer.saw("X-Client-CN") == ["alice"]
+
+
+DAV_CONF = """
+http {
+    include snippets/mtls-sidecar.conf;
+    ssl_certificate pki/server.crt;
+    ssl_certificate_key pki/server.key;
+    ssl_client_certificate pki/client-cas.crt;
+    ssl_verify_client optional;
+    server {
+        listen 443 ssl;
+        include snippets/authz-location.conf;
+        include snippets/identity.conf;
+        auth_request /authz/site;
+        location / { proxy_pass http://127.0.0.1:8080; }
+        location /admin/ { auth_request /authz/admin; proxy_pass http://127.0.0.1:8080; }
+        location /files/ { root /srv; FILES }
+        location /files/admin/ { auth_request /authz/admin; root /srv; FILES }
+    }
+}
+"""
+DAV_POLICY = """
+version: 1
+trust: {staff: {ca: pki/staff-ca.crt}}
+defaults: {trust: [staff]}
+locations:
+  - name: site
+    allow: verified
+  - {name: admin, allow: [{cn: alice}]}
+"""
+DENY = "    deny: [{method: [COPY, MOVE]}]\n"
+
+
+def test_a_second_path_that_nobody_asks_about(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """WebDAV's COPY and MOVE name in Destination where to: bob's are decided about by the path that
+    they come from.  A rule of docs/security.md refuses both there."""
+    assert DENY.strip().removeprefix("deny: ") in (ROOT / "docs/security.md").read_text()
+    has_dav = "http_dav_module" in nginx_binary.run("-V").stderr
+    files = "dav_methods PUT DELETE COPY MOVE;" if has_dav else ""
+    admin = tmp_path / "srv/files/admin"
+    admin.mkdir(parents=True)
+    (admin / "page").write_text("alice's")
+    conf = DAV_CONF.replace("FILES", files)
+    more = {"root /srv": f"root {tmp_path}/srv"}
+    with Stack(nginx_binary, tmp_path, conf=conf, policy=DAV_POLICY, more=more) as stack:
+
+        def moved(path: str, to: str) -> int:
+            (admin.parent / "mine").write_text("bob's")
+            headers = {"Destination": f"https://app.example.com{to}", "Overwrite": "T"}
+            return stack.get(path, cert=stack.people.bob, method="MOVE", headers=headers).status
+
+        assert moved("/admin/x", "/x") == 403
+        assert moved("/x", "/admin/x") == 501  # the application's own: it has no such method
+        if has_dav:
+            assert moved("/files/mine", "/files/admin/page") == 204
+            assert (admin / "page").read_text() == "bob's"
+        stack.edit_policy(DAV_POLICY.replace("  - {name: admin", DENY + "  - {name: admin"))
+        assert moved("/x", "/admin/x") == moved("/files/mine", "/files/admin/page") == 403
