@@ -33,7 +33,10 @@ LOCK = "control.lock"
 _NAMES = re.compile(r"control(-[0-9a-f]{8})?\.sock")
 
 MAX_LINE = 1024 * 1024
-"""Maximum bytes of a question or an answer."""
+"""Maximum bytes of a question."""
+
+MAX_ANSWER = 16 * 1024 * 1024
+"""Maximum bytes of an answer, which names every trust."""
 
 
 _STREAM = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
@@ -158,12 +161,21 @@ def _answer(peer: socket.socket | None, end: float) -> dict[str, Any]:
     """Read an answer.  Raises OSError and ValueError; TimeoutError also without a peer."""
     if peer is None:
         raise TimeoutError
-    answer = b""
+    answer = bytearray()
     while not answer.endswith(b"\n"):
+        if len(answer) > MAX_ANSWER:
+            raise ValueError(f"it answered more than {MAX_ANSWER >> 20} MiB")
+        if answer and time.monotonic() > end:  # a peer that never stops is none that answers
+            raise TimeoutError
         peer.settimeout(_left(end))
         part = peer.recv(65536)
         if not part:
             raise ConnectionResetError(errno.ECONNRESET, "the daemon ended before it answered")
         answer += part
-    found: dict[str, Any] = json.loads(answer)
+    try:
+        found = json.loads(answer)
+    except RecursionError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("it answered something else than an object")
     return found

@@ -84,6 +84,8 @@ def _wait(
     while True:
         try:
             answers = questions(state_dir, entry, max(0.1, end - time.monotonic()))
+            others = [a["policy"] for a in answers if Path(a["policy"]).resolve() != meant]
+            names = list(dict.fromkeys(name for told in answers for name in missing(told)))
         except NoDaemon as error:
             answering = next(filter(_answers, _served(settings.listen)), None)
             if answering is None:
@@ -97,17 +99,15 @@ def _wait(
                 f"{brief(error)}, and may hang: restart it; until it confirms, don't lose the "
                 "denylist"
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             said = brief(error)
             why = f"the daemon can't be asked ({said}): run this as root or as the daemon's user"
             if isinstance(error, PermissionError):
                 return Confirmation(False, why)
         else:
-            others = [a["policy"] for a in answers if Path(a["policy"]).resolve() != meant]
             if others:
                 why = f"the daemon serves another policy, {others[0]}: say --policy, --config"
                 return Confirmation(False, why)
-            names = list(dict.fromkeys(name for told in answers for name in missing(told)))
             if not names:
                 return Confirmation(True, f"{done}: {_confirmed(answers, state_dir)}")
             why = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,10 +10,12 @@ import re
 import socket
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from sidecar.runtime import control_socket
 from sidecar.runtime.control_socket import (
     LOCK,
     NAME,
@@ -68,6 +71,46 @@ def test_a_daemon_that_ends_is_no_answer(tmp_path: Path) -> None:
         with pytest.raises(ConnectionResetError, match="ended before it answered"):
             ask_all(tmp_path, {}, 30)
         thread.join(30)
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"5", b"[" * 200_000, b"{"], ids=len)
+def test_an_answer_is_an_object(tmp_path: Path, answer: bytes) -> None:
+    """Anything else is a ValueError, also where it is nested too deep to be read."""
+    with open_control(tmp_path) as listener:
+        thread = answering(listener, answer + b"\n")
+        with pytest.raises(ValueError, match=r"Expecting|than an object"):
+            ask_all(tmp_path, {}, 30)
+        thread.join(30)
+
+
+def talking(listener: socket.socket, pause: float) -> threading.Thread:
+    """Answer one question without an end."""
+
+    def serve() -> None:
+        listener.setblocking(True)
+        peer, _ = listener.accept()
+        with peer, contextlib.suppress(OSError):
+            while True:
+                peer.sendall(b"x" * 65536)
+                time.sleep(pause)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def test_an_answer_without_an_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its size, and by the time that is left, though some of it comes all the time."""
+    for pause, error, why in ((0.0, ValueError, "more than 1 MiB"), (0.01, TimeoutError, "answer")):
+        monkeypatch.setattr(control_socket, "MAX_ANSWER", 2**20 if pause == 0.0 else 2**40)
+        with open_control(tmp_path) as listener:
+            thread = talking(listener, pause)
+            with pytest.raises(error, match=why):
+                ask_all(tmp_path, {}, 30 if pause == 0.0 else 0.5)
+            thread.join(30)
+        remove_control(tmp_path)
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -92,3 +92,24 @@ def test_what_is_no_confirmation(
     found = confirm.in_force(settings, Path(settings.policy), ["staff"], ENTRY)
     assert found.done is done
     assert text in found.text
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"trusts": {}},
+        {"policy": 5, "trusts": {}},
+        {"policy": "\0", "trusts": {}},
+        {"policy": "p", "trusts": []},
+        {"policy": "p", "trusts": {"staff": []}},
+        {"policy": "p", "trusts": {"staff": {"lines": [{"until": "soon"}]}}},
+    ],
+)
+def test_an_answer_of_another_form_confirms_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
+) -> None:
+    """Whatever a daemon that was taken over says: a sentence, and no confirmation."""
+    daemon(monkeypatch, told)
+    found = confirm.in_force(settings, Path(settings.policy), ["staff"], ENTRY)
+    assert not found.done
+    assert "the daemon can't be asked" in found.text
