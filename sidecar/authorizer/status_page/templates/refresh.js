@@ -33,7 +33,7 @@
   const look = async () => {
     if (document.hidden) return;
     try {
-      const answer = await fetch(location.href, { cache: "no-store", credentials: "omit" });
+      const answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin" });
       if (!answer.ok) throw new Error(answer.status);
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
       failed = 0;

@@ -13,7 +13,7 @@ from pki import CA, now
 from status_scene import Scene
 
 from sidecar.authorizer.daemon_status import DaemonStatus
-from sidecar.authorizer.status_page.headers import HEADERS
+from sidecar.authorizer.status_page.headers import HEADERS, SCRIPT
 from sidecar.authorizer.status_page.page import render_page
 from sidecar.authorizer.telemetry.counters import Counts
 from sidecar.core.request import AuthzRequest
@@ -231,3 +231,8 @@ def test_nothing_is_loaded_and_nothing_is_inline() -> None:
     sources = [value for key, value in tags.attributes if key in ("src", "href", "action")]
     assert all(value and value.startswith(("/", "data:image/svg+xml,")) for value in sources)
     assert page.count("<script>") == page.count("<style>") == 1
+
+
+def test_it_refreshes_with_its_readers_certificate() -> None:
+    """Behind nginx Firefox shows no certificate with `credentials: "omit"` (seen with 153)."""
+    assert 'fetch(location.href, { cache: "no-store", credentials: "same-origin" })' in SCRIPT
