@@ -32,6 +32,7 @@ TITLES = {
         "not_yet_valid": "Your certificate is not valid yet",
         "refused": "Your certificate is not accepted here",
         "not_allowed": "Your certificate is not allowed here",
+        "other_site": "Another site sent this request",
         "denied": "You can't go there",
     },
     "de": {
@@ -40,6 +41,7 @@ TITLES = {
         "not_yet_valid": "Ihr Zertifikat ist noch nicht gültig",
         "refused": "Ihr Zertifikat wird hier nicht anerkannt",
         "not_allowed": "Ihr Zertifikat ist hier nicht zugelassen",
+        "other_site": "Eine andere Website hat diese Anfrage geschickt",
         "denied": "Kein Zugang",
     },
     "fr": {
@@ -48,6 +50,7 @@ TITLES = {
         "not_yet_valid": "Votre certificat n'est pas encore valide",
         "refused": "Votre certificat n'est pas reconnu ici",
         "not_allowed": "Votre certificat n'est pas autorisé ici",
+        "other_site": "Un autre site a envoyé cette requête",
         "denied": "Accès refusé",
     },
     "es": {
@@ -56,6 +59,7 @@ TITLES = {
         "not_yet_valid": "Su certificado aún no es válido",
         "refused": "Su certificado no se acepta aquí",
         "not_allowed": "Su certificado no está autorizado aquí",
+        "other_site": "Otro sitio ha enviado esta petición",
         "denied": "Sin acceso",
     },
 }
@@ -169,6 +173,19 @@ def test_the_page_says_what_happened_in_the_browsers_language(stack: Stack, lang
             assert "(none)" not in answer.body
             assert "error occurred" not in answer.body
             assert number(answer)
+
+
+@pytest.mark.parametrize("language", TITLES)
+def test_a_form_of_another_site_is_told_as_that(stack: Stack, language: str) -> None:
+    """Alice, back from a login that returns by POST, reads nothing bad of her certificate."""
+    case = Case(403, "SUCCESS", "other_site", stack.people.alice)
+    said = {"Accept_Language": language, "Sec_Fetch_Site": "cross-site"}
+    answer = ask(stack, case, method="POST", Accept=PAGE, **said)
+    assert answer.status == 403
+    assert re.findall("<h1>(.*?)</h1>", answer.body) == [TITLES[language]["other_site"]]
+    told = json.loads(ask(stack, case, method="POST", Accept="*/*", **said).body)
+    assert told["error"] == "other_site"
+    assert "another site" in told["message"]
 
 
 @pytest.mark.parametrize(
