@@ -81,8 +81,11 @@ async def serve_control(
         writer.close()
 
     listener = await _listener(state_dir)
-    server = await asyncio.start_unix_server(answer, sock=listener, limit=MAX_LINE)
+    server = await asyncio.start_unix_server(
+        answer, sock=listener, limit=MAX_LINE, start_serving=False
+    )
     try:
+        await server.start_serving()
         await asyncio.Event().wait()
     finally:
         server.close()
