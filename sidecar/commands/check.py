@@ -29,14 +29,20 @@ class User:
     groups: tuple[int, ...]
 
     def can_read(self, path: Path) -> bool:
-        """Return whether the user may read a file, tested in a process of that user (as root)."""
-        command = ["test", "-r", str(path)]
-        return (
-            subprocess.run(
-                command, user=self.uid, group=self.gid, extra_groups=self.groups, check=False
-            ).returncode
-            == 0
+        """Return whether the user may read a file, tested in a process of that user (as root).
+
+        It has no terminal: the user could trace it, and by root's type into root's shell.
+        """
+        done = subprocess.run(
+            ["test", "-r", str(path)],
+            user=self.uid,
+            group=self.gid,
+            extra_groups=self.groups,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
         )
+        return done.returncode == 0
 
 
 def service_user(name: str = SERVICE_USER) -> User | None:

@@ -172,6 +172,7 @@ class CrlWorkers:
 
     def _run(self, question: bytes, shared: int) -> bytes:
         package = Path(__file__).resolve().parents[2]
+        environ = {name: v for name, v in os.environ.items() if not name.startswith("PYTHON")}
         with subprocess.Popen(
             # -P: do not import a `sidecar.py` from the working directory
             [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
@@ -179,7 +180,9 @@ class CrlWorkers:
             stdout=subprocess.PIPE,
             pass_fds=(shared,),
             cwd="/",
-            env={**os.environ, "PYTHONPATH": str(package)},
+            env={**environ, "PYTHONPATH": str(package)},
+            # no terminal: root's `fetch --once` has given up its rights, and its user may trace it
+            start_new_session=True,
         ) as process:
             self._processes.add(process)
             try:

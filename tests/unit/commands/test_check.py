@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,27 @@ def test_without_root_nobody_is_asked_as(monkeypatch: pytest.MonkeyPatch) -> Non
     """Without root, no other user is tested."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert service_user("nobody") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has processes of other users")
+def test_the_service_s_user_gets_no_terminal() -> None:
+    """Its process, which that user may trace, can't type into the terminal of root's `check`."""
+    with tempfile.TemporaryDirectory() as place:  # one that the user can reach
+        os.chmod(place, 0o755)
+        program = Path(place, "test")
+        program.write_text("#!/bin/sh\n(: </dev/tty) 2>/dev/null\n")
+        program.chmod(0o755)
+        child, terminal = pty.fork()
+        if child == 0:
+            code = 2
+            try:
+                os.close(os.open("/dev/tty", os.O_RDWR))  # this process has one
+                os.environ["PATH"] = f"{place}:{os.environ['PATH']}"
+                code = int(User("somebody", 64321, 64321, ()).can_read(Path("/")))
+            finally:
+                os._exit(code)
+        with contextlib.suppress(OSError):
+            while os.read(terminal, 1024):
+                pass
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pki import CA
@@ -55,3 +58,26 @@ def test_a_worker_that_takes_too_long_is_given_up(
             workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
     finally:
         workers.close()
+
+
+def test_a_worker_has_no_terminal_and_no_variables_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of a session of its own; where its modules are is said by this process alone."""
+    path = tmp_path / "a.crl"
+    path.write_bytes(STAFF.crl())
+    sessions = []
+
+    class Watched(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            sessions.append(os.getsid(self.pid))
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))
+    workers = CrlWorkers()
+    try:
+        workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
+    finally:
+        workers.close()
+    assert sessions != [os.getsid(0)]
