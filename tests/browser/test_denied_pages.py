@@ -151,7 +151,7 @@ async def test_a_script_of_another_site_reads_a_denial_only_where_it_may(
     """For the origin that the operator named it is a 403 with its reason, for another a failure."""
     async with window(stack, tmp_path / "home", stack.people.bob) as page:
         await page.open(f"https://{SHOP}/page")
-        assert await page.run(FETCH) == "403 not_allowed"
+        assert await page.run(FETCH) == "403 other_site"
         await page.open(f"https://{OTHER}/page")
         assert await page.run(FETCH) == "Failed to fetch"
 
