@@ -204,6 +204,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._changed = changed
         self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
         self._revoked: dict[str, list[OcspKey]] = {}
+        self._ended: OrderedDict[OcspKey, float] = OrderedDict()
         self._bytes = 0
         self.version = self.turns = 0
         self._asking: dict[OcspKey, asyncio.Task[None]] = {}
@@ -300,7 +301,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 raise NoAnswer("unverified", "the responder's certificate is revoked")
             self._keep(key, _HeldAnswer(answer, query, der, now, self._refresh_at(answer)))
             if not answer.holds(now):
-                self._begin_pause(key)
+                raise NoAnswer("unverified", answer.detail)
         except NoAnswer as failure:
             self._failed(key, query.trust, failure)
         else:
@@ -346,6 +347,9 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     def _keep(self, key: OcspKey, entry: _HeldAnswer) -> None:
         """Cache an answer.  Raises `NoAnswer` if a later one is cached already (a replay)."""
+        new, ended = entry.answer, self._ended.get(key, 0.0)
+        if new.this_update < ended <= entry.at and not new.holds(entry.at):
+            raise NoAnswer("older", "older than a good answer that has ended")
         place = self._key_of(key)
         held = self._entries.get(place)
         for earlier in self._before(key, entry.answer):
@@ -421,6 +425,13 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         while self._entries and (len(self._entries) > self._size or self._bytes > MAX_BYTES):
             good = (k for k, e in self._entries.items() if e.answer.status is RevocationStatus.GOOD)
             self._drop(next(good, next(iter(self._entries))))
+
+    def _note_end(self, key: OcspKey, this_update: float) -> None:
+        """Note when an answer was good: what revoked before, and is refused now, is a replay."""
+        self._ended[key] = this_update
+        self._ended.move_to_end(key)
+        while len(self._ended) > self._size:
+            self._ended.popitem(last=False)
 
     def _drop(self, key: OcspKey) -> None:
         self._bytes -= self._entries.pop(key).weight
@@ -521,6 +532,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             ended = now >= entry.answer.until
             if ended and entry.answer.status is not RevocationStatus.REVOKED:
                 self._drop(key)
+                self._note_end(key, entry.answer.this_update)
             elif now >= entry.refresh_at and entry.used and key not in self._asking:
                 responder = key.responder
                 if asked[responder] < MAX_ASKING // 2 and not self._paused(key):

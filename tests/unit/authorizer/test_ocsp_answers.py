@@ -325,6 +325,27 @@ async def test_an_answer_that_revokes_though_it_has_ended() -> None:
     assert answers[question().key].status is RevocationStatus.GOOD
 
 
+async def test_a_released_certificate_stays_so_when_its_good_answer_has_ended() -> None:
+    """Who holds up the responder's answers, and replays the old one that revoked, keeps nobody out
+    by it; one that is newer than the good one revokes, though it has ended by now."""
+    old = response(status=REVOKED, start=-7200, end=-3600)
+    newer = response(status=REVOKED, start=600, end=1200)
+    answers, _, clock, _ = store(old, response(start=-90), old, newer)
+    key = question().key
+    assert not await answers.ensure(question(), 300, 60)
+    clock.now += 3
+    assert await answers.ensure(question(), 300, 60)
+    clock.now += 2 * 3600
+    answers.refresh_due()
+    await asyncio.sleep(0.01)
+    assert not await answers.ensure(question(), 300, 60)
+    assert key not in answers
+    clock.now += 3
+    assert not await answers.ensure(question(), 300, 60)
+    assert answers[key].status is RevocationStatus.REVOKED
+    assert answers.failures == {"unverified": 2, "older": 1}
+
+
 async def test_another_answer_takes_the_place_of_a_revoked_responders() -> None:
     """While the responder goes on to sign with that certificate it is not asked by every request;
     with another one, its answer counts at once, also an older one."""

@@ -53,23 +53,29 @@ class ResponseRefused(Exception):
 def signer_of(signed: SignedResponse, issuer: ClientCert, now: float) -> ClientCert | None:
     """Return the delegated responder that signed; None if the issuer signed itself.
 
-    Raises `ResponseRefused` and ValueError.  Not checked: the delegate's own revocation.
+    One that isn't valid at `now` is returned only if no other one signed.  Not checked: the
+    delegate's own revocation.  Raises `ResponseRefused` and ValueError.
     """
     responder = _responder(signed.data)
     if responder.is_(issuer):
         _check_signature(signed, issuer.spki)
         return None
     why = "the signer is neither the issuer nor in the response"
+    late: ClientCert | None = None
     for der in signed.certificates[:MAX_CERTIFICATES]:
         try:
             candidate = from_der(der)
             if responder.is_(candidate):
-                _check_delegate(candidate, issuer, now)
+                _check_delegate(candidate, issuer)
                 _check_signature(signed, candidate.spki)
-                return candidate
+                if is_valid(candidate, now):
+                    return candidate
+                late = late or candidate
         except (ResponseRefused, MalformedCertificate, ValueError) as refused:
             why = brief(refused)
-    raise ResponseRefused(why)
+    if late is None:
+        raise ResponseRefused(why)
+    return late
 
 
 class _ResponderId(NamedTuple):
@@ -107,8 +113,8 @@ def key_bits(spki: bytes) -> bytes:
     return bits[value_of(bits, 0) + 1 :]
 
 
-def _check_delegate(delegate: ClientCert, issuer: ClientCert, now: float) -> None:
-    """Check a delegate (RFC 6960, 4.2.2.2): OCSPSigning, issued by the authority, valid now.
+def _check_delegate(delegate: ClientCert, issuer: ClientCert) -> None:
+    """Check a delegate (RFC 6960, 4.2.2.2): OCSPSigning, issued by the authority.
 
     Raises `ResponseRefused`, and ValueError for an extension that can't be read.
     """
@@ -121,8 +127,6 @@ def _check_delegate(delegate: ClientCert, issuer: ClientCert, now: float) -> Non
     # anyExtendedKeyUsage does not do
     if usages is None or _OCSP_SIGNING not in ext.oids(usages.value):
         raise ResponseRefused("the responder's certificate is not for OCSPSigning")
-    if not is_valid(delegate, now):
-        raise ResponseRefused("the responder's certificate is not valid now")
     if key_usage is not None and not ext.bits(key_usage.value) & _SIGNING_BITS:
         # RFC 5280, 4.2.1.12: OCSPSigning goes with digitalSignature and nonRepudiation
         raise ResponseRefused("the responder's keyUsage does not allow signing")

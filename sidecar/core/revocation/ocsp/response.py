@@ -17,7 +17,7 @@ Where the RFCs leave a choice:
 - Several single responses may be about the certificate, for example by SHA-1 and by SHA-256: each
   must be valid.  One REVOKED is enough; GOOD needs all of them, in the intersection of their times.
 - An answer that its signer has rightly signed, and that says REVOKED, revokes even if it is refused
-  otherwise (ended, from the future, with another nonce, with an unknown critical extension), as a
+  otherwise (it or its signer has ended, is from the future, another nonce, an extension), as a
   CRL does: a clock that is wrong must not let in whom `best_effort` lets in unasked.  It never
   `holds`, so that the responder is asked on.
 - A delegated responder's own revocation is not checked here.  `OcspAnswer.delegate` is its
@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -51,7 +52,7 @@ from sidecar.core.x509.der import (
     encode,
     only,
 )
-from sidecar.core.x509.validity import validity
+from sidecar.core.x509.validity import is_valid, validity
 
 from .responder import (
     ResponseRefused,
@@ -187,17 +188,22 @@ def _verify(
     Raises `ResponseRefused` and the parsers' errors.
     """
     response, signed = _load(der)
-    found = _singles_for(response, signed.data, cert, issuer)
+    found = _singles_for(response, cert, issuer)
     delegate = signer_of(signed, issuer, now)
     try:
+        if delegate is not None and not is_valid(delegate, now):
+            raise ResponseRefused("the responder's certificate is not valid now")
+        if len(found) > MAX_ABOUT_ONE:
+            raise ResponseRefused("too many answers about this certificate")
         _check_nonce(response, nonce, require_nonce)
-        return _together(list(_answers(response, found, delegate, now, tolerance)))
+        return _together(list(_answers(response, signed.data, found, delegate, now, tolerance)))
     except Exception as refused:  # noqa: BLE001 - parsers raise many classes on hostile bytes
         return _revoked_anyway(found, delegate, refused)
 
 
 def _answers(
     response: ocsp.OCSPResponse,
+    data: bytes,
     found: Sequence[_Single],
     delegate: ClientCert | None,
     now: float,
@@ -205,8 +211,8 @@ def _answers(
 ) -> Iterator[OcspAnswer]:
     """Yield each single answer.  Raises `ResponseRefused` and ValueError."""
     start, stop = (0.0, math.inf) if delegate is None else validity(delegate)
-    for single, extensions in found:
-        _check_extensions(response, extensions)
+    for single, index in found:
+        _check_extensions(response, _single_extensions(data, index))
         this_update, next_update = _check_times(response, single, now, tolerance)
         status, detail = _status(single)
         produced = response.produced_at_utc.timestamp()
@@ -225,14 +231,18 @@ def _answers(
 def _revoked_anyway(
     found: Sequence[_Single], delegate: ClientCert | None, refused: Exception
 ) -> OcspAnswer:
-    """Return the answer that says revoked; it never holds.  Raises `refused` if there is none."""
-    for single, _ in found:
-        status, detail = _status(single)
-        if status is RevocationStatus.REVOKED:
-            at = single.this_update_utc.timestamp()
-            detail += f" (by an answer that is refused otherwise: {brief(refused)})"
-            return OcspAnswer(status, detail, at, at, delegate=delegate)
-    raise refused
+    """Return the latest answer that says revoked; it never holds.
+
+    Raises `refused` if there is none.
+    """
+    revoked = [one for one, _ in found if one.certificate_status is ocsp.OCSPCertStatus.REVOKED]
+    if not revoked:
+        raise refused
+    latest = max(revoked, key=lambda single: single.this_update_utc)
+    status, detail = _status(latest)
+    at = latest.this_update_utc.timestamp()
+    detail += f" (by an answer that is refused otherwise: {brief(refused)})"
+    return OcspAnswer(status, detail, at, at, delegate=delegate)
 
 
 _WORST_FIRST = (RevocationStatus.REVOKED, RevocationStatus.UNKNOWN, RevocationStatus.GOOD)
@@ -271,16 +281,14 @@ def _load(der: bytes) -> tuple[ocsp.OCSPResponse, SignedResponse]:
 
 
 def _singles_for(
-    response: ocsp.OCSPResponse, data: bytes, cert: ClientCert, issuer: ClientCert
+    response: ocsp.OCSPResponse, cert: ClientCert, issuer: ClientCert
 ) -> list[_Single]:
-    """Return the single responses whose CertID names `cert`, at least one, with extensions."""
-    singles = list(response.responses)
-    found = [i for i, single in enumerate(singles) if _is_about(single, cert, issuer)]
+    """Return the single responses whose CertID names `cert`, at least one."""
+    singles = enumerate(response.responses)
+    found = [(single, index) for index, single in singles if _is_about(single, cert, issuer)]
     if not found:
         raise ResponseRefused("no answer about this certificate")
-    if len(found) > MAX_ABOUT_ONE:
-        raise ResponseRefused("too many answers about this certificate")
-    return [(singles[i], _single_extensions(data, i)) for i in found]
+    return found
 
 
 def _is_about(single: ocsp.OCSPSingleResponse, cert: ClientCert, issuer: ClientCert) -> bool:
@@ -310,13 +318,13 @@ def _status(single: ocsp.OCSPSingleResponse) -> tuple[RevocationStatus, str]:
         case ocsp.OCSPCertStatus.GOOD:
             return RevocationStatus.GOOD, ""
         case ocsp.OCSPCertStatus.REVOKED:
-            at = single.revocation_time_utc
-            reason = single.revocation_reason
-            return RevocationStatus.REVOKED, " ".join(
-                ["revoked"]
-                + ([at.strftime("%Y-%m-%dT%H:%M:%SZ")] if at else [])
-                + ([f"({reason.value})"] if reason else [])
-            )
+            said = ["revoked"]
+            with suppress(ValueError):  # a time or reason that can't be read
+                at = single.revocation_time_utc
+                said += [at.strftime("%Y-%m-%dT%H:%M:%SZ")] if at else []
+                reason = single.revocation_reason
+                said += [f"({reason.value})"] if reason else []
+            return RevocationStatus.REVOKED, " ".join(said)
         case _:
             return RevocationStatus.UNKNOWN, "the responder does not know this certificate"
 
@@ -375,8 +383,8 @@ class _Extension(NamedTuple):
     critical: bool
 
 
-_Single = tuple[ocsp.OCSPSingleResponse, list[_Extension]]
-"""A single response and its extensions."""
+_Single = tuple[ocsp.OCSPSingleResponse, int]
+"""A single response and its number."""
 
 
 def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:

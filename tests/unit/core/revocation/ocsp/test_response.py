@@ -564,6 +564,44 @@ def test_what_is_rightly_signed_revokes_even_if_it_is_refused(
     assert answer(REVOKED, pki.issue("Test CA", ca=True)).status is RevocationStatus.UNKNOWN
 
 
+@pytest.mark.parametrize("days", [(-9, -1), (1, 9)])
+def test_what_a_delegate_signed_that_is_not_valid_now_revokes(days: tuple[float, float]) -> None:
+    """Responders' certificates are short-lived: what one has revoked stays so, and good it never
+    says; beside a valid one of the same name and key, that one counts."""
+    signer = delegated(days=days)
+    good, revoked = (
+        verify(pki.craft(signer, [about(status=status)], certs=[signer]))
+        for status in (b"\x80\x00", REVOKED)
+    )
+    assert (good.status, good.detail) == (
+        RevocationStatus.UNKNOWN,
+        "the responder's certificate is not valid now",
+    )
+    assert revoked.status is RevocationStatus.REVOKED
+    assert not any(map(revoked.holds, (0.0, time.time(), revoked.this_update + 1)))
+    server = delegated(eku=[ExtendedKeyUsageOID.SERVER_AUTH], days=days)
+    der = pki.craft(server, [about(status=REVOKED)], certs=[server])
+    assert verify(der).status is RevocationStatus.UNKNOWN
+    builder = x509.CertificateBuilder(CA.cert.subject, signer.cert.subject)
+    builder = builder.public_key(signer.key.public_key()).serial_number(7)
+    builder = builder.not_valid_before(CA.cert.not_valid_before_utc)
+    builder = builder.not_valid_after(CA.cert.not_valid_after_utc)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([pki.OCSP_SIGNING]), critical=False)
+    renewed = pki.Pair(builder.sign(CA.key, hashes.SHA256()), signer.key)
+    both = verify(pki.craft(signer, [about()], certs=[signer, renewed]))
+    assert both.status is RevocationStatus.GOOD
+    assert both.delegate is not None
+    assert both.delegate.der == renewed.der
+
+
+def test_one_that_revokes_among_too_many_answers_revokes() -> None:
+    """So does one whose reason isn't one that is known."""
+    many = [*(about() for _ in range(9)), about(status=REVOKED)]
+    assert verify(pki.craft(CA, many)).status is RevocationStatus.REVOKED
+    odd = tlv(0xA1, tlv(0x18, b"20260101000000Z"), tlv(0xA0, tlv(0x0A, b"\x07")))
+    assert verify(pki.craft(CA, [about(status=odd)])).status is RevocationStatus.REVOKED
+
+
 def test_tolerance_covers_clocks_that_differ() -> None:
     """An answer from 60 s ahead is accepted with a tolerance of 120 s."""
     der = pki.craft(CA, [about(start=60)], produced=60)
