@@ -142,7 +142,7 @@ install_program() {
     chmod -R u=rwX,go=rX "$site/sidecar"
     "$fresh/bin/python" -I -m compileall -q "$site/sidecar"
     launcher=$fresh/bin/mtls-sidecar
-    printf '#!/bin/sh\nexec %s/bin/python -P -m sidecar "$@"\n' "$program" >"$launcher"
+    printf '#!/bin/sh\nexec %s/bin/python -I -m sidecar "$@"\n' "$program" >"$launcher"
     chmod 0755 "$launcher"
     rm -rf "$root$program.old"
     if [ -e "$root$program" ]; then mv "$root$program" "$root$program.old"; fi
@@ -265,9 +265,11 @@ uninstall() {
             find "$config" -group mtls-sidecar -exec chgrp -h root {} +
         fi
         for user in $(part_users $all_parts) mtls-sidecar-fetch mtls-sidecar; do
-            if getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || true; fi
+            if getent passwd "$user" >/dev/null && ! userdel "$user" 2>/dev/null; then
+                say "the user $user stays: see its processes, ps -fu $user, and userdel it"
+            fi
         done
-        if getent group mtls-sidecar >/dev/null; then groupdel mtls-sidecar || true; fi
+        if getent group mtls-sidecar >/dev/null; then groupdel mtls-sidecar 2>/dev/null || true; fi
     fi
     say "removed; $config and $snippets stay"
 }

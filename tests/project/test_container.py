@@ -341,3 +341,5 @@ def test_cloud_init_writes_a_policy_and_checks_the_package() -> None:
     ]
     places = [script.index(step) for step in steps]
     assert places == sorted(places)
+    # where any user may make files, the package could be exchanged after its check
+    assert not [each for each in (*files, script) if "/tmp/" in each]

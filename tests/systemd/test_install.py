@@ -69,7 +69,7 @@ def test_the_installed_program_runs_by_itself(root: Path) -> None:
     python = root / "opt/mtls-sidecar/bin/python"
     policy = root / "etc/mtls-sidecar/policy.yaml"
     done = subprocess.run(
-        [python, "-P", "-m", "sidecar", "check", policy],
+        [python, "-I", "-m", "sidecar", "check", policy],
         cwd="/",
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
@@ -78,6 +78,26 @@ def test_the_installed_program_runs_by_itself(root: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "1 location," in done.stdout
+
+
+def test_the_caller_s_python_variables_have_no_say(root: Path, tmp_path: Path) -> None:
+    """Whatever PYTHONPATH or PYTHONHOME root's shell has: nothing there is run by the command."""
+    launcher = (root / "opt/mtls-sidecar/bin/mtls-sidecar").read_text()
+    here = tmp_path / "launcher"
+    here.write_text(launcher.replace("exec /opt", f"exec {root}/opt"))
+    for name in ("sitecustomize.py", "usercustomize.py", "sidecar.py"):
+        (tmp_path / name).write_text("raise SystemExit('run: ' + __file__)\n")
+    for variable in ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE"):
+        done = subprocess.run(
+            ["sh", str(here), "--version"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], variable: str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("mtls-sidecar ")
 
 
 def test_the_parts_asked_for_come_with_it(root: Path) -> None:

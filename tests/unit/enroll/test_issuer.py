@@ -208,3 +208,31 @@ def test_easyrsa_signs(tmp_path: Path, identity: Identity, monkeypatch: pytest.M
     assert timedelta(days=9) < left <= timedelta(days=10)
     second = issuer.issue(identity, read_request(request("alice")), time.time())
     assert second.certificate.serial_number != issued.certificate.serial_number
+
+
+def test_step_ca_s_token_is_no_argument(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """deploy/issuers/step-ca.sh hands it on as a variable (step's STEP_TOKEN): every local user may
+    read arguments, and could have a key of his own signed with it first."""
+    step = tmp_path / "step"
+    step.write_text(
+        f"""#!/bin/sh
+echo "$@" >>{tmp_path}/arguments
+case $2 in
+    token) echo s3cret ;;
+    sign) echo "$STEP_TOKEN" >{tmp_path}/token; for each in "$@"; do out=$each; done; : >"$out" ;;
+esac
+"""
+    )
+    step.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STEP_PROVISIONER", "enroll")
+    monkeypatch.setenv("STEP_PASSWORD_FILE", "/dev/null")
+    settings = IssuerSettings(command=(str(ROOT / "deploy/issuers/step-ca.sh"),))
+    with pytest.raises(IssuerError):  # this step makes no certificate
+        load_issuer(settings, {}).issue(identity, read_request(request("alice")), time.time())
+    assert (tmp_path / "token").read_text() == "s3cret\n"
+    arguments = (tmp_path / "arguments").read_text()
+    assert "s3cret" not in arguments
+    assert "--provisioner enroll" in arguments
