@@ -5,7 +5,8 @@
 
 The comment holds for the directive behind which it stands on the same line, or else for the next
 one, with what is inside of it unless that is a whole `server { }` or more; and for the block right
-around it.  The reason is compulsory.  An exemption that matches nothing is a finding itself.
+around it.  Before an `include` it holds for nothing: it belongs into that file.  The reason is
+compulsory.  An exemption that matches nothing is a finding itself.
 """
 
 from __future__ import annotations
@@ -101,7 +102,11 @@ def _lines(note: Block) -> tuple[int, int, int]:
     outer = around.line if around.file == note.file else -1
     same = [e for e in _siblings(around, note) if e.line <= note.line <= e.end]
     behind = [e for e in _siblings(around, note) if e.line > note.line]
-    if not same and not behind:
+    included = [(begin, end) for file, begin, end in around.includes if file == note.file]
+    if any(begin <= note.line <= end for begin, end in included) and not same:
+        return 0, -1, outer
+    nearest = min((begin for begin, _ in included if begin > note.line), default=None)
+    if not same and (not behind or (nearest is not None and nearest <= behind[0].line)):
         return 0, -1, outer
     following = same[-1] if same else behind[0]
     last = following.line if following.name in _WIDE else following.end

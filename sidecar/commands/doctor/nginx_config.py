@@ -82,6 +82,8 @@ class Block:
     parent: Block | None = None
     inner: list[Block] = field(default_factory=list)
     end: int = 0
+    includes: list[tuple[str, int, int]] = field(default_factory=list)
+    """Of each `include` right in this block its file, its line, and the line on which it ends."""
     named: dict[str, list[Block]] = field(default_factory=dict)
     """Of a large block: what stands in it, by name, built when first asked for."""
 
@@ -326,6 +328,7 @@ class _Tree:
         if self._directives > MAX_DIRECTIVES:
             raise SyntaxFault(f"{name}:{given.line}: more than {MAX_DIRECTIVES:,} directives")
         if given.name == "include" and len(given.args) == 1:
+            parent.includes.append((name, given.line, given.end))
             self._include(given, parent, name)
             return
         if len(given.args) < _fewest_arguments(given.name, parent.name):

@@ -86,6 +86,18 @@ def test_an_exemption_of_an_included_file(tmp_path: Path) -> None:
     assert [(each.id, bool(each.accepted)) for each in told] == [("not-asked", True)]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [f"{ALLOW}\ninclude in.conf;\n{OPEN}", f"include in.conf; {ALLOW}\n{OPEN}"],
+)
+def test_an_exemption_of_an_include(lines: str, tmp_path: Path) -> None:
+    """It isn't meant for what stands behind the `include`, and is told to be of no use."""
+    (tmp_path / "in.conf").write_text(f"{OPEN.replace('status', 'in')}\n")
+    told = found(GOOD.replace(PLACE, lines), tmp_path)
+    assert sorted(each.id for each in told) == ["exemption-unused", "not-asked", "not-asked"]
+    assert not any(each.accepted for each in told)
+
+
 def test_the_command_counts_no_accepted_finding(tmp_path: Path) -> None:
     """Exit 0 with accepted findings alone; they are listed, also as JSON, with their reason."""
     (tmp_path / "nginx.conf").write_text(GOOD.replace(PLACE, f"{ALLOW}\n{OPEN}"))
