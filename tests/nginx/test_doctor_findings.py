@@ -52,6 +52,7 @@ CLAIM = "proxy_set_header X-Client-CN $http_x_client_cn; "
 QUESTION = "proxy_pass http://mtls_sidecar;"
 NO_FILE = "if (!-e $request_filename) { rewrite ^/authz /public/ last; }"
 NO_ARGUMENT = 'if ($args = "") { return 200; }'
+GUARD = "if ($mtls_sidecar_refused) { return 400; }"
 PHP = r"location ~ \.php$ { auth_request /authz/site; proxy_pass http://app; } "
 FILES = "location /files { auth_request off; alias /etc/nginx/snippets/; } "
 TRACED = "error_page 405 = @app;"
@@ -212,6 +213,18 @@ def stranger_goes_above(stack: Stack) -> bool:
     """Somebody who leaves the application's public pages by `..`."""
     answer = stack.get("/pages../in").app
     return answer is not None and answer["uri"] == "/pages/../in"
+
+
+def stranger_resolves_nothing(stack: Stack) -> bool:
+    """Somebody who names a public page by way of another one."""
+    answer = stack.get("/in/../public/x").app
+    return answer is not None and answer["uri"] == "/in/../public/x"
+
+
+def alice_resolves_nothing(stack: Stack) -> bool:
+    """Alice, where only others may be, by way of a page for her."""
+    answer = stack.get("/local/%2e%2e/in", cert=stack.people.alice).app
+    return answer is not None and answer["uri"] == "/local/%2e%2e/in"
 
 
 def stranger_has_it_fetched(stack: Stack) -> bool:
@@ -391,6 +404,14 @@ FAULTS = [
         " location ^~ /authz/ { set $path /secret; ",
         alice_gets_another_page,
     ),
+    Fault("dots-passed-on", GUARD, "", stranger_resolves_nothing),
+    Fault(
+        "dots-passed-on",
+        GUARD,
+        'if ($request_uri ~ "/\\.\\.") { return 400; }',
+        alice_resolves_nothing,
+    ),
+    Fault("dots-passed-on", GUARD, "if ($uri ~ \\.\\.) { return 400; }", stranger_resolves_nothing),
     Fault("regex-takes", ASKED, PHP + ASKED, alice_where_only_others_may_be),
     Fault("regex-takes", ASKED, PHP.replace("~ ", "~") + ASKED, alice_where_only_others_may_be),
     Fault(

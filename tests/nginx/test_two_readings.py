@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from examined import CONF, POLICY, found
 from stack import Stack, example
 from tools import ROOT, NginxBinary
+
+from sidecar.commands.doctor.raw_paths import WRITE
 
 VARIANTS = [f"variants/{name}.conf" for name in ("by-uri", "cache", "two-names")]
 CAPTURES = """
@@ -125,6 +128,24 @@ def test_dots_in_names_and_queries_are_passed_on(main: Stack, path: str) -> None
     answer = main.get(f"/public/{path}").app
     assert answer is not None
     assert answer["uri"] == f"/public/{path}"
+
+
+BARE = "if ($mtls_sidecar_refused) { return 400; }"
+
+
+def test_doctor_knows_the_guard(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """Without it strangers have a path of the application's that is alice's; the line that doctor
+    writes is another."""
+    written = WRITE.partition("in the server: ")[2].removesuffix(")")
+    assert BARE in CONF
+    for guard, status, told in ((BARE, 400, False), ("", 200, True), (written, 400, False)):
+        text = CONF.replace(BARE, guard)
+        with Stack(nginx_binary, tmp_path / str(len(text)), conf=text, policy=POLICY) as stack:
+            for up in UP:
+                assert stack.get(f"/in/{up}/public/x").status == status
+                assert stack.get(f"/in/a%2f{up}%2F{up}/public/x").status == status
+            assert stack.get("/public/x..y?a=/../b").status == 200
+            assert ("dots-passed-on" in found(stack)) == told
 
 
 CASE = r"location ~* \A/admin(/|\z)"

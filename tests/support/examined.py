@@ -24,6 +24,7 @@ http {
     server {
         listen 443 ssl default_server;
         include snippets/identity.conf;
+        if ($mtls_sidecar_refused) { return 400; }
         location / { auth_request /authz/site; error_page 403 /public.html; proxy_pass http://app; }
         location /local/ { auth_request /authz/local; proxy_pass http://app; }
         location /public/ { auth_request off; proxy_pass http://app; }

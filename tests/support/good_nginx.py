@@ -17,6 +17,7 @@ ORIGIN = (
     "proxy_set_header Sec-Fetch-Dest $http_sec_fetch_dest; "
     "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
 )
+GUARD = r'if ($request_uri ~* "\A[^?]*(/|%2f)(\.|%2e){1,2}(/|%2f|\?|\z)") { return 400; }'
 GOOD = (
     """\
 http {
@@ -24,7 +25,7 @@ http {
     server {
         listen 443 ssl;
         ssl_client_certificate ca.crt; auth_request_set $cn $upstream_http_x_client_cn;
-        ssl_verify_client optional; proxy_set_header X-Client-CN $cn;
+        ssl_verify_client optional; proxy_set_header X-Client-CN $cn; GUARD
         location / { auth_request /authz/site; proxy_pass http://app; }
         location /public/ { auth_request off; }
         location /static/ { deny all; }
@@ -47,6 +48,7 @@ http {
     }
 }
 """.replace("MAP", MAP)
+    .replace("GUARD", GUARD)
     .replace("ORIGIN", ORIGIN)
     .replace("PORT", PORT, 1)
 )

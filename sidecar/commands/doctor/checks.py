@@ -25,6 +25,7 @@ from .mapped import replaced_prefixes, written_paths
 from .nginx_config import Block, Root
 from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
+from .raw_paths import raw_paths
 from .server import Asked, Server, question
 from .targets import passes
 
@@ -90,6 +91,8 @@ class _ServerCheck:
     ) -> None:
         self.asked: set[str] = set()
         """Names of the policy that are asked about; "" where the sidecar chooses."""
+        self._by_uri: set[str] = set()
+        """The questions in which it chooses."""
         self._server = server
         self._root = root
         self._policy = policy
@@ -111,6 +114,7 @@ class _ServerCheck:
         replaced_prefixes(server, self._findings)
         written_paths(server, self._findings)
         changed_paths(server, self._policy, self._findings)
+        raw_paths(server, self._policy, self._by_uri, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
         client_address(server.block, self._policy, self.asked, self._findings)
@@ -141,6 +145,8 @@ class _ServerCheck:
             name = how.examine(here)
             if name is not None:
                 self.asked.add(name)
+            if name == "":
+                self._by_uri.add(uri)
 
     # -- who isn't
 

@@ -52,6 +52,10 @@ FINDING_KINDS = {
     "slashes-kept": FindingKind(
         _OPEN, "many applications take // for /, and so show what the other location is to keep"
     ),
+    "dots-passed-on": FindingKind(
+        _OPEN,
+        "nginx decides about the path without its dots; many applications don't resolve them",
+    ),
     "alias-traversal": FindingKind(
         _OPEN, "`..` behind the prefix leads above what the location is for"
     ),
