@@ -13,6 +13,7 @@ from sidecar.core.revocation.crl.succession import follows, is_level, lists_all_
 
 from .last_good import InForce
 from .trust_sources import GoodCrls, KeptFile, Key, TrustSources
+from .watermarks import place_name
 
 Pair = tuple[Crl, InForce]
 
@@ -34,9 +35,12 @@ def kept_at(
     beside = [crl for crl, _ in newer]
     refused = [crl for crl in beside if not own or _is_refused(beside, crl, own, latest)]
     pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
-    barred = [
-        crl for crl, _ in pairs if crl.this_update > latest or sources.marks.refuses(crl, latest)
-    ]
+    name = place_name(trust, place)
+
+    def is_older(crl: Crl, moment: float) -> bool:
+        return sources.marks.refuses(crl, moment, name, former=False) is not None
+
+    barred = [crl for crl, _ in pairs if crl.this_update > latest or is_older(crl, latest)]
     usable = [pair for pair in pairs if not _is_in(pair[0], barred)]
     good = _newest(usable)
     lapsed = [
@@ -47,7 +51,7 @@ def kept_at(
     ]
     known = {scope_key(crl) for crl, _ in good}
     # Where the clock isn't set yet, what was in force is from the future: it is again, then.
-    newest = [pair for pair in own if not sources.marks.refuses(pair[0], math.inf)]
+    newest = [pair for pair in own if not is_older(pair[0], math.inf)]
     waiting = [pair for pair in newest if _is_in(pair[0], barred)]
     good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in known]
     barred = [crl for crl in barred if not _is_in(crl, [crl for crl, _ in good])]

@@ -31,6 +31,7 @@ from sidecar.runtime.files import MAX_CRL, revoking_path
 from .kept_crls import Pair, formers, kept_at, replaces
 from .last_good import MAX_HELD, InForce, beside, earlier, held
 from .trust_sources import MAX_LAPSED, CopyUnread, GoodCrls, Key, TrustSources
+from .watermarks import place_name
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -214,7 +215,7 @@ class _Reading:
         is_read = not mistakes
         accepted, refused = [], []
         for crl in crls:
-            back = self._refusal(crl) or self._omission(place, crl, crls, before)
+            back = self._refusal(place, crl, version) or self._omission(place, crl, crls, before)
             if back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
@@ -409,9 +410,15 @@ class _Reading:
         found = (good for _, good in formers(self.sources, self.authorities))
         return [crl for good in found for crl in (*good.crls, *(c for c, _ in good.lapsed))]
 
-    def _refusal(self, crl: Crl) -> str | None:
-        """Explain why a CRL is older than one that was in force."""
-        return self.sources.marks.refuses(crl, self.places.latest)
+    def _refusal(self, place: Located, crl: Crl, version: InForce) -> str | None:
+        """Explain why a CRL is older than one that was in force.
+
+        Of a version that was in force at this very place, other places' watermarks say nothing.
+        """
+        was_in_force = version.digest in self.sources.digests_of(self.name, place.text)
+        name = place_name(self.name, place.text)
+        marks = self.sources.marks
+        return marks.refuses(crl, self.places.latest, name, former=not was_in_force)
 
     def _omission(
         self, place: Located, crl: Crl, crls: Sequence[Crl], before: GoodCrls | None

@@ -31,7 +31,6 @@ from sidecar.core.policy.trust import (
     file_mistake,
     unusable_crls,
 )
-from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist, as_text, joined
 from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
@@ -41,6 +40,7 @@ from .last_good import InForce, beside
 from .readings import Outcome
 from .trust_crls import NOTHING, CrlPlaces, CrlSet, Lacking
 from .trust_sources import CopyUnread, DenylistReading, Key, TrustSources, without_withdrawn
+from .watermarks import place_name
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -78,7 +78,7 @@ class TrustInputs:
 class Resolved:
     """The result for one trust.  `trust` is None if it can't be built, or not yet (`pending`).
 
-    `in_force`: its CRLs, but for those later than `latest`, which are from the future.
+    What is later than `latest` is from the future.
     """
 
     trust: Trust | None = None
@@ -88,7 +88,6 @@ class Resolved:
     pending: bool = False
     inputs: TrustInputs | None = None
     good: dict[Key, Any] = field(default_factory=dict)
-    in_force: list[Crl] = field(default_factory=list)
     latest: float = 0.0
     ahead: list[float] = field(default_factory=list)
     files: dict[Key, InForce] = field(default_factory=dict)
@@ -112,6 +111,9 @@ class TrustFiles:
             for kind in ("crl", "revoking")
         }
         self.sources.look_for_former(named)
+        self.sources.marks.named = frozenset(
+            place_name(str(name), str(place)) for kind, name, place in named if kind == "crl"
+        )
         self.sources.keep_readers(
             {place.text for spec in draft.spec.trust.values() for place in spec.denylist}
         )
@@ -141,12 +143,19 @@ class TrustFiles:
         inputs: dict[str, TrustInputs] = {}
         for name, each in resolved.items():
             good.update(each.good)
-            self.sources.marks.note(each.in_force, each.latest)
+            self._note(each)
             if each.inputs is not None:
                 inputs[name] = each.inputs
         self.sources.good, self.inputs = good, inputs
         in_force = {name: each.names for name, each in inputs.items()}
         self.waiting = {n: each for n, each in self.waiting.items() if in_force.get(n) != each[0]}
+
+    def _note(self, each: Resolved) -> None:
+        """Raise the watermarks of the places to the CRLs in force there."""
+        for key, good in each.good.items():
+            if key[0] == "crl":
+                in_force = [crl for crl in good.crls if crl.this_update <= each.latest]
+                self.sources.marks.note(in_force, each.latest, place_name(*map(str, key[1:])))
 
 
 class _Resolver:
@@ -467,7 +476,6 @@ class _Resolver:
         warn_about_lockouts(self.spec, trust, report)
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
-        found.in_force = [crl for crl in full if not self.places.is_ahead(crl)]
         found.latest = self.places.latest
         found.inputs = TrustInputs(self.names, issuers, trust, parts)
 

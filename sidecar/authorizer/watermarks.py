@@ -1,4 +1,8 @@
-"""Remember the newest CRL in force for each issuer and scope, also across restarts.
+"""Remember the newest CRL in force of each place, issuer and scope, also across restarts.
+
+Each place of a trust counts for itself: an older file beside a newer one, in another trust or in
+the same, doesn't go backwards.  At a place that is new, a CRL must not be older than those of
+places that the policy no longer names: it may be one of these, renamed.
 
 While a clock is ahead, a CRL from the future comes into force and is noted.  Once the clock is
 right, it must not bar the right ones: so earlier marks are remembered too, and a mark from the
@@ -7,20 +11,40 @@ future doesn't count.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from sidecar.core.revocation.crl.index import Crl, Watermark, goes_back, scope_key, watermark
-from sidecar.runtime.files import may_pass, read_file, rename_broken, write_file
+from sidecar.runtime.files import (
+    FileVersion,
+    file_version,
+    may_pass,
+    read_file,
+    rename_broken,
+    write_file,
+)
 
 log = logging.getLogger("mtls-sidecar")
 
 MOST_OCTETS = 16 * 1024 * 1024
 
 MAX_MARKS = 8
-"""Maximum number of marks of one issuer and scope: the newest."""
+"""Maximum number of marks of one place, issuer and scope: the newest."""
+
+Marks = dict[str, dict[str, tuple[Watermark, ...]]]
+"""For each `scope_key` and each place its marks, oldest first.
+
+The place "" stands for an unknown one: earlier versions noted none.
+"""
+
+
+def place_name(trust: str, place: str) -> str:
+    """Return the name of a place of a trust; it contains no password of an address."""
+    return hashlib.sha256(f"{trust}\n{place}".encode()).hexdigest()[:32]
 
 
 class Watermarks:
@@ -28,20 +52,23 @@ class Watermarks:
 
     `path` None keeps them only in memory.  An invalid file is renamed to NAME.broken and logged as
     an error: it must never prevent a start.  One that can't be read for now stays, and must be read
-    again (`read`).
+    again (`read`).  `named` are the `place_name`s of the policy.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._marks: dict[str, tuple[Watermark, ...]] = {}  # oldest first
+        self.named: frozenset[str] = frozenset()
+        self._marks: Marks = {}
         self._dirty = False
         self._is_read = path is None
+        self._version: FileVersion | None = None
         self.read()
 
     def read(self) -> BaseException | None:
         """Read the file, unless that is done; return an error that may pass."""
         if self._is_read or self.path is None:
             return None
+        version = file_version(self.path)
         try:
             self._marks = _read(self.path)
         except FileNotFoundError:
@@ -56,38 +83,73 @@ class Watermarks:
                 getattr(error, "strerror", None) or error,
             )
             rename_broken(self.path)
-        self._is_read = True
+        self._is_read, self._version = True, version
         return None
 
-    def refuses(self, crl: Crl, latest: float) -> str | None:
-        """Explain why a CRL is older than its watermark; None if it isn't.
+    def look_again(self) -> None:
+        """Take over the marks that another instance has noted since the file was read or written.
 
+        A file that can't be used changes nothing.
+        """
+        if not self._is_read or self.path is None:
+            return
+        version = file_version(self.path)
+        if version is None or version == self._version:
+            return
+        with contextlib.suppress(Exception):
+            for key, places in _read(self.path).items():
+                own = self._marks.setdefault(key, {})
+                for place, marks in places.items():
+                    own[place] = _newest({*own.get(place, ()), *marks})
+        self._version = version
+
+    def refuses(
+        self, crl: Crl, latest: float, place: str = "", *, former: bool = True
+    ) -> str | None:
+        """Explain why a CRL is older than its watermark at a place; None if it isn't.
+
+        Where a place has none, those of places no longer named count, unless `former` is false.
         Marks later than `latest` (seconds since the epoch) are from the future and don't count.
         """
-        marks = [m for m in self._marks.get(scope_key(crl), ()) if m.this_update <= latest]
-        return goes_back(marks[-1] if marks else None, crl)
+        places = self._marks.get(scope_key(crl), {})
+        if place in places:
+            counting = [places[place]]
+        else:
+            counting = [each for name, each in places.items() if name not in self.named and former]
+        for marks in counting:
+            past = [mark for mark in marks if mark.this_update <= latest]
+            why = goes_back(past[-1] if past else None, crl)
+            if why is not None:
+                return why
+        return None
 
-    def note(self, crls: Iterable[Crl], latest: float) -> None:
-        """Raise the watermarks to CRLs that came into force; `latest` as in `refuses`."""
+    def note(self, crls: Iterable[Crl], latest: float, place: str = "") -> None:
+        """Raise a place's watermarks to CRLs that came into force; `latest` as in `refuses`."""
         for crl in crls:
-            if self.refuses(crl, latest) is not None:
+            if self.refuses(crl, latest, place, former=False) is not None:
                 continue
-            key, mark = scope_key(crl), watermark(crl)
-            marks = self._marks.get(key, ())
+            places = self._marks.setdefault(scope_key(crl), {})
+            mark, marks = watermark(crl), places.get(place, ())
             if mark not in marks:
                 before = [m for m in marks if m.this_update < mark.this_update]
                 after = [m for m in marks if m.this_update > mark.this_update and _leads(m, mark)]
-                self._marks[key] = (*before, mark, *after)[-MAX_MARKS:]
+                places[place] = _newest((*before, mark, *after))
+                self._dirty = True
+            unknown = places.get("")
+            if place and unknown and goes_back(unknown[-1], crl) is None:
+                del places[""]  # they go on as this place's
                 self._dirty = True
 
     def save(self) -> None:
-        """Write changed watermarks atomically.  Raises OSError."""
+        """Write changed watermarks atomically, and other instances'.  Raises OSError."""
         if not self._dirty or self.path is None or not self._is_read:
             return
+        self.look_again()
         self._dirty = False
         found = {
-            key if n == 0 else f"{key} {n}": (mark.number, mark.this_update)
-            for key, marks in list(self._marks.items())
+            _name(key, n, place): (mark.number, mark.this_update)
+            for key, places in list(self._marks.items())
+            for place, marks in list(places.items())
             for n, mark in enumerate(reversed(marks))
         }
         try:
@@ -95,6 +157,17 @@ class Watermarks:
         except OSError:
             self._dirty = True
             raise
+        self._version = file_version(self.path)
+
+
+def _name(key: str, number: int, place: str) -> str:
+    if place:
+        return f"{key} {number} {place}"
+    return f"{key} {number}" if number else key
+
+
+def _newest(marks: Iterable[Watermark]) -> tuple[Watermark, ...]:
+    return tuple(sorted(marks, key=lambda mark: mark.this_update))[-MAX_MARKS:]
 
 
 def _leads(future: Watermark, mark: Watermark) -> bool:
@@ -102,17 +175,22 @@ def _leads(future: Watermark, mark: Watermark) -> bool:
     return None not in (future.number, mark.number) and (future.number or 0) > (mark.number or 0)
 
 
-def _read(path: Path) -> dict[str, tuple[Watermark, ...]]:
+def _read(path: Path) -> Marks:
     """Read the watermarks of a file.  Raises OSError, and any error for invalid content.
 
-    `KEY` is the newest mark of a scope, `KEY 1` the one before it.
+    `KEY 0 PLACE` is the newest mark of a scope at a place, `KEY 1 PLACE` the one before it.
     """
 
     found = json.loads(read_file(path, MOST_OCTETS))
-    marks: dict[str, tuple[Watermark, ...]] = {}
+    marks: Marks = {}
     for name, (number, time) in found.items():
         if number is not None and (type(number) is not int or not 0 <= number < 1 << 160):
             raise ValueError(f"{str(number)[:40]} is not a CRL number")
-        key = name.partition(" ")[0]
-        marks[key] = (*marks.get(key, ()), Watermark(number, float(time)))
-    return {key: tuple(sorted(each, key=lambda m: m.this_update)) for key, each in marks.items()}
+        key, _, place = name.partition(" ")
+        place = place.partition(" ")[2]
+        places = marks.setdefault(key, {})
+        places[place] = (*places.get(place, ()), Watermark(number, float(time)))
+    for places in marks.values():
+        for place, each in places.items():
+            places[place] = _newest(each)
+    return marks

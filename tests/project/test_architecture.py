@@ -60,7 +60,7 @@ LAYERS = (
         "revocation.ocsp.response",
     ),
     ("policy.lockouts", "policy.model", "policy.rule_lines"),
-    ("policy.trust", "policy.rule_words", "policy.pinned"),
+    ("policy.trust", "policy.rule_words", "policy.pinned", "policy.older_crls"),
     ("policy.compile",),
     ("evaluate",),
     ("policy_tests",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -488,3 +489,76 @@ def test_a_fleet_does_not_wait_for_a_fetched_crl_that_is_being_read(
     store.load()
     assert fleet.settled == [True, place != "a.crl"]
     ended.set()
+
+
+TWO = """\
+version: 1
+trust:
+  x: {ca: staff.crt, crl: [x.crl, beside.crl]}
+  y: {ca: staff.crt, crl: [y.crl]}
+locations: [{name: site, trust: y, allow: verified}]
+"""
+
+
+def _earlier_version(files: Path) -> None:
+    """Leave the watermarks as a version did that knew no places."""
+    marks = files / "state" / "crl-watermarks.json"
+    found = json.loads(marks.read_bytes())
+    newest = {name.partition(" ")[0]: mark for name, mark in sorted(found.items())}
+    for name, (number, moment) in found.items():
+        key = name.partition(" ")[0]
+        newest[key] = max(newest[key], [number, moment])
+    marks.write_text(json.dumps(newest))
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_crls_of_different_age_at_two_places_stay_in_force(files: Path, upgraded: bool) -> None:
+    """In another trust or in the same: no reload refuses the older one, and no start, also after
+    an upgrade; but each is refused once it is set back."""
+    bob = STAFF.issue("bob")
+    (files / "policy.yaml").write_text(TWO)
+    for name, number in (("x.crl", 5), ("beside.crl", 6), ("y.crl", 7)):
+        (files / name).write_bytes(STAFF.crl([bob] if number == 7 else [], number=number))
+    store = _store(files)
+    assert store.load().ok
+    store.keep()
+    (files / "policy.yaml").write_text(TWO + "\n")
+    assert _after(store, lambda found: store._is_settled).ok
+    if upgraded:
+        _earlier_version(files)
+    store = _store(files)
+    assert store.load().ok
+    store.keep()
+    for name, number in (("x.crl", 4), ("y.crl", 6)):
+        _put(files / name, STAFF.crl(number=number))
+        told = _after(store, lambda found: store._is_settled and not found.ok)
+        assert [f"{name}: refused: its CRL number is {number}" in str(told.diagnostics)] == [True]
+    assert _reason(store, bob) == Reason.REVOKED
+
+
+def test_a_place_under_another_name_can_not_set_a_crl_back(files: Path) -> None:
+    """A trust that is renamed, or that was removed and comes back, goes on from its last CRL; one
+    that is new beside them begins with what it has."""
+    (files / "policy.yaml").write_text(TWO)
+    for name, number in (("x.crl", 5), ("beside.crl", 5), ("y.crl", 7), ("z.crl", 6)):
+        (files / name).write_bytes(STAFF.crl(number=number))
+    store = _store(files)
+    assert store.load().ok
+    also = TWO.replace("  y:", "  z: {ca: staff.crt, crl: [z.crl]}\n  y:")
+    (files / "policy.yaml").write_text(also)
+    assert _after(store, lambda found: store._is_settled).ok
+    renamed = also.replace("y:", "new:").replace("trust: y", "trust: new")
+    _put(files / "y.crl", STAFF.crl(number=6))
+    (files / "policy.yaml").write_text(renamed)
+    told = _after(store, lambda found: store._is_settled and not found.ok)
+    assert "y.crl: refused: its CRL number is 6, the one accepted before has 7" in str(
+        told.diagnostics
+    )
+    without = also.replace("  y: {ca: staff.crt, crl: [y.crl]}\n", "").replace(
+        "trust: y", "trust: z"
+    )
+    (files / "policy.yaml").write_text(without)
+    assert _after(store, lambda found: store._is_settled and "y" not in found.policy.trusts).ok
+    (files / "policy.yaml").write_text(also)
+    told = _after(store, lambda found: store._is_settled and not found.ok)
+    assert "the one accepted before has 7" in str(told.diagnostics)
