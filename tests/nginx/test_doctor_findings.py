@@ -404,6 +404,8 @@ FAULTS = [
         " location ^~ /authz/ { set $path /secret; ",
         alice_gets_another_page,
     ),
+    Fault("question-redirected", GUARD, "if ($uri !~ ^/in) { return 404; }", alice_is_out),
+    Fault("question-redirected", GUARD, "if ($uri = /authz/site) { return 403; }", alice_is_out),
     Fault("dots-passed-on", GUARD, "", stranger_resolves_nothing),
     Fault(
         "dots-passed-on",
@@ -639,6 +641,7 @@ FAULTS = [
 ]
 NOT_SHOWN = {
     "tunnel": "test_doctor_tunnel.py, as it needs nginx 1.31",
+    "page-from-client": "test_login.py, as it needs another authorizer",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
     "uri-changed": "test_a_path_that_nginx_changes, as it needs another policy",
     "early-data": "test_doctor_early_data.py, as it needs a recorded connection",

@@ -148,6 +148,35 @@ def test_the_client_has_no_say_in_the_second_question(stack: Stack) -> None:
     }
 
 
+QUIET = "proxy_pass_request_headers off;\n        proxy_pass_request_body"
+AS_AUTHENTIK = "proxy_pass http://login/outpost.goauthentik.io/auth/nginx;"
+
+
+def test_doctor_finds_who_lets_the_client_name_the_page(stack: Stack) -> None:
+    """With the client's headers passed on, X-Original-URI arrives as the client wrote it.  That is
+    told where authentik is asked, which goes by it, and not of oauth2-proxy, which doesn't."""
+    before = stack.nginx.conf.read_text()
+    assert QUIET in before
+    try:
+        changed = before.replace(QUIET, "proxy_pass_request_body")
+        for pass_on, expected in (
+            ("proxy_pass http://login;", set()),
+            (AS_AUTHENTIK, {"page-from-client"}),
+        ):
+            question, _, rest = changed.partition("location = /oauth2/auth {")
+            rest = rest.replace("proxy_pass http://login;", pass_on, 1)
+            stack.nginx.write(f"{question}location = /oauth2/auth {{{rest}")
+            stack.nginx.reload()
+            forged = {"X-Original-URI": "/outpost.goauthentik.io/x"}
+            assert stack.get("/", headers=forged).status == 302
+            asked = dict(json.loads(stack.get("/oauth2/asked").body))
+            assert asked["X-Original-URI"] == "/outpost.goauthentik.io/x"
+            assert findings(stack) - {"never-asked"} == expected
+    finally:
+        stack.nginx.write(before)
+        stack.nginx.reload()
+
+
 def findings_after(stack: Stack, old: str, new: str) -> set[str]:
     """What `doctor` finds beside the locations of the main example's policy, which nobody asks."""
     before = stack.nginx.conf.read_text()

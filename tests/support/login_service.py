@@ -4,7 +4,7 @@
 
 /oauth2/auth answers 202 with X-Auth-Request-User for a session that it began, else 401;
 /oauth2/start leads to /oauth2/callback, as the provider would; that begins a session and leads
-back.  /oauth2/asked tells the headers of the last question.
+back.  /oauth2/asked tells the headers of the last question, which authentik's path takes, too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Login(BaseHTTPRequestHandler):
         user = SESSIONS.get(found[1], "") if found else ""
         if parts.path == "/oauth2/asked":
             self._answer(200, {}, json.dumps(ASKED).encode())
-        elif parts.path == "/oauth2/auth":
+        elif parts.path in ("/oauth2/auth", "/outpost.goauthentik.io/auth/nginx"):
             ASKED[:] = self.headers.items()
             self._answer(202 if user else 401, {"X-Auth-Request-User": user} if user else {})
         elif parts.path == "/oauth2/callback":

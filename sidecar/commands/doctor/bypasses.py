@@ -11,6 +11,7 @@ from .onward import Onward
 from .rewriting import (
     assigned,
     can_rewrite,
+    condition_holds,
     differs_in_the_question,
     named_by,
     redirects,
@@ -101,6 +102,21 @@ class Bypasses:
                         f"`return` answers the question {uri} as well",
                         "return … within a location",
                     )
+            self._refused(uri)
+
+    def _refused(self, uri: str) -> None:
+        """A refusal or redirect of the server's that the question comes to as well."""
+        for each in scripted(self._server.block, uri, "return", "break"):
+            around = each.parent
+            if around is None or around.name != "if" or not condition_holds(around, uri):
+                continue
+            if each.name == "break":
+                return
+            if status_of(each) >= 300 and not _becomes_good(self._server.block, each):
+                what = f"`return {status_of(each)}` answers the question {uri} as well"
+                write = "return … within a location, or before it: if ($uri ~ ^/authz) { break; }"
+                self._add("question-redirected", each, what, write)
+                return
 
     # -- before the question
 

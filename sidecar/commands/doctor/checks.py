@@ -26,6 +26,7 @@ from .nginx_config import Block, Root
 from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
 from .raw_paths import raw_paths
+from .second_authorizer import second_authorizers
 from .server import Asked, Server, question
 from .targets import passes
 
@@ -115,6 +116,7 @@ class _ServerCheck:
         written_paths(server, self._findings)
         changed_paths(server, self._policy, self._findings)
         raw_paths(server, self._policy, self._by_uri, self._findings)
+        second_authorizers(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
         client_address(server.block, self._policy, self.asked, self._findings)

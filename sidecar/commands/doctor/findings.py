@@ -40,7 +40,7 @@ FINDING_KINDS = {
         "a server's rewrites run for the question too; a 2xx of the application lets all in",
     ),
     "question-redirected": FindingKind(
-        _CLOSED, "the question is answered by a redirect, which is a 500"
+        _CLOSED, "nginx answers its own question, by a redirect or a refusal: nobody gets in"
     ),
     "set-undone": FindingKind(
         _OPEN,
@@ -132,6 +132,9 @@ FINDING_KINDS = {
     ),
     "identity-from-client": FindingKind(
         _OPEN, "the application believes what the client says it is"
+    ),
+    "page-from-client": FindingKind(
+        _OPEN, "the second authorizer decides about the page that the client names, not its own"
     ),
     "session-shared": FindingKind(
         _OPEN, "a TLS session of one server resumes at the other and still says SUCCESS"

@@ -37,6 +37,15 @@ def condition_can_hold(condition: Block, uri: str) -> bool:
     return found is None or found == (not operator.startswith("!"))
 
 
+def condition_holds(condition: Block, uri: str) -> bool:
+    """Whether an `if` is surely true of a request for this URI, by `$uri` alone."""
+    args = condition.args
+    if len(args) != 3 or args[0] not in ("$uri", "${uri}", "$document_uri") or "$" in args[2][:-1]:
+        return False
+    known = args[1] in ("=", "!=") or matches(args[2], uri, args[1].endswith("*")) is not None
+    return known and condition_can_hold(condition, uri)
+
+
 def scripted(block: Block, uri: str, *names: str) -> Iterator[Block]:
     """Directives of the rewrite module here that can run for a URI, those of an `if` too."""
     for each in block.inner:
