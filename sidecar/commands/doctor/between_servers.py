@@ -46,8 +46,9 @@ class ProtectedTargets:
             where = directory(place)
             other = self._keeper(where) if where else None
             if other is not None and where and not place.own("internal"):
-                at = (place.own("alias") or place.inherited("root"))[-1]
-                _add(at, where, other, findings)
+                shown = (place.own("alias") or place.inherited("root"))[-1]
+                within = shown.parent is place or shown.parent is server.block
+                _add(shown if within else place, where, other, findings)
 
     def _keeper(self, where: str) -> Server | None:
         """The server that keeps a directory, or something in it, or the nearest one around it."""
@@ -93,8 +94,9 @@ def tunnels(servers: list[Server], findings: list[Finding]) -> None:
 
 
 def _add(at: Block, where: str, other: Server, findings: list[Finding]) -> None:
-    line = other.block.line
-    what = f"nobody is asked on the way to {where}, which the server of line {line} keeps"
+    file = f" of {other.block.file}" if other.block.file != at.file else ""
+    keeper = f"the server of line {other.block.line}{file}"
+    what = f"nobody is asked on the way to {where}, which {keeper} keeps"
     findings.append(Finding("never-asks", at.file, at.line, what, WRITE))
 
 

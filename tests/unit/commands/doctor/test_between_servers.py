@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from good_nginx import GOOD, found
+from good_nginx import GOOD, POLICY, found
+
+from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.nginx_config import read_nginx
 
 ASKING = "location / { auth_request /authz/site; proxy_pass http://app; }"
 SITE = "location / { auth_request /authz/site; root /srv/www; }"
@@ -159,3 +162,20 @@ def test_a_refusal_that_leads_on(server: str, expected: bool, tmp_path: Path) ->
     """A server's `return` isn't run again in the named location to which its error_page leads."""
     lines = f"{server} location @app {{ proxy_pass http://127.0.0.1:9; }}"
     assert (("never-asks", 1) in found(beside(lines), tmp_path)) == expected
+
+
+def test_each_server_is_told_by_itself(tmp_path: Path) -> None:
+    """Of several that inherit one `root` one is exempted alone; a keeper is told with its file."""
+    text = GOOD.replace(ASKING, SITE.replace("root /srv/www; ", ""))
+    text = text.replace("http {", "http { root /srv/www; include a.conf; include b.conf;", 1)
+    allow = "# mtls-sidecar: allow never-asks the files of a are public"
+    (tmp_path / "a.conf").write_text(f"server {{\nlisten 80;\n{allow}\nlocation / {{ }}\n}}\n")
+    (tmp_path / "b.conf").write_text("server {\nlisten 81;\nlocation / { }\n}\n")
+    path = tmp_path / "nginx.conf"
+    path.write_text(text)
+    told = examine(read_nginx(path), POLICY)
+    assert [(e.id, Path(e.file).name, e.line, bool(e.accepted)) for e in told] == [
+        ("never-asks", "a.conf", 4, True),
+        ("never-asks", "b.conf", 3, False),
+    ]
+    assert all(f"the server of line 3 of {path} keeps" in each.what for each in told)
