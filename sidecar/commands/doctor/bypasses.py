@@ -211,7 +211,8 @@ class Bypasses:
                     f"location {prefix}/ {{ alias {alias.args[0]}; }}",
                 )
         for each in passes(here):
-            if re.search(r"[^/:]/([^$]*/)?$", each.args[0]) and self._asks_otherwise(here, each):
+            target = "".join(each.args[:1])
+            if re.search(r"[^/:]/([^$]*/)?$", target) and self._asks_otherwise(here, each):
                 self._add(
                     "alias-traversal",
                     each,
@@ -317,7 +318,7 @@ class Bypasses:
         unasked = bool(self._server.uncovered()) and not server.inherited("auth_request")
         for page in server.inherited("error_page"):
             uri = page.args[-1]
-            codes = OF_THE_HEAD - {"505"} if uri[0] == "@" else OF_THE_HEAD  # no URI yet: a 500
+            codes = OF_THE_HEAD - {"505"} if uri[:1] == "@" else OF_THE_HEAD  # no URI yet: a 500
             if unasked and not closed(server):
                 codes = codes | {"403", "404"}
             if codes.intersection(page.args[:-1]) and self._onward.leads_in(uri):
@@ -407,7 +408,7 @@ def _shows_one_page(uri: str, place: Block) -> bool:
 
     The page is open to everybody by a location that says `auth_request off` itself.
     """
-    if "$" in uri or any("$" in each.args[0] for each in passes(place)):
+    if "$" in uri or any("$" in word for each in passes(place) for word in each.args):
         return False
     if uri.startswith("@"):
         first = next((e for e in place.inner if e.name == "rewrite"), None)

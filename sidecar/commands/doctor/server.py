@@ -165,7 +165,7 @@ class Server:
         if place is None:
             return Asked.NOBODY
         passing = passes(place)
-        targets = {each.args[0] for each in passing} | self.led_to(place)
+        targets = {word for each in passing for word in each.args[:1]} | self.led_to(place)
         if any(map(_SIDECAR.search, targets)):
             return Asked.SIDECAR
         by_name = uri == "/authz" or uri.startswith("/authz/")

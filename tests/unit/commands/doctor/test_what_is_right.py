@@ -61,6 +61,7 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "location @b { auth_request off; proxy_pass http://app; }",
         "ssl_early_data on; if ($ssl_early_data) { return 425; }",
         f"location /a/ {{ limit_except GET {{ deny all; }} {ASKING} proxy_pass http://app; }}",
+        "error_page 404 =200 '';",
         OAUTH,
         "error_page 401 403 /login; location = /login { auth_request off; proxy_pass http://app; }",
         "error_page 401 403 /public/denied; "
@@ -249,3 +250,15 @@ def test_thousands_of_servers_are_examined(tmp_path: Path) -> None:
     text = GOOD.replace("    server {", f"{servers}    server {{", 1)
     told = found(text.replace(ASKING, "auth_request /authz/site;"), tmp_path)
     assert [each for each, _ in told].count("no-auth-location") == 2000
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "error_page 401 /t; location /t { auth_request off; tunnel_pass; }",
+        "location /q { auth_request /ask; root /x; } location = /ask { tunnel_pass; }",
+    ],
+)
+def test_a_directive_needs_no_argument(lines: str, tmp_path: Path) -> None:
+    """nginx 1.31 takes `tunnel_pass;` for the address that the client names."""
+    assert [each[0] for each in found(GOOD.replace(PUBLIC, lines), tmp_path)] == ["tunnel"]
