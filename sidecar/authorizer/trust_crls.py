@@ -256,6 +256,8 @@ class _Reading:
             self.found.problems.append(file_mistake(self.places.file, place, error))
         if refused is None:
             refused = older.revoking if older else ()
+        if error is not None:
+            refused = [*refused, *self._of_others(place, [*accepted, *refused], older)]
         if older is None or not (older.crls or self._key(place) in self.sources.good):
             lapsed = older.lapsed if older else ()
             self._only_revoke(place, [*accepted, *refused, *(c for c, _ in lapsed)], version)
@@ -269,6 +271,25 @@ class _Reading:
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         carried = _less(_in_force(older), accepted, ahead)
         self._put(place, accepted, older, refused, version, carried)
+
+    def _of_others(self, place: Located, crls: Sequence[Crl], older: GoodCrls | None) -> list[Crl]:
+        """Return what another instance had in force at a place and this one never saw.
+
+        It may have hung meanwhile.  Without anything in force here, the copies are known already.
+        """
+        if older is None or self._key(place) not in self.sources.good:
+            return []
+        self.sources.look_at_copies()
+        known = {file.digest for file in older.files}
+        if self.sources.digests_of(self.name, place.text) <= known:
+            return []
+        try:
+            kept = self._kept(place)
+        except CopyUnread as unread:
+            self.found.problems.append(file_mistake(self.places.file, place, unread))
+            return []
+        had = [*crls, *older.crls, *(crl for crl, _ in older.lapsed)]
+        return [crl for crl in kept.all if not _is_among(crl, had)] if kept else []
 
     def _is_still_missing(self, place: Located) -> bool:
         """Return whether the trust in force has no CRL of an address, of which one is read now.
@@ -468,6 +489,10 @@ def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) 
     later = {id(crl) for crl in ahead}
     scopes = {scope_key(crl) for crl in accepted if id(crl) not in later}
     return [pair for pair in pairs if scope_key(pair[0]) not in scopes]
+
+
+def _is_among(crl: Crl, crls: Sequence[Crl]) -> bool:
+    return any(each is crl or replaces(each, crl) for each in crls)
 
 
 def _is_in(pair: Pair, pairs: Sequence[Pair]) -> bool:

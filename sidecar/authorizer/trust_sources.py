@@ -184,6 +184,17 @@ class TrustSources:
 
     # -- copies of an earlier process
 
+    def look_at_copies(self) -> None:
+        """Take over what another instance has copied, and watch for more during this reload."""
+        copies = self.last_good
+        self.readings.ask(("copies",), copies.manifest, copies.look_again, is_news=False)
+
+    def look_at_marks(self) -> None:
+        """Take over the watermarks of other instances; at the start they have just been read."""
+        path = self.marks.path
+        if path is not None and self.good:
+            self.readings.ask(("marks",), path, self.marks.look_again, is_news=False)
+
     def kept_bundle(self, path: str, *, whole: bool) -> Bundle | None:
         """Return the certificates last in force; unless `whole`, without removed ones."""
         kept: Bundle | None = self._kept(("ca", path), self._bundle)
@@ -192,8 +203,7 @@ class TrustSources:
 
     def kept_denylist(self, path: str) -> Denylist | None:
         """Return the denylist entries last in force here or in another instance."""
-        copies = self.last_good
-        self.readings.ask(("copies",), copies.manifest, copies.look_again, is_news=False)
+        self.look_at_copies()
         reader = DenylistReader(str(self.base / path))
         found: DenylistReading | None = self._kept(
             ("denylist", path), lambda copy: self._denylist(copy, reader)

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class Watermarks:
         self._dirty = False
         self._is_read = path is None
         self._version: FileVersion | None = None
+        self._lock = threading.RLock()
         self.read()
 
     def read(self) -> BaseException | None:
@@ -97,10 +99,12 @@ class Watermarks:
         if version is None or version == self._version:
             return
         with contextlib.suppress(Exception):
-            for key, places in _read(self.path).items():
-                own = self._marks.setdefault(key, {})
-                for place, marks in places.items():
-                    own[place] = _newest({*own.get(place, ()), *marks})
+            found = _read(self.path)
+            with self._lock:
+                for key, places in found.items():
+                    own = self._marks.setdefault(key, {})
+                    for place, marks in places.items():
+                        own[place] = _newest({*own.get(place, ()), *marks})
         self._version = version
 
     def refuses(
@@ -111,7 +115,8 @@ class Watermarks:
         Where a place has none, those of places no longer named count, unless `former` is false.
         Marks later than `latest` (seconds since the epoch) are from the future and don't count.
         """
-        places = self._marks.get(scope_key(crl), {})
+        with self._lock:
+            places = dict(self._marks.get(scope_key(crl), {}))
         if place in places:
             counting = [places[place]]
         else:
@@ -126,19 +131,23 @@ class Watermarks:
     def note(self, crls: Iterable[Crl], latest: float, place: str = "") -> None:
         """Raise a place's watermarks to CRLs that came into force; `latest` as in `refuses`."""
         for crl in crls:
-            if self.refuses(crl, latest, place, former=False) is not None:
-                continue
-            places = self._marks.setdefault(scope_key(crl), {})
-            mark, marks = watermark(crl), places.get(place, ())
-            if mark not in marks:
-                before = [m for m in marks if m.this_update < mark.this_update]
-                after = [m for m in marks if m.this_update > mark.this_update and _leads(m, mark)]
-                places[place] = _newest((*before, mark, *after))
-                self._dirty = True
-            unknown = places.get("")
-            if place and unknown and goes_back(unknown[-1], crl) is None:
-                del places[""]  # they go on as this place's
-                self._dirty = True
+            with self._lock:
+                self._note(crl, latest, place)
+
+    def _note(self, crl: Crl, latest: float, place: str) -> None:
+        if self.refuses(crl, latest, place, former=False) is not None:
+            return
+        places = self._marks.setdefault(scope_key(crl), {})
+        mark, marks = watermark(crl), places.get(place, ())
+        if mark not in marks:
+            before = [m for m in marks if m.this_update < mark.this_update]
+            after = [m for m in marks if m.this_update > mark.this_update and _leads(m, mark)]
+            places[place] = _newest((*before, mark, *after))
+            self._dirty = True
+        unknown = places.get("")
+        if place and unknown and goes_back(unknown[-1], crl) is None:
+            del places[""]  # they go on as this place's
+            self._dirty = True
 
     def save(self) -> None:
         """Write changed watermarks atomically, and other instances'.  Raises OSError."""
@@ -146,12 +155,13 @@ class Watermarks:
             return
         self.look_again()
         self._dirty = False
-        found = {
-            _name(key, n, place): (mark.number, mark.this_update)
-            for key, places in list(self._marks.items())
-            for place, marks in list(places.items())
-            for n, mark in enumerate(reversed(marks))
-        }
+        with self._lock:
+            found = {
+                _name(key, n, place): (mark.number, mark.this_update)
+                for key, places in list(self._marks.items())
+                for place, marks in list(places.items())
+                for n, mark in enumerate(reversed(marks))
+            }
         try:
             write_file(self.path, json.dumps(found).encode())
         except OSError:
@@ -167,7 +177,8 @@ def _name(key: str, number: int, place: str) -> str:
 
 
 def _newest(marks: Iterable[Watermark]) -> tuple[Watermark, ...]:
-    return tuple(sorted(marks, key=lambda mark: mark.this_update))[-MAX_MARKS:]
+    ages = {mark: (mark.this_update, -1 if mark.number is None else mark.number) for mark in marks}
+    return tuple(sorted(ages, key=ages.__getitem__))[-MAX_MARKS:]
 
 
 def _leads(future: Watermark, mark: Watermark) -> bool:

@@ -229,6 +229,32 @@ def test_an_instance_that_hung_denies_whom_another_one_did(tmp_path: Path) -> No
         assert second.ask("site", bob).reason == "revoked"
 
 
+@pytest.mark.parametrize("how", ["garbage", "removed", "older"])
+def test_an_instance_that_hung_denies_by_the_crl_of_another(tmp_path: Path, how: str) -> None:
+    """The CRL is destroyed or set back before it goes on."""
+    policy = POLICY.replace("denylist:", "crl: [ca.crl], denylist:", 1)
+    older = staff.crl(number=5)
+    first = daemon(tmp_path)
+    (tmp_path / "ca.crl").write_bytes(older)
+    first.policy.write_text(policy)
+    marks = tmp_path / "state" / "crl-watermarks.json"
+    with first, second_instance(first) as second:
+        both_listen(first)
+        first.until(marks.exists)
+        before = marks.read_text()
+        second.signal(signal.SIGSTOP)
+        first.write("ca.crl", staff.crl([bob], number=6))
+        first.until(lambda: first.ask("site", bob).reason == "revoked")
+        first.until(lambda: marks.read_text() != before)
+        if how == "removed":
+            (tmp_path / "ca.crl").unlink()
+        else:
+            first.write("ca.crl", older if how == "older" else b"garbage")
+        second.signal(signal.SIGCONT)
+        second.until(lambda: second.ask("site", bob).reason == "revoked")
+        assert first.ask("site", bob).reason == "revoked"
+
+
 def both_listen(found: Daemon) -> None:
     state = found.config.parent / "state"
     found.until(lambda: len(list(state.glob("control*.sock"))) == 2)

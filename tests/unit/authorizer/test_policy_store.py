@@ -562,3 +562,39 @@ def test_a_place_under_another_name_can_not_set_a_crl_back(files: Path) -> None:
     (files / "policy.yaml").write_text(also)
     told = _after(store, lambda found: store._is_settled and not found.ok)
     assert "the one accepted before has 7" in str(told.diagnostics)
+
+
+@pytest.mark.parametrize("how", ["garbage", "removed", "older"])
+def test_an_instance_that_hung_revokes_by_the_crl_that_another_had(files: Path, how: str) -> None:
+    """The CRL is destroyed, or set back, before it goes on: it takes the other one's copy and
+    marks; so do starts of both, until a newer CRL is there."""
+    bob = STAFF.issue("bob")
+    (files / "policy.yaml").write_text(POLICY.replace("denylist", "crl: a.crl, denylist"))
+    older = STAFF.crl(number=5)
+    (files / "a.crl").write_bytes(older)
+    stores = [_store(files), _store(files)]
+    for store in stores:
+        assert store.load().ok
+        store.keep()
+    first, second = stores
+    _put(files / "a.crl", STAFF.crl([bob], number=6))
+    _until_revoked(first, bob)
+    first.keep()
+    if how == "removed":
+        (files / "a.crl").unlink()
+    else:
+        _put(files / "a.crl", b"garbage" if how == "garbage" else older)
+    _until_revoked(second, bob)
+    for each in (first, second, first):
+        _settled(each)
+        each.keep()
+        assert _reason(each, bob) == Reason.REVOKED
+    for each in (_store(files), _store(files)):
+        each.load()
+        assert _reason(each, bob) == Reason.REVOKED
+        each.keep()
+    _put(files / "a.crl", STAFF.crl(number=7))
+    for each in (first, second):
+        _after(each, lambda found: found.ok)
+        _settled(each)
+        assert _reason(each, bob) != Reason.REVOKED

@@ -110,3 +110,40 @@ def test_a_mark_from_the_future_ends_with_the_right_crl(
     marks.note([crl(STAFF, 9, 1)], LATEST + 2 * 86400)
     marks.note([crl(STAFF, 8)], LATEST)
     assert marks.refuses(crl(STAFF, 8), LATEST + 2 * 86400) is not None
+
+
+def test_what_another_instance_has_noted_counts(tmp_path: Path) -> None:
+    """It is taken over by who looks again, and not written over."""
+    one, other = (Watermarks(tmp_path / "marks.json") for _ in range(2))
+    one.note([crl(STAFF, 6)], LATEST, "place")
+    one.save()
+    assert other.refuses(crl(STAFF, 5), LATEST, "place") is None
+    other.look_again()
+    assert other.refuses(crl(STAFF, 5), LATEST, "place") is not None
+    one.note([crl(STAFF, 7)], LATEST, "place")
+    one.save()
+    other.note([crl(OTHER, 1)], LATEST, "place")
+    other.save()
+    assert Watermarks(one.path).refuses(crl(STAFF, 6), LATEST, "place") is not None
+    (tmp_path / "marks.json").write_text("{")
+    one.look_again()
+    assert one.refuses(crl(STAFF, 6), LATEST, "place") is not None
+
+
+def test_marks_belong_to_a_place(tmp_path: Path) -> None:
+    """Another place's don't count, unless the policy no longer names it; earlier versions' do."""
+    path = tmp_path / "marks.json"
+    earlier = Watermarks(path)
+    earlier.note([crl(STAFF, 5)], LATEST)
+    earlier.save()
+    marks = Watermarks(path)
+    marks.named = frozenset(["a", "b"])
+    assert marks.refuses(crl(STAFF, 4), LATEST, "a") is not None
+    assert marks.refuses(crl(STAFF, 4), LATEST, "a", former=False) is None
+    marks.note([crl(STAFF, 6)], LATEST, "a")
+    assert marks.refuses(crl(STAFF, 4), LATEST, "b") is None
+    marks.save()
+    marks = Watermarks(path)
+    marks.named = frozenset(["b"])
+    assert marks.refuses(crl(STAFF, 5), LATEST, "b") is not None
+    assert marks.refuses(crl(STAFF, 6), LATEST, "b") is None
