@@ -76,10 +76,22 @@ find_python() {
 # could hold it for ever: it is this user's alone, and one that wasn't is replaced.
 lock() {
     mkdir -p "$root/opt"
-    if [ "$(stat -c %a "$root$program.lock" 2>/dev/null)" != 600 ]; then rm -f "$root$program.lock"; fi
-    (umask 077 && : >>"$root$program.lock")
-    exec 9>>"$root$program.lock"
-    "$1" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 9>&9
+    while :; do
+        case $(stat -c %a "$root$program.lock" 2>/dev/null) in
+            '' | 600) ;;
+            *) rm -f "$root$program.lock" ;;
+        esac
+        (umask 077 && : >>"$root$program.lock")
+        exec 9>>"$root$program.lock"
+        # It counts if the file is still there: another one may have removed it meanwhile.
+        held=$("$1" -I -c '
+import fcntl, os, sys
+fcntl.flock(9, fcntl.LOCK_EX)
+path = sys.argv[1]
+print(os.path.exists(path) and os.path.samestat(os.fstat(9), os.stat(path)))' \
+            "$root$program.lock" 9>&9)
+        if [ "$held" = True ]; then break; fi
+    done
 }
 
 # The new file in place of the old one, unless somebody edited that.  The checksum of what was

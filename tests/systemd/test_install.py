@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -155,6 +158,47 @@ def test_the_callers_directory_and_umask_have_no_say(tmp_path: Path, umask: int)
     assert (root / "etc/mtls-sidecar/policy.yaml").stat().st_mode & 0o777 == 0o640
     assert (root / "etc/nginx/snippets/authz-location.conf").exists()
     assert not [p for p in (root / "opt/mtls-sidecar/bin").iterdir() if p.name.startswith("pip")]
+
+
+def _waits_for(lock: Path) -> bool:
+    """Whether some process waits for a lock of this file (proc(5), /proc/locks)."""
+    inode = f":{lock.stat().st_ino} "
+    return any(
+        " -> " in line and inode in line for line in Path("/proc/locks").read_text().splitlines()
+    )
+
+
+def test_a_lock_that_was_replaced_meanwhile_does_not_count(tmp_path: Path) -> None:
+    """Another one that started at the same moment may have removed the file that was locked."""
+    lock = tmp_path / "opt/mtls-sidecar.lock"
+    lock.parent.mkdir()
+
+    def held() -> int:
+        found = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(found, fcntl.LOCK_EX)
+        return found
+
+    first = held()
+    script = ROOT / "deploy/install.sh"
+    with subprocess.Popen(
+        ["sh", str(script), "--root", str(tmp_path)], start_new_session=True
+    ) as process:
+        try:
+            until(lambda: _waits_for(lock))
+            lock.rename(tmp_path / "removed")
+            second = held()
+            os.close(first)
+            until(lambda: _waits_for(lock))
+            os.close(second)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
