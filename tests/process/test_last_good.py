@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -248,9 +249,12 @@ def test_two_crls_in_one_file_with_text_around(tmp_path: Path) -> None:
 def readers(daemon: Daemon) -> list[int]:
     """The processes of a daemon that read CRLs."""
     assert daemon.process is not None
-    tasks = Path(f"/proc/{daemon.process.pid}/task").glob("*/children")
-    children = [int(pid) for task in tasks for pid in task.read_text().split()]
-    return [pid for pid in children if b"crl_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found: list[int] = []
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread, or a reader, that has just ended
+            pids = map(int, (task / "children").read_text().split())
+            found += [p for p in pids if b"crl_worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return found
 
 
 def test_a_denial_does_not_wait_for_a_large_crl(tmp_path: Path) -> None:
