@@ -30,10 +30,11 @@ from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.keys import public_key
 from sidecar.core.x509.signature import is_signed_by
 from sidecar.runtime import fetch_protocol
+from sidecar.runtime.peer_credentials import peer_credentials
 
 from .http_client import Failure, FetchError, HttpLimits, fetch
 from .metrics import FetchMetrics
-from .peer_shares import TURNS, Share, Shares, peer_user
+from .peer_shares import TURNS, Share, Shares
 from .plan import FetchPlan, Responder, fingerprint
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class OcspService:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the peer closes it, sends an error or is too slow."""
-        user = peer_user(writer.get_extra_info("socket"))
+        user = peer_credentials(writer.get_extra_info("socket")).uid
         with self._shares.connected(user, MAX_CONNECTIONS) as share, contextlib.closing(writer):
             if share is not None:
                 await self._serve(share, reader, writer)

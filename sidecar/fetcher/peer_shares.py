@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
-from asyncio.trsock import TransportSocket
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,15 +16,6 @@ from dataclasses import dataclass, field
 TURNS = 16
 """Maximum number of exchanges with one trust's responder at the same time for one user; others
 wait."""
-
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-
-
-def peer_user(peer: socket.socket | TransportSocket) -> int:
-    """Return the effective user id of the process that connected a unix socket, as it did."""
-    found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    user: int = _CREDENTIALS.unpack(found)[1]
-    return user
 
 
 @dataclass(slots=True)

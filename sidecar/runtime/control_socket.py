@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from sidecar.core.config.settings import Address
 
 from .listen import open_listener, remove_socket
+from .peer_credentials import peer_credentials
 
 NAME = "control.sock"
 
@@ -149,7 +149,7 @@ def _asked(
 
 def _process(peer: socket.socket) -> str:
     """Say which process listens on the other end; nothing if it is in another namespace."""
-    pid = int(struct.unpack("i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4))[0])
+    pid = peer_credentials(peer).pid
     return f" (process {pid})" if pid else ""
 
 

@@ -6,13 +6,12 @@ import fcntl
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from daemon import ROOT
+from fleet_hosts import until
 from tools import need, systemd_analyze
 
 UNITS = sorted(
@@ -184,21 +183,14 @@ def test_a_lock_that_was_replaced_meanwhile_does_not_count(tmp_path: Path) -> No
         ["sh", str(script), "--root", str(tmp_path)], start_new_session=True
     ) as process:
         try:
-            until(lambda: _waits_for(lock))
+            until(lambda: _waits_for(lock), "it waits for the lock")
             lock.rename(tmp_path / "removed")
             second = held()
             os.close(first)
-            until(lambda: _waits_for(lock))
+            until(lambda: _waits_for(lock), "it waits for the lock")
             os.close(second)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
