@@ -183,13 +183,14 @@ def serial_hex(serial: int) -> str:
 def refused_serials(serial: int) -> tuple[int, ...]:
     """Return the numbers by which a serial number is refused.
 
-    Some authorities forget the zero octet before a first bit that is set.  OpenSSL then reads and
-    prints a negative number; other programs, and such an authority's own list, show the octets.
+    Some authorities forget the zero octet before a first bit that is set, in certificates, in CRLs
+    or in both.  OpenSSL then reads and prints a negative number; other programs, and such an
+    authority's own list, show the octets.
     """
-    if serial >= 0:
-        return (serial,)
-    octets = (serial + 1).bit_length() // 8 + 1
-    return (serial, serial + (1 << 8 * octets))
+    if serial < 0:
+        return (serial, serial + (1 << 8 * ((~serial).bit_length() // 8 + 1)))
+    bits = serial.bit_length()
+    return (serial, serial - (1 << bits)) if bits and bits % 8 == 0 else (serial,)
 
 
 def from_header(value: bytes) -> ClientCert:
