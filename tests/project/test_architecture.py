@@ -27,10 +27,12 @@ LAYERS = (
     (
         "x509.service_identity", "policy.matching", "x509.signature",
         "revocation.crl.entry_extensions", "revocation.crl.points", "x509.subject", "x509.keys",
-        "x509.key_encoding",
         "x509.canonical_name", "nginx.pcre_parser", "nginx.atomic_groups",
     ),
-    ("x509.extensions", "x509.distinguished_name", "policy.host_spelling", "nginx.regex"),
+    (
+        "x509.key_encoding", "x509.extensions", "x509.distinguished_name", "policy.host_spelling",
+        "nginx.regex",
+    ),
     ("x509.certificate", "policy.dn_warnings", "policy.uri_spelling"),
     ("x509.validity", "fleet.keys"),
     ("fleet.entry",),

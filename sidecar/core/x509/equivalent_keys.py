@@ -4,8 +4,8 @@ A client whose key is refused can get the same key certified again in another en
 curve point compressed, uncompressed or hybrid (SEC 1, 2.3.3), an RSA key's algorithm with or
 without its NULL, with other parameters, or as RSASSA-PSS, a DSA key's under another OID.  A rule
 that refuses a key must refuse it in every encoding.  Not covered: a refused key that was RSASSA-PSS
-with unusual parameters, or had explicit curve parameters (OpenSSL refuses these in a chain), and a
-compressed point of a curve that the library lacks.  `key_encoding` refuses what is not DER.
+with unusual parameters, or had explicit curve parameters (OpenSSL refuses these in a chain).
+`key_encoding` refuses what is not DER, and a compressed point of a curve that the library lacks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from .certificate import ClientCert
 from .der import BIT_STRING, INTEGER, SEQUENCE, encode, value_of, within
-from .key_encoding import DSA, RSA, is_dsa, is_rsa
+from .key_encoding import DSA, RSA, is_dsa, is_ec, is_rsa
 from .keys import UnusableKey, public_key
 
-_EC = bytes.fromhex("06072a8648ce3d0201")
 _RSA_ENCRYPTION, _RSA_PSS, _ = RSA
 _MGF1 = bytes.fromhex("06092a864886f70d010108")
 
@@ -55,7 +54,7 @@ def equivalent_keys(cert: ClientCert) -> tuple[str, ...]:
         _, *parameters = within(algorithm, SEQUENCE)
         named = [encode(SEQUENCE, b"".join([oid, *parameters])) for oid in DSA]
         others = [encode(SEQUENCE, each + bits) for each in named]
-    elif algorithm[value_of(algorithm, 0) :].startswith(_EC):
+    elif is_ec(algorithm):
         points = _points(cert.spki, bits[value_of(bits, 0) + 1 :])
         others = [encode(SEQUENCE, algorithm + encode(BIT_STRING, b"\0" + p)) for p in points]
     else:
@@ -64,7 +63,11 @@ def equivalent_keys(cert: ClientCert) -> tuple[str, ...]:
 
 
 def _points(spki: bytes, point: bytes) -> list[bytes]:
-    """Encode a point of a curve over a prime field in all forms; none if it can't be decoded."""
+    """Encode a point in all forms; none if it can't be decoded.
+
+    Both signs are encoded: which one it is depends on the field of the curve, which the library may
+    lack.  The other one is the point's negative, whose private key follows from the point's.
+    """
     if point[:1] in (b"\2", b"\3"):
         try:
             key = public_key(spki)
@@ -78,5 +81,5 @@ def _points(spki: bytes, point: bytes) -> list[bytes]:
         both = point[1:]
     else:
         return []
-    sign = both[-1] & 1
-    return [b"\4" + both, bytes([2 + sign]) + both[: len(both) // 2], bytes([6 + sign]) + both]
+    half = both[: len(both) // 2]
+    return [b"\4" + both, b"\2" + half, b"\3" + half, b"\6" + both, b"\7" + both]

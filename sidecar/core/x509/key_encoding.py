@@ -3,12 +3,14 @@
 OpenSSL accepts more encodings of one key: unused bits (it sets them to zero), lengths of more
 octets than needed, and in an RSA key leading zeros, a negative modulus and octets behind the
 numbers; in a DSA key, octets behind the number.  The holder of a refused key could have it
-certified again in one of them, with another SHA-256.  Not checked: whether the key can be used.
+certified again in one of them, with another SHA-256.  For the same reason a compressed point must
+be one that the library can decompress.  Otherwise, whether the key can be used is not checked.
 """
 
 from __future__ import annotations
 
-from .der import INTEGER, OID, SEQUENCE, check_values, is_integer, slices, value_of, within
+from .der import INTEGER, OID, SEQUENCE, check_values, encode, is_integer, slices, value_of, within
+from .keys import UnusableKey, public_key
 
 RSA = (
     bytes.fromhex("06092a864886f70d010101"),
@@ -25,6 +27,8 @@ DSA = (
     bytes.fromhex("06052b0e03021b"),
 )
 """Algorithms of a DSA key that OpenSSL accepts: id-dsa, and four that were for signatures."""
+
+_EC = bytes.fromhex("06072a8648ce3d0201")
 
 _USUAL = frozenset(
     bytes.fromhex(algorithm)
@@ -52,6 +56,8 @@ def check_key(algorithm: bytes, bits: bytes) -> None:
         _check_numbers(within(bits[start + 1 :], SEQUENCE), 2)
     elif is_dsa(algorithm):
         _check_numbers(slices(bits, start + 1, len(bits)), 1)
+    elif is_ec(algorithm) and bits[start + 1 : start + 2] in (b"\2", b"\3"):
+        _check_point(encode(SEQUENCE, algorithm + bits))
 
 
 def is_rsa(algorithm: bytes) -> bool:
@@ -62,6 +68,20 @@ def is_rsa(algorithm: bytes) -> bool:
 def is_dsa(algorithm: bytes) -> bool:
     """Return whether an AlgorithmIdentifier is a DSA key's, with any parameters."""
     return algorithm[value_of(algorithm, 0) :].startswith(DSA)
+
+
+def is_ec(algorithm: bytes) -> bool:
+    """Return whether an AlgorithmIdentifier is an elliptic curve key's, with any parameters."""
+    return algorithm[value_of(algorithm, 0) :].startswith(_EC)
+
+
+def _check_point(spki: bytes) -> None:
+    try:
+        public_key(spki)
+    except UnusableKey:
+        raise ValueError(
+            "its public key is a compressed point that can't be decompressed here"
+        ) from None
 
 
 def _check_algorithm(algorithm: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from dataclasses import replace
 
 import asking
@@ -167,3 +168,28 @@ def test_a_point_that_can_not_be_read_has_no_other_writing() -> None:
         assert equivalent_keys(replace(cert, spki=key)) == ()
     ed = bytes.fromhex("302a300506032b6570032100") + hashlib.sha256(b"").digest()
     assert equivalent_keys(replace(cert, spki=ed)) == ()
+
+
+@pytest.mark.parametrize("curve", ["secp224k1", "brainpoolP320r1", "sect283k1"])
+def test_a_curve_that_the_library_lacks(curve: str) -> None:
+    """Refused as a compressed or hybrid point, a key is refused as an uncompressed one; without a
+    denylist a compressed one is malformed, so that it never evades a refusal of the others."""
+    whole, compressed, hybrid = points(curve)
+    malformed = asking.ask(asking.site("verified"), certified(EC, compressed))
+    assert malformed.reason == "malformed_certificate"
+    for refused in (whole, compressed, hybrid):
+        text = TEXT.replace("ALLOW", "{cn: alice}").replace("DENY", "")
+        listed = f"spki_sha256 {hashlib.sha256(refused).hexdigest()}"
+        rules = asking.policy(text, ca_crt=STAFF.pem, deny_txt=listed.encode())
+        for shown in (whole, hybrid):
+            assert asking.ask(rules, certified(EC, shown)).reason == "revoked"
+
+
+def points(curve: str) -> list[bytes]:
+    """A key of OpenSSL's on a curve, in SEC 1's forms: uncompressed, compressed, hybrid."""
+    made = ["openssl", "ecparam", "-name", curve, "-genkey", "-noout"]
+    private = subprocess.run(made, capture_output=True, check=True).stdout
+    write = ["openssl", "ec", "-pubout", "-outform", "DER", "-conv_form"]
+    forms = ("uncompressed", "compressed", "hybrid")
+    written = [subprocess.run([*write, f], input=private, capture_output=True) for f in forms]
+    return [each.stdout for each in written]
