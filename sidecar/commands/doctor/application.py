@@ -123,7 +123,7 @@ def _place(at: Block, location: Block) -> str:
     """In which location an inherited directive does what is told of it."""
     if at.parent is location or location.name != "location":
         return ""
-    return f" in location {' '.join(location.args)} (line {location.line})"
+    return f" in location {' '.join(location.args)} ({location.line_from(at)})"
 
 
 def _spellings(header: str) -> list[str]:

@@ -94,8 +94,7 @@ def tunnels(servers: list[Server], findings: list[Finding]) -> None:
 
 
 def _add(at: Block, where: str, other: Server, findings: list[Finding]) -> None:
-    file = f" of {other.block.file}" if other.block.file != at.file else ""
-    keeper = f"the server of line {other.block.line}{file}"
+    keeper = f"the server of {other.block.line_from(at)}"
     what = f"nobody is asked on the way to {where}, which {keeper} keeps"
     findings.append(Finding("never-asks", at.file, at.line, what, WRITE))
 
@@ -116,7 +115,7 @@ def sessions(servers: list[Block], policy: Policy | None, findings: list[Finding
                     "session-shared",
                     other.file,
                     other.line,
-                    f"another CA than the server of line {one.line}, on one port, and the "
+                    f"another CA than the server of {one.line_from(other)}, on one port, and the "
                     "policy names no trust",
                     "trust: {NAME: {ca: …}}   (in policy.yaml, and in each location)",
                 )

@@ -372,8 +372,8 @@ class Bypasses:
             for name, places in {**assigned(here), **named_by(here)}.items():
                 for each in places:
                     if name in anew and not _all_alike([each, *anew[name]]):
-                        line = anew[name][0].line
-                        what = f"{name} is assigned here, and again in the question (line {line})"
+                        line = anew[name][0].line_from(each)
+                        what = f"{name} is assigned here, and again in the question ({line})"
                         self._add("set-undone", each, what, f"another name than {name}")
 
 

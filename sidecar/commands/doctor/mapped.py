@@ -164,7 +164,8 @@ def _strips(rewrite: Block, prefix: str) -> bool:
 
 def _finding(at: Block, here: Block, other: Block, uri: str = "") -> Finding:
     asked = question(here) or "nobody"
-    leads = f"leads to all that {other.args[-1]} (line {other.line}) asks {question(other)} about"
+    line = other.line_from(at)
+    leads = f"leads to all that {other.args[-1]} ({line}) asks {question(other)} about"
     keep = "the path of a URI" if uri else "the prefix (proxy_pass without a path, root)"
     return Finding(
         "prefix-replaced",

@@ -110,6 +110,10 @@ class Block:
         found = self.inherited(name)
         return " ".join(found[-1].args) if found else default
 
+    def line_from(self, at: Block) -> str:
+        """Its line, as told of another directive: with the file, if that is another one."""
+        return f"line {self.line}" + (f" of {self.file}" if self.file != at.file else "")
+
     def all(self, name: str) -> Iterator[Block]:
         """Every block of this name below."""
         yield from (each for each in self._below() if each.name == name)

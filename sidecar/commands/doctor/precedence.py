@@ -39,9 +39,8 @@ def taken_by_slashes(server: Server, findings: list[Finding]) -> None:
         if not server.asks(prefix) or closed(prefix) or other is None or closed(other):
             continue
         if question(other) != question(prefix) and server.led_to(other) & server.led_to(prefix):
-            what = (
-                f"/{path} is no part of {path} (line {prefix.line}), where another is asked about"
-            )
+            line = prefix.line_from(kept[-1])
+            what = f"/{path} is no part of {path} ({line}), where another is asked about"
             write = "merge_slashes on;   (or: if ($uri ~ //) { return 400; })"
             findings.append(Finding("slashes-kept", kept[-1].file, kept[-1].line, what, write))
             return
@@ -72,7 +71,7 @@ def _finding(regex: Block, prefix: Block) -> Finding:
         "regex-takes",
         regex.file,
         regex.line,
-        f"it serves a part of {prefix.args[-1]} (line {prefix.line}), where "
+        f"it serves a part of {prefix.args[-1]} ({prefix.line_from(regex)}), where "
         f"{question(prefix)} is asked, and asks {asked}",
         f"location ^~ {prefix.args[-1]} {{ … }}   (and there, if it needs one, "
         "a location of its own for the regular expression)",

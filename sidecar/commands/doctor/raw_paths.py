@@ -164,13 +164,15 @@ def _finding(server: Server, here: Block, other: Block, where: str) -> Finding:
     asked = question(here) or "nobody"
     begins = other.args[-1] if other.args[-1].startswith("/") else "/x/"
     leads = here.args[-1] if here.args[-1].startswith("/") else "…"
+    at = server.block
     what = (
         f"{begins.rstrip('/')}/../{leads.lstrip('/')} is passed on to {where} as it is written "
-        f"(line {here.line}): {asked} is asked, and not {question(other)} (line {other.line})"
+        f"({here.line_from(at)}): {asked} is asked, and not {question(other)} "
+        f"({other.line_from(at)})"
     )
     if here is other:
         what = (
             f"/x/../y is asked about as /y, and passed on to {where} as it is written "
-            f"(line {here.line})"
+            f"({here.line_from(at)})"
         )
-    return Finding("dots-passed-on", server.block.file, server.block.line, what, WRITE)
+    return Finding("dots-passed-on", at.file, at.line, what, WRITE)

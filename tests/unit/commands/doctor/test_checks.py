@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from asking import policy
 from daemon import ROOT
-from good_nginx import GOOD, ORIGIN, POLICY, found
+from good_nginx import GOOD, GUARD, ORIGIN, POLICY, found
 from nginx import Nginx, free_port
 from pki import CA
 from stack import EXAMPLES, Stack
@@ -241,6 +241,54 @@ def test_what_same_origin_asks_about(tmp_path: Path) -> None:
         assert examine(read_nginx(tmp_path / "nginx.conf"), rules) == []
     (told,) = examine(read_nginx(tmp_path / "nginx.conf"), None)
     assert told.what.startswith("Origin, Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest, X-")
+
+
+LEADS_IN = "location /in/ { auth_request /authz/site; proxy_pass http://app; }"
+
+
+@pytest.mark.parametrize(
+    ("expected", "here", "there"),
+    [
+        (
+            "slashes-kept",
+            "merge_slashes off; location / { auth_request off; proxy_pass http://app; }",
+            LEADS_IN,
+        ),
+        ("regex-takes", LEADS_IN.replace("/in/", r"~ \.a$"), LEADS_IN.replace("site", "other")),
+        (
+            "set-undone",
+            "location /in/ { auth_request /question; set $a 1; proxy_pass http://app$a; }",
+            "location = /question { internal; set $a 2; proxy_pass http://mtls_sidecar/authz/x; }",
+        ),
+        (
+            "dots-passed-on",
+            "location /p/ { auth_request off; proxy_pass http://app; }",
+            LEADS_IN,
+        ),
+        (
+            "prefix-replaced",
+            "location /p/ { auth_request off; proxy_pass http://app/; }",
+            LEADS_IN,
+        ),
+        (
+            "identity-from-client",
+            CLAIMED,
+            f"{LEADS_IN} location /ok/ {{ proxy_set_header X-Client-CN $cn; {PASS} }}",
+        ),
+    ],
+)
+def test_another_line_is_named_with_its_file(
+    expected: str, here: str, there: str, tmp_path: Path
+) -> None:
+    """What a finding tells of another directive is where that stands, behind an include, too."""
+    (tmp_path / "there.conf").write_text("\n" * 70 + there)
+    text = GOOD.replace("location / { auth_request /authz/site;", "location /no/ { deny all;")
+    text = text.replace(GUARD, "").replace("proxy_set_header X-Client-CN $cn;", "")
+    path = tmp_path / "nginx.conf"
+    path.write_text(text.replace("location /public/", f"{here} include there.conf; location /q/"))
+    told = [each.what for each in examine(read_nginx(path), POLICY) if each.id == expected]
+    assert told
+    assert all(f"line 71 of {tmp_path / 'there.conf'}" in what for what in told)
 
 
 def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
