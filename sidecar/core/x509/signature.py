@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
 from .der import (
     BIT_STRING,
+    INTEGER,
     SEQUENCE,
     UTC_TIME,
     check_values,
@@ -129,11 +130,25 @@ _ECDSA = tuple(
 )
 
 
+_PSS = bytes.fromhex("06092a864886f70d01010a")
+_MGF1 = bytes.fromhex("06092a864886f70d010108")
+_SHA1 = [encode(SEQUENCE, bytes.fromhex("06052b0e03021a") + null) for null in (b"", b"\5\0")]
+_TRAILER = 0xA3
+_PSS_DEFAULTS = (
+    *(encode(0xA0, sha1) for sha1 in _SHA1),
+    *(encode(0xA1, encode(SEQUENCE, _MGF1 + sha1)) for sha1 in _SHA1),
+    encode(0xA2, bytes((INTEGER, 1, 20))),
+    encode(_TRAILER, bytes((INTEGER, 1, 1))),
+)
+"""The fields of RSASSA-PSS-params that DER leaves out (RFC 4055, 3.1)."""
+
+
 def _with_usual_parameters(algorithm: bytes) -> bytes:
     """Return an AlgorithmIdentifier with the parameters that RFC 4055 and 5758 demand.
 
     OpenSSL ignores those of RSA (v1.5) and ECDSA, and older Java writes NULL for ECDSA, which
-    `cryptography` refuses.  Raises ValueError.
+    `cryptography` refuses.  So it does with defaults of RSASSA-PSS that are written out.  Raises
+    ValueError.
     """
     oid, *parameters = within(algorithm, SEQUENCE, 3)
     if len(parameters) > 1:
@@ -141,7 +156,21 @@ def _with_usual_parameters(algorithm: bytes) -> bytes:
     check_values(algorithm, 0, len(algorithm))
     if oid in _RSA_V15:
         return encode(SEQUENCE, oid + b"\5\0")
+    if oid == _PSS and parameters:
+        return encode(SEQUENCE, oid + _without_defaults(parameters[0]))
     return encode(SEQUENCE, oid) if oid in _ECDSA else algorithm
+
+
+def _without_defaults(parameters: bytes) -> bytes:
+    """Return RSASSA-PSS-params without the fields that have their default.  Raises ValueError."""
+    fields = within(parameters, SEQUENCE)
+    tags = [each[0] for each in fields]
+    if tags != sorted(set(tags)):
+        raise ValueError("the parameters of RSASSA-PSS are repeated or out of order")
+    given = [each for each in fields if each not in _PSS_DEFAULTS]
+    if any(each[0] == _TRAILER for each in given):
+        raise ValueError("the trailer of RSASSA-PSS isn't 1")
+    return encode(SEQUENCE, b"".join(given))
 
 
 _ED25519 = bytes.fromhex("300506032b6570")

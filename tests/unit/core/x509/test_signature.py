@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from der import tlv
-from pki import CA
+from der import der_oid, tlv
+from pki import CA, spki
 
 from sidecar.core.errors import MalformedCertificate
 from sidecar.core.x509.certificate import from_der
@@ -116,3 +116,68 @@ def test_parameters_that_openssl_ignores_are_ignored(ca: CA, parameters: str) ->
     taken = libcrypto.verdict([ca.der], [], der, now) == ""
     assert [path is not None for path in found] == [taken, taken]
     assert taken is (parameters in ("none", "NULL", "an empty SEQUENCE", "a number"))
+
+
+SHA1, SHA256 = "1.3.14.3.2.26", "2.16.840.1.101.3.4.2.1"
+HASHES: dict[str, hashes.HashAlgorithm] = {SHA1: hashes.SHA1(), SHA256: hashes.SHA256()}
+
+
+def digest(oid: str, *parameters: bytes) -> bytes:
+    return tlv(0x30, der_oid(oid), *parameters)
+
+
+def hashed(oid: str, *parameters: bytes) -> bytes:
+    return tlv(0xA0, digest(oid, *parameters))
+
+
+def masked(oid: str, *parameters: bytes) -> bytes:
+    return tlv(0xA1, tlv(0x30, der_oid("1.2.840.113549.1.1.8"), digest(oid, *parameters)))
+
+
+def salted(octets: bytes) -> bytes:
+    return tlv(0xA2, tlv(0x02, octets))
+
+
+def trailed(number: int) -> bytes:
+    return tlv(0xA3, tlv(0x02, bytes([number])))
+
+
+NULL = tlv(0x05)
+USUAL = hashed(SHA256, NULL) + masked(SHA256, NULL)
+PSS = {
+    "usual": (USUAL + salted(b"\x20"), SHA256, SHA256, 32, True),
+    "no NULL": (hashed(SHA256) + masked(SHA256) + salted(b"\x20"), SHA256, SHA256, 32, True),
+    "a salt of 20": (USUAL, SHA256, SHA256, 20, True),
+    "a salt of 20, written": (USUAL + salted(b"\x14"), SHA256, SHA256, 20, True),
+    "a trailer": (USUAL + salted(b"\x20") + trailed(1), SHA256, SHA256, 32, True),
+    "all": (USUAL + salted(b"\x14") + trailed(1), SHA256, SHA256, 20, True),
+    "mask": (hashed(SHA256) + masked(SHA1) + salted(b"\x20"), SHA256, SHA1, 32, True),
+    "mask with NULL": (hashed(SHA256) + masked(SHA1, NULL), SHA256, SHA1, 20, True),
+    "another salt": (USUAL + salted(b"\x14"), SHA256, SHA256, 32, False),
+    "another trailer": (USUAL + salted(b"\x20") + trailed(2), SHA256, SHA256, 32, False),
+    "twice": (USUAL + salted(b"\x14") + salted(b"\x20"), SHA256, SHA256, 32, False),
+    "out of order": (masked(SHA1) + hashed(SHA256), SHA256, SHA1, 20, False),
+    "a padded salt": (USUAL + salted(b"\0\x14"), SHA256, SHA256, 20, False),
+    "octets behind": (USUAL + salted(b"\x20") + NULL, SHA256, SHA256, 32, False),
+}
+"""Parameters of RSASSA-PSS; hash, mask and salt of the signature; whether it holds."""
+
+
+@pytest.mark.parametrize("form", PSS)
+def test_defaults_of_rsassa_pss_may_be_written_out(form: str) -> None:
+    """What DER leaves out, OpenSSL accepts; and what it refuses is refused."""
+    parameters, hashing, mask, salt, holds = PSS[form]
+    algorithm = tlv(0x30, der_oid("1.2.840.113549.1.1.10"), tlv(0x30, parameters))
+    tbs = within(RSA_CA.forge("alice", algorithm=algorithm).der, 0x30)[0]
+    assert isinstance(RSA_CA.key, rsa.RSAPrivateKey)
+    how = padding.PSS(padding.MGF1(HASHES[mask]), salt)
+    signature = RSA_CA.key.sign(tbs, how, HASHES[hashing])
+    der = tlv(0x30, tbs, algorithm, tlv(0x03, b"\0", signature))
+    assert libcrypto.is_signed_by(der, spki(RSA_CA.key)) is holds
+    try:
+        cert = from_der(der)
+    except MalformedCertificate:
+        cert = None
+    trusted = Anchors([from_der(RSA_CA.der)], [])
+    for find in (trusted.issuing_path, trusted.verified_path):
+        assert (cert is not None and find(cert, time.time()) is not None) is holds
