@@ -31,15 +31,20 @@ class User:
     def can_read(self, path: Path) -> bool:
         """Return whether the user may read a file, tested in a process of that user (as root).
 
-        It has no terminal: the user could trace it, and by root's type into root's shell.
+        It has nothing of root's: the user could trace it, take what is open in it (a terminal can
+        be read, too), and see its variables and its directory.
         """
         done = subprocess.run(
-            ["test", "-r", str(path)],
+            ["test", "-r", str(path.absolute())],
             user=self.uid,
             group=self.gid,
             extra_groups=self.groups,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath)},
             check=False,
         )
         return done.returncode == 0

@@ -55,6 +55,9 @@ Question = tuple[str | bytes, str, tuple[bytes, ...], bool]
 """The question to a worker: a path or the data itself, source, authorities, trusted only."""
 
 
+MAX_TOLD = 200
+"""Maximum characters of what is reported of a worker process's last words."""
+
 MAX_OCTETS = 1024 * 1024
 """Maximum octets of a file that are kept beside its content, to be copied if the file is gone."""
 
@@ -144,7 +147,7 @@ class CrlWorkers:
                 answer = self._run(pickle.dumps(question), shared)
                 found = _Unpickler(io.BytesIO(answer), shared).load()
             except (subprocess.SubprocessError, EOFError) as error:
-                why = f"the worker process that parsed it ended: {error}"
+                why = f"the worker process that parsed it ended: {error}{_last_line(error)}"
                 raise OSError(errno.EAGAIN, why, place) from None
             finally:
                 os.close(shared)
@@ -172,30 +175,33 @@ class CrlWorkers:
 
     def _run(self, question: bytes, shared: int) -> bytes:
         package = Path(__file__).resolve().parents[2]
-        environ = {name: v for name, v in os.environ.items() if not name.startswith("PYTHON")}
+        # What measures the tests; of root's other variables the user may see none.
+        environ = {name: v for name, v in os.environ.items() if name.startswith("COVERAGE_")}
         with subprocess.Popen(
             # -P: do not import a `sidecar.py` from the working directory
             [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=(shared,),
             cwd="/",
             env={**environ, "PYTHONPATH": str(package)},
-            # no terminal: root's `fetch --once` has given up its rights, and its user may trace it
+            # Nothing of root's: `fetch --once` has given up its rights, and its user may trace
+            # this process and take what is open in it (a terminal can be read, too).
             start_new_session=True,
         ) as process:
             self._processes.add(process)
             try:
                 if self._closed:
                     process.kill()
-                answer, _ = process.communicate(question, timeout=PATIENCE)
+                answer, told = process.communicate(question, timeout=PATIENCE)
             except BaseException:
                 process.kill()
                 raise
             finally:
                 self._processes.discard(process)
         if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, "crl_worker")
+            raise subprocess.CalledProcessError(process.returncode, "crl_worker", stderr=told)
         return answer
 
     def close(self) -> None:
@@ -203,6 +209,14 @@ class CrlWorkers:
         self._closed = True
         for process in list(self._processes):
             process.kill()
+
+
+def _last_line(error: Exception) -> str:
+    """What a process that has ended said last, such as the exception of its traceback."""
+    told = getattr(error, "stderr", None) or b""
+    lines = told.decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return f": {last[:MAX_TOLD]}" if last else ""
 
 
 def _place(question: Question) -> tuple[str | None, int]:

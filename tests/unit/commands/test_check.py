@@ -58,12 +58,19 @@ def test_without_root_nobody_is_asked_as(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has processes of other users")
-def test_the_service_s_user_gets_no_terminal() -> None:
-    """Its process, which that user may trace, can't type into the terminal of root's `check`."""
+def test_the_service_s_user_gets_nothing_of_root_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process, which that user may trace, can neither read nor write the terminal of root's
+    `check`, and sees none of its variables and not its directory."""
+    monkeypatch.setenv("SECRET", "root's")
     with tempfile.TemporaryDirectory() as place:  # one that the user can reach
         os.chmod(place, 0o755)
+        monkeypatch.chdir(place)
         program = Path(place, "test")
-        program.write_text("#!/bin/sh\n(: </dev/tty) 2>/dev/null\n")
+        program.write_text(
+            "#!/bin/sh\n(: </dev/tty) 2>/dev/null && exit 0\n"
+            "for each in 0 1 2; do if [ -t $each ]; then exit 0; fi; done\n"
+            '[ "$(pwd)$SECRET" != / ]\n'
+        )
         program.chmod(0o755)
         child, terminal = pty.fork()
         if child == 0:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pki import CA
@@ -60,24 +59,45 @@ def test_a_worker_that_takes_too_long_is_given_up(
         workers.close()
 
 
-def test_a_worker_has_no_terminal_and_no_variables_of_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """What the error says where a worker is this script, which says something and fails."""
+
+    def said(script: str) -> str:
+        program = tmp_path / "worker"
+        program.write_text(f"#!/bin/sh\n{script}\nexit 3\n")
+        program.chmod(0o755)
+        path = tmp_path / "a.crl"
+        path.write_bytes(STAFF.crl())
+        monkeypatch.setattr(sys, "executable", str(program))
+        workers = CrlWorkers()
+        try:
+            with pytest.raises(OSError, match=r"ended.*status 3") as caught:
+                workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
+        finally:
+            workers.close()
+        return str(caught.value.strerror).rpartition("status 3.")[2]
+
+    return said
+
+
+def test_a_worker_has_nothing_of_its_caller_s(
+    told: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is of a session of its own; where its modules are is said by this process alone."""
-    path = tmp_path / "a.crl"
-    path.write_bytes(STAFF.crl())
-    sessions = []
+    """It is of a session of its own, has pipes alone open, and neither the directory nor the
+    variables of who has started it: root's `fetch --once` does, as a user who may trace it."""
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    monkeypatch.setenv("SECRET", "root's")
+    seen = told(
+        "for each in 0 1 2; do if [ ! -p /proc/$$/fd/$each ]; then exit; fi; done\n"
+        "session=$(ps -o sid= -p $$ | tr -d ' ')\n"
+        "names=$(tr '\\0' '\\n' </proc/$$/environ | sed 's/=.*//' | grep -v ^COVERAGE_)\n"
+        'echo "$(pwd) $((session == $$)) $names" >&2'
+    )
+    assert seen == ": / 1 PYTHONPATH"
 
-    class Watched(subprocess.Popen[bytes]):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            sessions.append(os.getsid(self.pid))
 
-    monkeypatch.setattr(subprocess, "Popen", Watched)
-    monkeypatch.setenv("PYTHONHOME", str(tmp_path))
-    workers = CrlWorkers()
-    try:
-        workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
-    finally:
-        workers.close()
-    assert sessions != [os.getsid(0)]
+def test_what_a_worker_said_last_is_reported(told: Callable[[str], str]) -> None:
+    """Its traceback goes nowhere else; the last line of it, cut, is in the error."""
+    assert told("echo first >&2; echo 'ValueError: odd' >&2") == ": ValueError: odd"
+    assert len(told("printf %01000d 0 >&2")) == 202
