@@ -139,6 +139,28 @@ def test_a_revocation_with_an_end_is_taken_back_by_name(place: Place) -> None:
     assert place.revoke("--undo", "erin").returncode == 1
 
 
+def test_a_key_that_was_revoked_by_name_is_taken_back_by_name(place: Place) -> None:
+    """`--undo NAME` removes the line of `revoke NAME --key`; what somebody else denied stays."""
+    phone, tablet = place.issue("ivan", "phone"), place.issue("ivan", "tablet")
+    assert place.revoke("--key", "--fingerprint", tablet.spki_sha256).returncode == 0
+    for more in ([], ["--until", "2099-01-31"]):
+        assert place.revoke("ivan/phone", "--key", *more).returncode == 0
+        assert place.reason(phone) == "revoked"
+        done = place.revoke("--undo", "ivan")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "removed: spki_sha256" in done.stdout
+        assert (place.reason(phone), place.reason(tablet)) == ("allowed", "revoked")
+        revoked = {each["device"]: each["revoked"] for each in place.enroll.clients("ivan")}
+        assert revoked == {"phone": False, "tablet": False}
+    assert place.revoke("ivan/phone").returncode == 0
+    assert place.revoke("ivan/phone", "--key").returncode == 0
+    done = place.revoke("--undo", "ivan")
+    assert "it is revoked still: denylist" in done.stdout
+    assert place.reason(phone) == "revoked"
+    assert place.revoke("--undo", "ivan").returncode == 0
+    assert place.reason(phone) == "allowed"
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_certificate_issued_while_its_holder_is_revoked_is_revoked_too(
     place: Place, monkeypatch: pytest.MonkeyPatch

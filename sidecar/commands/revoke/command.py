@@ -125,13 +125,17 @@ def _undo_client(
     What was revoked at another time, or for another reason, stays so: a phone that was stolen
     before its holder went on leave.
     """
+    lines = _lines_about(call, settings, found)
+    targets = {each.sha256: _undo_target(call, each, lines) for each in found}
     revoked = [each for each in found if each.revoked is not None]
     last = max(revoked, key=lambda each: each.revoked or 0.0, default=None)
-    meant = [each for each in found if _is_denied_for_a_time(call, settings, each)]
+    unnoted = [each for each in found if each.revoked is None]  # such as with --until
+    meant = [each for each in unnoted if _is_denied_for(targets[each.sha256], lines)]
     meant = meant or [each for each in revoked if last and _is_of_one_call(each, last)]
     if not meant:
         return int(_fail(f"{call.target} has no certificate that is revoked; nothing to undo"))
-    codes = [_undo(call, settings, target_of(each, key=call.key)) for each in meant]
+    wanted = {(each.kind, each.value): each for each in (targets[m.sha256] for m in meant)}
+    codes = [_undo(call, settings, target) for target in wanted.values()]
     if not any(codes):
         enrolled.unmark([each.sha256 for each in meant if each in revoked])
     for each in revoked:
@@ -149,20 +153,37 @@ def _is_of_one_call(one: EnrolledCertificate, other: EnrolledCertificate) -> boo
     return apart <= ONE_CALL and one.reason == other.reason
 
 
-def _is_denied_for_a_time(call: Call, settings: Settings, found: EnrolledCertificate) -> bool:
-    """Return whether `revoke NAME --until` denies a certificate, which isn't noted by enroll."""
-    if found.revoked is not None:
-        return False
-    target = target_of(found, key=call.key)
-    wanted = one_entry(target.kind, target.value)
-    paths = [path for each in _all_or_chosen(call, settings, target) for path in each.denylists]
+def _lines_about(
+    call: Call, settings: Settings, found: Sequence[EnrolledCertificate]
+) -> list[DenylistEntry]:
+    """Return the lines of the denylists about these certificates and their keys."""
+    targets = [target_of(each, key=key) for each in found for key in (False, True)]
+    wanted = [one_entry(each.kind, each.value) for each in targets]
+    paths = [path for each in _all_or_chosen(call, settings, targets[0]) for path in each.denylists]
+    lines: list[DenylistEntry] = []
     for place in dict.fromkeys(map(locate, paths)):
         with contextlib.suppress(OSError):  # it is told when the line is to be removed
-            for entry in read_entries(place)[0]:
-                is_meant = is_same(entry, wanted) and target.who in entry.comment.split(", ")
-                if is_meant and entry.until < math.inf:
-                    return True
-    return False
+            entries = read_entries(place)[0]
+            lines += [each for each in entries if any(is_same(each, one) for one in wanted)]
+    return lines
+
+
+def _undo_target(call: Call, found: EnrolledCertificate, lines: Sequence[DenylistEntry]) -> Target:
+    """Return what of a certificate is denied: itself, or its key alone, for this client."""
+    whole, key = (target_of(found, key=each) for each in (False, True))
+    by_key = _of(key, lines)
+    theirs = [each for each in by_key if key.who in each.comment.split(", ")]
+    return key if call.key or (by_key and by_key == theirs and not _of(whole, lines)) else whole
+
+
+def _of(target: Target, lines: Sequence[DenylistEntry]) -> list[DenylistEntry]:
+    wanted = one_entry(target.kind, target.value)
+    return [each for each in lines if is_same(each, wanted)]
+
+
+def _is_denied_for(target: Target, lines: Sequence[DenylistEntry]) -> bool:
+    """Return whether a line denies a target in the client's name."""
+    return any(target.who in each.comment.split(", ") for each in _of(target, lines))
 
 
 # -- revoke
