@@ -9,7 +9,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sidecar.core.revocation.crl.index import Crl, goes_back, scope_key, watermark
-from sidecar.core.revocation.crl.succession import follows, is_level, lists_all_of, omission
+from sidecar.core.revocation.crl.succession import (
+    follows,
+    is_level,
+    is_past,
+    lists_all_of,
+    omission,
+)
 
 from .last_good import InForce
 from .trust_sources import GoodCrls, KeptFile, Key, TrustSources
@@ -54,7 +60,14 @@ def kept_at(
     newest = [pair for pair in own if not is_older(pair[0], math.inf)]
     waiting = [pair for pair in newest if _is_in(pair[0], barred)]
     good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in known]
-    barred = [crl for crl in barred if not _is_in(crl, [crl for crl, _ in good])]
+    in_force = [crl for crl, _ in good]
+    past = [
+        crl
+        for file in filter(None, (kept.last, *kept.held))
+        for crl in file.crls
+        if is_past(crl, [each for each in file.crls if _is_in(each, in_force)], latest)
+    ]
+    barred = [crl for crl in barred if not _is_in(crl, [*in_force, *past])]
     if not good and not barred and not refused and not lapsed:
         return None
     crls, versions = tuple(crl for crl, _ in good), tuple(file for _, file in good)

@@ -24,7 +24,7 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key
-from sidecar.core.revocation.crl.succession import OMITS, is_level, omission
+from sidecar.core.revocation.crl.succession import OMITS, is_level, is_past, omission
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
@@ -214,8 +214,11 @@ class _Reading:
         before = self._before(place, version)
         is_read = not mistakes
         accepted, refused = [], []
+        older = {id(crl): why for crl in crls if (why := self._refusal(place, crl, version))}
+        sound = [crl for crl in crls if id(crl) not in older]
         for crl in crls:
-            back = self._refusal(place, crl, version) or self._omission(place, crl, crls, before)
+            why = None if is_past(crl, sound, self.places.latest) else older.get(id(crl))
+            back = why or self._omission(place, crl, crls, before)
             if back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
@@ -226,9 +229,9 @@ class _Reading:
         if crls:
             self.found.files[beside(key) if mistakes or ahead else key] = version
         if mistakes:
-            older = before if is_read else self._older(place)
+            last = before if is_read else self._older(place)
             self._fall_back_to(
-                older, place, mistakes[0], accepted, refused if crls else None, version
+                last, place, mistakes[0], accepted, refused if crls else None, version
             )
             return
         scopes = {scope_key(crl) for crl in ahead}

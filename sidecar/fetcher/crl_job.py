@@ -24,7 +24,7 @@ import aiohttp
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
-from sidecar.core.revocation.crl.succession import OMITS, omission
+from sidecar.core.revocation.crl.succession import OMITS, is_past, omission
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_CRL,
@@ -130,11 +130,12 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     # A current CRL of other authorities, or from the future, doesn't make a new one older.
     old = () if held is None else held.crls
     in_force = [c for c in old if not c.unusable and c.this_update <= now + TOLERANCE]
-    if not all(supersedes(one, other) for one in new for other in in_force):
+    current = [crl for crl in new if not is_past(crl, new, now + TOLERANCE)]
+    if not all(supersedes(one, other) for one in current for other in in_force):
         return Verdict("backwards", "older than the current CRL", revokes=True)
     if any(omission(one, new, in_force) for one in new):
         return Verdict("backwards", OMITS, revokes=True, level=True)
-    next_update = min(crl.next_update or 0.0 for crl in new)
+    next_update = min(crl.next_update or 0.0 for crl in current)
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)
     return Verdict("stale" if stale else "updated", "", this_update, next_update)

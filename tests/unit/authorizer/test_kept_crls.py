@@ -484,3 +484,36 @@ def test_a_fetched_crl_revokes_on_though_another_file_of_authorities_is_named(
         if restarts:
             place.restart()
         assert place.revoked() == ["alice"]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_an_older_crl_joined_with_a_newer_one_is_no_step_back(
+    place: Place, newest_first: bool
+) -> None:
+    """`cat old.crl new.crl`: taken at each reload and start; whom the new one released is in."""
+    blocks = [place.crl([ALICE], 5), place.crl([BOB], 6, hours=1)]
+    joined = b"".join(reversed(blocks) if newest_first else blocks)
+    place.write("a.crl", joined)
+    for step in range(3):
+        assert place.load().ok
+        assert place.revoked() == ["bob"]
+        if step:
+            place.restart()
+    place.write("a.crl", b"garbage")
+    place.restart()
+    assert place.revoked() == ["bob"]
+    place.write("a.crl", place.crl([ALICE], 4) + place.crl([ALICE], 5))
+    assert not place.load().ok
+    assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", joined)
+    assert place.load().ok
+    assert place.revoked() == ["bob"]
+
+
+def test_a_newer_crl_from_the_future_excuses_no_older_one(place: Place) -> None:
+    """It is refused as going backwards, and never says good."""
+    place.write("a.crl", place.crl([ALICE], 7))
+    assert place.load().ok
+    place.write("a.crl", place.crl([], 6) + place.crl([BOB], 8, hours=10 * 24))
+    assert not place.load().ok
+    assert place.revoked() == ["alice", "bob"]

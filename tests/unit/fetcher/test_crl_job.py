@@ -49,6 +49,16 @@ def test_an_older_crl_or_one_of_a_stranger_replaces_nothing() -> None:
     assert not any(verdict(each, new).replaces for each in (old, OTHER.crl(number=9), b""))
 
 
+def test_an_older_crl_joined_with_a_newer_one_counts_for_nothing() -> None:
+    """`cat old.crl new.crl`, longer each time, is updated; its newest one tells the times, and
+    goes back or doesn't."""
+    ended = now() - timedelta(days=1)
+    old = STAFF.crl(number=1, this_update=ended - timedelta(days=9), next_update=ended)
+    one, two = old + STAFF.crl(number=2), old + STAFF.crl(number=2) + STAFF.crl(number=3)
+    assert [verdict(one).result, verdict(two, one).result] == ["updated", "updated"]
+    assert verdict(one, two).result == "backwards"
+
+
 def test_what_can_not_be_compared_does_not_hold_up_a_new_crl() -> None:
     """A held CRL of another authority, from the future, or unreadable doesn't make a new one
     older."""

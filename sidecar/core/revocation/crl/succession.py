@@ -56,6 +56,19 @@ def omission(new: Crl, beside: Sequence[Crl], old: Sequence[Crl]) -> str | None:
     return None
 
 
+def is_past(crl: Crl, beside: Sequence[Crl], latest: float) -> bool:
+    """Return whether a file itself has a newer CRL, as if old and new ones were joined in it.
+
+    `beside` are CRLs of the file; what is later than `latest` is from the future.
+    """
+    return any(
+        each.this_update <= latest
+        and scope_key(each) == scope_key(crl)
+        and goes_back(watermark(each), crl) is not None
+        for each in beside
+    )
+
+
 def lists_all_of(new: Entries, old: Entries) -> bool:
     """Return whether whoever is revoked by `old` is revoked by `new`; of one issuer both."""
     return _has_all_of(new.own, old.own) and _has_all_of(new.others, old.others)
