@@ -57,6 +57,8 @@ def normal_uri(uri: str) -> str:
     if not authority:
         if scheme == "urn:" and rest.startswith(("?+", "?=", "#")):
             rest = ""  # no part of the name (RFC 8141, 3.2)
+        if scheme in _ADDRESSES:
+            rest = ""  # header fields of a message, no part of the address
         return scheme + _rootless(scheme, path) + rest
     user, _, host = authority[2:].rpartition("@")
     host = _host_and_port(host, scheme)
@@ -74,20 +76,42 @@ def _rootless(scheme: str, path: str) -> str:
     if scheme == "mailto:":
         return ",".join(map(normal_address, path.split(",")))
     if scheme in _USERS_AT_HOSTS:
-        return _host_of_user(path)
+        return _host_of_user(path, scheme)
+    if scheme == "tel:":
+        return _telephone(path)
     return _without_dots(path) if path.startswith("/") else path
 
 
-_USERS_AT_HOSTS = frozenset({"sip:", "sips:", "xmpp:", "acct:", "im:", "pres:"})
+_SIP = frozenset({"sip:", "sips:"})
+_USERS_AT_HOSTS = frozenset({*_SIP, "xmpp:", "acct:", "im:", "pres:"})
 """Schemes of one address `user@host` (RFC 3261, 5122, 7565, 3860, 3859)."""
 
+_ADDRESSES = frozenset({*_USERS_AT_HOSTS, "mailto:", "tel:"})
 
-def _host_of_user(path: str) -> str:
-    """Normalize the host behind the last `@`; SIP's parameters or a resource follow it."""
-    user, at, host = path.rpartition("@")
-    end = re.search("[;/]", host)
-    stop = end.start() if end else len(host)
-    return f"{user}{at}{_host_and_port(host[:stop])}{host[stop:]}" if at else path
+
+def _host_of_user(path: str, scheme: str) -> str:
+    """Normalize the host behind the first `@`; remove SIP's parameters, which say how to reach it.
+
+    A resource of XMPP stays as it is.
+    """
+    user, at, host = path.partition("@") if "@" in path else ("", "", path)
+    if scheme in _SIP:
+        host = host.partition(";")[0]
+    host, slash, resource = host.partition("/")
+    return f"{user}{at}{_host_and_port(host)}{slash}{resource}"
+
+
+_SEPARATORS = str.maketrans("", "", "-.()")
+_OF_A_NUMBER = ("ext=", "isub=", "phone-context=")
+"""Parameters that are a part of a telephone number (RFC 3966, 3)."""
+
+
+def _telephone(path: str) -> str:
+    """Remove visual separators, and parameters that don't name another telephone (RFC 3966, 5)."""
+    number, *parameters = path.lower().split(";")
+    named = sorted(each for each in parameters if each.startswith(_OF_A_NUMBER))
+    bare = [each.translate(_SEPARATORS) if each.startswith("ext=") else each for each in named]
+    return ";".join([number.translate(_SEPARATORS), *bare])
 
 
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?")

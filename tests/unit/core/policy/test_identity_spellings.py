@@ -648,6 +648,9 @@ def test_another_host_is_another_host(key: str, pattern: str, value: str) -> Non
     [
         ("mailto:alice@ex.com", "mailto:Alice@ex.com"),
         ("xmpp:alice@ex.com/Res", "xmpp:alice@ex.com/res"),
+        ("sip:alice@ex.com;transport=tcp", "sip:bob@ex.com;transport=tcp"),
+        ("tel:+12125550100;ext=5", "tel:+12125550100;ext=6"),
+        ("tel:+12125550100", "tel:12125550100"),
         ("tag:a@ex.com,2020:X", "tag:a@ex.com,2020:x"),
         ("https://x.org/*", "https://x.organic"),
     ],
@@ -691,10 +694,20 @@ def test_a_mail_address_with_a_dot_at_the_end_is_denied_as_written() -> None:
         ("file://localhost/a", "file:///b/../a"),
         ("app:/a/../b", "app:/b"),
         ("mailto:a@ex.com,b@ex.com", "mailto:a@EX.com,b@Ex.com"),
+        ("mailto:a@ex.com", "mailto:a@ex.com?subject=x"),
+        ("tel:+1-212-555-0100", "TEL:+1(212)555.0100"),
+        ("tel:+12125550100;ext=5", "tel:+12125550100;isup=x;ext=5"),
+        ("tel:0100;phone-context=EX.com", "tel:01-00;phone-context=ex.com"),
+        ("sip:a@ex.com", "sip:a@EX.com;transport=tcp?subject=x"),
+        ("sips:a@ex.com:5061;lr", "sips:a@ex.com:5061;maddr=192.0.2.1"),
+        ("sip:ex.com", "sip:EX.com;transport=tcp"),
+        ("xmpp:a@ex.com/b@c", "xmpp:a@EX.com/b@c?message"),
+        ("im:a@ex.com", "im:a@ex.com?subject=x"),
     ],
 )
 def test_further_schemes_have_their_own_spellings(one: str, other: str) -> None:
-    """Ports of WebSocket and FTP, paths without an authority, several mail addresses."""
+    """Ports of WebSocket and FTP, paths without an authority, several mail addresses, telephone
+    numbers, and what says only how to reach or to greet an address."""
     for pattern, value in ((one, other), (other, one)):
         assert matches("uri", pattern, value, refusing=True)
         assert not matches("uri", pattern, value)
