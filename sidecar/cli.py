@@ -29,6 +29,7 @@ from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import policy_schema
 from sidecar.core.request import Assumed, BadRequest, assemble_request
 from sidecar.enroll import arguments as enroll_arguments
+from sidecar.enroll.settings import CONFIG as ENROLL_CONFIG
 from sidecar.fleet.arguments import add_fleet
 from sidecar.fleet.hooks import Hooks
 from sidecar.runtime.argument_types import parsed_by, percentage
@@ -318,7 +319,7 @@ def _enrolled(options: argparse.Namespace) -> EnrolledClients | None:
 
 def _last_seen(options: argparse.Namespace) -> dict[str, float]:
     """Return the last time each certificate was seen; sidecar.yaml is beside enroll.yaml."""
-    place = Path(options.config or enroll_arguments.CONFIG).with_name("sidecar.yaml")
+    place = Path(options.config or ENROLL_CONFIG).with_name("sidecar.yaml")
     state_dir = options.state_dir
     try:
         state_dir = state_dir or read_settings(read_file(place), str(place)).state_dir

@@ -9,8 +9,7 @@ from typing import Any
 from sidecar.runtime.argument_types import parsed_by
 
 from .durations import parse_duration
-
-CONFIG = "/etc/mtls-sidecar/enroll.yaml"
+from .settings import CONFIG
 
 LastSeen = Callable[[argparse.Namespace], Mapping[str, float]]
 """Reads when the authorizer saw each certificate last, by SHA-256."""

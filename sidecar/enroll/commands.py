@@ -16,13 +16,12 @@ from sidecar.core.errors import printable
 from sidecar.runtime.files import MAX_POLICY, read_file, write_file
 
 from . import clients, invitations
-from .arguments import CONFIG
 from .certificate_profile import Identity
 from .clients import IssuedCertificate
 from .durations import in_words, rfc3339
 from .invitations import Invitation, InvitationError, InvitationState
 from .names import folded, parse_device, parse_person
-from .settings import EnrollSettings, read_enroll_settings
+from .settings import CONFIG, EnrollSettings, read_enroll_settings
 from .state_owner import as_owner_of
 from .store import Store, StoreError
 

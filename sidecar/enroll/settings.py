@@ -27,6 +27,7 @@ from .durations import parse_duration
 from .names import parse_device, parse_person
 from .subject_templates import Template, parse_template
 
+CONFIG = "/etc/mtls-sidecar/enroll.yaml"
 STATE_DIR = "/var/lib/mtls-sidecar-enroll"
 
 KEY_TYPES = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096")
