@@ -18,8 +18,10 @@ from sidecar import __version__, cli_fleet
 from sidecar.commands.access import add_commands
 from sidecar.commands.asking import check_circumstances, policy_file
 from sidecar.commands.diff.command import add_diff
+from sidecar.commands.doctor.arguments import add_doctor
 from sidecar.commands.help_examples import add_examples
 from sidecar.commands.mistakes import show
+from sidecar.commands.revoke.arguments import add_revoke
 from sidecar.core.config.dates import parse_date
 from sidecar.core.config.settings import Settings, parse_address, read_settings, settings_warnings
 from sidecar.core.errors import Diagnostic, PolicyError, error_text, printable
@@ -280,33 +282,6 @@ def _test(options: argparse.Namespace) -> int:
     return 1 if result.failed else 0
 
 
-def _revoke(options: argparse.Namespace) -> int:
-    from sidecar.commands.revoke.command import Call, run
-    from sidecar.commands.revoke.target import FORMS
-
-    forms = (*FORMS, "name")
-    said = {form: value for form in forms if (value := getattr(options, form)) is not None}
-    targets = [value for value in (options.target, *said.values()) if isinstance(value, str)]
-    if len(said) > 1 or len(targets) != (0 if options.list else 1):
-        raise ValueError(
-            "say one target: revoke CERT, revoke --serial 0A1B, revoke --fingerprint SHA256, "
-            "revoke --file CERT, revoke --name CLIENT; or revoke --list"
-        )
-    call = Call(
-        target="".join(targets),
-        form="".join(said),
-        key=options.key,
-        until=options.until,
-        reason=options.reason,
-        trust=options.trust,
-        denylist=options.denylist,
-        undo=options.undo,
-        listing=options.list,
-        as_json=options.json,
-    )
-    return run(call, settings_of(options), _enrolled(options))
-
-
 def _enrolled(options: argparse.Namespace) -> EnrolledClients | None:
     """Return the clients of the given enroll.yaml, or of the one beside sidecar.yaml."""
     place = options.enroll or Path(options.config or CONFIG).with_name("enroll.yaml")
@@ -340,33 +315,6 @@ def _fetch(options: argparse.Namespace) -> int:
     notifier = Notifier(os.environ)
     fetch = FetchOptions.of(settings_of(options))
     return main(fetch, once=options.once, ready=lambda: notifier.ready("fetching"))
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from sidecar.commands.doctor.checks import examine
-    from sidecar.commands.doctor.findings import Finding, as_json
-    from sidecar.commands.doctor.nginx_config import read_nginx, read_piped
-    from sidecar.commands.doctor.version import installed_nginx, nginx_version
-
-    piped = options.nginx == "-"
-    root = read_piped(sys.stdin.buffer) if piped else read_nginx(Path(options.nginx))
-    given = options.nginx_version
-    version = nginx_version(given) if given else installed_nginx()
-    policy: Policy | None = None
-    try:
-        policy = load_policy(options)
-    except PolicyError as error:
-        show(error.diagnostics, sys.stderr)
-    findings = examine(root, policy, version)
-    if policy is None:
-        where = settings_of(options).policy
-        what = "the policy can't be used"
-        findings.append(Finding("broken-policy", where, 0, what, "what `mtls-sidecar check` says"))
-    if options.json:
-        print(as_json(findings))
-    else:
-        print("\n".join(map(str, findings)) or f"{root.file}: nothing to mend")
-    return 0 if all(each.accepted for each in findings) else 1
 
 
 def schema_text() -> str:
@@ -452,29 +400,11 @@ def make_parser() -> argparse.ArgumentParser:
         settings_of,
     )
 
-    revoke = _command(commands, "revoke", _revoke, "deny a certificate from now on")
-    revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT|CLIENT")
-    for form, meaning in (
-        ("file", "the target is a certificate's file"),
-        ("serial", "the target is a serial number, in hexadecimal"),
-        ("fingerprint", "the target is a SHA-256 fingerprint"),
-        ("name", "the target is a client of enroll: NAME, or NAME/DEVICE"),
-    ):
-        revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
-    revoke.add_argument("--undo", action="store_true", help="remove the line of this target")
-    revoke.add_argument("--list", action="store_true", help="print the lines in force")
-    revoke.add_argument("--json", action="store_true", help="with --list: print JSON")
-    revoke.add_argument("--reason", default="", help="the reason, for the comment of the line")
-    revoke.add_argument(
-        "--until", default="", metavar="DATE", help="the day on which the denial ends"
+    add_revoke(
+        _command(commands, "revoke", None, "deny a certificate from now on"),
+        settings_of,
+        _enrolled,
     )
-    revoke.add_argument("--trust", help="use only the denylist of this trust")
-    revoke.add_argument(
-        "--denylist", metavar="FILE", help="use this file, whatever the policy says"
-    )
-    revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
-    revoke.add_argument("--enroll", metavar="FILE", help="enroll.yaml (default: beside --config)")
-    revoke.add_argument("--state-dir", help="state directory of the daemon that must confirm it")
 
     enroll_arguments.add_commands(commands, _last_seen)
 
@@ -482,22 +412,11 @@ def make_parser() -> argparse.ArgumentParser:
     fetch.add_argument("--once", action="store_true", help="download every CRL once, then exit")
     fetch.add_argument("--state-dir", help="directory for the downloads")
 
-    doctor = _command(
-        commands, "doctor", _doctor, "find dangerous mistakes in nginx's configuration"
+    add_doctor(
+        _command(commands, "doctor", None, "find dangerous mistakes in nginx's configuration"),
+        load_policy,
+        settings_of,
     )
-    doctor.add_argument(
-        "nginx",
-        nargs="?",
-        default="/etc/nginx/nginx.conf",
-        metavar="NGINX_CONF",
-        help="nginx.conf, or - for the output of `nginx -T` (default: /etc/nginx/nginx.conf)",
-    )
-    doctor.add_argument(
-        "--nginx-version",
-        metavar="X.Y.Z",
-        help="the version of nginx (default: that of `nginx -v` on this machine)",
-    )
-    doctor.add_argument("--json", action="store_true", help="print JSON")
 
     add_fleet(
         commands,

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "authorizer/fleet_release.py": "attack/test_fleet.py",
     "authorizer/fleet_status.py": "process/test_fleet.py",
     "authorizer/service.py": "process/test_authorizer.py",
+    "commands/revoke/arguments.py": "process/test_revoke.py",
     "commands/revoke/command.py": "process/test_revoke.py",
     "commands/revoke/named_clients.py": "process/test_enroll_clients.py",
     "commands/who_shadow.py": "process/test_clients_seen_by_commands.py",
