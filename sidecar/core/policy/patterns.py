@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sidecar.core.ip_address import holds_mapped, parse_ip_address, parse_network
 from sidecar.core.x509.certificate import EKU_NAMES, MAX_SERIAL, refused_serials
-from sidecar.core.x509.der import MAX_NORMALIZED, comparable_text
+from sidecar.core.x509.der import comparable_text
 from sidecar.core.x509.distinguished_name import (
     ComparedName,
     as_logged,
@@ -29,6 +29,7 @@ from sidecar.core.x509.distinguished_name import (
     parse_name,
     read_compared_name,
     spellings,
+    squeezed,
 )
 from sidecar.core.x509.service_identity import fold_dns, is_dns_name
 
@@ -251,8 +252,8 @@ def _issuer_cn(text: str) -> Pattern:
 
 
 def _issuer_cn_refused(value: str) -> ComparedValue:
-    folded = comparable_text(value)
-    return ComparedValue((folded,), tuple(dict.fromkeys((folded, *_text_refused(value).texts))))
+    folded, texts = comparable_text(value), _text_refused(value).texts
+    return ComparedValue((folded,), tuple(dict.fromkeys((folded, *map(squeezed, texts), *texts))))
 
 
 def _issuer_dn(text: str) -> Pattern:
@@ -273,12 +274,12 @@ def _issuer_dn(text: str) -> Pattern:
 
 @lru_cache(maxsize=_RECENT)
 def _issuer_dn_refused(der: bytes) -> ComparedValue:
-    found = _dn_refused(der)
-    if len(der) > MAX_NORMALIZED:
-        return found
-    name = comparable_values(_read_name(der))
+    found, written = _dn_refused(der), _read_name(der)
+    name = comparable_values(written)
     texts = [comparable_text(text) for text in (canonical_text(name), *spellings(name))]
     keys = (key_of(name), key_of(tuple(reversed(name))), *texts)
+    name = comparable_values(written, squeezed)
+    texts += [nfc(text) for text in (canonical_text(name), *spellings(name))]
     return ComparedValue((*found.keys, *keys), (*found.texts, *texts))
 
 

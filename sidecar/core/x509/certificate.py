@@ -22,6 +22,7 @@ from sidecar.core.errors import MalformedCertificate, brief
 
 from .der import (
     BIT_STRING,
+    MAX_NORMALIZED,
     SEQUENCE,
     is_bits,
     is_integer,
@@ -268,7 +269,7 @@ def _read(der: bytes) -> ClientCert:
         issuer,
         *subject[:4],
         *extensions[:-1],
-        unreadable=_unreadable(subject, issuer, extensions),
+        unreadable=_unreadable(subject, issuer, parts.issuer, extensions),
         issuer_name=parts.issuer,
         subject_name=parts.subject,
         serial=parts.serial,
@@ -280,9 +281,12 @@ def _read(der: bytes) -> ClientCert:
 
 
 def _unreadable(
-    subject: ParsedName, issuer: ParsedName, extensions: RuleExtensions
+    subject: ParsedName, issuer: ParsedName, issuer_name: bytes, extensions: RuleExtensions
 ) -> frozenset[str]:
+    """Return the keys with a value that can't be parsed, or is too long for all its spellings."""
     found = subject.unreadable | extensions.unreadable
+    if len(issuer_name) > MAX_NORMALIZED:
+        return found | {"issuer_cn", "issuer_dn"}
     return found | {"issuer_cn"} if "cn" in issuer.unreadable else found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -85,16 +85,24 @@ def _order(attribute: tuple[str, str | bytes]) -> tuple[list[int], bytes]:
     return [int(arc) for arc in oid.split(".") if arc], octets
 
 
-def comparable_values(name: ComparedName) -> ComparedName:
+def comparable_values(
+    name: ComparedName, form: Callable[[str], str] = comparable_text
+) -> ComparedName:
     """Convert a name's strings to a form that is equal for equal names (RFC 5280, 7.1)."""
     return tuple(
-        tuple(_comparable(each) if isinstance(each.value, str) else each for each in rdn)
+        tuple(_with_form(each, form) if isinstance(each.value, str) else each for each in rdn)
         for rdn in name
     )
 
 
-def _comparable(attribute: ComparedAttribute) -> ComparedAttribute:
-    text = comparable_text(str(attribute.value))
+def squeezed(text: str) -> str:
+    """Remove the blanks that OpenSSL ignores; unlike `comparable_text`, keep all letters, so that a
+    regular expression that has them still matches."""
+    return re.sub(" +", " ", text).strip(" ")
+
+
+def _with_form(attribute: ComparedAttribute, form: Callable[[str], str]) -> ComparedAttribute:
+    text = form(str(attribute.value))
     der = encode(UTF8_STRING, text.encode("utf-8", "surrogatepass"))
     return ComparedAttribute(attribute.oid, text, der)
 

@@ -286,6 +286,30 @@ def test_another_spelling_of_an_issuer_grants_nothing() -> None:
         assert not denied(rule, leaf)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    ["issuer_cn: '~Große İ CA [0-9]+'", "issuer_dn: '~CN=Große İ CA .*'", "issuer_cn: Große İ*"],
+)
+def test_an_issuer_s_letters_that_fold_to_several_are_refused(rule: str) -> None:
+    """Blanks are squeezed where an expression has letters like ß, which folding makes `ss`, too."""
+    for text in ("Große İ CA 1", "  Große  İ   CA 1 ", "GROßE İ  ca 1"):
+        leaf = staff.forge("mallory", issuer=subject([(NAME, UTF8, text.encode())]))
+        assert denied("{" + rule + "}", leaf)
+    other = staff.forge("alice", issuer=subject([(NAME, UTF8, "Große J  CA 1".encode())]))
+    assert not denied("{" + rule + "}", other)
+
+
+@pytest.mark.parametrize("blanks", [4000, 4090, 15000])
+def test_an_issuer_s_name_beyond_4_kib_is_refused(blanks: int) -> None:
+    """OpenSSL finds an issuer by a name of any length; such a name grants nothing, either."""
+    leaf = staff.forge("m", issuer=subject([(NAME, UTF8, b"Partner" + b" " * blanks + b"CA")]))
+    for rule in ("issuer_dn: CN=Partner CA", "issuer_dn: '~CN=Partner CA'", "issuer_cn: Partner*"):
+        assert denied("{" + rule + "}", leaf)
+        assert not allowed("{not: {" + rule + "}, cn: m}", leaf)
+    if blanks > 4000:
+        assert not allowed("{issuer_cn: 'P*', cn: m}", leaf)
+
+
 def test_a_mapped_address_in_a_certificate_is_its_ipv4_address() -> None:
     """A SAN of 16 octets is compared as IPv4 by rules and hosts."""
     leaf = staff.issue("alice", ip=["::ffff:10.0.0.1"])
