@@ -1,52 +1,31 @@
-"""Ask the fetcher for OCSP responses, verify them, and cache the answers.
+"""Verify OCSP responses, and cache the answers.
 
-The daemon makes no outbound connections.  `OcspClient` asks the fetcher over its unix socket.
+The daemon makes no outbound connections: `ocsp_queue` asks the fetcher over its unix socket.
 `OcspAnswers` verifies each response again, caches it until it expires, and refreshes answers in use
 before that, so that no request waits twice.
 
 A failure is never cached as an answer: the store holds only good and revoked answers, and each is
-used until it expires.  After a failure the same question (or, if the fetcher or the responder is
-unreachable, any question to that responder) isn't asked for `PAUSE` seconds, so that not every
-request waits for the deadline.  In that time there is no answer, which means UNKNOWN.
-
-Each responder, known by its address, has places of its own for questions: beyond `MAX_ASKING` a
-question waits until another one has ended.
+used until it expires.  In the pause after a failure there is no answer, which means UNKNOWN.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import math
 import os
 import random
 import time
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key, verify_response
 from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.certificate import from_der
-from sidecar.runtime import fetch_protocol
 
-log = logging.getLogger(__name__)
-
-PAUSE = 2.0
-"""Seconds between two attempts after a failure."""
-
-ASK_SECONDS = 10.0
-"""Maximum seconds of a question, a little more than the fetcher's own limit."""
-
-MAX_ASKING = 16
-"""Maximum number of questions to one responder at the same time; further ones wait."""
-
-BUSY_PAUSE = 0.1
-"""Seconds until a question is repeated that the fetcher had no room for."""
+from .ocsp_queue import MAX_ASKING, PAUSE, NoAnswer, OcspClient, OcspQueue, Query
 
 MAX_ANSWERS = 4096
 """Maximum number of cached answers, and of pauses; the least recently used is evicted first."""
@@ -57,96 +36,13 @@ MAX_BYTES = 32 * 2**20
 REFRESH_FROM = 0.75
 """Part of an answer's lifetime after which it is refreshed; jitter adds up to a tenth."""
 
-UNREACHABLE = frozenset({"unreachable", "fetcher"})
-"""Kinds of failure that apply to every question to the responder."""
-
-FAILURE_KINDS = UNREACHABLE | {"refused", "busy", "no_answer", "unverified", "older"}
-
-LOG_EVERY = 10.0
-"""Seconds between two log lines about the same kind of failure of one trust."""
-
-
-class NoAnswer(Exception):
-    """The fetcher gave no response; `kind` is its error kind, or `fetcher` if it is unreachable."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind if kind in FAILURE_KINDS else "no_answer"
-
-
-class OcspClient:
-    """Ask the fetcher, with one connection for each question."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    async def ask(
-        self,
-        trust: str,
-        cert_der: bytes,
-        issuer_der: bytes,
-        deadline: float,
-        nonce: bytes | None = None,
-    ) -> bytes | None:
-        """Return the response's DER, which is not verified here, or None.
-
-        `deadline` is the number of seconds to wait.
-        """
-        try:
-            return await self.query(trust, cert_der, issuer_der, deadline, nonce)
-        except NoAnswer:
-            return None
-
-    async def query(
-        self, trust: str, cert_der: bytes, issuer_der: bytes, deadline: float, nonce: bytes | None
-    ) -> bytes:
-        """Do as `ask`, but raise `NoAnswer` with the reason instead of returning None."""
-        question = {
-            "trust": trust,
-            "cert": fetch_protocol.pack(cert_der),
-            "issuer": fetch_protocol.pack(issuer_der),
-            "nonce": fetch_protocol.pack(nonce or b""),
-        }
-        try:
-            async with asyncio.timeout(deadline):
-                answer = await self._exchange(fetch_protocol.encode(question))
-            if "response" in answer:
-                return fetch_protocol.unpack(answer, "response")
-        except TimeoutError:
-            raise NoAnswer("fetcher", "no answer within the deadline") from None
-        except (OSError, fetch_protocol.MessageError) as error:
-            raise NoAnswer("fetcher", str(error) or type(error).__name__) from None
-        raise NoAnswer(answer.get("kind", "fetcher"), answer.get("error", "no response"))
-
-    async def _exchange(self, question: bytes) -> Mapping[str, str]:
-        reader, writer = await asyncio.open_unix_connection(str(self.path))
-        try:
-            writer.write(question)
-            await writer.drain()
-            answer = await fetch_protocol.read(reader)
-        finally:
-            writer.close()
-        if answer is None:
-            raise fetch_protocol.MessageError("the fetcher closed the connection")
-        return answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A question: DER of a certificate and of its issuer; `tolerance` of clocks in seconds."""
-
-    trust: str
-    cert: bytes
-    issuer: bytes
-    tolerance: float
-
 
 @dataclass(slots=True)
 class _HeldAnswer:
     """One cached answer, its DER as verified at `at`, and the question, to ask it again."""
 
     answer: OcspAnswer
-    query: _Query
+    query: Query
     der: bytes
     at: float
     refresh_at: float
@@ -197,9 +93,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         size: int = MAX_ANSWERS,
         changed: Callable[[OcspKey], None] = lambda _: None,
     ) -> None:
-        self._client = client
         self._clock = clock
-        self._pause = pause
         self._size = size
         self._changed = changed
         self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
@@ -207,13 +101,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._ended: OrderedDict[OcspKey, float] = OrderedDict()
         self._bytes = 0
         self.version = self.turns = 0
-        self._asking: dict[OcspKey, asyncio.Task[None]] = {}
-        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(MAX_ASKING)
-        )
-        self._pauses: OrderedDict[OcspKey | str, float] = OrderedDict()
-        self._logged: dict[tuple[str, str], float] = {}
-        self.failures: dict[str, int] = {}
+        self._queue = OcspQueue(client, clock, pause, size)
+        self.failures = self._queue.failures
 
     def __getitem__(self, key: OcspKey) -> OcspAnswer:
         place = self._key_of(key)
@@ -257,16 +146,16 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         responder share one question, which continues after a caller's deadline.
         """
         key = question.key
-        if question.not_by and not self._paused(key):
+        if question.not_by and not self._queue.is_paused(key):
             self._drop_good(key, question.not_by)
         if self.fresh(key):
             return True
-        task = self._asking.get(key)
+        task = self._queue.task_of(key)
         if task is None:
-            if self._paused(key):
+            if self._queue.is_paused(key):
                 return False
-            query = _Query(question.trust, question.cert.der, question.issuer.der, tolerance)
-            task = self._start(key, query, question.not_by)
+            query = Query(question.trust, question.cert.der, question.issuer.der, tolerance)
+            task = self._queue.start(key, self._ask(key, query, question.not_by))
         await asyncio.wait({task}, timeout=deadline)
         return self.fresh(key)
 
@@ -277,23 +166,16 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         if entry is not None and is_good and _delegate_of(entry.answer) == signer:
             self._drop(key)
 
-    def _start(self, key: OcspKey, query: _Query, not_by: str = "") -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._ask(key, query, not_by))
-        self._asking[key] = task
-        task.add_done_callback(lambda _: self._asking.pop(key, None))
-        return task
-
-    async def _ask(self, key: OcspKey, query: _Query, not_by: str) -> None:
+    async def _ask(self, key: OcspKey, query: Query, not_by: str) -> None:
         """Ask once; cache the answer, or begin a pause after a failure.  Never raises.
 
         A good answer that is signed by `not_by` is a failure.
         """
         nonce = os.urandom(32)
         try:
-            async with self._in_place_of(key.responder):
-                if self._paused(key):  # the responder has failed meanwhile
-                    return
-                der = await self._query(query, nonce)
+            der = await self._queue.ask(key, query, nonce)
+            if der is None:  # the responder has failed meanwhile
+                return
             now = self._clock()
             answer = self._verify(der, query, nonce, now)
             is_good = answer.status is RevocationStatus.GOOD
@@ -303,38 +185,11 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             if not answer.holds(now):
                 raise NoAnswer("unverified", answer.detail)
         except NoAnswer as failure:
-            self._failed(key, query.trust, failure)
+            self._queue.failed(key, query.trust, failure)
         else:
-            self._pauses.pop(key.responder, None)
+            self._queue.answered(key.responder)
 
-    @contextlib.asynccontextmanager
-    async def _in_place_of(self, responder: str) -> AsyncIterator[None]:
-        """Wait for one of its places.  Raises `NoAnswer` if none is left for too long."""
-        places = self._places[responder]
-        try:
-            async with asyncio.timeout(ASK_SECONDS):
-                await places.acquire()
-        except TimeoutError:
-            raise NoAnswer("busy", "too many questions wait for an answer") from None
-        try:
-            yield
-        finally:
-            places.release()
-
-    async def _query(self, query: _Query, nonce: bytes) -> bytes:
-        """Ask the fetcher, again and again while it has no room.  Raises `NoAnswer`."""
-        end = time.monotonic() + ASK_SECONDS
-        while True:
-            try:
-                return await self._client.query(
-                    query.trust, query.cert, query.issuer, ASK_SECONDS, nonce
-                )
-            except NoAnswer as failure:
-                if failure.kind != "busy" or time.monotonic() >= end:
-                    raise
-            await asyncio.sleep(BUSY_PAUSE)
-
-    def _verify(self, der: bytes, query: _Query, nonce: bytes | None, now: float) -> OcspAnswer:
+    def _verify(self, der: bytes, query: Query, nonce: bytes | None, now: float) -> OcspAnswer:
         """Verify a response: the fetcher is trusted to deliver it, but not to have verified it."""
         try:
             cert, issuer = from_der(query.cert), from_der(query.issuer)
@@ -465,7 +320,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         It is checked at the moment of its first verification, because a revoked answer is used even
         after it expires.  The reader must check whether it holds now.
         """
-        query = _Query(record.trust, record.cert, record.issuer, tolerance)
+        query = Query(record.trust, record.cert, record.issuer, tolerance)
         try:
             cert, issuer = from_der(record.cert), from_der(record.issuer)
             key = ocsp_key(cert, issuer, tolerance, record.responder)
@@ -482,30 +337,6 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             return False
         return True
 
-    def _failed(self, key: OcspKey, trust: str, failure: NoAnswer) -> None:
-        self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
-        self._log(trust, failure)
-        self._begin_pause(key.responder if failure.kind in UNREACHABLE else key)
-
-    def _begin_pause(self, about: OcspKey | str) -> None:
-        """Ask no such question for a while; none of a responder, by its address."""
-        self._pauses[about] = self._clock() + self._pause
-        self._pauses.move_to_end(about)
-        while len(self._pauses) > self._size:
-            self._pauses.popitem(last=False)
-
-    def _log(self, trust: str, failure: NoAnswer) -> None:
-        now = time.monotonic()
-        if now - self._logged.get((trust, failure.kind), -LOG_EVERY) >= LOG_EVERY:
-            self._logged[trust, failure.kind] = now
-            log.warning("trust %s: no OCSP answer (%s): %s", trust, failure.kind, failure)
-
-    def _paused(self, key: OcspKey) -> bool:
-        """Return whether an attempt failed recently; a clock that goes back ends every pause."""
-        now = self._clock()
-        ends = (self._pauses.get(about, 0.0) for about in (key, key.responder))
-        return any(0.0 < end - now <= self._pause for end in ends)
-
     def _refresh_at(self, answer: OcspAnswer) -> float:
         """Return the time of the refresh: after 3/4 of the time to `nextUpdate`, with jitter."""
         now = self._clock()
@@ -521,25 +352,23 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 await asyncio.sleep(every)
                 self.refresh_due()
         finally:
-            for task in list(self._asking.values()):
-                task.cancel()
+            self._queue.cancel()
 
     def refresh_due(self) -> None:
         """Start due refreshes, discard expired answers, and stop refreshing unused ones."""
         now = self._clock()
-        asked = Counter(key.responder for key in self._asking)
+        asked = self._queue.by_responder()
         for key, entry in list(self._entries.items()):
             ended = now >= entry.answer.until
             if ended and entry.answer.status is not RevocationStatus.REVOKED:
                 self._drop(key)
                 self._note_end(key, entry.answer.this_update)
-            elif now >= entry.refresh_at and entry.used and key not in self._asking:
+            elif now >= entry.refresh_at and entry.used and self._queue.task_of(key) is None:
                 responder = key.responder
-                if asked[responder] < MAX_ASKING // 2 and not self._paused(key):
-                    self._start(key, entry.query)
+                if asked[responder] < MAX_ASKING // 2 and not self._queue.is_paused(key):
+                    self._queue.start(key, self._ask(key, entry.query, ""))
                     asked[responder] += 1
-        lasting = ((k, end) for k, end in self._pauses.items() if 0.0 < end - now <= self._pause)
-        self._pauses = OrderedDict(lasting)
+        self._queue.forget_pauses()
 
 
 def _delegate_of(answer: OcspAnswer) -> str:

@@ -46,8 +46,9 @@ from .decision_cache import Engine
 from .fleet_follower import FleetFollower
 from .fleet_status import TELL_SECONDS, FleetStatus
 from .health import Health
-from .ocsp_answers import OcspAnswers, OcspClient
+from .ocsp_answers import OcspAnswers
 from .ocsp_file import OcspFile
+from .ocsp_queue import OcspClient
 from .policy_store import POLL_SECONDS, Reload, Store, unread_mistake
 from .refusal import Refusal
 

@@ -26,7 +26,8 @@ from pki import CA
 
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
-from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
+from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
+from sidecar.authorizer.ocsp_queue import OcspClient
 from sidecar.authorizer.request_head import read_head
 from sidecar.core.answer import render
 from sidecar.core.config.settings import Limits

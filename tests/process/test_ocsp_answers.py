@@ -22,8 +22,9 @@ from der import tlv
 from fetch_server import giving, serving, write_policy
 from prometheus_client import CollectorRegistry
 
-from sidecar.authorizer import ocsp_answers
-from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
+from sidecar.authorizer import ocsp_answers, ocsp_queue
+from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
+from sidecar.authorizer.ocsp_queue import OcspClient
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.revocation.ocsp.response import OcspKey, ocsp_key, verify_response
 from sidecar.core.revocation.status import RevocationStatus
@@ -206,7 +207,7 @@ def test_requests_do_not_each_wait_for_a_responder_that_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After one wait, the others of that trust get their `no answer` at once, for a moment."""
-    monkeypatch.setattr(ocsp_answers, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(ocsp_queue, "ASK_SECONDS", 0.3)
 
     async def check() -> None:
         async with bench(tmp_path, hanging, pause=30.0) as b:

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pki import CA, Leaf, now
 
 from sidecar.authorizer import policy_store, readings
-from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
+from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
 from sidecar.authorizer.ocsp_file import OcspFile
+from sidecar.authorizer.ocsp_queue import OcspClient
 from sidecar.authorizer.policy_store import Store
 from sidecar.core.errors import PolicyError
 from sidecar.core.revocation.crl import parse

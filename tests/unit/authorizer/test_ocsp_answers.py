@@ -10,13 +10,8 @@ from pathlib import Path
 import ocsp_pki
 import pytest
 
-from sidecar.authorizer.ocsp_answers import (
-    MAX_ASKING,
-    NoAnswer,
-    OcspAnswers,
-    OcspClient,
-    StoredResponse,
-)
+from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
+from sidecar.authorizer.ocsp_queue import MAX_ASKING, NoAnswer, OcspClient
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.revocation.ocsp.response import OcspKey, ocsp_key
 from sidecar.core.revocation.status import RevocationStatus

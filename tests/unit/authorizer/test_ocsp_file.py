@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.authorizer import ocsp_file
-from sidecar.authorizer.ocsp_answers import OcspAnswers, OcspClient, StoredResponse
+from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
 from sidecar.authorizer.ocsp_file import NAME, OcspFile
+from sidecar.authorizer.ocsp_queue import OcspClient
 from sidecar.core.policy.model import Policy
 from sidecar.core.revocation.ocsp.response import ocsp_key
 from sidecar.core.x509.certificate import from_der
