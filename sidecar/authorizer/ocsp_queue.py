@@ -4,8 +4,9 @@ After a failure the same question (or, if the fetcher or the responder is unreac
 to that responder) isn't asked for `PAUSE` seconds, so that not every request waits for the
 deadline.
 
-Each responder, known by its address, has places of its own for questions: beyond `MAX_ASKING` a
-question waits until another one has ended.
+Each responder, known by its address, has up to `MAX_ASKING` places for questions, out of
+`MAX_SHARED`; `OWN_PLACES` it has whatever others hold, so that those that hang don't stop it.
+Further questions wait until another one has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,13 @@ ASK_SECONDS = 10.0
 
 MAX_ASKING = 16
 """Maximum number of questions to one responder at the same time; further ones wait."""
+
+OWN_PLACES = 4
+"""Number of questions that each responder is asked whatever others hold."""
+
+MAX_SHARED = 64
+"""Maximum number of questions at the same time, but for the `OWN_PLACES` of each responder.  The
+fetcher has room for 128."""
 
 BUSY_PAUSE = 0.1
 """Seconds until a question is repeated that the fetcher had no room for."""
@@ -120,6 +128,53 @@ class Query:
     tolerance: float
 
 
+class Places:
+    """The places for questions, and who waits for one, in turn."""
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def one_of(self, responder: str) -> AsyncIterator[None]:
+        """Hold one of a responder's places.  Raises `NoAnswer` if none is left for too long."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(responder, deque()).append(turn)
+        self._serve(responder)
+        try:
+            await self._wait(turn)
+            yield
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._held[responder] -= 1
+                for each in (responder, *self._waiting):
+                    self._serve(each)
+
+    @staticmethod
+    async def _wait(turn: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await turn
+        except TimeoutError:
+            raise NoAnswer("busy", "too many questions wait for an answer") from None
+
+    def _serve(self, responder: str) -> None:
+        """Give the free places of a responder to those who wait for them."""
+        waiting = self._waiting.get(responder, deque())
+        while waiting and (waiting[0].done() or self._has_room(responder)):
+            turn = waiting.popleft()
+            if not turn.done():
+                self._held[responder] += 1
+                turn.set_result(None)
+        if not waiting:
+            self._waiting.pop(responder, None)
+
+    def _has_room(self, responder: str) -> bool:
+        held = self._held[responder]
+        shared = self._held.total() < MAX_SHARED and held < MAX_ASKING
+        return held < OWN_PLACES or shared
+
+
 class OcspQueue:
     """The questions under way, by key, and the pauses; `size` is the maximum number of pauses.
 
@@ -134,9 +189,7 @@ class OcspQueue:
         self._pause = pause
         self._size = size
         self._asking: dict[OcspKey, asyncio.Task[None]] = {}
-        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(MAX_ASKING)
-        )
+        self._places = Places()
         self._pauses: OrderedDict[OcspKey | str, float] = OrderedDict()
         self._logged: dict[tuple[str, str], float] = {}
         self.failures: dict[str, int] = {}
@@ -166,24 +219,10 @@ class OcspQueue:
 
         Raises `NoAnswer`.
         """
-        async with self._in_place_of(key.responder):
+        async with self._places.one_of(key.responder):
             if self.is_paused(key):
                 return None
             return await self._query(query, nonce)
-
-    @contextlib.asynccontextmanager
-    async def _in_place_of(self, responder: str) -> AsyncIterator[None]:
-        """Wait for one of its places.  Raises `NoAnswer` if none is left for too long."""
-        places = self._places[responder]
-        try:
-            async with asyncio.timeout(ASK_SECONDS):
-                await places.acquire()
-        except TimeoutError:
-            raise NoAnswer("busy", "too many questions wait for an answer") from None
-        try:
-            yield
-        finally:
-            places.release()
 
     async def _query(self, query: Query, nonce: bytes) -> bytes:
         """Ask the fetcher, again and again while it has no room.  Raises `NoAnswer`."""

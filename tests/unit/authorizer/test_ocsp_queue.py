@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.authorizer.ocsp_queue import NoAnswer, OcspClient, OcspQueue, Query
+from sidecar.authorizer import ocsp_queue
+from sidecar.authorizer.ocsp_queue import (
+    MAX_ASKING,
+    MAX_SHARED,
+    NoAnswer,
+    OcspClient,
+    OcspQueue,
+    Places,
+    Query,
+)
 from sidecar.core.revocation.ocsp.response import OcspKey
+from sidecar.fetcher.ocsp_service import MAX_CONNECTIONS
 
 QUERY = Query("staff", b"cert", b"issuer", 300)
 
@@ -79,3 +89,65 @@ async def test_a_question_under_way_is_found_and_given_up() -> None:
     await asyncio.wait([task])
     await asyncio.sleep(0)
     assert queue.task_of(key()) is None
+
+
+@dataclass
+class Responders(OcspClient):
+    """Those whose trust is `hung` never answer; `most` is how many were asked at once, in all."""
+
+    path: Path = Path("none")
+    asked: int = 0
+    most: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def query(self, trust: str, *_: object) -> bytes:
+        self.asked += 1
+        self.most = max(self.most, self.asked)
+        try:
+            await (self.gate.wait() if trust == "hung" else asyncio.sleep(0))
+        finally:
+            self.asked -= 1
+        return trust.encode()
+
+
+async def test_responders_that_hang_leave_the_others_their_places() -> None:
+    """However many questions wait for nine of them, another one's are asked, and no more at once
+    than the fetcher has room for."""
+    client = Responders()
+    queue = OcspQueue(client, Clock(), 2.0, 100)
+    hung = Query("hung", b"cert", b"issuer", 300)
+    keys = [key(f"http://{one}/", number) for one in range(9) for number in range(30)]
+    hanging = [asyncio.create_task(queue.ask(each, hung, b"")) for each in keys]
+    await asyncio.sleep(0)
+    asked = [queue.ask(key(number=number), QUERY, b"") for number in range(30)]
+    assert await asyncio.gather(*asked) == [b"staff"] * 30
+    assert not any(task.done() for task in hanging)
+    assert MAX_SHARED < client.most < MAX_CONNECTIONS
+    client.gate.set()
+    assert await asyncio.gather(*hanging) == [b"hung"] * len(keys)
+    assert client.most < MAX_CONNECTIONS
+
+
+async def test_a_place_is_free_again_whatever_ended_the_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A failure, a question given up, one that waited too long: none of them keeps a place."""
+    monkeypatch.setattr(ocsp_queue, "ASK_SECONDS", 0.05)
+    places = Places()
+
+    async def hold(until: asyncio.Event) -> None:
+        async with places.one_of("http://here/"):
+            await until.wait()
+            raise NoAnswer("no_answer", "x")
+
+    for _ in range(3):
+        end = asyncio.Event()
+        tasks = [asyncio.create_task(hold(end)) for _ in range(MAX_ASKING + 9)]
+        await asyncio.wait(tasks[-9:])
+        assert {str(task.exception()) for task in tasks[-9:]} == {
+            "too many questions wait for an answer"
+        }
+        tasks[0].cancel()
+        end.set()
+        await asyncio.wait(tasks)
+        assert sum(task.cancelled() for task in tasks) == 1
