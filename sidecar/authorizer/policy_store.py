@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import operator
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -112,6 +113,8 @@ class Store:
         self._fetched = crl_state_path(state_dir, "", "").parent
         self._draft: Draft | None = None
         self._digest = ""
+        self._shared: Key = (*POLICY, os.path.abspath(path))
+        self._had: set[str] = set()
         self._tested: set[str] = set()
         self._told: tuple[Policy | None, tuple[Diagnostic, ...]] = None, ()
         self._backwards: set[Key] = set()
@@ -228,15 +231,28 @@ class Store:
         outcome = self._readings.ask(POLICY, self.path, lambda: self._read(self.path))
         if outcome is not None and outcome.error is not None:
             problems += self._mistakes(outcome.error)
+            if self._draft is not None:
+                self._sources.look_at_copies()
+                yield from self._copies(self._shared)
         elif outcome is not None and outcome.value.value is not self._draft:
             yield outcome.value
         if self._draft is not None:
             yield self._draft, self._digest
-        elif (copy := self._last_good.copy_of(*POLICY)) is not None:
-            path, digest = copy
-            kept = self._readings.ask(("kept", *POLICY), path, lambda: self._read(path))
-            if kept is not None and kept.error is None and kept.value.digest == digest:
-                yield kept.value
+        else:
+            yield from self._copies(POLICY)
+
+    def _copies(self, key: Key) -> Iterator[tuple[Draft, str]]:
+        """Yield the policy kept under a key, unless it was in force here before.
+
+        Another instance may have had one in force that this one never saw, while it hung.
+        """
+        copy = self._last_good.copy_of(*key)
+        if copy is None or copy[1] in self._had:
+            return
+        path, digest = copy
+        kept = self._readings.ask(("kept", *POLICY, digest), path, lambda: self._read(path))
+        if kept is not None and kept.error is None and kept.value.digest == digest:
+            yield kept.value
 
     def _read(self, path: Path) -> FileReading:
         data = read_file(path, MAX_POLICY, trusted_only=self._trusted_only)
@@ -268,6 +284,7 @@ class Store:
         self._keep_before(*kept)
         self.current = policy
         self._draft, self._digest = draft, digest
+        self._had.add(digest)
         self._files.commit(resolved)
         self._turns_at = min((t for r in resolved.values() for t in r.ahead), default=float("inf"))
         self._unkept, self._keep_again = kept, 0.0
@@ -278,11 +295,16 @@ class Store:
         """Return the files in force, and the keys of all whose copies are to stay."""
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
         # The copy of a refused download is removed as soon as the fetcher removes its file.
-        named = [POLICY, *(k for k in _named(draft) if k[0] != "revoking" or k in files)]
+        named = [
+            POLICY,
+            self._shared,
+            *(k for k in _named(draft) if k[0] != "revoking" or k in files),
+        ]
         partly = [key for key in named if key not in files]
         named += [beside(key) for key in partly]
         named += [held(key, n) for key in partly if key[0] == "crl" for n in range(MAX_HELD)]
-        return {POLICY: InForce(self.path, digest), **files}, named
+        policy = InForce(self.path, digest)
+        return {POLICY: policy, self._shared: policy, **files}, named
 
     def _keep_before(self, files: dict[Key, InForce], named: list[Key]) -> None:
         """Write copies of files that are new, before they come into force.

@@ -235,7 +235,11 @@ def _reason(store: Store, leaf: Leaf, at: float = 0.0) -> str:
 
 
 def _until_revoked(store: Store, leaf: Leaf) -> None:
-    _after(store, lambda _: _reason(store, leaf) == Reason.REVOKED)
+    _until_reason(store, leaf, Reason.REVOKED)
+
+
+def _until_reason(store: Store, leaf: Leaf, reason: Reason) -> None:
+    _after(store, lambda _: _reason(store, leaf) == reason)
 
 
 def test_a_crl_that_is_gone_before_it_is_copied_is_kept(
@@ -598,3 +602,31 @@ def test_an_instance_that_hung_revokes_by_the_crl_that_another_had(files: Path, 
         _after(each, lambda found: found.ok)
         _settled(each)
         assert _reason(each, bob) != Reason.REVOKED
+
+
+def test_an_instance_that_hung_takes_the_policy_that_another_had(files: Path) -> None:
+    """The policy is broken, or gone, before it goes on: what the other one has in force it has,
+    too.  What it had in force itself, or is of another policy's instance, it doesn't take."""
+    policy, bob = files / "policy.yaml", STAFF.issue("bob")
+    denies = POLICY.replace("verified", "verified, deny: [{cn: bob}]")
+    allows = POLICY.replace("verified", "[{cn: bob}]")
+    stores = first, second, _ = [_store(files), _store(files), _stranger(files, allows)]
+    for store in stores:
+        assert store.load().ok
+        store.keep()
+    for text, reason in (denies, Reason.DENIED_BY_RULE), (POLICY, Reason.ALLOWED):
+        _put(policy, text.encode())
+        _until_reason(first, bob, reason)
+        first.keep()
+        _put(policy, b"garbage")
+        if text is denies:
+            _until_reason(second, bob, reason)
+        _settled(second)
+        assert not second.load().ok
+        assert _reason(second, bob) == Reason.DENIED_BY_RULE
+
+
+def _stranger(files: Path, text: str) -> Store:
+    """An instance of another policy, with the same state directory."""
+    (files / "other.yaml").write_text(text)
+    return Store(files / "other.yaml", files / "state", trusted_only=False, changed=lambda _: None)
