@@ -18,6 +18,13 @@ _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 """Full stops that IDNA reads as dots (RFC 3490, 3.1)."""
 
 
+_IGNORED = re.compile(
+    "[\u00ad\u034f\u180b-\u180f\u200b-\u200d\u2060-\u2064\ufe00-\ufe0f\ufeff"
+    "\U0001bca0-\U0001bca3\U000e0100-\U000e01ef]"
+)
+"""Characters that a reader of IDNs leaves out: of status *ignored* in UTS 46, and the joiners."""
+
+
 def normal_name(host: str) -> str:
     """Return a host name in lower case, in A-labels and without the dot at its end.
 
@@ -30,11 +37,23 @@ def normal_name(host: str) -> str:
             found = unquote(found, errors="strict")
         except UnicodeDecodeError:
             return found.removesuffix(".")
+    if not found.isascii():
+        found = _IGNORED.sub("", found)
     if not found.isascii() and len(found) <= MAX_NAME:
-        folded = unicodedata.normalize("NFKC", found.translate(_DOTS)).lower()
-        folded = unicodedata.normalize("NFC", folded)
+        mapped = "".join(map(_mapped, found.translate(_DOTS)))
+        folded = unicodedata.normalize("NFC", _IGNORED.sub("", mapped))
         found = ".".join(map(_a_label, folded.split(".")))
     return found.removesuffix(".")
+
+
+def _mapped(letter: str) -> str:
+    """Map one character as UTS 46 does, whatever is beside it: compatible form, without case."""
+    if letter in "\u00df\u03c2":  # they have A-labels of their own
+        return letter
+    if letter == "\u1e9e":
+        return "\u00df"
+    folded = unicodedata.normalize("NFKC", letter).casefold()
+    return unicodedata.normalize("NFKC", folded)
 
 
 def _a_label(label: str) -> str:
@@ -79,14 +98,16 @@ def _bracketed(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 _NUMBER = re.compile(r"(0x)([0-9a-f]*)|(0)([0-7]*)|()([1-9][0-9]*)")
+_ZEROS = re.compile(r"((?:^|\.)(?:0x|0))0+(?=[0-9a-f])")
 _BASES = {"0x": 16, "0": 8, "": 10}
 
 
 def ipv4_of_numbers(host: str) -> str:
     """Return `192.0.2.1` for `0xc0.0.513`: what browsers and inet_aton(3) read as an IPv4 address.
 
-    Anything else is returned unchanged (RFC 3986, 7.4; WHATWG URL, 3.5).
+    Anything else is returned as it is, without needless zeros (RFC 3986, 7.4; WHATWG URL, 3.5).
     """
+    host = _ZEROS.sub(r"\1", host)
     if len(host) > MAX_NAME:
         return host
     parts = host.split(".")

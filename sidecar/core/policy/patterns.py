@@ -154,6 +154,8 @@ def _upn(text: str) -> Pattern:
     """Compile a user principal name; refusing rules ignore case, as Active Directory does."""
     pattern = _compared(_checked(text), str)
     refusing = _compared(text, _fold_principal, ignore_case=True)
+    if refusing.exact:
+        refusing = replace(refusing, exact=(*refusing.exact, _fold_case(text)))
     return Pattern(text, pattern.exact, pattern.test, refusing, pattern.warnings)
 
 
@@ -166,12 +168,13 @@ def _fold_principal(text: str) -> str:
     user, at, host = text.rpartition("@")
     if "*" in host and not host.isascii():
         return _fold_case(text)
-    return _fold_case(user) + at + normal_name(_fold_case(host))
+    return _fold_case(user) + at + normal_name(nfc(host))
 
 
 def _upn_refused(value: str) -> ComparedValue:
     found = _fold_principal(value)
-    return ComparedValue((found,), tuple(dict.fromkeys((found, _fold_case(value), value))))
+    folded = _fold_case(value)
+    return ComparedValue((found, folded), tuple(dict.fromkeys((found, folded, value))))
 
 
 # -- distinguished names --------------------------------------------------------------------------

@@ -632,6 +632,11 @@ def test_users_at_hosts_and_empty_paths_have_one_spelling(pattern: str, value: s
         ("upn", "alice@xn--mnchen-3ya.example", "alice@München.example"),
         ("upn", "alice@münchen.example", "alice@xn--mnchen-3ya.example"),
         ("upn", "*@münchen.example", "alice@XN--mnchen-3ya.example."),
+        ("upn", "alice@xn--strae-oqa.example", "Alice@Straße.example"),
+        ("upn", "alice@STRASSE.example", "alice@straße.example"),
+        ("upn", "alice@ex.com", "alice@e\u00adx.com"),
+        ("uri", "https://ex.com/*", "https://e%C2%ADx.com/a"),
+        ("uri", "http://127.0.0.1/", f"http://{'0' * 300}177.0.0.1/"),
         ("upn", "alice@ex.com", "Alice@EX.com."),
     ],
 )
