@@ -48,6 +48,22 @@ def test_every_authority_of_a_file_is_read(way: str) -> None:
         assert [cert.dn for cert in read_certificates(data)] == NAMES
 
 
+def test_files_put_together_without_a_last_line_end_are_read() -> None:
+    """`cat a.crt b.crt`, where an editor has saved a.crt so, loses no authority."""
+    for data in (
+        FIRST.pem.rstrip(b"\n") + SECOND.pem,
+        b"-----BEGIN EC PARAMETERS-----\nBggq\n-----END EC PARAMETERS-----"
+        + FIRST.pem
+        + SECOND.pem,
+        FIRST.pem.replace(b"\n", b"\r\n").rstrip() + codecs.BOM_UTF8 + SECOND.pem,
+    ):
+        bundle = read_bundle(data)
+        assert ([cert.dn for cert in bundle], bundle.remarks) == (NAMES, ())
+        assert [cert.dn for cert in read_certificates(data)] == NAMES
+    commented = b"# " + FIRST.pem.rstrip(b"\n").replace(b"\n", b"\n# ") + SECOND.pem + FIRST.pem
+    assert [cert.dn for cert in read_bundle(commented)] == NAMES[:1]
+
+
 @each_way
 def test_every_crl_of_a_file_is_read(way: str) -> None:
     """What revokes waits for nobody's editor."""
