@@ -206,9 +206,9 @@ def _add(
 
 def _read_anyway(raw: bytes, file: str, number: int) -> DenylistEntry | None:
     """Return the entry of a line whose mistake is its UTF-16, or that its comment isn't UTF-8."""
+    plain = raw.replace(b"\0", b"")  # before a mark, too: the half of a line end in UTF-16
     for mark in _WIDE_MARKS:
-        raw = raw.removeprefix(mark)
-    plain = raw.replace(b"\0", b"")
+        plain = plain.removeprefix(mark)
     for text in dict.fromkeys((plain, plain.partition(b"#")[0])):
         with contextlib.suppress(_Mistake):
             return _read_line(text, file, number)

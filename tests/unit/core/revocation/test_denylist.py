@@ -298,6 +298,15 @@ def test_utf16_is_a_mistake_and_every_line_denies(mark: bytes, order: str, end: 
         assert b"".join(raw for raw, _ in read_lines(data, "deny.txt")) == data
 
 
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_files_in_utf16_that_were_joined_deny_by_every_line(order: str) -> None:
+    """The second one's mark stands behind the half of a line end, in UTF-16 of this order."""
+    mark = b"\xff\xfe" if order == "le" else b"\xfe\xff"
+    both = [mark + utf16(f"serial {number}\r\n", order) for number in ("0A", "0B")]
+    found, _ = read_denylist(b"".join(both), "deny.txt")
+    assert sorted(number for _, number in found.entries) == [0x0A, 0x0B]
+
+
 def test_a_mark_before_any_line_counts_for_nothing() -> None:
     """Files that were joined have one in the middle; the line behind it denies."""
     assert ask("\ufeffserial 2\n\ufeffserial 1\n") is not None
