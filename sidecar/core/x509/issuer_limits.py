@@ -174,6 +174,8 @@ def _check_one(name: GeneralName, subtrees: Sequence[Subtree]) -> None:
             continue
         if subtree.bounded:
             raise NameNotPermitted("a subtree with bounds")
+        if subtree.permitted and found:
+            continue  # OpenSSL looks at no more of them, whatever their form
         lies_in = _lies_in(name, subtree.base)
         if subtree.permitted:
             permitted, found = True, found or lies_in

@@ -222,6 +222,14 @@ UNUSUAL = {
     ),
     "address without a mask": (client(dns("a.test")), constraints(excluded=[ip(10, 0, 0, 0)])),
     "an address, no mask": (client(ip(10, 0, 0, 1)), constraints(excluded=[ip(10, 0, 0, 0)])),
+    "an address without a mask, behind one that permits": (
+        client(ip(10, 0, 0, 1)),
+        constraints([ip(*bytes(8)), ip(*bytes(4))]),
+    ),
+    "an address without a mask, before one that permits": (
+        client(ip(10, 0, 0, 1)),
+        constraints([ip(*bytes(4)), ip(*bytes(8))]),
+    ),
     "broken": (client(dns("a.test")), extension("2.5.29.30", tlv(0x30, tlv(0xA3)))),
 }
 
