@@ -35,7 +35,8 @@ shell_syntax() {
 }
 
 tests() {
-    python -m coverage run -m pytest -n "$((2 * $(nproc)))" --dist loadgroup || unstable
+    wait "$compiling" || :
+    python -m coverage run -m pytest -n "$((3 * $(nproc)))" --dist loadgroup || unstable
 }
 
 # Run again, alone, the few tests that failed beside others.  What passes now waited too short for
@@ -54,7 +55,15 @@ print(*failed, sep="\n") if known and 0 < len(failed) <= 5 else exit(1)') || ret
 sh deploy/venv.sh
 sh tests/get-tools.sh $install
 PATH=$root/.venv/bin:$PATH
-export PATH PYTHONDONTWRITEBYTECODE=1
+export PATH
+# Thousands of processes, and every worker, would compile everything anew.
+unset PYTHONDONTWRITEBYTECODE
+
+if [ $# = 0 ]; then
+    # Beside the linters: compile the tests, which every worker imports at once.
+    python -m pytest --collect-only -q -p no:cacheprovider >/dev/null 2>&1 &
+    compiling=$!
+fi
 
 check ruff check .
 check ruff format --check .
@@ -65,7 +74,7 @@ if [ $# -gt 0 ]; then
 else
     rm -rf .coverage .pytest_cache
     mkdir .coverage
-    # Tests mostly wait for processes: twice as many workers as processors.
+    # Tests mostly wait for processes: three times as many workers as processors.
     check tests
     coverage combine -q
     check coverage report

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from asking import policy
@@ -25,6 +26,7 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.evaluate import evaluate
 from sidecar.core.policy.rule_lines import RuleLines
 from sidecar.core.policy.spec import read_policy
+from sidecar.core.request import AuthzRequest
 
 NOW = 1780315200.0
 
@@ -200,17 +202,21 @@ def test_thousands_of_rules_take_no_longer_than_is_given() -> None:
 
 # -- against brute force ---------------------------------------------------------------------------
 
-WORLD = [
-    request_of(
-        Circumstances(NOW, method=method, client_ip=address),
-        described(json.dumps({"cn": cn, "dns": dns, "serial": serial, "upn": upn})),
-    )._replace(location="site")
-    for cn in [list(c) for n in (0, 1, 2) for c in itertools.combinations(["a", "b", "ab"], n)]
-    for dns in ([], ["a.x"], ["b.x", "x"])
-    for upn in ([], ["A@x"], ["a@x", "b@x"])
-    for serial in ("01", "02")
-    for method, address in (("GET", "10.0.0.1"), ("POST", "10.128.0.1"), ("", ""))
-]
+
+@cache
+def world() -> list[AuthzRequest]:
+    return [
+        request_of(
+            Circumstances(NOW, method=method, client_ip=address),
+            described(json.dumps({"cn": cn, "dns": dns, "serial": serial, "upn": upn})),
+        )._replace(location="site")
+        for cn in [list(c) for n in (0, 1, 2) for c in itertools.combinations(["a", "b", "ab"], n)]
+        for dns in ([], ["a.x"], ["b.x", "x"])
+        for upn in ([], ["A@x"], ["a@x", "b@x"])
+        for serial in ("01", "02")
+        for method, address in (("GET", "10.0.0.1"), ("POST", "10.128.0.1"), ("", ""))
+    ]
+
 
 PATTERNS = {
     "cn": ["a", "b", "a*", "*b", "~a|b", "~[^a]+", "[a, b]"],
@@ -244,7 +250,7 @@ RULES = nested(st.recursive(PLAIN, nested, max_leaves=4))
 
 def reasons(text: str) -> Iterator[Reason]:
     rules = policy(text)
-    yield from (evaluate(rules, each, NOW).reason for each in WORLD)
+    yield from (evaluate(rules, each, NOW).reason for each in world())
 
 
 @seed(1)

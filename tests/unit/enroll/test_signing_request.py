@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
@@ -20,6 +21,7 @@ from sidecar.enroll.signing_request import (
     refuse_other_names,
 )
 
+NewKey = Callable[[], CertificateIssuerPrivateKeyTypes]
 ALICE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alice")])
 
 
@@ -29,37 +31,38 @@ def signed(key: CertificateIssuerPrivateKeyTypes, algorithm: hashes.SHA256 | Non
 
 
 @pytest.mark.parametrize(
-    "key",
+    "new_key",
     [
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP384R1()),
-        ec.generate_private_key(ec.SECP521R1()),
-        ed25519.Ed25519PrivateKey.generate(),
-        rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        lambda: ec.generate_private_key(ec.SECP256R1()),
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        lambda: ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate,
+        lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
     ],
     ids=["p256", "p384", "p521", "ed25519", "rsa"],
 )
-def test_good_keys_are_taken(key: CertificateIssuerPrivateKeyTypes) -> None:
+def test_good_keys_are_taken(new_key: NewKey) -> None:
     """EC of NIST's curves, Ed25519, and RSA from 2048 bits."""
+    key = new_key()
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     assert read_request(signed(key, algorithm)).public_key() == key.public_key()
 
 
 @pytest.mark.parametrize(
-    ("key", "why"),
+    ("new_key", "why"),
     [
-        (rsa.generate_private_key(public_exponent=65537, key_size=1024), "1024 bits"),
-        (rsa.generate_private_key(public_exponent=3, key_size=2048), "RSA"),
-        (ec.generate_private_key(ec.SECP256K1()), "secp256k1"),
-        (ec.generate_private_key(ec.SECP192R1()), "secp192r1"),
-        (dsa.generate_private_key(1024), "kind"),
+        (lambda: rsa.generate_private_key(public_exponent=65537, key_size=1024), "1024 bits"),
+        (lambda: rsa.generate_private_key(public_exponent=3, key_size=2048), "RSA"),
+        (lambda: ec.generate_private_key(ec.SECP256K1()), "secp256k1"),
+        (lambda: ec.generate_private_key(ec.SECP192R1()), "secp192r1"),
+        (lambda: dsa.generate_private_key(1024), "kind"),
     ],
     ids=["rsa1024", "rsa-e3", "k1", "p192", "dsa"],
 )
-def test_weak_and_odd_keys_are_refused(key: CertificateIssuerPrivateKeyTypes, why: str) -> None:
+def test_weak_and_odd_keys_are_refused(new_key: NewKey, why: str) -> None:
     """The message says what to use."""
     with pytest.raises(UnusableRequest, match=why) as error:
-        read_request(signed(key, hashes.SHA256()))
+        read_request(signed(new_key(), hashes.SHA256()))
     assert "use EC P-256" in str(error.value)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from functools import cache
 from typing import Any
 
 import pytest
@@ -342,13 +343,18 @@ def asked(cert: dict[str, Any] | None, request: dict[str, str]) -> tuple[AuthzRe
     return request_of(given, who)._replace(location="site"), now
 
 
-WORLD = [(cert, request, *asked(cert, request)) for cert in CERTS for request in REQUESTS]
+World = list[tuple[dict[str, Any] | None, dict[str, str], AuthzRequest, float]]
+
+
+@cache
+def world() -> World:
+    return [(cert, request, *asked(cert, request)) for cert in CERTS for request in REQUESTS]
 
 
 def brute_force(old: PolicyFile, new: PolicyFile) -> dict[str, Any]:
     """The first of the small world who gains and who loses."""
     found: dict[str, Any] = {}
-    for cert, request, question, now in WORLD:
+    for cert, request, question, now in world():
         was, then = (evaluate(each.policy, question, now) for each in (old, new))
         if was.allowed != then.allowed:
             found.setdefault("gains" if then.allowed else "loses", (cert, request))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from dataclasses import replace
+from functools import cache
 
 import asking
 import libcrypto
@@ -121,6 +122,7 @@ def test_an_rsa_key_with_any_parameters_is_refused_by_its_usual_writing(algorith
     assert asking.ask(rules, other).reason == "revoked"
 
 
+@cache
 def dsa_key() -> tuple[bytes, bytes]:
     """The parameters and the octets of the bits of a DSA key."""
     public = dsa.generate_private_key(2048).public_key()
@@ -129,11 +131,9 @@ def dsa_key() -> tuple[bytes, bytes]:
     return within(algorithm, 0x30)[1], bits[value_of(bits, 0) + 1 :]
 
 
-PARAMETERS, NUMBER = dsa_key()
-
-
-def dsa_spki(oid: str, octets: bytes = NUMBER) -> bytes:
-    return tlv(0x30, tlv(0x30, der_oid(oid), PARAMETERS), tlv(0x03, b"\0", octets))
+def dsa_spki(oid: str, octets: bytes = b"") -> bytes:
+    parameters, number = dsa_key()
+    return tlv(0x30, tlv(0x30, der_oid(oid), parameters), tlv(0x03, b"\0", octets or number))
 
 
 DSA = ("1.2.840.10040.4.1", "1.2.840.10040.4.3", "1.3.14.3.2.12", "1.3.14.3.2.13", "1.3.14.3.2.27")
@@ -153,7 +153,7 @@ def test_a_dsa_key_is_refused_by_each_of_its_oids(oid: str) -> None:
 
 def test_octets_behind_a_dsa_keys_number_are_malformed() -> None:
     """OpenSSL passes over them."""
-    key = dsa_spki(DSA[0], NUMBER + b"behind")
+    key = dsa_spki(DSA[0], dsa_key()[1] + b"behind")
     assert libcrypto.is_key(key)
     rules = asking.site("verified")
     assert asking.ask(rules, certified(EC, key)).reason == "malformed_certificate"
