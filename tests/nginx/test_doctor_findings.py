@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,7 @@ CLAIM = "proxy_set_header X-Client-CN $http_x_client_cn; "
 QUESTION = "proxy_pass http://mtls_sidecar;"
 NO_FILE = "if (!-e $request_filename) { rewrite ^/authz /public/ last; }"
 NO_ARGUMENT = 'if ($args = "") { return 200; }'
+DECODED = "proxy_pass http://app$uri;"
 GUARD = "if ($mtls_sidecar_refused) { return 400; }"
 PHP = r"location ~ \.php$ { auth_request /authz/site; proxy_pass http://app; } "
 FILES = "location /files { auth_request off; alias /etc/nginx/snippets/; } "
@@ -131,6 +132,33 @@ def claims_to_be_alice(stack: Stack) -> bool:
     """Somebody who tells the application that he is alice."""
     answer = stack.get("/public/", headers={"X-Client-CN": "alice"})
     return answer.saw("X-Client-CN") == ["alice"]
+
+
+def stranger_begins_another_request(stack: Stack) -> bool:
+    """Somebody who writes the ends of lines into a path that everybody may ask for."""
+    end = "%0d%0a"
+    rest = f"x%20HTTP/1.1{end}Host:a{end}{end}GET%20/in%20HTTP/1.1{end}X-Rest:%20x"
+    with suppress(ConnectionError):
+        stack.get(f"/public/{rest}")
+    return "GET /in" in stack.app.seen
+
+
+def claims_to_be_alice_by_a_line_end(stack: Stack) -> bool:
+    """Somebody who writes a header into a path that everybody may ask for."""
+    answer = stack.get("/public/x%0d%0aX-Client-CN:%20alice")
+    return answer.app is not None and answer.saw("X-Client-CN") == ["alice"]
+
+
+def claims_to_be_alice_by_a_server_name(stack: Stack) -> bool:
+    """Somebody who writes a header into the name that the connection is opened for."""
+    with stack.connect(sni="a\r\nX-Client-CN: alice") as connection:
+        return connection.get("/public/", host="a").saw("X-Client-CN") == ["alice"]
+
+
+def stranger_encodes_twice(stack: Stack) -> bool:
+    """Somebody to whom nginx gives /public/, and the application /in."""
+    answer = stack.get("/public/%252e%252e/in").app
+    return answer is not None and answer["uri"] == "/public/%2e%2e/in"
 
 
 def says_another_address(stack: Stack) -> bool:
@@ -414,6 +442,21 @@ FAULTS = [
         alice_resolves_nothing,
     ),
     Fault("dots-passed-on", GUARD, "if ($uri ~ \\.\\.) { return 400; }", stranger_resolves_nothing),
+    Fault("dots-passed-on", PUBLIC + PASS, PUBLIC + DECODED, stranger_encodes_twice, (GUARD,)),
+    Fault("line-ends", PUBLIC + PASS, PUBLIC + DECODED, stranger_begins_another_request, (GUARD,)),
+    Fault(
+        "line-ends",
+        PUBLIC,
+        PUBLIC + "include snippets/identity.conf; proxy_set_header X-Path $uri; ",
+        claims_to_be_alice_by_a_line_end,
+        (GUARD,),
+    ),
+    Fault(
+        "line-ends",
+        PUBLIC,
+        PUBLIC + "include snippets/identity.conf; proxy_set_header X-Name $ssl_server_name; ",
+        claims_to_be_alice_by_a_server_name,
+    ),
     Fault("regex-takes", ASKED, PHP + ASKED, alice_where_only_others_may_be),
     Fault("regex-takes", ASKED, PHP.replace("~ ", "~") + ASKED, alice_where_only_others_may_be),
     Fault(

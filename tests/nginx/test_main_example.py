@@ -40,14 +40,14 @@ def test_admin_is_for_those_on_the_list(stack: Stack) -> None:
     assert stack.get("/admin/", cert=people.bob).status == 403
 
 
-@pytest.mark.parametrize("path", ["..;/", "..\\", "%252e%252e/", "..;a=b/"])
+@pytest.mark.parametrize("path", ["..;/", "..\\", "%2561/", "..;a=b/"])
 def test_what_nginx_takes_for_one_name_reaches_the_application(stack: Stack, path: str) -> None:
     """Below a public prefix nobody is asked about it, and some applications (servlet containers,
     IIS) take it for `..`.  What nginx itself takes for `..` is refused."""
     answer = stack.get(f"/public/{path}admin/").app
     assert answer is not None
     assert answer["uri"] == f"/public/{path}admin/"
-    for dots in ("../", "%2e%2e/", "..%2f", ".%2E//"):
+    for dots in ("../", "%2e%2e/", "..%2f", ".%2E//", "%252e%252e/"):
         assert stack.get(f"/public/{dots}admin/").status == 400
 
 
@@ -59,7 +59,7 @@ def test_the_guard_against_such_names(nginx_binary: NginxBinary, tmp_path: Path)
     assert GUARD in (EXAMPLES.parent / "docs" / "security.md").read_text()
     conf = example("nginx.conf").replace("include snippets/identity.conf;", GUARD, 1)
     with Stack(nginx_binary, tmp_path, conf=conf) as stack:
-        for path in ("..;/", "..\\", "%252e%252e/", "..;a=b/", "..%5C"):
+        for path in ("..;/", "..\\", "%2561/", "..;a=b/", "..%5C"):
             assert stack.get(f"/public/{path}admin/").status == 400
         for path in ("/admin;x/y", "/admin;", "/;/admin/", "//public/admin/"):
             assert stack.get(path, cert=stack.people.bob).status == 400

@@ -11,7 +11,7 @@ from examined import CONF, POLICY, found
 from stack import Stack, example
 from tools import ROOT, NginxBinary
 
-from sidecar.commands.doctor.raw_paths import WRITE
+from sidecar.commands.doctor.guards import WRITE
 
 VARIANTS = [f"variants/{name}.conf" for name in ("by-uri", "cache", "two-names")]
 CAPTURES = """
@@ -102,6 +102,23 @@ def test_dots_lead_nowhere(main: Stack, variants: Stack, up: str) -> None:
     assert variants.get(f"/a/{up}/", site=VARIANTS[1], cert=variants.people.alice).status == 400
 
 
+TWICE = ["%252e%252e", ".%252E", "%25252e.", "%2e%252e"]
+
+
+@pytest.mark.parametrize("up", TWICE)
+def test_nor_do_dots_that_are_encoded_twice(main: Stack, up: str) -> None:
+    """They are dots to whatever decodes twice, and wherever nginx passes on `$uri`."""
+    for path in (f"/public/{up}/admin/x", f"/public%252f{up}%2fadmin/", f"/public/a/{up}"):
+        assert main.get(path).status == 400, path
+
+
+@pytest.mark.parametrize("end", ["%0d%0a", "%0A", "x%0D"])
+def test_a_line_end_leads_nowhere(main: Stack, end: str) -> None:
+    """`$uri` has it decoded: passed on, it would begin another header, or another request."""
+    for path in (f"/public/{end}X-Client-CN:%20alice", f"/public/x{end}", f"/{end}/?a=b"):
+        assert main.get(path).status == 400, path
+
+
 def test_nginx_alone_may_end_a_path_at_a_number_sign(main: Stack) -> None:
     """`/public/#/../admin/` is public to nginx."""
     assert main.get("/public/#/../admin/").status == 400
@@ -121,6 +138,11 @@ def test_nginx_alone_may_end_a_path_at_a_number_sign(main: Stack) -> None:
         "?/..",
         "a?b#c",
         "%2e%2ea",
+        "a%252eb",
+        "a%252f%252f",
+        "%250d%250a",
+        "?a=%0d%0a",
+        "%09",
     ],
 )
 def test_dots_in_names_and_queries_are_passed_on(main: Stack, path: str) -> None:
@@ -262,7 +284,7 @@ def test_a_long_path_or_host_is_read_as_a_short_one(
     jit = "large_client_header_buffers 4 256k; client_header_buffer_size 256k;"
     conf = "pcre_jit on;\n" + example("nginx.conf").replace("http {", f"http {{ {jit}", 1)
     with Stack(nginx_binary, tmp_path_factory.mktemp("long"), conf=conf) as stack:
-        for part in ("a", "a/", "/.a", "%61", "a.", "//"):
+        for part in ("a", "a/", "/.a", "%61", "a.", "//", "%25", "%2525252", "%0"):
             long = part * (length // len(part))
             assert stack.get(f"/public/{long}/../x").status == 400
             assert stack.get(f"/admin/../public/{long}").status == 400

@@ -17,7 +17,10 @@ ORIGIN = (
     "proxy_set_header Sec-Fetch-Dest $http_sec_fetch_dest; "
     "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
 )
-GUARD = r'if ($request_uri ~* "\A[^?]*(/|%2f)(\.|%2e){1,2}(/|%2f|\?|\z)") { return 400; }'
+GUARD = (
+    r'if ($request_uri ~* "\A[^?]*(%0[ad]|(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") '
+    "{ return 400; }"
+)
 GOOD = (
     """\
 http {

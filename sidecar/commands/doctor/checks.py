@@ -21,6 +21,7 @@ from .bypasses import Bypasses
 from .client_address import client_address
 from .exemptions import accept
 from .findings import Finding
+from .line_ends import line_ends
 from .mapped import replaced_prefixes, written_paths
 from .nginx_config import Block, Root
 from .onward import Onward
@@ -64,6 +65,9 @@ def examine(
         check.examine()
         asked |= check.asked
     kept = ProtectedTargets(asking)
+    passed_on = {where for each in asking for where in each.protected()}
+    for server in asking:
+        line_ends(server, passed_on, findings)
     for server in servers:
         if not server.asking:
             kept.never_asks(server, findings)

@@ -34,6 +34,29 @@ def can_begin(pattern: str, path: str, *, ignore_case: bool) -> bool | None:
         return None
 
 
+@cache
+def can_take(pattern: str, octet: str) -> bool | None:
+    """Whether a match of an expression can hold an octet, no letter; None: it can't be told."""
+    try:
+        left: list[Node] = [parse(pattern, ignore_case=False)]
+    except (SelectorError, RecursionError):
+        return None
+    while left:
+        match left.pop():
+            case Bytes(members):
+                if ord(octet) in members:
+                    return True
+            case Concatenation(parts):
+                left += parts
+            case Alternation(branches):
+                left += branches
+            case Atomic(body) | Repetition(body, _, _):
+                left.append(body)
+            case Position(_):
+                pass
+    return False
+
+
 class _TooLong(Exception):
     """The expression has more parts than are looked at."""
 

@@ -56,6 +56,10 @@ FINDING_KINDS = {
         _OPEN,
         "nginx decides about the path without its dots; many applications don't resolve them",
     ),
+    "line-ends": FindingKind(
+        _OPEN,
+        "a line end begins another header, and so an identity, or another request: nobody is asked",
+    ),
     "alias-traversal": FindingKind(
         _OPEN, "`..` behind the prefix leads above what the location is for"
     ),

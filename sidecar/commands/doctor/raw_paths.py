@@ -2,32 +2,29 @@
 
 `/admin/../public/x` is /public/x to nginx, and begins with /admin/ for an application that resolves
 nothing.  `proxy_pass http://app;` without a path passes on the client's own spelling
-(ngx_http_proxy_create_request); so do gRPC, and whatever sends `$request_uri`.
+(ngx_http_proxy_create_request); so do gRPC, and whatever sends `$request_uri`.  Where `$uri` is
+sent, or what an expression captured, nginx has decoded the path once: /public/%252e%252e/admin
+arrives as /public/%2e%2e/admin, which is /admin to every application that decodes and resolves.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sidecar.core.policy.model import Policy
 
 from .access import closed
+from .decoded import PERCENT, decoded
 from .findings import Finding
-from .nginx_config import COMMENT, Block, Root
-from .rewriting import redirects, status_of
-from .routing import matches
+from .guards import DOTS, DOTS_TWICE, RAW, WRITE, is_guarded
+from .nginx_config import Block, Root
+from .rewriting import redirects
 from .server import Server, is_reached_so_only, question
 from .targets import addresses, plain_variables, possible
 
-SPELLINGS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
-"""What a guard has to refuse: dots and slashes, plain and encoded in either case."""
-
-WRITE = (
-    "include snippets/authz-location.conf;   (or in the server: if ($request_uri ~* "
-    r'"\A[^?]*(/|%2f)(\.|%2e){1,2}(/|%2f|\?|\z)") { return 400; })'
-)
-_RAW = re.compile(r"\$request_uri\b")
+_Sent = Callable[[Block, Block, Block, Root], bool]
+_WHOLE = re.compile(r"\^?(?P<prefix>/?[\w./-]*)\(?(?:\.\*|\.\+)?\)?\$?")
 _PARAMETERS = {
     "fastcgi_pass": "fastcgi_param",
     "uwsgi_pass": "uwsgi_param",
@@ -43,12 +40,25 @@ def raw_paths(
 
     `by_uri`: the questions in which the sidecar chooses the location itself.
     """
-    if _is_guarded(server.block, server.root):
-        return
+    for sent, spellings in ((_is_raw, DOTS), (_is_decoded, DOTS_TWICE)):
+        if not is_guarded(server.block, server.root, spellings) and _told(
+            server, policy, by_uri, sent, spellings, findings
+        ):
+            return
+
+
+def _told(
+    server: Server,
+    policy: Policy | None,
+    by_uri: set[str],
+    sent: _Sent,
+    spellings: tuple[str, ...],
+    findings: list[Finding],
+) -> bool:
     for here in server.locations:
-        if not _is_open_to_clients(here, server) or _is_guarded(here, server.root):
+        if not _is_open_to_clients(here, server) or is_guarded(here, server.root, spellings):
             continue
-        raw = set(_raw_addresses(here, server))
+        raw = set(_addresses(here, server, sent))
         for other in server.asking if raw else ():
             if other.name != "location" or other.args[0] == "=" or not _is_reached(other):
                 continue
@@ -57,8 +67,10 @@ def raw_paths(
             ):
                 continue
             if shared := raw & server.served(other):
-                findings.append(_finding(server, here, other, min(shared)))
-                return
+                twice = spellings is DOTS_TWICE
+                findings.append(_finding(server, here, other, min(shared), twice=twice))
+                return True
+    return False
 
 
 def _is_open_to_clients(place: Block, server: Server) -> bool:
@@ -75,11 +87,11 @@ def _chooses(policy: Policy | None) -> bool:
     return policy is None or len(policy.chooser.names) > 1
 
 
-def _raw_addresses(place: Block, server: Server) -> Iterator[str]:
-    """The addresses that get a client's path as it is written."""
+def _addresses(place: Block, server: Server, sent: _Sent) -> Iterator[str]:
+    """The addresses that get a client's path as it is written, or decoded once."""
     for by in (place, *server.served_by(place)):
         for each in by.within("proxy_pass", "grpc_pass", *_PARAMETERS):
-            if _is_raw(each, by, place, server.root):
+            if sent(each, by, place, server.root):
                 yield from addresses(each, server.root)
 
 
@@ -87,80 +99,37 @@ def _is_raw(passing: Block, by: Block, place: Block, root: Root) -> bool:
     """Whether one `*_pass` passes the client's own spelling on; no where it can't be told."""
     if passing.name in _PARAMETERS:
         sent = by.inherited(_PARAMETERS[passing.name])
-        return any(_RAW.fullmatch(plain_variables(each.args[1])) for each in sent)
+        return any(RAW.fullmatch(plain_variables(each.args[1])) for each in sent)
     target = plain_variables(passing.args[0])
     written = [*by.within("rewrite"), *place.within("rewrite")]
-    if any(_RAW.search(plain_variables(each.args[1])) for each in written):
+    if any(RAW.search(plain_variables(each.args[1])) for each in written):
         return True
-    if any(not redirects(each) for each in written):
+    if any(_rewrites_all(each, place) for each in written):
         return False  # the URI is nginx's own then
     if by is not place and not by.args[-1].startswith("@"):
         return False  # an internal redirect: so it is there, too
     return any(
-        _RAW.search(each) or _BARE.fullmatch(each)
-        for each in possible(target, passing.parent, root)
+        RAW.search(each) or _BARE.fullmatch(each) for each in possible(target, passing.parent, root)
     )
 
 
-# -- guards
-
-
-def _is_guarded(place: Block, root: Root) -> bool:
-    """Whether some `if` right here refuses each spelling, before the request goes on."""
-    guards = [
-        each for each in place.own("if") if any(status_of(e) >= 300 for e in each.own("return"))
-    ]
-    return all(any(_holds(each.args, uri, root) for each in guards) for uri in SPELLINGS)
-
-
-def _holds(condition: list[str], uri: str, root: Root) -> bool:
-    """Whether the condition of an `if` is true of a request for this, whatever else it is."""
-    subject = plain_variables(condition[0])
-    if len(condition) == 1:
-        return _mapped(subject, uri, root) not in ("", "0")
-    if len(condition) != 3 or not _RAW.search(subject):
+def _is_decoded(passing: Block, by: Block, place: Block, root: Root) -> bool:
+    """Whether one `proxy_pass` sends what nginx has decoded of the path."""
+    if passing.name != "proxy_pass" or (by is not place and not by.args[-1].startswith("@")):
         return False
-    return bool(_true(condition[1], condition[2], _filled(subject, uri)))
+    path = plain_variables(passing.args[0]).partition("://")[2]
+    return decoded(path, passing.parent or by, root, PERCENT) != ""
 
 
-def _true(operator: str, operand: str, text: str) -> bool | None:
-    found = matches(operand, text, operator.endswith("*"))
-    if found is None or operator.lstrip("!")[:1] != "~":
-        return None
-    return found != operator.startswith("!")
+def _rewrites_all(rewrite: Block, place: Block) -> bool:
+    """Whether a `rewrite` puts a path of nginx's own in the place of every one that comes here."""
+    found = _WHOLE.fullmatch(rewrite.args[0])
+    if found is None or redirects(rewrite) or (rewrite.parent and rewrite.parent.name == "if"):
+        return False
+    return place.args[-1].startswith(found["prefix"])
 
 
-def _filled(text: str, uri: str) -> str:
-    """A text with the URI in it, and for other variables a word."""
-    return re.sub(r"\$\w+", "x", _RAW.sub(lambda _: uri, text))
-
-
-def _mapped(variable: str, uri: str, root: Root) -> str:
-    """What a `map` of `$request_uri` makes of it; "" where there is none."""
-    for table in root.all("map"):
-        if len(table.args) != 2 or plain_variables(table.args[1]) != variable:
-            continue
-        source = plain_variables(table.args[0])
-        if _RAW.search(source):
-            return _looked_up(table, _filled(source, uri))
-    return ""
-
-
-def _looked_up(table: Block, text: str) -> str:
-    default = ""
-    for each in table.inner:
-        if each.name == COMMENT or not each.args:
-            continue
-        if each.name == "default":
-            default = each.args[-1]
-        elif each.name.startswith("~"):
-            pattern = each.name.removeprefix("~")
-            if matches(pattern.removeprefix("*"), text, pattern.startswith("*")):
-                return each.args[-1]
-    return default
-
-
-def _finding(server: Server, here: Block, other: Block, where: str) -> Finding:
+def _finding(server: Server, here: Block, other: Block, where: str, *, twice: bool) -> Finding:
     asked = question(here) or "nobody"
     begins = other.args[-1] if other.args[-1].startswith("/") else "/x/"
     leads = here.args[-1] if here.args[-1].startswith("/") else "…"
@@ -170,7 +139,12 @@ def _finding(server: Server, here: Block, other: Block, where: str) -> Finding:
         f"({here.line_from(at)}): {asked} is asked, and not {question(other)} "
         f"({other.line_from(at)})"
     )
-    if here is other:
+    if twice:
+        what = (
+            f"{leads.rstrip('/')}/%252e%252e{begins} is passed on to {where} decoded, as %2e%2e "
+            f"(line {here.line}): {asked} is asked, and not {question(other)} (line {other.line})"
+        )
+    elif here is other:
         what = (
             f"/x/../y is asked about as /y, and passed on to {where} as it is written "
             f"({here.line_from(at)})"

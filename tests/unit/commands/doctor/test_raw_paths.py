@@ -9,13 +9,14 @@ from asking import policy
 from good_nginx import GOOD, GUARD, found
 
 from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.guards import WRITE
 from sidecar.commands.doctor.nginx_config import read_nginx
-from sidecar.commands.doctor.raw_paths import WRITE
 
 BARE = GOOD.replace(GUARD, "")
 PUBLIC = "location /public/ { auth_request off; }"
 PASSED = "location /public/ { auth_request off; proxy_pass http://app; }"
 TOLD = [("dots-passed-on", 3)]
+TWICE = "if ($request_uri ~* %25) { return 400; }"
 MAPPED = (
     'http { map "$host $request_uri" $odd { default 0; "~*[^?]*(%2e|\\.\\.|%2f)" 1; } ',
     "if ($odd) { return 404; }",
@@ -43,6 +44,12 @@ def told(text: str, directory: Path) -> list[tuple[str, int]]:
         "location /p/ { auth_request off; if ($request_uri ~ /%2e%2e/) { return 400; } "
         "proxy_pass http://app; }",
         PASSED + " if ($request_uri ~ //) { return 400; }",
+        PASSED.replace("http://app;", "http://app$uri;"),
+        r"location ~ ^/public/(.*)$ { auth_request off; proxy_pass http://app/public/$1; }",
+        PASSED.replace("proxy_pass", "rewrite ^/old/(.*)$ /new/$1 break; proxy_pass"),
+        PASSED.replace("proxy_pass", "if ($arg_a) { rewrite ^ /x break; } proxy_pass"),
+        f"if ($uri ~ ^/public/) {{ break; }} {GUARD} {PASSED}",
+        f"break; {GUARD} {PASSED}",
     ],
 )
 def test_it_is_told_where_another_is_asked(lines: str, tmp_path: Path) -> None:
@@ -56,7 +63,8 @@ def test_it_is_told_where_another_is_asked(lines: str, tmp_path: Path) -> None:
         PUBLIC,
         PASSED.replace("http://app;", "http://other;"),
         PASSED.replace("http://app;", "http://app/public/;"),
-        PASSED.replace("http://app;", "http://app$uri;"),
+        PASSED.replace("http://app;", "http://app$uri;") + TWICE,
+        r"location ~ ^/public/(\w+)$ { auth_request off; proxy_pass http://app/$1; }",
         PASSED.replace("proxy_pass", "rewrite ^/public/(.*)$ /public/x/$1 break; proxy_pass"),
         PASSED.replace("auth_request off", "auth_request /authz/site"),
         PASSED.replace("auth_request off", "deny all"),
@@ -68,6 +76,10 @@ def test_it_is_told_where_another_is_asked(lines: str, tmp_path: Path) -> None:
         + GUARD.replace("~*", "!~*").replace("{ return", "{ set $a 1; } if ($uri = /) { return")
         + GUARD,
         PASSED + 'if ($request_uri ~ "[^?]*(%|\\.\\.)") { return 301 https://$host/; }',
+        "set $no 0; "
+        + GUARD.replace("return 400;", "set $no 1;")
+        + f" if ($no) {{ return 400; }} {PASSED}",
+        f"if ($uri ~ ^/authz) {{ break; }} {GUARD} {PASSED}",
     ],
 )
 def test_it_is_not_told_where_nothing_is_shown(lines: str, tmp_path: Path) -> None:

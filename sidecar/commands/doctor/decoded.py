@@ -1,0 +1,100 @@
+"""Tell where a text holds what nginx has decoded of the client's path, or its raw server name.
+
+nginx writes a variable into a request line or a header as it is.  `$uri` and what an expression
+captures of it are percent-decoded: `%0d%0a` is a line end there, and `%252e` has become `%2e`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from . import server_name
+from .expressions import can_take
+from .nginx_config import Block, Root
+from .routing import REGEX
+from .targets import plain_variables
+
+PATHS = frozenset(
+    "$uri $document_uri $request_filename $fastcgi_script_name $fastcgi_path_info".split()
+)
+LINE_END, PERCENT = "\n", "%"
+
+_NAME = re.compile(r"\$\w+")
+_MAX_VARIABLES = 64
+
+
+def decoded(text: str, at: Block, root: Root, octet: str) -> str:
+    """The variable by which a text of the configuration may hold this octet of a client's path.
+
+    "" for none.  It is looked for in what `set` and `map` give, too.
+    """
+    seen, left = set[str](), [text]
+    while left and len(seen) < _MAX_VARIABLES:
+        for name in _NAME.findall(plain_variables(left.pop())):
+            if name in PATHS or _is_captured(name, at, root, octet):
+                return str(name)
+            if name not in seen:
+                seen.add(name)
+                left += _given(name, at, root, octet)
+    return ""
+
+
+def raw_server_name(text: str, at: Block, root: Root) -> str:
+    """The same of the server name (SNI), which may hold every octet."""
+    return server_name.RAW if server_name.is_raw(text, at, root) else ""
+
+
+def _is_captured(name: str, at: Block, root: Root, octet: str) -> bool:
+    """Whether an expression gives a variable a part of the path with this octet in it."""
+    number = name[1:].isdecimal()
+    found = [
+        each
+        for place in _around(at)
+        for each in _expressions(place)
+        if number or _names(each, name)
+    ]
+    for table in root.all("map") if not number else ():
+        if _is_of_the_path(table.args[0]):
+            lines = [each.name.lstrip("~*") for each in table.inner if each.name[:1] == "~"]
+            found += [each for each in lines if _names(each, name)]
+    return any(can_take(each, octet) is not False for each in found)
+
+
+def _around(at: Block) -> Iterator[Block]:
+    here: Block | None = at
+    while here is not None:
+        yield here
+        here = here.parent
+
+
+def _expressions(place: Block) -> Iterator[str]:
+    """Each expression right here that is matched against the path."""
+    if place.name == "location" and place.args[0] in REGEX:
+        yield place.args[-1]
+    yield from (each.args[0] for each in place.within("rewrite"))
+    for each in place.within("if"):
+        words = each.args
+        if len(words) == 3 and words[1] in REGEX and _is_of_the_path(words[0]):
+            yield words[2]
+
+
+def _is_of_the_path(text: str) -> bool:
+    return not PATHS.isdisjoint(_NAME.findall(plain_variables(text)))
+
+
+def _names(pattern: str, variable: str) -> bool:
+    return re.search(rf"\(\?P?<{variable[1:]}>", pattern) is not None
+
+
+def _given(name: str, at: Block, root: Root, octet: str) -> Iterator[str]:
+    """What `set`s around and `map`s give a variable; a `$1` in a `map` is of its own expression."""
+    for place in _around(at):
+        yield from (each.args[1] for each in place.within("set") if each.args[0] == name)
+    for line in root.table(name):
+        table = line.parent
+        if table is None or table.name != "map":
+            continue
+        pattern = line.name.removeprefix("~").removeprefix("*")
+        takes = line.name.startswith("~") and can_take(pattern, octet) is not False
+        yield re.sub(r"\$\d", table.args[0] if takes else "", plain_variables(line.args[-1]))

@@ -1,0 +1,96 @@
+"""Tell which URIs, as a client writes them, an `if … { return … }` refuses."""
+
+from __future__ import annotations
+
+import re
+
+from .nginx_config import COMMENT, Block, Root
+from .rewriting import status_of
+from .routing import matches
+from .targets import plain_variables
+
+DOTS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
+"""Dots and slashes, plain and encoded in either case."""
+DOTS_TWICE = ("/a/%252e%252e/b", "/a/.%252E/b/", "/a%252f%252e.%252Fb")
+"""The same encoded twice: what is decoded once has them encoded still."""
+LINES = ("/a%0d%0ab", "/a/%0A", "/%0a/b?c")
+
+WRITE = (
+    "include snippets/authz-location.conf;   (or in the server: if ($request_uri ~* "
+    r'"\A[^?]*(%0[ad]|(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") { return 400; })'
+)
+RAW = re.compile(r"\$request_uri\b")
+
+
+def is_guarded(place: Block, root: Root, spellings: tuple[str, ...]) -> bool:
+    """Whether some `if` right here refuses each spelling, before the request goes on."""
+    return all(_refuses(place, each, root) for each in spellings)
+
+
+def _refuses(place: Block, uri: str, root: Root) -> bool:
+    values = dict[str, str]()
+    for each in place.inner:
+        if each.name == "set":
+            values[each.args[0]] = each.args[-1]
+        elif each.name == "break":
+            return False
+        elif each.name == "if":
+            if _holds(each.args, uri, values, root):
+                values |= {line.args[0]: line.args[-1] for line in each.own("set")}
+                if any(status_of(line) >= 300 for line in each.own("return")):
+                    return True
+            if each.own("break") and not _is_about_the_question(each):
+                return False
+    return False
+
+
+def _is_about_the_question(condition: Block) -> bool:
+    """Whether an `if` lets the question alone go past what follows."""
+    return condition.args[0] == "$uri" and condition.args[-1].lstrip("^").startswith("/authz")
+
+
+def _holds(condition: list[str], uri: str, values: dict[str, str], root: Root) -> bool:
+    """Whether the condition of an `if` is true of a request for this, whatever else it is."""
+    subject = plain_variables(condition[0])
+    if len(condition) == 1 or condition[1:] == ["=", "1"]:
+        return (values.get(subject) or _mapped(subject, uri, root)) not in ("", "0")
+    if len(condition) != 3 or not RAW.search(subject):
+        return False
+    return bool(_true(condition[1], condition[2], _filled(subject, uri)))
+
+
+def _true(operator: str, operand: str, text: str) -> bool | None:
+    found = matches(operand, text, operator.endswith("*"))
+    if found is None or operator.lstrip("!")[:1] != "~":
+        return None
+    return found != operator.startswith("!")
+
+
+def _filled(text: str, uri: str) -> str:
+    """A text with the URI in it, and for other variables a word."""
+    return re.sub(r"\$\w+", "x", RAW.sub(lambda _: uri, text))
+
+
+def _mapped(variable: str, uri: str, root: Root) -> str:
+    """What a `map` of `$request_uri` makes of it; "" where there is none."""
+    for table in root.all("map"):
+        if len(table.args) != 2 or plain_variables(table.args[1]) != variable:
+            continue
+        source = plain_variables(table.args[0])
+        if RAW.search(source):
+            return _looked_up(table, _filled(source, uri))
+    return ""
+
+
+def _looked_up(table: Block, text: str) -> str:
+    default = ""
+    for each in table.inner:
+        if each.name == COMMENT or not each.args:
+            continue
+        if each.name == "default":
+            default = each.args[-1]
+        elif each.name.startswith("~"):
+            pattern = each.name.removeprefix("~")
+            if matches(pattern.removeprefix("*"), text, pattern.startswith("*")):
+                return each.args[-1]
+    return default
