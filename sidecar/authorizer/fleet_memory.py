@@ -58,7 +58,7 @@ def _revocations(path: Path) -> list[DenylistEntry]:
         if isinstance(said, Revocation):
             until = math.inf if said.not_after is None else float(said.not_after)
             found[said.sequence] = DenylistEntry(
-                said.kind, said.value, until, said.comment, path.name, said.sequence
+                (said.kind, int(said.value, 16)), until, said.comment, path.name, said.sequence
             )
         elif isinstance(said, Undo):
             found.pop(said.sequence, None)

@@ -62,7 +62,10 @@ LAYERS = (
         "revocation.ocsp.response",
     ),
     ("policy.lockouts", "policy.model", "policy.rule_lines"),
-    ("policy.trust", "policy.rule_words", "policy.pinned", "policy.older_crls"),
+    (
+        "policy.trust", "policy.rule_words", "policy.pinned", "policy.older_crls",
+        "policy.long_denylists",
+    ),
     ("policy.compile",),
     ("evaluate",),
     ("policy_tests",),

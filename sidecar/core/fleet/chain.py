@@ -189,4 +189,4 @@ class Chain:
 
 def _line(name: str, said: Revocation) -> DenylistEntry:
     until = math.inf if said.not_after is None else float(said.not_after)
-    return DenylistEntry(said.kind, said.value, until, said.comment, name, said.sequence)
+    return DenylistEntry((said.kind, int(said.value, 16)), until, said.comment, name, said.sequence)

@@ -33,6 +33,7 @@ from sidecar.core.x509.path_building import Anchors
 
 from .cases import check_cases
 from .lockouts import warn_about_lockouts
+from .long_denylists import warn_about_long_denylists
 from .older_crls import warn_about_older_crls
 from .pinned import warn_about_pinned
 from .policy_warnings import warn_about_issuers, warn_about_policy
@@ -135,6 +136,7 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     warn_about_issuers(spec, authorities, report)
     warn_about_older_crls(spec, trusts, report)
     warn_about_pinned(spec, trusts, report)
+    warn_about_long_denylists(spec, trusts, report)
     return build.policy(data, trusts)
 
 

@@ -40,19 +40,35 @@ ENTRY_KINDS = {
 }
 """The kinds of an entry, each with a description."""
 
+_ONE = {kind: kind for kind in ENTRY_KINDS}
+"""One object for each kind, however many lines there are."""
+
 MAX_DIAGNOSTICS = 1000
 """Maximum number of reported mistakes: a file that isn't a denylist has one in each line."""
 
 
 class DenylistEntry(NamedTuple):
-    """One line of a denylist.  At `until` (seconds since the epoch) it stops denying."""
+    """One line of a denylist.  At `until` (seconds since the epoch) it stops denying.
 
-    kind: str
-    value: str
+    `key` is the kind, and the value as a number: the smallest form, as a list may be long.
+    """
+
+    key: tuple[str, int]
     until: float
     comment: str
     file: str
     line: int
+
+    @property
+    def kind(self) -> str:
+        """One of `ENTRY_KINDS`."""
+        return self.key[0]
+
+    @property
+    def value(self) -> str:
+        """The serial number as `serial_hex` writes it, or the fingerprint in lower-case hex."""
+        kind, number = self.key
+        return serial_hex(number) if kind == "serial" else f"{number:064x}"
 
     def answer(self) -> Answer:
         """Return the answer that this entry gives while it is in force."""
@@ -96,44 +112,40 @@ class DenylistReader:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._known: dict[bytes, _Known | None] = {}
+        self._known: dict[bytes, DenylistEntry | None] = {}
 
     def read(self, data: bytes) -> tuple[Denylist, tuple[Diagnostic, ...]]:
         """Read every valid line, and report the mistakes of the others.  Never raises."""
         file = self._file
         mistakes: list[Diagnostic] = []
         entries: dict[tuple[str, int], DenylistEntry] = {}
-        known_before, known_now = self._known, dict[bytes, _Known | None]()
+        known_before, known_now = self._known, dict[bytes, DenylistEntry | None]()
         for number, raw in _lines(data):
-            known = known_before.get(raw, _NEW)
+            known = known_before.pop(raw, _NEW)  # so that no line is held twice meanwhile
+            if known is _NEW:
+                known = known_now.get(raw, _NEW)
             if known is _NEW:
                 entry, mistake = _read_any(raw, file, number)
                 if mistake is not None:
                     if len(mistakes) < MAX_DIAGNOSTICS:
                         mistakes.append(mistake)
                     if entry is not None:
-                        _add(entries, _key(entry), entry)
+                        _add(entries, entry)
                     continue
-                known = None if entry is None else (_key(entry), entry)
+                known = entry
+            if known is not None:
+                key, until, comment, _, line = known
+                if line != number:
+                    known = DenylistEntry(key, until, comment, file, number)
+                other = entries.setdefault(key, known)
+                if other is not known and other.until < until:
+                    entries[key] = known
             known_now[raw] = known
-            if known is None:
-                continue
-            key, entry = known
-            if entry.line != number:
-                kind, value, until, comment, _, _ = entry
-                entry = DenylistEntry(kind, value, until, comment, file, number)
-                known_now[raw] = key, entry
-            other = entries.setdefault(key, entry)
-            if other is not entry and other.until < entry.until:
-                entries[key] = entry
         self._known = known_now
         return Denylist(file, entries), tuple(mistakes)
 
 
-_Known = tuple[tuple[str, int], DenylistEntry]
-"""The meaning of a line that has an entry, with the entry's key."""
-
-_NEW: _Known = (("", 0), DenylistEntry("", "", 0.0, "", "", 0))
+_NEW = DenylistEntry(("", 0), 0.0, "", "", 0)
 
 
 def read_denylist(data: bytes, file: str) -> tuple[Denylist, tuple[Diagnostic, ...]]:
@@ -161,8 +173,8 @@ def parse_denylist(data: bytes, file: str) -> Denylist:
 def joined(older: Denylist, newer: Denylist) -> Denylist:
     """Merge two denylists: for a file in which some lines are invalid at the moment."""
     entries = dict(older.entries)
-    for key, entry in newer.entries.items():
-        _add(entries, key, entry)
+    for entry in newer.entries.values():
+        _add(entries, entry)
     return older if entries == older.entries else Denylist(newer.file, entries)
 
 
@@ -171,7 +183,7 @@ def of_entries(file: str, entries: Iterable[DenylistEntry]) -> Denylist:
 
     found: dict[tuple[str, int], DenylistEntry] = {}
     for entry in entries:
-        _add(found, _key(entry), entry)
+        _add(found, entry)
     return Denylist(file, found)
 
 
@@ -191,17 +203,11 @@ def _utc_text(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _key(entry: DenylistEntry) -> tuple[str, int]:
-    return entry.kind, _number(entry.value)
-
-
-def _add(
-    entries: dict[tuple[str, int], DenylistEntry], key: tuple[str, int], entry: DenylistEntry
-) -> None:
+def _add(entries: dict[tuple[str, int], DenylistEntry], entry: DenylistEntry) -> None:
     """Add an entry; of two entries with the same value keep the one that denies longer."""
-    other = entries.setdefault(key, entry)
+    other = entries.setdefault(entry.key, entry)
     if other.until < entry.until:
-        entries[key] = entry
+        entries[entry.key] = entry
 
 
 def _read_anyway(raw: bytes, file: str, number: int) -> DenylistEntry | None:
@@ -215,10 +221,6 @@ def _read_anyway(raw: bytes, file: str, number: int) -> DenylistEntry | None:
     return None
 
 
-def _number(value: str) -> int:
-    return int(value, 16)
-
-
 class _Mistake(Exception):
     """Arguments: column, message, hint."""
 
@@ -230,8 +232,9 @@ _USUAL = re.compile(rb"(sha256|spki_sha256)[ \t]+([0-9a-f]{64})[ \t]*(?:#([ -~]*
 def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
     usual = _USUAL.fullmatch(raw)
     if usual is not None:
-        kind, value, note = (each.decode() for each in usual.groups(b""))
-        return DenylistEntry(kind, value, math.inf, " ".join(note.split()), file, number)
+        kind, digits, note = (each.decode() for each in usual.groups(b""))
+        note = " ".join(note.split())
+        return DenylistEntry((_ONE[kind], int(digits, 16)), math.inf, note, file, number)
     raw = raw.removeprefix(_BOM)
     if b"\0" in raw or raw.startswith(_WIDE_MARKS):
         raise _Mistake(1, "UTF-16 or a NUL, not UTF-8", "save the file as UTF-8")
@@ -252,7 +255,8 @@ def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
         hint = f"write {kind} and {ENTRY_KINDS[kind]} in hexadecimal"
         raise _Mistake(column, f"{kind} without a value", hint)
     value = _value(kind, *words[1])
-    return DenylistEntry(kind, value, _until(words[2:]), _one_line(comment), file, number)
+    key = _ONE[kind], value
+    return DenylistEntry(key, _until(words[2:]), _one_line(comment), file, number)
 
 
 def _words(text: str) -> Iterator[tuple[int, str]]:
@@ -260,10 +264,10 @@ def _words(text: str) -> Iterator[tuple[int, str]]:
         yield found.start() + 1, found.group()
 
 
-def _value(kind: str, column: int, word: str) -> str:
-    """Normalize a value: a serial number as `serial_hex` does, a fingerprint to lower-case hex."""
+def _value(kind: str, column: int, word: str) -> int:
+    """Parse a serial number or a fingerprint."""
     try:
-        return serial_hex(parse_serial(word)) if kind == "serial" else parse_fingerprint(word)
+        return parse_serial(word) if kind == "serial" else int(parse_fingerprint(word), 16)
     except PatternError as error:
         message, *hint = error.args
         raise _Mistake(column, message[:200], *hint[:1] or ("",)) from None
@@ -371,4 +375,4 @@ def _lines(data: bytes, *, ends: bool = False) -> Iterator[tuple[int, bytes]]:
 
 def is_same(entry: DenylistEntry, other: DenylistEntry) -> bool:
     """Return whether two entries have the same kind and value."""
-    return entry.kind == other.kind and _number(entry.value) == _number(other.value)
+    return entry.key == other.key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.errors import PolicyError
+from sidecar.core.policy.long_denylists import ENTRY_OCTETS
 from sidecar.core.revocation import denylist as module
 from sidecar.core.revocation.denylist import (
     MAX_DIAGNOSTICS,
@@ -411,3 +413,19 @@ def test_lines_are_split_in_portions_as_in_one(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(module, "_PORTION", size)
         assert _whole(data) == whole
     assert len(whole[0]) == 6
+
+
+def test_a_long_list_takes_little_memory() -> None:
+    """Also while it changes, and both are held: `check` counts on it."""
+    lines = [f"sha256 {number:064x} # 2026-01-01 10:00:00Z, alice, lost" for number in range(5000)]
+    reader, data = DenylistReader("deny.txt"), "\n".join(lines).encode()
+    longer = "\n".join(["serial 01", *lines]).encode()
+    tracemalloc.start()
+    try:
+        first, _ = reader.read(data)
+        second, _ = reader.read(longer)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(second.entries) == len(first.entries) + 1 == 5001
+    assert most / 5000 < ENTRY_OCTETS
