@@ -94,13 +94,23 @@ print(os.path.exists(path) and os.path.samestat(os.fstat(9), os.stat(path)))' \
     done
 }
 
-# The new file in place of the old one, unless somebody edited that.  The checksum of what was
-# shipped last is kept: an edited file is told of only where what is shipped has changed since.
+# Whether nobody but who installs may write a directory, if it is there: whoever else may could put
+# links into it, for root to follow.
+is_ours() {
+    [ -e "$1" ] || return 0
+    case $(stat -L -c %u:%A "$1") in "$(id -u)":d????-??-?) ;; *) return 1 ;; esac
+}
+
+# The new file in place of the old one, unless somebody edited that, or put a link there.  The
+# checksum of what was shipped last is kept: an edited file is told of only where what is shipped has
+# changed since.
 put_config() {
     source=$1 target=$2 mode=$3
     shipped=$root$config/.shipped/$(basename "$target")
     mkdir -p "$root$config/.shipped"
-    if [ -e "$target" ] && [ "$(cksum <"$target")" != "$(cat "$shipped" 2>/dev/null)" ]; then
+    if [ -L "$target" ] ||
+        { [ -e "$target" ] && [ "$(cksum <"$target")" != "$(cat "$shipped" 2>/dev/null)" ]; }
+    then
         if ! cmp -s "$source" "$target" && [ "$(cksum <"$source")" != "$(cat "$shipped" 2>/dev/null)" ]
         then
             cp "$source" "$target.new"
@@ -180,11 +190,15 @@ install_config() {
         files="$files $each.yaml"
     done
     on_host || return 0
-    for each in $files; do chgrp mtls-sidecar "$config/$each"; done
+    for each in $files; do chgrp -h mtls-sidecar "$config/$each"; done
 }
 
 install_snippets() {
     [ -d "$root/etc/nginx" ] || return 0
+    if ! is_ours "$root/etc/nginx" || ! is_ours "$root$snippets"; then
+        say "others may write $root$snippets, or /etc/nginx: put nginx-example/snippets/* there as they"
+        return 0
+    fi
     mkdir -p "$root$snippets"
     for each in "$here"/nginx-example/snippets/*; do
         target=$root$snippets/$(basename "$each")
@@ -272,11 +286,14 @@ uninstall() {
         rm -rf "$state" "$logs" /run/mtls-sidecar /run/mtls-sidecar-fetch
         for each in $(part_users $all_parts); do remove_part "$each"; done
         rm -rf /var/lib/mtls-sidecar-fleet-keeper
-        # The group's number is the next new group's, which has no business with these.
+        # The numbers are the next new group's and user's, who have no business with these.
         if [ -d "$config" ] && getent group mtls-sidecar >/dev/null; then
             find "$config" -group mtls-sidecar -exec chgrp -h root {} +
         fi
         for user in $(part_users $all_parts) mtls-sidecar-fetch mtls-sidecar; do
+            if [ -d "$config" ] && getent passwd "$user" >/dev/null; then
+                find "$config" -user "$user" -exec chown -h root {} +
+            fi
             if getent passwd "$user" >/dev/null && ! userdel "$user" 2>/dev/null; then
                 say "the user $user stays: see its processes, ps -fu $user, and userdel it"
             fi
@@ -307,6 +324,10 @@ if [ "$action" = uninstall ]; then
 fi
 upgrade=
 if [ -e "$root$program" ]; then upgrade=yes; fi
+for each in "$root$config" "$root$config/.shipped"; do
+    is_ours "$each" || die "others may write $each, and so lead root elsewhere: chown root and chmod \
+go-w it; a policy of another user's may be in a directory of its own (policy: in sidecar.yaml)"
+done
 python=$(find_python)
 lock "$python"
 parts=$(echo $(chosen_parts))

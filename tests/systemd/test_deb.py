@@ -116,8 +116,9 @@ def test_an_upgrade_loses_nothing(saw: dict[str, str]) -> None:
 
 
 def test_a_planted_link_is_not_followed(saw: dict[str, str]) -> None:
-    """The daemon's user can't make the package give away a directory, nor stop an upgrade."""
-    check(saw, victim="root:root", link_told="1", upgraded="0")
+    """The daemon's user can't make the package give away a directory, nor stop an upgrade; what a
+    link in /etc/mtls-sidecar leads to keeps its group."""
+    check(saw, victim="root:root", other="root:root", link_told="1", upgraded="0")
 
 
 def test_removing_keeps_configuration_and_state(saw: dict[str, str]) -> None:
@@ -129,4 +130,4 @@ def test_removing_keeps_configuration_and_state(saw: dict[str, str]) -> None:
 def test_purging_leaves_nothing(saw: dict[str, str]) -> None:
     """Configuration, state and users go too."""
     check(saw, purged="0", purged_left="", users="", snippets="0")
-    check(saw, left_groups="root root ")  # of what the administrator had put there
+    check(saw, left_owners="root:root root:root ")  # of what the administrator had put there

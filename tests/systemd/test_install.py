@@ -193,6 +193,43 @@ def test_a_lock_that_was_replaced_meanwhile_does_not_count(tmp_path: Path) -> No
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_a_configuration_that_others_may_write_leads_nowhere(tmp_path: Path) -> None:
+    """Its owner, or group, could put links there for root to follow: nothing is installed."""
+    config = tmp_path / "etc/mtls-sidecar"
+    config.mkdir(parents=True)
+    command = ["sh", f"{ROOT}/deploy/install.sh", "--root", str(tmp_path)]
+    for owner, mode in ((os.getuid(), 0o775), (65534, 0o755)):
+        if owner != os.getuid() and os.getuid() != 0:
+            continue  # only root gives a directory away
+        os.chown(config, owner, -1)
+        config.chmod(mode)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert f"others may write {config}, and so lead root elsewhere" in done.stderr
+        assert not list(config.iterdir())
+        assert not (tmp_path / "opt").exists()
+
+
+def test_a_link_in_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
+    """What it leads to may be in another user's directory, also where it is as shipped; and into a
+    directory for snippets that others may write nothing is put."""
+    config, snippets = tmp_path / "etc/mtls-sidecar", tmp_path / "etc/nginx/snippets"
+    config.mkdir(parents=True)
+    snippets.mkdir(parents=True)
+    snippets.chmod(0o777)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    (config / ".shipped").mkdir()
+    (config / ".shipped/policy.yaml").write_text("4294967295 0\n")  # the sum of no octets
+    (config / "policy.yaml").symlink_to(elsewhere)
+    (snippets / "identity.conf").symlink_to(elsewhere)
+    told = install(tmp_path)
+    assert elsewhere.read_bytes() == b""
+    assert f"the new one is {config}/policy.yaml.new" in told
+    assert f"others may write {snippets}" in told
+    assert [path.name for path in snippets.iterdir()] == ["identity.conf"]
+
+
 def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
     """Both succeed, and what they leave is whole."""
     root = tmp_path / "root"

@@ -39,6 +39,9 @@ saw stranger "$(ask games)"
 runuser -u mtls-sidecar -- mv /var/lib/mtls-sidecar/crl /var/lib/mtls-sidecar/kept
 mkdir /victim
 runuser -u mtls-sidecar -- ln -s /victim /var/lib/mtls-sidecar/crl
+mkdir /other
+touch /other/private.yaml
+ln -s /other/private.yaml /etc/mtls-sidecar/fleet.yaml
 before=$(systemctl show -P MainPID mtls-sidecar)
 touch /asking
 runuser -u www-data -- /usr/bin/python3 -I /ask.py $socket open /asking >/out/load &
@@ -54,6 +57,7 @@ saw beside "$(grep -c 'of the new version' /etc/mtls-sidecar/policy.yaml.dpkg-di
 saw replaced "$(grep -c 'of the new version' /etc/nginx/snippets/identity.conf)"
 saw settings "$(owned /etc/mtls-sidecar/sidecar.yaml) $(owned /etc/mtls-sidecar/policy.yaml)"
 saw victim "$(stat -c %U:%G /victim)"
+saw other "$(stat -c %U:%G /other/private.yaml)"
 saw link_told "$(grep -c 'crl is no directory' /out/console)"
 
 dpkg -r mtls-sidecar >/out/removal 2>&1
@@ -66,10 +70,10 @@ saw config_stays "$(grep -c public /etc/mtls-sidecar/policy.yaml)"
 saw state_stays "$(owned /var/lib/mtls-sidecar)"
 
 touch /etc/mtls-sidecar/denylist.txt
-chgrp mtls-sidecar /etc/mtls-sidecar/denylist.txt
+chown mtls-sidecar-fleet:mtls-sidecar /etc/mtls-sidecar/denylist.txt
 dpkg -P mtls-sidecar >>/out/console 2>&1
 saw purged $?
-saw left_groups "$(stat -c %G /etc/mtls-sidecar /etc/mtls-sidecar/denylist.txt | tr '\n' ' ')"
+saw left_owners "$(stat -c %U:%G /etc/mtls-sidecar /etc/mtls-sidecar/denylist.txt | tr '\n' ' ')"
 rm -r /etc/mtls-sidecar
 saw purged_left "$(find /etc /opt /usr /var /run -xdev -name '*mtls-sidecar*' 2>/dev/null |
     tr '\n' ' ')"

@@ -285,12 +285,20 @@ mkdir /victim
 ln -s /victim /var/lib/mtls-sidecar/crl
 saw link_refused "$(sh /src/deploy/install.sh >/dev/null 2>&1 || echo yes)"
 saw victim "$(stat -c %U:%G /victim)"
+rm /var/lib/mtls-sidecar/crl
+install -o mtls-sidecar-enroll -m 0400 /dev/null /etc/mtls-sidecar/key
+mkdir /other
+mv /etc/mtls-sidecar/policy.yaml /other/
+ln -s /other/policy.yaml /etc/mtls-sidecar/policy.yaml
+chgrp root /other/policy.yaml
+saw beside_link "$(sh /src/deploy/install.sh >/dev/null 2>&1; stat -c %U:%G /other/policy.yaml)"
 sh /src/deploy/install.sh --uninstall >/out/uninstall 2>&1
 saw uninstalled "$(test -e /opt/mtls-sidecar || echo yes) $(state mtls-sidecar@1)"
 saw uninstall_warns "$(grep -c 'nginx answers 500' /out/uninstall)"
 saw left "$(find /etc /opt /usr/local /var /run -xdev -name '*mtls-sidecar*' 2>/dev/null |
     sort | tr '\n' ' ')"
-saw left_groups "$(stat -c %G /etc/mtls-sidecar /etc/mtls-sidecar/policy.yaml | tr '\n' ' ')"
+saw left_owners "$(stat -c %U:%G /etc/mtls-sidecar /etc/mtls-sidecar/sidecar.yaml \
+    /etc/mtls-sidecar/key | tr '\n' ' ')"
 saw left_users "$(getent passwd mtls-sidecar mtls-sidecar-fetch mtls-sidecar-enroll
     getent group mtls-sidecar)"
 journalctl -u 'mtls-sidecar*' --no-pager -b >>/out/journal 2>&1
