@@ -32,7 +32,7 @@ if [ "$(cat "$tools/stamp" 2>/dev/null)" != "$packages $programs $cerbos" ] && c
     for deb in "$tools"/debs/*.deb; do
         [ -e "$deb" ] && dpkg -x "$deb" "$tools/root"
     done
-    "$root/.venv/bin/python" -m venv "$tools/venv"
+    "$root/.venv/bin/python" -I -m venv "$tools/venv"
     for program in $programs; do
         "$tools/venv/bin/pip" install -qq --disable-pip-version-check "$program" >/dev/null 2>&1 ||
             echo "no $program" >&2

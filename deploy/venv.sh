@@ -16,9 +16,10 @@ die() {
     exit 1
 }
 
-recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+# -I: neither the caller's directory nor its PYTHON* variables have a say.
+recent() { "$1" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
-complete() { "$1" -c 'import venv; from ensurepip import version' >/dev/null 2>&1; }
+complete() { "$1" -I -c 'import venv; from ensurepip import version' >/dev/null 2>&1; }
 
 # The first Python that has all that a venv takes, or else the first that is recent enough.  The
 # system's own first, as in install.sh: what is tested and measured is what is installed.
@@ -38,7 +39,7 @@ find_python() {
 # can be imported, too, as a package with nothing in it.
 need_venv_module() {
     complete "$python" && return
-    package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         echo "venv.sh: installing $package" >&2
         { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
@@ -54,15 +55,15 @@ made_of() {
 
 # The interpreter can be gone when the system was upgraded.
 fresh() {
-    [ "$(cat "$venv/stamp" 2>/dev/null)" = "$(made_of)" ] && "$venv/bin/python" -c '' 2>/dev/null
+    [ "$(cat "$venv/stamp" 2>/dev/null)" = "$(made_of)" ] && "$venv/bin/python" -I -c '' 2>/dev/null
 }
 
 make_venv() {
     need_venv_module
     echo "venv.sh: making .venv from tests/requirements.lock, once" >&2
     rm -rf "$venv"
-    "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
+    "$python" -I -m venv "$venv"
+    "$venv/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
         --no-deps --only-binary :all: --require-hashes -r "$lock" || die "pip failed, see above"
     add_project
     made_of >"$venv/stamp.new"
@@ -71,7 +72,7 @@ make_venv() {
 
 # A path file and a launcher: nothing is built and nothing is written into the tree.
 add_project() {
-    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    site=$("$venv/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     printf '%s\n' "$root" >"$site/nginx-mtls-sidecar.pth"
     quoted=$(printf '%s\n' "$venv/bin/python" | sed "s/'/'\\\\''/g")
     printf '#!/bin/sh\nexec '\''%s'\'' -P -m sidecar "$@"\n' "$quoted" >"$venv/bin/mtls-sidecar"
@@ -83,5 +84,5 @@ find_python
 [ -n "$python" ] || die "Python 3.11 or newer is needed; type: sudo apt-get install python3-venv"
 # The lock is held by this shell's descriptor, so it goes with the shell, however that ends.
 exec 9>"$root/.venv.lock"
-"$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 9>&9
+"$python" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 9>&9
 fresh || make_venv

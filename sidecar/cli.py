@@ -35,7 +35,7 @@ from sidecar.enroll.settings import CONFIG as ENROLL_CONFIG
 from sidecar.fleet.arguments import add_fleet
 from sidecar.fleet.hooks import Hooks
 from sidecar.runtime.argument_types import parsed_by, percentage
-from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file, write_named_file
 from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.fleet_state import fleet_denylists
 from sidecar.runtime.log_lines import configure_logging
@@ -208,7 +208,7 @@ def _check(options: argparse.Namespace) -> int:
         show(error.diagnostics, sys.stderr)
         count = len(error.diagnostics)
         message = f"{path}: {count} mistake{'s' * (count != 1)}, the policy is refused"
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
         return 2
     now = time.time()
     found = sorted({*policy.warnings_at(now), *contradictions(file, now)})
@@ -218,7 +218,7 @@ def _check(options: argparse.Namespace) -> int:
         return 0
     show(warnings, sys.stderr, word="warning")
     count = len(policy.locations)
-    print(f"{path}: ok, {count} location{'s' * (count != 1)}, policy {policy.hash}")
+    print(printable(f"{path}: ok, {count} location{'s' * (count != 1)}, policy {policy.hash}"))
     return 0
 
 
@@ -273,7 +273,7 @@ def _test(options: argparse.Namespace) -> int:
         return 2
     result = test.together(policy, outcomes)
     if options.junit:
-        Path(options.junit).write_bytes(test.as_junit(result))
+        write_named_file(Path(options.junit), test.as_junit(result), 0o644)
     print(test.as_json(result) if options.json else test.as_text(result))
     if result.coverage < options.threshold:
         message = f"{result.coverage:.0f}% tested, less than --threshold {options.threshold}"

@@ -107,7 +107,7 @@ unpack_base() {
 # A venv with the tools of a release.
 make_release_tools() {
     lock=$root/deploy/release-tools.lock
-    cmp -s "$lock" "$tools/release/lock" && "$tools/release/bin/python" -c '' 2>/dev/null && return 0
+    cmp -s "$lock" "$tools/release/lock" && "$tools/release/bin/python" -I -c '' 2>/dev/null && return 0
     say 'making .tools/release from deploy/release-tools.lock'
     rm -rf "$tools/release"
     python=/usr/bin/python3

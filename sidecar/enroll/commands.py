@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sidecar.core.errors import printable
-from sidecar.runtime.files import MAX_POLICY, read_file, write_file
+from sidecar.runtime.files import MAX_POLICY, read_file, write_file, write_named_file
 
 from . import clients, invitations
 from .certificate_profile import Identity
@@ -227,7 +227,8 @@ def init(options: argparse.Namespace) -> int:
         read_enroll_settings(data, str(place))
         write_file(place, data, 0o640)
         if os.geteuid() == 0:  # the service's group reads its configuration, as by install.sh
-            os.chown(place, -1, place.absolute().parent.stat().st_gid)
+            group = place.absolute().parent.stat().st_gid
+            os.chown(place, -1, group, follow_symlinks=False)
         print(f"{place}: a first configuration")
     settings = load_settings(str(place))
     if options.url and options.url.rstrip("/") != settings.url:
@@ -273,7 +274,7 @@ def crl(options: argparse.Namespace) -> int:
         if not options.out:
             write_file(place, data, 0o644)
     if options.out:
-        write_file(place, data, 0o644)
+        write_named_file(place, data, 0o644)
     print(printable(f"{place}: {count} revoked"))
     return 0
 
@@ -286,6 +287,6 @@ def backup(options: argparse.Namespace) -> int:
         raise FileNotFoundError(2, "no such directory", str(target.parent))
     with _opened(settings) as store:
         data = store.copy()
-    write_file(target, data, 0o600)
+    write_named_file(target, data, 0o600)
     print(printable(f"{target}: a copy of the database; the CA's key is not in it"))
     return 0

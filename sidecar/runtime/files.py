@@ -255,6 +255,17 @@ def write_file(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600) -> 
         os.fchmod(file.fileno(), mode)
 
 
+def write_named_file(path: Path, data: bytes, mode: int) -> None:
+    """As `write_file`, for a name that somebody has typed: nothing but a regular file is replaced.
+
+    Root would replace /dev/stdout.  Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file; name another", str(path))
+    write_file(path, data, mode)
+
+
 LOCK_PAUSE = 0.02
 """Seconds between two attempts to lock a file."""
 

@@ -186,6 +186,28 @@ def test_a_skip_fails_in_ci_only(source: str, ci: str, code: int, tmp_path: Path
     assert "no moon" in done.stdout
 
 
+def test_the_environment_is_made_of_nothing_that_lies_where_it_is_called(tmp_path: Path) -> None:
+    """Modules in the caller's directory, or in PYTHONPATH, are not run by deploy/venv.sh."""
+    hostile, tree = tmp_path / "hostile", tmp_path / "tree"
+    hostile.mkdir()
+    for name in ("venv", "ensurepip", "pip", "sysconfig", "fcntl"):
+        (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'a').write({name!r})")
+    (tree / "deploy").mkdir(parents=True)
+    (tree / "tests").mkdir()
+    (tree / "tests/requirements.lock").touch()
+    shutil.copy(ROOT / "deploy/venv.sh", tree / "deploy")
+    done = subprocess.run(
+        ["sh", tree / "deploy/venv.sh"],
+        cwd=hostile,
+        env={**os.environ, "PYTHONPATH": str(hostile)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (tmp_path / "run").exists(), (tmp_path / "run").read_text()
+    assert (tree / ".venv/bin/mtls-sidecar").exists(), done.stderr
+
+
 @pytest.mark.parametrize("script", ["deploy/venv.sh", "deploy/install.sh", "tests/get-tools.sh"])
 def test_what_is_left_of_ensurepip_is_not_taken_for_it(script: str) -> None:
     """Debian's python3-venv, removed after it was used, leaves a directory that can be imported."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sidecar.runtime.files import LEFT_SECONDS, lock_within, write_file
+import pytest
+
+from sidecar.runtime.files import LEFT_SECONDS, lock_within, write_file, write_named_file
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
@@ -30,3 +32,17 @@ def test_a_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
         assert not lock_within(second.fileno(), 0.1)
         first.close()
         assert lock_within(second.fileno(), 0.0)
+
+
+def test_a_name_that_somebody_typed_replaces_regular_files_alone(tmp_path: Path) -> None:
+    """A link that another user has put there is not followed, and /dev/stdout stays what it is."""
+    other = tmp_path / "other"
+    other.write_bytes(b"kept")
+    named = tmp_path / "named"
+    named.symlink_to(other)
+    with pytest.raises(OSError, match="not a regular file"):
+        write_named_file(named, b"new", 0o600)
+    assert named.is_symlink()
+    assert other.read_bytes() == b"kept"
+    write_named_file(other, b"new", 0o600)
+    assert other.read_bytes() == b"new"
