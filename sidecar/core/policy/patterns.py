@@ -487,16 +487,20 @@ def _uri_refusing(text: str) -> Pattern:
         return Pattern(text, exact=(normal,))
     if re.match(r"[^*]+://[^*/]+/", text):
         return Pattern(text, test=_either(glob(text), glob(normal)))
-    folded = glob(normal.lower())  # in a glob, the host part can't be determined
+    # In a glob, the host part can't be determined, and a `*` may go on into the path.
+    folded = _either(glob(normal.lower()), glob(text.lower()))
     return Pattern(text, test=lambda value: folded(value.lower()))
 
 
 def _uri_refused(value: str) -> ComparedValue:
     normal = normal_uri(value)
     texts: tuple[str, ...] = (value,) if normal == value else (value, normal)
-    if re.fullmatch("[^/]+://[^/?#]+", normal):  # for a glob that has the path `/`
-        texts += (normal + "/",)
+    if bare := _PATHLESS.fullmatch(normal):  # for a glob that has the path `/`, or has none
+        texts += (f"{bare[1]}{'' if bare[2] else '/'}{bare[3]}",)
     return ComparedValue((normal,), texts)
+
+
+_PATHLESS = re.compile(r"([^/]+://[^/?#]+)(/?)([?#].*|\Z)")
 
 
 # -- addresses, numbers, fingerprints, identifiers ------------------------------------------------
@@ -614,8 +618,33 @@ def _fixed(parse: Callable[[str], Hashable]) -> Callable[[str], Pattern]:
     return lambda text: Pattern(text, exact=(parse(text),))
 
 
-_TEXT = KeyComparison(_text, _as_is, _text_refused)
-_DN = KeyComparison(_dn, _dn_granted, _dn_refused)
+def _wider(parse: Callable[[str], Pattern], grants: Reader, refuses: Reader) -> KeyComparison:
+    """Compare for refusing rules as for granting ones, too: what lets a value in keeps it out.
+
+    Normalizing a pattern as a whole may change what stands beside a `*`.
+    """
+
+    def parse_both(text: str) -> Pattern:
+        pattern = parse(text)
+        other = pattern.refusing
+        if other is None:
+            return pattern
+        tests = [test for test in (pattern.test, other.test) if test is not None]
+        test = _either(*tests) if tests else None
+        exact = tuple(dict.fromkeys((*other.exact, *pattern.exact)))
+        return replace(pattern, refusing=replace(other, exact=exact, test=test))
+
+    def read_both(value: Any) -> ComparedValue:
+        (keys, texts), (more_keys, more_texts) = refuses(value), grants(value)
+        return ComparedValue(
+            tuple(dict.fromkeys((*keys, *more_keys))), tuple(dict.fromkeys((*texts, *more_texts)))
+        )
+
+    return KeyComparison(parse_both, grants, read_both)
+
+
+_TEXT = _wider(_text, _as_is, _text_refused)
+_DN = _wider(_dn, _dn_granted, _dn_refused)
 _IP = KeyComparison(_ip, _ip_value, _ip_value)
 _FINGERPRINT = KeyComparison(_fixed(parse_fingerprint), _as_is, _as_is)
 
@@ -624,13 +653,13 @@ KEY_COMPARISONS = {
     "o": _TEXT,
     "ou": _TEXT,
     "dn": _DN,
-    "email": KeyComparison(_email, _email_granted, _email_refused),
-    "dns": KeyComparison(_dns, _dns_granted, _dns_refused),
-    "uri": KeyComparison(_uri, _as_is, _uri_refused),
+    "email": _wider(_email, _email_granted, _email_refused),
+    "dns": _wider(_dns, _dns_granted, _dns_refused),
+    "uri": _wider(_uri, _as_is, _uri_refused),
     "ip": _IP,
-    "upn": KeyComparison(_upn, _as_is, _upn_refused),
-    "issuer_cn": KeyComparison(_issuer_cn, _as_is, _issuer_cn_refused),
-    "issuer_dn": KeyComparison(_issuer_dn, _dn_granted, _issuer_dn_refused),
+    "upn": _wider(_upn, _as_is, _upn_refused),
+    "issuer_cn": _wider(_issuer_cn, _as_is, _issuer_cn_refused),
+    "issuer_dn": _wider(_issuer_dn, _dn_granted, _issuer_dn_refused),
     "serial": KeyComparison(_serial, _as_is, _serial_refused),
     "sha256": _FINGERPRINT,
     "spki_sha256": _FINGERPRINT,

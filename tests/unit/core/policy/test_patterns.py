@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 
 import pytest
+import re2
 from asking import matches
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,3 +144,49 @@ def test_addresses_are_looked_for_among_addresses_only(
 ) -> None:
     """RFC 9525, 6.1: an IP address never matches a dNSName, nor a name an iPAddress."""
     assert san_matches_host(dns, ips, host) is expected
+
+
+_PIECES = (
+    *"aB.-_:/@%?#[]*()\\,+= 01",
+    *("é", "e\u0301", "ß", "İ", "%41", "%2E", "..", "//", "https://", "mailto:", "[::1]", "xn--"),
+)
+
+
+@given(
+    key=st.sampled_from(["cn", "email", "uri", "upn", "issuer_cn"]),
+    pieces=st.lists(st.sampled_from(_PIECES), min_size=1, max_size=8),
+    cut=st.tuples(st.integers(0, 12), st.integers(0, 3)),
+    regex=st.booleans(),
+)
+def test_what_a_pattern_grants_it_refuses_too(
+    key: str, pieces: list[str], cut: tuple[int, int], regex: bool
+) -> None:
+    """Whatever a pattern of `allow` lets in, the same one of `deny` keeps out."""
+    value = "".join(pieces)
+    head, tail = value[: cut[0]], value[sum(cut) :]
+    pattern = f"~{re2.escape(head)}.*{re2.escape(tail)}" if regex else f"{head}*{tail}"
+    for text in (pattern, value):
+        try:
+            granted = matches(key, text, value)
+        except PatternError:
+            continue
+        assert not granted or matches(key, text, value, refusing=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern", "value"),
+    [
+        ("uri", "https://*?*", "https://evil.example/a?x=1"),
+        ("uri", "https://evil.example*?token=*", "https://EVIL.example:443/a?token=1"),
+        ("uri", "https://evil.example*#x", "https://evil.example./#x"),
+        ("uri", "*//evil.example?x", "https://evil.example/?x"),
+        ("uri", "~https://evil[.]example[?]x", "https://evil.example/?x"),
+        ("uri", "*https://@0x*7f.1", "https://@0x7f.1"),
+        ("email", "a@%41", "a@%41"),
+        ("upn", "e*\u0301", "e\u0301"),
+        ("cn", "e*\u0301", "e\u0301"),
+    ],
+)
+def test_a_star_beside_what_is_normalized_refuses(key: str, pattern: str, value: str) -> None:
+    """A `*` may go on into the path, or stand within what has another form."""
+    assert matches(key, pattern, value, refusing=True)
