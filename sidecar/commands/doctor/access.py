@@ -40,6 +40,16 @@ def first_rule_denies(place: Block) -> bool:
     return False
 
 
+def limits_addresses(place: Block) -> bool:
+    """Whether only some addresses are let in, by `allow … deny all` or an `if` of the address."""
+    rules = _rules(place)
+    if any(each.name == "deny" and each.args == ["all"] for each in rules):
+        return not any(each.name == "allow" and each.args == ["all"] for each in rules)
+    around = (place, _server(place))
+    tests = [each for here in around for each in here.own("if") if each.own("return")]
+    return any("remote_addr" in " ".join(each.args) for each in tests)
+
+
 def lets_in_otherwise(place: Block) -> bool:
     """Whether something but a question can let in under `satisfy any`."""
     if has_password(place):

@@ -15,6 +15,7 @@ from .access import always_answers, closed
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
+from .behind import reached_behind
 from .between_servers import ProtectedTargets, sessions, tunnels
 from .by_uri import changed_paths
 from .bypasses import Bypasses
@@ -72,6 +73,8 @@ def examine(
         if not server.asking:
             kept.never_asks(server, findings)
     kept.streams(root, findings)
+    streams = [each for stream in root.own("stream") for each in stream.own("server")]
+    reached_behind(servers, streams, findings)
     tunnels(servers, findings)
     sessions([each.block for each in asking], policy, findings)
     authorities(asking, root, policy, findings)

@@ -1,0 +1,136 @@
+"""Find servers of this nginx to which others lead that ask, and which clients reach as well.
+
+`proxy_pass http://127.0.0.1:8080` may lead to `server { listen 8080; … }` of the same nginx: that
+one listens on every address of the machine, and asks nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .access import always_answers, closed, limits_addresses
+from .findings import Finding
+from .nginx_config import Block
+from .server import Server
+from .targets import addresses, passes, plain_variables
+
+_LOOPBACK = re.compile(r"127\.[\d.]+|localhost|\[::1\]")
+_CLIENTS_HOST = {"$host", "$http_host", "$server_name", "$mtls_sidecar_host"}
+
+
+class _Listener(NamedTuple):
+    """One `listen` of a server."""
+
+    at: Block
+    server: Block
+    host: str
+    port: str
+
+
+def reached_behind(servers: list[Server], streams: list[Block], findings: list[Finding]) -> None:
+    """Each `listen` that is open to others than this machine, behind a question."""
+    blocks = [each.block for each in servers if not each.asking] + streams
+    listeners = [each for block in blocks for each in _listeners(block)]
+    models = {id(each.block): each for each in servers}
+    for server in servers if listeners else ():
+        for passing, names in _passing(server):
+            for where in sorted(addresses(passing, server.root)):
+                for each in _chosen([e for e in listeners if _is_at(e, where)], names):
+                    model = models.get(id(each.server))
+                    if _is_reached(each.server, model):
+                        findings.append(_finding(each, server))
+
+
+def _listeners(server: Block) -> Iterator[_Listener]:
+    """The addresses of a server that aren't this machine's own."""
+    for each in server.own("listen"):
+        given = each.args[0]
+        if given.startswith("unix:"):
+            continue
+        found = re.fullmatch(r"(?:(\[[^]]*\]|[^:]*):)?(\d+)", given)
+        host, port = (found[1] or "*", found[2]) if found else (given, "80")
+        if not _LOOPBACK.fullmatch(host):
+            yield _Listener(each, server, host, port)
+
+
+def _passing(server: Server) -> Iterator[tuple[Block, list[str] | None]]:
+    """Where a question is asked before: each directive that leads on, and the hosts that it sends.
+
+    None for the hosts: any.
+    """
+    own = [name.lower() for each in server.block.own("server_name") for name in each.args]
+    for place in server.asking:
+        if place in server.questions.values() or closed(place):
+            continue
+        for by in (place, *server.served_by(place)):
+            sent = [
+                plain_variables(each.args[1])
+                for each in by.inherited("proxy_set_header")
+                if each.args[0].lower() == "host"
+            ]
+            for each in by.within("proxy_pass", "grpc_pass"):
+                if not sent or sent[-1] == "$proxy_host":
+                    target = plain_variables(each.args[0]).partition("://")[2]
+                    yield each, [re.split("[:/]", target)[0].lower()]
+                elif sent[-1] in _CLIENTS_HOST:
+                    yield each, own or None
+                else:
+                    yield each, None if "$" in sent[-1] else [sent[-1].lower()]
+
+
+def _is_at(listener: _Listener, where: str) -> bool:
+    host, _, port = where.rpartition(":")
+    if port != listener.port:
+        return False
+    everywhere = listener.host in ("*", "[::]", "0.0.0.0")
+    return host == listener.host or (host == "127.0.0.1" and everywhere)
+
+
+def _chosen(listeners: list[_Listener], names: list[str] | None) -> list[_Listener]:
+    """Those of them that serve one of these hosts."""
+    if names is None:
+        return listeners
+    found = [each for each in listeners if any(_has(each.server, name) for name in names)]
+    default = [each for each in listeners if "default_server" in each.at.args]
+    return found or (default or listeners)[:1]
+
+
+def _has(server: Block, host: str) -> bool:
+    given = [name.lower() for each in server.own("server_name") for name in each.args]
+    return any(
+        name == host
+        or name.startswith("~")
+        or (name.startswith(("*.", ".")) and host.endswith(name.lstrip("*")))
+        or (name.endswith(".*") and host.startswith(name[:-1]))
+        for name in given
+    )
+
+
+def _is_reached(server: Block, model: Server | None) -> bool:
+    """Whether clients are shown something there."""
+    if model is None:  # of stream { }
+        return not limits_addresses(server)
+    places = [*model.locations, *([server] if model.uncovered() else [])]
+    return any(
+        (passes(each) or each.inherited("root") or each.own("alias"))
+        and not closed(each)
+        and not always_answers(each)
+        and not limits_addresses(each)
+        and not each.inherited("auth_request")
+        and not each.own("internal")
+        and "".join(each.args[-1:])[:1] != "@"
+        for each in places
+    )
+
+
+def _finding(listener: _Listener, outer: Server) -> Finding:
+    at = listener.at
+    file = f" of {outer.block.file}" if outer.block.file != at.file else ""
+    what = (
+        f"nobody is asked at {at.args[0]}, to which the server of line {outer.block.line}{file} "
+        "leads, and which is no address of this machine's own"
+    )
+    write = f"listen 127.0.0.1:{listener.port};   (or: allow 127.0.0.1; deny all;)"
+    return Finding("never-asks", at.file, at.line, what, write)
