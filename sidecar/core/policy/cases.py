@@ -233,12 +233,18 @@ def check_cases(cases: tuple[CaseSpec, ...], locations: set[str], report: Report
         elif not case.location and not case.uri:
             hint = "add location: NAME, or host and uri"
             report.add(case.node, "a test that asks about no location", hint)
+        elif case.location and case.uri:
+            hint = "remove one of them: a location that is named is asked whatever the uri"
+            report.add(case.node, "a test that names a location, and a uri to choose one by", hint)
 
 
 def _check_table(case: CaseSpec, locations: set[str], report: Report) -> None:
     if not case.principals or not case.allow or case.expect:
         hint = "write principals: {NAME: CERT, …} and allow: {LOCATION: [NAME, …], …}"
         report.add(case.node, "a table needs principals and allow, and no expect", hint)
+    for name, _ in case.node.pairs or ():
+        if name.text in ("location", "uri", "cert"):
+            report.add(name, f"`{name.text}` has no effect in a table", "remove it")
     for location, names in case.allow.items():
         if location not in locations:
             report.add(case.node, f"no location {location!r}", "name one of the policy's")

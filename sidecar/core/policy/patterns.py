@@ -156,7 +156,12 @@ def _upn(text: str) -> Pattern:
     refusing = _compared(text, _fold_principal, ignore_case=True)
     if refusing.exact:
         refusing = replace(refusing, exact=(*refusing.exact, _fold_case(text)))
-    return Pattern(text, pattern.exact, pattern.test, refusing, pattern.warnings)
+    warnings = pattern.warnings
+    if text.startswith("@"):
+        warnings += (
+            (f"{text!r} has nothing before the @; every user principal name has", "write *" + text),
+        )
+    return Pattern(text, pattern.exact, pattern.test, refusing, warnings)
 
 
 def _fold_case(text: str) -> str:
@@ -350,6 +355,10 @@ def _email(text: str) -> Pattern:
         return _email_regex(text)
     if not _checked(text).isascii():
         raise PatternError(f"{text!r} is not a mail address in ASCII", "write its host as xn--…")
+    if text.startswith("@") or text.endswith("@"):
+        name, sign, host = text.rpartition("@")
+        hint = f"write {name or '*'}{sign}{host or 'example.com'}"
+        raise PatternError(f"{text!r} is not a mail address", hint)
     if "*" in text:
         either = _email_glob(text), _email_glob(normal_address(text) if "@" in text else text)
         refusing = Pattern(text, test=_either(*either))

@@ -24,6 +24,7 @@ _AFTER_PUBLIC = (
     "forward_cert",
     "cache_seconds",
     "without_certificate",
+    "stale",
 )
 """Keys that have no effect if a location is public."""
 
@@ -35,6 +36,7 @@ def warn_about_policy(spec: PolicySpec, report: Report) -> None:
     for layer in (spec.defaults, *spec.locations):
         _warn_about_ends(layer.allow or (), report)
         _warn_about_ends(layer.deny or (), report)
+        _warn_about_ends(layer.without_certificate or (), report)
     for location in spec.locations:
         _warn_about_location(location, spec.defaults, report)
     for name, trust in spec.trust.items():

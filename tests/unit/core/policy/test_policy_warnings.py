@@ -39,6 +39,9 @@ def in_rule(rule: str) -> str:
         ("{cn: '~'}", "empty regular expression"),
         ("{email: example.com}", "not a mail address"),
         ("{email: 'é@example.com'}", "not a mail address"),
+        ("{email: '@example.com'}", "not a mail address"),
+        ("{email: '@*.example.com'}", "not a mail address"),
+        ("{email: 'alice@'}", "not a mail address"),
         ("{client_ip: 'fe80::1%eth0'}", "zone"),
         ("{sha256: " + "ab" * 20 + "}", "a SHA-1 fingerprint"),
         ("{spki_sha256: '" + ":".join(["AB"] * 20) + "'}", "a SHA-1 fingerprint"),
@@ -127,6 +130,7 @@ def test_a_password_in_an_address_is_not_told() -> None:
         ("{cn: '~ x'}", "the blank after ~"),
         ("{cn: ' alice'}", "blank"),
         ("{cn: 'e\u0301'}", "NFC"),
+        ("{upn: '@corp.example'}", "nothing before the @"),
         ("{serial: 1234567890123456789}", "looks decimal"),
         ("{client_ip: '::/0'}", "contains no IPv4 address"),
         ("{uri: example.org/x}", "has no scheme"),
@@ -191,6 +195,16 @@ def test_an_end_is_told_once_it_is_past() -> None:
         (
             "locations: [{name: a, allow: public, same_origin: true}]\n",
             "`same_origin` has no effect",
+        ),
+        ("locations: [{name: a, allow: public, stale: deny}]\n", "`stale` has no effect"),
+        (
+            "locations: [{name: a, allow: verified, without_certificate: [{until: 2020-01-31}]}]\n",
+            "is past",
+        ),
+        (
+            "defaults: {without_certificate: {until: 2020-01-31}}\n"
+            "locations: [{name: a, allow: verified}]\n",
+            "is past",
         ),
         (
             "trust: {t: {ca: s.crt}, u: {ca: s.crt}}\n"
