@@ -246,7 +246,7 @@ def _explain(options: argparse.Namespace) -> int:
         "client_ip": options.client_ip,
         "site": options.sec_fetch_site,
     }
-    found = {name: value.encode("utf-8") for name, value in fields.items() if value}
+    found = {name: os.fsencode(value) for name, value in fields.items() if value}
     now = parse_date(options.now) if options.now else time.time()
     try:
         request = assemble_request(options.location, {**found, "cert": cert})

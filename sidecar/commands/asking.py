@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from sidecar.core.decision import Decision, Reason
@@ -90,7 +91,7 @@ def request_of(given: Circumstances, who: Principal | bytes) -> AuthzRequest:
         "method": given.method,
         "client_ip": given.client_ip,
     }
-    found = {name: value.encode() for name, value in fields.items() if value}
+    found = {name: os.fsencode(value) for name, value in fields.items() if value}
     try:
         request = assemble_request(None, found)
     except BadRequest as error:

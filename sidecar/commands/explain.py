@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from urllib.parse import quote
 
@@ -42,7 +43,7 @@ def pem_of(der: bytes) -> bytes:
 
 def described(text: str) -> Principal:
     """Parse a certificate described by its fields, as in tests.  Raises `PolicyError`."""
-    node, mistakes = parse(text.encode(), "--cert-fields")
+    node, mistakes = parse(os.fsencode(text), "--cert-fields")
     report = Report("--cert-fields", mistakes)
     try:
         found = Certificate().read(node, report)

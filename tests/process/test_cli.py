@@ -94,6 +94,23 @@ def test_explain(place: Path, arguments: list[str], code: int, reason: str) -> N
     assert told["decision"] == ("allow" if code == 0 else "deny")
 
 
+def test_explain_takes_octets_that_are_no_text(place: Path) -> None:
+    """A path may have any; a method or fields of a certificate with them are told as what they are
+    not."""
+    asked = ["explain", "--host", "app.example.com", "--uri", "/admin/\udcff"]
+    found = run(place, *asked, "--cert", "alice.crt")
+    assert (found.returncode, found.stderr) == (0, "")
+    for more, told in (
+        (["--method", "\udcff"], "is not a method"),
+        (["--client-ip", "\udcff"], "is not an address"),
+        (["--cert-fields", "{cn: \udcff}"], "--cert-fields:1:6: not UTF-8"),
+    ):
+        found = run(place, *asked, *more)
+        assert found.returncode == 2
+        assert told in found.stderr
+    assert run(place, "who", "admin", "--host", "\udcff").stderr == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
