@@ -320,6 +320,20 @@ def test_a_bad_certificate_opens_nothing_else(stack: Stack) -> None:
             assert stack.get(path, cert=cert, host=STRICT).status == 403
 
 
+def test_what_is_read_in_two_ways_is_400_there_too(stack: Stack) -> None:
+    """A path with dots, or an odd host, whatever the certificate."""
+    paths = ("/public/x/../y", "/x/%2e%2e/public/", "/public/#", "/icons/.")
+    hosts = (f"x@{HOST}", f"{HOST}.:80.", f"{HOST}:x")
+    for cert in (None, stack.people.expired, stack.people.mallory):
+        for path in paths:
+            assert stack.get(path, cert=cert).status == 400, path
+        odd = [f"GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n" for host in hosts]
+        for request in (*odd, f"GET https://{HOST}/public/x HTTP/1.1\r\nHost: victim\r\n\r\n"):
+            with stack.connect(cert=cert, sni=None) as connection:
+                answer = connection.raw(request.encode())
+            assert (answer.status, answer.app) == (400, None), request
+
+
 def test_over_http2_it_is_the_same(stack: Stack) -> None:
     """A bad certificate reads the public page, and elsewhere why it is refused."""
     for path, status in ((b"/public/x", 200), (b"/", 403), (b"/inside/x", 403)):
