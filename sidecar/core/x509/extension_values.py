@@ -85,10 +85,11 @@ def extensions_of(cert: ClientCert) -> dict[bytes, Extension]:
 
 
 def _boolean(der: bytes, at: Tlv) -> bool:
+    """Parse a BOOLEAN as OpenSSL does: TRUE may be any octet but zero.  Raises ValueError."""
     octets = der[at.start : at.stop]
-    if at.tag != BOOLEAN or octets not in (b"\0", b"\xff"):
+    if at.tag != BOOLEAN or len(octets) != 1:
         raise ValueError("a broken BOOLEAN")
-    return octets == b"\xff"
+    return octets != b"\0"
 
 
 def _integer(der: bytes, at: Tlv) -> int:
