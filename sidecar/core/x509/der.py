@@ -14,7 +14,7 @@ from typing import NamedTuple
 INTEGER, OID, SEQUENCE, SET = 0x02, 0x06, 0x30, 0x31
 BOOLEAN, ENUMERATED, BIT_STRING, OCTET_STRING = 0x01, 0x0A, 0x03, 0x04
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
-UTF8_STRING, VISIBLE_STRING, BMP_STRING = 0x0C, 0x1A, 0x1E
+UTF8_STRING, IA5_STRING, VISIBLE_STRING, BMP_STRING = 0x0C, 0x16, 0x1A, 0x1E
 NO_STRINGS = (BIT_STRING, SEQUENCE, 7, 8, 9, 11, 13, 14, 15, 29)
 """Types that OpenSSL accepts beside strings in names (`ASN1_PRINTABLE`), and prints in hex."""
 
@@ -257,7 +257,7 @@ _TEXT = {
     0x12: "latin-1",
     0x13: "latin-1",
     0x14: "latin-1",
-    0x16: "latin-1",
+    IA5_STRING: "latin-1",
     VISIBLE_STRING: "latin-1",
     0x1C: "utf-32-be",
     BMP_STRING: "utf-16-be",

@@ -19,11 +19,15 @@ from sidecar.core.errors import MalformedCertificate
 from sidecar.core.ip_address import address_text
 
 from .der import (
+    BMP_STRING,
     BOOLEAN,
+    IA5_STRING,
     INTEGER,
     OCTET_STRING,
     OID,
     SEQUENCE,
+    UTF8_STRING,
+    VISIBLE_STRING,
     check_values,
     children,
     dotted,
@@ -202,16 +206,32 @@ def _policy(octets: bytes) -> str:
         for qualifier in within(each, SEQUENCE):
             oid, qualified = within(qualifier, SEQUENCE)
             _usage(oid)
-            if qualified[0] != _QUALIFIERS.get(oid[value_of(oid, 0) :], qualified[0]):
-                raise ValueError("a policy's qualifier is of another type than its OID says")
+            kind = oid[value_of(oid, 0) :]
+            if kind == _CPS and qualified[0] != IA5_STRING:
+                raise ValueError("a CPS is not an IA5String")
+            if kind == _NOTICE:
+                _check_notice(qualified)
     return _usage(policy)
 
 
-_QUALIFIERS = {
-    bytes.fromhex("2b06010505070201"): 0x16,
-    bytes.fromhex("2b06010505070202"): SEQUENCE,
-}
-"""The types of the qualifiers that OpenSSL reads: a CPS is an IA5String, a notice a SEQUENCE."""
+def _check_notice(octets: bytes) -> None:
+    """Check a UserNotice as OpenSSL parses it (RFC 5280, 4.2.1.4).  Raises ValueError."""
+    parts = within(octets, SEQUENCE)
+    if parts and parts[0][0] == SEQUENCE:
+        organization, numbers = within(parts.pop(0), SEQUENCE)
+        if organization[0] not in _DISPLAYED:
+            raise ValueError("a notice's organization is not a text")
+        if any(number[0] != INTEGER for number in within(numbers, SEQUENCE)):
+            raise ValueError("a notice's number is not an INTEGER")
+    if [part for part in parts if part[0] not in _DISPLAYED] or len(parts) > 1:
+        raise ValueError("a notice is not a reference and a text")
+
+
+_CPS = bytes.fromhex("2b06010505070201")
+_NOTICE = bytes.fromhex("2b06010505070202")
+"""The qualifiers that OpenSSL reads."""
+
+_DISPLAYED = (IA5_STRING, VISIBLE_STRING, BMP_STRING, UTF8_STRING)
 
 
 # -- alternative names ----------------------------------------------------------------------------

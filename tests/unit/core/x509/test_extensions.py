@@ -429,6 +429,41 @@ def test_a_qualifier_is_of_the_type_that_its_oid_says(arc: int, tag: int, is_rea
     assert (cert.policy_oid, "policy_oid" in cert.unreadable) == (("1.2.3",) * is_read, not is_read)
 
 
+_ORG, _NUMBERS, _TEXT = tlv(0x0C, b"org"), tlv(0x30, tlv(2, b"\1")), tlv(0x1A, b"text")
+_REFERENCE = tlv(0x30, _ORG, _NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("notice", "is_read"),
+    [
+        ((_REFERENCE, _TEXT), True),
+        ((_REFERENCE,), True),
+        ((_TEXT,), True),
+        ((_TEXT, _REFERENCE), False),
+        ((_TEXT, _TEXT), False),
+        ((_REFERENCE, _REFERENCE), False),
+        ((_REFERENCE, _TEXT, tlv(0x81, b"")), False),
+        ((tlv(0x14, b"text"),), False),
+        ((tlv(0x30, _ORG),), False),
+        ((tlv(0x30, _NUMBERS, _ORG),), False),
+        ((tlv(0x30, _ORG, _NUMBERS, _TEXT),), False),
+        ((tlv(0x30, _ORG, tlv(0x30, _TEXT)),), False),
+        ((tlv(0x30, tlv(0x13, b"org"), _NUMBERS),), False),
+        ((tlv(0x30, _ORG, tlv(0x30)),), True),
+    ],
+)
+def test_a_notice_is_read_as_openssl_reads_it(notice: tuple[bytes, ...], is_read: bool) -> None:
+    """OpenSSL reads no policy beside a notice that it can't parse, and none grants."""
+    qualifier = tlv(0x30, der_oid("1.3.6.1.5.5.7.2.2"), tlv(0x30, *notice))
+    value = tlv(0x30, tlv(0x30, der_oid("1.2.3"), tlv(0x30, qualifier)))
+    der = staff.forge(extensions=[extension(POLICIES, value)]).der
+    theirs = libcrypto.read(der)
+    assert theirs is not None
+    assert (theirs.policy_oid == ("1.2.3",)) is is_read
+    cert = from_der(der)
+    assert (cert.policy_oid, "policy_oid" in cert.unreadable) == (("1.2.3",) * is_read, not is_read)
+
+
 @pytest.mark.parametrize("tag", [0x10, 0x11])
 def test_a_sequence_without_its_bit_is_not_read(tag: int) -> None:
     """OpenSSL refuses it: `TYPE_NOT_CONSTRUCTED`."""
