@@ -172,11 +172,11 @@ def extensions() -> dict[str, Chain]:
     found["leaf CA:FALSE, pathlen 1"] = at_leaf(basic(False, 1))
     found["leaf pathlen -1"] = at_leaf(basic(False, -1))
     found["leaf CA:TRUE"] = at_leaf(basic(True))
-    for octet in (b"\x01", b"\xfd", b"\0"):  # in DER, TRUE is FF alone
-        flag = tlv(0x01, octet)
-        found[f"sub CA:{octet.hex()}"] = at_sub(extension("2.5.29.19", tlv(0x30, flag)))
+    for written in (b"\x01", b"\xfd", b"\0"):  # in DER, TRUE is FF alone
+        flag = tlv(0x01, written)
+        found[f"sub CA:{written.hex()}"] = at_sub(extension("2.5.29.19", tlv(0x30, flag)))
         value = tlv(0x04, b"\5\0")
-        found[f"leaf unknown critical {octet.hex()}"] = at_leaf(
+        found[f"leaf unknown critical {written.hex()}"] = at_leaf(
             tlv(0x30, der_oid(UNKNOWN), flag, value)
         )
     found["sub CA:TRUE not critical"] = at_sub(basic(critical=False))
