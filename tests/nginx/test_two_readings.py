@@ -170,6 +170,24 @@ def test_doctor_knows_the_guard(nginx_binary: NginxBinary, tmp_path: Path) -> No
             assert ("dots-passed-on" in found(stack)) == told
 
 
+PICTURES = (
+    "location ~ [.]png$ { auth_request off; proxy_pass http://app%s; }\n        location /admin/"
+)
+
+
+def test_an_encoded_question_mark_ends_a_path_that_nginx_has_decoded(
+    nginx_binary: NginxBinary, tmp_path: Path
+) -> None:
+    """Behind an expression of its end; not where the path is passed on as it was written."""
+    asked = "/admin/x%3f.png"
+    for passed, expected in (("$uri", "/admin/x?.png"), ("", asked), ("$request_uri", asked)):
+        text = example("nginx.conf").replace("location /admin/", PICTURES % passed, 1)
+        with Stack(nginx_binary, tmp_path / f"x{len(passed)}", conf=text) as stack:
+            answer = stack.get(asked).app
+            assert answer is not None
+            assert answer["uri"] == expected
+
+
 CASE = r"location ~* \A/admin(/|\z)"
 
 
