@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sidecar.core.fleet.manifest import MAX_FILE, MAX_FILES, POLICY, check_name
-from sidecar.runtime.files import read_file
+from sidecar.runtime.files import held_directory, read_file
 
 
 def read_directory(directory: Path) -> dict[str, bytes]:
@@ -25,12 +25,15 @@ def read_directory(directory: Path) -> dict[str, bytes]:
             if name.startswith("."):
                 continue
             path = Path(at) / name
-            if not path.resolve().is_relative_to(root):
+            real = path.resolve()
+            if not real.is_relative_to(root):
                 raise ValueError(
                     f"{path} is a link out of {root}", "copy the file there, or remove the link"
                 )
             short = check_name(str(path.relative_to(root)))
-            found[short] = read_file(path, MAX_FILE)
+            # The file that was looked at: its owner may exchange it for a link meanwhile.
+            with held_directory(real.parent) as place:
+                found[short] = read_file(place / real.name, MAX_FILE, follow=False)
             if len(found) > MAX_FILES:
                 raise ValueError(f"{root} holds more than {MAX_FILES} files")
     return found
