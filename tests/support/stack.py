@@ -248,6 +248,9 @@ class Stack:
         self.ports = {site: free_port() for site in sites}
         self.plain_ports = {site: free_port() for site in sites}
         self.daemon = Daemon(_made(directory / "sidecar"), policy or policy_with(sites), settings)
+        # Coverage nearly doubles what a start costs, and what nginx asks takes no way through the
+        # daemon that the tests of the process itself don't take.
+        self.daemon.environ = {"COVERAGE_PROCESS_CONFIG": ""}
         self.people.write_policy_files(self.daemon.directory)
         etc = directory / "nginx"
         self.people.write_nginx_files(etc / "pki")
