@@ -174,11 +174,9 @@ def test_a_crl_that_goes_backwards_still_revokes(tmp_path: Path) -> None:
         daemon.until(lambda: (tmp_path / "state" / "crl-watermarks.json").exists())
         daemon.until(lambda: kept(daemon))
     shutil.rmtree(tmp_path / "state" / "last-good")
-    daemon.write("ca.crl", b"\n".join([staff.crl([bob], number=5), staff.crl([carol], number=4)]))
+    daemon.write("ca.crl", staff.crl([carol], number=4))
     daemon.start(wait=False)
-    daemon.until(
-        lambda: daemon.status("/readyz") == 503
-    )  # never accepted: it waits for a sound one
+    daemon.until(lambda: daemon.status("/readyz") == 503)  # it waits for one that isn't older
     daemon.stop()
     url = "http://crl.example.com/ca.crl"
     daemon.policy.write_text(BEST.replace("ca.crl", f'"{url}"'))
