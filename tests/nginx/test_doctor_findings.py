@@ -745,6 +745,9 @@ def test_one_name_from_several_authorities(tmp_path: Path) -> None:
         "location /go/ { auth_request /authz; proxy_pass http://app/admin/; }",
         "location /go/ { auth_request /authz; rewrite ^/go/(.*)$ /admin/$1 last; }",
         "rewrite ^/go/(.*)$ /admin/$1 break;",
+        "location ~ ^/go/(.*)$ { auth_request /authz; proxy_pass http://app/admin/$1; }",
+        "location = /go/x { auth_request /authz; proxy_pass http://app/admin/x; }",
+        "rewrite ^/go(/.*)?$ /admin$1 break;",
     ],
 )
 def test_a_path_that_nginx_changes(change: str, tmp_path: Path) -> None:

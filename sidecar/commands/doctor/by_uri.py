@@ -2,7 +2,8 @@
 
 `auth_request /authz` asks about the URI that the client wrote.  With `location /go/ { proxy_pass
 http://app/admin/; }` that is /go/x, while the application is asked for /admin/x, about which other
-rules may ask; and so with `rewrite ^/go/(.*)$ /admin/$1;`.
+rules may ask; so with `rewrite ^/go/(.*)$ /admin/$1;`, an `alias`, or a path that an expression
+writes.  A script that serves every path (`rewrite ^ /index.php`) goes by what the client wrote.
 """
 
 from __future__ import annotations
@@ -14,75 +15,148 @@ from typing import NamedTuple
 from sidecar.core.policy.model import Policy
 
 from .auth_location import target_path
+from .captured import CHOSEN, beginnings, captures, filled, path_there, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .rewriting import redirects
-from .routing import REGEX, serving
+from .routing import REGEX, alternatives, literal_prefixes, serving
 from .server import Server, question
+from .targets import constant, file_roots, files, passes, plain_variables
 
 _BY_URI = "/authz"
-_PREFIX = re.compile(r"\^?(?P<prefix>/[\w./-]*)\((?:\.\*|\.\+)\)\$?")
-_CONSTANT = re.compile(r"(?P<head>/[\w./-]*)\$1")
 _PROBE = "x"
+_SCRIPT = re.compile(r"/[^/$]*\.[^/$]*")
 
 
-class _Change(NamedTuple):
-    """A directive that puts one prefix in the place of another; `last`: nginx looks again then."""
+class _Step(NamedTuple):
+    """What a directive makes of a URI; `last`: nginx looks for the location again then."""
 
     at: Block
-    old: str
-    new: str
-    last: bool
+    asked: str
+    served: str
+    last: bool = False
 
 
 def changed_paths(server: Server, policy: Policy | None, findings: list[Finding]) -> None:
     """Each change by which one location of the policy is asked about, and another one served."""
     if policy is None or _BY_URI not in server.questions:
         return
-    for change in _changes(server):
-        for probe in sorted({"", *policy.chooser.paths}):
-            served = probe if probe.startswith(change.new) else change.new
-            served += _PROBE
-            asked = change.old + served[len(change.new) :]
-            if not _asked_by_uri(server, change, asked, served):
-                continue
-            names = [
-                policy.chooser.choose(_host(server), each.encode()) for each in (asked, served)
-            ]
-            if _differ(policy, *names):
-                findings.append(_finding(change.at, asked, served, *names))
-                break
+    told, host = set[int](), _host(server)
+    for step in _steps(server, sorted({"", *policy.chooser.paths})):
+        if id(step.at) in told:
+            continue
+        uris = (step.asked, step.served)
+        names = [policy.chooser.choose(host, each.encode()) for each in uris]
+        if _differ(policy, *names) and _asked_by_uri(server, step):
+            told.add(id(step.at))
+            findings.append(_finding(step.at, *uris, *names))
 
 
-def _changes(server: Server) -> Iterator[_Change]:
+def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
+    roots = {
+        root
+        for each in server.asking
+        if question(each) == _BY_URI and not passes(each) and not each.own("alias")
+        for root in file_roots(each)
+    }
     for place in server.places:
         for each in place.within("rewrite"):
-            found, target = _PREFIX.fullmatch(each.args[0]), _CONSTANT.fullmatch(each.args[1])
-            if found and target and not redirects(each):
-                yield _Change(each, found["prefix"], target["head"], each.args[2:] != ["break"])
-        if place is server.block or place.args[0] in ("=", *REGEX):
+            if not redirects(each):
+                yield from _rewritten(each, place, wanted)
+        if place is not server.block:
+            yield from _replaced(place, roots, wanted)
+            yield from _written(place, server, wanted)
+
+
+def _rests(begins: str, head: str, wanted: list[str]) -> Iterator[str]:
+    """What may follow in a URI, so that it is one of those wanted, or becomes one behind `head`."""
+    yield from ("", _PROBE)
+    for each in wanted:
+        if each.startswith(head):
+            yield each[len(head) :] + _PROBE
+            yield each[len(head) :]
+        if begins and each.startswith(begins):
+            yield each[len(begins) :] + _PROBE
+
+
+def _rewritten(rewrite: Block, place: Block, wanted: list[str]) -> Iterator[_Step]:
+    """By a `rewrite`."""
+    pattern, written = rewrite.args[0], plain_variables(rewrite.args[1]).partition("?")[0]
+    if _SCRIPT.fullmatch(written):
+        return
+    whole = ["^" + each.removeprefix("^") for each in alternatives(pattern)]
+    found_in = [place.args[-1]] if place.name == "location" and place.args[0] not in REGEX else []
+    for begins in found_in + [each for one in whole for each in literal_prefixes(one) or [""]]:
+        for rest in _rests(begins, written.partition("$")[0], wanted):
+            asked = begins + rest if begins else "/" + rest.lstrip("/")
+            found = captures(pattern, asked)
+            if found is not None:
+                served = filled(written, found | {"uri": asked, "request_uri": asked})
+                if served[:1] == "/" and "$" not in served:
+                    yield _Step(rewrite, asked, served, rewrite.args[2:] != ["break"])
+
+
+def _replaced(place: Block, roots: set[str], wanted: list[str]) -> Iterator[_Step]:
+    """By the path of a `proxy_pass`, or the `alias` of what a `root` serves, too."""
+    if place.args[0] in REGEX:
+        return
+    old, exact = place.args[-1], place.args[0] == "="
+    changes: list[tuple[Block, str | None]]
+    changes = [(each, target_path(each.args[0])) for each in place.own("proxy_pass")]
+    shown = files(place) if place.own("alias") else None
+    if shown:
+        changes += [(place, f"/{shown[len(each) :]}") for each in roots if shown.startswith(each)]
+    for each in place.own("proxy_pass"):
+        path = target_path(constant(each.args[0], place)) if "$" in each.args[0] else None
+        if path and not _SCRIPT.fullmatch(path):
+            yield _Step(each, old if exact else old + _PROBE, path)
+    for at, new in changes:
+        if not new or new == old or (exact and _SCRIPT.fullmatch(new)):
             continue
-        for each in place.own("proxy_pass"):
-            path = "" if "$" in each.args[0] else target_path(each.args[0])
-            if path and path != place.args[-1]:
-                yield _Change(each, place.args[-1], path, last=False)
+        for rest in ("",) if exact else _rests(old, new, wanted):
+            yield _Step(at, old + rest, new + rest)
 
 
-def _asked_by_uri(server: Server, change: _Change, asked: str, served: str) -> bool:
+def _written(place: Block, server: Server, wanted: list[str]) -> Iterator[_Step]:
+    """By a target with variables: what an expression captures, what a query names."""
+    for target in written_targets(place, server):
+        head = target.path.partition("$")[0]
+        for begins in beginnings(place):
+            for rest in _rests(begins, head, wanted):
+                asked = begins + rest
+                if serving(server.block, asked) is not place:
+                    continue
+                served = path_there(place, target, asked) or ""
+                if chosen := CHOSEN.search(served):
+                    before = served[: chosen.start()]
+                    yield from (
+                        _Step(target.at, asked, each + _PROBE)
+                        for each in wanted
+                        if each.startswith(before)
+                    )
+                elif served[:1] == "/" and "$" not in served:
+                    yield _Step(target.at, asked, served)
+
+
+def _asked_by_uri(server: Server, step: _Step) -> bool:
     """Whether the sidecar is asked about the URI where the changed path is served.
 
-    Unless nginx looks for the location again, that is where the path leads to the same address: a
-    path of another application has nothing to do with the policy's.
+    Unless nginx looks for the location again, that is where the path leads to the same address, or
+    to files: a path of another application has nothing to do with the policy's.
     """
-    here, there = serving(server.block, asked), serving(server.block, served)
-    around = change.at.parent
-    if around is not None and around is not server.block and around is not here:
-        return False
+    here, there = serving(server.block, step.asked), serving(server.block, step.served)
     if here is None or there is None:
         return False
-    if change.last:
+    around = here if step.at is here else step.at.parent
+    if around is not None and around.name == "if":
+        around = around.parent
+    if around not in (None, server.block, here):
+        return False
+    if step.last:
         return question(there) == _BY_URI
-    return question(here) == _BY_URI and bool(server.served(here) & server.served(there))
+    both_files = not passes(here) and not passes(there)
+    shared = server.served(here) & server.served(there)
+    return question(here) == _BY_URI and bool(shared or both_files)
 
 
 def _host(server: Server) -> str:

@@ -23,7 +23,7 @@ FILES = ""
 PROBES = ("x", "zz-any")
 _VARIABLE = re.compile(r"\$(\w+)")
 _URIS = ("$uri", "$document_uri", "$request_uri")
-_CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
+CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
 """Variables that a client sets to what it likes, whatever the URI."""
 
 
@@ -58,7 +58,7 @@ def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str
     first = None
     if not any(wanted.startswith(head) for head in _heads(place, target)):
         return None
-    for begins in _beginnings(place):
+    for begins in beginnings(place):
         uris = [_leads(place, target, begins, wanted + probe, server) for probe in PROBES]
         if all(uris):
             first = first or uris[0]
@@ -80,7 +80,7 @@ def _leads(place: Block, target: Target, begins: str, wanted: str, server: Serve
     return None
 
 
-def _beginnings(place: Block) -> Iterator[str]:
+def beginnings(place: Block) -> Iterator[str]:
     """What the URIs begin with that a location, or a `rewrite` in it, is for."""
     patterns = [place.args[-1]] if place.args[0] in REGEX else []
     patterns += [each.args[0] for each in place.within("rewrite")]
@@ -96,14 +96,14 @@ def head_of(place: Block, passing: Block, prefix: str, server: Server) -> str | 
     for target in written_targets(place, server):
         if target.at is not passing:
             continue
-        paths = [(_path_there(place, target, prefix + probe), probe) for probe in PROBES]
+        paths = [(path_there(place, target, prefix + probe), probe) for probe in PROBES]
         heads = {path.removesuffix(probe) for path, probe in paths if path and path != probe}
         if len(heads) == 1 and all(path and path.endswith(probe) for path, probe in paths):
             return heads.pop()
     return None
 
 
-def _path_there(place: Block, target: Target, uri: str) -> str | None:
+def path_there(place: Block, target: Target, uri: str) -> str | None:
     """The path to which a request for this URI is led, with what the client chooses in it.
 
     None where it isn't served here.
@@ -111,7 +111,7 @@ def _path_there(place: Block, target: Target, uri: str) -> str | None:
     values: dict[str, str] | None = {}
     asked = uri
     if place.args[0] in REGEX:
-        values = _captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
+        values = captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
     if values is None:
         return None
     values |= {"request_uri": asked}
@@ -120,7 +120,7 @@ def _path_there(place: Block, target: Target, uri: str) -> str | None:
         return None  # another location serves it, or none
     uri = written
     values |= {"uri": uri, "document_uri": uri, "request_uri": asked}
-    return _written(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+    return filled(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
 
 
 def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:
@@ -132,13 +132,13 @@ def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:
     for each in _that_run(place, uri, values):
         values |= {"uri": uri, "document_uri": uri}
         if each.name == "set":
-            values[each.args[0].strip("${}")] = _written(each.args[1], values)
+            values[each.args[0].strip("${}")] = filled(each.args[1], values)
             continue
-        found = _captures(each.args[0], uri)
+        found = captures(each.args[0], uri)
         if found is None:
             continue
         values |= found
-        uri = _written(each.args[1], values).partition("?")[0]
+        uri = filled(each.args[1], values).partition("?")[0]
         away = not _breaks(each)
         if redirects(each) or "$" in uri or each.args[-1] == "last":
             return None
@@ -153,7 +153,7 @@ def _that_run(block: Block, uri: str, values: dict[str, str]) -> Iterator[Block]
         if each.name in ("set", "rewrite"):
             yield each
         elif each.name == "if" and len(each.args) == 3 and each.args[0] in _URIS:
-            found = _captures(each.args[2], uri, ignore_case=each.args[1] == "~*")
+            found = captures(each.args[2], uri, ignore_case=each.args[1] == "~*")
             if each.args[1] in REGEX and found is not None:
                 values |= found
                 yield from _that_run(each, uri, values)
@@ -161,16 +161,16 @@ def _that_run(block: Block, uri: str, values: dict[str, str]) -> Iterator[Block]
 
 def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:
     """Whether a request for this URI is led to what is wanted."""
-    path = _path_there(place, target, uri)
+    path = path_there(place, target, uri)
     if path is None:
         return False
-    chosen = _CHOSEN.search(path)
+    chosen = CHOSEN.search(path)
     if chosen is None:
         return path == wanted
     return path[chosen.end() :] == "" and wanted.startswith(path[: chosen.start()])
 
 
-def _captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str, str] | None:
+def captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str, str] | None:
     found = searched(pattern, uri, ignore_case)
     if found is None:
         return None
@@ -178,7 +178,7 @@ def _captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str,
     return numbered | {name: value or "" for name, value in found.groupdict().items()}
 
 
-def _written(text: str, values: Mapping[str, str]) -> str:
+def filled(text: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda each: values.get(each[1], each[0]), plain_variables(text))
 
 

@@ -22,6 +22,7 @@ locations:
 ALL = "location / { auth_request /authz/site; proxy_pass http://app; }"
 BY_URI = "location / { auth_request /authz; proxy_pass http://app; }"
 ASK = "auth_request /authz;"
+STATIC = f"location ^~ /admin/ {{ {ASK} root /srv; }}"
 ANSWERING = "location ^~ /authz/ {"
 
 
@@ -42,6 +43,19 @@ def found(lines: str, directory: Path) -> list[str]:
         f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ /admin/$1 break; proxy_pass http://app; }}",
         f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ /admin/$1 last; proxy_pass http://app; }}",
         "rewrite ^/go/(.*) /admin/$1;",
+        "rewrite ^/go(/.*)?$ /admin$1;",
+        "rewrite ^/(go|og)/(.*)$ /admin/$2;",
+        "rewrite ^/go/?$ /admin/ last;",
+        "rewrite ^/go/(?<page>.*)$ /admin/$page;",
+        "rewrite /go/(.*) /admin/$1;",
+        f"location ~ ^/go/(.*)$ {{ {ASK} proxy_pass http://app/admin/$1; }}",
+        f"location = /go {{ {ASK} proxy_pass http://app/admin/x; }}",
+        f"location = /go {{ {ASK} rewrite ^ /admin/x break; proxy_pass http://app; }}",
+        f"location /go/ {{ {ASK} set $to http://app; proxy_pass $to/admin/x; }}",
+        f"location /go/ {{ {ASK} proxy_pass http://app/$arg_page; }}",
+        f"location /go/ {{ {ASK} if ($arg_a) {{ rewrite ^ /admin/ break; }} "
+        "proxy_pass http://app; }",
+        f"location /go/ {{ {ASK} alias /srv/admin/; }} {STATIC}",
     ],
 )
 def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
@@ -64,6 +78,13 @@ def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
         "rewrite ^/go/(.*) /admin/$1 redirect;",
         "rewrite ^/go/(.*) /admin/$1; location /admin/ { auth_request /authz/named; }",
         "location / { auth_request /authz; rewrite ^/(.*)$ /index.php?q=$1 last; } #",
+        f"location = /shop/ {{ {ASK} proxy_pass http://app/index.php; }}",
+        f"location ~ ^/go/(.*)$ {{ {ASK} proxy_pass http://app/go/$1; }}",
+        f"location ~ ^/go/([0-9]+)$ {{ {ASK} proxy_pass http://app/page/$1; }}",
+        f"location = /go {{ {ASK} proxy_pass http://app/gone; }}",
+        f"location /go/ {{ {ASK} alias /srv/go/in/; }} {STATIC}",
+        f"location /go/ {{ {ASK} alias /var/admin/; }} {STATIC}",
+        "location = /go { auth_request /authz/named; proxy_pass http://app/admin/x; }",
     ],
 )
 def test_the_same_rules_hold(lines: str, tmp_path: Path) -> None:
