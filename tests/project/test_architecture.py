@@ -31,10 +31,10 @@ LAYERS = (
     ),
     (
         "x509.key_encoding", "x509.extensions", "x509.distinguished_name", "policy.host_spelling",
-        "nginx.regex",
+        "nginx.regex", "policy.text_patterns",
     ),
     ("x509.certificate", "policy.dn_warnings", "policy.uri_spelling"),
-    ("x509.validity", "fleet.keys"),
+    ("x509.validity", "fleet.keys", "policy.name_patterns", "policy.address_patterns"),
     ("fleet.entry",),
     ("fleet.manifest",),
     (
