@@ -83,7 +83,9 @@ def test_two_builds_are_the_same_bytes(debs: list[Path]) -> None:
 
 def test_lintian_has_nothing_to_say(debs: list[Path]) -> None:
     """Each tag that is overridden has its reason beside it, and none is left."""
-    done = need(lintian()).run("--allow-root", "--no-cfg", "--fail-on=warning", debs[0])
+    done = need(lintian()).run(
+        "--allow-root", "--no-cfg", "--fail-on=warning", debs[0], timeout=300
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
