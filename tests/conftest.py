@@ -8,6 +8,7 @@ from collections.abc import Generator
 from functools import cache
 from pathlib import Path
 
+import daemon
 import pytest
 from hypothesis import settings
 from tools import Missing, NginxBinary, nginx_binaries
@@ -78,6 +79,11 @@ def _has_shared_fixture(file: str) -> bool:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedFixtures | None:
     """Make the scheduler of `--dist loadgroup`."""
     return SharedFixtures(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_sessionfinish() -> None:
+    """Leave no daemon behind, also where a test failed before it could stop its own."""
+    daemon.end_all()
 
 
 @pytest.hookimpl(wrapper=True)

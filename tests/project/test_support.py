@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import ssl
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from daemon import Daemon, end_all
 from nginx import Nginx, NginxError, free_port
 from pki import CA, Leaf, now
 from tools import NginxBinary, need, openssl, promtool
@@ -180,3 +182,33 @@ def test_a_crl_has_what_was_asked() -> None:
 def test_promtool_is_there() -> None:
     """It starts."""
     assert need(promtool()).run("--version").returncode == 0
+
+
+def test_a_daemon_that_hangs_is_stopped_all_the_same(tmp_path: Path) -> None:
+    """A test that fails while its daemon is held (SIGSTOP) leaves none behind."""
+    policy = "version: 1\nlocations: [{name: site, allow: public}]\n"
+    with Daemon(tmp_path, policy) as daemon:
+        daemon.signal(signal.SIGSTOP)
+    assert daemon.process is not None
+    assert daemon.process.returncode == 0
+
+
+def test_a_daemon_that_never_serves_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waited for in vain, it is gone, and so is at the end each one that was never stopped."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("it never came")
+
+    daemon = Daemon(tmp_path, "version: 1\nlocations: [{name: site, allow: public}]\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(daemon, "until", never)
+        with pytest.raises(AssertionError):
+            daemon.start()
+    assert daemon.process is not None
+    assert daemon.process.returncode == -signal.SIGKILL
+    left = daemon.start().process
+    end_all()
+    assert left is not None
+    assert left.returncode == -signal.SIGKILL

@@ -106,6 +106,23 @@ def question(
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Every daemon of this run of tests."""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def end_all() -> None:
+    """Kill what tests that failed have left behind."""
+    for process in _STARTED:
+        if process.poll() is None:
+            _end(process)
+    _STARTED.clear()
+
+
 class Daemon:
     """`mtls-sidecar serve` with a policy in a directory of its own."""
 
@@ -141,8 +158,13 @@ class Daemon:
                 env={**os.environ, **self.environ},
                 pass_fds=pass_fds,
             )
+        _STARTED.append(self.process)
         if wait:
-            self.until(lambda: self.status("/readyz") == 200)
+            try:
+                self.until(lambda: self.status("/readyz") == 200)
+            except BaseException:  # `with` would not end it
+                _end(self.process)
+                raise
         return self
 
     def client(self) -> Client:
@@ -210,11 +232,17 @@ class Daemon:
         self.process.send_signal(number)
 
     def stop(self) -> int:
+        """SIGTERM, which one that hangs (SIGSTOP) gets as well.  The exit code."""
         if self.process is None:
             return 0
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
-        return self.process.wait(15)
+            self.process.send_signal(signal.SIGCONT)
+        try:
+            return self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            _end(self.process)
+            raise
 
     def __enter__(self) -> Daemon:
         return self.start()
