@@ -262,6 +262,7 @@ def _never_asked(root: Root, policy: Policy, asked: set[str], findings: list[Fin
             root.line,
             f"nginx never asks about the policy's location {name!r}",
             f"auth_request /authz/{name};  or remove it from the policy",
+            name=name,
         )
         for name in policy.locations
         if name not in asked and name not in by_uri

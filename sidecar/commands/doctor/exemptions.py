@@ -6,7 +6,8 @@
 The comment holds for the directive behind which it stands on the same line, or else for the next
 one, with what is inside of it unless that is a whole `server { }` or more; and for the block right
 around it.  Before an `include` it holds for nothing: it belongs into that file.  The reason is
-compulsory.  An exemption that matches nothing is a finding itself.
+compulsory; of a location that nginx never asks about, which has no line here, it says the name.  An
+exemption that matches nothing is a finding itself.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class _Exemption:
             finding.id == self.id
             and finding.file == self.file
             and (self.first <= finding.line <= self.last or finding.line == self.around)
+            and (not finding.name or finding.name in re.findall(r"[\w-]+", self.reason))
         )
 
 

@@ -185,6 +185,8 @@ class Finding:
     write: str
     accepted: str = ""
     """Why it is meant, where the configuration says so: see `exemptions`."""
+    name: str = ""
+    """The policy's location that is meant, where the line doesn't tell: a reason has to name it."""
 
     @property
     def severity(self) -> Severity:

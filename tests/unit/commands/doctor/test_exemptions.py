@@ -98,6 +98,29 @@ def test_an_exemption_of_an_include(lines: str, tmp_path: Path) -> None:
     assert not any(each.accepted for each in told)
 
 
+@pytest.mark.parametrize(
+    ("reason", "accepted"),
+    [
+        ("api-2: asked about on another host", {"api-2"}),
+        ("api and api-2 are asked about on another host", {"api", "api-2"}),
+        ("all of them are asked about on another host", set()),
+    ],
+)
+def test_what_is_never_asked_is_exempted_by_name(
+    reason: str, accepted: set[str], tmp_path: Path
+) -> None:
+    """Such a finding has no line in nginx: the reason names the locations, and no others are."""
+    path = tmp_path / "nginx.conf"
+    path.write_text(f"# mtls-sidecar: allow never-asked {reason}\n{GOOD}")
+    names = ("site", "api", "api-2")
+    rules = "".join(f"  - {{name: {each}, allow: verified}}\n" for each in names)
+    told = examine(read_nginx(path), policy(f"version: 1\nlocations:\n{rules}"))
+    assert {each.name for each in told if each.accepted} == accepted
+    assert {each.name for each in told if not each.accepted and each.name} == (
+        {"api", "api-2"} - accepted
+    )
+
+
 def test_the_command_counts_no_accepted_finding(tmp_path: Path) -> None:
     """Exit 0 with accepted findings alone; they are listed, also as JSON, with their reason."""
     (tmp_path / "nginx.conf").write_text(GOOD.replace(PLACE, f"{ALLOW}\n{OPEN}"))
