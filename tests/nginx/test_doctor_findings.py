@@ -69,6 +69,7 @@ HACK = "proxy_set_header Origin https://$host;"
 SITE = "proxy_set_header Sec-Fetch-Site $http_sec_fetch_site;"
 SAME = "proxy_set_header Sec-Fetch-Site same-origin;"
 PORT = "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
+LENGTH = 'proxy_set_header Content-Length "";'
 ADDRESS = "proxy_set_header X-Real-IP $remote_addr;"
 MAP = r'"~\A[A-Za-z0-9._-]{1,255}\z" $ssl_server_name;'
 
@@ -187,6 +188,12 @@ def another_site_posts_as_alice(stack: Stack) -> bool:
 def another_port_is_the_same_site(stack: Stack) -> bool:
     """The page of another port of the same host that opens a WebSocket as alice."""
     said = {"Origin": "https://app.example.com:8444"}
+    return stack.get("/in", cert=stack.people.alice, headers=said).status == 200
+
+
+def page_of_nginx_s_port(stack: Stack) -> bool:
+    """The page of the port on which nginx listens, where the application's is mapped to another."""
+    said = {"Origin": f"https://app.example.com:{next(iter(stack.ports.values()))}"}
     return stack.get("/in", cert=stack.people.alice, headers=said).status == 200
 
 
@@ -672,6 +679,19 @@ FAULTS = [
     Fault("unknown-name", "/authz/site;", "/authz/other;", alice_is_out),
     Fault("proxy-pass-request-body", "proxy_pass_request_body off;", "", alice_may_not_post, BODY),
     Fault("header-missing", VERIFY, "", alice_is_out),
+    Fault("question-broken", "proxy_method GET;", "proxy_method POST;", alice_is_out),
+    Fault("question-broken", 'proxy_set_body "";', "proxy_set_body x;", alice_is_out),
+    Fault("question-broken", "proxy_bind off;", "proxy_bind 127.0.0.1;", alice_is_out),
+    Fault("question-broken", QUESTION, QUESTION.replace("http:", "https:"), alice_is_out),
+    Fault("question-broken", LENGTH, LENGTH.replace('""', "5"), alice_is_out),
+    Fault("question-broken", LENGTH, "", alice_may_not_post, ('proxy_set_body "";',)),
+    Fault(
+        "question-broken",
+        "client_max_body_size 0;",
+        "client_max_body_size 9;",
+        alice_may_not_post,
+    ),
+    Fault("origin-missing", PORT, PORT.replace("$mtls", "$server_port; #"), page_of_nginx_s_port),
     Fault("origin-missing", SITE, "", another_site_posts_as_alice, (ORIGIN,)),
     Fault("origin-missing", SITE, SAME, another_site_posts_as_alice),
     Fault("origin-missing", ORIGIN, HACK, another_port_is_the_same_site),
@@ -684,6 +704,8 @@ FAULTS = [
 ]
 NOT_SHOWN = {
     "tunnel": "test_doctor_tunnel.py, as it needs nginx 1.31",
+    "denial-retried": "test_inherited_directives.py, as it needs another instance",
+    "destination-unasked": "test_identity_pitfalls.py, as it needs WebDAV",
     "page-from-client": "test_login.py, as it needs another authorizer",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
     "uri-changed": "test_a_path_that_nginx_changes, as it needs another policy",

@@ -7,6 +7,7 @@ import itertools
 from contextlib import ExitStack
 from pathlib import Path
 
+from examined import found
 from gateways import Gateway
 from stack import Stack
 from tools import ROOT, NginxBinary
@@ -142,7 +143,7 @@ DENY = "    deny: [{method: [COPY, MOVE]}]\n"
 
 def test_a_second_path_that_nobody_asks_about(nginx_binary: NginxBinary, tmp_path: Path) -> None:
     """WebDAV's COPY and MOVE name in Destination where to: bob's are decided about by the path that
-    they come from.  A rule of docs/security.md refuses both there."""
+    they come from.  A rule of docs/security.md refuses both there.  `doctor` finds nginx's own."""
     assert DENY.strip().removeprefix("deny: ") in (ROOT / "docs/security.md").read_text()
     has_dav = "http_dav_module" in nginx_binary.run("-V").stderr
     files = "dav_methods PUT DELETE COPY MOVE;" if has_dav else ""
@@ -160,8 +161,10 @@ def test_a_second_path_that_nobody_asks_about(nginx_binary: NginxBinary, tmp_pat
 
         assert moved("/admin/x", "/x") == 403
         assert moved("/x", "/admin/x") == 501  # the application's own: it has no such method
+        assert ("destination-unasked" in found(stack)) == has_dav
         if has_dav:
             assert moved("/files/mine", "/files/admin/page") == 204
             assert (admin / "page").read_text() == "bob's"
         stack.edit_policy(DAV_POLICY.replace("  - {name: admin", DENY + "  - {name: admin"))
         assert moved("/x", "/admin/x") == moved("/files/mine", "/files/admin/page") == 403
+        assert "destination-unasked" not in found(stack)

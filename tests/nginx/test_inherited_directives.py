@@ -17,6 +17,9 @@ from nginx import Nginx, free_port
 from stack import EXAMPLES, Stack
 from tools import NginxBinary
 
+from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.nginx_config import read_nginx
+
 TOGETHER = """
 client_body_in_file_only clean; client_body_in_single_buffer on; client_body_buffer_size 1k
 client_body_timeout 30s; client_max_body_size 10; send_timeout 30s; lingering_close off
@@ -299,14 +302,27 @@ def test_a_denial_is_asked_of_no_second_sidecar(nginx_binary: NginxBinary, tmp_p
     """With `proxy_next_upstream http_403` a denial is final, though another instance would allow.
 
     Two constant answers stand for a sidecar that knows of a revocation, and one that doesn't yet.
+    Without the snippet's own line every request is allowed, and `doctor` says so.
     """
     shutil.copytree(EXAMPLES / "snippets", tmp_path / "snippets")
     port, first, second = free_port(), free_port(), free_port()
     conf = STAND_INS.format(port=port, first=first, second=second)
-    with Nginx(nginx_binary, conf, tmp_path):
-        seen = []
-        for _ in range(4):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
-                request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-                seen.append(Connection(plain, "").raw(request).status)
-    assert seen == [403, 404, 403, 404]
+    with Nginx(nginx_binary, conf, tmp_path) as nginx:
+
+        def seen() -> list[int]:
+            found = []
+            for _ in range(4):
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+                    request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+                    found.append(Connection(plain, "").raw(request).status)
+            return found
+
+        def told() -> bool:
+            findings = examine(read_nginx(nginx.conf), None)
+            return "denial-retried" in {each.id for each in findings}
+
+        assert (seen(), told()) == ([403, 404, 403, 404], False)
+        snippet = tmp_path / "snippets/authz-request.conf"
+        snippet.write_text(snippet.read_text().replace("proxy_next_upstream error timeout;", ""))
+        nginx.reload()
+        assert (seen(), told()) == ([404] * 4, True)

@@ -36,7 +36,7 @@ http {
             internal;
             proxy_pass http://mtls_sidecar;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection ""; proxy_set_header Content-Length "";
             proxy_pass_request_headers off;
             proxy_pass_request_body off;
             proxy_set_header Host $host;

@@ -13,10 +13,11 @@ from sidecar.core.policy.model import Policy
 
 from . import server_name
 from .findings import Finding
+from .handed_down import handed_down
 from .nginx_config import Block, Root
 from .rewriting import condition_can_hold, status_of
-from .routing import REGEX, serving
-from .targets import addresses, passes, plain_variables
+from .routing import REGEX, searched, serving
+from .targets import addresses, constant, passes, plain_variables
 
 SNI = "SSL-Server-Name"
 HEADERS = {
@@ -41,9 +42,8 @@ _CONTENT = ("root", "alias", "empty_gif", "stub_status", "autoindex", "index", "
 _FINGERPRINT, _WHOLE = "$ssl_client_fingerprint", "$ssl_client_escaped_cert"
 """The certificate in the key of a cache: either tells it from every other of the CA."""
 
-_PORT = "$mtls_sidecar_origin_port"
-_PORT_SOURCES = ("$http_host", "$server_port")
-
+_PORT, _PORT_SOURCE = "$mtls_sidecar_origin_port", "$http_host"
+"""The port that the client named; nginx's own is another one behind a mapped port."""
 _ORIGIN = {
     "Origin": "$http_origin",
     "Sec-Fetch-Site": "$http_sec_fetch_site",
@@ -80,9 +80,14 @@ class AuthLocation:
         self._policy = policy
         self._findings = findings
         self._version = version
+        self.untold = False
+        """Whether the configuration doesn't tell what the sidecar is asked about."""
 
     def examine(self, asking: Block) -> str | None:
-        """Everything about it; the name that is asked about, "" where the sidecar chooses."""
+        """Everything about it; the name that is asked about, "" where the sidecar chooses.
+
+        None: it isn't asked about any, or `untold`.
+        """
         here = self._here
         self._answers(here)
         self._led_away(here)
@@ -91,6 +96,7 @@ class AuthLocation:
         self._origin(here)
         self._server_name(here)
         self._connection(here)
+        handed_down(here, asking, self._root, self._findings)
         name = self._name(here, asking)
         if here.value("proxy_cache", "off") != "off":
             self._cache(here, by_uri=name == "")
@@ -180,8 +186,9 @@ class AuthLocation:
             if self._rewrites_to_a_name(each):
                 uri = each.args[1]
         if passing and uri is not None:
-            uri = question_uri(uri, here, passing[0].args[0])
+            uri = question_uri(uri, here, passing[0].args[0], asking)
         if uri is None:
+            self.untold = True
             return None
         if uri == "/authz":
             return ""
@@ -248,11 +255,11 @@ class AuthLocation:
     def _tells(self, value: str, variable: str) -> bool:
         """Whether a value is this variable, or one that a `map` or `set` makes of its source."""
         value = plain_variables(value)
-        sources = _PORT_SOURCES if variable == _PORT else (variable,)
+        source = _PORT_SOURCE if variable == _PORT else variable
         made = [each.args[0] for each in self._root.all("map") if each.args[1:] == [value]]
         made += [each.args[1] for each in self._root.all("set") if each.args[:1] == [value]]
         read = {name for each in made for name in re.findall(r"\$\w+", plain_variables(each))}
-        return value in (variable, *sources) or not read.isdisjoint(sources)
+        return value == variable or source in (value, *read)
 
     def _server_name(self, here: Block) -> None:
         """The one header whose value the client writes: by a strict map, behind all others."""
@@ -363,14 +370,29 @@ class AuthLocation:
         return [*needed, "$request_uri"] if by_uri else needed
 
 
-def question_uri(uri: str, here: Block, target: str) -> str | None:
-    """The URI that `proxy_pass` sends (ngx_http_proxy_create_request); None: it can't be told."""
+def question_uri(uri: str, here: Block, target: str, asking: Block | None = None) -> str | None:
+    """The URI that `proxy_pass` sends (ngx_http_proxy_create_request); None: it can't be told.
+
+    With variables it is what stands there, or where that is an address alone, the URI itself.
+    """
     path = target_path(target)
     if path is None:
-        return None
+        path = target_path(_filled(constant(target, here), uri, here, asking))
+        return None if path is None else path or uri
     if not path or here.args[0] in REGEX:
         return uri
     return path + uri[len(here.args[-1]) :]
+
+
+def _filled(target: str, uri: str, here: Block, asking: Block | None) -> str:
+    """A target with what a `set` or the location's expression gives its variables for this URI."""
+    given = {"uri": uri, "document_uri": uri}
+    found = searched(here.args[-1], uri, here.args[0] == "~*") if here.args[0] in REGEX else None
+    if found is not None:
+        given |= {str(at): each or "" for at, each in enumerate(found.groups(), 1)}
+        given |= {name: each or "" for name, each in found.groupdict().items()}
+    target = plain_variables(constant(target, asking))
+    return re.sub(r"\$(\w+)", lambda each: given.get(each[1], each[0]), target)
 
 
 def target_path(target: str) -> str | None:

@@ -20,6 +20,7 @@ from .between_servers import ProtectedTargets, sessions, tunnels
 from .by_uri import changed_paths
 from .bypasses import Bypasses
 from .client_address import client_address
+from .destinations import unasked_destinations
 from .exemptions import accept
 from .findings import Finding
 from .line_ends import line_ends
@@ -65,6 +66,7 @@ def examine(
         check = _ServerCheck(server, root, policy, findings, version)
         check.examine()
         asked |= check.asked
+        unasked_destinations(server, asking, policy, findings)
     kept = ProtectedTargets(asking)
     passed_on = {where for each in asking for where in each.protected()}
     for server in asking:
@@ -152,6 +154,8 @@ class _ServerCheck:
                 uri, place, self._root, kept, self._policy, self._findings, self._version
             )
             name = how.examine(here)
+            if how.untold and self._policy is not None:
+                self.asked |= self._policy.locations.keys()  # it may be any
             if name is not None:
                 self.asked.add(name)
             if name == "":

@@ -125,6 +125,15 @@ FINDING_KINDS = {
     "header-wrong": FindingKind(
         _OPEN, "the sidecar decides about something else than nginx serves"
     ),
+    "question-broken": FindingKind(
+        _CLOSED, "the sidecar can't be asked so, which is a 500, for some requests or for all"
+    ),
+    "denial-retried": FindingKind(
+        _OPEN, "a denial is an answer: another instance may not know of a revocation yet"
+    ),
+    "destination-unasked": FindingKind(
+        _OPEN, "nobody is asked about the path in Destination, and what is there is overwritten"
+    ),
     "header-twice": FindingKind(
         _CLOSED, "a repeated control header is a 400, so everybody is denied"
     ),

@@ -1,0 +1,79 @@
+"""Find `dav_methods COPY MOVE` that writes where another question is asked.
+
+nginx maps the path in the header Destination into the directory of the location that the request
+came to (ngx_http_dav_copy_move_handler), and asks nobody about it.  A directory within another one
+is taken to be for fewer people.
+"""
+
+from __future__ import annotations
+
+import time
+
+from sidecar.core.policy.model import Policy
+from sidecar.core.policy.rules import Facts
+from sidecar.core.request import AuthzRequest
+
+from .access import closed
+from .findings import Finding
+from .nginx_config import Block
+from .routing import REGEX
+from .server import Server, is_reached_so_only, question
+from .targets import directory, file_roots, passes
+
+METHODS = {"COPY", "MOVE"}
+
+
+def unasked_destinations(
+    server: Server, others: list[Server], policy: Policy | None, findings: list[Finding]
+) -> None:
+    """One finding for each `dav_methods` that reaches into a directory about which others ask."""
+    kept = [
+        (where, place)
+        for other in others
+        for place in other.locations
+        if other.asks(place) and not closed(place) and (where := directory(place))
+    ]
+    for here in server.locations:
+        held = here.inherited("dav_methods")
+        offered = METHODS.intersection(*(each.args for each in held[-1:])) if held else set[str]()
+        if passes(here) or closed(here) or is_reached_so_only(here) or _is_limited(here):
+            continue
+        own = directory(here) or ""
+        for where, place in kept if offered - _refused(question(here), policy) else ():
+            above = any(where.startswith(each) for each in file_roots(here))
+            if above and not _is_within(own, where, place) and question(place) != question(here):
+                at = held[-1]
+                what = (
+                    f"COPY and MOVE from {here.args[-1]} write into {where}, about which "
+                    f"{question(place)} is asked ({place.line_from(at)})"
+                )
+                write = (
+                    "deny: [{method: [COPY, MOVE]}]   (in policy.yaml), or: dav_methods PUT DELETE;"
+                )
+                findings.append(Finding("destination-unasked", at.file, at.line, what, write))
+                break
+
+
+def _is_within(own: str, where: str, place: Block) -> bool:
+    return place.args[0] not in REGEX and own.startswith(where)
+
+
+def _is_limited(here: Block) -> bool:
+    """Whether `limit_except` lets nobody use them."""
+    return any(
+        not METHODS & {word.upper() for word in each.args} and closed(each)
+        for each in here.own("limit_except")
+    )
+
+
+def _refused(asked: str, policy: Policy | None) -> set[str]:
+    """Which of them the policy's location refuses to everybody."""
+    place = policy.locations.get(asked.removeprefix("/authz/")) if policy else None
+    if place is None or place.public or place.monitor:
+        return set()
+    requests = [AuthzRequest(place.name, method=each) for each in METHODS]
+    return {
+        each.method
+        for each in requests
+        if place.deny_request.match(Facts(None, each, time.time(), {})) is not None
+    }
