@@ -248,9 +248,8 @@ def _read_line(raw: bytes, file: str, number: int) -> DenylistEntry | None:
         return None
     column, kind = words[0]
     if kind not in ENTRY_KINDS:
-        raise _Mistake(
-            column, f"unknown kind of entry {kind[:80]!r}", suggest(kind[:80], ENTRY_KINDS)
-        )
+        message = f"{_shape(kind)}, and no kind of entry"
+        raise _Mistake(column, message, suggest(kind[:80], ENTRY_KINDS))
     if len(words) < 2:
         hint = f"write {kind} and {ENTRY_KINDS[kind]} in hexadecimal"
         raise _Mistake(column, f"{kind} without a value", hint)
@@ -269,8 +268,9 @@ def _value(kind: str, column: int, word: str) -> int:
     try:
         return parse_serial(word) if kind == "serial" else int(parse_fingerprint(word), 16)
     except PatternError as error:
-        message, *hint = error.args
-        raise _Mistake(column, message[:200], *hint[:1] or ("",)) from None
+        _, *hint = error.args
+        message = f"{_shape(word)}, and not {ENTRY_KINDS[kind]} in hexadecimal"
+        raise _Mistake(column, message, *hint[:1] or ("",)) from None
 
 
 def _until(words: list[tuple[int, str]]) -> float:
@@ -278,18 +278,26 @@ def _until(words: list[tuple[int, str]]) -> float:
         return math.inf
     column, word = words[0]
     if word != "until":
-        message = f"{word[:80]!r} is not expected here"
+        message = f"{_shape(word)}, and not `until`"
         raise _Mistake(column, message, "write until DATE, or put # before a comment")
     if len(words) == 1:
         raise _Mistake(column, "`until` without a date", "write until 2027-01-31")
     if len(words) > 2:
         column, word = words[2]
-        raise _Mistake(column, f"{word[:80]!r} is not expected here", "put # before a comment")
+        raise _Mistake(column, f"{_shape(word)} behind the date", "put # before a comment")
     try:
         return parse_date(words[1][1], end=True)
     except ValueError as error:
-        message, *hint = error.args
+        _, *hint = error.args
+        message = f"{_shape(words[1][1])}, and not a date"
         raise _Mistake(words[1][0], message, *hint[:1] or ("",)) from None
+
+
+def _shape(word: str) -> str:
+    """Describe a word without its contents: any file may be named as a denylist, and who asks
+    `/readyz` or reads the log may not read it."""
+    length = len(word)
+    return f"a word of {length} character{'s' * (length != 1)}"
 
 
 def _one_line(text: str) -> str:
@@ -317,6 +325,8 @@ def format_entry(kind: str, value: str, until: str = "", comment: str = "") -> s
     comment, line breaks become blanks.  Raises ValueError with a message and a hint.
     """
     words = [kind, value, *(["until", until] if until else [])]
+    if until:
+        parse_date(until, end=True)  # its message says what was given
     try:
         if not kind or not value or any("#" in word or len(word.split()) != 1 for word in words):
             raise _Mistake(0, f"{' '.join(words)[:80]!r} is not an entry", "")

@@ -389,6 +389,31 @@ def test_a_line_of_the_version_before_is_not_parsed_again(
     assert found.entries == read_denylist("".join(new).encode(), "deny.txt")[0].entries
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SECRET",
+        "SECRET:x:0:0",
+        "serial SECRET",
+        "sha256 SECRET",
+        f"sha256 {'5EC2E7' * 7}",
+        "spki_sha256 SECRET",
+        "serial 0A SECRET",
+        "serial 0A until SECRET",
+        "serial 0A until 2027-01-31 SECRET",
+        "\N{SNOWMAN}SECRET",
+    ],
+)
+def test_a_mistake_does_not_tell_what_the_file_says(line: str) -> None:
+    """Any file may be named as a denylist, and who asks /readyz may not read it: line, column and
+    kind of the mistake are told, and no word of it."""
+    (mistake,) = read_denylist(f"# one\n{line}\n".encode(), "list.txt")[1]
+    assert (mistake.file, mistake.line) == ("list.txt", 2)
+    assert "SECRET" not in str(mistake)
+    assert "5EC2E7" not in str(mistake)
+    assert "character" in mistake.message
+
+
 def test_a_mistake_is_told_of_every_version() -> None:
     """Also where it is in a line that the version before had; with the line's number now."""
     reader = DenylistReader("deny.txt")
