@@ -31,6 +31,9 @@ PATIENCE = 0.2
 START_PATIENCE = 45.0
 """The same at the start, less than systemd's timeout of 90 s; then kept copies are used."""
 
+FETCHED_PATIENCE = 10.0
+"""The same at the start for the fetcher's files, so that time is left for their kept copies."""
+
 RETRY_SECONDS = (1.0, 300.0)
 """First and longest pause, in seconds, before an unreadable file is read again."""
 
@@ -82,7 +85,7 @@ class Readings:
         self._seen: dict[Key, tuple[Path, FileVersion | None]] = {}
         self._restless: dict[Key, float] = {}
         self._since: dict[Key, tuple[FileVersion | None, float]] = {}
-        self._until = 0.0
+        self._begun = 0.0
         self._wakes = False
         self._patient = True
         self.waited: set[Path] = set()
@@ -98,7 +101,7 @@ class Readings:
         with self._lock:
             self._seen, self.waited, self._wakes = {}, set(), False
         self._patient = patient
-        self._until = time.monotonic() + (START_PATIENCE if patient else PATIENCE)
+        self._begun = time.monotonic()
 
     def end(self) -> None:
         """End a reload: discard the outcomes of files that it did not ask for."""
@@ -110,20 +113,31 @@ class Readings:
         self.file_versions.keep(seen)
 
     def ask(
-        self, key: Key, path: Path, read: Callable[[], Any], *, is_news: bool = True
+        self,
+        key: Key,
+        path: Path,
+        read: Callable[[], Any],
+        *,
+        is_news: bool = True,
+        is_fetched: bool = False,
     ) -> Outcome | None:
         """Return the outcome of reading a file, or None while it isn't known yet.
 
         The same key must always mean the same file, read in the same way.  Without `is_news`, it
-        is not told that the file was read.
+        is not told that the file was read.  `is_fetched`: it is the fetcher's, who could keep a
+        start waiting.
         """
+        longest = (
+            (FETCHED_PATIENCE if is_fetched else START_PATIENCE) if self._patient else PATIENCE
+        )
+        until = self._begun + longest
         now = self.file_versions.at(path)
         with self._lock:
             self._seen[key] = path, now
             done = self._done.get(key)
             if done is not None and done.version == now and not _is_due(done):
                 return done
-        while self._patient and self._is_restless(key, now):
+        while self._patient and self._is_restless(key, now) and time.monotonic() < until:
             # not time.sleep, which fails below libfaketime (clock_nanosleep: EINVAL)
             threading.Event().wait(SETTLE_SECONDS)
             now = self.file_versions.at(path)
@@ -135,12 +149,12 @@ class Readings:
             job = self._running.get(key)
             if job is None:
                 job = self._start(key, now, read, is_news)
-        if not job.finished.wait(max(0.0, self._until - time.monotonic())):
+        if not job.finished.wait(max(0.0, until - time.monotonic())):
             with self._lock:
                 job.late = not job.finished.is_set()
                 self.waited.add(path)
                 if job.late:
-                    return Outcome(now, None, _too_slow(path)) if self._patient else None
+                    return Outcome(now, None, _too_slow(path, longest)) if self._patient else None
         with self._lock:
             outcome = self._done.get(key)
             if outcome is not None and outcome.version != now:  # it has changed meanwhile
@@ -225,8 +239,8 @@ class Readings:
         return any(now[path] != found for path, found in seen)
 
 
-def _too_slow(path: Path) -> OSError:
-    why = f"it can't be read within {START_PATIENCE:.0f} seconds; is its file system there?"
+def _too_slow(path: Path, longest: float) -> OSError:
+    why = f"it can't be read within {longest:.0f} seconds; is its file system there?"
     return TimeoutError(errno.ETIMEDOUT, why, str(path))
 
 

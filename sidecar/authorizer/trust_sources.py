@@ -171,7 +171,10 @@ class TrustSources:
         trusted_only = self.trusted_only and not is_address(place)
         workers = self.fetched if is_address(place) else self.workers
         return self.readings.ask(
-            key, path, lambda: self._crls(path, shown(place), authorities, trusted_only, workers)
+            key,
+            path,
+            lambda: self._crls(path, shown(place), authorities, trusted_only, workers),
+            is_fetched=is_address(place),
         )
 
     def revoking(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
@@ -179,7 +182,10 @@ class TrustSources:
         path = revoking_path(self.place_of(trust, place))
         key = ("revoking", trust, place, _digest(authorities))
         return self.readings.ask(
-            key, path, lambda: self._crls(path, shown(place), authorities, False, self.fetched)
+            key,
+            path,
+            lambda: self._crls(path, shown(place), authorities, False, self.fetched),
+            is_fetched=True,
         )
 
     # -- copies of an earlier process

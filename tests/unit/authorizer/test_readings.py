@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -76,6 +77,20 @@ def test_an_error_is_an_outcome(path: Path) -> None:
     assert isinstance(lasting.error, PermissionError)
     assert lasting.again is None
     assert passing.again is not None
+
+
+def test_a_start_waits_less_for_the_fetcher(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the fetcher's that isn't read leaves time for its kept copy, and all the rest."""
+    monkeypatch.setattr(readings, "FETCHED_PATIENCE", 0.0)
+    found, ended = Readings(), threading.Event()
+    found.begin(patient=True)
+    slow = found.ask(("fetched",), path, ended.wait, is_fetched=True)
+    assert slow is not None
+    assert "can't be read within 0 seconds" in str(slow.error)
+    kept = found.ask(("kept",), path, path.read_text)
+    assert kept is not None
+    assert kept.value == "one"
+    ended.set()
 
 
 def test_what_nobody_asked_for_is_forgotten(path: Path) -> None:
