@@ -22,8 +22,11 @@ from .durations import in_words, rfc3339
 from .invitations import Invitation, InvitationError, InvitationState
 from .names import folded, parse_device, parse_person
 from .settings import CONFIG, EnrollSettings, read_enroll_settings
-from .state_owner import as_owner_of
+from .state_owner import as_owner_of, ended_after
 from .store import Store, StoreError
+
+LONGEST = 60.0
+"""Seconds after which a command that uses the store ends: see `ended_after`."""
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -47,8 +50,10 @@ def load_settings(path: str | None) -> EnrollSettings:
 
 @contextlib.contextmanager
 def _opened(settings: EnrollSettings) -> Iterator[Store]:
-    """Yield the store, as the user whom it belongs to."""
-    with as_owner_of(Path(settings.state_dir)):
+    """Yield the store, as the user whom it belongs to, for some time at most."""
+    directory = Path(settings.state_dir)
+    why = f"it takes longer than {LONGEST:g} s; see what is there: ls -l {directory}"
+    with as_owner_of(directory), ended_after(LONGEST, f"{directory}: {why}"):
         store = Store(settings.database)
         store.require()
         yield store

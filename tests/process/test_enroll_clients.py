@@ -237,6 +237,9 @@ def test_a_fifo_in_the_stores_directory_holds_no_revocation_up(place: Place) -> 
         done = place.revoke(str(file), program=("-c", late))
         assert done.returncode == 0, done.stderr
         assert "takes longer than" in done.stderr
+        soon = "from sidecar.enroll import commands; commands.LONGEST = 0.5; "
+        said = place.enroll.refused("clients", program=("-c", soon + late))
+        assert "it takes longer than 0.5 s; see what is there: ls -l " in said
     finally:
         fifo.unlink()
     assert place.reason(other) == "revoked"

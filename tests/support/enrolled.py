@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -115,9 +115,11 @@ class Enroll:
         at = given.index("--") if "--" in given else len(given)
         return [*given[:at], "--config", str(self.config), *given[at:]]
 
-    def try_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def try_run(
+        self, *arguments: str, program: Sequence[str] = ("-m", "sidecar")
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command; `--config` is put behind it."""
-        command = [sys.executable, "-m", "sidecar", *self._arguments(arguments)]
+        command = [sys.executable, *program, *self._arguments(arguments)]
         return subprocess.run(
             command,
             cwd=self.directory,
@@ -136,9 +138,9 @@ class Enroll:
             assert options.run(options) == 0
         return out.getvalue()
 
-    def refused(self, *arguments: str) -> str:
+    def refused(self, *arguments: str, program: Sequence[str] = ("-m", "sidecar")) -> str:
         """What a command that fails says."""
-        done = self.try_run(*arguments)
+        done = self.try_run(*arguments, program=program)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         assert "('" not in done.stderr
