@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -29,11 +29,10 @@ from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.evaluate import OcspQuestion
 from sidecar.core.fleet.freshness import ALWAYS
 from sidecar.core.policy.model import Policy
-from sidecar.core.revocation.crl.index import Crl
 from sidecar.runtime.conditions import Conditions
 from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.fleet_places import FleetPlaces
-from sidecar.runtime.listen import BACKLOG, open_listener, remove_socket
+from sidecar.runtime.listen import BACKLOG, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.status_files import StatusFile
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
@@ -41,6 +40,7 @@ from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 from .client_store import ClientStore
 from .connection import Connection, Service
 from .control import serve_control
+from .crl_ends import CrlEnds
 from .daemon_status import DaemonStatus
 from .decision_cache import Engine
 from .fleet_follower import FleetFollower
@@ -51,6 +51,7 @@ from .ocsp_file import OcspFile
 from .ocsp_queue import OcspClient
 from .policy_store import POLL_SECONDS, Reload, Store, unread_mistake
 from .refusal import Refusal
+from .sockets import Sockets, open_sockets
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -71,17 +72,6 @@ DRAIN_GRACE = 0.25
 
 nginx may just have connected, or be about to send its next request.
 """
-
-WARN_BEFORE = 2 * 86400
-"""Seconds before a CRL's nextUpdate at which a warning is logged, or half its lifetime if less."""
-
-
-@dataclass(slots=True)
-class Sockets:
-    """The listening sockets.  `made` are the paths of unix sockets to remove at the end."""
-
-    authz: list[socket.socket]
-    made: list[str]
 
 
 def serve(settings: Settings) -> None:
@@ -143,7 +133,6 @@ class Daemon:
         self.ocsp_file = OcspFile(Path(settings.state_dir), self.answers)
         self.problems: tuple[str, ...] = ()
         self.loaded_at = 0.0
-        self._warned: set[tuple[str, float]] = set()
         self._serving = False
         self._failed: list[BaseException] = []
         self._fleet_news = asyncio.Event()
@@ -160,7 +149,7 @@ class Daemon:
         if first is None:
             return
         self._put_into_service(first)
-        sockets = self._sockets(handed)
+        sockets = open_sockets(self.settings, handed)
         servers = await self._listen(sockets)
         self._tell_ready(first.policy)
         tasks = self._start_background_tasks(handed)
@@ -223,7 +212,7 @@ class Daemon:
                 self._sweep(),
                 self._flush(),
                 self._watchdog(),
-                self._crl_ages(),
+                CrlEnds().watch(lambda: self.service.engine.policy),
                 control,
                 self.answers.keep_fresh(),
                 self.ocsp_file.keep(lambda: self.service.engine.policy.trusts),
@@ -295,23 +284,6 @@ class Daemon:
         log.error("no policy is in force, nothing is served until this is mended:\n%s", lines)
         self.notifier.status(f"no policy is in force: {self.problems[0]}")
         self._tell_status()
-
-    def _sockets(self, handed: dict[str, list[socket.socket]]) -> Sockets:
-        """Return the sockets of the service manager, or else open own ones."""
-        settings = self.settings
-        found = Sockets(handed.get("authz", []), [])
-        unknown = set(handed) - {"authz", "admin"}
-        if unknown:
-            raise ValueError(
-                f"sockets named {', '.join(sorted(unknown))} were handed over; "
-                "set FileDescriptorName=authz or admin"
-            )
-        if not found.authz:
-            found.authz = [
-                open_listener(settings.listen, settings.socket_mode, settings.socket_group)
-            ]
-            found.made += [settings.listen.path] if settings.listen.path else []
-        return found
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -479,21 +451,6 @@ class Daemon:
         while seconds:
             self.notifier.alive()
             await asyncio.sleep(seconds / 3)
-
-    async def _crl_ages(self) -> None:
-        """Log a warning, once for each CRL, before it ends."""
-        while True:
-            for trust in self.service.engine.policy.trusts.values():
-                for crl in trust.crl_list:
-                    self._warn_of_end(crl, time.time())
-            await asyncio.sleep(60)
-
-    def _warn_of_end(self, crl: Crl, now: float) -> None:
-        end = crl.next_update or now
-        ahead = min(WARN_BEFORE, (end - crl.this_update) / 2)
-        if now > end - ahead and (crl.source, end) not in self._warned:
-            self._warned.add((crl.source, end))
-            log.warning("CRL %s ends in %.1f hours", crl.source, (end - now) / 3600)
 
     # -- stop
 
