@@ -709,6 +709,7 @@ NOT_SHOWN = {
     "page-from-client": "test_login.py, as it needs another authorizer",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
     "uri-changed": "test_a_path_that_nginx_changes, as it needs another policy",
+    "script-path": "test_a_script_that_runs_for_other_uris, as it needs FastCGI",
     "early-data": "test_doctor_early_data.py, as it needs a recorded connection",
     "sni-not-last": "test_the_order_of_headers, as the sidecar refuses what comes of it",
     "session-shared": "test_nginx_variants.py shows it",
@@ -826,6 +827,29 @@ def test_identity_is_lost_on_every_way(way: str, tmp_path: Path) -> None:
             stack.nginx.reload()
             assert "identity-lost" not in found(stack)
             assert stack.get("/way/", cert=alice, headers=said).saw("X-Client-DN") == ["CN=alice"]
+
+
+def test_a_script_that_runs_for_other_uris(tmp_path: Path) -> None:
+    """`location = /wp-login.php` isn't asked about /wp-login.php/x, for which PHP runs that script.
+    As a prefix with `^~` it is."""
+    binary = next(b for b in nginx_binaries() if isinstance(b, NginxBinary))
+    with Gateway("fastcgi") as gate:
+        php = (
+            "include snippets/identity.conf; fastcgi_param HTTP_X_SCRIPT $fastcgi_script_name; "
+            f"fastcgi_pass 127.0.0.1:{gate.port}; }} "
+        )
+        login = f"location = /wp-login.php {{ auth_request /authz/site; {php}"
+        split = r"fastcgi_split_path_info ^(.+?\.php)(/.*)$; "
+        rest = rf"location ~ [^/]\.php(/|$) {{ auth_request off; {split} {php}"
+        conf = CONF.replace(PUBLIC, login + rest + PUBLIC)
+        with Stack(binary, tmp_path, conf=conf, policy=POLICY) as stack:
+            assert "script-path" in found(stack)
+            assert stack.get("/wp-login.php").status == 401
+            assert stack.get("/wp-login.php/x").saw("x-script") == ["/wp-login.php"]
+            stack.nginx.write(stack.adapted(conf.replace("= /wp-login", "^~ /wp-login")))
+            stack.nginx.reload()
+            assert "script-path" not in found(stack)
+            assert stack.get("/wp-login.php/x").status == 401
 
 
 def test_the_order_of_headers(tmp_path: Path) -> None:

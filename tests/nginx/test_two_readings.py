@@ -203,6 +203,21 @@ def test_another_case_of_a_path(nginx_binary: NginxBinary, tmp_path: Path) -> No
             assert {stack.get(path, cert=bob).status for path in paths} == expected
 
 
+SLASH = r"location ~ \A/admin/?\z"
+
+
+def test_a_slash_behind_a_path(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """`location = /admin` is for one path: bob is asked about the other as the staff."""
+    assert SLASH in (ROOT / "docs/security.md").read_text()
+    conf = example("nginx.conf")
+    for where, expected in (("location = /admin", 200), (SLASH, 403)):
+        text = conf.replace("location /admin/", where)
+        with Stack(nginx_binary, tmp_path / str(expected), conf=text) as stack:
+            bob = stack.people.bob
+            assert stack.get("/admin", cert=bob).status == 403
+            assert stack.get("/admin/", cert=bob).status == expected
+
+
 ODD = ["{}.:80.", "{}.:443.", "x@{}", "{}#", "{}?", "{}\\", "{}%00", "{},x", "{};", ".{}", "[{}]"]
 
 

@@ -29,6 +29,7 @@ from .nginx_config import Block, Root
 from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
 from .raw_paths import raw_paths
+from .scripts import run_elsewhere
 from .second_authorizer import second_authorizers
 from .server import Asked, Server, question
 from .targets import passes
@@ -121,6 +122,7 @@ class _ServerCheck:
         Bypasses(server, self._findings).examine()
         taken_by_regex(server, self._findings)
         taken_by_slashes(server, self._findings)
+        run_elsewhere(server, self._findings)
         replaced_prefixes(server, self._findings)
         written_paths(server, self._findings)
         changed_paths(server, self._policy, self._findings)

@@ -49,6 +49,9 @@ FINDING_KINDS = {
     "regex-takes": FindingKind(
         _OPEN, "a regular expression goes before a prefix without ^~, so the other is never asked"
     ),
+    "script-path": FindingKind(
+        _OPEN, "PHP runs a script for whatever follows its name, and scripts take it for the path"
+    ),
     "slashes-kept": FindingKind(
         _OPEN, "many applications take // for /, and so show what the other location is to keep"
     ),
