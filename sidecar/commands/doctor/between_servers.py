@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sidecar.core.policy.model import Policy
 
 from .access import closed
 from .findings import Finding
 from .nginx_config import Block, Root
 from .server import Server
-from .targets import PASSES, addresses, directory
+from .targets import PASSES, addresses, directory, script_root
 
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"
 
@@ -18,6 +20,8 @@ class ProtectedTargets:
 
     def __init__(self, asking: list[Server]) -> None:
         self._addresses: dict[str, Server] = {}
+        self._scripts: dict[str, set[str]] = {}
+        """Where an address is an interpreter's: the directories of scripts that it is to run."""
         self._files: dict[str, Server] = {}
         """Each directory that is protected, and those above it."""
         self._kept: dict[str, Server | None] = {}
@@ -25,6 +29,8 @@ class ProtectedTargets:
         for server in asking:
             for address in sorted(server.protected()):
                 self._addresses.setdefault(address, server)
+            for address, scripts in _interpreted(server):
+                self._scripts.setdefault(address, set()).add(scripts)
             for kept in sorted(server.protected_files()):
                 self._kept.setdefault(kept, server)
                 for above in (kept, *_above(kept)):
@@ -42,13 +48,22 @@ class ProtectedTargets:
             if closed(place) or place.inherited("auth_request"):
                 continue
             for each in place.within(*PASSES):
-                self._leads(each, addresses(each, server.root), findings)
+                where_to = addresses(each, server.root)
+                if each.name != "fastcgi_pass" or not self._runs_others(
+                    script_root(place), where_to
+                ):
+                    self._leads(each, where_to, findings)
             where = directory(place)
             other = self._keeper(where) if where else None
             if other is not None and where and not place.own("internal"):
                 shown = (place.own("alias") or place.inherited("root"))[-1]
                 within = shown.parent is place or shown.parent is server.block
                 _add(shown if within else place, where, other, findings)
+
+    def _runs_others(self, scripts: str, where: set[str]) -> bool:
+        """Whether an interpreter there runs other scripts than those that are kept."""
+        kept = set[str]().union(*(self._scripts.get(each, {""}) for each in where))
+        return not any(each.startswith(scripts) or scripts.startswith(each) for each in kept)
 
     def _keeper(self, where: str) -> Server | None:
         """The server that keeps a directory, or something in it, or the nearest one around it."""
@@ -70,6 +85,14 @@ class ProtectedTargets:
         for address in sorted(where & self._addresses.keys()):
             _add(at, address, self._addresses[address], findings)
             return
+
+
+def _interpreted(server: Server) -> Iterator[tuple[str, str]]:
+    """The addresses of `fastcgi_pass` behind a question, and the directory of the scripts."""
+    for place in server.asking:
+        for by in (place, *server.served_by(place)):
+            for each in by.within("fastcgi_pass"):
+                yield from ((where, script_root(by)) for where in addresses(each, server.root))
 
 
 def _above(directory: str) -> list[str]:

@@ -164,5 +164,15 @@ def file_roots(place: Block) -> set[str]:
     return {_slash(each.args[0]) for each in found[-1:]}
 
 
+def script_root(place: Block) -> str:
+    """The directory of the scripts that FastCGI runs for a place, "" where it can't be told."""
+    given = [e.args[1] for e in place.inherited("fastcgi_param") if e.args[0] == "SCRIPT_FILENAME"]
+    path = plain_variables(given[-1]) if given else ""
+    if found := re.match(r"\$(?:document|realpath)_root(?=[/$])", path):
+        root = (place.own("alias") or place.inherited("root"))[-1:]
+        path = _slash(root[0].args[0]) + path[found.end() :].lstrip("/") if root else ""
+    return path.partition("$")[0].rpartition("/")[0] + "/" if path.startswith("/") else ""
+
+
 def _slash(path: str) -> str:
     return path if path.endswith("/") else path + "/"

@@ -179,3 +179,30 @@ def test_each_server_is_told_by_itself(tmp_path: Path) -> None:
         ("never-asks", "b.conf", 3, False),
     ]
     assert all(f"the server of line 3 of {path} keeps" in each.what for each in told)
+
+
+FPM = (
+    "root /srv/a/public; fastcgi_pass unix:/run/php.sock; "
+    "fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;"
+)
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        (FPM, True),
+        (FPM.replace("/srv/a/public", "/srv/a"), True),
+        (FPM.replace("/srv/a/public", "/srv/a/public/x"), True),
+        (FPM.replace("/srv/a/public", "$site"), True),
+        (FPM.replace("$document_root$fastcgi_script_name", "/srv/a/public/index.php"), True),
+        (FPM.replace("SCRIPT_FILENAME", "DOCUMENT_ROOT"), True),
+        (FPM.replace("/srv/a/public", "/srv/b"), False),
+        (FPM.replace("$document_root$fastcgi_script_name", "/srv/b/index.php"), False),
+        (FPM.replace("$document", "$realpath").replace("/srv/a", "/srv/b"), False),
+    ],
+)
+def test_one_interpreter_of_two_sites(server: str, expected: bool, tmp_path: Path) -> None:
+    """php-fpm runs the scripts of a site's own directory; another site's are no way in."""
+    asking = f"location / {{ auth_request /authz/site; {FPM} }}"
+    text = beside(f"location / {{ {server} }}", asking=asking)
+    assert (("never-asks", 1) in found(text, tmp_path)) is expected
