@@ -153,7 +153,9 @@ class Server:
             where
             for each in self.asking
             if each not in answering and not closed(each) and not passes(each)
-            for where in file_roots(each)
+            for by in (each, *self.served_by(each))
+            if not passes(by)
+            for where in file_roots(by)
         }
 
     def uncovered(self) -> list[str]:

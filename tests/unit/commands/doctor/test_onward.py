@@ -159,3 +159,14 @@ def test_another_question_where_it_leads(lines: str, expected: str, tmp_path: Pa
     same = more.replace("/authz/admin", "/authz/site")
     told = {each for each, _ in found(GOOD.replace(PUBLIC, same), tmp_path)}
     assert told <= {"error-page-asks"}
+
+
+def test_files_that_a_named_location_shows(tmp_path: Path) -> None:
+    """They are what is asked about where `try_files` leads to them: no denial may lead there."""
+    lines = (
+        "location /a { auth_request /authz/site; error_page 401 = @files; try_files /none @files; }"
+        " location @files { root /srv; }"
+    )
+    text = GOOD.replace("location /public/ {", f"{lines} location /public/ {{", 1)
+    assert "denial-passed-on" in dict(found(text, tmp_path))
+    assert found(text.replace("error_page 401 = @files;", ""), tmp_path) == []
