@@ -3,6 +3,7 @@ alice out; and the same configuration without that fault does neither."""
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 import time
@@ -154,6 +155,14 @@ def claims_to_be_alice_by_a_server_name(stack: Stack) -> bool:
     """Somebody who writes a header into the name that the connection is opened for."""
     with stack.connect(sni="a\r\nX-Client-CN: alice") as connection:
         return connection.get("/public/", host="a").saw("X-Client-CN") == ["alice"]
+
+
+def stranger_begins_another_request_by_a_name(stack: Stack) -> bool:
+    """Somebody who writes the ends of lines into a name that nobody checks."""
+    name = base64.b64encode(b"a\r\n\r\nGET /in HTTP/1.0\r\n\r\n:x").decode()
+    with suppress(ConnectionError):
+        stack.get("/public/", headers={"Authorization": f"Basic {name}"})
+    return "GET /in" in stack.app.seen
 
 
 def stranger_encodes_twice(stack: Stack) -> bool:
@@ -457,6 +466,12 @@ FAULTS = [
         PUBLIC + "include snippets/identity.conf; proxy_set_header X-Path $uri; ",
         claims_to_be_alice_by_a_line_end,
         (GUARD,),
+    ),
+    Fault(
+        "line-ends",
+        PUBLIC,
+        PUBLIC + "include snippets/identity.conf; proxy_set_header X-User $remote_user; ",
+        stranger_begins_another_request_by_a_name,
     ),
     Fault(
         "line-ends",

@@ -1,7 +1,8 @@
-"""Tell where a text holds what nginx has decoded of the client's path, or its raw server name.
+"""Tell where a text holds what nginx has decoded of what a client wrote, or its raw server name.
 
 nginx writes a variable into a request line or a header as it is.  `$uri` and what an expression
 captures of it are percent-decoded: `%0d%0a` is a line end there, and `%252e` has become `%2e`.
+`$remote_user` is decoded from base64, and nobody has checked it but auth_basic.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from .targets import plain_variables
 PATHS = frozenset(
     "$uri $document_uri $request_filename $fastcgi_script_name $fastcgi_path_info".split()
 )
+UNCHECKED = frozenset({"$remote_user", "$request_body"})
 LINE_END, PERCENT = "\n", "%"
 
 _NAME = re.compile(r"\$\w+")
 _MAX_VARIABLES = 64
 
 
-def decoded(text: str, at: Block, root: Root, octet: str) -> str:
+def decoded(text: str, at: Block, root: Root, octet: str, names: frozenset[str] = PATHS) -> str:
     """The variable by which a text of the configuration may hold this octet of a client's path.
 
     "" for none.  It is looked for in what `set` and `map` give, too.
@@ -32,7 +34,7 @@ def decoded(text: str, at: Block, root: Root, octet: str) -> str:
     seen, left = set[str](), [text]
     while left and len(seen) < _MAX_VARIABLES:
         for name in _NAME.findall(plain_variables(left.pop())):
-            if name in PATHS or _is_captured(name, at, root, octet):
+            if name in names or (octet and _is_captured(name, at, root, octet)):
                 return str(name)
             if name not in seen:
                 seen.add(name)
@@ -40,9 +42,13 @@ def decoded(text: str, at: Block, root: Root, octet: str) -> str:
     return ""
 
 
-def raw_server_name(text: str, at: Block, root: Root) -> str:
-    """The same of the server name (SNI), which may hold every octet."""
-    return server_name.RAW if server_name.is_raw(text, at, root) else ""
+def unchecked(text: str, at: Block, root: Root) -> str:
+    """The same of what may hold every octet: the server name (SNI), a name for auth_basic."""
+    if server_name.is_raw(text, at, root):
+        return server_name.RAW
+    here = at.parent or at
+    checked = here.value("auth_basic", "off") != "off" and here.value("satisfy") != "any"
+    return "" if checked else decoded(text, here, root, "", UNCHECKED)
 
 
 def _is_captured(name: str, at: Block, root: Root, octet: str) -> bool:
@@ -96,5 +102,5 @@ def _given(name: str, at: Block, root: Root, octet: str) -> Iterator[str]:
         if table is None or table.name != "map":
             continue
         pattern = line.name.removeprefix("~").removeprefix("*")
-        takes = line.name.startswith("~") and can_take(pattern, octet) is not False
+        takes = line.name.startswith("~") and (not octet or can_take(pattern, octet) is not False)
         yield re.sub(r"\$\d", table.args[0] if takes else "", plain_variables(line.args[-1]))

@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .access import closed
-from .decoded import LINE_END, decoded, raw_server_name
+from .decoded import LINE_END, decoded, unchecked
 from .findings import Finding
 from .guards import LINES, WRITE, is_guarded
 from .nginx_config import Block
 from .server import Server
 from .targets import addresses
+
+_INSTEAD = {
+    "$ssl_server_name": "$mtls_sidecar_sni, in its place",
+    "$remote_user": "$client_cn, in its place   (or auth_basic, which checks it)",
+    "$request_body": "remove it",
+}
 
 
 def line_ends(server: Server, kept: set[str], findings: list[Finding]) -> None:
@@ -30,10 +36,10 @@ def line_ends(server: Server, kept: set[str], findings: list[Finding]) -> None:
         safe = guarded or is_guarded(place, server.root, LINES)
         for at, text in _sent(place, passing):
             name = "" if safe else decoded(text, at.parent or place, server.root, LINE_END)
-            name = name or raw_server_name(text, at, server.root)
+            name = name or unchecked(text, at, server.root)
             if name:
                 what = f"{name} is sent with the line ends that a client writes into it"
-                write = WRITE if name != "$ssl_server_name" else "$mtls_sidecar_sni, in its place"
+                write = _INSTEAD.get(name, WRITE)
                 findings.append(Finding("line-ends", at.file, at.line, what, write))
 
 

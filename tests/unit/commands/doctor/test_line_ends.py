@@ -54,6 +54,13 @@ def test_the_server_name_holds_them(lines: str, tmp_path: Path) -> None:
     assert not told(lines.replace("$ssl_server_name", "$mtls_sidecar_sni"), tmp_path)
 
 
+def test_so_does_a_name_that_nobody_checked(tmp_path: Path) -> None:
+    """`$remote_user`, unless auth_basic has checked it."""
+    lines = PASSED.replace("TO;", "http://app; proxy_set_header X-User $remote_user;")
+    assert told(GUARD + lines, tmp_path)
+    assert not told(GUARD + lines.replace("proxy_pass", "auth_basic x; proxy_pass"), tmp_path)
+
+
 @pytest.mark.parametrize(
     "lines",
     [
