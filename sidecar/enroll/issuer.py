@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidecar.runtime.external_command import CommandFailed, run_command
-from sidecar.runtime.files import MAX_BUNDLE, read_file
+from sidecar.runtime.files import MAX_BUNDLE, everyone_may_read, read_file
 
 from .certificate_profile import Identity, PrivateKey, PublicKey, client_certificate, now_utc
 from .settings import IssuerSettings
@@ -97,7 +97,7 @@ def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
 def load_key_issuer(settings: IssuerSettings, environ: Mapping[str, str]) -> KeyIssuer:
     """Load the issuing CA, and check that it can issue.  Raises OSError and ValueError."""
     chain = load_chain(settings.cert)
-    data = read_file(settings.key_, MAX_BUNDLE, trusted_only=True)
+    data = read_secret(settings.key_, MAX_BUNDLE)
     key = _private_key(data, settings, environ)
     if key.public_key() != chain[0].public_key():
         raise ValueError(f"{settings.key_} is not the key of the certificate {settings.cert}")
@@ -132,6 +132,13 @@ def _private_key(data: bytes, settings: IssuerSettings, environ: Mapping[str, st
     return key
 
 
+def read_secret(path: str, limit: int, *, trusted_only: bool = True) -> bytes:
+    """Read a key or passphrase, and warn where every user can.  Raises OSError."""
+    if everyone_may_read(path):
+        log.warning("%s can be read by everyone: chmod o-r it, and take it for known", path)
+    return read_file(path, limit, trusted_only=trusted_only)
+
+
 def read_passphrase(place: str, environ: Mapping[str, str]) -> bytes:
     """Read a passphrase from a file or a systemd credential, without its line end.
 
@@ -144,7 +151,7 @@ def read_passphrase(place: str, environ: Mapping[str, str]) -> bytes:
             hint = f"start it by a unit with LoadCredential={name}:FILE"
             raise ValueError(f"systemd gave no credentials, and {place} is one", hint)
         place = str(Path(directory) / name)
-    found = read_file(place, 65536).rstrip(b"\r\n")
+    found = read_secret(place, 65536, trusted_only=False).rstrip(b"\r\n")
     if not found:
         raise ValueError(f"{place} is empty, and the CA's passphrase is expected in it")
     return found

@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sidecar import __version__
 from sidecar.core.errors import brief
-from sidecar.runtime.files import MAX_BUNDLE, read_file
+from sidecar.runtime.files import MAX_BUNDLE
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.systemd import Notifier, listen_fds
 
 from .bundles import ProfileSigner
 from .issuance import Issuance
-from .issuer import load_chain, load_issuer
+from .issuer import load_chain, load_issuer, read_secret
 from .notices import give_notices
 from .settings import EnrollSettings, SignSettings
 from .store import Store, StoreError
@@ -78,7 +78,7 @@ def load_signer(settings: SignSettings) -> ProfileSigner:
     """Load the server's key that signs profiles.  Raises OSError and ValueError."""
     chain = tuple(load_chain(settings.cert))
     try:
-        data = read_file(settings.key_, MAX_BUNDLE, trusted_only=True)
+        data = read_secret(settings.key_, MAX_BUNDLE)
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError):
         raise ValueError(f"{settings.key_} can't be read as an unencrypted private key") from None

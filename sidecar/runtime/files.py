@@ -157,6 +157,14 @@ def writable_directory(path: str | Path) -> str:
     return ""
 
 
+def everyone_may_read(path: str | Path) -> bool:
+    """Return whether every user of this machine can read a file, and come to it."""
+    found = [each for each in _way(path) if not stat.S_ISLNK(each[1].st_mode)]
+    return all(
+        each.st_mode & (stat.S_IROTH if is_last else stat.S_IXOTH) for _, each, _, is_last in found
+    )
+
+
 SOME_GROUP = -1
 """Stands for the members of a group, or for whom an access list names, among users."""
 

@@ -50,6 +50,24 @@ def test_a_passphrase_comes_from_a_file_or_a_credential(tmp_path: Path) -> None:
         load_key_issuer(named, {})
 
 
+def test_a_secret_that_everyone_can_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key or passphrase with o+r in directories with o+x; not one of the group, or behind a
+    directory that is closed."""
+    for each in (tmp_path, *tmp_path.parents):
+        if each.stat().st_mode & 0o001 == 0:
+            each.chmod(each.stat().st_mode | 0o001)  # pytest's directories are its user's alone
+    settings = files(tmp_path, CA("Own"))
+    for mode, above, told in ((0o640, 0o755, 0), (0o644, 0o755, 2), (0o644, 0o750, 0)):
+        tmp_path.chmod(above)
+        for name in ("ca.key", "passphrase"):
+            (tmp_path / name).chmod(mode)
+        caplog.clear()
+        load_key_issuer(settings, {})
+        assert caplog.text.count("can be read by everyone") == told
+
+
 def test_what_cannot_issue_is_told_at_the_start(tmp_path: Path) -> None:
     """Another's key, a wrong passphrase, no CA: each with the file's name."""
     settings = files(tmp_path, CA("Own"))
