@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.core.errors import brief
+from sidecar.runtime.owner import become_owner_of
 
-from .state_owner import become_owner_of
 from .store import StoreError
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -40,7 +40,7 @@ def apart(directory: Path, work: Callable[[], Any], seconds: float) -> Any:
         code = 1
         try:
             os.close(reading)
-            become_owner_of(directory)
+            become_owner_of(directory.resolve())
             with open(writing, "wb") as out:
                 out.write(json.dumps(_answer(work)).encode())
             code = 0

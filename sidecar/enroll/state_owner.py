@@ -15,16 +15,6 @@ from pathlib import Path
 from sidecar.core.errors import printable
 
 
-def become_owner_of(directory: Path) -> None:
-    """Become the owner of a directory for good, where this is root's process.  Raises OSError."""
-    if os.geteuid() != 0:
-        return
-    found = _owner_of(directory)
-    os.setgroups([found.st_gid])
-    os.setgid(found.st_gid)
-    os.setuid(found.st_uid)
-
-
 def _owner_of(directory: Path) -> os.stat_result:
     try:
         return os.stat(directory)

@@ -7,10 +7,7 @@ verifies it again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.listen import BACKLOG, ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
+from sidecar.runtime.owner import become_owner_of
 
 from .crl_job import SUCCESSES, CrlJob
 from .http_client import HttpLimits, new_session
@@ -288,28 +286,6 @@ def main(
         log.error("can't start: %s", error)
         return 2
     return 0
-
-
-def become_owner_of(directory: Path) -> None:
-    """If this is root's process, make it that of a directory's owner, for good.
-
-    What it brings is then the fetcher's own, and root talks to no stranger.  If the directory is
-    root's, or not there, whoever could put another there is its owner.  Raises OSError, also for a
-    link.
-    """
-    if os.geteuid() != 0:
-        return
-    if directory.is_symlink():
-        why = "it is a link; look at who put it there, and remove it"
-        raise OSError(errno.ELOOP, why, str(directory))
-    for place in (directory, directory.parent):
-        with contextlib.suppress(FileNotFoundError):
-            found = place.lstat() if place == directory else place.stat()
-            if found.st_uid != 0:
-                os.setgroups([found.st_gid])
-                os.setgid(found.st_gid)
-                os.setuid(found.st_uid)
-                return
 
 
 async def _until_told(

@@ -635,29 +635,6 @@ def test_once_tells_by_its_result(tmp_path: Path) -> None:
     run(check)
 
 
-def test_once_as_root_works_as_the_fetcher_s_user(tmp_path: Path) -> None:
-    """What root brings is the user's whose directory it is, and root's process talks to nobody."""
-    if os.geteuid() != 0:
-        pytest.skip("only root gives a directory away")
-    place = tmp_path / "crl"
-    place.mkdir()
-    for each in (tmp_path, *tmp_path.parents):
-        if each.stat().st_mode & 0o001 == 0:
-            each.chmod(each.stat().st_mode | 0o001)  # pytest's directories are its user's alone
-    os.chown(place, 65534, 65533)
-    code = (
-        "import os, pathlib, sys; from sidecar.fetcher.service import become_owner_of\n"
-        "place = pathlib.Path(sys.argv[1]); become_owner_of(place); (place / 'x').touch()\n"
-        "print(*os.getresuid(), *os.getresgid(), *os.getgroups())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, place], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.stdout == "65534 65534 65534 65533 65533 65533 65533\n", done.stderr
-    found = (place / "x").stat()
-    assert (found.st_uid, found.st_gid) == (65534, 65533)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
 def test_once_as_root_is_led_nowhere_by_the_daemons_user(tmp_path: Path) -> None:
     """Whose the directory above is could put a link there: it is refused, and nothing is written;
