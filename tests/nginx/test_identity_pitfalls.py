@@ -110,6 +110,29 @@ def test_a_method_that_was_not_decided_about(nginx_binary: NginxBinary, tmp_path
             assert answer.saw("X-Client-CN") == ["alice"]
 
 
+GIVEN_CONF = METHOD_CONF.replace("underscores_", "ignore_invalid_headers off; underscores_")
+NEVER_THE_CLIENT_S = (
+    *("PATH_INFO", "PATH_TRANSLATED", "SCRIPT_FILENAME", "SCRIPT_NAME", "DOCUMENT_ROOT"),
+    *("REQUEST_URI", "REQUEST_METHOD", "REMOTE_ADDR", "REMOTE_USER", "SSL_CLIENT_VERIFY"),
+)
+
+
+def test_what_only_nginx_says_to_an_application(nginx_binary: NginxBinary, tmp_path: Path) -> None:
+    """Of a client's headers each arrives as HTTP_…, in any spelling: none is PATH_INFO or its like,
+    by FastCGI, uwsgi and SCGI."""
+    spelled = [each for name in NEVER_THE_CLIENT_S for each in (name, name.replace("_", "-"))]
+    with ExitStack() as held:
+        gates = {name: held.enter_context(Gateway(name)) for name in ("fastcgi", "uwsgi", "scgi")}
+        conf = GIVEN_CONF.format(**{name: gate.port for name, gate in gates.items()})
+        stack = held.enter_context(Stack(nginx_binary, tmp_path, conf=conf))
+        for way in gates:
+            headers = [(each, "/admin/x") for each in spelled]
+            answer = stack.get(f"/{way}/", cert=stack.people.alice, headers=headers)
+            seen = answer.app or {}
+            assert answer.saw("Path-Info") == ["/admin/x", "/admin/x"]
+            assert not {*NEVER_THE_CLIENT_S} & {*seen["others"]}
+
+
 DAV_CONF = """
 http {
     include snippets/mtls-sidecar.conf;

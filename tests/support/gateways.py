@@ -118,6 +118,7 @@ def _told(params: Params) -> bytes:
         "method": given.get("REQUEST_METHOD", ""),
         "user": given.get("REMOTE_USER", ""),
         "headers": headers,
+        "others": sorted(name for name, _ in params if not name.startswith("HTTP_")),
         "body": "",
     }
     return b"Content-Type: application/json\r\n\r\n" + json.dumps(saw).encode()
