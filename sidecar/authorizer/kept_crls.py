@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sidecar.core.revocation.crl.index import Crl, goes_back, scope_key, watermark
+from sidecar.core.revocation.crl.index import Crl, scope_key
 from sidecar.core.revocation.crl.succession import (
     follows,
     is_level,
-    is_past,
     lists_all_of,
     omission,
+    outdates,
 )
 
 from .last_good import InForce
@@ -60,19 +60,44 @@ def kept_at(
     newest = [pair for pair in own if not is_older(pair[0], math.inf)]
     waiting = [pair for pair in newest if _is_in(pair[0], barred)]
     good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in known]
-    in_force = [crl for crl, _ in good]
+    served = [crl for crl, _ in good]
     past = [
         crl
         for file in filter(None, (kept.last, *kept.held))
         for crl in file.crls
-        if is_past(crl, [each for each in file.crls if _is_in(each, in_force)], latest)
+        if any(outdates(each, crl) for each in file.crls if _is_in(each, served))
     ]
-    barred = [crl for crl in barred if not _is_in(crl, [*in_force, *past])]
+    barred = [crl for crl in barred if not _is_in(crl, [*served, *past])]
     if not good and not barred and not refused and not lapsed:
         return None
     crls, versions = tuple(crl for crl, _ in good), tuple(file for _, file in good)
     files = dict.fromkeys(file for _, file in (*own, *newer, *lapsed))
     return GoodCrls(authorities, crls, (*barred, *refused), versions, tuple(lapsed), tuple(files))
+
+
+def joined(own: GoodCrls, others: GoodCrls) -> GoodCrls:
+    """Return what this process had in force at a place, and what another instance had there.
+
+    It comes to the same in each of them; of what is equal, one's own is taken.
+    """
+    known = (*own.crls, *(crl for crl, _ in own.lapsed))
+    new = [pair for pair in in_force(others) if not _is_equal_to_any(pair[0], known)]
+    good = _newest([*in_force(own), *new])
+    lapsed = [pair for pair in others.lapsed if not _is_equal_to_any(pair[0], known)]
+    revoking = [crl for crl in others.revoking if not _is_equal_to_any(crl, own.all)]
+    return GoodCrls(
+        own.authorities,
+        tuple(crl for crl, _ in good),
+        (*own.revoking, *revoking),
+        tuple(file for _, file in good),
+        (*own.lapsed, *lapsed),
+        tuple(dict.fromkeys((*own.files, *others.files))),
+    )
+
+
+def in_force(good: GoodCrls | None) -> list[Pair]:
+    """Return the CRLs in force at a place, each with its file."""
+    return [] if good is None else list(zip(good.crls, good.versions, strict=True))
 
 
 def formers(
@@ -103,6 +128,15 @@ def replaces(new: Crl, old: Crl) -> bool:
     return lists_all_of(new.entries, old.entries)
 
 
+def _is_equal_to_any(crl: Crl, others: Sequence[Crl]) -> bool:
+    return any(
+        is_level(crl, each)
+        and lists_all_of(each.entries, crl.entries)
+        and lists_all_of(crl.entries, each.entries)
+        for each in others
+    )
+
+
 def _pairs(file: KeptFile | None) -> list[Pair]:
     return [] if file is None else [(crl, file.version) for crl in file.crls]
 
@@ -110,17 +144,13 @@ def _pairs(file: KeptFile | None) -> list[Pair]:
 def _is_refused(beside: Sequence[Crl], crl: Crl, own: Sequence[Pair], latest: float) -> bool:
     """Return whether a CRL of the newer version was refused, or is from the future."""
     known = [each for each, _ in own]
-    is_older = any(_is_newer(each, crl) for each in known)
+    is_older = any(outdates(each, crl) for each in known)
     return is_older or crl.this_update > latest or omission(crl, beside, known) is not None
-
-
-def _is_newer(new: Crl, old: Crl) -> bool:
-    return scope_key(new) == scope_key(old) and goes_back(watermark(new), old) is not None
 
 
 def _newest(pairs: Sequence[Pair]) -> list[Pair]:
     """Leave out each CRL of which a newer one is there."""
-    return [pair for pair in pairs if not any(_is_newer(crl, pair[0]) for crl, _ in pairs)]
+    return [pair for pair in pairs if not any(outdates(crl, pair[0]) for crl, _ in pairs)]
 
 
 def _is_in(crl: Crl, crls: Sequence[Crl]) -> bool:

@@ -91,8 +91,9 @@ class LastGood:
         self._directory = directory
         self.manifest = directory / "manifest.json"
         self._names: dict[str, str] = {}
+        self._written: dict[str, str] = {}
         self._version: FileVersion | None = None
-        self._is_read = False
+        self._is_read = self.is_behind = False
         self.read()
         self._told = ""
         self._one_at_a_time = threading.Lock()
@@ -107,7 +108,7 @@ class LastGood:
             return None
         version = file_version(self.manifest)
         try:
-            self._names = self._load()
+            self._names = self._written = self._load()
         except (OSError, MemoryError) as error:
             return error
         self._is_read, self._version = True, version
@@ -123,7 +124,8 @@ class LastGood:
         if not self._is_read or version is None or version == self._version:
             return
         with contextlib.suppress(Exception):
-            self._names = {**self._names, **self._parsed()}
+            self._written = self._parsed()
+            self._names = {**self._names, **self._written}
         self._version = version
 
     def _load(self) -> dict[str, str]:
@@ -167,25 +169,36 @@ class LastGood:
         """Copy the files in force; `named` are all keys that the policy names, others are removed.
 
         If a file isn't in force, or has changed meanwhile, its last copy is kept, also another
-        instance's.  Returns whether everything could be written; if not, it is to be tried again.
+        instance's.  Returns whether everything could be written; if not, it is to be tried again,
+        after `look_again` where it `is_behind`: another instance has written meanwhile, and what it
+        has in force isn't dropped by one that doesn't know it.
         """
         with self._one_at_a_time:
-            return self._is_read and self._save(files, [*named])
+            self.is_behind = self._is_read and self._has_moved()
+            return self._is_read and not self.is_behind and self._save(files, [*named])
+
+    def _has_moved(self) -> bool:
+        """Return whether another instance has written the manifest since it was looked at."""
+        version = file_version(self.manifest)
+        return version is not None and version != self._version
 
     def _save(
         self, files: Mapping[tuple[Hashable, ...], InForce], keys: list[tuple[Hashable, ...]]
     ) -> bool:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.look_again()
             names = {n: self._names[n] for n in map(_name, keys) if n in self._names}
             failure = self._copy_all(files, names)
             crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
             names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
-            if names != self._names:
+            if names != self._written:
+                if self._has_moved():
+                    self.is_behind = True
+                    return False
                 write_file(self.manifest, json.dumps(names).encode())
-                self._names, self._version = names, file_version(self.manifest)
+                self._version, self._written = file_version(self.manifest), names
                 self._clean()
+            self._names = names
         except (OSError, MemoryError) as error:
             failure = error
         if failure is not None and str(failure) != self._told:

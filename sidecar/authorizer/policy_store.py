@@ -140,6 +140,8 @@ class Store:
         if self.fleet is not None:
             self.fleet.look()
         self._readings.begin(patient=starts)
+        if not starts:
+            self._sources.look_at_others()
         problems: list[Diagnostic] = []
         self._unfinished = False
         self._looked_at = self._clock()
@@ -232,7 +234,6 @@ class Store:
         if outcome is not None and outcome.error is not None:
             problems += self._mistakes(outcome.error)
             if self._draft is not None:
-                self._sources.look_at_copies()
                 yield from self._copies(self._shared)
         elif outcome is not None and outcome.value.value is not self._draft:
             yield outcome.value
@@ -241,16 +242,17 @@ class Store:
         else:
             yield from self._copies(POLICY)
 
-    def _copies(self, key: Key) -> Iterator[tuple[Draft, str]]:
-        """Yield the policy kept under a key, unless it was in force here before.
+    def _copies(self, name: Key) -> Iterator[tuple[Draft, str]]:
+        """Yield the policy kept under a name, unless it was in force here before.
 
         Another instance may have had one in force that this one never saw, while it hung.
         """
-        copy = self._last_good.copy_of(*key)
+        copy = self._last_good.copy_of(*name)
         if copy is None or copy[1] in self._had:
             return
         path, digest = copy
-        kept = self._readings.ask(("kept", *POLICY, digest), path, lambda: self._read(path))
+        key = ("kept", *POLICY, digest)
+        kept = self._readings.ask(key, path, lambda: self._read(path), is_whole=True)
         if kept is not None and kept.error is None and kept.value.digest == digest:
             yield kept.value
 
@@ -391,7 +393,9 @@ class Store:
 
     async def kept(self) -> bool:
         """Wait until what is in force was kept, but not for a disk that hangs; return whether."""
-        for _ in range(2):  # what is being written may be older than what is in force
+        for _ in range(3):  # what is being written may be older than what is in force
+            if self._unkept is not None and self._last_good.is_behind:
+                await self.reload(asked=False)  # another instance has written meanwhile
             self._keep_soon()
             if self._keeping is None or self._keeping.done():
                 break
@@ -404,7 +408,8 @@ class Store:
         unkept, self._unkept = self._unkept, None
         # before the watermarks, which would refuse an older copy
         if unkept is not None and not self._last_good.save(*unkept):
-            self._keep_again = time.monotonic() + KEEP_AGAIN_SECONDS
+            if not self._last_good.is_behind:
+                self._keep_again = time.monotonic() + KEEP_AGAIN_SECONDS
             self._unkept = self._unkept or unkept
         try:
             self._marks.save()
@@ -432,7 +437,11 @@ class Store:
 
         So it is when a CRL from the future becomes current, or a clock goes back to before one.
         """
-        if self._is_unread or (self.fleet is not None and self.fleet.moved()):
+        if (
+            self._is_unread
+            or self._last_good.is_behind
+            or (self.fleet is not None and self.fleet.moved())
+        ):
             return True
         now = self._clock()
         is_turned = now >= self._turns_at or now < self._looked_at - CLOCK_STEP

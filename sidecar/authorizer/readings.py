@@ -120,12 +120,14 @@ class Readings:
         *,
         is_news: bool = True,
         is_fetched: bool = False,
+        is_whole: bool = False,
     ) -> Outcome | None:
         """Return the outcome of reading a file, or None while it isn't known yet.
 
         The same key must always mean the same file, read in the same way.  Without `is_news`, it
         is not told that the file was read.  `is_fetched`: it is the fetcher's, who could keep a
-        start waiting.
+        start waiting.  One that `is_whole` is only ever replaced by another file, so it needn't
+        settle.
         """
         longest = (
             (FETCHED_PATIENCE if is_fetched else START_PATIENCE) if self._patient else PATIENCE
@@ -137,18 +139,20 @@ class Readings:
             done = self._done.get(key)
             if done is not None and done.version == now and not _is_due(done):
                 return done
-        while self._patient and self._is_restless(key, now) and time.monotonic() < until:
+        settles = self._patient and not is_whole
+        while settles and self._is_restless(key, now) and time.monotonic() < until:
             # not time.sleep, which fails below libfaketime (clock_nanosleep: EINVAL)
             threading.Event().wait(SETTLE_SECONDS)
             now = self.file_versions.at(path)
         with self._lock:
             self._seen[key] = path, now
-            if self._is_restless(key, now):
+            if not is_whole and self._is_restless(key, now):
                 self.waited.add(path)
                 return None
             job = self._running.get(key)
             if job is None:
-                job = self._start(key, now, read, is_news)
+                restless = not is_whole and self._is_young(key, now)
+                job = self._start(key, now, read, is_news, restless)
         if not job.finished.wait(max(0.0, until - time.monotonic())):
             with self._lock:
                 job.late = not job.finished.is_set()
@@ -184,11 +188,14 @@ class Readings:
         return time.monotonic() - last[1] < SETTLE_SECONDS or _is_young(now)
 
     def _start(
-        self, key: Key, now: FileVersion | None, read: Callable[[], Any], is_news: bool
+        self,
+        key: Key,
+        now: FileVersion | None,
+        read: Callable[[], Any],
+        is_news: bool,
+        restless: bool,
     ) -> _Job:
         job = _Job(is_news)
-
-        restless = self._is_young(key, now)
 
         def work() -> None:
             try:

@@ -28,9 +28,9 @@ from sidecar.core.revocation.crl.succession import OMITS, is_level, is_past, omi
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
-from .kept_crls import Pair, formers, kept_at, replaces
+from .kept_crls import Pair, formers, in_force, joined, kept_at, replaces
 from .last_good import MAX_HELD, InForce, beside, earlier, held
-from .trust_sources import MAX_LAPSED, CopyUnread, GoodCrls, Key, TrustSources
+from .trust_sources import MAX_LAPSED, CopyBeingRead, CopyUnread, GoodCrls, Key, TrustSources
 from .watermarks import place_name
 
 log = logging.getLogger("mtls-sidecar")
@@ -140,6 +140,7 @@ class _Reading:
         self.sources, self.name = places.sources, places.name
         self.found = CrlSet()
         self.lapsed: list[tuple[Located, list[Pair]]] = []
+        self.unread: dict[Key, list[InForce]] = {}
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
         """Take a step; if a copy can't be read for now, this set can't be used yet."""
@@ -235,7 +236,7 @@ class _Reading:
             )
             return
         scopes = {scope_key(crl) for crl in ahead}
-        carried = [pair for pair in _in_force(before) if scope_key(pair[0]) in scopes]
+        carried = [pair for pair in in_force(before) if scope_key(pair[0]) in scopes]
         self._put(place, accepted, before, (), version, _less(carried, accepted, ahead))
 
     def fall_back(self, place: Located, error: BaseException | None) -> None:
@@ -259,8 +260,6 @@ class _Reading:
             self.found.problems.append(file_mistake(self.places.file, place, error))
         if refused is None:
             refused = older.revoking if older else ()
-        if error is not None:
-            refused = [*refused, *self._of_others(place, [*accepted, *refused], older)]
         if older is None or not (older.crls or self._key(place) in self.sources.good):
             lapsed = older.lapsed if older else ()
             self._only_revoke(place, [*accepted, *refused, *(c for c, _ in lapsed)], version)
@@ -272,27 +271,8 @@ class _Reading:
             self.found.out_of_place.append(place)
             return
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
-        carried = _less(_in_force(older), accepted, ahead)
+        carried = _less(in_force(older), accepted, ahead)
         self._put(place, accepted, older, refused, version, carried)
-
-    def _of_others(self, place: Located, crls: Sequence[Crl], older: GoodCrls | None) -> list[Crl]:
-        """Return what another instance had in force at a place and this one never saw.
-
-        It may have hung meanwhile.  Without anything in force here, the copies are known already.
-        """
-        if older is None or self._key(place) not in self.sources.good:
-            return []
-        self.sources.look_at_copies()
-        known = {file.digest for file in older.files}
-        if self.sources.digests_of(self.name, place.text) <= known:
-            return []
-        try:
-            kept = self._kept(place)
-        except CopyUnread as unread:
-            self.found.problems.append(file_mistake(self.places.file, place, unread))
-            return []
-        had = [*crls, *older.crls, *(crl for crl, _ in older.lapsed)]
-        return [crl for crl in kept.all if not _is_among(crl, had)] if kept else []
 
     def _is_still_missing(self, place: Located) -> bool:
         """Return whether the trust in force has no CRL of an address, of which one is read now.
@@ -315,7 +295,7 @@ class _Reading:
         key = ("unusable", self.name, place.text)
         former: GoodCrls | None = self.sources.good.get(self._key(place))
         last: GoodCrls | None = self.sources.good.get(key)
-        before = [] if former is None else [*_in_force(former), *former.lapsed]
+        before = [] if former is None else [*in_force(former), *former.lapsed]
         before += () if last is None else last.lapsed
         lapsed = [pair for pair in before if not any(replaces(crl, pair[0]) for crl in crls)]
         if version is None:
@@ -335,10 +315,10 @@ class _Reading:
         carried: Sequence[Pair],
     ) -> None:
         """Put CRLs into force, and older ones that are `carried`; the rest of those only revoke."""
-        in_force = [crl for crl in accepted if not self.places.is_ahead(crl)]
+        current = [crl for crl in accepted if not self.places.is_ahead(crl)]
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         found, key = self.found, self._key(place)
-        pairs = [] if older is None else [*_in_force(older), *older.lapsed]
+        pairs = [] if older is None else [*in_force(older), *older.lapsed]
         self.lapsed.append((place, [pair for pair in pairs if not _is_in(pair, carried)]))
         found.full += [*accepted, *(crl for crl, _ in carried)]
         found.refused += refused
@@ -346,14 +326,14 @@ class _Reading:
         found.ahead += [crl.this_update - self.places.spec.clock_tolerance for crl in later]
         versions = [file for _, file in carried]
         if version is not None:
-            versions = [*(version for _ in in_force), *versions]
+            versions = [*(version for _ in current), *versions]
         if key not in found.files:
-            parts = list(dict.fromkeys(versions))[:MAX_HELD]
+            parts = sorted(list(dict.fromkeys(versions))[:MAX_HELD], key=_digest)
             found.files.update({held(key, n): file for n, file in enumerate(parts)})
         others = older.files if older is not None and version is None else [version]
         found.good[key] = GoodCrls(
             self.authorities,
-            (*in_force, *(crl for crl, _ in carried)),
+            (*current, *(crl for crl, _ in carried)),
             (*ahead, *refused),
             tuple(versions),
             files=tuple(dict.fromkeys(f for f in (*others, *versions) if f is not None)),
@@ -376,7 +356,9 @@ class _Reading:
         found, good = self.found, self.found.good[key]
         files = dict.fromkeys([*(file for _, file in lapsed), *self._without_copy(key, good)])
         found.refused += [crl for crl, _ in lapsed]
-        found.files.update({earlier(key, n): file for n, file in enumerate(files)})
+        known = {file.digest: file for file in (*files, *self.unread.get(key, ()))}
+        parts = [known[digest] for digest in sorted(known)]  # as in other instances
+        found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
         every = tuple(dict.fromkeys((*good.files, *files)))
         found.good[key] = replace(good, lapsed=tuple(lapsed), files=every)
 
@@ -390,8 +372,8 @@ class _Reading:
         return [file for file in good.versions if file.digest not in known]
 
     def _is_replaced(self, crl: Crl) -> bool:
-        in_force = (new for new in self.found.full if not self.places.is_ahead(new))
-        return any(replaces(new, crl) for new in in_force)
+        current = (new for new in self.found.full if not self.places.is_ahead(new))
+        return any(replaces(new, crl) for new in current)
 
     def _has_room_for(self, crl: Crl) -> bool:
         entries = self.found.entries + crl.entry_count
@@ -413,7 +395,7 @@ class _Reading:
         """Return the CRLs last in force at a place, if these authorities verify them."""
         good: GoodCrls | None = self.sources.good.get(self._key(place))
         if good is not None:
-            return good if good.authorities == self.authorities else None
+            return self._shared(place, good) if good.authorities == self.authorities else None
         return self._kept(place)
 
     def _before(self, place: Located, version: InForce) -> GoodCrls | None:
@@ -423,9 +405,25 @@ class _Reading:
         """
         good: GoodCrls | None = self.sources.good.get(self._key(place))
         if good is not None and good.authorities == self.authorities:
-            return good
+            return self._shared(place, good, version.digest)
         copies = self.sources.digests_of(self.name, place.text)
         return self._kept(place) if copies - {version.digest} else None
+
+    def _shared(self, place: Located, good: GoodCrls, known: str = "") -> GoodCrls:
+        """Return what was in force here, and in another instance: this one may have hung then."""
+        seen = {known, *(file.digest for file in good.files)}
+        new = self.sources.digests_of(self.name, place.text) - seen
+        if not new:
+            return good
+        try:
+            kept = self._kept(place)
+        except CopyUnread as unread:
+            if not isinstance(unread, CopyBeingRead):
+                self.found.problems.append(file_mistake(self.places.file, place, unread))
+            path_of = self.sources.last_good.path_of
+            self.unread[self._key(place)] = [InForce(path_of(each), each) for each in new]
+            return good
+        return good if kept is None else joined(good, kept)
 
     def _former(self, place: Located) -> list[Crl]:
         """Return what was in force at former places, for one that the policy names anew."""
@@ -483,8 +481,8 @@ def _version(path: Path, reading: CrlReading) -> InForce:
     return InForce(path, reading.digest, substitute=None if octets is None else lambda: octets)
 
 
-def _in_force(good: GoodCrls | None) -> list[Pair]:
-    return [] if good is None else list(zip(good.crls, good.versions, strict=True))
+def _digest(file: InForce) -> str:
+    return file.digest
 
 
 def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) -> list[Pair]:
@@ -492,10 +490,6 @@ def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) 
     later = {id(crl) for crl in ahead}
     scopes = {scope_key(crl) for crl in accepted if id(crl) not in later}
     return [pair for pair in pairs if scope_key(pair[0]) not in scopes]
-
-
-def _is_among(crl: Crl, crls: Sequence[Crl]) -> bool:
-    return any(each is crl or replaces(each, crl) for each in crls)
 
 
 def _is_in(pair: Pair, pairs: Sequence[Pair]) -> bool:

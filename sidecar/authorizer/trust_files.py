@@ -104,7 +104,6 @@ class TrustFiles:
     def resolve(self, draft: Draft) -> dict[str, Resolved]:
         """Build every trust of a policy from the current files."""
         self.sources.backwards = set()
-        self.sources.look_at_marks()
         named: set[Key] = {
             (kind, name, place.text)
             for name, spec in draft.spec.trust.items()
@@ -228,12 +227,13 @@ class _Resolver:
         key = ("denylist", place.text)
         outcome = self.sources.denylist(place.text)
         older: Denylist | None = self.sources.good.get(key)
+        is_unread = False
         if outcome is not None and not _is_whole(outcome):
             try:
                 kept = self.sources.kept_denylist(place.text)
             except CopyUnread as error:
                 self._tell(place, error)
-                self.found.pending = True
+                self.found.pending = is_unread = True
                 kept = None
                 if older is None:  # whom it denies isn't known: the trust waits
                     return None
@@ -260,7 +260,8 @@ class _Resolver:
             if is_partial:
                 text = as_text(found)
                 file = InForce(file.path, hashlib.sha256(text).hexdigest(), text)
-            self.found.files[key] = file
+            if not (is_partial and is_unread):  # the copy may have more
+                self.found.files[key] = file
         if found is not None:
             self.found.good[key] = found
         return found

@@ -62,6 +62,10 @@ class CopyUnread(OSError):
     """A copy can't be read for now: what it revokes is not known."""
 
 
+class CopyBeingRead(CopyUnread):
+    """A copy is being read, without a mistake so far."""
+
+
 class KeptFile(NamedTuple):
     """The CRLs of a copy."""
 
@@ -190,16 +194,14 @@ class TrustSources:
 
     # -- copies of an earlier process
 
-    def look_at_copies(self) -> None:
-        """Take over what another instance has copied, and watch for more during this reload."""
-        copies = self.last_good
-        self.readings.ask(("copies",), copies.manifest, copies.look_again, is_news=False)
-
-    def look_at_marks(self) -> None:
-        """Take over the watermarks of other instances; at the start they have just been read."""
-        path = self.marks.path
-        if path is not None and self.good:
-            self.readings.ask(("marks",), path, self.marks.look_again, is_news=False)
+    def look_at_others(self) -> None:
+        """Take over the copies and watermarks of other instances, and watch for more."""
+        copies, marks = self.last_good, self.marks
+        looks = {("copies",): (copies.manifest, copies.look_again)}
+        if marks.path is not None:
+            looks["marks",] = marks.path, marks.look_again
+        for key, (path, look) in looks.items():
+            self.readings.ask(key, path, look, is_news=False, is_whole=True)
 
     def kept_bundle(self, path: str, *, whole: bool) -> Bundle | None:
         """Return the certificates last in force; unless `whole`, without removed ones."""
@@ -209,7 +211,6 @@ class TrustSources:
 
     def kept_denylist(self, path: str) -> Denylist | None:
         """Return the denylist entries last in force here or in another instance."""
-        self.look_at_copies()
         reader = DenylistReader(str(self.base / path))
         found: DenylistReading | None = self._kept(
             ("denylist", path), lambda copy: self._denylist(copy, reader)
@@ -255,6 +256,7 @@ class TrustSources:
             ("kept", *name, _digest(authorities)),
             path,
             lambda: self._crls(path, source, authorities, False, self.workers),
+            is_whole=True,
         )
         outcome = _known(asked, path)
         if outcome.error is not None or outcome.value.digest != digest:
@@ -267,7 +269,8 @@ class TrustSources:
         if copy is None:
             return None
         path, digest = copy
-        outcome = _known(self.readings.ask(("kept", *key), path, lambda: read(path)), path)
+        asked = self.readings.ask(("kept", *key), path, lambda: read(path), is_whole=True)
+        outcome = _known(asked, path)
         if outcome.error is not None or outcome.value.digest != digest:
             return None
         return outcome.value.value
@@ -300,7 +303,7 @@ class TrustSources:
 def _known(outcome: Outcome | None, path: Path) -> Outcome:
     """Return an outcome that stays.  Raises `CopyUnread` if there is none yet."""
     if outcome is None:
-        raise CopyUnread(errno.EAGAIN, "its last good copy is still being read", str(path))
+        raise CopyBeingRead(errno.EAGAIN, "its last good copy is still being read", str(path))
     if may_pass(outcome.error):
         why = getattr(outcome.error, "strerror", None) or type(outcome.error).__name__
         raise CopyUnread(errno.EAGAIN, f"its last good copy can't be read now: {why}", str(path))

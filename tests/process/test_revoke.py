@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from daemon import ROOT, Daemon
 from pki import CA, Leaf
 
@@ -26,6 +27,7 @@ staff = CA("Staff")
 partners = CA("Partners")
 alice = staff.issue("alice")
 bob = staff.issue("bob")
+USERS = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
 carol = partners.issue("carol")
 
 POLICY = """\
@@ -229,13 +231,13 @@ def test_an_instance_that_hung_denies_whom_another_one_did(tmp_path: Path) -> No
         assert second.ask("site", bob).reason == "revoked"
 
 
-@pytest.mark.parametrize("how", ["garbage", "removed", "older"])
+@pytest.mark.parametrize("how", ["garbage", "removed", "older", "another scope"])
 def test_an_instance_that_hung_denies_by_the_crl_of_another(tmp_path: Path, how: str) -> None:
-    """The CRL is destroyed or set back before it goes on."""
+    """The CRL is destroyed, set back or exchanged before it goes on."""
+    exchanged = {"older": staff.crl(number=5), "another scope": staff.crl(number=7, idp=USERS)}
     policy = POLICY.replace("denylist:", "crl: [ca.crl], denylist:", 1)
-    older = staff.crl(number=5)
     first = daemon(tmp_path)
-    (tmp_path / "ca.crl").write_bytes(older)
+    (tmp_path / "ca.crl").write_bytes(exchanged["older"])
     first.policy.write_text(policy)
     marks = tmp_path / "state" / "crl-watermarks.json"
     with first, second_instance(first) as second:
@@ -249,7 +251,7 @@ def test_an_instance_that_hung_denies_by_the_crl_of_another(tmp_path: Path, how:
         if how == "removed":
             (tmp_path / "ca.crl").unlink()
         else:
-            first.write("ca.crl", older if how == "older" else b"garbage")
+            first.write("ca.crl", exchanged.get(how, b"garbage"))
         second.signal(signal.SIGCONT)
         second.until(lambda: second.ask("site", bob).reason == "revoked")
         assert first.ask("site", bob).reason == "revoked"

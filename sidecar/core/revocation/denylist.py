@@ -171,10 +171,15 @@ def parse_denylist(data: bytes, file: str) -> Denylist:
 
 
 def joined(older: Denylist, newer: Denylist) -> Denylist:
-    """Merge two denylists: for a file in which some lines are invalid at the moment."""
+    """Merge two denylists: for a file in which some lines are invalid at the moment.
+
+    Which of them is the older one decides nothing, so that several instances come to the same.
+    """
     entries = dict(older.entries)
-    for entry in newer.entries.values():
-        _add(entries, entry)
+    for key, entry in newer.entries.items():
+        other = entries.setdefault(key, entry)
+        if (other.until, other.comment) < (entry.until, entry.comment):
+            entries[key] = entry
     return older if entries == older.entries else Denylist(newer.file, entries)
 
 
@@ -188,9 +193,12 @@ def of_entries(file: str, entries: Iterable[DenylistEntry]) -> Denylist:
 
 
 def as_text(denylist: Denylist) -> bytes:
-    """Write a file that denies at least what these entries deny, and at least as long."""
+    """Write a file that denies at least what these entries deny, and at least as long.
+
+    Equal entries give equal octets.
+    """
     lines = []
-    for entry in denylist.entries.values():
+    for _, entry in sorted(denylist.entries.items()):
         words = [entry.kind, entry.value]
         with contextlib.suppress(ValueError, OverflowError, OSError):  # beyond datetime: no end
             words += ["until", _utc_text(math.ceil(entry.until))] if entry.until < math.inf else []

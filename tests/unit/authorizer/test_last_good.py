@@ -107,7 +107,7 @@ def test_a_directory_that_can_not_be_written_is_told_once(
 
 
 def test_what_another_instance_has_copied_is_known_and_stays(tmp_path: Path) -> None:
-    """It is found by who looks again, and not written over by who has no such file in force."""
+    """It is found by who looks again, and not written over by who hasn't looked."""
     one, other = LastGood(tmp_path / "kept"), LastGood(tmp_path / "kept")
     octets = b"serial 01"
     key, file = ("denylist", "a"), InForce(tmp_path / "a", _digest(octets), octets)
@@ -120,7 +120,11 @@ def test_what_another_instance_has_copied_is_known_and_stays(tmp_path: Path) -> 
     newer = b"serial 01\nserial 02"
     one.save({key: InForce(tmp_path / "a", _digest(newer), newer)}, [key])
     also = ("ca", "b")
-    other.save({also: InForce(tmp_path / "b", _digest(b"ca"), b"ca")}, [key, also])
+    ours = InForce(tmp_path / "b", _digest(b"ca"), b"ca")
+    assert (other.save({also: ours}, [also]), other.is_behind) == (False, True)
+    assert LastGood(tmp_path / "kept").copy_of(*also) is None
+    other.look_again()
+    assert (other.save({also: ours}, [key, also]), other.is_behind) == (True, False)
     assert LastGood(tmp_path / "kept").copy_of(*key) == one.copy_of(*key)
     one.manifest.write_text("{")
     one.look_again()

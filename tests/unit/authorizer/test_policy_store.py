@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from asking import request
+from cryptography import x509
 from large_crl import large_crl
 from pki import CA, Leaf, now
 
@@ -566,6 +567,77 @@ def test_a_place_under_another_name_can_not_set_a_crl_back(files: Path) -> None:
     (files / "policy.yaml").write_text(also)
     told = _after(store, lambda found: store._is_settled and not found.ok)
     assert "the one accepted before has 7" in str(told.diagnostics)
+
+
+OTHER = CA("Other")
+USERS = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+
+
+def _of_others(how: str) -> bytes:
+    """A sound CRL that says nothing about those of the CRL that was there before."""
+    if how == "another issuer":
+        return OTHER.crl(number=1)
+    if how == "another scope":
+        return STAFF.crl(number=7, idp=USERS)
+    return STAFF.crl(number=7, delta_base=1)
+
+
+@pytest.mark.parametrize("how", ["another issuer", "another scope", "a delta"])
+def test_an_instance_that_hung_revokes_by_a_crl_that_the_file_lacks_now(
+    files: Path, how: str
+) -> None:
+    """Another instance had it in force meanwhile, and goes by it; so do starts of both."""
+    bob = STAFF.issue("bob")
+    (files / "policy.yaml").write_text(WITH_CRL)
+    (files / "staff.crt").write_bytes(STAFF.pem + OTHER.pem)
+    (files / "staff.crl").write_bytes(STAFF.crl(number=5))
+    first, second = stores = [_store(files), _store(files)]
+    for store in stores:
+        assert store.load().ok
+        store.keep()
+    _put(files / "staff.crl", STAFF.crl([bob], number=6))
+    _until_revoked(first, bob)
+    first.keep()
+    _put(files / "staff.crl", _of_others(how))
+    _settled(first)
+    first.keep()
+    for each in (second, first, second, _store(files), _store(files)):
+        each.load()
+        _settled(each)
+        each.keep()
+        assert _reason(each, bob) == Reason.REVOKED
+    _put(files / "staff.crl", STAFF.crl(number=8))
+    for each in stores:
+        _after(each, lambda found: found.ok)
+        _settled(each)
+        assert _reason(each, bob) == Reason.ALLOWED
+
+
+@pytest.mark.parametrize("file", ["staff.crl", "denied.txt"])
+def test_instances_come_to_the_same_copies(files: Path, file: str) -> None:
+    """Where one hung and the file is broken since, neither writes over the other's for ever."""
+    (files / "policy.yaml").write_text(WITH_CRL.replace("crl:", "denylist: denied.txt, crl:"))
+    _put(files / "denied.txt", b"serial 02 # two\n")
+    _put(files / "staff.crl", STAFF.crl(number=5))
+    stores = [_store(files), _store(files)]
+    for store in stores:
+        store.load()
+        store.keep()
+    bob = STAFF.issue("bob")
+    _put(files / "staff.crl", STAFF.crl([bob], number=6))
+    _put(files / "denied.txt", b"serial 02 # 2\nserial 01 # one\n")
+    _until_revoked(stores[0], bob)
+    _settled(stores[0])
+    stores[0].keep()
+    _put(files / file, b"garbage\nserial 01 # 1\n")
+    seen = set()
+    for turn in range(20):
+        for store in stores:
+            _settled(store)
+            store.keep()
+            if turn >= 10:
+                seen.add((files / "state" / "last-good" / "manifest.json").stat().st_mtime_ns)
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("how", ["garbage", "removed", "older"])

@@ -69,6 +69,12 @@ def is_past(crl: Crl, beside: Sequence[Crl], latest: float) -> bool:
     )
 
 
+def outdates(new: Crl, old: Crl) -> bool:
+    """Return whether a CRL of the same `scope_key` is certainly newer: by nothing is it older."""
+    is_older = scope_key(new) == scope_key(old) and goes_back(watermark(new), old) is not None
+    return is_older and goes_back(watermark(old), new) is None
+
+
 def lists_all_of(new: Entries, old: Entries) -> bool:
     """Return whether whoever is revoked by `old` is revoked by `new`; of one issuer both."""
     return _has_all_of(new.own, old.own) and _has_all_of(new.others, old.others)
