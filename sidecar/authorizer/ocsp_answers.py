@@ -128,6 +128,14 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         place = self._key_of(key)
         return self._entries.get(place) if place.responder == key.responder else None
 
+    def _tells_no_more(self, key: OcspKey, answer: OcspAnswer) -> bool:
+        """Return whether its responder has said so here; a later *revoked* overrules more."""
+        held = self._own(key)
+        if held is None or held.answer.status is not answer.status:
+            return False
+        is_good = answer.status is RevocationStatus.GOOD
+        return is_good or answer.this_update <= held.answer.this_update
+
     def __iter__(self) -> Iterator[OcspKey]:
         return iter(self._entries)
 
@@ -314,8 +322,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     ) -> bool:
         """Cache a stored response if it passes all checks again; return whether it did.
 
-        With `only_other`, one that says what is held already is left out; with `only_revoked`, one
-        that says good.
+        With `only_other`, one that says no more than what is held is left out; with `only_revoked`,
+        one that says good.
 
         It is checked at the moment of its first verification, because a revoked answer is used even
         after it expires.  The reader must check whether it holds now.
@@ -328,8 +336,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             is_good = answer.status is RevocationStatus.GOOD
             if is_good and (only_revoked or self._clock() >= answer.until):
                 return False
-            held = self._own(key)
-            if only_other and held is not None and held.answer.status is answer.status:
+            if only_other and self._tells_no_more(key, answer):
                 return False
             due = self._refresh_at(answer)
             self._keep(key, _HeldAnswer(answer, query, record.response, record.at, due))

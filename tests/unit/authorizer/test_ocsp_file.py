@@ -230,6 +230,25 @@ async def test_what_another_instance_has_learnt_counts_here(tmp_path: Path) -> N
     assert found.version == after
 
 
+async def test_a_later_revoked_of_another_instance_overrules_here_too(tmp_path: Path) -> None:
+    """What a trust's responder has called good since it was revoked by another trust's, which says
+    so again, later, in another instance: it counts as in that one, and they come to rest."""
+    bob, both = ocsp_pki.leaf("bob"), rules(name="b", ocsp="http://b.test/").trusts
+    trusts = {**both, "staff": rules().trusts["staff"]}
+    revoked = [answer(bob, revoked=True, start=start) for start in (-300.0, -60.0)]
+    good = answer(bob, start=-120.0)._replace(trust="b", responder="http://b.test/")
+    found, first = instance(tmp_path, revoked[0], good)
+    _, second = instance(tmp_path, revoked[1])
+    second.save()
+    await first.take_others(lambda: trusts)
+    key = ocsp_key(from_der(bob.der), from_der(AUTHORITY.der), 300, "http://b.test/")
+    assert found[key].status.value == "revoked"
+    before = found.version
+    first.save()
+    await first.take_others(lambda: trusts)
+    assert found.version == before
+
+
 async def test_lines_of_another_instance_that_are_no_answers_are_left_out(tmp_path: Path) -> None:
     """They harm nothing, are looked at once, and go with the next writing."""
     trusts = rules().trusts
