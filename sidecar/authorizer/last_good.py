@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -38,6 +39,9 @@ log = logging.getLogger("mtls-sidecar")
 MOST_OCTETS = 16 * 1024 * 1024
 GRACE = 600.0
 """Seconds for which an unnamed copy is kept: another instance's manifest may name it."""
+
+RESTORE_SECONDS = 30.0
+"""Minimum seconds between two writings of what another instance has written over."""
 
 CRL_KINDS = ("crl", "revoking", "former")
 """The first words of the keys of CRLs.
@@ -92,6 +96,8 @@ class LastGood:
         self.manifest = directory / "manifest.json"
         self._names: dict[str, str] = {}
         self._written: dict[str, str] = {}
+        self._own: dict[str, str] = {}
+        self._restored_at = -math.inf
         self._version: FileVersion | None = None
         self._is_read = self.is_behind = False
         self.read()
@@ -195,8 +201,11 @@ class LastGood:
                 if self._has_moved():
                     self.is_behind = True
                     return False
+                if names == self._own and not self._may_restore():
+                    return False
                 write_file(self.manifest, json.dumps(names).encode())
                 self._version, self._written = file_version(self.manifest), names
+                self._own = names
                 self._clean()
             self._names = names
         except (OSError, MemoryError) as error:
@@ -205,6 +214,17 @@ class LastGood:
             log.warning("the files in force aren't kept for the next start: %s", failure)
         self._told = "" if failure is None else str(failure)
         return failure is None
+
+    def _may_restore(self) -> bool:
+        """Return whether to write again what was written over.
+
+        Instances of different policies would write in turns without end.
+        """
+        now = time.monotonic()
+        if now - self._restored_at < RESTORE_SECONDS:
+            return False
+        self._restored_at = now
+        return True
 
     def _copy_all(
         self, files: Mapping[tuple[Hashable, ...], InForce], names: dict[str, str]

@@ -131,5 +131,19 @@ def test_what_another_instance_has_copied_is_known_and_stays(tmp_path: Path) -> 
     assert one.copy_of(*key) is not None
 
 
+def test_instances_that_disagree_do_not_write_in_turns_for_ever(tmp_path: Path) -> None:
+    """As those of different policies, whose files the other one doesn't name: each writes again
+    what the other has written over, and then not for a while."""
+    kept, written = [LastGood(tmp_path / "kept") for _ in range(2)], set()
+    for _ in range(10):
+        for number, each in enumerate(kept):
+            octets = b"serial %d" % number
+            key, file = ("denylist", f"{number}"), InForce(tmp_path / "a", _digest(octets), octets)
+            each.look_again()
+            each.save({key: file}, [key])
+            written.add(each.manifest.stat().st_mtime_ns)
+    assert len(written) <= 4
+
+
 def _digest(octets: bytes) -> str:
     return hashlib.sha256(octets).hexdigest()
