@@ -13,6 +13,8 @@ DOTS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
 """Dots and slashes, plain and encoded in either case."""
 DOTS_TWICE = ("/a/%252e%252e/b", "/a/.%252E/b/", "/a%252f%252e.%252Fb")
 """The same encoded twice: what is decoded once has them encoded still."""
+DOTS_QUERY = ("/a?b=../c", "/a?b=%2e%2e%2fc", "/a?b=c/.%2E/d")
+"""The same in the query."""
 LINES = ("/a%0d%0ab", "/a/%0A", "/%0a/b?c")
 
 WRITE = (

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from sidecar.core.policy.model import Policy
 
 from .access import closed
+from .captured import CHOSEN
 from .decoded import PERCENT, decoded
 from .findings import Finding
-from .guards import DOTS, DOTS_TWICE, RAW, WRITE, is_guarded
+from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded
 from .nginx_config import Block, Root
 from .rewriting import redirects
 from .server import Server, is_reached_so_only, question
-from .targets import addresses, plain_variables, possible
+from .targets import addresses, constant, plain_variables, possible
 
 _Sent = Callable[[Block, Block, Block, Root], bool]
 _WHOLE = re.compile(r"\^?(?P<prefix>/?[\w./-]*)\(?(?:\.\*|\.\+)?\)?\$?")
@@ -40,7 +41,8 @@ def raw_paths(
 
     `by_uri`: the questions in which the sidecar chooses the location itself.
     """
-    for sent, spellings in ((_is_raw, DOTS), (_is_decoded, DOTS_TWICE)):
+    kinds = ((_is_raw, DOTS), (_is_decoded, DOTS_TWICE), (_is_chosen, DOTS_QUERY))
+    for sent, spellings in kinds:
         if not is_guarded(server.block, server.root, spellings) and _told(
             server, policy, by_uri, sent, spellings, findings
         ):
@@ -67,8 +69,7 @@ def _told(
             ):
                 continue
             if shared := raw & server.served(other):
-                twice = spellings is DOTS_TWICE
-                findings.append(_finding(server, here, other, min(shared), twice=twice))
+                findings.append(_finding(server, here, other, min(shared), spellings))
                 return True
     return False
 
@@ -121,6 +122,13 @@ def _is_decoded(passing: Block, by: Block, place: Block, root: Root) -> bool:
     return decoded(path, passing.parent or by, root, PERCENT) != ""
 
 
+def _is_chosen(passing: Block, by: Block, place: Block, root: Root) -> bool:
+    """Whether one `proxy_pass` has a part of its path from the query, a header or a cookie."""
+    path = constant(plain_variables(passing.args[0]), passing.parent).partition("://")[2]
+    written = path.partition("?")[0].partition("/")[2]
+    return passing.name == "proxy_pass" and CHOSEN.search(written) is not None
+
+
 def _rewrites_all(rewrite: Block, place: Block) -> bool:
     """Whether a `rewrite` puts a path of nginx's own in the place of every one that comes here."""
     found = _WHOLE.fullmatch(rewrite.args[0])
@@ -129,24 +137,26 @@ def _rewrites_all(rewrite: Block, place: Block) -> bool:
     return place.args[-1].startswith(found["prefix"])
 
 
-def _finding(server: Server, here: Block, other: Block, where: str, *, twice: bool) -> Finding:
+def _finding(
+    server: Server, here: Block, other: Block, where: str, kind: tuple[str, ...]
+) -> Finding:
     asked = question(here) or "nobody"
     begins = other.args[-1] if other.args[-1].startswith("/") else "/x/"
     leads = here.args[-1] if here.args[-1].startswith("/") else "…"
     at = server.block
-    what = (
-        f"{begins.rstrip('/')}/../{leads.lstrip('/')} is passed on to {where} as it is written "
-        f"({here.line_from(at)}): {asked} is asked, and not {question(other)} "
-        f"({other.line_from(at)})"
-    )
-    if twice:
+    ask = f"{asked} is asked, and not {question(other)} ({other.line_from(at)})"
+    what, write = f"is passed on to {where}", WRITE
+    if kind is DOTS_QUERY:
+        what = f"the query's ../..{begins} {what} in the path ({here.line_from(at)}): {ask}"
+        write = "a path without $arg_…, $http_… or $cookie_…, or one that a map gives"
+    elif kind is DOTS_TWICE:
         what = (
-            f"{leads.rstrip('/')}/%252e%252e{begins} is passed on to {where} decoded, as %2e%2e "
-            f"(line {here.line}): {asked} is asked, and not {question(other)} (line {other.line})"
+            f"{leads.rstrip('/')}/%252e%252e{begins} {what} decoded ({here.line_from(at)}): {ask}"
         )
     elif here is other:
-        what = (
-            f"/x/../y is asked about as /y, and passed on to {where} as it is written "
-            f"({here.line_from(at)})"
-        )
-    return Finding("dots-passed-on", at.file, at.line, what, WRITE)
+        what = f"/x/../y is asked about as /y, and passed on to {where} as it is written "
+        what += f"({here.line_from(at)})"
+    else:
+        to = leads.lstrip("/")
+        what = f"{begins.rstrip('/')}/../{to} {what} as it is written ({here.line_from(at)}): {ask}"
+    return Finding("dots-passed-on", at.file, at.line, what, write)

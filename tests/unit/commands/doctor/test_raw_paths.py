@@ -16,6 +16,7 @@ BARE = GOOD.replace(GUARD, "")
 PUBLIC = "location /public/ { auth_request off; }"
 PASSED = "location /public/ { auth_request off; proxy_pass http://app; }"
 TOLD = [("dots-passed-on", 3)]
+QUERY = r'if ($request_uri ~* "(\.|%2e)(\.|%2e)") { return 400; }'
 TWICE = "if ($request_uri ~* %25) { return 400; }"
 MAPPED = (
     'http { map "$host $request_uri" $odd { default 0; "~*[^?]*(%2e|\\.\\.|%2f)" 1; } ',
@@ -85,6 +86,18 @@ def test_it_is_told_where_another_is_asked(lines: str, tmp_path: Path) -> None:
 def test_it_is_not_told_where_nothing_is_shown(lines: str, tmp_path: Path) -> None:
     """A guard, the path that nginx resolved, another application, the same question."""
     assert told(BARE.replace(PUBLIC, lines), tmp_path) == []
+
+
+@pytest.mark.parametrize("word", ["$arg_page", "${http_x_page}", "a/$cookie_page"])
+def test_dots_of_the_query(word: str, tmp_path: Path) -> None:
+    """`/public/?page=../admin/`: the guard looks at the path alone."""
+    lines = PASSED.replace("http://app;", f"http://app/public/{word};")
+    text = GOOD.replace(PUBLIC, lines)
+    assert told(text, tmp_path) == TOLD
+    assert told(text.replace("app/", "other/"), tmp_path) == []
+    assert told(text.replace("auth_request off", "auth_request /authz/site"), tmp_path) == []
+    assert told(text.replace("server {", "server { " + QUERY, 1), tmp_path) == []
+    assert told(text.replace("/public/" + word, f"?page={word}"), tmp_path) == []
 
 
 def test_a_guard_by_a_map(tmp_path: Path) -> None:
