@@ -416,6 +416,7 @@ def _shows_one_page(uri: str, place: Block) -> bool:
             first is not None
             and first.args[0] in ("^", ".*", "^.*$", "^(.*)$")
             and "$" not in first.args[1]
+            and ("?" not in first.args[1] or first.args[1].endswith("?"))  # else the client's, too
             and first.args[2:] == ["break"]
         )
     return not place.own("internal") and [e.args for e in place.own("auth_request")] == [["off"]]

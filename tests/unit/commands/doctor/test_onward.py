@@ -170,3 +170,12 @@ def test_files_that_a_named_location_shows(tmp_path: Path) -> None:
     text = GOOD.replace("location /public/ {", f"{lines} location /public/ {{", 1)
     assert "denial-passed-on" in dict(found(text, tmp_path))
     assert found(text.replace("error_page 401 = @files;", ""), tmp_path) == []
+
+
+def test_a_page_that_the_query_names(tmp_path: Path) -> None:
+    """nginx puts the client's own query behind a `rewrite`'s: `?page=login&page=admin`."""
+    asking = f"location /a {{ {ASK} error_page 401 = @in; {PASS} }}"
+    page = f"{asking} location @in {{ rewrite ^ /index.php?page=login break; {PASS} }}"
+    text = GOOD.replace(PUBLIC, page)
+    assert "denial-passed-on" in dict(found(text, tmp_path))
+    assert found(text.replace("=login ", "=login? "), tmp_path) == []

@@ -68,6 +68,8 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "location /public/ { auth_request off; proxy_pass http://app; }",
         f"location /a/ {{ {ASKING} error_page 401 = @login; proxy_pass http://app; }} "
         "location @login { rewrite ^ /login break; proxy_pass http://app; }",
+        f"location /a/ {{ {ASKING} error_page 401 = @login; proxy_pass http://app; }} "
+        "location @login { rewrite ^ /index.php?page=login? break; proxy_pass http://app; }",
         f"location /a/ {{ {ASKING} mirror /m; proxy_pass http://app; }} "
         "location = /m { internal; proxy_pass http://other$request_uri; }",
         f"location /a/ {{ {ASKING} add_after_body /b/; proxy_pass http://app; }} "
