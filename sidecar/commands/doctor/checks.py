@@ -32,6 +32,7 @@ from .raw_paths import raw_paths
 from .scripts import run_elsewhere
 from .second_authorizer import second_authorizers
 from .server import Asked, Server, question
+from .shared_caches import shared_caches
 from .targets import passes
 
 INCLUDE = "include snippets/authz-location.conf;"
@@ -78,6 +79,7 @@ def examine(
     kept.streams(root, findings)
     streams = [each for stream in root.own("stream") for each in stream.own("server")]
     reached_behind(servers, streams, findings)
+    shared_caches(servers, findings)
     tunnels(servers, findings)
     sessions([each.block for each in asking], policy, findings)
     authorities(asking, root, policy, findings)

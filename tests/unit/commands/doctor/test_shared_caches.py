@@ -1,0 +1,52 @@
+"""A cache shows no server what another one has asked about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from good_nginx import GOOD, found
+
+CACHE = "proxy_cache pages; proxy_cache_key $request_uri;"
+OTHER = "location / { proxy_pass http://other; }"
+
+
+def told(mine: str, other: str, directory: Path) -> bool:
+    text = GOOD.replace("auth_request /authz/site;", f"auth_request /authz/site; {mine}")
+    text = text.replace("http {", f"http {{ server {{ listen 80; {other} }} ", 1)
+    return ("never-asks", 1) in found(text, directory)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"),
+    [
+        (CACHE, CACHE + OTHER),
+        (CACHE, OTHER.replace("proxy_pass", CACHE + "proxy_pass")),
+        (CACHE.replace("$request_uri", "$uri$is_args$args"),
+         CACHE.replace("$request_uri", "${uri}$is_args$args") + OTHER),
+    ],
+)  # fmt: skip
+def test_one_key_for_two_servers(mine: str, other: str, tmp_path: Path) -> None:
+    """It names the path alone."""
+    assert told(mine, other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"),
+    [
+        (CACHE, OTHER),
+        (CACHE, CACHE.replace("pages", "others") + OTHER),
+        (CACHE, CACHE.replace("$request", "$host$request") + OTHER),
+        (CACHE.replace("$request", "$scheme$http_host$request"), CACHE + OTHER),
+        ("proxy_cache pages;", "proxy_cache pages;" + OTHER),
+        (CACHE, CACHE + "location / { return 404; }"),
+        (CACHE, CACHE + OTHER.replace("proxy_pass", "deny all; proxy_pass")),
+        (
+            "proxy_cache off; proxy_cache_key $uri;",
+            "proxy_cache off; proxy_cache_key $uri;" + OTHER,
+        ),
+    ],
+)
+def test_keys_of_their_own(mine: str, other: str, tmp_path: Path) -> None:
+    """By the host, nginx's own, another zone; nothing is shown."""
+    assert not told(mine, other, tmp_path)
