@@ -127,9 +127,8 @@ def _is_reached(server: Block, model: Server | None) -> bool:
 
 def _finding(listener: _Listener, outer: Server) -> Finding:
     at = listener.at
-    file = f" of {outer.block.file}" if outer.block.file != at.file else ""
     what = (
-        f"nobody is asked at {at.args[0]}, to which the server of line {outer.block.line}{file} "
+        f"nobody is asked at {at.args[0]}, to which the server of {outer.block.line_from(at)} "
         "leads, and which is no address of this machine's own"
     )
     write = f"listen 127.0.0.1:{listener.port};   (or: allow 127.0.0.1; deny all;)"

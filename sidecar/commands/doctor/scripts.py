@@ -95,7 +95,7 @@ def _runs(other: Block, script: str, uri: str, server: Server) -> bool:
 def _finding(here: Block, other: Block, script: str, uri: str) -> Finding:
     asked = question(other) or "nobody"
     what = (
-        f"{script} runs for {uri} as well, where {asked} is asked (line {other.line}), "
+        f"{script} runs for {uri} as well, where {asked} is asked ({other.line_from(here)}), "
         f"and not {question(here)}"
     )
     write = f"location ^~ {script} {{ auth_request {question(here)}; … }}"
