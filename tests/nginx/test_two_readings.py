@@ -103,12 +103,20 @@ def test_dots_lead_nowhere(main: Stack, variants: Stack, up: str) -> None:
 
 
 TWICE = ["%252e%252e", ".%252E", "%25252e.", "%2e%252e"]
+TWICE += ["%25%32%65.", ".%252%45", "%25%32e%252e", "%25%32%35%32%65.", "%2525%32e."]
 
 
 @pytest.mark.parametrize("up", TWICE)
 def test_nor_do_dots_that_are_encoded_twice(main: Stack, up: str) -> None:
     """They are dots to whatever decodes twice, and wherever nginx passes on `$uri`."""
     for path in (f"/public/{up}/admin/x", f"/public%252f{up}%2fadmin/", f"/public/a/{up}"):
+        assert main.get(path).status == 400, path
+
+
+@pytest.mark.parametrize("mark", ["%3f", "%23"])
+def test_nor_do_dots_before_a_mark_that_is_decoded(main: Stack, mark: str) -> None:
+    """Where nginx passes on `$uri`, the path ends there."""
+    for path in (f"/public/..{mark}x", f"/public/%2e%2E{mark}/admin/", f"/public/..%25{mark[1:]}"):
         assert main.get(path).status == 400, path
 
 
@@ -141,6 +149,10 @@ def test_nginx_alone_may_end_a_path_at_a_number_sign(main: Stack) -> None:
         "a%252eb",
         "a%252f%252f",
         "%250d%250a",
+        "100%25%C3%A4",
+        "100%25%20",
+        "100%25a%2fb",
+        "a%3fb%23",
         "?a=%0d%0a",
         "%09",
     ],

@@ -18,7 +18,8 @@ ORIGIN = (
     "proxy_set_header X-Original-Port $mtls_sidecar_origin_port;"
 )
 GUARD = (
-    r'if ($request_uri ~* "\A[^?]*(%0[ad]|(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") '
+    r'if ($request_uri ~* "\A[^?]*(%0[ad]|%25[0-9a-f]?%(3[0-9]|[46][1-6])|'
+    r'(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") '
     "{ return 400; }"
 )
 GOOD = (

@@ -11,15 +11,19 @@ from .targets import plain_variables
 
 DOTS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
 """Dots and slashes, plain and encoded in either case."""
-DOTS_TWICE = ("/a/%252e%252e/b", "/a/.%252E/b/", "/a%252f%252e.%252Fb")
-"""The same encoded twice: what is decoded once has them encoded still."""
+DOTS_TWICE = (
+    *("/a/%252e%252e/b", "/a/.%252E/b/", "/a%252f%252e.%252Fb"),
+    *("/a/%25%32%65%25%32e/b", "/a/.%252%45/b", "/a%25%32f%252e.%252%66b"),
+)
+"""The same encoded twice, their digits, too: what is decoded once has them encoded still."""
 DOTS_QUERY = ("/a?b=../c", "/a?b=%2e%2e%2fc", "/a?b=c/.%2E/d")
 """The same in the query."""
 LINES = ("/a%0d%0ab", "/a/%0A", "/%0a/b?c")
 
 WRITE = (
     "include snippets/authz-location.conf;   (or in the server: if ($request_uri ~* "
-    r'"\A[^?]*(%0[ad]|(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") { return 400; })'
+    r'"\A[^?]*(%0[ad]|%25[0-9a-f]?%(3[0-9]|[46][1-6])|'
+    r'(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") { return 400; })'
 )
 RAW = re.compile(r"\$request_uri\b")
 
