@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from broken_files import KINDS
-from daemon import Daemon
+from daemon import UNMEASURED, Daemon
 from large_crl import large_crl
 from pki import CA, now
 
@@ -279,7 +279,9 @@ def test_a_denial_does_not_wait_for_a_large_crl(tmp_path: Path) -> None:
 
 def test_a_large_crl_costs_the_daemon_little_at_start_too(tmp_path: Path) -> None:
     """It is read by a process of its own: what the daemon keeps is about the serials' size."""
-    with daemon_in(tmp_path) as daemon:
+    daemon = daemon_in(tmp_path)
+    daemon.environ = UNMEASURED
+    with daemon:
         small = daemon.rss()
     daemon.write("ca.crl", large_crl(staff, 1_000_000, [carol.serial]))
     with daemon:
@@ -296,9 +298,11 @@ def test_a_trust_of_huge_crls_harms_no_other(tmp_path: Path) -> None:
         "trust:\n", "trust:\n  other: {ca: other.crt, crl: [one.crl, two.crl]}\n"
     ).replace("name: site", "name: site, trust: staff")
     huge = large_crl(other, 200_000, [erin.serial], issuers=True)
-    with daemon_in(
+    daemon = daemon_in(
         tmp_path, policy, other_crt=other.pem, one_crl=other.crl(), two_crl=other.crl()
-    ) as daemon:
+    )
+    daemon.environ = UNMEASURED
+    with daemon:
         small = daemon.rss()
         daemon.write("one.crl", huge)
         daemon.write("two.crl", huge)

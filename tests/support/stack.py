@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from daemon import Daemon
+from daemon import UNMEASURED, Daemon
 from https import Answer, Connection
 from nginx import Nginx, free_port
 from pki import CA, Leaf, now
@@ -248,9 +248,7 @@ class Stack:
         self.ports = {site: free_port() for site in sites}
         self.plain_ports = {site: free_port() for site in sites}
         self.daemon = Daemon(_made(directory / "sidecar"), policy or policy_with(sites), settings)
-        # Coverage nearly doubles what a start costs, and what nginx asks takes no way through the
-        # daemon that the tests of the process itself don't take.
-        self.daemon.environ = {"COVERAGE_PROCESS_CONFIG": ""}
+        self.daemon.environ |= UNMEASURED
         self.people.write_policy_files(self.daemon.directory)
         etc = directory / "nginx"
         self.people.write_nginx_files(etc / "pki")
