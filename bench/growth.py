@@ -50,7 +50,7 @@ def one(axis: str, size: int) -> Row:
     from sidecar.authorizer.decision_cache import Engine
     from sidecar.core.policy.compile import compile_policy
     from sidecar.core.request import assemble_request
-    from sidecar.runtime.files import DirectSources
+    from sidecar.runtime.direct_sources import DirectSources
 
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

@@ -35,7 +35,8 @@ from sidecar.enroll.settings import CONFIG as ENROLL_CONFIG
 from sidecar.fleet.arguments import add_fleet
 from sidecar.fleet.hooks import Hooks
 from sidecar.runtime.argument_types import parsed_by, percentage
-from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file, write_named_file
+from sidecar.runtime.direct_sources import DirectSources
+from sidecar.runtime.files import MAX_POLICY, read_file, write_named_file
 from sidecar.runtime.fleet_places import FleetPlaces
 from sidecar.runtime.fleet_state import fleet_denylists
 from sidecar.runtime.log_lines import configure_logging

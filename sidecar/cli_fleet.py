@@ -11,7 +11,8 @@ from sidecar.commands.asking import PolicyFile, policy_file
 from sidecar.core.config.settings import Settings
 from sidecar.core.policy.compile import compile_policy
 from sidecar.fleet.hooks import Denied
-from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+from sidecar.runtime.direct_sources import DirectSources
+from sidecar.runtime.files import MAX_POLICY, read_file
 
 
 def check_release(settings: Settings, path: Path) -> None:

@@ -11,7 +11,8 @@ from sidecar.core.fleet.entry import Refused
 from sidecar.core.fleet.manifest import POLICY, File
 from sidecar.core.policy.compile import compile_policy
 from sidecar.core.policy_tests import run_cases
-from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+from sidecar.runtime.direct_sources import DirectSources
+from sidecar.runtime.files import MAX_POLICY, read_file
 from sidecar.runtime.release_directory import ReleaseDirectory, write_part
 
 

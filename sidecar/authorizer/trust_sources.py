@@ -19,13 +19,11 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist, DenylistReader
 from sidecar.core.x509.bundle import Bundle, read_bundle
-from sidecar.runtime.crl_worker import CrlReading, CrlWorkers, read_crl_file
+from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_BUNDLE,
-    MAX_CRL,
     MAX_DENYLIST,
     crl_place,
-    file_version,
     may_pass,
     read_file,
     revoking_path,
@@ -34,9 +32,6 @@ from sidecar.runtime.files import (
 from .last_good import CRL_KINDS, MAX_HELD, InForce, LastGood, beside, earlier, held
 from .readings import Outcome, Readings
 from .watermarks import Watermarks
-
-LARGE_CRL = 1024 * 1024
-"""Minimum octets of a CRL that is parsed in a worker process."""
 
 MAX_LAPSED = 16
 """Maximum number of CRLs of a place that earlier versions of its file had, and this one lacks."""
@@ -177,7 +172,7 @@ class TrustSources:
         return self.readings.ask(
             key,
             path,
-            lambda: self._crls(path, shown(place), authorities, trusted_only, workers),
+            lambda: workers.read_file(path, shown(place), authorities, trusted_only=trusted_only),
             is_fetched=is_address(place),
         )
 
@@ -188,7 +183,7 @@ class TrustSources:
         return self.readings.ask(
             key,
             path,
-            lambda: self._crls(path, shown(place), authorities, False, self.fetched),
+            lambda: self.fetched.read_file(path, shown(place), authorities, trusted_only=False),
             is_fetched=True,
         )
 
@@ -255,7 +250,7 @@ class TrustSources:
         asked = self.readings.ask(
             ("kept", *name, _digest(authorities)),
             path,
-            lambda: self._crls(path, source, authorities, False, self.workers),
+            lambda: self.workers.read_file(path, source, authorities, trusted_only=False),
             is_whole=True,
         )
         outcome = _known(asked, path)
@@ -285,19 +280,6 @@ class TrustSources:
         data = read_file(path, MAX_DENYLIST, trusted_only=self.trusted_only)
         found = DenylistReading(*reader.read(data))
         return FileReading(found, hashlib.sha256(data).hexdigest())
-
-    def _crls(
-        self,
-        path: Path,
-        source: str,
-        authorities: tuple[bytes, ...],
-        trusted_only: bool,
-        workers: CrlWorkers,
-    ) -> CrlReading:
-        found = file_version(path)
-        large = found is not None and LARGE_CRL <= found.size <= MAX_CRL
-        read = workers.read if large else read_crl_file
-        return read(path, source, authorities, trusted_only=trusted_only)
 
 
 def _known(outcome: Outcome | None, path: Path) -> Outcome:

@@ -26,6 +26,9 @@ from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls
 
 from .files import MAX_CRL, file_version, read_file
 
+HERE = 1024 * 1024
+"""Maximum octets of a file of CRLs that is parsed without a worker process."""
+
 LARGE = 64 * 1024
 """Minimum octets of a table that is returned in the memory file."""
 
@@ -74,10 +77,10 @@ class CrlReading(NamedTuple):
 
 
 def read_crl_file(
-    path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+    path: Path, source: str, authorities: tuple[bytes, ...], limit: int, *, trusted_only: bool
 ) -> CrlReading:
-    """Read and verify a file of CRLs in this process.  Raises OSError."""
-    data = read_file(path, MAX_CRL, trusted_only=trusted_only)
+    """Read and verify a file of CRLs in this process.  Raises OSError, EFBIG beyond `limit`."""
+    data = read_file(path, limit, trusted_only=trusted_only)
     octets = data if len(data) <= MAX_OCTETS else None
     digest = hashlib.sha256(data).hexdigest()
     return CrlReading(read_crls(data, source, authorities), digest, octets)
@@ -126,6 +129,20 @@ class CrlWorkers:
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
+    def read_file(
+        self, path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+    ) -> CrlReading:
+        """Read a file of up to `HERE` octets in this process, a larger one as `read` does.
+
+        Not by its size as seen before: the fetcher could exchange it for a larger one meanwhile.
+        """
+        try:
+            return read_crl_file(path, source, authorities, HERE, trusted_only=trusted_only)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+        return self.read(path, source, authorities, trusted_only=trusted_only)
+
     def read(
         self, path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
     ) -> CrlReading:
@@ -144,7 +161,8 @@ class CrlWorkers:
         with self._in_turn(size):
             shared = os.memfd_create("crl", os.MFD_CLOEXEC)
             try:
-                answer = self._run(pickle.dumps(question), shared)
+                limit = min(size, MAX_CRL)  # whatever is there by then
+                answer = self._run(pickle.dumps((question, limit)), shared)
                 found = _Unpickler(io.BytesIO(answer), shared).load()
             except (subprocess.SubprocessError, EOFError) as error:
                 why = f"the worker process that parsed it ended: {error}{_last_line(error)}"
@@ -238,13 +256,13 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    place, source, authorities, trusted_only = pickle.load(sys.stdin.buffer)
+    (place, source, authorities, trusted_only), most = pickle.load(sys.stdin.buffer)
     target = io.BytesIO()
     try:
         if isinstance(place, bytes):
             found = CrlReading(read_crls(place, source, authorities), "")
         else:
-            found = read_crl_file(place, source, authorities, trusted_only=trusted_only)
+            found = read_crl_file(place, source, authorities, most, trusted_only=trusted_only)
         _Pickler(target, shared, found).dump(tuple(found))  # this module is __main__ here
         if len(target.getbuffer()) > MAX_ANSWER:
             raise CrlError("its names and extensions are too large", "use a CRL with smaller names")

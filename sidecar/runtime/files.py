@@ -18,10 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.core.config.crl_place import crl_file_name, is_address, shown
-from sidecar.core.revocation.crl.index import Crl, read_crls
-from sidecar.core.revocation.denylist import Denylist, parse_denylist
-from sidecar.core.x509.bundle import Bundle, read_bundle
+from sidecar.core.config.crl_place import crl_file_name, is_address
 
 MAX_POLICY = 16 * 1024 * 1024
 MAX_BUNDLE = 4 * 1024 * 1024
@@ -355,50 +352,3 @@ def crl_place(base: Path, state_dir: Path, trust: str, place: str) -> Path:
 def revoking_path(crl: Path) -> Path:
     """The file beside a fetched CRL, of what came last from its address and only revokes."""
     return crl.with_suffix(".revoking")
-
-
-@dataclass(slots=True)
-class DirectSources:
-    """Read a policy's files on demand, for commands that run once."""
-
-    base: Path
-    state_dir: Path
-    trusted_only: bool = False
-
-    def certificates(self, path: str) -> Bundle:
-        """Read the certificates of a file.  Raises OSError, ValueError."""
-        return read_bundle(read_file(self.base / path, MAX_BUNDLE, trusted_only=self.trusted_only))
-
-    def denylist(self, path: str) -> Denylist:
-        """Read a denylist.  Raises OSError, PolicyError."""
-        data = read_file(self.base / path, MAX_DENYLIST, trusted_only=self.trusted_only)
-        return parse_denylist(data, str(self.base / path))
-
-    def crls(
-        self, place: str, trust: str, authorities: tuple[bytes, ...]
-    ) -> tuple[Crl, ...] | None:
-        """Read the CRLs of a file; return None for an address that wasn't fetched yet."""
-        try:
-            path = crl_place(self.base, self.state_dir, trust, place)
-            # The state directory belongs to the daemon's user, not always to the command's user;
-            # a fetched CRL is verified by its signature, so its owner doesn't matter.
-            trusted_only = self.trusted_only and not is_address(place)
-            data = read_file(path, MAX_CRL, trusted_only=trusted_only)
-        except FileNotFoundError:
-            if is_address(place):
-                return None
-            raise
-        found = read_crls(data, shown(place), authorities)
-        for mistake in found.mistakes:
-            raise mistake
-        return found.crls
-
-    def revoking(self, place: str, trust: str, authorities: tuple[bytes, ...]) -> tuple[Crl, ...]:
-        """What came last from an address and was refused.  Raises OSError."""
-        if not is_address(place):
-            return ()
-        path = revoking_path(crl_place(self.base, self.state_dir, trust, place))
-        try:
-            return read_crls(read_file(path, MAX_CRL), shown(place), authorities).crls
-        except FileNotFoundError:
-            return ()

@@ -20,7 +20,7 @@ from tools import NginxBinary
 from sidecar.commands.doctor.checks import examine
 from sidecar.commands.doctor.nginx_config import read_nginx
 from sidecar.core.policy.compile import compile_policy
-from sidecar.runtime.files import DirectSources
+from sidecar.runtime.direct_sources import DirectSources
 
 SITE = "variants/denied.conf"
 STRICT, CHAINS = "strict.example.com", "chains.example.com"

@@ -14,7 +14,7 @@ from sidecar.core.policy.compile import compile_policy
 from sidecar.core.request import AuthzRequest
 from sidecar.core.seen_clients import SeenClients, Visit
 from sidecar.core.x509.certificate import ClientCert
-from sidecar.runtime.files import DirectSources
+from sidecar.runtime.direct_sources import DirectSources
 
 
 class Scene:

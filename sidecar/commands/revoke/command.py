@@ -30,7 +30,8 @@ from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.denylist import DenylistEntry, is_same, one_entry
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.control_socket import NoDaemon
-from sidecar.runtime.files import MAX_POLICY, DirectSources, read_file
+from sidecar.runtime.direct_sources import DirectSources
+from sidecar.runtime.files import MAX_POLICY, read_file
 
 from .confirm import Confirmation, gone, in_force, question
 from .denylist_file import add, locate, named_by, read_entries, remove

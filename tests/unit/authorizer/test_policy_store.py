@@ -21,11 +21,10 @@ from pki import CA, Leaf, now
 from sidecar.authorizer import policy_store
 from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.policy_store import Reload, Store
-from sidecar.authorizer.trust_sources import LARGE_CRL, TrustSources
 from sidecar.core.decision import Reason
 from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
-from sidecar.runtime.crl_worker import OCTETS_AT_ONCE, CrlWorkers, read_crl_file
+from sidecar.runtime.crl_worker import HERE, OCTETS_AT_ONCE, CrlWorkers, read_crl_file
 from sidecar.runtime.files import MAX_CRL, crl_place, crl_state_path
 
 STAFF = CA("Staff")
@@ -358,14 +357,14 @@ def test_what_revokes_waits_for_no_first_download(
         fetched.write_bytes(before)
     store = _store(files)
     store.load()
-    read, goes_on = TrustSources._crls, threading.Event()
+    read, goes_on = CrlWorkers.read_file, threading.Event()
 
-    def slowly(self: TrustSources, path: Path, *given: Any) -> Any:
+    def slowly(self: CrlWorkers, path: Path, *given: Any, **settings: Any) -> Any:
         if path == fetched:
             goes_on.wait()
-        return read(self, path, *given)
+        return read(self, path, *given, **settings)
 
-    monkeypatch.setattr(TrustSources, "_crls", slowly)
+    monkeypatch.setattr(CrlWorkers, "read_file", slowly)
     try:
         _put(fetched, STAFF.crl(number=5, this_update=now() + timedelta(minutes=1)))
         (files / "denied.txt").write_text("serial 07\n")
@@ -391,11 +390,11 @@ def test_what_was_refused_revokes_while_a_first_download_is_read(
     assert _reason(store, alice) == Reason.REVOKED
     goes_on = threading.Event()
 
-    def slowly(*_: Any) -> Any:
+    def slowly(*_: Any, **__: Any) -> Any:
         goes_on.wait()
         raise OSError(errno.EIO, "it can't be read")
 
-    monkeypatch.setattr(TrustSources, "_crls", slowly)
+    monkeypatch.setattr(CrlWorkers, "read_file", slowly)
     try:
         _put(fetched, b"anything")
         (files / "denied.txt").write_text("serial 07\n")
@@ -429,7 +428,7 @@ def test_a_fetched_file_that_is_parsed_for_long_holds_up_no_other_crl(
             file.truncate(OCTETS_AT_ONCE + 1)  # parsed alone
         _after(store, lambda _: bool(store._sources.fetched._sizes))
         _put(files / "other.crl", large_crl(STAFF, 30_000, [alice.serial]))
-        assert (files / "other.crl").stat().st_size > LARGE_CRL
+        assert (files / "other.crl").stat().st_size > HERE
         _until_revoked(store, alice)
     finally:
         goes_on.set()
@@ -488,7 +487,7 @@ def test_a_fleet_does_not_wait_for_a_fetched_crl_that_is_being_read(
         ended.wait(30)
         return read_crl_file(*args, **settings)
 
-    monkeypatch.setattr("sidecar.authorizer.trust_sources.read_crl_file", read_late)
+    monkeypatch.setattr("sidecar.runtime.crl_worker.read_crl_file", read_late)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(STAFF.crl(number=2))
     store.load()

@@ -26,7 +26,7 @@ from sidecar.authorizer.telemetry.decision_log import DecisionLog
 from sidecar.authorizer.telemetry.recorder import BATCH, UNCOUNTED, DecisionRecorder
 from sidecar.core.config.settings import Limits
 from sidecar.core.policy.compile import compile_policy
-from sidecar.runtime.files import DirectSources
+from sidecar.runtime.direct_sources import DirectSources
 
 staff = CA("Staff")
 alice, bob = staff.issue("alice"), staff.issue("bob")

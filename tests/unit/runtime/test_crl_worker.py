@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pki import CA
 
 from sidecar.runtime import crl_worker
-from sidecar.runtime.crl_worker import CrlWorkers, read_crl_file
+from sidecar.runtime.crl_worker import HERE, CrlWorkers, read_crl_file
 
 STAFF = CA("Staff")
 
@@ -27,7 +28,7 @@ def test_a_worker_reads_what_this_process_reads(tmp_path: Path) -> None:
         octets = workers.read_data(path.read_bytes(), "a.crl", (STAFF.der,))
     finally:
         workers.close()
-    here = read_crl_file(path, "a.crl", (STAFF.der,), trusted_only=False)
+    here = read_crl_file(path, "a.crl", (STAFF.der,), HERE, trusted_only=False)
     assert there.digest == here.digest == hashlib.sha256(path.read_bytes()).hexdigest()
     [crl] = there.found.crls
     assert crl.find(crl.issuer, alice.serial) == here.found.crls[0].find(crl.issuer, alice.serial)
@@ -101,3 +102,46 @@ def test_what_a_worker_said_last_is_reported(told: Callable[[str], str]) -> None
     """Its traceback goes nowhere else; the last line of it, cut, is in the error."""
     assert told("echo first >&2; echo 'ValueError: odd' >&2") == ": ValueError: odd"
     assert len(told("printf %01000d 0 >&2")) == 202
+
+
+def test_a_file_that_becomes_large_as_it_is_read_is_parsed_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns a file's directory exchanges it, while it is read, for a large one: this
+    process parses none of that."""
+    path, large = tmp_path / "a.crl", tmp_path / "large"
+    path.write_bytes(STAFF.crl())
+    large.write_bytes(b"#" * (HERE + 1))
+    looked, parsed = os.fstat, []
+
+    def exchange(descriptor: int) -> os.stat_result:
+        found = looked(descriptor)
+        if found.st_size == path.stat().st_size and large.exists():
+            large.replace(path)
+        return found
+
+    monkeypatch.setattr("sidecar.runtime.files.os.fstat", exchange)
+    monkeypatch.setattr(crl_worker, "read_crls", lambda data, *_: parsed.append(len(data)))
+    workers = CrlWorkers()
+    try:
+        found = workers.read_file(path, "a.crl", (STAFF.der,), trusted_only=False)
+    finally:
+        workers.close()
+    assert not large.exists()
+    assert parsed == []
+    assert len(found.found.mistakes) == 1
+
+
+def test_a_worker_reads_no_more_than_it_has_a_turn_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is larger by then than it was when its turn came is refused, to be read anew."""
+    path = tmp_path / "a.crl"
+    path.write_bytes(STAFF.crl())
+    monkeypatch.setattr(crl_worker, "_place", lambda _: (str(path), 10))
+    workers = CrlWorkers()
+    try:
+        with pytest.raises(OSError, match="larger"):
+            workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
+    finally:
+        workers.close()

@@ -19,7 +19,7 @@ from tools import Missing, NginxBinary, nginx_binaries
 from sidecar.commands.doctor.checks import examine
 from sidecar.commands.doctor.nginx_config import read_dump, read_nginx
 from sidecar.core.policy.compile import compile_policy
-from sidecar.runtime.files import DirectSources
+from sidecar.runtime.direct_sources import DirectSources
 
 VARIANTS = sorted(EXAMPLES.glob("variants/*.conf"))
 # The DMZ's edge is stream { }: nobody is asked there, and doctor has nothing to look at.

@@ -8,7 +8,7 @@ import pytest
 from pki import CA
 
 from sidecar.core.policy.compile import compile_policy
-from sidecar.runtime.files import DirectSources
+from sidecar.runtime.direct_sources import DirectSources
 
 STAFF, OTHER = CA("Staff"), CA("Other")
 POLICY = """\
