@@ -15,9 +15,10 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -36,7 +37,7 @@ from sidecar.runtime.files import (
     write_file,
 )
 
-from .http_client import Fetched, FetchError, HttpLimits, fetch, max_age
+from .http_client import Failure, Fetched, FetchError, HttpLimits, fetch, max_age
 from .metrics import FetchMetrics
 from .plan import CrlSource
 
@@ -91,13 +92,25 @@ class Verdict:
         return self.result in ("updated", "stale")
 
 
+WHOLE_EVERY = 86400.0
+"""Seconds for which the validators of an answer count.
+
+Whoever gave one answer, on the way of plain http, chose them: an old CRL with `ETag: *`, or with
+that of the newer one, would be "not modified" for as long as they are given back.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """The server's validators for a conditional request, and the SHA-256 of their CRL."""
+    """The server's validators for a conditional request, and the SHA-256 of their CRL.
+
+    `at`: when the answer came that had them.
+    """
 
     sha256: str = ""
     etag: str = ""
     last_modified: str = ""
+    at: float = 0.0
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a conditional request (RFC 9110, 13.1)."""
@@ -238,12 +251,16 @@ class CrlJob:
         held = await asyncio.to_thread(_read, self.path)
         if not self._known:
             await self._recognize(held)
-        validators = Validators()
-        if self._standing is not None:
+        now, standing, headers = self._clock(), self._standing, {}
+        if standing is not None and not 0.0 < standing.next_update <= now:
             validators = await asyncio.to_thread(_load_validators, self._meta, held)
-        return await fetch(
-            self._session, self.source.url, self._limits, headers=validators.headers()
-        )
+            if 0.0 <= now - validators.at < WHOLE_EVERY:
+                headers = validators.headers()
+        answer = await fetch(self._session, self.source.url, self._limits, headers=headers)
+        if answer.status == 304 and not headers:
+            why = "HTTP status 304 to a request without a condition"
+            raise FetchError(Failure.STATUS, why)
+        return answer
 
     async def _recognize(self, held: bytes | None) -> None:
         """Check the CRL that was in place before this process started, and count it."""
@@ -261,9 +278,7 @@ class CrlJob:
 
     async def _take(self, answer: Fetched) -> tuple[str, str]:
         """Verify a download and put it in place.  Raises `OSError`."""
-        if answer.status == 304:
-            if self._standing is None:
-                return "http_error", "HTTP status 304 to a request without a condition"
+        if answer.status == 304 and self._standing is not None:
             await self._revoke_no_longer(await asyncio.to_thread(_read, self.path))
             return self._unless_stale("not_modified", self._standing)
         held = await asyncio.to_thread(_read, self.path)
@@ -315,6 +330,7 @@ class CrlJob:
             hashlib.sha256(answer.body).hexdigest(),
             answer.headers.get("etag", "")[:1024],
             answer.headers.get("last-modified", "")[:128],
+            self._clock(),
         )
         _write(self._meta, json.dumps(asdict(found)).encode())
 
@@ -379,8 +395,9 @@ def _read(path: Path, limit: int = MAX_CRL) -> bytes | None:
 def _load_validators(path: Path, held: bytes | None) -> Validators:
     """Load the validators that were stored for exactly these bytes; none if in doubt."""
     try:
-        stored: Mapping[str, str] = json.loads(_read(path, MAX_META) or b"{}")
-        found = Validators(**{name: str(value) for name, value in stored.items()})
+        stored: dict[str, Any] = json.loads(_read(path, MAX_META) or b"{}")
+        at = float(stored.pop("at", 0.0))
+        found = Validators(**{name: str(value) for name, value in stored.items()}, at=at)
     except (OSError, ValueError, TypeError, AttributeError):
         return Validators()
     same = held is not None and found.sha256 == hashlib.sha256(held).hexdigest()

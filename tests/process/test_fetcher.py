@@ -61,6 +61,7 @@ class Bench:
         self.session, self.state, self.url = session, state, url
         (state / "crl").mkdir(parents=True, exist_ok=True)
         self.path = crl_state_path(state, "staff", url)
+        self.ahead = 0.0
         self.job = self.new_job()
 
     def new_job(self, limits: HttpLimits = QUICK) -> CrlJob:
@@ -68,7 +69,8 @@ class Bench:
         source = CrlSource("staff", self.url, (CA.der,))
         metrics = FetchMetrics(CollectorRegistry())
         self.registry = metrics.registry
-        return CrlJob(source, self.state, self.session, metrics, limits=limits)
+        clock = lambda: time.time() + self.ahead  # noqa: E731
+        return CrlJob(source, self.state, self.session, metrics, limits=limits, clock=clock)
 
     async def download(self) -> str:
         return (await self.job.download())[0]
@@ -137,6 +139,57 @@ def test_last_modified_is_given_back(tmp_path: Path) -> None:
             await b.download()
             await b.download()
             assert server.seen[1].headers["If-Modified-Since"] == date
+
+    run(check)
+
+
+@pytest.mark.parametrize("chosen", ["*", '"two"', "date"])
+@pytest.mark.parametrize("life", [3600.0, 30 * 86400.0], ids=["an-hour", "a-month"])
+def test_who_gives_an_old_crl_once_keeps_the_next_ones_away_for_a_day_at_most(
+    tmp_path: Path, chosen: str, life: float
+) -> None:
+    """On the way of plain http, an answer's ETag or date may be chosen so that the right server
+    takes its CRL for the one held: after a day, or its end, it is asked for without a condition."""
+    old, new = make_crl(CA, 1, end=life), make_crl(CA, 2, start=-30.0, end=60 * 86400.0)
+    date = "Thu, 31 Dec 2099 23:59:59 GMT"
+    by_date, by_tag = giving(old, Last_Modified=date), giving(old, ETag=chosen)
+
+    async def right(request: web.Request) -> web.StreamResponse:
+        asked = request.headers.get("If-None-Match"), request.headers.get("If-Modified-Since")
+        if asked[0] in ("*", '"two"') or asked[1] == date:
+            return web.Response(status=304)
+        return web.Response(body=new)
+
+    async def check() -> None:
+        async with (
+            serving(by_date if chosen == "date" else by_tag) as server,
+            bench(tmp_path, server.url) as b,
+        ):
+            await b.download()
+            server.answer = right
+            assert await b.download() == "not_modified"
+            b.ahead = min(life, 86400.0) + 1.0
+            assert await b.download() == "updated"
+            assert b.path.read_bytes() == new
+
+    run(check)
+
+
+def test_an_answer_without_a_crl_to_a_question_without_a_condition_is_none(tmp_path: Path) -> None:
+    """304 for ever, also where the whole CRL is asked for, is a failure."""
+
+    async def check() -> None:
+        crl = make_crl(CA)
+        async with (
+            serving(giving_with_etag(crl, '"one"')) as server,
+            bench(tmp_path, server.url) as b,
+        ):
+            await b.download()
+            server.answer = giving(b"", 304)
+            assert await b.download() == "not_modified"
+            b.ahead = 86401.0
+            assert await b.download() == "http_error"
+            assert b.path.read_bytes() == crl
 
     run(check)
 
