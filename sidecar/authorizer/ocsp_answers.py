@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sidecar.core.evaluate import OcspQuestion
+from sidecar.core.revocation.ocsp.responder import without_strangers
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key, verify_response
 from sidecar.core.revocation.status import RevocationStatus
 from sidecar.core.x509.certificate import from_der
@@ -189,7 +190,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             is_good = answer.status is RevocationStatus.GOOD
             if is_good and not_by and _delegate_of(answer) == not_by:
                 raise NoAnswer("unverified", "the responder's certificate is revoked")
-            self._keep(key, _HeldAnswer(answer, query, der, now, self._refresh_at(answer)))
+            self._keep(key, self._held(answer, query, der, now))
             if not answer.holds(now):
                 raise NoAnswer("unverified", answer.detail)
         except NoAnswer as failure:
@@ -207,6 +208,14 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         if answer.status is RevocationStatus.UNKNOWN:
             raise NoAnswer("unverified", answer.detail)
         return answer
+
+    def _held(self, answer: OcspAnswer, query: Query, der: bytes, at: float) -> _HeldAnswer:
+        """Build the entry of a verified response, without what nobody has signed.
+
+        The fetcher could put so much there that others' answers would have to go.
+        """
+        signed = without_strangers(der, answer.delegate)
+        return _HeldAnswer(answer, query, signed, at, self._refresh_at(answer))
 
     def _keep(self, key: OcspKey, entry: _HeldAnswer) -> None:
         """Cache an answer.  Raises `NoAnswer` if a later one is cached already (a replay)."""
@@ -338,8 +347,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                 return False
             if only_other and self._tells_no_more(key, answer):
                 return False
-            due = self._refresh_at(answer)
-            self._keep(key, _HeldAnswer(answer, query, record.response, record.at, due))
+            self._keep(key, self._held(answer, query, record.response, record.at))
         except (NoAnswer, ValueError):
             return False
         return True

@@ -10,6 +10,7 @@ from pathlib import Path
 import ocsp_pki
 import pytest
 
+from sidecar.authorizer import ocsp_answers
 from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
 from sidecar.authorizer.ocsp_queue import MAX_ASKING, NoAnswer, OcspClient
 from sidecar.core.evaluate import OcspQuestion
@@ -379,3 +380,31 @@ async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> N
         answers._entries[key].used = False
     answers.refresh_due()
     assert list(answers) == [question(BOB).key]
+
+
+@dataclass
+class _Octets:
+    der: bytes
+
+
+async def test_what_nobody_has_signed_takes_no_room_of_other_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fetcher puts certificates of strangers into each answer, as long as it likes: whom the
+    first one revoked stays revoked, with and without a responder's own certificate."""
+    responder = ocsp_pki.issue("responder", AUTHORITY, eku=[ocsp_pki.OCSP_SIGNING])
+    people = [ocsp_pki.issue(f"client {number}", AUTHORITY) for number in range(6)]
+    padding = _Octets(b"\x30\x83\x03\x00\x00" + bytes(3 * 2**16))
+
+    def padded(pair: ocsp_pki.Pair, signer: ocsp_pki.Pair) -> bytes:
+        one = ocsp_pki.single(pair.cert, AUTHORITY.cert, status=REVOKED)
+        return ocsp_pki.craft(signer, [one], certs=[signer, padding])
+
+    monkeypatch.setattr(ocsp_answers, "MAX_BYTES", 2**20)
+    signers = [AUTHORITY, responder] * 3
+    found, *_ = store(*(padded(*each) for each in zip(people, signers, strict=True)))
+    for pair in people:
+        assert await found.ensure(question(pair), 300, 5)
+    assert [found[question(pair).key].status for pair in people] == [RevocationStatus.REVOKED] * 6
+    again = store()[0]
+    assert all(again.restore(record, 300) for record in found.records())

@@ -18,6 +18,7 @@ from sidecar.core.errors import MalformedCertificate, brief
 from sidecar.core.x509 import extension_values as ext
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.der import (
+    BIT_STRING,
     OCTET_STRING,
     SEQUENCE,
     comparable_name,
@@ -181,6 +182,23 @@ class SignedResponse(NamedTuple):
     bare: bytes
 
 
+def without_strangers(der: bytes, delegate: ClientCert | None) -> bytes:
+    """Return an OCSPResponse with the certificate of its signer, if it has one, and no other.
+
+    They aren't signed: whoever passes a response on can put any there, of any length.  Raises
+    ValueError.
+    """
+    signed = signed_part(der)
+    bits = encode(BIT_STRING, b"\0" + signed.signature)
+    certs = b"" if delegate is None else encode(_EXPLICIT, encode(SEQUENCE, delegate.der))
+    return _response(_SUCCESSFUL, signed.data + signed.algorithm + bits + certs)
+
+
+def _response(status: bytes, basic: bytes) -> bytes:
+    octets = encode(OCTET_STRING, encode(SEQUENCE, basic))
+    return encode(SEQUENCE, status + encode(_EXPLICIT, encode(SEQUENCE, _BASIC + octets)))
+
+
 def signed_part(der: bytes) -> SignedResponse:
     """Split an OCSPResponse into signed octets, algorithm and signature.  Raises ValueError."""
     outer = only(der, SEQUENCE)
@@ -194,8 +212,7 @@ def signed_part(der: bytes) -> SignedResponse:
     value = bits[value_of(bits, 0) :]
     if value[:1] != b"\0" or len(algorithm) > _MAX_ALGORITHM:
         raise ValueError("the signature is not whole octets, or its algorithm is too long")
-    bare = encode(OCTET_STRING, encode(SEQUENCE, _without_name(data) + algorithm + bits))
-    bare = encode(SEQUENCE, status + encode(_EXPLICIT, encode(SEQUENCE, kind + bare)))
+    bare = _response(status, _without_name(data) + algorithm + bits)
     return SignedResponse(data, algorithm, value[1:], tuple(_certificates(more)), bare)
 
 
@@ -221,6 +238,7 @@ def _certificates(more: Sequence[bytes]) -> Iterator[bytes]:
 
 
 _EXPLICIT = 0xA0
+_SUCCESSFUL = bytes.fromhex("0a0100")
 _BASIC = bytes.fromhex("06092b0601050507300101")
 _MAX_ALGORITHM = 1000
 """Maximum octets of an AlgorithmIdentifier; that of RSASSA-PSS has about 67."""

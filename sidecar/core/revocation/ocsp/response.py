@@ -28,10 +28,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 from cryptography import x509
@@ -284,19 +285,31 @@ def _singles_for(
     response: ocsp.OCSPResponse, cert: ClientCert, issuer: ClientCert
 ) -> list[_Single]:
     """Return the single responses whose CertID names `cert`, at least one."""
+
+    # As hashed once by each algorithm, however many there are that nobody may have signed.
+    @cache
+    def named(algorithm: str) -> tuple[frozenset[bytes], bytes]:
+        names = (cert.issuer_name, issuer.subject_name)
+        hashed = frozenset(hashlib.new(algorithm, name).digest() for name in names)
+        return hashed, hashlib.new(algorithm, key_bits(issuer.spki)).digest()
+
     singles = enumerate(response.responses)
-    found = [(single, index) for index, single in singles if _is_about(single, cert, issuer)]
+    found = [(one, index) for index, one in singles if _is_about(one, cert.serial, named)]
     if not found:
         raise ResponseRefused("no answer about this certificate")
     return found
 
 
-def _is_about(single: ocsp.OCSPSingleResponse, cert: ClientCert, issuer: ClientCert) -> bool:
-    """Return whether a CertID names `cert`, with the hash algorithm of the response.
+def _is_about(
+    single: ocsp.OCSPSingleResponse,
+    serial: int,
+    named: Callable[[str], tuple[frozenset[bytes], bytes]],
+) -> bool:
+    """Return whether a CertID names the certificate, with the hash algorithm of the response.
 
     The hashed name may be encoded as in the certificate, or as in the issuer's own certificate.
     """
-    if single.serial_number != cert.serial:
+    if single.serial_number != serial:
         return False
     try:
         algorithm = single.hash_algorithm
@@ -304,13 +317,8 @@ def _is_about(single: ocsp.OCSPSingleResponse, cert: ClientCert, issuer: ClientC
         return False
     if not isinstance(algorithm, _CERT_ID_HASHES):
         return False
-    names = [_hashed(algorithm, name) for name in (cert.issuer_name, issuer.subject_name)]
-    key = _hashed(algorithm, key_bits(issuer.spki))
+    names, key = named(algorithm.name)
     return single.issuer_name_hash in names and single.issuer_key_hash == key
-
-
-def _hashed(algorithm: hashes.HashAlgorithm, octets: bytes) -> bytes:
-    return hashlib.new(algorithm.name, octets).digest()
 
 
 def _status(single: ocsp.OCSPSingleResponse) -> tuple[RevocationStatus, str]:
