@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sidecar.core.revocation.ocsp.response import OcspKey
 from sidecar.runtime import fetch_protocol
+from sidecar.runtime.loop_thread import LoopThread
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,14 @@ class NoAnswer(Exception):
 
 
 class OcspClient:
-    """Ask the fetcher, with one connection for each question."""
+    """Ask the fetcher, with one connection for each question.
+
+    In a thread of its own: what the fetcher sends may make it stand still, and nothing else.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._thread = LoopThread("fetcher")
 
     async def ask(
         self,
@@ -96,7 +101,8 @@ class OcspClient:
         }
         try:
             async with asyncio.timeout(deadline):
-                answer = await self._exchange(fetch_protocol.encode(question))
+                encoded = fetch_protocol.encode(question)
+                answer = await self._thread.run(lambda: self._exchange(encoded))
             if "response" in answer:
                 return fetch_protocol.unpack(answer, "response")
         except TimeoutError:

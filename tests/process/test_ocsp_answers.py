@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
+import struct
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -423,7 +426,7 @@ def test_memory_is_bounded_by_bytes_and_a_revocation_goes_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of answers that find no room the good ones go, though a revocation was read before them."""
-    monkeypatch.setattr(ocsp_answers, "MAX_BYTES", 2 * 4000)
+    monkeypatch.setattr(ocsp_answers, "MAX_BYTES", 2 * 3000)
 
     async def check() -> None:
         async with bench(tmp_path, openssl(tmp_path, "-nmin", "10")) as b:
@@ -433,7 +436,7 @@ def test_memory_is_bounded_by_bytes_and_a_revocation_goes_last(
                 assert await b.status(pair) is RevocationStatus.GOOD
             assert question(BOB).key in b.answers
             assert len(b.answers) == 2
-            assert 0 < b.answers._bytes <= 2 * 4000
+            assert 0 < b.answers._bytes <= 2 * 3000
 
     run(check)
 
@@ -617,5 +620,63 @@ def test_questions_are_counted(tmp_path: Path) -> None:
                 labels = {"trust": "staff", "result": result}
                 name = "mtls_sidecar_fetch_ocsp_queries_total"
                 assert b.registry.get_sample_value(name, labels) == 1
+
+    run(check)
+
+
+def _lingering() -> tuple[socket.socket, socket.socket]:
+    """A TCP connection whose close waits for a peer that doesn't read, and the peer."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        ours = socket.create_connection(listening.getsockname())
+        peer, _ = listening.accept()
+    ours.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            ours.send(bytes(65536))
+    ours.setblocking(True)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+    return ours, peer
+
+
+def test_a_descriptor_in_the_fetchers_answer_holds_nothing_up(tmp_path: Path) -> None:
+    """A fetcher taken over sends a connection along whose close lingers, for the kernel to close
+    where the answer is read: the daemon goes on, and the question ends at its deadline."""
+    ours, peer = _lingering()
+    sent = threading.Event()
+
+    def answer(listening: socket.socket) -> socket.socket:
+        asking, _ = listening.accept()
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))
+        asking.sendmsg([b"\x00\x00\x00\x02"], [rights])
+        sent.set()
+        ours.close()
+        return asking
+
+    def goes_on(loop: asyncio.AbstractEventLoop) -> bool:
+        def said() -> bool:
+            heard = threading.Event()
+            loop.call_soon_threadsafe(heard.set)
+            return heard.wait(10)
+
+        sent.wait()
+        try:
+            return all(said() for _ in range(5))  # by then it has read
+        finally:
+            peer.close()  # so ends what lingers
+
+    async def check() -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / "fetch.sock"))
+            listening.listen()
+            fetcher = asyncio.create_task(asyncio.to_thread(answer, listening))
+            watch = asyncio.create_task(asyncio.to_thread(goes_on, asyncio.get_running_loop()))
+            client = OcspClient(tmp_path / "fetch.sock")
+            asked = asyncio.create_task(client.ask("staff", ALICE.der, CA.der, 20))
+            assert await watch
+            (await fetcher).close()
+            assert await asked is None
 
     run(check)
