@@ -14,6 +14,8 @@ from sidecar.core.config.settings import Address
 
 BACKLOG = 4096
 
+_SO_PASSRIGHTS = 83  # Linux 6.16 (asm-generic/socket.h); Python has no name for it
+
 
 class ListenError(Exception):
     """Listening on the address is impossible; the argument says why and what to do."""
@@ -73,6 +75,7 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
         if gid is not None:
             os.chown(aside, -1, gid)
         os.chmod(aside, mode)
+        refuse_descriptors(listener)
         listener.listen(BACKLOG)
         os.rename(aside, path)
     except OSError:
@@ -82,6 +85,16 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
         raise
     listener.setblocking(False)
     return listener
+
+
+def refuse_descriptors(listener: socket.socket) -> None:
+    """Let nobody pass descriptors to what this socket accepts (SCM_RIGHTS, unix(7)).
+
+    The kernel closes them in the process that reads, for as long as the sender wishes: a TCP socket
+    with SO_LINGER, a locked file of his FUSE.  Kernels before Linux 6.16 can't refuse them.
+    """
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def _gid(group: str) -> int | None:

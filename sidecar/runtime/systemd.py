@@ -12,6 +12,8 @@ import stat
 import time
 from collections.abc import Mapping, MutableMapping
 
+from .listen import refuse_descriptors
+
 FIRST_FD = 3
 
 
@@ -47,6 +49,7 @@ def _listener(descriptor: int, label: str) -> socket.socket:
             raise ValueError(f"descriptor {descriptor} ({label}) does not listen")
     except OSError as error:
         raise ValueError(f"descriptor {descriptor} ({label}): {error}") from None
+    refuse_descriptors(found)
     found.setblocking(False)
     return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import socket
 import stat
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.config.settings import Address
-from sidecar.runtime.listen import ListenError, open_listener, remove_socket
+from sidecar.runtime.listen import ListenError, open_listener, refuse_descriptors, remove_socket
 
 
 def at(path: Path) -> Address:
@@ -28,6 +30,32 @@ def test_a_unix_socket_has_its_mode_and_replaces_a_stale_one(tmp_path: Path) -> 
         assert found.st_gid == os.getgid()
         assert not listener.getblocking()
     assert [each.name for each in tmp_path.iterdir()] == ["s.sock"]
+
+
+def passes(peer: socket.socket) -> bool:
+    """Whether a descriptor can be passed; octets always can."""
+    try:
+        socket.send_fds(peer, [b"x"], [0])
+    except PermissionError:
+        return not peer.send(b"x")
+    return True
+
+
+def kernel() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+
+
+def test_nobody_passes_descriptors(tmp_path: Path) -> None:
+    """The kernel would close them in this process, for as long as the sender wishes: refused, also
+    before the connection is accepted, wherever the kernel can (Linux 6.16)."""
+    path = tmp_path / "s.sock"
+    with open_listener(at(path), 0o600, "") as listener, socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(path))
+        assert passes(peer) == (kernel() < (6, 16))
+        with listener.accept()[0] as accepted:
+            assert accepted.recv(9) == b"x"
+    with socket.socket() as tcp:
+        refuse_descriptors(tcp)  # there none can be passed anyway
 
 
 def test_a_path_in_use_is_refused(tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_a_socket_is_taken_by_its_name(names: str, label: str) -> None:
     assert environ == {}
 
 
+@pytest.mark.usefixtures("first_fd")
+def test_nobody_passes_descriptors_to_a_socket_of_the_manager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is set up as one that this process opens itself."""
+    set_up: list[socket.socket] = []
+    monkeypatch.setattr(systemd, "refuse_descriptors", set_up.append)
+    [listener] = listen_fds(env(LISTEN_FDNAMES="authz"), PID)["authz"]
+    assert set_up == [listener]
+    listener.close()
+
+
 @pytest.mark.parametrize("count", ["x", "-1", "65", "²"])
 def test_a_count_that_is_no_small_number_is_refused(count: str) -> None:
     """An invalid LISTEN_FDS is an error that shows its value."""
