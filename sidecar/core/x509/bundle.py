@@ -34,11 +34,11 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _ASTRAY = re.compile(
-    rb"^[\0-\x09\x0b-\x20\x7f-\xff]+-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----"
+    rb"^[^\n#]+-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----"
     rb"|^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(?![ \t]*$)",
     re.MULTILINE,
 )
-"""A block that isn't read, since its first line isn't `BEGIN` alone; it isn't commented out."""
+"""A block that isn't read, since its first line isn't `BEGIN` alone, and has no `#` before it."""
 
 _TRUSTED = b"TRUSTED CERTIFICATE"
 

@@ -80,7 +80,10 @@ def test_a_clients_certificate_is_read(way: str) -> None:
     assert from_header(escaped_pem(SAVED[way](FIRST.pem))).dn == "CN=First"
 
 
-@pytest.mark.parametrize("before", [b"\0", b" ", b"\t", b"\xe2\x80\x8b", b"\xa0", b"\0\0\0"])
+BEFORE = [b"\0", b" ", b"\t", b"\xe2\x80\x8b", b"\xa0", b"\0\0\0", b"x", b"> ", b"----", b"was: "]
+
+
+@pytest.mark.parametrize("before", BEFORE)
 def test_what_is_still_left_out_is_told(before: bytes) -> None:
     """OpenSSL reads no block that doesn't begin its line; no authority goes without a word."""
     bundle = read_bundle(before + FIRST.pem + SECOND.pem)
@@ -96,8 +99,8 @@ def test_what_is_still_left_out_is_told(before: bytes) -> None:
 
 
 def test_what_is_commented_out_is_no_remark() -> None:
-    """A text before BEGIN is meant."""
-    bundle = read_bundle(FIRST.pem + b"# " + SECOND.pem + b"was: " + SECOND.pem)
+    """By a `#` before BEGIN, wherever it stands; any other text may be a file's last line."""
+    bundle = read_bundle(FIRST.pem + b"# " + SECOND.pem + b"  #was: " + SECOND.pem)
     assert ([cert.dn for cert in bundle], bundle.remarks) == (NAMES[:1], ())
 
 
