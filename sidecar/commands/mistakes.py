@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import TextIO
 
+from sidecar.core.config.crl_place import SECRET
 from sidecar.core.errors import Diagnostic, printable
 from sidecar.runtime.files import MAX_POLICY, read_file
 
@@ -52,10 +53,6 @@ def _lines(file: str) -> list[str]:
         return []
 
 
-_SECRET = re.compile("(?<=://).*@")
-"""A user and a password within an address."""
-
-
 def _hidden(found: re.Match[str]) -> str:
     return "*" * (len(found[0]) - 1) + "@"
 
@@ -64,7 +61,7 @@ def _pointed(mistake: Diagnostic, lines: list[str], colour: bool) -> Iterator[st
     """The line, cut around the column, and the caret below it."""
     if mistake.line > len(lines) or not mistake.column:
         return
-    line = _SECRET.sub(_hidden, lines[mistake.line - 1].rstrip("\r").removeprefix("\ufeff"))
+    line = SECRET.sub(_hidden, lines[mistake.line - 1].rstrip("\r").removeprefix("\ufeff"))
     at = min(mistake.column - 1, len(line))
     start = max(0, at - _SHOWN * 3 // 4)
     before = printable(line[start:at].replace("\t", " "))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 
+SECRET = re.compile(r"(?i)(?:(?<=://)|(?<=\bhttp:)(?!//)|(?<=\bhttps:)(?!//)).*@")
+"""User and password within an address, also where it is mistyped, or its password has a `/`."""
+
 
 def is_address(text: str) -> bool:
     """Return whether a CRL's place is an http(s) address (else it is a file)."""
@@ -13,7 +16,7 @@ def is_address(text: str) -> bool:
 
 def shown(place: str) -> str:
     """Return a CRL's place for logs, metrics and answers: without user and password."""
-    return re.sub("(?<=://)[^/?#]*@", "", place)
+    return SECRET.sub("", place)
 
 
 def crl_file_name(trust: str, url: str) -> str:

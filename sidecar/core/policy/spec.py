@@ -42,7 +42,7 @@ MAX_RULE_DEPTH = 16
 
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?"
 _ADDRESS = re.compile(
-    rf"https?://([^/?#@]*@)?({_HOST})(:(?P<port>[0-9]{{1,5}}))?([/?][!-~]*)?", re.IGNORECASE
+    rf"https?://([^/?#@]*@)?({_HOST})(:(?P<port>[0-9]{{1,5}}))?([/?][!-?A-~]*)?", re.IGNORECASE
 )
 
 
@@ -52,6 +52,8 @@ def _address(text: str) -> str:
     hint = "write http://… or https://…"
     if text.startswith("file:"):
         hint = "write only the file's path"
+    elif "@" in text:
+        hint += ", with %2F, %3F, %23, %40 for / ? # @ in user or password, %40 behind the host"
     if not found or not text.isascii() or "#" in text:
         raise ValueError(f"{shown(text)!r} is not an http(s) address", hint)
     if found["port"] and not 0 < int(found["port"]) < 65536:
