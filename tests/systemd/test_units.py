@@ -141,6 +141,11 @@ def test_the_fetcher_can_not_touch_the_daemon(saw: dict[str, str]) -> None:
     )
 
 
+def test_a_fetcher_taken_over_keeps_no_command_waiting(saw: dict[str, str]) -> None:
+    """It ignores SIGTERM, and asks systemd for more time: it starts, and is killed at a stop."""
+    check(saw, hostile_started="0", hostile_stopped="0 failed")
+
+
 def test_enrolment_is_a_process_of_its_own(saw: dict[str, str]) -> None:
     """Its user and socket, no network; nginx gets the page of an invitation and others none.  The
     authorizer's user reads no CA key, and the authorizer answers as before."""

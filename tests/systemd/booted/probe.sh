@@ -153,6 +153,7 @@ has_instances() {
 
 has_fetcher() {
     systemctl start mtls-sidecar-fetch
+    for _ in $(seq 100); do [ -S /run/mtls-sidecar-fetch/fetch.sock ] && break; sleep 0.1; done
     saw fetcher "$(state mtls-sidecar-fetch)"
     fetcher=$(systemctl show -P MainPID mtls-sidecar-fetch)
     saw fetcher_user "$(stat -c %U:%G "/proc/$fetcher")"
@@ -173,6 +174,36 @@ has_fetcher() {
     systemctl stop mtls-sidecar@1 mtls-sidecar@2
     systemctl stop mtls-sidecar@1.socket mtls-sidecar@2.socket \
         mtls-sidecar-admin@1.socket mtls-sidecar-admin@2.socket
+}
+
+# Taken over, it ignores SIGTERM and asks for more time, again and again.
+fetcher_stays() {
+    mkdir -p /run/systemd/system/mtls-sidecar-fetch.service.d
+    cat >/run/systemd/system/mtls-sidecar-fetch.service.d/hostile.conf <<'EOF'
+[Service]
+ExecStart=
+ExecStart=/usr/bin/python3 -I /run/hostile.py
+EOF
+    cat >/run/hostile.py <<'EOF'
+import signal, socket, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("/var/lib/mtls-sidecar/crl/hostile", "w").close()
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect("/run/systemd/notify")
+while True:
+    manager.send(b"EXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(1)
+EOF
+    systemctl daemon-reload
+    timeout 60 systemctl start mtls-sidecar-fetch
+    saw hostile_started $?
+    for _ in $(seq 100); do [ -e /var/lib/mtls-sidecar/crl/hostile ] && break; sleep 0.1; done
+    timeout 60 systemctl stop mtls-sidecar-fetch
+    saw hostile_stopped "$? $(state mtls-sidecar-fetch)"
+    systemctl kill -s KILL mtls-sidecar-fetch
+    rm -r /run/systemd/system/mtls-sidecar-fetch.service.d /run/hostile.py
+    systemctl daemon-reload
+    systemctl reset-failed mtls-sidecar-fetch
 }
 
 as_fetcher() {
@@ -260,6 +291,7 @@ if [ ! -e /out/saw ]; then # nothing has been seen yet: the first boot
     is_squatted
     has_instances
     has_fetcher
+    fetcher_stays
     logs
     enrolls
     heals
