@@ -184,14 +184,14 @@ def serial_hex(serial: int) -> str:
 def refused_serials(serial: int) -> tuple[int, ...]:
     """Return the numbers by which a serial number is refused.
 
-    Some authorities forget the zero octet before a first bit that is set, in certificates, in CRLs
-    or in both.  OpenSSL then reads and prints a negative number; other programs, and such an
-    authority's own list, show the octets.
+    Some authorities forget the zero octet before a first bit that is set.  OpenSSL then reads and
+    prints a negative number; other programs, and such an authority's own list, show the octets.
+    Not the other way round: a CRL that lists `FF` says nothing of `00FF` (PKITS 4.4.14).
     """
-    if serial < 0:
-        return (serial, serial + (1 << 8 * ((~serial).bit_length() // 8 + 1)))
-    bits = serial.bit_length()
-    return (serial, serial - (1 << bits)) if bits and bits % 8 == 0 else (serial,)
+    if serial >= 0:
+        return (serial,)
+    octets = (serial + 1).bit_length() // 8 + 1
+    return (serial, serial + (1 << 8 * octets))
 
 
 def from_header(value: bytes) -> ClientCert:

@@ -450,8 +450,8 @@ def test_a_mail_address_of_other_letters_is_refused_and_never_grants(
     [(-0xF6, "FF0A"), (-1, "FF"), (-128, "80"), (-129, "FF7F"), (-0x7F0A, "80f6")],
 )
 def test_a_negative_serial_number_is_refused_by_its_octets(serial: int, octets: str) -> None:
-    """Of an authority that forgot the zero octet, and the other way round; they never grant."""
-    leaf, right = negative(serial), negative(int(octets, 16))
+    """Of an authority that forgot the zero octet; they never grant."""
+    leaf = negative(serial)
     assert bytes.fromhex("02" + f"{len(octets) // 2:02x}" + octets) in leaf.der
     for text in (octets, f"{serial:X}"):
         assert denied(f'{{serial: "{text}"}}', leaf)
@@ -459,8 +459,7 @@ def test_a_negative_serial_number_is_refused_by_its_octets(serial: int, octets: 
         listed = policy(LISTED, ca_crt=staff.pem, deny_txt=f"serial {text}".encode())
         assert ask(listed, leaf).reason is Reason.REVOKED
     assert not denied('{serial: "F6"}', leaf)
-    assert denied(f'{{serial: "{serial:X}"}}', right)
-    assert not allowed(f'{{serial: "{serial:X}"}}', right)
+    assert not denied(f'{{serial: "{serial:X}"}}', negative(int(octets, 16)))
 
 
 LISTED = """
