@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from daemon import ROOT, Daemon
+from daemon import ROOT, UNMEASURED, Daemon
 from pki import CA, Leaf
 
 from sidecar.commands.revoke import denylist_file
@@ -67,7 +67,8 @@ def run(
     place: Path, *arguments: str, user: int | None = None, groups: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sidecar", arguments[0], "-c", "sidecar.yaml", *arguments[1:]]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    measured = {} if user is None else UNMEASURED  # another user can't write where that is kept
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **measured}
     return subprocess.run(
         command,
         cwd=place,
