@@ -137,8 +137,11 @@ class Host:
         return 0
 
     def has(self, sequence: int) -> None:
-        """Wait until an entry is in force."""
-        until(lambda: self.sequence() >= sequence, f"{self.name} has {sequence}: {self.told()}")
+        """Wait until an entry is in force, and questions are answered by it."""
+        until(
+            lambda: self.sequence() >= sequence and self.daemon.socket.exists(),
+            f"{self.name} has {sequence}: {self.told()}",
+        )
 
     def told(self) -> str:
         logs = [self.daemon.log, self.directory / "agent.txt"]
