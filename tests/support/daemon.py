@@ -41,7 +41,11 @@ class Client:
     def __init__(self, path: Path, timeout: float = 5.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()  # or the warning that it wasn't would fail a later test
+            raise
         self._buffer = b""
 
     def send(self, data: bytes) -> None:
