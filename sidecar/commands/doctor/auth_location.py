@@ -16,8 +16,8 @@ from .findings import Finding
 from .handed_down import handed_down
 from .nginx_config import Block, Root
 from .rewriting import condition_can_hold, status_of
-from .routing import REGEX, searched, serving
-from .targets import addresses, constant, passes, plain_variables
+from .routing import REGEX, captures, serving
+from .targets import addresses, constant, filled, passes, plain_variables
 
 SNI = "SSL-Server-Name"
 HEADERS = {
@@ -387,12 +387,9 @@ def question_uri(uri: str, here: Block, target: str, asking: Block | None = None
 def _filled(target: str, uri: str, here: Block, asking: Block | None) -> str:
     """A target with what a `set` or the location's expression gives its variables for this URI."""
     given = {"uri": uri, "document_uri": uri}
-    found = searched(here.args[-1], uri, here.args[0] == "~*") if here.args[0] in REGEX else None
-    if found is not None:
-        given |= {str(at): each or "" for at, each in enumerate(found.groups(), 1)}
-        given |= {name: each or "" for name, each in found.groupdict().items()}
-    target = plain_variables(constant(target, asking))
-    return re.sub(r"\$(\w+)", lambda each: given.get(each[1], each[0]), target)
+    if here.args[0] in REGEX:
+        given |= captures(here.args[-1], uri, ignore_case=here.args[0] == "~*") or {}
+    return filled(constant(target, asking), given)
 
 
 def target_path(target: str) -> str | None:

@@ -15,13 +15,13 @@ from typing import NamedTuple
 from sidecar.core.policy.model import Policy
 
 from .auth_location import target_path
-from .captured import CHOSEN, beginnings, captures, filled, path_there, written_targets
+from .captured import CHOSEN, beginnings, path_there, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .rewriting import redirects
-from .routing import REGEX, alternatives, literal_prefixes, serving
+from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server, question
-from .targets import constant, file_roots, files, passes, plain_variables
+from .targets import constant, file_roots, files, filled, passes, plain_variables
 
 _BY_URI = "/authz"
 _PROBE = "x"

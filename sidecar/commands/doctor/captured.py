@@ -7,21 +7,20 @@ application's /admin.  Here a URI is looked for that does so; without one nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .auth_location import target_path
 from .nginx_config import Block
 from .rewriting import redirects
-from .routing import REGEX, alternatives, literal_prefixes, searched, serving
+from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
-from .targets import addresses, constant, passes, plain_variables
+from .targets import addresses, constant, filled, passes, plain_variables
 
 FILES = ""
 """Stands for this machine's files, among addresses."""
 
 PROBES = ("x", "zz-any")
-_VARIABLE = re.compile(r"\$(\w+)")
 _URIS = ("$uri", "$document_uri", "$request_uri")
 CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
 """Variables that a client sets to what it likes, whatever the URI."""
@@ -168,18 +167,6 @@ def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:
     if chosen is None:
         return path == wanted
     return path[chosen.end() :] == "" and wanted.startswith(path[: chosen.start()])
-
-
-def captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str, str] | None:
-    found = searched(pattern, uri, ignore_case)
-    if found is None:
-        return None
-    numbered = {str(at): value or "" for at, value in enumerate(found.groups(), 1)}
-    return numbered | {name: value or "" for name, value in found.groupdict().items()}
-
-
-def filled(text: str, values: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda each: values.get(each[1], each[0]), plain_variables(text))
 
 
 def _breaks(rewrite: Block) -> bool:

@@ -17,7 +17,7 @@ from .access import closed
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX
-from .server import Server, is_reached_so_only, question
+from .server import Server, is_reached, question
 from .targets import directory, file_roots, passes
 
 METHODS = {"COPY", "MOVE"}
@@ -36,7 +36,7 @@ def unasked_destinations(
     for here in server.locations:
         held = here.inherited("dav_methods")
         offered = METHODS.intersection(*(each.args for each in held[-1:])) if held else set[str]()
-        if passes(here) or closed(here) or is_reached_so_only(here) or _is_limited(here):
+        if passes(here) or not is_reached(here) or _is_limited(here):
             continue
         own = directory(here) or ""
         for where, place in kept if offered - _refused(question(here), policy) else ():

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 
 from sidecar.core.policy.model import Policy
 
-from .access import closed
 from .captured import CHOSEN
 from .decoded import PERCENT, decoded
 from .findings import Finding
 from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded
 from .nginx_config import Block, Root
 from .rewriting import redirects
-from .server import Server, is_reached_so_only, question
+from .server import Server, is_reached, question
 from .targets import addresses, constant, plain_variables, possible
 
 _Sent = Callable[[Block, Block, Block, Root], bool]
@@ -58,11 +57,11 @@ def _told(
     findings: list[Finding],
 ) -> bool:
     for here in server.locations:
-        if not _is_open_to_clients(here, server) or is_guarded(here, server.root, spellings):
+        if not server.is_open_to_clients(here) or is_guarded(here, server.root, spellings):
             continue
         raw = set(_addresses(here, server, sent))
         for other in server.asking if raw else ():
-            if other.name != "location" or other.args[0] == "=" or not _is_reached(other):
+            if other.name != "location" or other.args[0] == "=" or not is_reached(other):
                 continue
             if question(other) == question(here) and not (
                 question(here) in by_uri and _chooses(policy)
@@ -72,16 +71,6 @@ def _told(
                 findings.append(_finding(server, here, other, min(shared), spellings))
                 return True
     return False
-
-
-def _is_open_to_clients(place: Block, server: Server) -> bool:
-    """Whether clients are served here, and it is known what is asked: else that is told."""
-    answers = place in server.questions.values()
-    return _is_reached(place) and not answers and bool(place.inherited("auth_request"))
-
-
-def _is_reached(place: Block) -> bool:
-    return not is_reached_so_only(place) and not closed(place)
 
 
 def _chooses(policy: Policy | None) -> bool:

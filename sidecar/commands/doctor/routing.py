@@ -97,6 +97,15 @@ def searched(pattern: str, text: str, ignore_case: bool = False) -> Match | None
     return None if search is None else search(text)
 
 
+def captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str, str] | None:
+    """What `searched` gives each variable, by its name without `$`; None for no match."""
+    found = searched(pattern, uri, ignore_case)
+    if found is None:
+        return None
+    numbered = {str(at): value or "" for at, value in enumerate(found.groups(), 1)}
+    return numbered | {name: value or "" for name, value in found.groupdict().items()}
+
+
 _UNBOUNDED = re.compile(r"(?<!\\)[*+{]")
 _REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 MAX_UNBOUNDED = 3

@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .access import closed
-from .captured import captures
 from .findings import Finding
 from .nginx_config import Block
-from .routing import REGEX, destination, literal_prefixes, matches, serving
-from .server import Server, is_reached_so_only, question
+from .routing import REGEX, captures, destination, literal_prefixes, matches, serving
+from .server import Server, is_reached, question
 from .targets import passes, plain_variables
 
 _SCRIPT = re.compile(r"(?P<script>/[\w./-]*\.php)(?:[?$].*)?")
@@ -24,13 +22,13 @@ _SCRIPT = re.compile(r"(?P<script>/[\w./-]*\.php)(?:[?$].*)?")
 def run_elsewhere(server: Server, findings: list[Finding]) -> None:
     """Each location that asks about a script, or by way of one, which another runs as well."""
     for here in server.locations:
-        if not server.asks(here) or closed(here) or is_reached_so_only(here):
+        if not server.asks(here) or not is_reached(here):
             continue
         for script, uri in _uris(here):
             other = serving(server.block, uri)
-            if other is None or other is here or not _is_open(other, here, server):
+            if other is None or not server.is_open_to_clients(other):
                 continue
-            if _runs(other, script, uri, server):
+            if question(other) != question(here) and _runs(other, script, uri, server):
                 findings.append(_finding(here, other, script, uri))
                 break
 
@@ -60,13 +58,6 @@ def _named(here: Block) -> list[str]:
         for each in literal_prefixes(here.args[-1]) or []
         if each.endswith(".php") and matches(here.args[-1], each, ignore_case)
     ]
-
-
-def _is_open(other: Block, here: Block, server: Server) -> bool:
-    """Whether clients are served there, and another question is asked, or none."""
-    if other in server.questions.values() or is_reached_so_only(other) or closed(other):
-        return False
-    return question(other) != question(here) and bool(other.inherited("auth_request"))
 
 
 def _runs(other: Block, script: str, uri: str, server: Server) -> bool:

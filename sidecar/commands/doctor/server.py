@@ -66,6 +66,11 @@ class Server:
         """Whether the sidecar is to be asked here."""
         return self.asks_sidecar(question(place))
 
+    def is_open_to_clients(self, place: Block) -> bool:
+        """Whether clients are served there, and it is known what is asked: else that is told."""
+        answers = place in self.questions.values()
+        return is_reached(place) and not answers and bool(place.inherited("auth_request"))
+
     def asks_sidecar(self, uri: str) -> bool:
         """Whether a question is the sidecar's to answer."""
         return self.asked.get(uri, Asked.OTHER) is not Asked.OTHER
@@ -207,6 +212,11 @@ def question(place: Block) -> str:
 def is_reached_so_only(place: Block) -> bool:
     """Whether clients can't ask for a location themselves: it is internal or has a @name."""
     return bool(place.own("internal")) or place.args[-1].startswith("@")
+
+
+def is_reached(place: Block) -> bool:
+    """Whether a client's own request can come there."""
+    return not is_reached_so_only(place) and not closed(place)
 
 
 def _serves_by(here: Block, codes: set[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Mapping
 
 from .nginx_config import Block, Root
 
@@ -23,11 +24,17 @@ _DEFAULT_PORTS = {"http": "80", "https": "443", "grpc": "80", "grpcs": "443"}
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\])(?=:|$)")
 _NUMBERS = re.compile(r"^(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}(?=:|$)")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_PLAIN = re.compile(r"\$(\w+)")
 
 
 def plain_variables(text: str) -> str:
     """`${name}` written as `$name`."""
     return re.sub(r"\$\{(\w+)\}", r"$\1", text)
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """A text with these values in the place of its variables; names without `$`."""
+    return _PLAIN.sub(lambda each: values.get(each[1], each[0]), plain_variables(text))
 
 
 def passes(location: Block) -> list[Block]:
