@@ -158,8 +158,8 @@ class Watermarks:
         with self._lock:
             found = {
                 _name(key, n, place): (mark.number, mark.this_update)
-                for key, places in list(self._marks.items())
-                for place, marks in list(places.items())
+                for key, places in self._marks.items()
+                for place, marks in places.items()
                 for n, mark in enumerate(reversed(marks))
             }
         try:

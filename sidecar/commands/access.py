@@ -17,17 +17,13 @@ from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.files import read_file
 from sidecar.runtime.seen_clients_file import seen_clients
 
-from .asking import Circumstances, PolicyFile
+from .asking import Circumstances, PolicyFile, SettingsOf
 
 Load = Callable[[argparse.Namespace], PolicyFile]
 """Loads the policy of a command."""
 
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, the function that runs it, and its help text."""
-
-
-SettingsOf = Callable[[argparse.Namespace], Settings]
-"""Reads sidecar.yaml, with the overrides of the command line."""
 
 
 def add_commands(add: Add, load: Load, settings: SettingsOf) -> None:

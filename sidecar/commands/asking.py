@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from sidecar.core.config.settings import Settings
 from sidecar.core.decision import Decision, Reason
 from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
@@ -17,6 +20,9 @@ from sidecar.core.request import Assumed, AuthzRequest, BadRequest, assemble_req
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.service_identity import fold_dns
 from sidecar.runtime.files import MAX_POLICY, read_file
+
+SettingsOf = Callable[[argparse.Namespace], Settings]
+"""Reads sidecar.yaml, with the overrides of the command line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sidecar.core.config.settings import Settings
 from sidecar.core.errors import PolicyError
 from sidecar.core.policy.model import Policy
 
+from ..asking import SettingsOf
 from ..mistakes import show
 
 Load = Callable[[argparse.Namespace], Policy]
 """Loads the policy of the command.  Raises `PolicyError`."""
-
-SettingsOf = Callable[[argparse.Namespace], Settings]
-"""Reads sidecar.yaml, with the overrides of the command line."""
 
 
 def add_doctor(parser: argparse.ArgumentParser, load: Load, settings_of: SettingsOf) -> None:

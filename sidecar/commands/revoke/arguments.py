@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from sidecar.core.config.settings import Settings
-
+from ..asking import SettingsOf
 from .named_clients import Enrolled
-
-SettingsOf = Callable[[argparse.Namespace], Settings]
-"""Reads sidecar.yaml, with the overrides of the command line."""
 
 EnrolledOf = Callable[[argparse.Namespace], Enrolled | None]
 """Returns the clients that can be named; None without enroll."""
