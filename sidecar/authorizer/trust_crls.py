@@ -24,7 +24,7 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key
-from sidecar.core.revocation.crl.succession import OMITS, is_level, is_past, omission
+from sidecar.core.revocation.crl.succession import is_past, omission
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
@@ -212,7 +212,7 @@ class _Reading:
         file_version: object,
     ) -> None:
         key = self._key(place)
-        before = self._before(place, version)
+        before = self._before(place, crls, version)
         is_read = not mistakes
         accepted, refused = [], []
         older = {id(crl): why for crl in crls if (why := self._refusal(place, crl, version))}
@@ -398,16 +398,18 @@ class _Reading:
             return self._shared(place, good) if good.authorities == self.authorities else None
         return self._kept(place)
 
-    def _before(self, place: Located, version: InForce) -> GoodCrls | None:
+    def _before(self, place: Located, crls: Sequence[Crl], version: InForce) -> GoodCrls | None:
         """Return what was in force at a place before this version of its file, if anything.
 
-        Copies are read only if they differ from the file, or if the authorities are others now.
+        Copies are read only if they differ from the file, or if the authorities are others now; and
+        at a start with a clock that is behind, when what was in force is from the future.
         """
         good: GoodCrls | None = self.sources.good.get(self._key(place))
         if good is not None and good.authorities == self.authorities:
             return self._shared(place, good, version.digest)
         copies = self.sources.digests_of(self.name, place.text)
-        return self._kept(place) if copies - {version.digest} else None
+        is_known = not copies - {version.digest} and not any(map(self.places.is_ahead, crls))
+        return None if is_known else self._kept(place)
 
     def _shared(self, place: Located, good: GoodCrls, known: str = "") -> GoodCrls:
         """Return what was in force here, and in another instance: this one may have hung then."""
@@ -448,9 +450,6 @@ class _Reading:
         """Explain why a CRL can't replace those in force."""
         if before is None:
             return omission(crl, crls, self._former(place)) if self.sources.former else None
-        if any(crl is each for each in before.revoking):  # it was compared before
-            level = any(is_level(crl, each) for each in before.crls)
-            return OMITS if level else None
         return omission(crl, crls, before.crls)
 
     def _kept(self, place: Located) -> GoodCrls | None:

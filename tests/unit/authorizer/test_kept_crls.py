@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Place:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.store: Store | None = None
+        self.ahead = 0.0
         self.write("ca.crt", STAFF.pem + OTHER.pem)
         self.policy("[a.crl]")
 
@@ -62,6 +64,7 @@ class Place:
                 self.directory / "state",
                 trusted_only=False,
                 changed=lambda _: None,
+                clock=lambda: time.time() + self.ahead,
             )
         found = self.store.load()
         while self.store._readings.pending:
@@ -517,3 +520,25 @@ def test_a_newer_crl_from_the_future_excuses_no_older_one(place: Place) -> None:
     place.write("a.crl", place.crl([], 6) + place.crl([BOB], 8, hours=10 * 24))
     assert not place.load().ok
     assert place.revoked() == ["alice", "bob"]
+
+
+@RESTARTS
+@pytest.mark.parametrize("gives", ["an older CRL", "none of the issuer"])
+def test_a_start_with_a_clock_that_is_behind_forgets_no_crl(
+    place: Place, restarts: bool, gives: str
+) -> None:
+    """As on a machine without a battery: the CRL in force is from the future, and is replaced by an
+    older one before the clock is set."""
+    older, other = place.crl([], 1), OTHER.crl(number=1, this_update=START)
+    for crl in (older, place.crl([ALICE], 2, hours=1)):
+        place.write("a.crl", crl + other)
+        place.load()
+    place.ahead = -7200.0
+    if restarts:
+        place.restart()
+    assert place.revoked() == ["alice"]
+    place.write("a.crl", (older if gives == "an older CRL" else b"") + other)
+    assert place.revoked() == ["alice"]
+    place.ahead = 0.0
+    assert place.revoked() == ["alice"]
+    assert place.load().ok == (gives != "an older CRL")
