@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from sidecar.core.errors import brief, printable
-from sidecar.core.x509.der import begins_as_der, comparable_name
+from sidecar.core.x509.der import begins_as_der, comparable_name, tlv
 from sidecar.core.x509.pem_text import plain_pem
 from sidecar.core.x509.signature import is_signed_by, scheme
 from sidecar.core.x509.subject import read_name
@@ -117,24 +117,32 @@ def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
     return crls[0]
 
 
-_PEM = re.compile(rb"-----BEGIN X509 CRL-----(.*?)(-----|\Z)(END X509 CRL-----)?", re.DOTALL)
+_PEM = re.compile(
+    rb"-----BEGIN X509 CRL-----(.*?)(?:-----(END X509 CRL-----)|(?=-----)|\Z)", re.DOTALL
+)
+"""A block, up to its end; one without an end takes nothing of the next one."""
 
 MAX_BLOCKS = 64
-"""Maximum number of CRLs in one PEM file."""
+"""Maximum number of CRLs in one file."""
+
+_TOO_MANY = CrlError(f"more than {MAX_BLOCKS} CRLs in one file", "use several files")
 
 
 def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
     """Yield at least one item: the DER of each CRL in a file, or its mistake."""
-    text = b"" if begins_as_der(data) else plain_pem(data)
-    if begins_as_der(data) or (data[:1] == b"\x30" and not _PEM.search(text)):
+    if begins_as_der(data):
+        yield from _values(data)
+        return
+    text = plain_pem(data)
+    if data[:1] == b"\x30" and not _PEM.search(text):
         yield data
         return
     number = 0
     for number, found in enumerate(_PEM.finditer(text), 1):
         if number > MAX_BLOCKS:
-            yield CrlError(f"more than {MAX_BLOCKS} CRLs in one file", "use several files")
+            yield _TOO_MANY
             return
-        body, _, end = found.groups()
+        body, end = found.groups()
         if not end:
             yield CrlError("the PEM block has no end", "put complete CRLs there, PEM or DER")
             continue
@@ -148,6 +156,24 @@ def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
     elif not number:
         hint = "a PEM file has -----BEGIN X509 CRL-----"
         yield CrlError("neither PEM nor DER of a CRL", hint)
+
+
+def _values(data: bytes) -> Iterator[bytes | CrlError]:
+    """Yield each of several CRLs in DER, one behind the other; blanks may follow one.
+
+    OpenSSL reads the first one, whatever is behind it.
+    """
+    for _ in range(MAX_BLOCKS):
+        try:
+            stop = tlv(data, 0, len(data)).stop
+        except ValueError:  # who takes it apart tells why
+            stop = len(data)
+        yield data[:stop]
+        data = data[stop:].lstrip()
+        if not begins_as_der(data):
+            yield from _blocks(data) if data else ()
+            return
+    yield _TOO_MANY
 
 
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:

@@ -205,8 +205,9 @@ DER = x509.load_pem_x509_crl(PEM).public_bytes(Encoding.DER)
         (b"\x30", "not a readable CRL"),
         (b"0" * 5000, "not a readable CRL"),
         (DER[:-1], "not a readable CRL"),
-        (DER + b"\0", "not a readable CRL"),
-        (DER + DER, "not a readable CRL"),
+        (DER + b"\0", "neither PEM nor DER"),
+        (DER + DER[:-1], "not a readable CRL"),
+        (DER + DER, "2 CRLs in one file"),
         (PEM + PEM, "2 CRLs in one file"),
         (PEM.replace(b"-----END", b"-----"), "no end"),
         (PEM[:100] + b"!" + PEM[100:], "not a readable CRL"),
@@ -238,15 +239,25 @@ def test_what_can_be_read_of_a_file_of_crls_is() -> None:
     damaged = PEM[:100] + b"!" + PEM[100:]
     found = read_crls(foreign + damaged + PEM + cut, "crl.pem", [STAFF.der])
     assert [c.source for c in found.crls] == ["crl.pem#3"]
+    assert read_crls(cut + PEM, "crl.pem", [STAFF.der]).crls[0].source == "crl.pem#2"
     said = " ".join(map(str, found.mistakes))
     assert "CN=Other" in said
     assert "not a readable CRL" in said
     assert "no end" in said
 
 
-def test_a_file_of_too_many_crls_is_told() -> None:
+@pytest.mark.parametrize("behind", [b"\n", b"garbage", DER[:-1], DER, PEM])
+def test_what_is_behind_a_crl_in_der_hides_it_not(behind: bytes) -> None:
+    """As OpenSSL reads it; another CRL there is read, too, and anything else told."""
+    found = read_crls(DER + behind, "crl.der", [STAFF.der])
+    assert len(found.crls) == (2 if behind in (DER, PEM) else 1)
+    assert len(found.mistakes) == (behind in (b"garbage", DER[:-1]))
+
+
+@pytest.mark.parametrize("each", [PEM, DER])
+def test_a_file_of_too_many_crls_is_told(each: bytes) -> None:
     """CRLs over the limit are reported, not silently skipped."""
-    found = read_crls(PEM * (MAX_BLOCKS + 1), "crl.pem", [STAFF.der])
+    found = read_crls(each * (MAX_BLOCKS + 1), "crl.pem", [STAFF.der])
     assert len(found.crls) == MAX_BLOCKS
     assert "more than 64" in str(found.mistakes[0])
 
