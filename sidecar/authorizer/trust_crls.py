@@ -30,6 +30,7 @@ from sidecar.runtime.files import MAX_CRL, revoking_path
 
 from .kept_crls import Pair, formers, in_force, joined, kept_at, replaces
 from .last_good import MAX_HELD, InForce, beside, earlier, held
+from .readings import Outcome
 from .trust_sources import MAX_LAPSED, CopyBeingRead, CopyUnread, GoodCrls, Key, TrustSources
 from .watermarks import place_name
 
@@ -182,26 +183,26 @@ class _Reading:
         files = last.files if found and last is not None else ()
         outcome = self.sources.revoking(self.name, place.text, self.authorities)
         path = revoking_path(self.sources.place_of(self.name, place.text))
-        if outcome is not None and outcome.error is None:
-            read = outcome.value.found.crls
-            entries = self.found.entries + sum(crl.entry_count for crl in read)
-            if room >= 0 and entries <= MAX_ENTRIES:
-                found, self.found.entries = read, entries
-                files = (_version(path, outcome.value),)
-                self.found.files[key] = files[0]
-            else:
-                why = f"a CRL that was refused has no room beside the others of {self.name!r}"
-                self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
-        elif outcome is not None and isinstance(outcome.error, FileNotFoundError):
+        read, error = _contents(outcome)
+        if isinstance(error, FileNotFoundError):
             found = ()
-        elif outcome is not None and outcome.error is not None:
-            self.found.problems.append(file_mistake(self.places.file, place, outcome.error))
+        elif error is not None:
+            self.found.problems.append(file_mistake(self.places.file, place, error))
             kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
             if not found and kept.last is not None:
                 found, files = tuple(kept.last.crls), (kept.last.version,)
+        elif outcome is not None:
+            entries = self.found.entries + sum(crl.entry_count for crl in read)
+            if room >= 0 and entries <= MAX_ENTRIES:
+                found, self.found.entries = tuple(read), entries
+                files = (_version(path, outcome.value),)
+            else:
+                why = f"a CRL that was refused has no room beside the others of {self.name!r}"
+                self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
         if found:
             self.found.refused += found
             self.found.good[key] = GoodCrls(self.authorities, found, files=files)
+            self.found.files[key] = files[0]
 
     def _judge(
         self,
@@ -472,6 +473,14 @@ class _Reading:
 
     def _key(self, place: Located) -> Key:
         return ("crl", self.name, place.text)
+
+
+def _contents(outcome: Outcome | None) -> tuple[Sequence[Crl], BaseException | None]:
+    """Return the CRLs of a file, and an error if nothing can be read."""
+    if outcome is None or outcome.error is not None:
+        return (), None if outcome is None else outcome.error
+    crls, mistakes = outcome.value.found
+    return crls, mistakes[0] if mistakes and not crls else None
 
 
 def _version(path: Path, reading: CrlReading) -> InForce:

@@ -16,7 +16,7 @@ from sidecar.authorizer import readings, trust_crls
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.x509.certificate import from_der
-from sidecar.runtime.files import crl_state_path
+from sidecar.runtime.files import crl_state_path, revoking_path
 
 STAFF, OTHER, THIRD = CA("Staff"), CA("Other"), CA("Third")
 ALICE, BOB, DAVE = (STAFF.issue(name) for name in ("alice", "bob", "dave"))
@@ -542,3 +542,24 @@ def test_a_start_with_a_clock_that_is_behind_forgets_no_crl(
     place.ahead = 0.0
     assert place.revoked() == ["alice"]
     assert place.load().ok == (gives != "an older CRL")
+
+
+@RESTARTS
+def test_a_download_that_was_refused_revokes_on_though_its_file_is_destroyed(
+    place: Place, restarts: bool
+) -> None:
+    """Until the fetcher removes it, since the address gave one that is accepted."""
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([], 5))
+    place.load()
+    refused = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    place.replace(refused, place.crl([ALICE], 4))
+    assert place.revoked() == ["alice"]
+    for destroyed in (b"garbage", b""):
+        place.replace(refused, destroyed)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert place.revoked() == ["alice"]
+    refused.unlink()
+    assert place.revoked() == []
