@@ -95,7 +95,7 @@ class Bypasses:
                 good = status_of(each) < 300
                 if good and each.parent is server:
                     self._add("return-first", each, *_RETURNS)
-                elif differs_in_the_question(each) and (good or _becomes_good(server, each)):
+                elif self._answers_well(each):
                     self._add(
                         "auth-location-returns",
                         each,
@@ -103,6 +103,23 @@ class Bypasses:
                         "return … within a location",
                     )
             self._refused(uri)
+
+    def _answers_well(self, early: Block) -> bool:
+        """Whether a server's `return` answers a question with a 2xx, and not the request before it.
+
+        One whose error_page leads to a @name answers both, but within a question nobody is asked
+        there: what shows the page to those who are allowed is the answer.
+        """
+        server = self._server
+        if differs_in_the_question(early):
+            return status_of(early) < 300 or bool(_becomes_good(server.block, early))
+        for page in _becomes_good(server.block, early):
+            place = serving(server.block, page.args[-1]) if page.args[-1][:1] == "@" else None
+            if place is not None and not closed(place):
+                led = [e for each in place.within("rewrite") for e in self._onward.rewritten(each)]
+                if any(server.asks(each) and not closed(each) for each in (place, *led)):
+                    return True
+        return False
 
     def _refused(self, uri: str) -> None:
         """A refusal or redirect of the server's that the question comes to as well."""
@@ -394,13 +411,14 @@ _SUBREQUESTS = {
 """Directives that have nginx fetch a URI, and which word of theirs it is."""
 
 
-def _becomes_good(server: Block, early: Block) -> bool:
-    """Whether an error_page of the server makes a 2xx of a `return`: in the question, too."""
-    return any(
-        str(status_of(early)) in page.args[:-1]
-        and any(re.fullmatch("=(2..)?", word) for word in page.args)
+def _becomes_good(server: Block, early: Block) -> list[Block]:
+    """Each error_page of the server that makes a 2xx of a `return`: in the question, too."""
+    return [
+        page
         for page in server.inherited("error_page")
-    )
+        if str(status_of(early)) in page.args[:-1]
+        and any(re.fullmatch("=(2..)?", word) for word in page.args)
+    ]
 
 
 def _shows_one_page(uri: str, place: Block) -> bool:

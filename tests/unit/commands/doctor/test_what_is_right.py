@@ -76,6 +76,8 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "location /b/ { auth_request off; root /x; }",
         "location /api/ { auth_request off; proxy_pass http://app/api/; }",
         "location /api { auth_request off; proxy_pass http://app/api; }",
+        "error_page 418 = @m; if ($http_a) { return 418; } location @m { root /x; }",
+        f"error_page 418 @m; if ($http_a) {{ return 418; }} location @m {{ {ASKING} root /x; }}",
         "error_page 503 @m; if (-f /x/m) { return 503; } location @m { root /x; }",
         "set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;",
         "ssi off; location /b/ { auth_request off; root /x; }",
@@ -100,6 +102,10 @@ def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
         (r"rewrite ^/(?>a|b)uthz.*+$ /x;", "question-rewritten"),
         ("rewrite ^([^.]*[^/])$ $1/ permanent;", "question-redirected"),
         ("if ($arg_a = '') { return 200; }", "auth-location-returns"),
+        ("error_page 418 = @in; if ($http_a) { return 418; } "
+         f"location @in {{ {ASKING} proxy_pass http://app; }}", "auth-location-returns"),
+        ("error_page 418 =200 @in; if ($http_a) { return 418; } "
+         "location @in { rewrite ^ /x last; }", "auth-location-returns"),
         (f"set $a 1; location /a/ {{ {ASKING} set $a 2; proxy_pass http://app; }}", "set-undone"),
         (
             f"if ($host ~ (?<a>.+)) {{ set $b 1; }} location /a/ {{ {ASKING} set $a 2; }}",
