@@ -308,7 +308,7 @@ class World(Files):
         leaf = PARTNER.issue(f"victim{len(self.denied)}", not_before=LONG_AGO)
         self.listed["c.txt"].append(leaf)
         command = [sys.executable, "-m", "sidecar", "revoke", "-c", str(self.daemon.config)]
-        command += ["--trust", "partner", leaf.sha256]
+        command += ["--trust", "partner", "--fingerprint", leaf.sha256]
 
         def confirmed() -> bool:  # on a busy machine it may take longer than `revoke` waits
             found = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
