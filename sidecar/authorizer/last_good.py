@@ -164,10 +164,19 @@ class LastGood:
         return self._directory / digest
 
     def unnamed(self, named: Iterable[tuple[Hashable, ...]]) -> list[str]:
-        """Return the SHA-256 of each copy of a CRL that has none of these keys."""
-        crls = {digest for name, digest in self._names.items() if name == _crl_name(digest)}
-        known = {self._names.get(_name(key)) for key in named}
-        return sorted(crls - known)
+        """Return the SHA-256 of each copy of a CRL that has a key which is none of these.
+
+        It may have one of these, too: two places can have the same CRL.
+        """
+        known = {_name(key) for key in named}
+        return sorted(
+            {
+                digest
+                for name, digest in self._names.items()
+                if name not in known and name != _crl_name(digest)
+                if _crl_name(digest) in self._names
+            }
+        )
 
     def save(
         self, files: Mapping[tuple[Hashable, ...], InForce], named: Iterable[tuple[Hashable, ...]]

@@ -563,3 +563,24 @@ def test_a_download_that_was_refused_revokes_on_though_its_file_is_destroyed(
             assert place.revoked() == ["alice"]
     refused.unlink()
     assert place.revoked() == []
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_another_address_forgets_nobody_though_another_trust_has_the_same_crl(
+    place: Place, loads: bool
+) -> None:
+    """Two trusts of one CA, one of which names a new address, before a restart."""
+    same = place.crl([ALICE])
+    place.write("b.crl", same)
+    place.fetched(URL, same)
+    for url in (URL, ELSEWHERE):
+        place.policy(f'["{url}"]')
+        policy = place.directory / "policy.yaml"
+        other = "  partner: {ca: ca.crt, crl: b.crl}\nlocations"
+        place.write("policy.yaml", policy.read_text().replace("locations", other).encode())
+        if loads or url == URL:
+            place.load()
+    for _ in range(2):
+        place.restart()
+        trust = place.load().policy.trusts["staff"]
+        assert any(crl.find(crl.issuer, ALICE.serial) for crl in trust.revoking)
