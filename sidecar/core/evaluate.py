@@ -133,7 +133,7 @@ def _go_without(evaluation: _Evaluation) -> Ended | None:
         return None
     evaluation.until(here.without_cert.next_moment(evaluation.now))
     evaluation.until(here.deny_request.next_moment(evaluation.now))
-    facts = Facts(None, evaluation.request, evaluation.now, {})
+    facts = Facts(None, evaluation.request, evaluation.now)
     exempt = here.without_cert.match(facts)
     if exempt is None:
         return None
@@ -315,7 +315,7 @@ def _check_deny_rules(evaluation: _Evaluation) -> Passed | Ended:
     if not len(rules):
         return Passed("no rules")
     evaluation.until(rules.next_moment(evaluation.now))
-    found = rules.match(Facts(evaluation.subject, evaluation.request, evaluation.now, {}))
+    found = rules.match(Facts(evaluation.subject, evaluation.request, evaluation.now))
     if found is not None:
         return Ended(Reason.DENIED_BY_RULE, f"{found.rule} matches", rule=found.rule)
     return Passed(f"none of {len(rules)} matches")
@@ -326,7 +326,7 @@ def _check_allow_rules(evaluation: _Evaluation) -> Ended:
         return Ended(Reason.ALLOWED, "allow: verified", rule="verified")
     rules = evaluation.here.allow
     evaluation.until(rules.next_moment(evaluation.now))
-    found = rules.match(Facts(evaluation.subject, evaluation.request, evaluation.now, {}))
+    found = rules.match(Facts(evaluation.subject, evaluation.request, evaluation.now))
     if found is None:
         return Ended(Reason.NOT_ALLOWED, f"none of {len(rules)} matches")
     return Ended(Reason.ALLOWED, f"{found.rule} matches", rule=found.rule, roles=found.roles)

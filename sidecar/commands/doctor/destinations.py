@@ -75,5 +75,5 @@ def _refused(asked: str, policy: Policy | None) -> set[str]:
     return {
         each.method
         for each in requests
-        if place.deny_request.match(Facts(None, each, time.time(), {})) is not None
+        if place.deny_request.match(Facts(None, each, time.time())) is not None
     }

@@ -40,10 +40,9 @@ def compile_email(text: str) -> Pattern:
         hint = f"write {name or '*'}{sign}{host or 'example.com'}"
         raise PatternError(f"{text!r} is not a mail address", hint)
     if "*" in text:
-        globs = _email_glob(text), _email_glob(normal_address(text) if "@" in text else text)
-        refusing = Pattern(text, test=either(*globs))
-        warnings = text_warnings(text)
-        return Pattern(text, test=globs[0], refusing=refusing, warnings=warnings)
+        normal = normal_address(text) if "@" in text else text
+        refusing = None if normal == text else Pattern(text, test=_email_glob(normal))
+        return Pattern(text, (), _email_glob(text), refusing, text_warnings(text))
     if "@" not in text:
         raise PatternError(f"{text!r} is not a mail address", f"write alice@{text} or *@{text}")
     exact = fold_mail(text)
@@ -66,7 +65,8 @@ def _email_glob(text: str) -> Predicate:
         local, sign, host = value.rpartition("@")
         if not sign:
             return without_host(fold_dns(value))
-        return any(before(local) and behind(fold_dns(host)) for before, behind in parted)
+        folded = fold_dns(host)
+        return any(before(local) and behind(folded) for before, behind in parted)
 
     return matches
 
@@ -244,14 +244,14 @@ def compile_uri(text: str) -> Pattern:
     return Pattern(text, pattern.exact, pattern.test, _uri_refusing(text), warnings)
 
 
-def _uri_refusing(text: str) -> Pattern:
+def _uri_refusing(text: str) -> Pattern | None:
     if text.startswith("~"):
         return Pattern(text, test=compile_regex(text[1:], ignore_case=True))
     normal = normal_uri(text)
     if "*" not in text:
         return Pattern(text, exact=(normal,))
     if re.match(r"[^*]+://[^*/]+/", text):
-        return Pattern(text, test=either(glob(text), glob(normal)))
+        return None if normal == text else Pattern(text, test=glob(normal))
     # In a glob, the host part can't be determined, and a `*` may go on into the path.
     folded = either(glob(normal.lower()), glob(text.lower()))
     return Pattern(text, test=lambda value: folded(value.lower()))

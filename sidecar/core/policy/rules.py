@@ -12,8 +12,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from sidecar.core.config.schema import Located, Report, suggest
 from sidecar.core.request import AuthzRequest
@@ -26,16 +26,28 @@ from .patterns import KEY_COMPARISONS, ComparedValue, Pattern
 from .spec import RuleSpec
 
 
-class Facts(NamedTuple):
-    """The facts that rules are evaluated on, and the results of groups, cached for one decision.
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """The facts that rules are evaluated on, and what is cached for one decision.
 
+    Cached are the results of groups, and the values of keys as each side compares them.
     Without a certificate, only rules that ask about the request alone can be evaluated.
     """
 
     cert: ClientCert | None
     request: AuthzRequest
     now: float
-    groups: dict[RuleSet, Match | None]
+    groups: dict[RuleSet, Match | None] = field(default_factory=dict)
+    _read: dict[tuple[str, bool], tuple[ComparedValue, ...]] = field(default_factory=dict)
+
+    def compared(self, key: str, refusing: bool) -> tuple[ComparedValue, ...]:
+        """Return the values for a key, prepared once: a SAN may have thousands of names."""
+        found = self._read.get((key, refusing))
+        if found is None:
+            read = KEY_COMPARISONS[key].reader(refusing)
+            found = tuple(map(read, _values(self, key, refusing)))
+            self._read[key, refusing] = found
+        return found
 
     def is_unreadable(self, key: str) -> bool:
         """Return whether the certificate has a value for a key that can't be parsed."""
@@ -92,13 +104,12 @@ class KeyTest:
     def __call__(self, facts: Facts) -> bool:
         if facts.is_unreadable(self.key):
             return self.refusing
-        values = _values(facts, self.key, self.refusing)
+        values = facts.compared(self.key, self.refusing)
         if not values:
             return self.refusing and self.key in REQUEST_KEYS
         wanted = self.key not in WHOLE or self.refusing  # any value that matches, or none that not
-        read = KEY_COMPARISONS[self.key].reader(self.refusing)
         for value in values:
-            if self.takes(read(value)) is wanted:
+            if self.takes(value) is wanted:
                 return wanted
         return not wanted
 
@@ -222,9 +233,8 @@ class RuleSet:
             if facts.is_unreadable(key):  # on the refusing side, each of these rules matches
                 candidates.update(*by_value.values())
                 continue
-            read = KEY_COMPARISONS[key].reader(self._refusing)
-            for value in _values(facts, key, self._refusing):
-                for each in read(value).keys:
+            for value in facts.compared(key, self._refusing):
+                for each in value.keys:
                     candidates.update(by_value.get(each, ()))
         for position in sorted(candidates):
             entry = self._entries[position]

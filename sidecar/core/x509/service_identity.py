@@ -13,7 +13,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 def fold_dns(name: str) -> str:
     """Convert a DNS name to ASCII lower case for comparison (RFC 9525, 6.3; RFC 4343)."""
-    return name.translate(_LOWER)
+    return name.lower() if name.isascii() else name.translate(_LOWER)
 
 
 def is_dns_name(name: str) -> bool:
