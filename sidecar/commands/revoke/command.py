@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,11 +28,10 @@ from sidecar.core.request import assemble_request
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.denylist import DenylistEntry, is_same, one_entry
 from sidecar.core.x509.certificate import ClientCert
-from sidecar.runtime.control_socket import NoDaemon
 from sidecar.runtime.direct_sources import DirectSources
 from sidecar.runtime.files import MAX_POLICY, read_file
 
-from .confirm import Confirmation, gone, in_force, question
+from .confirm import Confirmation, gone, in_force, trusts_in_force
 from .denylist_file import add, locate, named_by, read_entries, remove
 from .lists import ListedTrust, choose, only_file, trusts_of
 from .named_clients import Enrolled, EnrolledCertificate, find_client, target_of
@@ -195,14 +193,19 @@ def _revoke(call: Call, settings: Settings, targets: Sequence[Target]) -> int:
     if one_entry(targets[0].kind, targets[0].value, call.until).until <= time.time():
         raise ValueError(f"--until {call.until} has passed: nobody would be denied")
     chosen = [_chosen(call, settings, target) for target in targets]
-    failed, names = False, []
+    failed, done = False, []
     for target, trusts in zip(targets, chosen, strict=True):
         written, broken = _write(call, settings, target, trusts)
         failed = failed or broken
         if written:
-            names.append((target, [each.name for each in trusts]))
-    if not names:
+            done.append((target, trusts))
+    if not done:
         return 2
+    names = []
+    for target, trusts in done:  # every line is written before a daemon is waited for
+        more = _more_in_force(call, settings, target, trusts)
+        failed = _write_more(call, settings, target, more) or failed
+        names.append((target, list(dict.fromkeys(each.name for each in (*trusts, *more)))))
     codes = [_confirm(call, settings, target, trusts, failed) for target, trusts in names]
     return max(codes)
 
@@ -232,6 +235,20 @@ def _write(
         text = f"no authority of trust {names} issued it, and other trusts don't deny it by this"
         print(printable(f"warning: {text}"), file=sys.stderr)
     return written, failed
+
+
+def _write_more(
+    call: Call, settings: Settings, target: Target, more: Sequence[ListedTrust]
+) -> bool:
+    """Add a target to the denylists in force, too; return whether one of them failed."""
+    if not more:
+        return False
+    text = f"{settings.policy} names other denylists than the policy in force: both get the line"
+    print(printable(f"warning: {text}"), file=sys.stderr)
+    try:
+        return _write(call, settings, replace(target, cert=None), more)[1]
+    except OSError as error:
+        return _fail(f"not revoked in a denylist in force: {brief(error)}")
 
 
 def _is_authority(cert: ClientCert) -> bool:
@@ -278,22 +295,30 @@ def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
     try:
         spec = read_policy(read_file(path, MAX_POLICY), str(path))
     except (PolicyError, OSError) as error:
-        entry = one_entry(target.kind, target.value)
-        try:
-            told = question(Path(settings.state_dir), entry, 2.0)
-            if Path(told["policy"]).resolve() != path.resolve():
-                raise error
-            trusts = told["trusts"].items()
-        except (NoDaemon, OSError, ValueError, KeyError, TypeError):
+        found = trusts_in_force(settings, one_entry(target.kind, target.value))
+        if not found:
             raise error from None
         why = f"warning: {path} can't be used now; the trusts are those of the running daemon"
         print(printable(why), file=sys.stderr)
-        daemon = os.stat(settings.state_dir).st_uid
-        return [
-            ListedTrust(name, tuple(map(Path, each["denylists"])), told_by=daemon)
-            for name, each in trusts
-        ]
+        return found
     return trusts_of(spec, path.parent, target)
+
+
+def _more_in_force(
+    call: Call, settings: Settings, target: Target, trusts: Sequence[ListedTrust]
+) -> list[ListedTrust]:
+    """Return the trusts in force with a first denylist that these don't have.
+
+    The policy's file can have an edit that the daemon refuses.
+    """
+    known = {(each.name, path.resolve()) for each in trusts for path in each.denylists[:1]}
+    return [
+        each
+        for each in trusts_in_force(settings, one_entry(target.kind, target.value))
+        if call.trust in (None, each.name)
+        and not call.denylist
+        and any((each.name, path.resolve()) not in known for path in each.denylists[:1])
+    ]
 
 
 def _places(
@@ -359,9 +384,9 @@ def _undo(call: Call, settings: Settings, target: Target) -> int:
 
 
 def _all_or_chosen(call: Call, settings: Settings, target: Target) -> list[ListedTrust]:
-    if call.denylist or call.trust:
-        return _chosen(call, settings, target)
-    return _trusts(settings, target)
+    chosen = call.denylist or call.trust
+    trusts = _chosen(call, settings, target) if chosen else _trusts(settings, target)
+    return [*trusts, *_more_in_force(call, settings, target, trusts)]
 
 
 def _still_revoked(settings: Settings, target: Target, entry: DenylistEntry) -> list[str]:

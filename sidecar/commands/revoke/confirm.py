@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import brief
 from sidecar.core.revocation.denylist import DenylistEntry
 from sidecar.runtime.control_socket import NoDaemon, ask_all
+
+from .lists import ListedTrust
 
 PATIENCE = 5.0
 """Seconds that a daemon has to put a line into force."""
@@ -134,11 +137,6 @@ def _not_kept(state_dir: Path) -> str:
     )
 
 
-def question(state_dir: Path, entry: DenylistEntry, patience: float) -> dict[str, Any]:
-    """Ask a daemon about an entry.  Raises `NoDaemon`, OSError, ValueError."""
-    return questions(state_dir, entry, patience)[0]
-
-
 def questions(state_dir: Path, entry: DenylistEntry, patience: float) -> list[dict[str, Any]]:
     """Ask each running instance about an entry.  Raises `NoDaemon`, OSError, ValueError."""
     answers = ask_all(state_dir, {"kind": entry.kind, "value": entry.value}, patience)
@@ -146,6 +144,22 @@ def questions(state_dir: Path, entry: DenylistEntry, patience: float) -> list[di
         if "trusts" not in told:
             raise ValueError(str(told.get("error", "no answer")))
     return answers
+
+
+def trusts_in_force(settings: Settings, entry: DenylistEntry) -> list[ListedTrust]:
+    """Return the trusts and denylists of every running instance; none if they can't be asked."""
+    try:
+        answers = questions(Path(settings.state_dir), entry, 2.0)
+        daemon, policy = os.stat(settings.state_dir).st_uid, Path(settings.policy).resolve()
+        found = [
+            ListedTrust(name, tuple(map(Path, each["denylists"])), told_by=daemon)
+            for told in answers
+            if Path(told["policy"]).resolve() == policy
+            for name, each in told["trusts"].items()
+        ]
+        return list(dict.fromkeys(found))
+    except (NoDaemon, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _served(address: Address) -> list[Address]:

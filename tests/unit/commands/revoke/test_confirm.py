@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.commands.revoke import confirm
+from sidecar.commands.revoke.command import Call, run
 from sidecar.core.config.settings import Address, Settings
 from sidecar.core.revocation.denylist import one_entry
 from sidecar.runtime.control_socket import NoDaemon
@@ -113,3 +114,21 @@ def test_an_answer_of_another_form_confirms_nothing(
     found = confirm.in_force(settings, Path(settings.policy), ["staff"], ENTRY)
     assert not found.done
     assert "the daemon can't be asked" in found.text
+
+
+def test_the_list_in_force_is_written_though_the_policy_names_another(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An edit that the daemon refuses names a new list: both get the line, and lose it again."""
+    policy, old, new = (tmp_path / name for name in ("policy.yaml", "old.txt", "new.txt"))
+    policy.write_text("version: 1\ntrust: {staff: {ca: none, denylist: new.txt}}\nlocations: []\n")
+    old.touch()
+    Path(settings.state_dir).mkdir()
+    lines = [{"file": str(old), "until": None}]
+    told = {"policy": str(policy), "trusts": {"staff": {"denylists": [str(old)], "lines": lines}}}
+    daemon(monkeypatch, told)
+    assert run(Call("0A"), settings) == 0
+    assert all(each.read_text().startswith("serial 0A ") for each in (old, new))
+    told["trusts"] = {"staff": {"denylists": [str(old)], "lines": []}}
+    assert run(Call("0A", undo=True), settings) == 0
+    assert old.read_text() == new.read_text() == ""
