@@ -354,7 +354,7 @@ class AuthLocation:
                         "cache-stale", each, what, f"{directive} off;   (in the auth location)"
                     )
         for each in here.inherited("proxy_ignore_headers"):
-            ignored = sorted(_LIFETIME & set(map(str.lower, each.args)))
+            ignored = sorted(_LIFETIME & set(each.args))
             if ignored:
                 what = f"{', '.join(ignored)} of answers is ignored"
                 write = "proxy_ignore_headers X-Accel-Redirect;   (in the auth location)"

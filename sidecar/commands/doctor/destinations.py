@@ -35,7 +35,7 @@ def unasked_destinations(
     ]
     for here in server.locations:
         held = here.inherited("dav_methods")
-        offered = METHODS.intersection(*(each.args for each in held[-1:])) if held else set[str]()
+        offered = {word.upper() for each in held[-1:] for word in each.args} & METHODS
         if passes(here) or not is_reached(here) or _is_limited(here):
             continue
         own = directory(here) or ""

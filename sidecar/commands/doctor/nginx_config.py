@@ -32,11 +32,12 @@ MARKER = "mtls-sidecar:"
 
 _ARGUMENTS = {
     **dict.fromkeys(
-        """add_after_body add_before_body alias allow auth_request deny fastcgi_pass grpc_pass if
-        keepalive limit_conn limit_req listen location memcached_pass mirror post_action proxy_cache
-        proxy_cache_background_update proxy_cache_use_stale proxy_ignore_headers proxy_pass
-        real_ip_header return root satisfy scgi_pass set_real_ip_from ssi ssl_client_certificate
-        ssl_early_data ssl_trusted_certificate upstream uwsgi_pass""".split(),
+        """add_after_body add_before_body alias allow auth_request deny fastcgi_pass
+        fastcgi_split_path_info grpc_pass if keepalive limit_conn limit_req listen location
+        memcached_pass mirror post_action proxy_bind proxy_cache proxy_cache_background_update
+        proxy_cache_use_stale proxy_ignore_headers proxy_pass real_ip_header return root satisfy
+        scgi_pass set_real_ip_from ssi ssl_client_certificate ssl_early_data ssl_trusted_certificate
+        upstream user uwsgi_pass""".split(),
         1,
     ),
     **dict.fromkeys(
@@ -46,6 +47,15 @@ _ARGUMENTS = {
     ),
 }
 """The fewest arguments of directives that are looked at; nginx refuses fewer, too."""
+
+_ANY_CASE = frozenset(
+    """dav_methods fastcgi_pass_request_headers ignore_invalid_headers merge_slashes
+    proxy_cache_background_update proxy_cache_use_stale proxy_ignore_headers proxy_intercept_errors
+    proxy_next_upstream proxy_pass_request_body proxy_pass_request_headers recursive_error_pages
+    satisfy scgi_pass_request_headers ssi ssl_early_data ssl_verify_client underscores_in_headers
+    uwsgi_pass_request_headers""".split()
+)
+"""Directives whose words nginx takes in any case (ngx_conf_set_flag_slot, enum, bitmask)."""
 
 _TABLES = frozenset({"map", "geo", "types", "split_clients"})
 """Blocks whose lines are no directives."""
@@ -342,6 +352,8 @@ class _Tree:
         args = given.args
         if given.name == "location" and len(args) == 1:
             args = _modified(args[0])
+        elif given.name in _ANY_CASE:
+            args = [each.lower() for each in args]
         block = Block(given.name, args, name, given.line, parent, end=given.end)
         parent.inner.append(block)
         for each in given.block:

@@ -30,7 +30,7 @@ def told(lines: str, directory: Path, rules: str = RULES) -> bool:
         FILES + ADMIN,
         FILES.replace("/authz/site", "off") + ADMIN,
         FILES.replace("root /srv;", "alias /srv/files/;") + ADMIN,
-        FILES.replace("COPY MOVE", "MOVE") + ADMIN,
+        FILES.replace("COPY MOVE", "move") + ADMIN,
         f"root /srv; dav_methods COPY; {FILES.replace('dav_methods PUT COPY MOVE;', '')} {ADMIN}",
         FILES.replace("dav_", "limit_except GET COPY { deny all; } dav_") + ADMIN,
         FILES + ADMIN.replace("/files/admin/", r"~ ^/files/.*\.key$"),
