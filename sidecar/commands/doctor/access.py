@@ -1,4 +1,4 @@
-"""Tell where nginx itself lets nobody in: `deny all`, or a `return` that every request comes to."""
+"""Tell where clients come, and where nginx itself lets nobody in: `deny all`, or a `return`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ _SCRIPTS = ("access_by_lua", "access_by_lua_block", "access_by_lua_file", "js_ac
 
 _PASSWORDS = ("auth_basic", "auth_jwt", "auth_oidc")
 """Directives that let in by themselves under `satisfy any`."""
+
+
+def is_reached(place: Block) -> bool:
+    """Whether a client's own request can come there."""
+    return not is_led_to_only(place) and not closed(place)
+
+
+def is_led_to_only(place: Block) -> bool:
+    """Whether clients can't ask for a location themselves: it is internal or has a @name."""
+    return is_internal(place) or "".join(place.args[-1:]).startswith("@")
+
+
+def is_internal(place: Block) -> bool:
+    """Whether a location is `internal`, or stands within one (ngx_http_core_merge_loc_conf)."""
+    return bool(place.inherited("internal"))
 
 
 def closed(place: Block) -> bool:

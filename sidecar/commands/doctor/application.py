@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from .access import closed
+from .access import closed, is_internal
 from .findings import Finding
 from .nginx_config import Block, Root
 from .rewriting import assigned, named_by
@@ -180,7 +180,7 @@ def _identity_headers(server: Server) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for location in server.places:
-        if location in server.questions.values() or location.own("internal"):
+        if location in server.questions.values() or is_internal(location):
             continue
         answered = {
             each.args[0]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sidecar.core.policy.model import Policy
 
 from . import server_name
+from .access import is_internal
 from .findings import Finding
 from .handed_down import handed_down
 from .nginx_config import Block, Root
@@ -116,7 +117,7 @@ class AuthLocation:
                     "`return` in the location that is to ask the sidecar",
                     "proxy_pass http://mtls_sidecar;",
                 )
-        if not here.own("internal"):
+        if not is_internal(here):
             self._add("not-internal", here, "the auth location isn't internal", "internal;")
         for page in here.inherited("error_page"):
             if self._opens(page, here):

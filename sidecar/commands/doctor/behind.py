@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .access import always_answers, closed, limits_addresses
+from .access import always_answers, closed, is_reached, limits_addresses
 from .findings import Finding
 from .nginx_config import Block
 from .server import Server
-from .targets import addresses, passes, plain_variables
+from .targets import addresses, passes, plain_variables, shown_by
 
 _LOOPBACK = re.compile(r"127\.[\d.]+|localhost|\[::1\]")
 _CLIENTS_HOST = {"$host", "$http_host", "$server_name", "$mtls_sidecar_host"}
@@ -114,13 +114,11 @@ def _is_reached(server: Block, model: Server | None) -> bool:
         return not limits_addresses(server)
     places = [*model.locations, *([server] if model.uncovered() else [])]
     return any(
-        (passes(each) or each.inherited("root") or each.own("alias"))
-        and not closed(each)
+        (passes(each) or shown_by(each))
+        and is_reached(each)
         and not always_answers(each)
         and not limits_addresses(each)
         and not each.inherited("auth_request")
-        and not each.own("internal")
-        and "".join(each.args[-1:])[:1] != "@"
         for each in places
     )
 

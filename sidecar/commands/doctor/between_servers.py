@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from sidecar.core.policy.model import Policy
 
-from .access import closed
+from .access import closed, is_internal
 from .findings import Finding
 from .nginx_config import Block, Root
 from .server import Server
-from .targets import PASSES, addresses, directory, script_root
+from .targets import PASSES, addresses, directory, script_root, shown_by
 
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"
 
@@ -55,8 +55,8 @@ class ProtectedTargets:
                     self._leads(each, where_to, findings)
             where = directory(place)
             other = self._keeper(where) if where else None
-            if other is not None and where and not place.own("internal"):
-                shown = (place.own("alias") or place.inherited("root"))[-1]
+            shown = shown_by(place)
+            if other is not None and where and shown is not None and not is_internal(place):
                 within = shown.parent is place or shown.parent is server.block
                 _add(shown if within else place, where, other, findings)
 

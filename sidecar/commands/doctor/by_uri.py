@@ -21,7 +21,7 @@ from .nginx_config import Block
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server, question
-from .targets import constant, file_roots, files, filled, passes, plain_variables
+from .targets import constant, file_roots, files, filled, passes, plain_variables, shown_by
 
 _BY_URI = "/authz"
 _PROBE = "x"
@@ -56,7 +56,8 @@ def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
     roots = {
         root
         for each in server.asking
-        if question(each) == _BY_URI and not passes(each) and not each.own("alias")
+        if question(each) == _BY_URI and not passes(each)
+        if (shown := shown_by(each)) is not None and shown.name == "root"
         for root in file_roots(each)
     }
     for place in server.places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .access import closed, denies_all, lets_in_otherwise
+from .access import closed, denies_all, is_internal, is_led_to_only, lets_in_otherwise
 from .findings import Finding
 from .nginx_config import Block
 from .onward import Onward
@@ -19,7 +19,7 @@ from .rewriting import (
     status_of,
 )
 from .routing import REGEX, destination, serving
-from .server import DENIALS, Server, has_content, is_reached_so_only, question
+from .server import DENIALS, Server, has_content, question
 from .targets import addresses, passes
 
 EARLIER = {"400", "413", "414", "494", "495", "496", "497"}
@@ -56,7 +56,7 @@ class Bypasses:
             self._traversal(location)
             self._subrequests(location)
             self._not_found(location)
-            if not is_reached_so_only(location) and not self._server.asks(location):
+            if not is_led_to_only(location) and not self._server.asks(location):
                 self._refusals(location)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
@@ -192,7 +192,7 @@ class Bypasses:
         """`rewrite … last` to a location that is internal, and asks nobody."""
         for each in here.within("rewrite"):
             for place in self._onward.rewritten(each):
-                if not is_reached_so_only(place) or closed(place):
+                if not is_led_to_only(place) or closed(place):
                     continue
                 asked = place.value("auth_request", "off") != "off"
                 if not asked and (has_content(place) or self._onward.exposes(place)):
@@ -253,7 +253,7 @@ class Bypasses:
         for name, position in _SUBREQUESTS.items():
             for each in here.inherited(name):
                 self._fetched(here, each, "".join(each.args[position : position + 1]))
-        if not is_reached_so_only(here):
+        if not is_led_to_only(here):
             self._included(here)
 
     def _fetched(self, here: Block, at: Block, target: str) -> None:
@@ -264,9 +264,9 @@ class Bypasses:
         if self._server.asks(place) and question(place) != question(here):
             what = f"`{at.name}` fetches {target}, and {question(place)} isn't asked"
             self._add("subrequest", at, what, f"auth_request {question(place)};   (here)")
-        elif here.value("auth_request", "off") == "off" and not is_reached_so_only(here):
+        elif here.value("auth_request", "off") == "off" and not is_led_to_only(here):
             led = self._server.led_to(place) & self._protected
-            if place.own("internal") and led - self._server.led_to(here):
+            if is_internal(place) and led - self._server.led_to(here):
                 what = f"`{at.name}` sends what nobody is asked about to {', '.join(sorted(led))}"
                 self._add("subrequest", at, what, "auth_request /authz/NAME;   (here)")
 
@@ -322,7 +322,7 @@ class Bypasses:
 
     def _asks_other(self, here: Block, place: Block | None) -> str:
         """What is asked where a location leads on to its own application; "" if it is the same."""
-        if place is None or not is_reached_so_only(place) or closed(place):
+        if place is None or not is_led_to_only(place) or closed(place):
             return ""
         other = place.value("auth_request", "off")  # of an internal one, too: it is led there
         if other == question(here) or not self._server.asks_sidecar(other):
@@ -345,7 +345,7 @@ class Bypasses:
 
     def _not_found(self, here: Block) -> None:
         """To a client an internal location is a 404, whose error_page may lead to the same URI."""
-        page = self._page(here, "404") if here.own("internal") and has_content(here) else None
+        page = self._page(here, "404") if is_internal(here) and has_content(here) else None
         if page is not None and page.args[-1].startswith("@"):
             what = f"{page.args[-1]} serves clients what the internal {here.args[-1]} is to keep"
             self._add(
@@ -437,7 +437,7 @@ def _shows_one_page(uri: str, place: Block) -> bool:
             and ("?" not in first.args[1] or first.args[1].endswith("?"))  # else the client's, too
             and first.args[2:] == ["break"]
         )
-    return not place.own("internal") and [e.args for e in place.own("auth_request")] == [["off"]]
+    return not is_internal(place) and [e.args for e in place.own("auth_request")] == [["off"]]
 
 
 def _is_preflight(early: Block) -> bool:

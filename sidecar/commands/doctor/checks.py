@@ -11,7 +11,7 @@ import os
 
 from sidecar.core.policy.model import Policy
 
-from .access import always_answers, closed
+from .access import always_answers, closed, is_reached
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
@@ -33,7 +33,7 @@ from .scripts import run_elsewhere
 from .second_authorizer import second_authorizers
 from .server import Asked, Server, question
 from .shared_caches import shared_caches
-from .targets import passes
+from .targets import passes, shown_by
 
 INCLUDE = "include snippets/authz-location.conf;"
 STOCK_ROOTS = {"html", "/usr/share/nginx/html"}
@@ -168,7 +168,7 @@ class _ServerCheck:
     # -- who isn't
 
     def _location(self, location: Block) -> None:
-        if location.args[-1].startswith("@") or location.own("internal") or closed(location):
+        if not is_reached(location):
             return
         if location.inherited("auth_request") or always_answers(location):
             return
@@ -226,14 +226,14 @@ class _ServerCheck:
     def _rest(self) -> None:
         """What no location covers is served from the server's own root."""
         server = self._server.block
-        root = server.inherited("root")
-        if server.inherited("auth_request") or closed(server) or not root:
+        root = shown_by(server)
+        if server.inherited("auth_request") or closed(server) or root is None:
             return
-        if self._server.uncovered() and not _only_welcomes(root[-1].args[0]):
+        if self._server.uncovered() and not _only_welcomes(root.args[0]):
             self._add(
                 "not-asked",
                 server,
-                f"no location covers the rest, which is served from {root[-1].args[0]} to anybody",
+                f"no location covers the rest, which is served from {root.args[0]} to anybody",
                 "location / { auth_request /authz/NAME; }   (or return 404; in it)",
             )
 

@@ -13,11 +13,11 @@ from sidecar.core.policy.model import Policy
 from sidecar.core.policy.rules import Facts
 from sidecar.core.request import AuthzRequest
 
-from .access import closed
+from .access import closed, is_reached
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX
-from .server import Server, is_reached, question
+from .server import Server, question
 from .targets import directory, file_roots, passes
 
 METHODS = {"COPY", "MOVE"}

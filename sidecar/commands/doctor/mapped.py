@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import re
 
-from .access import closed
 from .auth_location import target_path
 from .captured import FILES, PROBES, head_of, leading_to, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
-from .server import Server, is_reached_so_only, question
-from .targets import addresses, files, passes, possible
+from .server import Server, question
+from .targets import addresses, files, passes, possible, shown_by
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
 
 
 def replaced_prefixes(server: Server, findings: list[Finding]) -> None:
     """Each location whose target is at or above that of another, with another question."""
-    asked = server.questions.values()
     places = [
         (each, *found)
         for each in server.locations
-        if each not in asked and not closed(each) and not is_reached_so_only(each)
-        and each.inherited("auth_request")
+        if server.is_open_to_clients(each)
         for found in _targets(each, server)
     ]  # fmt: skip
     asking = [each for each in places if server.asks(each[0])]
@@ -59,10 +56,8 @@ def written_paths(server: Server, findings: list[Finding]) -> None:
     ]
     told = {(each.file, each.line) for each in findings if each.id == "prefix-replaced"}
     for here in server.locations:
-        if here in asked or closed(here) or is_reached_so_only(here):
+        if not server.is_open_to_clients(here):
             continue
-        if not here.inherited("auth_request"):
-            continue  # that is told
         for target in written_targets(here, server):
             for other, where, path in kept:
                 if other is here or where != target.where or question(other) == question(here):
@@ -108,8 +103,7 @@ def _targets(place: Block, server: Server) -> list[tuple[Block, str, str]]:
         passing = [(e, by) for by in server.served_by(place) for e in by.own("proxy_pass")]
     if not passing:
         shown = files(place)
-        at = (place.own("alias") or place.inherited("root") or [place])[-1]
-        return [(at, FILES, shown)] if shown and not passes(place) else []
+        return [(shown_by(place) or place, FILES, shown)] if shown else []
     found = []
     for each, by in passing:
         strip = next((e for e in by.own("rewrite") if _strips(e, prefix)), None)

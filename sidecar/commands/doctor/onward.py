@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from .access import always_answers, closed, denies_all
+from .access import always_answers, closed, denies_all, is_internal, is_led_to_only
 from .nginx_config import Block
 from .rewriting import redirects, status_of
 from .routing import REGEX, destination, serving
-from .server import Server, is_reached_so_only
+from .server import Server
 from .targets import file_roots, passes
 
 _HANDLER = re.compile(
@@ -43,7 +43,7 @@ class Onward:
         whether the error pages of where it leads count (`recursive_error_pages`).
         """
         if uri.startswith("$"):
-            inner = [each.args[-1] for each in self._server.locations if each.own("internal")]
+            inner = [each.args[-1] for each in self._server.locations if is_internal(each)]
             return any(
                 each[:1] == "/" and self.leads_in(each, recursive=recursive, seen=seen)
                 for each in inner
@@ -52,7 +52,7 @@ class Onward:
             return False
         path = uri.partition("?")[0]
         place = destination(self._server.block, path)
-        if place is None or not is_reached_so_only(place):
+        if place is None or not is_led_to_only(place):
             return False  # clients may ask for it themselves, and that is looked at by itself
         anything = uri[0] == "@" or "$" in path
         return self.exposes(place, anything=anything, recursive=recursive, seen=seen)
@@ -92,7 +92,7 @@ class Onward:
             self.exposes(other, recursive=recursive, seen=seen)
             for each in place.within("rewrite")
             for other in self.rewritten(each)
-            if is_reached_so_only(other)
+            if is_led_to_only(other)
         )
 
     def refusal_leads_in(

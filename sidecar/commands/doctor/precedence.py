@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from .access import closed
 from .expressions import can_begin
 from .findings import Finding
@@ -15,7 +17,7 @@ def taken_by_regex(server: Server, findings: list[Finding]) -> None:
     for parent in (server.block, *server.locations):
         locations = parent.own("location")
         regexes = [e for e in locations if e.args[0] in REGEX and _may_take(server, e)]
-        prefixes = [e for e in locations if _may_be_taken(server, e)] if regexes else []
+        prefixes = [e for e in _behind_expressions(parent) if _may_be_taken(server, e)]
         findings += [
             _finding(regex, prefix)
             for regex in regexes
@@ -48,33 +50,50 @@ def taken_by_slashes(server: Server, findings: list[Finding]) -> None:
 
 def _may_take(server: Server, regex: Block) -> bool:
     """Whether an expression serves requests; where nothing is asked at all, `not-asked` says so."""
-    if closed(regex) or regex.own("internal") or regex in server.questions.values():
-        return False
-    return bool(regex.inherited("auth_request"))
+    return server.is_open_to_clients(regex)
+
+
+def _behind_expressions(parent: Block) -> Iterator[Block]:
+    """The prefixes before which a block's expressions go: those within them, with ^~, too."""
+    for each in parent.own("location"):
+        if each.args[0] not in ("=", "^~", *REGEX):
+            yield each
+            yield from _prefixes_within(each)
+
+
+def _prefixes_within(parent: Block) -> Iterator[Block]:
+    for each in parent.own("location"):
+        if each.args[0] not in ("=", *REGEX):
+            yield each
+            yield from _prefixes_within(each)
 
 
 def _may_be_taken(server: Server, prefix: Block) -> bool:
     path = prefix.args[-1]
-    if prefix.args[0] in ("=", "^~", *REGEX) or not path.startswith("/") or path == "/":
-        return False
-    return server.asks(prefix) and not closed(prefix)
+    return path.startswith("/") and path != "/" and server.asks(prefix) and not closed(prefix)
 
 
 def _covers(prefix: Block, regex: Block) -> bool:
-    """Whether the prefix location has the same expression within, which then goes first."""
-    return any(each.args == regex.args for each in prefix.own("location"))
+    """Whether the prefix location, or one around, has the same expression, which goes first."""
+    here: Block | None = prefix
+    while here is not None and here is not regex.parent:
+        if any(each.args == regex.args for each in here.own("location")):
+            return True
+        here = here.parent
+    return False
 
 
 def _finding(regex: Block, prefix: Block) -> Finding:
     asked = question(regex) or "nobody"
+    beside = "" if prefix.parent is regex.parent else f"beside location {' '.join(regex.args)}, "
     return Finding(
         "regex-takes",
         regex.file,
         regex.line,
         f"it serves a part of {prefix.args[-1]} ({prefix.line_from(regex)}), where "
         f"{question(prefix)} is asked, and asks {asked}",
-        f"location ^~ {prefix.args[-1]} {{ … }}   (and there, if it needs one, "
-        "a location of its own for the regular expression)",
+        f"location ^~ {prefix.args[-1]} {{ … }}   ({beside}and there, if it needs "
+        "one, a location of its own for the regular expression)",
     )
 
 

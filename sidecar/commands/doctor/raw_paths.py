@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 
 from sidecar.core.policy.model import Policy
 
+from .access import is_reached
 from .captured import CHOSEN
 from .decoded import PERCENT, decoded
 from .findings import Finding
 from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded
 from .nginx_config import Block, Root
 from .rewriting import redirects
-from .server import Server, is_reached, question
+from .server import Server, question
 from .targets import addresses, constant, plain_variables, possible
 
 _Sent = Callable[[Block, Block, Block, Root], bool]

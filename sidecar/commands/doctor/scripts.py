@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from .access import is_reached
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, captures, destination, literal_prefixes, matches, serving
-from .server import Server, is_reached, question
+from .server import Server, question
 from .targets import passes, plain_variables
 
 _SCRIPT = re.compile(r"(?P<script>/[\w./-]*\.php)(?:[?$].*)?")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .access import always_answers, closed
+from .access import always_answers, closed, is_internal, is_led_to_only, is_reached
 from .auth_location import question_uri
 from .nginx_config import Block, Root
 from .rewriting import status_of
@@ -107,7 +107,7 @@ class Server:
             ]
             for each in targets:
                 other = destination(self.block, each) if each[:1] in "/@" else None
-                if other is not None and is_reached_so_only(other) and other not in found:
+                if other is not None and is_led_to_only(other) and other not in found:
                     found.append(other)
                     left.append(other)
         return found
@@ -141,14 +141,8 @@ class Server:
     def public_files(self) -> set[str]:
         """The directories that a server that asks shows to anybody."""
         asked = self.questions.values()
-        found = (
-            files(each)
-            for each in self.locations
-            if not question(each)
-            and each not in asked
-            and not closed(each)
-            and not each.own("internal")
-        )
+        places = [e for e in self.locations if not question(e) and e not in asked]
+        found = (files(each) for each in places if not closed(each) and not is_internal(each))
         return {each for each in found if each is not None}
 
     def protected_roots(self) -> set[str]:
@@ -176,7 +170,7 @@ class Server:
         if any(map(_SIDECAR.search, targets)):
             return Asked.SIDECAR
         by_name = uri == "/authz" or uri.startswith("/authz/")
-        its_own = bool(place.own("internal")) or place.args[-1].lstrip("^").startswith("/authz")
+        its_own = is_internal(place) or place.args[-1].lstrip("^").startswith("/authz")
         if by_name:
             return Asked.SIDECAR if its_own else Asked.NOBODY
         if _is_everything(place) or self._is_kept(place, kept):
@@ -191,7 +185,7 @@ class Server:
         """Whether a location belongs to the application, and is no authorizer's."""
         if place.own("auth_request") and question(place):
             return True
-        return not place.own("internal") and bool(self.led_to(place) & kept)
+        return not is_internal(place) and bool(self.led_to(place) & kept)
 
     def _puts_the_question(self, uri: str, place: Block) -> bool:
         """Whether a location sends what the sidecar is to be told."""
@@ -200,23 +194,13 @@ class Server:
             if sent == "/authz" or sent.startswith("/authz/"):
                 return True
         headers = (each.args[0].lower() for each in place.inherited("proxy_set_header"))
-        return "ssl-client-verify" in headers and bool(place.own("internal"))
+        return "ssl-client-verify" in headers and is_internal(place)
 
 
 def question(place: Block) -> str:
     """The URI that is asked here, "" for none; an internal location is no client's."""
-    uri = "off" if place.own("internal") else place.value("auth_request", "off")
+    uri = "off" if is_internal(place) else place.value("auth_request", "off")
     return "" if uri == "off" else uri
-
-
-def is_reached_so_only(place: Block) -> bool:
-    """Whether clients can't ask for a location themselves: it is internal or has a @name."""
-    return bool(place.own("internal")) or place.args[-1].startswith("@")
-
-
-def is_reached(place: Block) -> bool:
-    """Whether a client's own request can come there."""
-    return not is_reached_so_only(place) and not closed(place)
 
 
 def _serves_by(here: Block, codes: set[str]) -> bool:
@@ -253,4 +237,4 @@ def has_content(place: Block) -> bool:
 
 
 def _is_everything(place: Block) -> bool:
-    return not place.own("internal") and place.args[-1] == "/" and place.args[0] not in REGEX
+    return not is_internal(place) and place.args[-1] == "/" and place.args[0] not in REGEX

@@ -129,17 +129,22 @@ def _set_here(name: str, at: Block | None) -> str | None:
     return None
 
 
-def files(location: Block) -> str | None:
+def shown_by(place: Block) -> Block | None:
+    """The `alias` or `root` by which files are shown in a place: the nearest one around."""
+    here: Block | None = place
+    while here is not None:
+        if found := here.own("alias") or here.own("root"):
+            return found[-1]
+        here = here.parent
+    return None
+
+
+def files(place: Block) -> str | None:
     """The directory that a prefix location serves, with a slash at its end; None: it passes on."""
-    if passes(location) or (location.args and location.args[0] in ("=", "~", "~*")):
+    shown = shown_by(place)
+    if shown is None or passes(place) or place.args[:1] in (["="], ["~"], ["~*"]):
         return None
-    if alias := location.own("alias"):
-        return _slash(alias[-1].args[0])
-    root = location.inherited("root")
-    if not root:
-        return None
-    prefix = location.args[-1] if location.name == "location" else "/"
-    return _slash(root[-1].args[0]) + prefix.lstrip("/")
+    return _slash(shown.args[0]) + _below(shown, place)
 
 
 def directory(place: Block) -> str | None:
@@ -147,28 +152,40 @@ def directory(place: Block) -> str | None:
 
     Of a regular expression that is its whole `root`, or as much of an `alias` as is constant.
     """
-    if place.name != "location" or place.args[0] not in ("=", "~", "~*"):
+    if place.args[:1] not in (["="], ["~"], ["~*"]):
         return files(place)
     if passes(place) or place.args[0] == "=" or ".well-known" in place.args[-1].replace("\\", ""):
         return None
-    found = (place.own("alias") or place.inherited("root"))[-1:]
-    path = _slash(found[0].args[0]) if found else ""
+    path = next(iter(file_roots(place)), "")
     return path if "$" not in path else path.partition("$")[0].rpartition("/")[0] + "/"
 
 
 def directory_of_one(place: Block) -> str | None:
     """The directory of the one file that a `location = /x` shows; None: it passes on."""
-    found = place.own("alias") or place.inherited("root")
-    if passes(place) or not found:
+    shown = shown_by(place)
+    if passes(place) or shown is None:
         return None
-    path = found[-1].args[0] + ("" if place.own("alias") else "/" + place.args[-1].lstrip("/"))
-    return path.replace("//", "/").rpartition("/")[0] + "/"
+    path = (
+        shown.args[0]
+        if shown.parent is place and shown.name == "alias"
+        else (_slash(shown.args[0]) + _below(shown, place))
+    )
+    return path.rpartition("/")[0] + "/"
+
+
+def _below(shown: Block, place: Block) -> str:
+    """What of a location's prefix stands behind the directory: with `alias`, the rest of it."""
+    prefix = place.args[-1] if place.name == "location" else "/"
+    around = shown.parent
+    if shown.name == "alias" and around is not None:
+        prefix = prefix[len(around.args[-1]) :] if around.args[0] not in ("~", "~*") else ""
+    return prefix.lstrip("/")
 
 
 def file_roots(place: Block) -> set[str]:
     """The `alias` or `root` that holds in a location or server, with a slash at its end."""
-    found = place.own("alias") or place.inherited("root")
-    return {_slash(each.args[0]) for each in found[-1:]}
+    shown = shown_by(place)
+    return {_slash(shown.args[0])} if shown is not None else set()
 
 
 def script_root(place: Block) -> str:
@@ -176,8 +193,8 @@ def script_root(place: Block) -> str:
     given = [e.args[1] for e in place.inherited("fastcgi_param") if e.args[0] == "SCRIPT_FILENAME"]
     path = plain_variables(given[-1]) if given else ""
     if found := re.match(r"\$(?:document|realpath)_root(?=[/$])", path):
-        root = (place.own("alias") or place.inherited("root"))[-1:]
-        path = _slash(root[0].args[0]) + path[found.end() :].lstrip("/") if root else ""
+        root = next(iter(file_roots(place)), "")
+        path = root + path[found.end() :].lstrip("/") if root else ""
     return path.partition("$")[0].rpartition("/")[0] + "/" if path.startswith("/") else ""
 
 

@@ -30,6 +30,10 @@ ASK = "auth_request /authz/site;"
          "satisfy-any"),
         (f"location /a/ {{ satisfy any; limit_except GET {{ allow 10.0.0.0/8; }} {ASK} {PASS} }}",
          "satisfy-any"),
+        (f"location /a/ {{ {ASK} location /a/b/ {{ {ASK} {PASS} }} }} "
+         rf"location ~ \.php$ {{ auth_request off; {PASS} }}", "regex-takes"),
+        (f"location /a/ {{ auth_request off; location ^~ /a/b/ {{ {ASK} {PASS} }} }} "
+         rf"location ~ \.php$ {{ auth_request off; {PASS} }}", "regex-takes"),
     ],
 )  # fmt: skip
 def test_what_is_not_closed(lines: str, expected: str, tmp_path: Path) -> None:
@@ -48,12 +52,29 @@ def test_what_is_not_closed(lines: str, expected: str, tmp_path: Path) -> None:
         f"location /a/ {{ satisfy any; {ASK} {PASS} }}",
         f"location /a/ {{ satisfy any; deny 10.0.0.1; auth_basic off; {ASK} {PASS} }}",
         f"location /a/ {{ deny all; location /a/b/ {{ {PASS} }} }}",
+        f"location /a/ {{ internal; location /a/b/ {{ {PASS} }} }}",
         "location = /nginx_status { stub_status; allow 127.0.0.1; deny all; }",
     ],
 )
 def test_what_is_closed(lines: str, tmp_path: Path) -> None:
     """The first rule that matches counts, rules are inherited, and a redirect shows nothing."""
     assert found(GOOD.replace(PUBLIC, lines), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        rf"location ^~ /a/ {{ {ASK} location /a/b/ {{ {ASK} {PASS} }} }}",
+        rf"location /a/ {{ {ASK} location ~ \.php$ {{ {ASK} }} location ^~ /a/b/ {{ {ASK} }} }}",
+        rf"location /a/ {{ auth_request off; location = /a/b.php {{ {ASK} {PASS} }} }}",
+    ],
+)
+def test_what_no_expression_of_the_server_takes(lines: str, tmp_path: Path) -> None:
+    """`^~` around, the same expression within, `=`: nginx doesn't come to the server's."""
+    text = GOOD.replace(
+        PUBLIC, lines + r"location ~ \.php$ { auth_request off; proxy_pass http://o; }"
+    )
+    assert "regex-takes" not in dict(found(text, tmp_path))
 
 
 def test_a_server_without_locations(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_one_address_in_many_ways(tables: str, server: str, tmp_path: Path) -> N
         r"location ~ \.txt$ { root /srv/www; }",
         "location ~ ^/s/(.*)$ { alias /srv/www/$1; }",
         "location /a/ { alias /srv/www/a/; }",
+        "location /a/ { alias /srv/www/; deny all; location /a/c/ { allow all; } }",
     ],
 )
 def test_one_directory_in_many_ways(server: str, tmp_path: Path) -> None:
