@@ -15,7 +15,7 @@ from .nginx_config import Block
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
-from .targets import addresses, constant, filled, passes, plain_variables
+from .targets import addresses, constant, filled, passes, plain_variables, resolved
 
 FILES = ""
 """Stands for this machine's files, among addresses."""
@@ -67,12 +67,12 @@ def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str
 def _heads(place: Block, target: Target) -> list[str]:
     """What each path begins with that may come of a location."""
     paths = [target.path, *(each.args[1] for each in place.within("rewrite", "set"))]
-    return [plain_variables(each).partition("$")[0] for each in paths]
+    return [resolved(plain_variables(each).partition("$")[0]) for each in paths]
 
 
 def _leads(place: Block, target: Target, begins: str, wanted: str, server: Server) -> str | None:
-    head = target.path.partition("$")[0]
-    rests = {"", wanted, wanted[1:], wanted.removeprefix(head)}
+    head = resolved(target.path.partition("$")[0])
+    rests = {"", wanted, wanted[1:], wanted.removeprefix(head), wanted.removeprefix(head[:-1])}
     for uri in sorted(begins + rest for rest in rests):
         if _reached(place, target, uri, wanted) and serving(server.block, uri) is place:
             return uri
@@ -119,7 +119,8 @@ def path_there(place: Block, target: Target, uri: str) -> str | None:
         return None  # another location serves it, or none
     uri = written
     values |= {"uri": uri, "document_uri": uri, "request_uri": asked}
-    return filled(target.path, values).partition("?")[0].partition("$is_args")[0] or uri
+    path = filled(target.path, values).partition("?")[0].partition("$is_args")[0]
+    return resolved(path) or uri
 
 
 def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, question
-from .targets import addresses, files, passes, possible, shown_by
+from .targets import addresses, files, passes, possible, resolved, shown_by
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
 
@@ -137,7 +137,8 @@ def _path(passing: Block, server: Server) -> str | None:
     """
     given = passing.args[0]
     if "$" not in given:
-        return target_path(given)
+        path = target_path(given)
+        return resolved(path) if path else path
     whole = possible(given, passing.parent, server.root)
     ends = [each for each in whole if "$" not in each.partition("://")[2].partition("/")[0]]
     ends = [each for each in ends if "://" in each] or list(whole)

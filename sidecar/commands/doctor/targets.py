@@ -198,5 +198,13 @@ def script_root(place: Block) -> str:
     return path.partition("$")[0].rpartition("/")[0] + "/" if path.startswith("/") else ""
 
 
+def resolved(path: str) -> str:
+    """A path as files and most applications read it: without `//`, `/./` and `x/../`."""
+    path = re.sub(r"/(?:\.?/)+", "/", path)
+    while (shorter := re.sub(r"/(?!\.\./)[^/$]+/\.\./", "/", path, count=1)) != path:
+        path = shorter
+    return path
+
+
 def _slash(path: str) -> str:
-    return path if path.endswith("/") else path + "/"
+    return resolved(path if path.endswith("/") else path + "/")

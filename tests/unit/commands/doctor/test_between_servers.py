@@ -49,6 +49,8 @@ def test_one_address_in_many_ways(tables: str, server: str, tmp_path: Path) -> N
         "deny all; location / { allow all; root /srv/www; }",
         "root /srv/www/private;",
         "root /srv;",
+        "root /srv//www/;",
+        "root /srv/./x/../www;",
         r"location ~ \.txt$ { root /srv/www; }",
         "location ~ ^/s/(.*)$ { alias /srv/www/$1; }",
         "location /a/ { alias /srv/www/a/; }",

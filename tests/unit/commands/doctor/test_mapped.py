@@ -22,6 +22,11 @@ ALL = "location / { auth_request /authz/site; proxy_pass http://app; }"
         f"location /b/ {{ {SITE} proxy_pass http://x; }} "
         f"location /a/ {{ {OFF} proxy_pass http://x/b/; }}",
         f"location /b/ {{ {SITE} root /srv; }} location /a/ {{ {OFF} alias /srv/; }}",
+        f"location /b/ {{ {SITE} root /srv; }} location /a/ {{ {OFF} alias /srv/./x/..//b/; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x//c/../b/; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; }} "
+        f"location ~ ^/a(/.*)$ {{ {OFF} proxy_pass http://x/b/$1; }}",
         f"location /b/ {{ {SITE} proxy_pass http://x; "
         f"location /b/a/ {{ {OFF} proxy_pass http://x/b/; }} }}",
         f"location /b {{ {SITE} root /srv; }} location /a/ {{ {OFF} alias /srv/b/; }}",
