@@ -229,12 +229,16 @@ class Bus:
         except (Error, OSError, TimeoutError) as error:
             raise Unreachable(f"{subject}: {brief(error)}") from None
 
-    async def subscribe(self, subject: str, take: Callable[[bytes], None]) -> None:
-        """Have every message of a subject handed over.  Raises `Unreachable`."""
+    async def subscribe(self, subject: str, take: Callable[[str, bytes], None]) -> None:
+        """Have every message of a subject handed over, with its own subject.
+
+        The servers let a certificate write to its subjects alone; of what a message says of its
+        sender they know nothing.  Raises `Unreachable`.
+        """
         from nats.errors import Error
 
         async def callback(message: Any) -> None:
-            take(bytes(message.data))
+            take(str(message.subject), bytes(message.data))
 
         try:
             await self.client.subscribe(subject, cb=callback)

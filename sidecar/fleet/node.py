@@ -98,7 +98,7 @@ class Node:
 
     # -- what arrives
 
-    def _take_entry(self, line: bytes) -> None:
+    def _take_entry(self, _: str, line: bytes) -> None:
         if self._waiting + len(line) <= MOST_WAITING:
             self._entries.append(line)
             self._waiting += len(line)
@@ -106,7 +106,7 @@ class Node:
             self._missed = True
         self._wake.set()
 
-    def _take_head(self, line: bytes) -> None:
+    def _take_head(self, _: str, line: bytes) -> None:
         self._head = line
         self._wake.set()
 

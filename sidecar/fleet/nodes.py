@@ -15,6 +15,9 @@ from .nats_client import Bus
 
 MAX_REPORT = 128 * 1024
 
+MAX_COUNT = 2**63
+"""What a node counts is less: sums and shares of it can be computed."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
@@ -66,7 +69,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT
+    return value if is_count else 0
 
 
 def _text(value: Any) -> str:
@@ -95,14 +99,11 @@ async def wait_for(
     news = asyncio.Event()
     arrived: list[tuple[NodeState, float]] = []
 
-    def take(data: bytes) -> None:
-        state = parse_report("", data, 0.0)
-        try:
-            name = json.loads(data)["node"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        if isinstance(name, str) and state.sequence >= sequence:
-            arrived.append((NodeState(name, state.sequence, "", 0.0, "", 0), time.monotonic()))
+    def take(subject: str, data: bytes) -> None:
+        # Not by the name in the report: a node could write another's there.
+        state = parse_report(subject.removeprefix(bus.subjects.report("")), data, 0.0)
+        if state.sequence >= sequence:
+            arrived.append((state, time.monotonic()))
             news.set()
 
     def settle(name: str, at: float) -> None:

@@ -102,7 +102,7 @@ def _wait(
                 f"{brief(error)}, and may hang: restart it; until it confirms, don't lose the "
                 "denylist"
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             said = brief(error)
             why = f"the daemon can't be asked ({said}): run this as root or as the daemon's user"
             if isinstance(error, PermissionError):

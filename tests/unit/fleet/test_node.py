@@ -40,12 +40,12 @@ def test_more_than_fits_is_dropped_and_fetched_instead(tmp_path: Path) -> None:
     agent = node(author, tmp_path)
     agent._missed = False
     for _ in range(40):
-        agent._take_entry(bytes(1024 * 1024))
-    agent._take_entry(lines[0])
+        agent._take_entry("", bytes(1024 * 1024))
+    agent._take_entry("", lines[0])
     assert sum(map(len, agent._entries)) <= MOST_WAITING + len(lines[0])
     asyncio.run(agent._step(cast("Bus", Servers(lines))))
     assert agent._ledger.chain.sequence == 3
-    agent._take_entry(bytes(1024 * 1024))
+    agent._take_entry("", bytes(1024 * 1024))
     assert len(agent._entries) == 1
     agent._ledger.close()
 

@@ -104,6 +104,7 @@ def test_what_is_no_confirmation(
         {"policy": "p", "trusts": []},
         {"policy": "p", "trusts": {"staff": []}},
         {"policy": "p", "trusts": {"staff": {"lines": [{"until": "soon"}]}}},
+        {"policy": "p", "trusts": {"staff": {"lines": [{"until": 10**400}]}}},
     ],
 )
 def test_an_answer_of_another_form_confirms_nothing(
