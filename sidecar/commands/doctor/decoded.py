@@ -46,9 +46,8 @@ def unchecked(text: str, at: Block, root: Root) -> str:
     """The same of what may hold every octet: the server name (SNI), a name for auth_basic."""
     if server_name.is_raw(text, at, root):
         return server_name.RAW
-    here = at.parent or at
-    checked = here.value("auth_basic", "off") != "off" and here.value("satisfy") != "any"
-    return "" if checked else decoded(text, here, root, "", UNCHECKED)
+    checked = at.value("auth_basic", "off") != "off" and at.value("satisfy") != "any"
+    return "" if checked else decoded(text, at, root, "", UNCHECKED)
 
 
 def _is_captured(name: str, at: Block, root: Root, octet: str) -> bool:

@@ -35,8 +35,9 @@ def line_ends(server: Server, kept: set[str], findings: list[Finding]) -> None:
             continue
         safe = guarded or is_guarded(place, server.root, LINES)
         for at, text in _sent(place, passing):
-            name = "" if safe else decoded(text, at.parent or place, server.root, LINE_END)
-            name = name or unchecked(text, at, server.root)
+            here = place if at.name == "proxy_set_header" else at.parent or place
+            name = "" if safe else decoded(text, here, server.root, LINE_END)
+            name = name or unchecked(text, here, server.root)
             if name:
                 what = f"{name} is sent with the line ends that a client writes into it"
                 write = _INSTEAD.get(name, WRITE)

@@ -61,6 +61,15 @@ def test_so_does_a_name_that_nobody_checked(tmp_path: Path) -> None:
     assert not told(GUARD + lines.replace("proxy_pass", "auth_basic x; proxy_pass"), tmp_path)
 
 
+def test_a_header_of_the_server_is_written_in_the_location(tmp_path: Path) -> None:
+    """There auth_basic holds or doesn't, and there the expression captured."""
+    lines = "location /public/ { auth_request off; auth_basic off; proxy_pass http://app; }"
+    user = BARE.replace("X-Client-CN $cn;", "X-User $remote_user; auth_basic x;", 1)
+    assert told(lines, tmp_path, user)
+    path = BARE.replace("X-Client-CN $cn;", "X-Path $1;", 1)
+    assert told(lines.replace("/public/", "~ ^/public/([^/]*)/"), tmp_path, path)
+
+
 @pytest.mark.parametrize(
     "lines",
     [
