@@ -10,7 +10,6 @@ import fcntl
 import os
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +45,10 @@ def hide_sidecar(upper: str) -> str:
     return f"mkdir -p {parents}; for place in {hidden}; do mknod $place c 0 0; done"
 
 
+BOOT_LOCK = Path("/run/mtls-sidecar-boot.lock")
+"""Where root alone, who alone boots containers, can make or open it: others would hold it."""
+
+
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Let no other test boot a container meanwhile.
@@ -53,9 +56,12 @@ def one_at_a_time() -> Iterator[None]:
     Two systemds that are booted here share the machine's tree of control groups, where each takes
     the services of the other for its own.
     """
-    with (Path(tempfile.gettempdir()) / "mtls-sidecar-boot.lock").open("w") as lock:
+    lock = os.open(BOOT_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def boot(
