@@ -148,14 +148,17 @@ def test_without_a_daemon_revoke_says_so(place: Path) -> None:
 
 
 def test_a_daemon_that_does_not_take_it_over_is_told_of(tmp_path: Path) -> None:
-    """The daemon still serves an older policy, with another denylist: exit 1, and what to do."""
+    """The daemon still serves an older policy, without a trust: exit 1, and what to do."""
     with daemon(tmp_path) as found:
-        broken = POLICY.replace("deny.txt", "other.txt").replace("allow:", "trust: nope, allow:")
+        guests = "  guests: {ca: ca.crt, denylist: other.txt}\nlocations:"
+        broken = POLICY.replace("locations:", guests).replace("allow:", "trust: nope, allow:")
         found.write("policy.yaml", broken)
         found.until(lambda: found.has_failed(1))
         told = refused(tmp_path, "alice.crt", code=1)
-        assert "not known to be in force: the daemon has not taken it over for trust" in told
-        assert found.ask("site", alice).status == 204
+        assert (
+            "not known to be in force: the daemon has not taken it over for trust 'guests'" in told
+        )
+        assert found.ask("site", alice).reason == "revoked"
 
 
 def test_a_file_that_is_nobodys_denylist_is_told_of(place: Path) -> None:
