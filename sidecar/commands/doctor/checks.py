@@ -68,7 +68,7 @@ def examine(
         check = _ServerCheck(server, root, policy, findings, version)
         check.examine()
         asked |= check.asked
-        unasked_destinations(server, asking, policy, findings)
+    unasked_destinations(asking, policy, findings)
     kept = ProtectedTargets(asking)
     passed_on = {where for each in asking for where in each.protected()}
     for server in asking:

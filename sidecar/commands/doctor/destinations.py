@@ -24,16 +24,16 @@ METHODS = {"COPY", "MOVE"}
 
 
 def unasked_destinations(
-    server: Server, others: list[Server], policy: Policy | None, findings: list[Finding]
+    asking: list[Server], policy: Policy | None, findings: list[Finding]
 ) -> None:
     """One finding for each `dav_methods` that reaches into a directory about which others ask."""
     kept = [
         (where, place)
-        for other in others
-        for place in other.locations
-        if other.asks(place) and not closed(place) and (where := directory(place))
+        for server in asking
+        for place in server.locations
+        if server.asks(place) and (where := directory(place)) and not closed(place)
     ]
-    for here in server.locations:
+    for here in (each for server in asking for each in server.locations):
         held = here.inherited("dav_methods")
         offered = {word.upper() for each in held[-1:] for word in each.args} & METHODS
         if passes(here) or not is_reached(here) or _is_limited(here):
