@@ -47,8 +47,8 @@ _NUMERIC = frozenset({"http:", "https:", "ws:", "wss:", "ftp:"})
 
 def normal_uri(uri: str) -> str:
     """Normalize the case of scheme and host, escapes, dot segments, the default port, an empty
-    user, and the host (see `host_spelling`)."""
-    found = _PARTS.fullmatch(_ESCAPE.sub(_unescape, uri))
+    user, slashes as browsers read them, and the host (see `host_spelling`)."""
+    found = _PARTS.fullmatch(_SPECIAL.sub(_with_slashes, _ESCAPE.sub(_unescape, uri)))
     assert found is not None  # it matches any text
     scheme, authority, path, rest = (part or "" for part in found.groups())
     scheme = fold_dns(scheme)
@@ -67,6 +67,17 @@ def normal_uri(uri: str) -> str:
     if rest and not path:
         path = "/"  # the path `/` equals an empty one (RFC 3986, 6.2.3)
     return f"{scheme}//{user}{host}{path}{rest}"
+
+
+_SPECIAL = re.compile(r"\A((?:https?|wss?|ftp):)[/\\]*([^?#]+)", re.IGNORECASE)
+
+
+def _with_slashes(found: re.Match[str]) -> str:
+    r"""Return `https://host/a` for `https:\\host\a`, `https:/host/a` and so on (WHATWG URL, 4.4).
+
+    An authority follows these schemes, whatever slashes are before it, and `\` is a slash there.
+    """
+    return f"{found[1]}//{found[2]}".replace("\\", "/")
 
 
 def _rootless(scheme: str, path: str) -> str:
