@@ -6,12 +6,14 @@ Whoever has an authority's key may write its name in any spelling that finds it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 from sidecar.core.x509.der import comparable_text
 from sidecar.core.x509.distinguished_name import (
     ComparedName,
+    all_orders,
     as_logged,
     canonical_text,
     comparable_values,
@@ -24,7 +26,7 @@ from sidecar.core.x509.distinguished_name import (
 )
 
 from .dn_warnings import order_warnings, spelling_warnings
-from .matching import PatternError, compile_regex, glob
+from .matching import PatternError, Predicate, compile_regex, glob
 from .text_patterns import (
     ComparedValue,
     Pattern,
@@ -103,7 +105,7 @@ def compile_issuer_cn(text: str) -> Pattern:
     """Compile an issuer's CN; refusing rules compare it as paths are built (RFC 5280, 7.1)."""
     pattern = compile_text(text)
     if text.startswith("~"):
-        refusing = Pattern(text, test=compile_regex(text[1:], ignore_case=True))
+        refusing = Pattern(text, test=_insensitive(text[1:]))
     elif "*" in text:
         refusing = Pattern(text, test=either(pattern.on(True).test, glob(comparable_text(text))))
     else:
@@ -122,7 +124,7 @@ def compile_issuer_dn(text: str) -> Pattern:
     pattern = compile_dn(text)
     same = pattern.on(True)
     if text.startswith("~"):
-        refusing = Pattern(text, test=compile_regex(text[1:], ignore_case=True))
+        refusing = Pattern(text, test=_insensitive(text[1:]))
     elif same.test is not None:
         logged = as_logged(text)
         written = (comparable_text(each) for each in (_with_hex(logged), logged))
@@ -138,11 +140,24 @@ def issuer_dn_refused(der: bytes) -> ComparedValue:
     """Prepare an issuer's DN for refusing rules."""
     found, written = dn_refused(der), _read_name(der)
     name = comparable_values(written)
-    texts = [comparable_text(text) for text in (canonical_text(name), *spellings(name))]
+    texts = list(map(comparable_text, _in_all_orders(name)))
     keys = (key_of(name), key_of(tuple(reversed(name))), *texts)
-    name = comparable_values(written, squeezed)
-    texts += [nfc(text) for text in (canonical_text(name), *spellings(name))]
+    texts += map(nfc, _in_all_orders(comparable_values(written, squeezed)))
     return ComparedValue((*found.keys, *keys), (*found.texts, *texts))
+
+
+def _in_all_orders(name: ComparedName) -> Iterator[str]:
+    """Yield an issuer's texts: how its value is spelled decides the order within an RDN."""
+    yield canonical_text(name)
+    for each in all_orders(name):
+        yield canonical_text(each, in_order=True)
+        yield from spellings(each)
+
+
+def _insensitive(pattern: str) -> Predicate:
+    """Compile an issuer's expression without case; of several blanks one is enough."""
+    found = (pattern, re.sub(" +", " ", pattern))
+    return either(*(compile_regex(each, ignore_case=True) for each in dict.fromkeys(found)))
 
 
 def _read_name(der: bytes) -> ComparedName:

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice, permutations, product
 from typing import NamedTuple
 
 from .attribute_types import NAMES, OIDS
@@ -93,6 +94,16 @@ def comparable_values(
         tuple(_with_form(each, form) if isinstance(each.value, str) else each for each in rdn)
         for rdn in name
     )
+
+
+MAX_ORDERS = 24
+"""Most orders in which a name is compared: those of four attributes in one RDN."""
+
+
+def all_orders(name: ComparedName) -> list[ComparedName]:
+    """Return a name with the attributes of each RDN, which is a SET, in every order."""
+    orders = [list(islice(permutations(rdn), MAX_ORDERS)) for rdn in name]
+    return list(islice(product(*orders), MAX_ORDERS))
 
 
 def squeezed(text: str) -> str:
@@ -313,17 +324,18 @@ def _parse_oneline(text: str) -> ComparedName:
 _SPECIAL = re.compile('[\\\\"+,;<>]|^[# ]| $')
 
 
-def canonical_text(name: ComparedName) -> str:
+def canonical_text(name: ComparedName, *, in_order: bool = False) -> str:
     r"""Write a name in the form that globs and regular expressions are matched against.
 
     The form is RFC 4514's, the last RDN first; attributes of one RDN in the order of their OIDs;
     types by OpenSSL's short names, or dotted; a value that is not a string as `#` and its DER in
     hex.  Characters that RFC 4514 escapes are written in hex (`\2C`), so that a `,` or `+` in a
-    pattern never matches a part of a value.
+    pattern never matches a part of a value.  `in_order` keeps the attributes of an RDN as they are.
     """
+    rdns = [[(a.oid, a.value) for a in rdn] for rdn in name]
     return ",".join(
         "+".join(f"{NAMES.get(oid, oid)}={_canonical_value(value)}" for oid, value in rdn)
-        for rdn in reversed([_sorted([(a.oid, a.value) for a in rdn]) for rdn in name])
+        for rdn in reversed(rdns if in_order else list(map(_sorted, rdns)))
     )
 
 

@@ -299,6 +299,34 @@ def test_an_issuer_s_letters_that_fold_to_several_are_refused(rule: str) -> None
     assert not denied("{" + rule + "}", other)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'issuer_dn: "CN=Zed+CN=alice,O=*"',
+        'issuer_dn: "~CN=Zed\\\\+CN=alice,O=.*"',
+        'issuer_dn: "O = Ex, CN = Zed + CN = al*"',
+        'issuer_dn: "O=Ex, CN=Zed + CN=al*"',
+    ],
+)
+def test_an_issuer_s_attributes_are_refused_in_any_order(rule: str) -> None:
+    """Another case or another blank puts the attributes of an RDN into another order."""
+    for first, second in ((b"Zed", b"alice"), (b"ALICE", b"zed"), (b"aLiCe", b" ZED")):
+        rdn = [(NAME, UTF8, first), (NAME, UTF8, second)]
+        leaf = staff.forge("m", issuer=subject([(ORGANIZATION, UTF8, b"Ex")], rdn))
+        assert denied("{" + rule + "}", leaf)
+    rdn = [(NAME, UTF8, b"Zed"), (NAME, UTF8, b"bob")]
+    leaf = staff.forge("m", issuer=subject([(ORGANIZATION, UTF8, b"Ex")], rdn))
+    assert not denied("{" + rule + "}", leaf)
+
+
+@pytest.mark.parametrize("rule", ["issuer_cn: '~Staff  C.'", "issuer_dn: '~CN=Staff  C.'"])
+def test_an_issuer_s_double_blanks_are_refused_as_one(rule: str) -> None:
+    """OpenSSL finds an authority by its name with fewer blanks, too."""
+    for text in (b"Staff  CA", b"Staff CA", b" Staff   CA"):
+        assert denied("{" + rule + "}", staff.forge("m", issuer=subject([(NAME, UTF8, text)])))
+    assert not denied("{" + rule + "}", staff.forge("m", issuer=subject([(NAME, UTF8, b"Sales")])))
+
+
 @pytest.mark.parametrize("blanks", [4000, 4090, 15000])
 def test_an_issuer_s_name_beyond_4_kib_is_refused(blanks: int) -> None:
     """OpenSSL finds an issuer by a name of any length; such a name grants nothing, either."""
