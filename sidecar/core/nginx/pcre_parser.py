@@ -278,6 +278,9 @@ class _Parser:
             raise self.error(f"more than {MAX_REPEAT} repeats", "write fewer", begin)
         if most is not None and least > most:
             raise self.error("a quantifier that ends before it begins", "write {2,3}", begin)
+        if most == 0:
+            # PCRE2 10.42 takes `(?:|^){0}b` for anchored and doesn't find it in `ab`.
+            raise self.error("a quantifier of zero, which PCRE2 may misread", "leave it out", begin)
         repeat = Repetition(atom, least, most, greedy=found["mode"] != b"?")
         return Atomic(repeat) if found["mode"] == b"+" else repeat
 

@@ -106,6 +106,8 @@ def test_location_forms(text: str, kind: str, value: str) -> None:
         ("~ x**", "only one"),
         ("~ ^*", "after a character"),
         ("~ x{2,1}", "{2,3}"),
+        ("~ (?:|^){0}/b", "leave it out"),
+        ("~ (?:^|^c){0,0}/b", "leave it out"),
         ("~ [x", "\\["),
         ("~ []", "\\["),
         (r"~ [\w-x]", "\\-"),

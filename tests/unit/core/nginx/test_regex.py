@@ -46,7 +46,6 @@ READ_AS_PCRE: list[Case] = [
     (r"[^\D\d]|x", b"x", b"0a"),
     (r"[\w\-.]", b"-", b" "),
     (r"^(a||b)$", b"", b"c"),
-    (r"x{0}y", b"y", b"x"),
 ]
 
 
