@@ -241,12 +241,28 @@ def _check_fleet(settings: Settings, data: bytes, report: Report) -> None:
 
 def settings_warnings(settings: Settings, data: bytes, file: str) -> list[Diagnostic]:
     """What stands in a sidecar.yaml that was read, and is not used."""
-    if settings.fleet is None:
-        return []
     written = {name.text: name for name, _ in parse(data, file)[0].pairs or ()}
-    if "policy" not in written:
-        return []
-    node = written["policy"]
-    message = f"policy is not read: the releases of fleet {settings.fleet.name} are the policy"
-    hint = "remove the line, or the section fleet"
-    return [Diagnostic(file, node.line, node.column, message, hint)]
+    return [
+        Diagnostic(file, node.line, node.column, f"{name} {why}", hint)
+        for name, (why, hint) in _without_effect(settings).items()
+        if (node := written.get(name)) is not None
+    ]
+
+
+def _without_effect(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Return the keys that have no effect beside the others: why, and what to write instead."""
+    found = {}
+    if settings.fleet is not None:
+        why = f"is not read: the releases of fleet {settings.fleet.name} are the policy"
+        found["policy"] = (why, "remove the line, or the section fleet")
+    if not settings.listen.path and not settings.admin.path:
+        why = "has no effect: neither listen nor admin is a unix socket"
+        hint = "remove it, or write listen: unix:/run/mtls-sidecar/authz.sock"
+        found["socket_mode"] = found["socket_group"] = (why, hint)
+    if not settings.admin.host:
+        why = "has no effect: only an admin listener of HOST:PORT asks for a name"
+        found["admin_hosts"] = (why, "remove it, or write admin: 127.0.0.1:9641")
+    if settings.decision_log == "off":
+        why = "gets no decision: decision_log is off"
+        found["decision_log_file"] = (why, "remove it, or write decision_log: all")
+    return found

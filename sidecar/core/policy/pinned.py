@@ -16,7 +16,8 @@ from .model import Trust
 from .patterns import KEY_COMPARISONS
 from .spec import PolicySpec, RuleSpec
 
-_VALUES = {"cn": "cn", "dn": "subject_name", "sha256": "sha256", "spki_sha256": "spki_sha256"}
+_SAME = ("cn", "dns", "email", "uri", "upn", "ip", "serial", "sha256", "spki_sha256")
+_VALUES = {"dn": "subject_name", **dict(zip(_SAME, _SAME, strict=True))}
 """The keys of a rule that name one client, and where their values are."""
 
 _HINT = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from sidecar.core.config.crl_place import shown
@@ -102,7 +103,13 @@ def _remedy(error: OSError, name: str) -> str:
         return "give the service's user access to it and its directories (chgrp mtls-sidecar, g+r)"
     if isinstance(error, FileNotFoundError) and "deny" in name:
         return f"correct the path, or create an empty file: touch {name}"
+    if isinstance(error, FileNotFoundError) and _WITHOUT_SCHEME.match(name):
+        return "correct the path; the address of a CRL begins with http:// or https://"
     return "correct the path"
+
+
+_WITHOUT_SCHEME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}(:[0-9]+)?/")
+"""What begins as an address does, and is taken for a file's name."""
 
 
 def file_mistake(file: str, place: Located, error: BaseException) -> Diagnostic:

@@ -9,9 +9,28 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.config.dates import parse_date
-from sidecar.core.config.settings import parse_address, read_settings
+from sidecar.core.config.settings import parse_address, read_settings, settings_warnings
 from sidecar.core.errors import PolicyError
 from sidecar.runtime.listen import open_listener
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("socket_mode: 0660\nlisten: 127.0.0.1:80", "1:1: socket_mode has no effect"),
+        ("listen: 127.0.0.1:80\nsocket_group: a", "2:1: socket_group has no effect"),
+        ("admin: off\nadmin_hosts: [a.b]", "2:1: admin_hosts has no effect"),
+        ("admin: unix:/run/a\nadmin_hosts: [a.b]", "2:1: admin_hosts has no effect"),
+        ("decision_log: off\ndecision_log_file: /a", "2:1: decision_log_file gets no decision"),
+        ("listen: 127.0.0.1:80\nadmin: unix:/run/a\nsocket_mode: 0660", ""),
+        ("socket_mode: 0660\nadmin_hosts: [a.b]\ndecision_log_file: /a", ""),
+    ],
+)
+def test_a_key_without_effect_beside_another_is_told(text: str, told: str) -> None:
+    """`check` and the daemon's start name it with its line; what has an effect isn't named."""
+    data = text.encode()
+    found = settings_warnings(read_settings(data, "a.yaml"), data, "a.yaml")
+    assert [str(each).startswith(f"a.yaml:{told}") for each in found] == [True] * bool(told)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from asking import mistakes, policy
+from pki import CA
 
 HEAD = "version: 1\nlocations:\n"
 
@@ -81,3 +82,14 @@ def test_backslashes_of_nginx_conf_are_told() -> None:
     (found,) = mistakes(HEAD + entry("one", "x.test", r"~ \\.php$"))
     assert found.line == 3
     assert r"\\. there means \. here" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("place", "likely"),
+    [("example.com/x.crl", True), ("www.example.com:80/x", True), ("pki/x.crl", False)],
+)
+def test_an_address_without_its_scheme_is_told_as_that(place: str, likely: bool) -> None:
+    """It is taken for a file, which isn't there: the hint names the likely mistake."""
+    text = f"version: 1\ntrust: {{t: {{ca: ca.crt, crl: '{place}'}}}}\nlocations: []\n"
+    (found,) = (each for each in mistakes(text, ca_crt=CA("Staff").pem) if place in each.message)
+    assert ("begins with http://" in found.hint) is likely

@@ -50,6 +50,38 @@ def test_each_way_to_name_it_is_told(rule: str) -> None:
     assert len(told(pinned(rule))) == 1
 
 
+@pytest.mark.parametrize("key", ["dns", "email", "uri", "ip", "upn"])
+def test_each_name_of_its_san_is_told(key: str, tmp_path: Path) -> None:
+    """And its serial number; another's name is not."""
+    names = {
+        "dns": "a.example.com",
+        "email": "a@example.com",
+        "uri": "https://a.example.com/x",
+        "ip": "192.0.2.1",
+        "upn": "a@example.com",
+    }
+    san = ",".join(
+        f"{kind}:{names[each]}"
+        for each, kind in (
+            ("dns", "DNS"),
+            ("email", "email"),
+            ("uri", "URI"),
+            ("ip", "IP"),
+            ("upn", "otherName:1.3.6.1.4.1.311.20.2.3;UTF8"),
+        )
+    )
+    cert = tmp_path / "alice.crt"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-set_serial", "77")
+    named = ("-subj", "/CN=alice", "-addext", f"subjectAltName={san}")
+    made = ("openssl", "req", "-x509", *curve, "-keyout", tmp_path / "k", "-out", cert, *named)
+    subprocess.run(made, check=True, capture_output=True)
+    assert len(told(pinned(f"{{{key}: '{names[key]}'}}", cert.read_bytes()))) == 1
+    assert len(told(pinned("{serial: 4D}", cert.read_bytes()))) == 1
+    others = names | {"ip": "192.0.2.2", "dns": "b.example.com", "uri": "https://b.example.com/x"}
+    others |= {"email": "b@example.com", "upn": "b@example.com"}
+    assert told(pinned(f"{{{key}: '{others[key]}'}}", cert.read_bytes())) == []
+
+
 @pytest.mark.parametrize("rule", ["{cn: bob}", '{cn: "*"}', "{issuer_cn: alice}", "g", "verified"])
 def test_a_root_that_no_rule_names_is_not_told(rule: str) -> None:
     """Globs name no one in particular."""
