@@ -98,7 +98,8 @@ def keys_and_digests() -> dict[str, Chain]:
         found[f"leaf key {kind}"] = chain(root(), sub(), leaf(key=key(kind)))
     issuing = (
         "rsa512,rsa1024,rsa2040,rsa2048,prime192v1,secp224r1,secp384r1,secp256k1,brainpoolP256r1,"
-        "ed25519,ed448,pss,explicit,dsa1024,dsa2048,rsa by pss,pss sha256,pss by pkcs1"
+        "ed25519,ed448,pss,explicit,dsa1024,dsa2048,rsa by pss,pss sha256,pss by pkcs1,"
+        "pss salt 20,pss salt 20 written"
     )
     for kind in issuing.split(","):
         found[f"root key {kind}"] = chain(root(key=key(kind)), sub(), leaf())

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
@@ -60,10 +60,10 @@ def _ec_algorithm(digest: str) -> bytes:
     return tlv(0x30, der_oid(_DIGESTS[digest][1]))
 
 
-def _pss_algorithm(_: str) -> bytes:
+def _pss_algorithm(_: str, salt: int = 32) -> bytes:
     sha256 = tlv(0x30, der_oid(_SHA256_OID), tlv(0x05))
     mask = tlv(0x30, der_oid("1.2.840.113549.1.1.8"), sha256)
-    parts = tlv(0xA0, sha256), tlv(0xA1, mask), tlv(0xA2, der_int(32))
+    parts = tlv(0xA0, sha256), tlv(0xA1, mask), tlv(0xA2, der_int(salt))
     return tlv(0x30, der_oid("1.2.840.113549.1.1.10"), tlv(0x30, *parts))
 
 
@@ -73,6 +73,11 @@ def _plain(dotted: str) -> Callable[[str], bytes]:
 
 _RSA = ("-algorithm", "RSA", "-pkeyopt")
 _PSS_OPTIONS = ("-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:32")
+_PSS_SALT_20 = (
+    "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048",
+    "-pkeyopt", "rsa_pss_keygen_md:sha256", "-pkeyopt", "rsa_pss_keygen_mgf1_md:sha256",
+    "-pkeyopt", "rsa_pss_keygen_saltlen:20",
+)  # fmt: skip
 _EC_CURVES = (
     "secp112r1", "secp160r1", "prime192v1", "secp224r1", "secp384r1", "secp256k1",
     "brainpoolP256r1", "brainpoolP512t1", "sect283k1",
@@ -94,6 +99,8 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[str], bytes]]] = {
         ),
         _pss_algorithm,
     ),
+    "pss salt 20": (_PSS_SALT_20, _pss_algorithm),
+    "pss salt 20 written": (_PSS_SALT_20, partial(_pss_algorithm, salt=20)),
     "ed25519": (("-algorithm", "ED25519"), _plain("1.3.101.112")),
     "ed448": (("-algorithm", "ED448"), _plain("1.3.101.113")),
     "x25519": (("-algorithm", "X25519"), _plain("1.3.101.112")),
@@ -164,6 +171,8 @@ def _sign(private_pem: bytes, kind: str, data: bytes, digest: str) -> bytes:
             return _output("pkeyutl", "-sign", "-rawin", "-inkey", str(key_file), "-in",
                            str(data_file))  # fmt: skip
         options = _PSS_OPTIONS if "pss" in kind and kind != "pss by pkcs1" else ()
+        if kind == "pss salt 20 written":
+            options = (*options[:-1], "rsa_pss_saltlen:20")
         if kind == "pss by pkcs1":
             return bytes(256)
         return _output("dgst", f"-{digest}", *options, "-sign", str(key_file), str(data_file))

@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from . import extension_values as ext
 from .canonical_name import CanonicalName, canonical_name
 from .certificate import ClientCert
-from .der import SEQUENCE, encode
+from .der import INTEGER, SEQUENCE, encode, only, within
 from .keys import (
     RSA_PSS,
     UnusableKey,
@@ -26,7 +26,7 @@ from .keys import (
     weakness,
 )
 from .name_constraints import ConstrainedNames, Constraints, names_of, read_constraints
-from .signature import scheme
+from .signature import pss_without_defaults, scheme
 
 CLIENT_AUTH = bytes.fromhex("06082b06010505070302")
 
@@ -198,6 +198,27 @@ def may_have_issued(authority: Profile, serial: int, below: Profile, algorithm: 
 
 
 def _fits_pss(parameters: bytes, algorithm: bytes) -> bool:
-    """Return whether a signature is RSASSA-PSS with exactly the parameters of the key."""
+    """Return whether a signature is RSASSA-PSS with the digests of the key, and as much salt."""
     oid, found = key_algorithm(encode(SEQUENCE, algorithm))
-    return oid == RSA_PSS and parameters in (b"", found)
+    if oid != RSA_PSS or not parameters:
+        return oid == RSA_PSS
+    try:
+        (digests, least), (signed_with, salt) = _pss_fields(parameters), _pss_fields(found)
+    except ValueError:
+        return False
+    return digests == signed_with and least <= salt
+
+
+_SALT = 0xA2
+
+
+def _pss_fields(parameters: bytes) -> tuple[list[bytes], int]:
+    """Return the fields of RSASSA-PSS-params but the salt, and its length.  Raises ValueError."""
+    fields = within(pss_without_defaults(parameters), SEQUENCE)
+    length = 20
+    for salt in (each for each in fields if each[0] == _SALT):
+        (number,) = within(salt, _SALT)
+        length = int.from_bytes(number[only(number, INTEGER).start :], signed=True)
+        if length < 0:
+            raise ValueError("the salt of RSASSA-PSS has a negative length")
+    return [each for each in fields if each[0] != _SALT], length

@@ -157,11 +157,11 @@ def _with_usual_parameters(algorithm: bytes) -> bytes:
     if oid in _RSA_V15:
         return encode(SEQUENCE, oid + b"\5\0")
     if oid == _PSS and parameters:
-        return encode(SEQUENCE, oid + _without_defaults(parameters[0]))
+        return encode(SEQUENCE, oid + pss_without_defaults(parameters[0]))
     return encode(SEQUENCE, oid) if oid in _ECDSA else algorithm
 
 
-def _without_defaults(parameters: bytes) -> bytes:
+def pss_without_defaults(parameters: bytes) -> bytes:
     """Return RSASSA-PSS-params without the fields that have their default.  Raises ValueError."""
     fields = within(parameters, SEQUENCE)
     tags = [each[0] for each in fields]
