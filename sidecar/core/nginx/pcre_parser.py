@@ -43,7 +43,8 @@ MAX_REPEAT = 1000
 """RE2's bound of a quantifier; PCRE2's is 65535."""
 
 _GROUP = re.compile(
-    rb"""\( (?: (?P<atomic> \?> ) | (?P<plain> \?: | \?P?<[A-Za-z_][A-Za-z0-9_]*> | (?![?*]) )
+    rb"""\( (?: (?P<atomic> \?> ) | (?P<plain> \?: | (?![?*]) )
+          | \?P?<(?P<name> [A-Za-z_][A-Za-z0-9_]* )>
           | \? (?P<on> [ims]* ) (?: - (?P<off> [ims]* ) )? (?P<end> [:)] ) )""",
     re.VERBOSE,
 )
@@ -137,6 +138,7 @@ class _Parser:
     def __init__(self, source: bytes) -> None:
         self.source = source
         self.at = 0
+        self.names: set[bytes] = set()
 
     @property
     def rest(self) -> bytes:
@@ -240,6 +242,10 @@ class _Parser:
             raise self.refused()
         if depth >= MAX_DEPTH:
             raise self.error(f"more than {MAX_DEPTH} nested groups", "use fewer nested groups")
+        if found["name"] in self.names:
+            raise self.error("two groups of one name", "name them differently, as nginx demands")
+        if found["name"]:
+            self.names.add(found["name"])
         inner = self._changed(flags, found) if found["end"] else flags
         self.at = found.end()
         body = self.expression(inner, depth + 1)

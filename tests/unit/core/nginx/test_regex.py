@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pcre_library import Pattern, library
 
 from sidecar.core.nginx.regex import SelectorError, compile_search, re2_source
 
@@ -101,6 +102,17 @@ def test_atomic_groups_that_may_change_what_matches(source: str) -> None:
     """An atomic group or a possessive quantifier without a proof is refused."""
     with pytest.raises(SelectorError, match="atomic group"):
         compile_search(source, ignore_case=False)
+
+
+@pytest.mark.parametrize("source", ["(?<a>x(?<a>y))", "(?<a>x)(?P<a>y)", "(?<a>x)|(?<a>y)"])
+def test_two_groups_of_one_name_are_refused(source: str) -> None:
+    """As PCRE2 does, so that nginx doesn't start with such an expression."""
+    with pytest.raises(SelectorError, match="two groups of one name"):
+        compile_search(source, ignore_case=False)
+    if library() is not None:
+        with pytest.raises(ValueError, match="PCRE2 error 143"):
+            Pattern(source.encode(), ignore_case=False)
+    compile_search(source.replace("<a>", "<b>", 1), ignore_case=False)
 
 
 def test_re2_never_sees_the_source() -> None:
