@@ -105,6 +105,14 @@ def test_a_certificate_that_nginx_refuses_leads_to_the_login(stack: Stack) -> No
         assert (answer.saw("x-login-user"), answer.saw("x-client-cn")) == (["carol"], [])
 
 
+def test_dots_are_400_also_with_a_certificate_that_nginx_refuses(stack: Stack) -> None:
+    """nginx is at the login's location before the guards of the snippets."""
+    cookie = logged_in(stack)
+    for cert in (None, stack.people.expired):
+        for path in ("/x/%252e%252e/admin", "/x/..%2fadmin"):
+            assert stack.get(path, cert=cert, headers=cookie).status == 400
+
+
 def test_a_forged_session_opens_nothing(stack: Stack) -> None:
     """A cookie that the second authorizer doesn't know, and its question asked from outside."""
     answer = stack.get("/", headers={"Cookie": "_oauth2_proxy=0123456789abcdef"})
