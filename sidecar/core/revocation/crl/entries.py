@@ -269,11 +269,11 @@ class _Reader:
         if count < _SHORTEST_RUN or max(data[at + 4 : stop : size]) >= 0x80:  # a negative one
             return []
         run = list(struct.iter_unpack(f"4x{octets}s8s7x{rest}s", data[at:stop]))
-        for day in {day for _, day, _ in run} - days.keys():
-            put_bounded(days, day, _day_number(day[2:]).to_bytes(2, "big"), _MAX_CACHED)
         try:
+            for day in {day for _, day, _ in run} - days.keys():
+                put_bounded(days, day, _day_number(day[2:]).to_bytes(2, "big"), _MAX_CACHED)
             return [n.rjust(_WIDEST, b"\0") + days[day] + said[tail] for n, day, tail in run]
-        except KeyError:  # extensions that are not in the cache
+        except (KeyError, ValueError):  # extensions that are not in the cache, or a broken day
             return []
 
     def _read_usual(self, at: int, until: int, end: int, rows: list[bytes]) -> int:

@@ -122,6 +122,10 @@ SPOILT = {
         entry(9, b"", b"\x30\1\0") + entry(7), b"", b""
     ),
     "an entry's time without seconds": (entry(7, tlv(0x17, b"2601010000Z")), b"", b""),
+    "the day of one of many entries alike": (
+        entry(9, tlv(0x17, b"261301000000Z")) + b"".join(map(entry, range(10, 40))) + entry(7),
+        b"", b"",
+    ),
     "another entry that is none": (tlv(0x30, b"\5\0") + entry(7), b"", b""),
     "a certificateIssuer where there may be none": (
         entry(7, b"", extension("2.5.29.29", tlv(0x30, tlv(0xA4, NAME)), critical=True)), b"", b""
