@@ -18,7 +18,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +39,9 @@ log = logging.getLogger("mtls-sidecar")
 MOST_OCTETS = 16 * 1024 * 1024
 GRACE = 600.0
 """Seconds for which an unnamed copy is kept: another instance's manifest may name it."""
+
+MAX_LEFT = 2 * MAX_CRL
+"""Maximum octets of unnamed copies: whoever writes a CRL's file can make many of a signed one."""
 
 RESTORE_SECONDS = 30.0
 """Minimum seconds between two writings of what another instance has written over."""
@@ -272,12 +275,18 @@ class LastGood:
         return True
 
     def _clean(self) -> None:
-        """Remove copies that the manifest no longer names."""
+        """Remove copies that the manifest no longer names: old ones, and what is too much."""
         wanted = {*self._load().values(), *self._names.values()}
+        found = []
         for path in self._directory.iterdir():
-            old = _COPY.fullmatch(path.name) and path.name not in wanted
-            with contextlib.suppress(OSError):
-                if old and time.time() - path.stat().st_mtime > GRACE:
+            if _COPY.fullmatch(path.name) and path.name not in wanted:
+                with contextlib.suppress(OSError):
+                    found.append((path.stat(), path))
+        octets = 0
+        for status, path in sorted(found, key=lambda each: each[0].st_mtime, reverse=True):
+            octets += status.st_size
+            if octets > MAX_LEFT or time.time() - status.st_mtime > GRACE:
+                with contextlib.suppress(OSError):
                     path.unlink()
 
 
@@ -291,22 +300,32 @@ def _copy_octets(file: InForce, target: BinaryIO) -> None:
     if file.octets is not None:
         target.write(file.octets)
         return
-    try:
-        source = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as error:
-        if may_pass(error):
-            raise
-        raise _ChangedError from None
     digest, total = hashlib.sha256(), 0
-    with open(source, "rb", buffering=0) as found:
-        while data := found.read(_CHUNK):
-            total += len(data)
-            if total > MAX_CRL:
-                raise _ChangedError
-            digest.update(data)
-            target.write(data)
+    for data in _octets_of(file):
+        total += len(data)
+        if total > MAX_CRL:
+            raise _ChangedError
+        digest.update(data)
+        target.write(data)
     if digest.hexdigest() != file.digest:
         raise _ChangedError
+
+
+def _octets_of(file: InForce) -> Iterator[bytes]:
+    """Yield a file's octets.  Raises `_ChangedError`, and OSError if they may be there later.
+
+    EAGAIN is of a lease (fcntl(2), F_SETLEASE), which its owner may hold for as long as he likes.
+    """
+    try:
+        source = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(source, "rb", buffering=0) as found:
+            while data := found.read(_CHUNK):
+                yield data
+    except OSError as error:
+        is_leased = isinstance(error, BlockingIOError)
+        if may_pass(error) and not is_leased and file.substitute is None:
+            raise
+        raise _ChangedError from None
 
 
 def _crl_name(digest: str) -> str:

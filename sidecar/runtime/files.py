@@ -27,8 +27,10 @@ MAX_CRL = 256 * 1024 * 1024
 """Maximum octets of each kind of file."""
 
 LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG,
-           errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)  # fmt: skip
-"""Errors of reading that persist until somebody changes the file or its directory."""
+           errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO)  # fmt: skip
+"""Errors of reading that persist until somebody changes the file or its directory.
+
+ENXIO is that of a unix socket."""
 
 _TRIES = 5
 

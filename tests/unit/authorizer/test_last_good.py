@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import logging
 import os
+import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from sidecar.authorizer import last_good
 from sidecar.authorizer.last_good import GRACE, InForce, LastGood, beside
 
 KEY = ("denylist", "denylist.txt")
@@ -57,6 +62,51 @@ def test_a_file_that_has_changed_meanwhile_keeps_its_last_copy(tmp_path: Path) -
     found = good.copy_of(*KEY)
     assert found is not None
     assert found[1] == first.digest
+
+
+@pytest.mark.parametrize("taken", ["socket", "lease"])
+def test_the_octets_that_were_read_stand_for_a_file_that_its_owner_withholds(
+    taken: str, tmp_path: Path
+) -> None:
+    """What came into force is kept, though no copy of its file can be read any more.
+
+    The fetcher's user can put a socket into its place, or hold a lease on it.
+    """
+    path = tmp_path / "fetched.crl"
+    path.write_bytes(b"what revokes")
+    octets = path.read_bytes()
+    file = InForce(path, in_force(path).digest, substitute=lambda: octets)
+    with contextlib.ExitStack() as stack:
+        if taken == "socket":
+            path.unlink()
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+        else:
+            held = stack.enter_context(path.open("r+b"))
+            before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+            stack.callback(signal.signal, signal.SIGIO, before)
+            fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        good = LastGood(tmp_path / "copies")
+        assert good.save({("crl", "staff", "x"): file}, [("crl", "staff", "x")])
+    found = good.copy_of("crl", "staff", "x")
+    assert found is not None
+    assert found[0].read_bytes() == b"what revokes"
+
+
+def test_copies_of_a_file_that_is_exchanged_again_and_again_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of copies that nothing names the newest stay, up to a number of octets."""
+    monkeypatch.setattr(last_good, "MAX_LEFT", 2500)
+    path, copies = tmp_path / "fetched.crl", tmp_path / "copies"
+    good = LastGood(copies)
+    for number in range(8):
+        path.write_bytes(b"%d" % number + bytes(999))
+        assert good.save({KEY: in_force(path)}, [KEY])
+    assert len([each for each in copies.iterdir() if each != good.manifest]) <= 4
+    found = good.copy_of(*KEY)
+    assert found is not None
+    assert found[0].read_bytes() == path.read_bytes()
 
 
 def test_what_the_policy_does_not_name_is_removed_later(tmp_path: Path) -> None:
