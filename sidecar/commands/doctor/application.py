@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -12,14 +11,13 @@ from .findings import Finding
 from .nginx_config import Block, Root
 from .rewriting import assigned, named_by
 from .server import Server
-from .targets import addresses, plain_variables
+from .targets import addresses
+from .variables import of_maps, plain_variables, resting_on, set_around
 
 ANSWERED = "$upstream_http_"
 OF_THE_CERTIFICATE = "$ssl_client_"
 CLIENTS = ("$http_", "$arg_", "$cookie_")
 """Variables that hold what the client says."""
-
-_VARIABLE = re.compile(r"\$\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,37 +135,22 @@ def _spellings(header: str) -> list[str]:
 
 def _says_the_client(value: str, location: Block, root: Root) -> bool:
     """Whether a value holds what the client says: itself, by `set`, `map` or a captured name."""
-    seen, left = set[str](), [value]
-    while left and len(seen) < 64:
-        for name in _VARIABLE.findall(plain_variables(left.pop())):
-            if name.startswith(CLIENTS):
-                return True
-            if name not in seen:
-                seen.add(name)
-                left += _assigned(name, location)
-                left += _mapped(name, root)
-    return False
 
+    def given(name: str) -> list[str]:
+        return [*_assigned(name, location), *of_maps(name, root)]
 
-def _mapped(name: str, root: Root) -> Iterator[str]:
-    """What a `map` makes a variable of, and its values: who chooses the one chooses the other."""
-    for each in root.table(name):
-        table = each.parent
-        if table is not None and table.name == "map":
-            yield from (table.args[0], each.args[-1])
+    return any(name.startswith(CLIENTS) for name in resting_on(value, given))
 
 
 def _assigned(name: str, location: Block) -> Iterator[str]:
     """What a variable is given here or in a block around; a captured one is the client's word."""
-    answers = [e for e in location.inherited("auth_request_set") if e.args[:1] == [name]]
+    answers = [e for e in location.inherited("auth_request_set") if e.args[0].lower() == name]
     if answers and location.value("auth_request", "off") != "off":  # after all `set`s
         yield from (each.args[1] for each in answers[-1:])
         return
+    yield from set_around(name, location)
     here: Block | None = location
     while here is not None:
-        for each in here.within("set"):
-            if each.args[:1] == [name] and len(each.args) == 2:
-                yield each.args[1]
         captures = {**assigned(here), **named_by(here)}.get(name, [])
         yield from (CLIENTS[0] for each in captures if each.name != "set")
         here = here.parent
@@ -183,9 +166,9 @@ def _identity_headers(server: Server) -> dict[str, str]:
         if location in server.questions.values() or is_internal(location):
             continue
         answered = {
-            each.args[0]
+            each.args[0].lower()
             for each in location.inherited("auth_request_set")
-            if each.args[1].startswith(ANSWERED)
+            if each.args[1].lower().startswith(ANSWERED)
         }
         for way in _WAYS.values():
             for each in location.inherited(way.directive):
@@ -197,15 +180,8 @@ def _identity_headers(server: Server) -> dict[str, str]:
 
 def _says_who(value: str, answered: set[str], location: Block, root: Root) -> bool:
     """Whether a value rests on the sidecar's answer or the certificate: itself, or by a `map`."""
-    seen, left = set[str](), [value]
-    while left and len(seen) < 64:
-        for name in _VARIABLE.findall(plain_variables(left.pop())):
-            if name in answered or name.startswith(OF_THE_CERTIFICATE):
-                return True
-            if name not in seen:
-                seen.add(name)
-                left += _mapped(name, root)
-    return False
+    found = resting_on(value, lambda name: of_maps(name, root))
+    return any(each in answered or each.startswith(OF_THE_CERTIFICATE) for each in found)
 
 
 def _title(header: str, found: dict[str, str]) -> str:

@@ -18,7 +18,16 @@ from .handed_down import handed_down
 from .nginx_config import Block, Root
 from .rewriting import condition_can_hold, status_of
 from .routing import REGEX, captures, serving
-from .targets import addresses, constant, filled, passes, plain_variables
+from .targets import addresses, passes
+from .variables import (
+    constant,
+    filled,
+    names,
+    of_maps,
+    plain_variables,
+    resting_on,
+    set_anywhere,
+)
 
 SNI = "SSL-Server-Name"
 HEADERS = {
@@ -255,18 +264,18 @@ class AuthLocation:
 
     def _tells(self, value: str, variable: str) -> bool:
         """Whether a value is this variable, or one that a `map` or `set` makes of its source."""
-        value = plain_variables(value)
+        value, root = plain_variables(value), self._root
         source = _PORT_SOURCE if variable == _PORT else variable
-        made = [each.args[0] for each in self._root.all("map") if each.args[1:] == [value]]
-        made += [each.args[1] for each in self._root.all("set") if each.args[:1] == [value]]
-        read = {name for each in made for name in re.findall(r"\$\w+", plain_variables(each))}
-        return value == variable or source in (value, *read)
+        if value == variable or names(value) != [value]:
+            return value == variable
+        made = resting_on(value, lambda name: [*set_anywhere(name, root), *of_maps(name, root)])
+        return source in made
 
     def _server_name(self, here: Block) -> None:
         """The one header whose value the client writes: by a strict map, behind all others."""
         holding = here.inherited("proxy_set_header")
         for each in holding:
-            if server_name.is_raw(each.args[1], each, self._root):
+            if server_name.is_raw(each.args[1], self._root):
                 what = f"{each.args[0]} is {each.args[1]}, where a client may write line ends"
                 self._add("sni-raw", each, what, server_name.WRITE)
         sent = [each for each in holding if each.args[0].lower() == SNI.lower()]
@@ -276,7 +285,7 @@ class AuthLocation:
         if len(sent) > 1:
             self._add("header-twice", sent[-1], f"{SNI} is set twice", server_name.WRITE)
         value = plain_variables(sent[-1].args[1])
-        if not server_name.is_raw(value, sent[-1], self._root) and not server_name.is_strict_map(
+        if not server_name.is_raw(value, self._root) and not server_name.is_strict_map(
             value, self._root
         ):
             what = f"{SNI} is {sent[-1].args[1]}, not the client's server name"
@@ -331,17 +340,18 @@ class AuthLocation:
     # -- the cache of answers
 
     def _cache(self, here: Block, *, by_uri: bool) -> None:
-        key = here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")
-        key = plain_variables(key).replace(_WHOLE, _FINGERPRINT)
+        key = set(names(here.value("proxy_cache_key", "$scheme$proxy_host$request_uri")))
         sent = here.inherited("proxy_set_header")
-        names = [each.args[1] for each in sent if each.args[0].lower() == SNI.lower()]
-        for name in (*map(plain_variables, names), server_name.RAW):
-            key = key.replace(name, "$mtls_sidecar_sni") if name else key
+        told = [each.args[1] for each in sent if each.args[0].lower() == SNI.lower()]
+        if key & {*map(plain_variables, told), server_name.RAW}:
+            key.add("$mtls_sidecar_sni")
+        if _WHOLE in key:
+            key.add(_FINGERPRINT)
         spelled = {each.args[0].lower() for each in sent}
         needed = self._key_needs(by_uri) + [
             variable for header, variable in _ORIGIN.items() if header.lower() in spelled
         ]
-        lacking = [v for v in (*needed, "$uri") if not re.search(re.escape(v) + r"(?![a-z_])", key)]
+        lacking = [each for each in (*needed, "$uri") if each not in key]
         if lacking:
             at = here.inherited("proxy_cache_key") or [here]
             what = f"the key of the cache of answers lacks {' '.join(lacking)}"

@@ -14,7 +14,8 @@ from .access import always_answers, closed, is_reached, limits_addresses
 from .findings import Finding
 from .nginx_config import Block
 from .server import Server
-from .targets import addresses, passes, plain_variables, shown_by
+from .targets import addresses, passes, shown_by
+from .variables import plain_variables
 
 _LOOPBACK = re.compile(r"127\.[\d.]+|localhost|\[::1\]")
 _CLIENTS_HOST = {"$host", "$http_host", "$server_name", "$mtls_sidecar_host"}

@@ -17,11 +17,12 @@ from sidecar.core.policy.model import Policy
 from .auth_location import target_path
 from .captured import CHOSEN, beginnings, path_there, written_targets
 from .findings import Finding
-from .nginx_config import Block
+from .nginx_config import Block, Root
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server, question
-from .targets import constant, file_roots, files, filled, passes, plain_variables, shown_by
+from .targets import file_roots, files, passes, shown_by
+from .variables import filled, plain_variables, possible
 
 _BY_URI = "/authz"
 _PROBE = "x"
@@ -65,7 +66,7 @@ def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
             if not redirects(each):
                 yield from _rewritten(each, place, wanted)
         if place is not server.block:
-            yield from _replaced(place, roots, wanted)
+            yield from _replaced(place, roots, wanted, server.root)
             yield from _written(place, server, wanted)
 
 
@@ -97,7 +98,7 @@ def _rewritten(rewrite: Block, place: Block, wanted: list[str]) -> Iterator[_Ste
                     yield _Step(rewrite, asked, served, rewrite.args[2:] != ["break"])
 
 
-def _replaced(place: Block, roots: set[str], wanted: list[str]) -> Iterator[_Step]:
+def _replaced(place: Block, roots: set[str], wanted: list[str], root: Root) -> Iterator[_Step]:
     """By the path of a `proxy_pass`, or the `alias` of what a `root` serves, too."""
     if place.args[0] in REGEX:
         return
@@ -108,9 +109,10 @@ def _replaced(place: Block, roots: set[str], wanted: list[str]) -> Iterator[_Ste
     if shown:
         changes += [(place, f"/{shown[len(each) :]}") for each in roots if shown.startswith(each)]
     for each in place.own("proxy_pass"):
-        path = target_path(constant(each.args[0], place)) if "$" in each.args[0] else None
-        if path and not _SCRIPT.fullmatch(path):
-            yield _Step(each, old if exact else old + _PROBE, path)
+        for given in possible(each.args[0], place, root) if "$" in each.args[0] else ():
+            path = target_path(given)
+            if path and not _SCRIPT.fullmatch(path):
+                yield _Step(each, old if exact else old + _PROBE, path)
     for at, new in changes:
         if not new or new == old or (exact and _SCRIPT.fullmatch(new)):
             continue

@@ -15,14 +15,15 @@ from .nginx_config import Block
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
-from .targets import addresses, constant, filled, passes, plain_variables, resolved
+from .targets import addresses_of, passes, resolved
+from .variables import constant, filled, plain_variables, possible
 
 FILES = ""
 """Stands for this machine's files, among addresses."""
 
 PROBES = ("x", "zz-any")
 _URIS = ("$uri", "$document_uri", "$request_uri")
-CHOSEN = re.compile(r"\$(?:arg|http|cookie)_\w+")
+CHOSEN = re.compile(r"\$\{?(?:arg|http|cookie)_\w+\}?")
 """Variables that a client sets to what it likes, whatever the URI."""
 
 
@@ -42,13 +43,12 @@ def written_targets(place: Block, server: Server) -> list[Target]:
         return [Target(at, FILES, path) for at, path in paths if "$" in path]
     found = []
     for each in place.within("proxy_pass"):
-        given = plain_variables(constant(each.args[0], each.parent))
-        path = target_path(given)
-        variable = path is None or "$" in path
-        if not variable and not any(_breaks(line) for line in place.within("rewrite")):
-            continue
-        path = path or re.sub(r"^\w+://[^/$]*", "", given)
-        found += [Target(each, where, path) for where in addresses(each, server.root)]
+        for given in sorted(map(plain_variables, possible(each.args[0], each.parent, server.root))):
+            path = target_path(given)
+            if path is not None and not any(map(_breaks, place.within("rewrite"))):
+                continue
+            path = path or re.sub(r"^\w+://[^/$]*", "", given)
+            found += [Target(each, to, path) for to in addresses_of(given, each, server.root)]
     return found
 
 
@@ -132,7 +132,7 @@ def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:
     for each in _that_run(place, uri, values):
         values |= {"uri": uri, "document_uri": uri}
         if each.name == "set":
-            values[each.args[0].strip("${}")] = filled(each.args[1], values)
+            values[each.args[0].strip("$").lower()] = filled(each.args[1], values)
             continue
         found = captures(each.args[0], uri)
         if found is None:

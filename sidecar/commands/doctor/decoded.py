@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from . import server_name
 from .expressions import can_take
 from .nginx_config import Block, Root
-from .routing import REGEX
-from .targets import plain_variables
+from .routing import REGEX, captured_names
+from .variables import mapped, names, plain_variables, resting_on, set_around
 
 PATHS = frozenset(
     "$uri $document_uri $request_filename $fastcgi_script_name $fastcgi_path_info".split()
@@ -22,29 +22,21 @@ PATHS = frozenset(
 UNCHECKED = frozenset({"$remote_user", "$request_body"})
 LINE_END, PERCENT = "\n", "%"
 
-_NAME = re.compile(r"\$\w+")
-_MAX_VARIABLES = 64
 
-
-def decoded(text: str, at: Block, root: Root, octet: str, names: frozenset[str] = PATHS) -> str:
+def decoded(text: str, at: Block, root: Root, octet: str, wanted: frozenset[str] = PATHS) -> str:
     """The variable by which a text of the configuration may hold this octet of a client's path.
 
     "" for none.  It is looked for in what `set` and `map` give, too.
     """
-    seen, left = set[str](), [text]
-    while left and len(seen) < _MAX_VARIABLES:
-        for name in _NAME.findall(plain_variables(left.pop())):
-            if name in names or (octet and _is_captured(name, at, root, octet)):
-                return str(name)
-            if name not in seen:
-                seen.add(name)
-                left += _given(name, at, root, octet)
+    for name in resting_on(text, lambda each: _given(each, at, root, octet)):
+        if name in wanted or (octet and _is_captured(name, at, root, octet)):
+            return name
     return ""
 
 
 def unchecked(text: str, at: Block, root: Root) -> str:
     """The same of what may hold every octet: the server name (SNI), a name for auth_basic."""
-    if server_name.is_raw(text, at, root):
+    if server_name.is_raw(text, root):
         return server_name.RAW
     checked = at.value("auth_basic", "off") != "off" and at.value("satisfy") != "any"
     return "" if checked else decoded(text, at, root, "", UNCHECKED)
@@ -85,21 +77,17 @@ def _expressions(place: Block) -> Iterator[str]:
 
 
 def _is_of_the_path(text: str) -> bool:
-    return not PATHS.isdisjoint(_NAME.findall(plain_variables(text)))
+    return not PATHS.isdisjoint(names(text))
 
 
 def _names(pattern: str, variable: str) -> bool:
-    return re.search(rf"\(\?P?<{variable[1:]}>", pattern) is not None
+    return variable[1:] in captured_names(pattern)
 
 
 def _given(name: str, at: Block, root: Root, octet: str) -> Iterator[str]:
     """What `set`s around and `map`s give a variable; a `$1` in a `map` is of its own expression."""
-    for place in _around(at):
-        yield from (each.args[1] for each in place.within("set") if each.args[0] == name)
-    for line in root.table(name):
-        table = line.parent
-        if table is None or table.name != "map":
-            continue
+    yield from set_around(name, at)
+    for table, line in mapped(name, root):
         pattern = line.name.removeprefix("~").removeprefix("*")
         takes = line.name.startswith("~") and (not octet or can_take(pattern, octet) is not False)
         yield re.sub(r"\$\d", table.args[0] if takes else "", plain_variables(line.args[-1]))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from .nginx_config import COMMENT, Block, Root
 from .rewriting import status_of
 from .routing import matches
-from .targets import plain_variables
+from .variables import filled, mapped, names, plain_variables
 
 DOTS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
 """Dots and slashes, plain and encoded in either case."""
@@ -25,7 +23,7 @@ WRITE = (
     r'"\A[^?]*(%0[ad]|%25[0-9a-f]?%(3[0-9]|[46][1-6])|'
     r'(/|%(25)?2f)(\.|%(25)?2e){1,2}(/|%(25)?2f|\?|\z))") { return 400; })'
 )
-RAW = re.compile(r"\$request_uri\b")
+RAW = "$request_uri"
 
 
 def is_guarded(place: Block, root: Root, spellings: tuple[str, ...]) -> bool:
@@ -37,12 +35,12 @@ def _refuses(place: Block, uri: str, root: Root) -> bool:
     values = dict[str, str]()
     for each in place.inner:
         if each.name == "set":
-            values[each.args[0]] = each.args[-1]
+            values[each.args[0].lower()] = each.args[-1]
         elif each.name == "break":
             return False
         elif each.name == "if":
             if _holds(each.args, uri, values, root):
-                values |= {line.args[0]: line.args[-1] for line in each.own("set")}
+                values |= {line.args[0].lower(): line.args[-1] for line in each.own("set")}
                 if any(status_of(line) >= 300 for line in each.own("return")):
                     return True
             if each.own("break") and not _is_about_the_question(each):
@@ -60,7 +58,7 @@ def _holds(condition: list[str], uri: str, values: dict[str, str], root: Root) -
     subject = plain_variables(condition[0])
     if len(condition) == 1 or condition[1:] == ["=", "1"]:
         return (values.get(subject) or _mapped(subject, uri, root)) not in ("", "0")
-    if len(condition) != 3 or not RAW.search(subject):
+    if len(condition) != 3 or RAW not in names(subject):
         return False
     return bool(_true(condition[1], condition[2], _filled(subject, uri)))
 
@@ -74,17 +72,14 @@ def _true(operator: str, operand: str, text: str) -> bool | None:
 
 def _filled(text: str, uri: str) -> str:
     """A text with the URI in it, and for other variables a word."""
-    return re.sub(r"\$\w+", "x", RAW.sub(lambda _: uri, text))
+    return filled(text, {each[1:]: uri if each == RAW else "x" for each in names(text)})
 
 
 def _mapped(variable: str, uri: str, root: Root) -> str:
     """What a `map` of `$request_uri` makes of it; "" where there is none."""
-    for table in root.all("map"):
-        if len(table.args) != 2 or plain_variables(table.args[1]) != variable:
-            continue
-        source = plain_variables(table.args[0])
-        if RAW.search(source):
-            return _looked_up(table, _filled(source, uri))
+    for table, _ in mapped(variable, root):
+        if RAW in names(table.args[0]):
+            return _looked_up(table, _filled(table.args[0], uri))
     return ""
 
 

@@ -15,7 +15,8 @@ from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, question
-from .targets import addresses, files, passes, possible, resolved, shown_by
+from .targets import addresses, files, passes, resolved, shown_by
+from .variables import possible
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
 

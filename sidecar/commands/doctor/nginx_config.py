@@ -166,7 +166,7 @@ class Root(Block):
             self.tables = {}
             for each in (e for name in _VALUES for e in self.all(name)):
                 lines = [line for line in each.inner if line.args and line.name != COMMENT]
-                self.tables.setdefault("".join(each.args[-1:]), []).extend(lines)
+                self.tables.setdefault("".join(each.args[-1:]).lower(), []).extend(lines)
         return self.tables.get(variable, [])
 
     def _index(self) -> None:

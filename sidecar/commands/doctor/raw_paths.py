@@ -22,7 +22,8 @@ from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded
 from .nginx_config import Block, Root
 from .rewriting import redirects
 from .server import Server, question
-from .targets import addresses, constant, plain_variables, possible
+from .targets import addresses
+from .variables import names, plain_variables, possible
 
 _Sent = Callable[[Block, Block, Block, Root], bool]
 _WHOLE = re.compile(r"\^?(?P<prefix>/?[\w./-]*)\(?(?:\.\*|\.\+)?\)?\$?")
@@ -90,17 +91,18 @@ def _is_raw(passing: Block, by: Block, place: Block, root: Root) -> bool:
     """Whether one `*_pass` passes the client's own spelling on; no where it can't be told."""
     if passing.name in _PARAMETERS:
         sent = by.inherited(_PARAMETERS[passing.name])
-        return any(RAW.fullmatch(plain_variables(each.args[1])) for each in sent)
+        return any(plain_variables(each.args[1]) == RAW for each in sent)
     target = plain_variables(passing.args[0])
     written = [*by.within("rewrite"), *place.within("rewrite")]
-    if any(RAW.search(plain_variables(each.args[1])) for each in written):
+    if any(RAW in names(each.args[1]) for each in written):
         return True
     if any(_rewrites_all(each, place) for each in written):
         return False  # the URI is nginx's own then
     if by is not place and not by.args[-1].startswith("@"):
         return False  # an internal redirect: so it is there, too
     return any(
-        RAW.search(each) or _BARE.fullmatch(each) for each in possible(target, passing.parent, root)
+        RAW in names(each) or _BARE.fullmatch(each)
+        for each in possible(target, passing.parent, root)
     )
 
 
@@ -114,9 +116,11 @@ def _is_decoded(passing: Block, by: Block, place: Block, root: Root) -> bool:
 
 def _is_chosen(passing: Block, by: Block, place: Block, root: Root) -> bool:
     """Whether one `proxy_pass` has a part of its path from the query, a header or a cookie."""
-    path = constant(plain_variables(passing.args[0]), passing.parent).partition("://")[2]
-    written = path.partition("?")[0].partition("/")[2]
-    return passing.name == "proxy_pass" and CHOSEN.search(written) is not None
+    for each in possible(passing.args[0], passing.parent, root):
+        written = each.partition("://")[2].partition("?")[0].partition("/")[2]
+        if passing.name == "proxy_pass" and CHOSEN.search(plain_variables(written)):
+            return True
+    return False
 
 
 def _rewrites_all(rewrite: Block, place: Block) -> bool:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 
 from .nginx_config import Block
-from .routing import REGEX, matches
+from .routing import REGEX, captured_names, matches
+from .variables import plain_variables
 
 _OF_THE_URI = re.compile(
     r"\$\{?(uri|document_uri|args|query_string|is_args|arg_\w+|request_filename|document_root|"
@@ -28,7 +29,7 @@ def status_of(early: Block) -> int:
 def condition_can_hold(condition: Block, uri: str) -> bool:
     """Whether an `if` can be true of a request for this URI; only `$uri` is known of it."""
     args = condition.args
-    if len(args) != 3 or args[0] not in ("$uri", "${uri}", "$document_uri"):
+    if len(args) != 3 or plain_variables(args[0]) not in ("$uri", "$document_uri"):
         return True
     operator, operand = args[1], args[2]
     if operator in ("=", "!="):
@@ -40,7 +41,9 @@ def condition_can_hold(condition: Block, uri: str) -> bool:
 def condition_holds(condition: Block, uri: str) -> bool:
     """Whether an `if` is surely true of a request for this URI, by `$uri` alone."""
     args = condition.args
-    if len(args) != 3 or args[0] not in ("$uri", "${uri}", "$document_uri") or "$" in args[2][:-1]:
+    if len(args) != 3 or plain_variables(args[0]) not in ("$uri", "$document_uri"):
+        return False
+    if "$" in args[2][:-1]:
         return False
     known = args[1] in ("=", "!=") or matches(args[2], uri, args[1].endswith("*")) is not None
     return known and condition_can_hold(condition, uri)
@@ -75,21 +78,22 @@ def differs_in_the_question(at: Block) -> bool:
     around = at.parent
     if around is None or around.name != "if":
         return False
-    return bool(_OF_THE_URI.search(" ".join(around.args))) or around.args[0].startswith(("-", "!-"))
+    words = plain_variables(" ".join(around.args))
+    return bool(_OF_THE_URI.search(words)) or words.startswith(("-", "!-"))
 
 
 def assigned(block: Block) -> dict[str, list[Block]]:
     """Variables that the rewrite module assigns right here or in an `if`, with where."""
     found: dict[str, list[Block]] = {}
     for each in block.within("set", "rewrite", "if"):
-        names = [each.args[0]] if each.name == "set" else _captures(" ".join(each.args))
+        names = [each.args[0].lower()] if each.name == "set" else _captures(" ".join(each.args))
         for name in names:
             found.setdefault(name, []).append(each)
     return found
 
 
 def _captures(pattern: str) -> list[str]:
-    return [f"${name}" for name in re.findall(r"\(\?P?<(\w+)>", pattern)]
+    return [f"${name}" for name in captured_names(pattern)]
 
 
 def named_by(location: Block) -> dict[str, list[Block]]:

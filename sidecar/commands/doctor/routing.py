@@ -103,7 +103,12 @@ def captures(pattern: str, uri: str, *, ignore_case: bool = False) -> dict[str, 
     if found is None:
         return None
     numbered = {str(at): value or "" for at, value in enumerate(found.groups(), 1)}
-    return numbered | {name: value or "" for name, value in found.groupdict().items()}
+    return numbered | {name.lower(): value or "" for name, value in found.groupdict().items()}
+
+
+def captured_names(pattern: str) -> list[str]:
+    """The variables that an expression gives a value, without `$`."""
+    return [name.lower() for name in re.findall(r"\(\?P?<(\w+)>", pattern)]
 
 
 _UNBOUNDED = re.compile(r"(?<!\\)[*+{]")

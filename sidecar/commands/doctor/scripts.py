@@ -15,7 +15,8 @@ from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, captures, destination, literal_prefixes, matches, serving
 from .server import Server, question
-from .targets import passes, plain_variables
+from .targets import passes
+from .variables import plain_variables
 
 _SCRIPT = re.compile(r"(?P<script>/[\w./-]*\.php)(?:[?$].*)?")
 

@@ -10,7 +10,7 @@ from .auth_location import question_uri, target_path
 from .findings import Finding
 from .nginx_config import Block, Root
 from .server import Asked, Server
-from .targets import plain_variables, possible
+from .variables import plain_variables, possible
 
 _URL = "$scheme://$host$request_uri"
 AUTHORIZERS = {

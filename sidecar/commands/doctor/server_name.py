@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 
 from .nginx_config import COMMENT, Block, Root
-from .targets import plain_variables
+from .routing import captured_names
+from .variables import of_maps, plain_variables, resting_on, set_anywhere
 
 RAW = "$ssl_server_name"
 MAP = 'map $ssl_server_name $mtls_sidecar_sni { default ""; "~\\A[A-Za-z0-9._-]{1,255}\\z" '
@@ -34,26 +35,18 @@ _STRICT = re.compile(
 
 def is_strict_map(variable: str, root: Root) -> bool:
     """Whether a variable comes from a `map` of the raw server name that keeps line ends out."""
-    found = [
-        each
-        for each in root.all("map")
-        if len(each.args) == 2 and plain_variables(each.args[1]) == variable
-    ]
-    return bool(found) and all(map(_is_strict, found))
+    tables = {each.parent for each in root.table(variable) if each.parent is not None}
+    return bool(tables) and all(map(_is_strict, tables))
 
 
-def is_raw(value: str, at: Block, root: Root) -> bool:
+def is_raw(value: str, root: Root) -> bool:
     """Whether a header's value is what the client wrote: directly, by `set` or by a lax `map`."""
-    value = plain_variables(value)
-    for name in re.findall(r"\$\w+", value):
-        if name in (RAW, "$ssl_preread_server_name"):
-            return True
-        sources = [each.args[0] for each in root.all("map") if each.args[1:] == [name]]
-        sets = [each.args[1] for each in root.all("set") if each.args[:1] == [name]]
-        raw = any(RAW in plain_variables(each) for each in (*sources, *sets))
-        if raw and not (sources and not sets and is_strict_map(name, root)):
-            return True
-    return False
+
+    def given(name: str) -> list[str]:
+        tables = [] if is_strict_map(name, root) else of_maps(name, root)
+        return [*set_anywhere(name, root), *tables]
+
+    return any(name in (RAW, "$ssl_preread_server_name") for name in resting_on(value, given))
 
 
 def _is_strict(block: Block) -> bool:
@@ -73,7 +66,7 @@ def _lets_through_names(entry: Block, hostnames: bool) -> bool:
         return key != "default" and not hostnames and entry.args == [RAW]
     result = plain_variables("".join(entry.args))
     pattern = key[1:].removeprefix("*")
-    captures = [f"${name}" for name in re.findall(r"\(\?P?<(\w+)>", pattern)]
+    captures = [f"${name}" for name in captured_names(pattern)]
     if result not in (RAW, *captures) and not re.fullmatch(r"\$[1-9]", result):
         return False
     found = _STRICT.fullmatch(pattern)

@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from .access import closed
 from .findings import Finding
 from .nginx_config import Block
 from .server import Server
-from .targets import passes, plain_variables
+from .targets import passes
+from .variables import names, plain_variables
 
 _CACHES = ("proxy_cache", "fastcgi_cache", "uwsgi_cache", "scgi_cache")
 _DEFAULT = "$scheme$proxy_host$request_uri"
-_NAMES_A_SERVER = re.compile(r"\$(?:host|http_host|server_name|server_port|proxy_host)\b")
+_NAMES_A_SERVER = {"$host", "$http_host", "$server_name", "$server_port", "$proxy_host"}
 
 
 def shared_caches(servers: list[Server], findings: list[Finding]) -> None:
@@ -41,7 +41,7 @@ def _caches(place: Block) -> Iterator[tuple[str, str, str]]:
     for name in _CACHES:
         zone = place.value(name, "off")
         key = plain_variables(place.value(f"{name}_key", _DEFAULT))
-        if zone != "off" and "$" not in zone and not _NAMES_A_SERVER.search(key):
+        if zone != "off" and "$" not in zone and _NAMES_A_SERVER.isdisjoint(names(key)):
             yield name, zone, key
 
 

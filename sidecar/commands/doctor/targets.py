@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
 
 from .nginx_config import Block, Root
+from .variables import plain_variables, possible
 
 PASSES = (
     "proxy_pass",
@@ -17,24 +17,10 @@ PASSES = (
     "memcached_pass",
     "tunnel_pass",
 )
-MAX_TARGETS = 256
-"""Targets of one directive: maps may name each other."""
 
 _DEFAULT_PORTS = {"http": "80", "https": "443", "grpc": "80", "grpcs": "443"}
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\])(?=:|$)")
 _NUMBERS = re.compile(r"^(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}(?=:|$)")
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_PLAIN = re.compile(r"\$(\w+)")
-
-
-def plain_variables(text: str) -> str:
-    """`${name}` written as `$name`."""
-    return re.sub(r"\$\{(\w+)\}", r"$\1", text)
-
-
-def filled(text: str, values: Mapping[str, str]) -> str:
-    """A text with these values in the place of its variables; names without `$`."""
-    return _PLAIN.sub(lambda each: values.get(each[1], each[0]), plain_variables(text))
 
 
 def passes(location: Block) -> list[Block]:
@@ -49,24 +35,11 @@ def addresses(passing: Block, root: Root) -> set[str]:
     it; what rests on another stays as it is written.
     """
     targets = possible(passing.args[0], passing.parent, root) if passing.args else set[str]()
-    return {where for each in targets for where in _addresses(each, passing, root)}
+    return {where for each in targets for where in addresses_of(each, passing, root)}
 
 
-def possible(text: str, at: Block | None, root: Root) -> set[str]:
-    """What a text with variables may be, as far as constants decide it."""
-    found, left = set[str](), [text]
-    while left and len(found) < MAX_TARGETS:
-        given = constant(left.pop(), at)
-        if given in found:
-            continue
-        found.add(given)
-        for variable in _VARIABLE.finditer(given):
-            lines = root.table("$" + (variable[1] or variable[2]))
-            left += [given.replace(variable[0], line.args[-1]) for line in lines]
-    return found
-
-
-def _addresses(target: str, passing: Block, root: Root) -> set[str]:
+def addresses_of(target: str, passing: Block, root: Root) -> set[str]:
+    """The addresses of one target that a `*_pass` may have."""
     scheme, found, rest = target.partition("://")
     rest = rest if found else target
     if rest.startswith("unix:"):
@@ -108,25 +81,6 @@ def _dotted(host: re.Match[str]) -> str:
         return socket.inet_ntoa(socket.inet_aton(host[0]))
     except OSError:
         return host[0]
-
-
-def constant(text: str, at: Block | None) -> str:
-    """A text with those variables replaced that a `set` in a block around gives a constant."""
-    for _ in range(8):  # a `set` may rest on another
-        replaced = _VARIABLE.sub(lambda v: _set_here(v[1] or v[2], at) or v[0], text)
-        if replaced == text:
-            break
-        text = replaced
-    return text
-
-
-def _set_here(name: str, at: Block | None) -> str | None:
-    while at is not None:
-        given = [each for each in at.own("set") if each.args[0] == f"${name}"]
-        if given and len(given[-1].args) == 2:
-            return given[-1].args[1]
-        at = at.parent
-    return None
 
 
 def shown_by(place: Block) -> Block | None:

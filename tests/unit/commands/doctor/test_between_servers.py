@@ -31,6 +31,8 @@ def beside(server: str, tables: str = "", asking: str = ASKING) -> str:
         ("map $host $b { default localhost:$c; } geo $c { default 9; }", "proxy_pass http://$b"),
         ("split_clients $remote_addr $b { 1% 127.0.0.1:8; * 127.0.0.1:9; }",
          "proxy_pass http://${b}/"),
+        ("", "set $b 127.0.0.1:8; if ($arg_x) { set $b 127.0.0.1:9; } proxy_pass http://$b"),
+        ("", "if ($arg_x) { set $B 127.0.0.1:9; } proxy_pass http://$b"),
         ("", "proxy_pass http://127.1:9"),
         ("", "proxy_pass http://0x7f000001:9"),
         ("", "proxy_pass http://2130706433:9"),

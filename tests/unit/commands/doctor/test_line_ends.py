@@ -30,6 +30,9 @@ DECODED = [
         "proxy_pass", 'if ($uri ~ "/([^.]+)") { set $a 1; } proxy_pass'
     ),
     PASSED.replace("TO", "http://app$page"),
+    PASSED.replace("TO", "http://app${uri}x"),
+    PASSED.replace("TO", "http://app$Uri"),
+    PASSED.replace("TO", "http://app/$1x").replace("/public/", "~ ^/public/([^/]*)/"),
     PASSED.replace("TO", "http://app").replace("proxy_pass", "proxy_set_header X-N $1; proxy_pass")
     + " rewrite ^/n/([^/]+)$ /public/;",
 ]

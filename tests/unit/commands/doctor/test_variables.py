@@ -1,0 +1,77 @@
+"""The variables of a value, and what may be in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.commands.doctor.nginx_config import Root, read_nginx
+from sidecar.commands.doctor.variables import (
+    MAX_LENGTH,
+    constant,
+    filled,
+    names,
+    plain_variables,
+    possible,
+    resting_on,
+)
+
+
+def place(lines: str, directory: Path, server: str = "") -> Root:
+    path = directory / "nginx.conf"
+    path.write_text(f"http {{ server {{ {server} location / {{ {lines} proxy_pass x; }} }} }}")
+    return read_nginx(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$uri", ["$uri"]),
+        ("http://app${uri}x", ["$uri"]),
+        ("$1x$2", ["$1", "$2"]),
+        ("$12", ["$1"]),
+        ("a$URI${Args}", ["$uri", "$args"]),
+        ("a$", []),
+    ],
+)
+def test_the_names_in_a_text(text: str, expected: list[str]) -> None:
+    """With braces, of one digit, and in any case, as nginx has them."""
+    assert names(text) == expected
+
+
+def test_a_name_is_written_plainly_only_where_it_ends() -> None:
+    """`${uri}x` isn't `$urix`."""
+    assert plain_variables("${Uri}/${uri}x") == "$uri/${uri}x"
+    assert filled("${a}b$1c$d", {"a": "1", "1": "2"}) == "1b2c$d"
+
+
+@pytest.mark.parametrize(
+    ("lines", "server", "expected"),
+    [
+        ("set $a x;", "set $a y;", {"x"}),
+        ("", "set $a y;", {"y"}),
+        ("if ($b) { set $a x; }", "set $a y;", {"x", "y"}),
+        ("set $a z; if ($b) { set $a x; }", "set $a y;", {"x", "z"}),
+        ("set $A $c; set $c x;", "", {"x"}),
+        ("set $a $a/;", "", None),
+        ("set $a $c$c; set $c $a$a;", "", None),
+    ],
+)
+def test_what_set_may_give(
+    lines: str, server: str, expected: set[str] | None, tmp_path: Path
+) -> None:
+    """The nearest block's that always does, and those of each `if`; circles end."""
+    root = place(lines, tmp_path, server)
+    at = next(root.all("location"))
+    found = possible("$a", at, root)
+    assert max(map(len, found), default=0) <= 3 * MAX_LENGTH
+    if expected is not None:
+        assert found == expected
+        assert constant("$a", at) == (expected.pop() if len(expected) == 1 else "$a")
+
+
+def test_what_a_variable_rests_on() -> None:
+    """Itself first, then what is given to it, each once."""
+    given = {"$a": ["$b/$c"], "$b": ["$a"]}
+    assert list(resting_on("$a", lambda name: given.get(name, []))) == ["$a", "$b", "$c"]
