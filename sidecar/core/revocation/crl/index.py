@@ -199,6 +199,8 @@ def _is_past(crl: Crl, base: Crl | None) -> bool:
     """
     if base is None or crl.this_update > base.this_update:
         return False
+    if crl.number is not None and base.number is None:
+        return False  # `goes_back` takes the one without a number for the older one
     if crl.number is None or base.number is None:
         return crl.delta_base is None and crl.this_update < base.this_update
     if crl.delta_base is not None:

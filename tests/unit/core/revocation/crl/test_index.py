@@ -802,6 +802,12 @@ def test_what_is_not_certainly_older_revokes_beside_the_newest(number: int | Non
     assert (found.status(ALICE), found.status(BOB)) == (REVOKED, GOOD)
 
 
+def test_a_later_crl_without_a_number_takes_nobody_off_beside_a_numbered_one() -> None:
+    """Alone it would be refused as going backwards (`goes_back`), and so release nobody."""
+    later = crl(number=None, this_update=T0 + timedelta(hours=1))
+    assert ask(crl(revoked=[ALICE], number=10), later).status(ALICE) is REVOKED
+
+
 # -- deltas
 
 
