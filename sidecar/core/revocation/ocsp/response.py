@@ -42,7 +42,7 @@ from cryptography.x509 import ocsp
 
 from sidecar.core.errors import brief
 from sidecar.core.revocation.status import RevocationStatus
-from sidecar.core.x509.certificate import ClientCert
+from sidecar.core.x509.certificate import ClientCert, refused_serials
 from sidecar.core.x509.der import (
     BOOLEAN,
     INTEGER,
@@ -308,8 +308,10 @@ def _is_about(
     """Return whether a CertID names the certificate, with the hash algorithm of the response.
 
     The hashed name may be encoded as in the certificate, or as in the issuer's own certificate.
+    What revokes may have the octets of a negative serial number instead (see `refused_serials`).
     """
-    if single.serial_number != serial:
+    revokes = single.certificate_status is ocsp.OCSPCertStatus.REVOKED
+    if single.serial_number not in (refused_serials(serial) if revokes else (serial,)):
         return False
     try:
         algorithm = single.hash_algorithm

@@ -715,6 +715,24 @@ def test_odd_questions_are_unknown() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(REVOKED, RevocationStatus.REVOKED), (b"\x80\x00", RevocationStatus.UNKNOWN)],
+)
+def test_a_negative_serial_number_is_revoked_by_its_octets_too(
+    status: bytes, expected: RevocationStatus
+) -> None:
+    """An authority that forgets the zero octet may answer about the number that it means."""
+    authority = Authority("Forgetful")
+    cert = from_der(authority.forge(serial=-0xF6).der)
+    signer = pki.Pair(authority.cert, authority.key)  # type: ignore[arg-type]  # it is an EC key
+    single = pki.single(stand_in(authority.cert, 0xFF0A), authority.cert, status=status)
+    der = pki.craft(signer, [single])
+    issuer = from_der(authority.der)
+    found = response.verify_response(der, cert, issuer, time.time(), 5.0)
+    assert found.status is expected
+
+
 # -- certificates that OpenSSL reads and `cryptography` does not ---------------------------------
 
 AUTHORITY = Authority("Odd CA")
