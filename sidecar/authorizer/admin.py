@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from sidecar.authorizer.telemetry.prometheus import registry_for
 from sidecar.core.errors import printable
@@ -35,7 +37,7 @@ def make_routes(status: DaemonStatus, registry: CollectorRegistry) -> dict[str, 
     renderer = Renderer(before=lambda: status.counts.settle())
 
     async def metrics(request: web.Request) -> web.Response:
-        encode, kind = choose_encoder(request.headers.get("Accept", ""))
+        encode, kind = choose_format(request.headers.get("Accept", ""))
         body = await renderer.get(kind, lambda: encode(registry))
         return web.Response(body=body, headers={"Content-Type": kind})
 
@@ -54,6 +56,25 @@ def make_routes(status: DaemonStatus, registry: CollectorRegistry) -> dict[str, 
         return web.Response(text=text, content_type="text/html")
 
     return {"/metrics": metrics, "/livez": livez, "/readyz": readyz, "/": page}
+
+
+Format = tuple[Callable[[CollectorRegistry], bytes], str]
+
+_OPENMETRICS: Format = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
+_TEXT: Format = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+
+
+def choose_format(accept: str) -> Format:
+    """Choose OpenMetrics 1.0.0 for a client that takes it or names no version, else plain text.
+
+    Each format is rendered on its own, so there are two, whatever a client writes.
+    """
+    for each in accept.split(","):
+        kind, *parameters = (part.strip() for part in each.split(";"))
+        versions = [each for each in parameters if each.startswith("version=")]
+        if kind == "application/openmetrics-text" and versions in ([], ["version=1.0.0"]):
+            return _OPENMETRICS
+    return _TEXT
 
 
 def _page(status: DaemonStatus, query: str) -> str:

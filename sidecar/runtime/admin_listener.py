@@ -42,6 +42,12 @@ DEADLINE = 20.0
 SHUTDOWN = 1.0
 """Seconds for what is under way when the listener is closed."""
 
+MAX_WAITING = 16
+"""Maximum number of different renderings that wait; each waits on when its client has gone."""
+
+SELDOM = 60.0
+"""Seconds between two log records about failed requests, which anybody can send without end."""
+
 REST = 4.0
 """Pause after a rendering, as a multiple of the time that it took."""
 
@@ -74,10 +80,12 @@ class Renderer:
     async def get(self, name: str, render: Callable[[], T]) -> T:
         """Return the result of a new call of `render`; requests for the same `name` share it.
 
-        Raises the exceptions of `render`.
+        Raises the exceptions of `render`, and HTTPServiceUnavailable if too many wait.
         """
         task: asyncio.Task[T] | None = self._next.get(name)
         if task is None:
+            if len(self._next) >= MAX_WAITING:
+                raise web.HTTPServiceUnavailable
             task = self._next[name] = asyncio.create_task(self._run(name, render))
         return await asyncio.shield(task)
 
@@ -92,6 +100,25 @@ class Renderer:
             finally:
                 end = time.monotonic()
                 self._rest_until = end + REST * (end - start)
+
+
+class _Seldom(logging.Filter):
+    """Drop records about requests that are no HTTP, and of the others all but one a minute."""
+
+    _next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record."""
+        error = record.exc_info[1] if record.exc_info else None
+        now = time.monotonic()
+        if type(error).__module__ == "aiohttp.http_exceptions" or now < self._next:
+            return False
+        self._next = now + SELDOM
+        return True
+
+
+_requests = logging.getLogger("mtls-sidecar.requests")
+_requests.addFilter(_Seldom())
 
 
 class AdminListener:
@@ -112,6 +139,7 @@ class AdminListener:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_requests,
             handle_signals=False,
             lingering_time=0.0,
             shutdown_timeout=SHUTDOWN,

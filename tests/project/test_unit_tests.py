@@ -22,7 +22,6 @@ ROOMS = {
 """Folders whose modules are tested together, and where."""
 
 ELSEWHERE = {
-    "authorizer/admin.py": "process/test_prometheus.py",
     "authorizer/client_store.py": "process/test_client_store.py",
     "authorizer/daemon_status.py": "process/test_prometheus.py",
     "authorizer/fleet_follower.py": "attack/test_fleet.py",

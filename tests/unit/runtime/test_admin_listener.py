@@ -6,8 +6,9 @@ import asyncio
 import socket
 
 import pytest
+from aiohttp import web
 
-from sidecar.runtime.admin_listener import Renderer, host_is_ours
+from sidecar.runtime.admin_listener import MAX_WAITING, Renderer, host_is_ours
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,30 @@ async def test_an_error_of_a_rendering_reaches_those_who_asked() -> None:
     with pytest.raises(ValueError, match="no"):
         await renderer.get("a", fails)
     assert await renderer.get("a", lambda: 7) == 7
+
+
+async def test_few_different_renderings_wait() -> None:
+    """Each is made though its client has gone: further ones are refused, those that wait shared."""
+    loop = asyncio.get_running_loop()
+    began, release = asyncio.Event(), asyncio.Event()
+
+    def slow() -> None:
+        loop.call_soon_threadsafe(began.set)
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(60)
+
+    def quick() -> None:
+        pass
+
+    renderer = Renderer()
+    async with asyncio.timeout(60):
+        asked = [asyncio.create_task(renderer.get("first", slow))]
+        await began.wait()
+        names = [str(number) for number in range(MAX_WAITING)]
+        asked += [asyncio.create_task(renderer.get(name, quick)) for name in names]
+        await asyncio.sleep(0)
+        with pytest.raises(web.HTTPServiceUnavailable):
+            await renderer.get("one more", quick)
+        asked.append(asyncio.create_task(renderer.get(names[0], quick)))
+        release.set()
+        await asyncio.gather(*asked)
+    await renderer.get("one more", quick)
