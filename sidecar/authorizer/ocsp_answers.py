@@ -15,7 +15,7 @@ import math
 import os
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from sidecar.core.x509.certificate import from_der
 from .ocsp_queue import MAX_ASKING, PAUSE, NoAnswer, OcspClient, OcspQueue, Query
 
 MAX_ANSWERS = 4096
-"""Maximum number of cached answers, and of pauses; the least recently used is evicted first."""
+"""Maximum number of cached answers, and of pauses; see `_make_room`."""
 
 MAX_BYTES = 32 * 2**20
 """Approximate maximum bytes of all answers together with their certificates."""
@@ -74,7 +74,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
 
     An answer read here may have expired, or be from the future after a clock went back: the reader
     must check `holds` with its own `now`.  A revoked answer is kept after it expires, until a later
-    one replaces it; if space is needed, good answers are evicted first.
+    one replaces it; if space is needed, a responder's good answers are evicted first.
 
     A revoked answer also serves other keys of its certificate: another clock tolerance, another
     certificate of its issuer's key, or another responder.  That one is asked nevertheless: there it
@@ -100,7 +100,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
         self._revoked: dict[str, list[OcspKey]] = {}
         self._ended: OrderedDict[OcspKey, float] = OrderedDict()
-        self._bytes = 0
+        self._bytes, self._numbers = Counter[str](), Counter[str]()
         self.version = self.turns = 0
         self._queue = OcspQueue(client, clock, pause, size)
         self.failures = self._queue.failures
@@ -231,7 +231,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             if place.responder == key.responder:
                 self._drop(place)
         self._entries[key] = entry
-        self._bytes += entry.weight
+        self._bytes[key.responder] += entry.weight
+        self._numbers[key.responder] += 1
         overruled = False
         if entry.answer.status is RevocationStatus.REVOKED:
             overruled = self._overrule(key, entry.answer)
@@ -293,10 +294,21 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return bool(others)
 
     def _make_room(self) -> None:
-        """Evict the least recently used answers, revoked ones last."""
-        while self._entries and (len(self._entries) > self._size or self._bytes > MAX_BYTES):
-            good = (k for k, e in self._entries.items() if e.answer.status is RevocationStatus.GOOD)
-            self._drop(next(good, next(iter(self._entries))))
+        """Evict answers of the responder that has most: the least recently used, revoked ones last.
+
+        So one whose CA makes long answers, or many certificates, takes nothing of others.
+        """
+        while (most := self._over()) is not None:
+            responder = max(most, key=most.__getitem__)
+            own = [(key, e) for key, e in self._entries.items() if key.responder == responder]
+            good = (key for key, e in own if e.answer.status is RevocationStatus.GOOD)
+            self._drop(next(good, own[0][0]))
+
+    def _over(self) -> Counter[str] | None:
+        """Return what is too much, by responder: bytes or answers; None if there is room."""
+        if self._bytes.total() > MAX_BYTES:
+            return self._bytes
+        return self._numbers if self._numbers.total() > self._size else None
 
     def _note_end(self, key: OcspKey, this_update: float) -> None:
         """Note when an answer was good: what revoked before, and is refused now, is a replay."""
@@ -306,7 +318,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self._ended.popitem(last=False)
 
     def _drop(self, key: OcspKey) -> None:
-        self._bytes -= self._entries.pop(key).weight
+        self._bytes[key.responder] -= self._entries.pop(key).weight
+        self._numbers[key.responder] -= 1
         others = self._revoked.get(key.signed_sha256, [])
         if key in others:
             others.remove(key)

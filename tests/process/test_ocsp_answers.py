@@ -436,7 +436,7 @@ def test_memory_is_bounded_by_bytes_and_a_revocation_goes_last(
                 assert await b.status(pair) is RevocationStatus.GOOD
             assert question(BOB).key in b.answers
             assert len(b.answers) == 2
-            assert 0 < b.answers._bytes <= 2 * 3000
+            assert 0 < b.answers._bytes.total() <= 2 * 3000
 
     run(check)
 

@@ -408,3 +408,31 @@ async def test_what_nobody_has_signed_takes_no_room_of_other_answers(
     assert [found[question(pair).key].status for pair in people] == [RevocationStatus.REVOKED] * 6
     again = store()[0]
     assert all(again.restore(record, 300) for record in found.records())
+
+
+@pytest.mark.parametrize("limit", ["bytes", "number"])
+async def test_what_one_responder_says_takes_no_room_of_another(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CA revokes more of its own certificates than there is room for, by answers as long as it
+    likes: whom another trust's responder has revoked, or called good, stays so."""
+    people = [ocsp_pki.issue(f"client {number}", AUTHORITY) for number in range(8)]
+    rest = [ocsp_pki.single(people[0].cert, AUTHORITY.cert)] * (500 if limit == "bytes" else 0)
+
+    def answer(pair: ocsp_pki.Pair) -> bytes:
+        one = ocsp_pki.single(pair.cert, AUTHORITY.cert, status=REVOKED)
+        return ocsp_pki.craft(AUTHORITY, [one, *(rest if pair is not people[0] else ())])
+
+    monkeypatch.setattr(ocsp_answers, "MAX_BYTES", 2**20 if limit == "bytes" else 2**30)
+    size = 1000 if limit == "bytes" else 4
+    answers = [response(BOB, REVOKED), response(ALICE), *map(answer, people)]
+    fetcher = Fetcher(list(answers))
+    fetcher.gate.set()
+    found = OcspAnswers(fetcher, size=size)
+    ours = [of_trust("staff", pair) for pair in (BOB, ALICE)]
+    theirs = [of_trust("partner", pair) for pair in people]
+    for asked in (*ours, *theirs):
+        await found.ensure(asked, 300, 5)
+    assert len(found) < 10
+    said = [found[asked.key].status for asked in ours]
+    assert said == [RevocationStatus.REVOKED, RevocationStatus.GOOD]
