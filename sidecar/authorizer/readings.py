@@ -83,6 +83,7 @@ class Readings:
         self._running: dict[Key, _Job] = {}
         self._tries: dict[Key, int] = {}
         self._seen: dict[Key, tuple[Path, FileVersion | None]] = {}
+        self._glimpsed: dict[Path, FileVersion | None] = {}
         self._restless: dict[Key, float] = {}
         self._since: dict[Key, tuple[FileVersion | None, float]] = {}
         self._begun = 0.0
@@ -97,9 +98,14 @@ class Readings:
         return bool(self.waited)
 
     def begin(self, *, patient: bool) -> None:
-        """Begin a reload.  With `patient`, wait longer for each file, but not forever."""
+        """Begin a reload.  With `patient`, wait longer for each file, but not forever.
+
+        The files of the last reload are looked at all at once: a policy may name hundreds.
+        """
         with self._lock:
+            before = [path for path, _ in self._seen.values()]
             self._seen, self.waited, self._wakes = {}, set(), False
+        self._glimpsed = self.file_versions.at_all(before)
         self._patient = patient
         self._begun = time.monotonic()
 
@@ -133,12 +139,13 @@ class Readings:
             (FETCHED_PATIENCE if is_fetched else START_PATIENCE) if self._patient else PATIENCE
         )
         until = self._begun + longest
-        now = self.file_versions.at(path)
+        now = self.version_of(path)
         with self._lock:
             self._seen[key] = path, now
             done = self._done.get(key)
             if done is not None and done.version == now and not _is_due(done):
                 return done
+        now = self.file_versions.at(path)
         settles = self._patient and not is_whole
         while settles and self._is_restless(key, now) and time.monotonic() < until:
             # not time.sleep, which fails below libfaketime (clock_nanosleep: EINVAL)
@@ -164,6 +171,12 @@ class Readings:
             if outcome is not None and outcome.version != now:  # it has changed meanwhile
                 self.waited.add(path)
             return outcome
+
+    def version_of(self, path: Path) -> FileVersion | None:
+        """Return the version of a file when this reload began; if that is unknown, the current."""
+        if path in self._glimpsed:
+            return self._glimpsed[path]
+        return self.file_versions.at(path)
 
     def _is_restless(self, key: Key, now: FileVersion | None) -> bool:
         """Return whether to wait because a file was just written, but not for too long."""

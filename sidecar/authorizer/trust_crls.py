@@ -116,7 +116,7 @@ class CrlPlaces:
 
     def _size(self, place: Located, *, revoking: bool = False) -> int:
         path = self.sources.place_of(self.name, place.text)
-        seen = self.sources.readings.file_versions.at(revoking_path(path) if revoking else path)
+        seen = self.sources.readings.version_of(revoking_path(path) if revoking else path)
         return seen.size if seen is not None and seen.size <= MAX_CRL else 0
 
     @property

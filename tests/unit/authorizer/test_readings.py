@@ -62,6 +62,30 @@ def test_each_version_is_read_once(path: Path) -> None:
     assert outcome.value == "second"
 
 
+def test_a_reload_looks_at_all_known_files_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread for all files that are as before, not one for each: a policy may name hundreds."""
+    paths = [tmp_path / str(number) for number in range(20)]
+    for path in paths:
+        write(path, "one")
+    found = Readings()
+
+    def reload() -> list[str]:
+        found.begin(patient=True)
+        outcomes = [found.ask((path,), path, path.read_text) for path in paths]
+        found.end()
+        return ["" if each is None else each.value for each in outcomes]
+
+    reload()
+    walks: list[list[Path]] = []
+    walk = found.file_versions._walk
+    monkeypatch.setattr(found.file_versions, "_walk", lambda each: walks.append(each) or walk(each))  # type: ignore[func-returns-value]
+    assert (reload(), len(walks)) == (20 * ["one"], 1)
+    write(paths[7], "second")
+    assert reload()[7] == "second"
+
+
 def test_an_error_is_an_outcome(path: Path) -> None:
     """A permanent error is not retried; a temporary one is, after a pause."""
     found = Readings()
