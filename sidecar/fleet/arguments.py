@@ -79,10 +79,7 @@ def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
     for form, meaning in (
         ("file", "the target is a certificate's file"),
         ("serial", "the target is a serial number, in hexadecimal"),
-        (
-            "fingerprint",
-            "the target is a certificate's SHA-256 fingerprint, or with --key its public key's",
-        ),
+        ("fingerprint", "the target is a SHA-256 fingerprint"),
     ):
         revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
     revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")

@@ -208,7 +208,7 @@ def test_a_fingerprint_is_revoked_though_the_clients_cannot_be_read(place: Place
     place.enroll.config.write_text(whole + "nonsense: 1\n")
     try:
         assert "--serial" in place.revoke("dora").stderr
-        done = place.revoke("--key", found.spki_sha256)
+        done = place.revoke(found.sha256)
         assert done.returncode == 0
         assert "unknown key 'nonsense'" in done.stderr
     finally:
@@ -225,7 +225,7 @@ def test_a_fifo_in_the_stores_directory_holds_no_revocation_up(place: Place) -> 
     fifo = place.enroll.state / "enroll.db-journal"
     os.mkfifo(fifo)
     try:
-        done = place.revoke("--key", found.spki_sha256)
+        done = place.revoke(found.sha256)
         assert done.returncode == 0
         assert f"{fifo}: it is not a regular file" in done.stderr
         assert place.reason(found) == "revoked"

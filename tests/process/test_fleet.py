@@ -60,7 +60,7 @@ def test_a_release_and_a_revocation_are_in_force_on_the_host(fleet: Fleet, tmp_p
     fleet.run("publish", str(release(tmp_path / "policy")))
     host.has(1)
     assert host.daemon.ask("site", alice).status == 204
-    told = fleet.run("revoke", "--fingerprint", alice.sha256, "--wait").stdout
+    told = fleet.run("revoke", alice.sha256, "--wait").stdout
     assert "one: in force after" in told
     denied = host.daemon.ask("site", alice)
     assert (denied.status, denied.reason) == (403, "revoked")
@@ -85,7 +85,7 @@ def test_a_daemon_that_starts_anew_replaces_what_it_told(fleet: Fleet, tmp_path:
     fleet.run("publish", str(release(tmp_path / "policy")), "--wait")
     host.daemon.stop()
     host.daemon.start()
-    fleet.run("revoke", "--fingerprint", bob.sha256, "--wait")
+    fleet.run("revoke", bob.sha256, "--wait")
     assert len(list((host.state / "fleet-status").glob("*.json"))) == 1
 
 
@@ -94,14 +94,14 @@ def test_a_host_lives_on_without_servers_and_catches_up(fleet: Fleet, tmp_path: 
     host = fleet.host("one")
     fleet.run("publish", str(release(tmp_path / "policy")))
     host.has(1)
-    fleet.run("revoke", "--fingerprint", bob.sha256, "--wait")
+    fleet.run("revoke", bob.sha256, "--wait")
     fleet.nats.stop()
     host.daemon.stop()
     host.daemon.start()
     assert host.daemon.ask("site", alice).status == 204
     assert host.daemon.ask("site", bob).reason == "revoked"
     fleet.nats.start()
-    fleet.run("revoke", "--fingerprint", alice.sha256, "--wait")
+    fleet.run("revoke", alice.sha256, "--wait")
     until(lambda: host.daemon.ask("site", alice).reason == "revoked", "the revocation is here")
 
 
@@ -196,16 +196,16 @@ def test_servers_that_lost_the_log_get_it_back(fleet: Fleet, tmp_path: Path) -> 
     host = fleet.host("one")
     fleet.run("publish", str(release(tmp_path / "policy")))
     host.has(1)
-    fleet.run("revoke", "--fingerprint", bob.sha256, "--wait")
+    fleet.run("revoke", bob.sha256, "--wait")
     fleet.nats.stop()
     fleet.nats.wipe()
     fleet.nats.start()
-    lost = fleet.run("revoke", "--fingerprint", alice.sha256, check=False)
+    lost = fleet.run("revoke", alice.sha256, check=False)
     assert lost.returncode == 2
     assert "fleet restore" in lost.stderr
     assert host.daemon.ask("site", bob).reason == "revoked"
     assert "2 entries were written again" in fleet.run("restore").stdout
-    fleet.run("revoke", "--fingerprint", alice.sha256)
+    fleet.run("revoke", alice.sha256)
     until(lambda: host.daemon.ask("site", alice).reason == "revoked", "alice is revoked")
     fresh = fleet.host("two")  # it has all from the servers alone
     fresh.has(3)
@@ -222,13 +222,13 @@ def test_servers_whose_first_entries_are_gone_serve_a_host_that_has_them(
     host = fleet.host("one")
     fleet.run("publish", str(release(tmp_path / "policy")))
     host.has(1)
-    fleet.run("revoke", "--fingerprint", bob.sha256, "--wait")
+    fleet.run("revoke", bob.sha256, "--wait")
     host.stop()
     lines = (fleet.directory / "publisher/fleet-publisher/log.1").read_bytes().splitlines()
     asyncio.run(leave_only(fleet.nats.url, "fleet.prod.put.1.2", lines[1]))
     host.start_agent()
     host.daemon.start()
-    fleet.run("revoke", "--fingerprint", alice.sha256)
+    fleet.run("revoke", alice.sha256)
     until(lambda: host.daemon.ask("site", alice).reason == "revoked", host.told())
     assert host.daemon.ask("site", bob).reason == "revoked"
     assert fleet.status()["nodes"][0]["refused"] == 0
@@ -297,7 +297,7 @@ def test_what_a_server_makes_up_is_refused(fleet: Fleet, tmp_path: Path) -> None
     asyncio.run(send(fleet.nats.url, "fleet.prod.head.1", stranger.head().line()))
     until(lambda: fleet.status()["nodes"][0]["refused"] >= 3, "the refusals are reported")
     assert host.daemon.ask("site", alice).status == 204
-    fleet.run("revoke", "--fingerprint", alice.sha256, "--wait")
+    fleet.run("revoke", alice.sha256, "--wait")
     assert host.daemon.ask("site", alice).reason == "revoked"
 
 
@@ -346,7 +346,7 @@ def test_a_key_is_rolled_over_and_a_command_signs(fleet: Fleet, tmp_path: Path) 
     text = fleet.settings("state_dir: " + str(fleet.directory / "publisher"))
     fleet.config.write_text(f"{text}  signer: {{command: {command}, public: {public}}}\n")
     fleet.run("keys", "--remove", old, "--wait")
-    fleet.run("revoke", "--fingerprint", alice.sha256, "--wait")
+    fleet.run("revoke", alice.sha256, "--wait")
     assert host.daemon.ask("site", alice).reason == "revoked"
     refused = fleet.run("undo", "4", "--signing-key", str(fleet.key), check=False)
     assert refused.returncode == 2

@@ -280,7 +280,7 @@ def test_a_node_whose_clock_is_off_still_revokes(
     try:
         until(lambda: host.sequence() == scene.end(), host.told(), PATIENCE)
         assert host.daemon.ask("site", alice).status == 204
-        end = scene.publish("revoke", "--fingerprint", alice.sha256)
+        end = scene.publish("revoke", alice.sha256)
         until(lambda: host.daemon.ask("site", alice).reason == "revoked", host.told(), PATIENCE)
         assert scene.publish("undo", str(end)) == end + 1
         until(lambda: host.daemon.ask("site", alice).status == 204, host.told(), PATIENCE)

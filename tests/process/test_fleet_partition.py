@@ -85,7 +85,7 @@ def test_a_node_at_a_server_that_is_cut_off_goes_on_and_catches_up(
             start = time.monotonic()
             other = next(each for each in scene.cluster.servers if each is not server)
             scene.flood(20, {}, other)
-            assert scene.publish("revoke", "--fingerprint", alice.sha256) == end + 21
+            assert scene.publish("revoke", alice.sha256) == end + 21
             until(lambda: len(scene.stored(other)) == end + 21, "the others have it", PATIENCE)
             time.sleep(max(0.0, start + CUT_SECONDS - time.monotonic()))
             age = host.daemon.metric("mtls_sidecar_fleet_head_age_seconds")
@@ -105,14 +105,14 @@ def test_a_cluster_that_was_set_back_is_noticed_and_filled_again(scene: Scene) -
     `fleet status` shows it all the same.  `fleet restore` writes again what is missing.
     """
     snapshot = Snapshot(scene)
-    end = scene.publish("revoke", "--fingerprint", alice.sha256)
+    end = scene.publish("revoke", alice.sha256)
     until(lambda: scene.host.sequence() == end, scene.host.told(), PATIENCE)
     snapshot.put_back()
     told = until(lambda: refused_by(scene, "rollback"), scene.host.told(), PATIENCE)
     assert f"the servers lack entry {end}" in told
     assert scene.host.daemon.ask("site", alice).reason == "revoked"
     assert scene.host.sequence() == end
-    again = scene.fleet.run("revoke", "--fingerprint", staff.issue("bob").sha256, check=False)
+    again = scene.fleet.run("revoke", staff.issue("bob").sha256, check=False)
     assert again.returncode == 2
     assert f"the servers don't have entry {end}" in again.stderr
     assert "fleet restore" in again.stderr
@@ -131,15 +131,11 @@ def test_another_history_is_refused_and_a_higher_epoch_leads_out_of_it(scene: Sc
     """
     host, fleet = scene.host, scene.fleet
     snapshot = Snapshot(scene)
-    end = scene.publish("revoke", "--fingerprint", alice.sha256)
+    end = scene.publish("revoke", alice.sha256)
     until(lambda: host.sequence() == end, host.told(), PATIENCE)
     snapshot.put_back()
     old = ("--state-dir", str(snapshot.publisher))
-    until(
-        lambda: fleet.run("revoke", "--fingerprint", "ab" * 32, *old, check=False).returncode == 0,
-        "a fork",
-        60,
-    )
+    until(lambda: fleet.run("revoke", "ab" * 32, *old, check=False).returncode == 0, "a fork", 60)
     until(lambda: refused_by(scene, "fork"), host.told(), PATIENCE)
     assert host.daemon.ask("site", alice).reason == "revoked"
     assert host.sequence() == end
@@ -156,11 +152,7 @@ def test_another_history_is_refused_and_a_higher_epoch_leads_out_of_it(scene: Sc
     host.start_agent()
     host.daemon.start()
     assert host.daemon.ask("site", alice).reason == "revoked"
-    until(
-        lambda: fleet.run("revoke", "--fingerprint", alice.sha256, check=False).returncode == 0,
-        "again",
-        60,
-    )
+    until(lambda: fleet.run("revoke", alice.sha256, check=False).returncode == 0, "again", 60)
     until(lambda: published(scene), "the policy is published", PATIENCE)
     until(lambda: host.sequence() == 2, host.told(), PATIENCE)
     assert host.daemon.ask("site", alice).reason == "revoked"

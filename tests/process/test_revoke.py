@@ -114,7 +114,7 @@ def test_a_revocation_is_in_force_when_revoke_returns(tmp_path: Path, target: st
     """The very next request is denied, the other client goes on, and the daemon is named."""
     named = {
         "serial": ("--serial", f"{alice.serial:X}"),
-        "fingerprint": ("--fingerprint", alice.sha256),
+        "fingerprint": (alice.sha256,),
     }.get(target, (target,))
     with daemon(tmp_path) as found:
         assert found.ask("site", alice).status == 204
@@ -130,7 +130,7 @@ def test_a_confirmed_revocation_outlives_kill_and_file(tmp_path: Path) -> None:
     """`revoke` returns, the daemon is killed at once, the list destroyed: a start still denies."""
     with daemon(tmp_path) as running:
         running.write("deny.txt", b"# a list that takes its time to be copied\n" * 200_000)
-        revoke(tmp_path, "--fingerprint", alice.sha256)
+        revoke(tmp_path, alice.sha256)
         running.signal(signal.SIGKILL)
         assert running.process is not None
         running.process.wait(15)

@@ -20,10 +20,7 @@ def add_revoke(
     for form, meaning in (
         ("file", "the target is a certificate's file"),
         ("serial", "the target is a serial number, in hexadecimal"),
-        (
-            "fingerprint",
-            "the target is a certificate's SHA-256 fingerprint, or with --key its public key's",
-        ),
+        ("fingerprint", "the target is a SHA-256 fingerprint"),
         ("name", "the target is a client of enroll: NAME, or NAME/DEVICE"),
     ):
         parser.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)

@@ -62,7 +62,7 @@ def run(call: Call, settings: Settings, enrolled: Enrolled | None = None) -> int
     """
     if call.listing:
         return _list(call, settings)
-    found = find_client(call.target, call.form, enrolled, key=call.key)
+    found = find_client(call.target, call.form, enrolled)
     if found is not None and enrolled is not None:
         undo = _undo_client if call.undo else _revoke_client
         return undo(call, settings, found, enrolled)

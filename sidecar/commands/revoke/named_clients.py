@@ -6,6 +6,7 @@ a certificate's file and a fingerprint are taken all the same: a revocation wait
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +14,7 @@ from typing import Protocol
 from sidecar.core.errors import MalformedCertificate, PolicyError, printable
 from sidecar.core.x509.certificate import ClientCert, from_der
 
-from .target import Target, form_of, possible_forms
+from .target import Target, form_of
 
 
 class EnrolledCertificate(Protocol):
@@ -66,7 +67,7 @@ class Enrolled(Protocol):
 
 
 def find_client(
-    text: str, form: str, enrolled: Enrolled | None, *, key: bool = False
+    text: str, form: str, enrolled: Enrolled | None
 ) -> Sequence[EnrolledCertificate] | None:
     """The certificates of the client that is meant; None for a target of another kind.
 
@@ -81,7 +82,7 @@ def find_client(
     try:
         found = enrolled.find(text)
     except (OSError, PolicyError) as error:
-        if form or not _sure_without_names(text, key=key):
+        if form or not _sure_without_names(text):
             raise ValueError(
                 f"whether {text!r} is a client's name can't be read: {_brief(error)}",
                 "say --file, --serial or --fingerprint where it is one of these",
@@ -100,18 +101,20 @@ def _brief(error: OSError | PolicyError) -> str:
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
-def _sure_without_names(text: str, *, key: bool) -> bool:
+def _sure_without_names(text: str) -> bool:
     """Whether a target is a file or a fingerprint."""
     try:
-        return form_of(text, key=key) in ("file", "fingerprint")
+        return form_of(text) in ("file", "fingerprint")
     except ValueError:
         return False
 
 
 def _refuse_ambiguous(text: str) -> None:
     """Refuse a client's name that is something else, too.  Raises ValueError."""
-    other = next(iter(possible_forms(text)), "")
-    if not other:
+    other = "file" if os.path.lexists(text) else ""
+    try:
+        other = other or form_of(text)
+    except ValueError:
         return
     raise ValueError(
         f"{text!r} could be the client of that name, or a {other}: say --name {text}, or "

@@ -17,9 +17,7 @@ from sidecar.core.x509.bundle import read_certificates
 from sidecar.core.x509.certificate import MAX_SERIAL, ClientCert
 from sidecar.runtime.files import MAX_POLICY, read_file
 
-_WORDS = {"file": "file", "serial": "serial number", "fingerprint": "fingerprint"}
-
-FORMS = tuple(_WORDS)
+FORMS = ("file", "serial", "fingerprint")
 """The kinds of a target that an option can state: `--file`, `--serial`, `--fingerprint`."""
 
 DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
@@ -45,7 +43,7 @@ def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
     With `key`, the target is the certificate's public key, so that every certificate with this key
     is denied.  Raises ValueError and OSError.
     """
-    form = form or form_of(text, key=key)
+    form = form or form_of(text)
     if form == "file":
         return _of_file(text, key)
     if form == "fingerprint":
@@ -58,39 +56,23 @@ def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
     return Target("serial", _serial(text))
 
 
-def possible_forms(text: str) -> list[str]:
-    """Return which of `FORMS` a target could have."""
+def form_of(text: str) -> str:
+    """Determine the form of a target, one of `FORMS`.  Raises ValueError if it is ambiguous."""
     digits = _hex_digits(text)
-    by_length = ["fingerprint" if len(digits) == 64 else "serial"] if digits else []
-    return ["file", *by_length] if os.path.lexists(text) else by_length
-
-
-def form_of(text: str, *, key: bool = False) -> str:
-    """Determine the form of a target, one of `FORMS`; `key` as in `read_target`.
-
-    Raises ValueError if it is ambiguous.
-    """
-    found, digits = possible_forms(text), _hex_digits(text)
-    if len(found) > 1:
-        raise ValueError(
-            f"{text!r} could be the file of that name, or a {_WORDS[found[1]]}: "
-            f"say --file {text}, or --{found[1]} {text}"
-        )
-    if "file" in found:
+    if os.path.lexists(text):
+        if digits:
+            raise ValueError(
+                f"{text!r} could be the file of that name, or a {_by_length(digits)}: say "
+                f"--file {text}, or --{_by_length(digits).split()[0]} {text}"
+            )
         return "file"
-    if len(digits) == 64 and not key:
-        raise ValueError(
-            f"{text!r} could be a certificate's fingerprint, or its public key's: say "
-            f"--fingerprint {text} to deny the certificate, --key {text} to deny the key"
-        )
     if len(digits) == 64:
         return "fingerprint"
     if len(digits) in DIGESTS and not text.strip().lower().startswith(("0x", "-")):
         raise ValueError(
             f"{text!r} could be a serial number, or {DIGESTS[len(digits)]} fingerprint, which "
-            f"can't be revoked by: say --serial {text}, or give the certificate's file, or "
-            "--fingerprint and what `openssl x509 -noout -fingerprint -sha256 -in CERT` prints "
-            "behind the ="
+            f"can't be revoked by: say --serial {text}, or give the certificate's file or what "
+            "`openssl x509 -noout -fingerprint -sha256 -in CERT` prints behind the ="
         )
     if digits:
         return "serial"
@@ -103,6 +85,10 @@ def _hex_digits(text: str) -> str:
     """Return the hexadecimal digits of a serial number or fingerprint; "" for other text."""
     digits = text.strip().lower().replace(":", "").removeprefix("-").removeprefix("0x")
     return digits if re.fullmatch(f"[0-9a-f]{{1,{2 * MAX_SERIAL}}}", digits) else ""
+
+
+def _by_length(digits: str) -> str:
+    return "fingerprint" if len(digits) == 64 else "serial number"
 
 
 def _serial(text: str) -> str:
@@ -136,7 +122,7 @@ def _of_file(text: str, key: bool) -> Target:
     if len(certs) > 1:
         listed = ", ".join(f"{cert.dn[:100]} (sha256 {cert.sha256})" for cert in certs[:5])
         raise ValueError(
-            f"{text} holds {len(certs)} certificates: {listed}: revoke one by --fingerprint"
+            f"{text} holds {len(certs)} certificates: {listed}: revoke one by its fingerprint"
         )
     if not certs:
         raise ValueError(f"{why}; {_instead(data, text)}")

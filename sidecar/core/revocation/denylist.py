@@ -3,7 +3,7 @@
 A denylist is a text file with one entry per line; each entry denies at once:
 
     serial 0A:1B:2C until 2027-01-31        # alice's laptop, stolen; bob, ticket 4711
-    sha256 ab12…                            # one certificate
+    sha256 ab12…                            # one certificate, or every one with a key of this hash
     spki_sha256 cd34…                       # every certificate with this key
 
 A line ends with LF, CR LF or CR alone.  What word processors and editors end lines or pages with
@@ -92,9 +92,11 @@ class Denylist:
     ) -> Answer | None:
         """Return REVOKED, or None; a denylist never says good.  Fingerprints are in hex.
 
-        `serial` None compares no serial number.
+        `serial` None compares no serial number.  A `sha256` line denies a key, too: who revokes by
+        64 digits may have hashed either, and nothing else has this hash.
         """
-        fingerprints = (("sha256", int(sha256, 16)), ("spki_sha256", int(spki_sha256, 16)))
+        cert, spki = int(sha256, 16), int(spki_sha256, 16)
+        fingerprints = (("sha256", cert), ("spki_sha256", spki), ("sha256", spki))
         serials = () if serial is None else refused_serials(serial)
         for key in (*(("serial", number) for number in serials), *fingerprints):
             entry = self.entries.get(key)

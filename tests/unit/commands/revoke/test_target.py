@@ -26,6 +26,8 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("0a:1b", "serial"),
         ("0x" + "1" * 32, "serial"),
         ("-1f", "serial"),
+        ("ab" * 32, "fingerprint"),
+        ("AB:" * 31 + "AB", "fingerprint"),
     ],
 )
 def test_a_form_that_is_certain(text: str, form: str) -> None:
@@ -41,15 +43,6 @@ def test_a_form_that_is_not_certain_is_asked_about(text: str, told: str) -> None
     """A wrong guess would deny nobody, or somebody else."""
     with pytest.raises(ValueError, match=told):
         form_of(text)
-
-
-@pytest.mark.parametrize("text", [ALICE.spki_sha256, ALICE.sha256, "AB:" * 31 + "AB"])
-def test_a_fingerprint_of_a_certificate_or_of_a_key_is_asked_about(text: str) -> None:
-    """A key's fingerprint, taken for a certificate's, would deny nobody."""
-    with pytest.raises(ValueError, match=f"--fingerprint {text} to .* --key {text} to"):
-        read_target(text)
-    assert read_target(text, form="fingerprint").kind == "sha256"
-    assert read_target(text, key=True).kind == "spki_sha256"
 
 
 def test_a_file_with_the_name_of_a_number_is_asked_about(tmp_path: Path) -> None:
@@ -68,6 +61,7 @@ def test_a_certificate_or_its_key(tmp_path: Path) -> None:
     assert (found.kind, found.value, found.who) == ("sha256", ALICE.sha256, "CN=alice")
     found = read_target("alice.crt", key=True)
     assert (found.kind, found.value) == ("spki_sha256", ALICE.spki_sha256)
+    assert read_target("ab" * 32, key=True).kind == "spki_sha256"
     with pytest.raises(ValueError, match="--key goes with"):
         read_target("0A1B", key=True)
 
