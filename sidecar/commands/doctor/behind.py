@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from .access import always_answers, closed, is_reached, limits_addresses
 from .findings import Finding
+from .listeners import Listener, chosen, listeners, server_names
 from .nginx_config import Block
 from .server import Server
 from .targets import addresses, passes, shown_by
@@ -21,39 +21,23 @@ _LOOPBACK = re.compile(r"127\.[\d.]+|localhost|\[::1\]")
 _CLIENTS_HOST = {"$host", "$http_host", "$server_name", "$mtls_sidecar_host"}
 
 
-class _Listener(NamedTuple):
-    """One `listen` of a server."""
-
-    at: Block
-    server: Block
-    host: str
-    port: str
-
-
 def reached_behind(servers: list[Server], streams: list[Block], findings: list[Finding]) -> None:
     """Each `listen` that is open to others than this machine, behind a question."""
     blocks = [each.block for each in servers if not each.asking] + streams
-    listeners = [each for block in blocks for each in _listeners(block)]
+    found = [each for block in blocks for each in _open(block)]
     models = {id(each.block): each for each in servers}
-    for server in servers if listeners else ():
+    for server in servers if found else ():
         for passing, names in _passing(server):
             for where in sorted(addresses(passing, server.root)):
-                for each in _chosen([e for e in listeners if _is_at(e, where)], names):
+                for each in chosen([e for e in found if _is_at(e, where)], names):
                     model = models.get(id(each.server))
                     if _is_reached(each.server, model):
                         findings.append(_finding(each, server))
 
 
-def _listeners(server: Block) -> Iterator[_Listener]:
+def _open(server: Block) -> list[Listener]:
     """The addresses of a server that aren't this machine's own."""
-    for each in server.own("listen"):
-        given = each.args[0]
-        if given.startswith("unix:"):
-            continue
-        found = re.fullmatch(r"(?:(\[[^]]*\]|[^:]*):)?(\d+)", given)
-        host, port = (found[1] or "*", found[2]) if found else (given, "80")
-        if not _LOOPBACK.fullmatch(host):
-            yield _Listener(each, server, host, port)
+    return [e for e in listeners(server) if e.port and not _LOOPBACK.fullmatch(e.host)]
 
 
 def _passing(server: Server) -> Iterator[tuple[Block, list[str] | None]]:
@@ -61,7 +45,7 @@ def _passing(server: Server) -> Iterator[tuple[Block, list[str] | None]]:
 
     None for the hosts: any.
     """
-    own = [name.lower() for each in server.block.own("server_name") for name in each.args]
+    own = server_names(server.block)
     for place in server.asking:
         if place in server.questions.values() or closed(place):
             continue
@@ -81,32 +65,12 @@ def _passing(server: Server) -> Iterator[tuple[Block, list[str] | None]]:
                     yield each, None if "$" in sent[-1] else [sent[-1].lower()]
 
 
-def _is_at(listener: _Listener, where: str) -> bool:
+def _is_at(listener: Listener, where: str) -> bool:
     host, _, port = where.rpartition(":")
     if port != listener.port:
         return False
-    everywhere = listener.host in ("*", "[::]", "0.0.0.0")
+    everywhere = listener.host in ("*", "[::]")
     return host == listener.host or (host == "127.0.0.1" and everywhere)
-
-
-def _chosen(listeners: list[_Listener], names: list[str] | None) -> list[_Listener]:
-    """Those of them that serve one of these hosts."""
-    if names is None:
-        return listeners
-    found = [each for each in listeners if any(_has(each.server, name) for name in names)]
-    default = [each for each in listeners if "default_server" in each.at.args]
-    return found or (default or listeners)[:1]
-
-
-def _has(server: Block, host: str) -> bool:
-    given = [name.lower() for each in server.own("server_name") for name in each.args]
-    return any(
-        name == host
-        or name.startswith("~")
-        or (name.startswith(("*.", ".")) and host.endswith(name.lstrip("*")))
-        or (name.endswith(".*") and host.startswith(name[:-1]))
-        for name in given
-    )
 
 
 def _is_reached(server: Block, model: Server | None) -> bool:
@@ -124,10 +88,10 @@ def _is_reached(server: Block, model: Server | None) -> bool:
     )
 
 
-def _finding(listener: _Listener, outer: Server) -> Finding:
+def _finding(listener: Listener, outer: Server) -> Finding:
     at = listener.at
     what = (
-        f"nobody is asked at {at.args[0]}, to which the server of {outer.block.line_from(at)} "
+        f"nobody is asked at {listener.text}, to which the server of {outer.block.line_from(at)} "
         "leads, and which is no address of this machine's own"
     )
     write = f"listen 127.0.0.1:{listener.port};   (or: allow 127.0.0.1; deny all;)"

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from sidecar.core.policy.model import Policy
 
 from .access import closed, is_internal
+from .authorities import ANCHORS
 from .findings import Finding
+from .listeners import listeners
 from .nginx_config import Block, Root
 from .server import Server
 from .targets import PASSES, addresses, directory, script_root, shown_by
@@ -122,24 +124,34 @@ def _add(at: Block, where: str, other: Server, findings: list[Finding]) -> None:
     findings.append(Finding("never-asks", at.file, at.line, what, WRITE))
 
 
-def sessions(servers: list[Block], policy: Policy | None, findings: list[Finding]) -> None:
-    """Servers of one port with different CAs share TLS sessions; then the issuer must be asked."""
+def sessions(servers: list[Server], policy: Policy | None, findings: list[Finding]) -> None:
+    """Servers of one address with different CAs share TLS sessions; then the issuer must be asked.
+
+    One that asks nobody can verify the certificate for another one.
+    """
     if policy is None or policy.trusts:
         return
-    first: dict[str, Block] = {}
-    for other in servers:
-        ca = other.value("ssl_client_certificate")
-        ports = [each.args[0] for each in other.own("listen")]
-        before = [first.setdefault(port, other) for port in ports]
-        one = next((s for s in before if s.value("ssl_client_certificate") != ca), None)
-        if one is not None:
-            findings.append(
-                Finding(
-                    "session-shared",
-                    other.file,
-                    other.line,
-                    f"another CA than the server of {one.line_from(other)}, on one port, and the "
-                    "policy names no trust",
-                    "trust: {NAME: {ca: …}}   (in policy.yaml, and in each location)",
+    asking = {id(each) for each in servers if each.asking}
+    before: dict[tuple[str, str], list[Server]] = {}
+    for other in servers if asking else ():
+        if other.block.value("ssl_verify_client", "off") == "off":
+            continue
+        ca = _anchors(other)
+        beside = [before.setdefault(each.where, []) for each in listeners(other.block)]
+        for one in (one for found in beside for one in found if _anchors(one) != ca):
+            if asking & {id(one), id(other)}:
+                block = other.block
+                what = (
+                    f"another CA than the server of {one.block.line_from(block)}, on one port, and "
+                    "the policy names no trust"
                 )
-            )
+                write = "trust: {NAME: {ca: …}}   (in policy.yaml, and in each location)"
+                findings.append(Finding("session-shared", block.file, block.line, what, write))
+                break
+        for found in beside:
+            if (ca, id(other) in asking) not in {(_anchors(e), id(e) in asking) for e in found}:
+                found.append(other)
+
+
+def _anchors(server: Server) -> tuple[str, ...]:
+    return tuple(server.block.value(each) for each in ANCHORS)

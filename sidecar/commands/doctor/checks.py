@@ -81,7 +81,7 @@ def examine(
     reached_behind(servers, streams, findings)
     shared_caches(servers, findings)
     tunnels(servers, findings)
-    sessions([each.block for each in asking], policy, findings)
+    sessions(servers, policy, findings)
     authorities(asking, root, policy, findings)
     identity(servers, findings)
     if policy is not None and asking:
@@ -132,7 +132,7 @@ class _ServerCheck:
         second_authorizers(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)
-        client_address(server.block, self._policy, self.asked, self._findings)
+        client_address(server, self._policy, self.asked, self._findings)
 
     def _add(self, id: str, at: Block, what: str, write: str) -> None:
         self._findings.append(Finding(id, at.file, at.line, what, write))

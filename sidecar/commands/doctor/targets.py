@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
+from contextlib import suppress
 
 from .nginx_config import Block, Root
 from .variables import plain_variables, possible
@@ -19,8 +21,9 @@ PASSES = (
 )
 
 _DEFAULT_PORTS = {"http": "80", "https": "443", "grpc": "80", "grpcs": "443"}
-_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\])(?=:|$)")
-_NUMBERS = re.compile(r"^(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}(?=:|$)")
+_LOOPBACK = {"localhost", "ip6-localhost", "ip6-loopback", "[::1]", "0.0.0.0", "[::]"}
+"""What leads to 127.0.0.1, too."""
+_NUMBERS = re.compile(r"(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}")
 
 
 def passes(location: Block) -> list[Block]:
@@ -64,10 +67,11 @@ def led_to(location: Block, root: Root) -> set[str]:
 def _address(text: str, port: str) -> str:
     if text.startswith("unix:"):
         return _socket(text)
-    text = _LOOPBACK.sub("127.0.0.1", _NUMBERS.sub(_dotted, text.lower()))
-    if re.search(r":\d+$", text) or not port:
-        return text
-    return f"{text}:{port}"
+    found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::(\d+))?", text.lower())
+    if found is None:
+        return text.lower()
+    host, port = one_host(found[1]), str(int(found[2])) if found[2] else port
+    return ":".join(filter(None, ("127.0.0.1" if host in _LOOPBACK else host, port)))
 
 
 def _socket(text: str) -> str:
@@ -75,12 +79,16 @@ def _socket(text: str) -> str:
     return re.sub(r"^unix:/var/run/", "unix:/run/", re.sub("/+", "/", text))
 
 
-def _dotted(host: re.Match[str]) -> str:
-    """An IPv4 address in its usual form: getaddrinfo(3) takes `127.1` as well."""
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host[0]))
-    except OSError:
-        return host[0]
+def one_host(host: str) -> str:
+    """A host in one spelling: getaddrinfo(3) takes `127.1` and `::ffff:127.0.0.1` as well."""
+    host = host.lower().rstrip(".")
+    with suppress(ValueError, OSError):
+        if host[:1] == "[":
+            address = ipaddress.IPv6Address(host[1:-1])
+            return str(address.ipv4_mapped or f"[{address}]")
+        if _NUMBERS.fullmatch(host):
+            return socket.inet_ntoa(socket.inet_aton(host))
+    return host
 
 
 def shown_by(place: Block) -> Block | None:

@@ -33,6 +33,8 @@ def told(inner: str, directory: Path, app: str = "http://localhost") -> bool:
         f"{INNER} location /a/ {{ allow 127.0.0.1; deny all; root /srv/a; }}",
         f"allow all; deny all; {INNER}",
         f"server_name inner.example.com; {INNER}",
+        INNER.replace("80", "080"),
+        FILES,
     ],
 )
 def test_it_listens_for_everybody(inner: str, tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def beside(server: str, tables: str = "", asking: str = ASKING) -> str:
         ("", "set $b 127.0.0.1:8; if ($arg_x) { set $b 127.0.0.1:9; } proxy_pass http://$b"),
         ("", "if ($arg_x) { set $B 127.0.0.1:9; } proxy_pass http://$b"),
         ("", "proxy_pass http://127.1:9"),
+        ("", "proxy_pass http://[::ffff:127.0.0.1]:9"),
+        ("", "proxy_pass http://[0:0:0:0:0:FFFF:7f00:1]:9"),
+        ("", "proxy_pass http://localhost.:9"),
+        ("", "proxy_pass http://ip6-localhost:9"),
+        ("", "proxy_pass http://[0:0:0:0:0:0:0:1]:9"),
+        ("", "proxy_pass http://127.0.0.1:09"),
         ("", "proxy_pass http://0x7f000001:9"),
         ("", "proxy_pass http://2130706433:9"),
     ],
@@ -42,7 +48,11 @@ def test_one_address_in_many_ways(tables: str, server: str, tmp_path: Path) -> N
     """A variable that a map, geo or split_clients decides, and other spellings of 127.0.0.1."""
     text = beside(f"location / {{ {server}; }}", tables)
     assert ("never-asks", 1) in found(text, tmp_path)
-    assert found(text.replace("http://127.0.0.1:9", "http://127.0.0.1:7"), tmp_path) == []
+    other = text.replace(
+        "{ auth_request /authz/site; proxy_pass http://127.0.0.1:9",
+        "{ auth_request /authz/site; proxy_pass http://127.0.0.1:7",
+    )
+    assert found(other, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -53,6 +63,8 @@ def test_one_address_in_many_ways(tables: str, server: str, tmp_path: Path) -> N
         "root /srv;",
         "root /srv//www/;",
         "root /srv/./x/../www;",
+        "set $r /srv/www; root $r;",
+        "root $r/www; location / { set $r /srv; }",
         r"location ~ \.txt$ { root /srv/www; }",
         "location ~ ^/s/(.*)$ { alias /srv/www/$1; }",
         "location /a/ { alias /srv/www/a/; }",
@@ -211,3 +223,24 @@ def test_one_interpreter_of_two_sites(server: str, expected: bool, tmp_path: Pat
     asking = f"location / {{ auth_request /authz/site; {FPM} }}"
     text = beside(f"location / {{ {server} }}", asking=asking)
     assert (("never-asks", 1) in found(text, tmp_path)) is expected
+
+
+CAS = "ssl_client_certificate other.crt; ssl_verify_client optional;"
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        (f"listen 443 ssl; {CAS} return 404;", True),
+        (f"listen *:443 ssl; {CAS} return 404;", True),
+        (f"listen 0.0.0.0:443 ssl; {CAS} return 404;", True),
+        (f"listen 443 ssl; {CAS.replace('other', 'ca')} return 404;", False),
+        ("listen 443 ssl; return 404;", False),
+        (f"listen 8443 ssl; {CAS} return 404;", False),
+        (f"listen 443 ssl; {CAS} return 404; }} server {{ listen 443 ssl; {CAS} return 404;", True),
+    ],
+)
+def test_sessions_of_another_server(server: str, expected: bool, tmp_path: Path) -> None:
+    """Also of one that asks nobody: a session that it has verified by its CA resumes elsewhere."""
+    text = GOOD.replace("http {", f"http {{ server {{ {server} }} ", 1)
+    assert ("session-shared" in dict(found(text, tmp_path))) == expected

@@ -8,12 +8,16 @@ import pytest
 from good_nginx import GOOD, found
 
 CACHE = "proxy_cache pages; proxy_cache_key $request_uri;"
+BY_HOST = CACHE.replace("$request", "$host$request")
+BY_PORT = CACHE.replace("$request", "$server_port$request")
+BY_NAME = CACHE.replace("$request", "$server_name$request")
 OTHER = "location / { proxy_pass http://other; }"
 
 
 def told(mine: str, other: str, directory: Path) -> bool:
     text = GOOD.replace("auth_request /authz/site;", f"auth_request /authz/site; {mine}")
-    text = text.replace("http {", f"http {{ server {{ listen 80; {other} }} ", 1)
+    listen = "" if "listen" in other else "listen 80;"
+    text = text.replace("http {", f"http {{ server {{ {listen} {other} }} ", 1)
     return ("never-asks", 1) in found(text, directory)
 
 
@@ -24,6 +28,14 @@ def told(mine: str, other: str, directory: Path) -> bool:
         (CACHE, OTHER.replace("proxy_pass", CACHE + "proxy_pass")),
         (CACHE.replace("$request_uri", "$uri$is_args$args"),
          CACHE.replace("$request_uri", "${uri}$is_args$args") + OTHER),
+        (BY_HOST, BY_HOST + OTHER),
+        (BY_HOST, f"server_name a; listen 443; listen 80; {BY_HOST} {OTHER}"),
+        (CACHE.replace("$request", "$http_host$request"),
+         "server_name a; listen *:443;" + CACHE.replace("$request", "$http_host$request") + OTHER),
+        (BY_PORT,
+         "server_name a; listen *:443;" + BY_PORT + OTHER),
+        (BY_NAME,
+         BY_NAME + OTHER),
     ],
 )  # fmt: skip
 def test_one_key_for_two_servers(mine: str, other: str, tmp_path: Path) -> None:
@@ -37,6 +49,19 @@ def test_one_key_for_two_servers(mine: str, other: str, tmp_path: Path) -> None:
         (CACHE, OTHER),
         (CACHE, CACHE.replace("pages", "others") + OTHER),
         (CACHE, CACHE.replace("$request", "$host$request") + OTHER),
+        (BY_HOST, f"server_name a; listen 0.0.0.0:443; {BY_HOST} {OTHER}"),
+        (
+            BY_HOST.replace("$host", "$scheme$host"),
+            BY_HOST.replace("$host", "$scheme$host") + OTHER,
+        ),
+        (
+            BY_PORT,
+            BY_PORT + OTHER,
+        ),
+        (
+            BY_NAME,
+            "server_name a;" + BY_NAME + OTHER,
+        ),
         (CACHE.replace("$request", "$scheme$http_host$request"), CACHE + OTHER),
         ("proxy_cache pages;", "proxy_cache pages;" + OTHER),
         (CACHE, CACHE + "location / { return 404; }"),

@@ -1,0 +1,74 @@
+"""Read where servers listen, and tell which of them serves a host there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .nginx_config import Block
+from .targets import one_host
+
+
+class Listener(NamedTuple):
+    """One address on which a server listens, and the directive that says so."""
+
+    at: Block
+    server: Block
+    host: str
+    """`*` for every IPv4 address; of a socket the whole address."""
+    port: str
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """What is one and the same for all servers there."""
+        return self.host, self.port
+
+    @property
+    def scheme(self) -> str:
+        """`https` or `http`."""
+        return "https" if {"ssl", "quic"} & set(self.at.args) else "http"
+
+    @property
+    def text(self) -> str:
+        """The address as it is written."""
+        return self.at.args[0] if self.at is not self.server else "*:80"
+
+
+def listeners(server: Block) -> Iterator[Listener]:
+    """Each address of a server; without any `listen` it is `*:80` (ngx_http_core_server)."""
+    for each in server.own("listen"):
+        given = each.args[0]
+        if given.startswith("unix:"):
+            yield Listener(each, server, given, "")
+            continue
+        found = re.fullmatch(r"(?:(\[[^]]*\]|[^:]*):)?(\d+)", given)
+        host, port = (found[1] or "*", found[2]) if found else (given, "80")
+        host = one_host(host)
+        yield Listener(each, server, "*" if host == "0.0.0.0" else host, str(int(port)))
+    if not server.own("listen"):
+        yield Listener(server, server, "*", "80")
+
+
+def server_names(server: Block) -> list[str]:
+    """The names of a server, in one case."""
+    return [name.lower() for each in server.own("server_name") for name in each.args]
+
+
+def chosen(there: list[Listener], names: list[str] | None) -> list[Listener]:
+    """Those of them that serve one of these hosts; None: any host."""
+    if names is None:
+        return there
+    found = [each for each in there if any(_has(each.server, name) for name in names)]
+    default = [each for each in there if "default_server" in each.at.args]
+    return found or (default or there)[:1]
+
+
+def _has(server: Block, host: str) -> bool:
+    return any(
+        name == host
+        or name.startswith("~")
+        or (name.startswith(("*.", ".")) and host.endswith(name.lstrip("*")))
+        or (name.endswith(".*") and host.startswith(name[:-1]))
+        for name in server_names(server)
+    )
