@@ -353,6 +353,11 @@ def stranger_with_an_argument(stack: Stack) -> bool:
     return stack.get("/in?a=b").status == 200
 
 
+def stranger_with_a_header(stack: Stack) -> bool:
+    """Somebody whose header leads his request, and the question about it, to the application."""
+    return stack.get("/in", headers={"X-A": "b"}).status == 200
+
+
 def stranger_reaches_the_application(stack: Stack) -> bool:
     """Somebody who is denied, while the application gets his request."""
     reached = threading.Event()
@@ -613,6 +618,12 @@ FAULTS = [
         LOCAL,
         f"{WEAKER} {LOCAL} error_page 418 = @weak; if ($uri) {{ return 418; }}",
         alice_is_led_on,
+    ),
+    Fault(
+        "auth-location-returns",
+        SERVER,
+        f"{SERVER} {WEAKER} error_page 418 = @weak; if ($http_x_a) {{ return 418; }}",
+        stranger_with_a_header,
     ),
     Fault(
         "denial-passed-on",

@@ -15,8 +15,8 @@ from .nginx_config import Block
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
-from .targets import addresses_of, passes, resolved
-from .variables import constant, filled, plain_variables, possible
+from .targets import addresses_of, file_roots, passes, resolved
+from .variables import constant, filled, names, plain_variables, possible
 
 FILES = ""
 """Stands for this machine's files, among addresses."""
@@ -50,6 +50,19 @@ def written_targets(place: Block, server: Server) -> list[Target]:
             path = path or re.sub(r"^\w+://[^/$]*", "", given)
             found += [Target(each, to, path) for to in addresses_of(given, each, server.root)]
     return found
+
+
+def tried_files(place: Block) -> list[Target]:
+    """The files that `try_files` tries, where more than the URI is in their names."""
+    if passes(place) or place.own("alias"):
+        return []
+    return [
+        Target(each, FILES, plain_variables(root + word))
+        for each in place.own("try_files")
+        for word in each.args[:-1]
+        for root in file_roots(place)
+        if not set(names(word)) <= {*_URIS, "$is_args", "$args"}
+    ]
 
 
 def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str | None:

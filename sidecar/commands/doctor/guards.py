@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .nginx_config import COMMENT, Block, Root
 from .rewriting import status_of
-from .routing import matches
+from .routing import REGEX, literal_prefixes, matches
 from .variables import filled, mapped, names, plain_variables
 
 DOTS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
@@ -50,17 +50,27 @@ def _refuses(place: Block, uri: str, root: Root) -> bool:
 
 def _is_about_the_question(condition: Block) -> bool:
     """Whether an `if` lets the question alone go past what follows."""
-    return condition.args[0] == "$uri" and condition.args[-1].lstrip("^").startswith("/authz")
+    if len(condition.args) != 3 or plain_variables(condition.args[0]) != "$uri":
+        return False
+    operator, operand = condition.args[1:]
+    heads = (literal_prefixes(operand) or [""]) if operator in REGEX else [operand]
+    return operator in ("=", *REGEX) and all(each.startswith("/authz") for each in heads)
 
 
 def _holds(condition: list[str], uri: str, values: dict[str, str], root: Root) -> bool:
     """Whether the condition of an `if` is true of a request for this, whatever else it is."""
     subject = plain_variables(condition[0])
-    if len(condition) == 1 or condition[1:] == ["=", "1"]:
-        return (values.get(subject) or _mapped(subject, uri, root)) not in ("", "0")
-    if len(condition) != 3 or RAW not in names(subject):
+    value = _filled(subject, uri) if RAW in names(subject) else values.get(subject)
+    if value is None:
+        value = _mapped(subject, uri, root)
+    if len(condition) == 1:
+        return value not in (None, "", "0")
+    if len(condition) != 3 or value is None:
         return False
-    return bool(_true(condition[1], condition[2], _filled(subject, uri)))
+    operator, operand = condition[1:]
+    if operator in ("=", "!="):
+        return (value == operand) == (operator == "=")
+    return bool(_true(operator, operand, value))
 
 
 def _true(operator: str, operand: str, text: str) -> bool | None:
@@ -75,12 +85,12 @@ def _filled(text: str, uri: str) -> str:
     return filled(text, {each[1:]: uri if each == RAW else "x" for each in names(text)})
 
 
-def _mapped(variable: str, uri: str, root: Root) -> str:
-    """What a `map` of `$request_uri` makes of it; "" where there is none."""
+def _mapped(variable: str, uri: str, root: Root) -> str | None:
+    """What a `map` of `$request_uri` makes of it; None where there is none."""
     for table, _ in mapped(variable, root):
         if RAW in names(table.args[0]):
             return _looked_up(table, _filled(table.args[0], uri))
-    return ""
+    return None
 
 
 def _looked_up(table: Block, text: str) -> str:

@@ -7,6 +7,7 @@ line end begins another, `X-Client-CN`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from .access import closed
@@ -16,6 +17,7 @@ from .guards import LINES, WRITE, is_guarded
 from .nginx_config import Block
 from .server import Server
 from .targets import addresses
+from .variables import plain_variables
 
 _INSTEAD = {
     "$ssl_server_name": "$mtls_sidecar_sni, in its place",
@@ -51,4 +53,5 @@ def _sent(place: Block, passing: list[Block]) -> Iterator[tuple[Block, str]]:
     for each in place.inherited("proxy_set_header"):
         yield each, each.args[1]
     for each in place.within("rewrite"):
-        yield each, each.args[1].partition("?")[2]
+        query = plain_variables(each.args[1]).partition("?")[2]
+        yield each, re.sub(r"\$[1-9]", "", query)  # these nginx escapes there

@@ -8,14 +8,15 @@ another location keeps.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from .auth_location import target_path
-from .captured import FILES, PROBES, head_of, leading_to, written_targets
+from .captured import FILES, PROBES, head_of, leading_to, tried_files, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, question
-from .targets import addresses, files, passes, resolved, shown_by
+from .targets import addresses, file_roots, files, passes, resolved, shown_by
 from .variables import possible
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
@@ -59,7 +60,7 @@ def written_paths(server: Server, findings: list[Finding]) -> None:
     for here in server.locations:
         if not server.is_open_to_clients(here):
             continue
-        for target in written_targets(here, server):
+        for target in (*written_targets(here, server), *tried_files(here)):
             for other, where, path in kept:
                 if other is here or where != target.where or question(other) == question(here):
                     continue
@@ -103,14 +104,13 @@ def _targets(place: Block, server: Server) -> list[tuple[Block, str, str]]:
     if not passes(place):
         passing = [(e, by) for by in server.served_by(place) for e in by.own("proxy_pass")]
     if not passing:
-        shown = files(place)
-        return [(shown_by(place) or place, FILES, shown)] if shown else []
+        return _files_there(place)
     found = []
     for each, by in passing:
-        strip = next((e for e in by.own("rewrite") if _strips(e, prefix)), None)
+        strip = _strip(by, prefix)
         at, path = each, _path(each, server)
         if strip is not None and path is not None:
-            at, path = strip, strip.args[1][:-2]
+            at, path = strip, resolved(strip.args[1][:-2])
         elif path is None or (by.own("rewrite") and head_of(by, each, prefix, server) is not None):
             path = head_of(by, each, prefix, server)
         if path is not None:
@@ -139,12 +139,24 @@ def _path(passing: Block, server: Server) -> str | None:
     given = passing.args[0]
     if "$" not in given:
         path = target_path(given)
-        return resolved(path) if path else path
+        return resolved(unquote(path)) if path else path
     whole = possible(given, passing.parent, server.root)
     ends = [each for each in whole if "$" not in each.partition("://")[2].partition("/")[0]]
     ends = [each for each in ends if "://" in each] or list(whole)
     bare = all(re.fullmatch(r"[^/]*://(unix:)?[^/]+|[^/]*://unix:[^:]+", each) for each in ends)
     return "" if bare else None
+
+
+def _files_there(place: Block) -> list[tuple[Block, str, str]]:
+    """The directory that a location shows, by its `rewrite … break`, too."""
+    shown, strip = files(place), _strip(place, place.args[-1])
+    if shown and strip is not None and not place.own("alias"):
+        return [(strip, FILES, resolved(root + strip.args[1][:-2])) for root in file_roots(place)]
+    return [(shown_by(place) or place, FILES, shown)] if shown else []
+
+
+def _strip(place: Block, prefix: str) -> Block | None:
+    return next((each for each in place.own("rewrite") if _strips(each, prefix)), None)
 
 
 def _strips(rewrite: Block, prefix: str) -> bool:

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 
 from .nginx_config import Block, Root
-from .variables import plain_variables, possible
+from .variables import constant, plain_variables, possible
 
 PASSES = (
     "proxy_pass",
@@ -106,7 +106,7 @@ def files(place: Block) -> str | None:
     shown = shown_by(place)
     if shown is None or passes(place) or place.args[:1] in (["="], ["~"], ["~*"]):
         return None
-    return _slash(shown.args[0]) + _below(shown, place)
+    return _slash(_shown(shown, place)) + _below(shown, place)
 
 
 def directory(place: Block) -> str | None:
@@ -127,11 +127,9 @@ def directory_of_one(place: Block) -> str | None:
     shown = shown_by(place)
     if passes(place) or shown is None:
         return None
-    path = (
-        shown.args[0]
-        if shown.parent is place and shown.name == "alias"
-        else (_slash(shown.args[0]) + _below(shown, place))
-    )
+    path = _shown(shown, place)
+    if shown.parent is not place or shown.name != "alias":
+        path = _slash(path) + _below(shown, place)
     return path.rpartition("/")[0] + "/"
 
 
@@ -147,7 +145,12 @@ def _below(shown: Block, place: Block) -> str:
 def file_roots(place: Block) -> set[str]:
     """The `alias` or `root` that holds in a location or server, with a slash at its end."""
     shown = shown_by(place)
-    return {_slash(shown.args[0])} if shown is not None else set()
+    return {_slash(_shown(shown, place))} if shown is not None else set()
+
+
+def _shown(shown: Block, place: Block) -> str:
+    """What an `alias` or `root` is in a place, by the variables that are set there."""
+    return constant(shown.args[0], place)
 
 
 def script_root(place: Block) -> str:

@@ -25,6 +25,10 @@ SITE = "auth_request /authz/site;"
         f"location = /a {{ {OFF} proxy_pass http://app$arg_u; }}",
         f"location = /a {{ {OFF} proxy_pass http://app/$arg_u; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} alias /srv/$1; }} location /b/ {{ {SITE} root /srv; }}",
+        f"location ~ ^/a/(.*)$ {{ {OFF} root /srv; try_files /b/$1 =404; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
+        f"location = /a {{ {OFF} root /srv; try_files $uri /b/$arg_f =404; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/c/$|^/a/(.*)$ {{ {OFF} proxy_pass http://app/$1; }}",
         f"location /a/ {{ {OFF} if ($uri ~ ^/a(/.*)$) {{ set $r $1; }} proxy_pass http://app$r; }}",
         f"location /a/ {{ {OFF} if ($request_uri ~* ^/A(/.*)$) {{ rewrite ^ $1 break; }} "
@@ -56,6 +60,8 @@ def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
         f"location /a/ {{ {OFF} if ($uri ~ ^/b(/.*)$) {{ rewrite ^ $1 break; }} "
         "proxy_pass http://app; }",
         f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ /$1; proxy_pass http://app; }}",
+        f"location ~ ^/a/(.*)$ {{ {OFF} root /srv; try_files $uri /c/$1 =404; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} alias /srv/static/$1; }} "
         f"location /b/ {{ {SITE} root /srv; }}",
     ],

@@ -12,10 +12,12 @@ from sidecar.commands.doctor.nginx_config import Block, Root, read_nginx
 
 OLD = r'if ($request_uri ~* "\A[^?]*(/|%2f)(\.|%2e){1,2}(/|%2f|\?|\z)") { return 400; }'
 
+MAP = 'map $request_uri $yes { default no; "~*%0[ad]" yes; }'
+
 
 def server(lines: str, directory: Path) -> tuple[Block, Root]:
     path = directory / "nginx.conf"
-    path.write_text(f"http {{ server {{ {lines} }} }}")
+    path.write_text(f"http {{ {MAP} server {{ {lines} }} }}")
     root = read_nginx(path)
     return next(root.all("server")), root
 
@@ -30,6 +32,21 @@ def server(lines: str, directory: Path) -> tuple[Block, Root]:
         ("if ($request_uri ~* %0[ad]) { return 200; }", []),
         ("if ($request_uri ~ %0a) { return 400; }", []),
         ("if ($uri ~ %0a) { return 400; }", []),
+        ("if ($yes) { return 400; }", [DOTS, DOTS_TWICE, LINES]),
+        ("if ($yes = yes) { return 400; }", [LINES]),
+        ("if ($yes != no) { return 400; }", [LINES]),
+        ("if ($yes ~ ^y) { return 400; }", [LINES]),
+        ("if ($yes = 1) { return 400; }", []),
+        ("if ($yes != yes) { return 400; }", [DOTS, DOTS_TWICE]),
+        ("if ($other != yes) { return 400; }", []),
+        ("if ($request_uri ~* %0[ad]) { set $r 2; } if ($r = 2) { return 400; }", [LINES]),
+        ("if ($request_uri ~* %0[ad]) { set $r 2; } if ($r = 1) { return 400; }", []),
+        (f"if ($uri ~ ^/authz) {{ break; }} {OLD}", [DOTS]),
+        (f"if ($uri = /authz/site) {{ break; }} {OLD}", [DOTS]),
+        (f"if ($uri !~ ^/authz) {{ break; }} {OLD}", []),
+        (f"if ($uri != /authz/site) {{ break; }} {OLD}", []),
+        (f"if ($uri ~ ^/authz|^/public) {{ break; }} {OLD}", []),
+        (f"if ($uri ~ /authz) {{ break; }} {OLD}", []),
         ("", []),
     ],
 )

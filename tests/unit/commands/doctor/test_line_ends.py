@@ -86,6 +86,9 @@ def test_a_header_of_the_server_is_written_in_the_location(tmp_path: Path) -> No
         "location /p/ { auth_request off; fastcgi_param PATH $uri; fastcgi_pass app:80; }",
         "location /p/ { auth_request off; grpc_set_header X-Path $uri; grpc_pass app:80; }",
         PASSED.replace("TO", "http://app/$arg_page"),
+        PASSED.replace("TO", "http://app").replace(
+            "proxy_pass", "rewrite ^/public/([^.]*)$ /a?p=$1x; proxy_pass"
+        ),
     ],
 )
 def test_nothing_else_holds_them(lines: str, tmp_path: Path) -> None:

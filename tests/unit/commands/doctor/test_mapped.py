@@ -26,6 +26,12 @@ ALL = "location / { auth_request /authz/site; proxy_pass http://app; }"
         f"location /b/ {{ {SITE} proxy_pass http://x; }} "
         f"location /a/ {{ {OFF} proxy_pass http://x//c/../b/; }}",
         f"location /b/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/%62/; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ //b/$1 break; proxy_pass http://x; }}",
+        f"location /b/ {{ {SITE} root /srv; }} "
+        f"location /a/ {{ {OFF} root /srv; rewrite ^/a/(.*)$ /b/$1 break; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; }} "
         f"location ~ ^/a(/.*)$ {{ {OFF} proxy_pass http://x/b/$1; }}",
         f"location /b/ {{ {SITE} proxy_pass http://x; "
         f"location /b/a/ {{ {OFF} proxy_pass http://x/b/; }} }}",
@@ -58,6 +64,8 @@ def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
         f"location /a/ {{ {OFF} proxy_pass http://other/; }}",
         f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ /static/$1 break; proxy_pass http://app; }}",
         f"location /a/ {{ {OFF} alias /srv/static/; }} location /b/ {{ {SITE} root /srv; }}",
+        f"location /b/ {{ {SITE} root /srv; }} "
+        f"location /a/ {{ {OFF} root /srv; rewrite ^/a/(.*)$ /c/$1 break; }}",
         f"location = /m {{ {SITE} proxy_pass http://x; }} "
         f"location /a/ {{ {OFF} proxy_pass http://x/a/; }}",
         f"location = /m {{ {SITE} proxy_pass http://x; }} "
