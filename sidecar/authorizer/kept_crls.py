@@ -14,6 +14,7 @@ from sidecar.core.revocation.crl.succession import (
     is_level,
     lists_all_of,
     omission,
+    omitted,
     outdates,
 )
 
@@ -38,8 +39,9 @@ def kept_at(
     kept = sources.kept_crls(trust, place, authorities)
     own = [pair for file in (kept.last, *kept.held) for pair in _pairs(file)]
     newer = _pairs(kept.beside)
-    beside = [crl for crl, _ in newer]
-    refused = [crl for crl in beside if not own or _is_refused(beside, crl, own, latest)]
+    beside, known = [crl for crl, _ in newer], [crl for crl, _ in own]
+    left_out = omitted(beside, known)
+    refused = [crl for crl in beside if not own or _is_refused(crl, known, left_out, latest)]
     pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
     name = place_name(trust, place)
 
@@ -55,11 +57,11 @@ def kept_at(
         for pair in _pairs(file)
         if not any(replaces(crl, pair[0]) for crl, _ in good)
     ]
-    known = {scope_key(crl) for crl, _ in good}
+    scopes = {scope_key(crl) for crl, _ in good}
     # Where the clock isn't set yet, what was in force is from the future: it is again, then.
     newest = [pair for pair in own if not is_older(pair[0], math.inf)]
     waiting = [pair for pair in newest if _is_in(pair[0], barred)]
-    good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in known]
+    good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in scopes]
     served = [crl for crl, _ in good]
     past = [
         crl
@@ -141,11 +143,10 @@ def _pairs(file: KeptFile | None) -> list[Pair]:
     return [] if file is None else [(crl, file.version) for crl in file.crls]
 
 
-def _is_refused(beside: Sequence[Crl], crl: Crl, own: Sequence[Pair], latest: float) -> bool:
+def _is_refused(crl: Crl, own: Sequence[Crl], left_out: Sequence[Crl], latest: float) -> bool:
     """Return whether a CRL of the newer version was refused, or is from the future."""
-    known = [each for each, _ in own]
-    is_older = any(outdates(each, crl) for each in known)
-    return is_older or crl.this_update > latest or omission(crl, beside, known) is not None
+    is_older = any(outdates(each, crl) for each in own)
+    return is_older or crl.this_update > latest or omission(crl, left_out) is not None
 
 
 def _newest(pairs: Sequence[Pair]) -> list[Pair]:

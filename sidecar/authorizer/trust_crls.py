@@ -24,7 +24,7 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key
-from sidecar.core.revocation.crl.succession import is_past, omission
+from sidecar.core.revocation.crl.succession import is_past, omission, omitted
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
@@ -218,9 +218,10 @@ class _Reading:
         accepted, refused = [], []
         older = {id(crl): why for crl in crls if (why := self._refusal(place, crl, version))}
         sound = [crl for crl in crls if id(crl) not in older]
+        left_out = omitted(crls, self._former(place) if before is None else before.crls)
         for crl in crls:
             why = None if is_past(crl, sound, self.places.latest) else older.get(id(crl))
-            back = why or self._omission(place, crl, crls, before)
+            back = why or omission(crl, left_out)
             if back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
@@ -430,7 +431,9 @@ class _Reading:
 
     def _former(self, place: Located) -> list[Crl]:
         """Return what was in force at former places, for one that the policy names anew."""
-        if self._key(place) in self.sources.good or self.sources.digests_of(self.name, place.text):
+        sources = self.sources
+        is_known = self._key(place) in sources.good or sources.digests_of(self.name, place.text)
+        if is_known or not sources.former:
             return []
         found = (good for _, good in formers(self.sources, self.authorities))
         return [crl for good in found for crl in (*good.crls, *(c for c, _ in good.lapsed))]
@@ -444,14 +447,6 @@ class _Reading:
         name = place_name(self.name, place.text)
         marks = self.sources.marks
         return marks.refuses(crl, self.places.latest, name, former=not was_in_force)
-
-    def _omission(
-        self, place: Located, crl: Crl, crls: Sequence[Crl], before: GoodCrls | None
-    ) -> str | None:
-        """Explain why a CRL can't replace those in force."""
-        if before is None:
-            return omission(crl, crls, self._former(place)) if self.sources.former else None
-        return omission(crl, crls, before.crls)
 
     def _kept(self, place: Located) -> GoodCrls | None:
         return kept_at(self.sources, self.name, place.text, self.authorities, self.places.latest)

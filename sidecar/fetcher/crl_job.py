@@ -25,7 +25,7 @@ import aiohttp
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
-from sidecar.core.revocation.crl.succession import OMITS, is_past, omission
+from sidecar.core.revocation.crl.succession import OMITS, is_past, omitted
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_CRL,
@@ -146,7 +146,7 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     current = [crl for crl in new if not is_past(crl, new, now + TOLERANCE)]
     if not all(supersedes(one, other) for one in current for other in in_force):
         return Verdict("backwards", "older than the current CRL", revokes=True)
-    if any(omission(one, new, in_force) for one in new):
+    if omitted(new, in_force):
         return Verdict("backwards", OMITS, revokes=True, level=True)
     next_update = min(crl.next_update or 0.0 for crl in current)
     stale = bool(next_update) and next_update <= now

@@ -50,7 +50,7 @@ class Crl:
     `signer_key` is the SHA-256 of the signer's key.  `speaks_for` holds the SHA-256 of the keys of
     all authorities that share an anchor with the signer: the CRL may cover only certificates that
     these issued (RFC 5280, 6.3.3 f).  `unusable` says why the CRL only revokes ("": it can also say
-    good).
+    good).  `key` is the `scope_key`.
     """
 
     source: str
@@ -65,6 +65,10 @@ class Crl:
     speaks_for: frozenset[bytes]
     entries: Entries = field(repr=False)
     unusable: str = ""
+    key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", _scope_key(self))
 
     @property
     def entry_count(self) -> int:
@@ -86,16 +90,22 @@ class CrlFile(NamedTuple):
 def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile:
     """Read a file: one CRL in DER, or one or more in PEM with any text around, as OpenSSL does.
 
-    Each is verified against a trust's authorities (DER certificates).  `source` names the CRL in
-    answers; a second CRL in the file is named `source#2`.  Raises MemoryError, nothing else.
+    Each is verified against a trust's authorities (DER certificates), once if it is repeated.
+    `source` names the CRL in answers; a second CRL in the file is named `source#2`.  Raises
+    MemoryError, nothing else.
     """
     crls: list[Crl] = []
     mistakes: list[CrlError] = []
+    seen: set[bytes] = set()
     for number, block in enumerate(_blocks(data), 1):
         name = source if number == 1 else f"{source}#{number}"
         try:
             if isinstance(block, CrlError):
                 raise block
+            digest = hashlib.sha256(block).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
             crls.append(_read(block, name, tuple(authorities)))
         except CrlError as error:
             mistakes.append(error)
@@ -268,6 +278,10 @@ def scope_key(crl: Crl) -> str:
     It covers issuer, scope, complete or delta, and the signing key: after a change of keys, a CA
     may start its numbers again, and may also issue CRLs with the old key.
     """
+    return crl.key
+
+
+def _scope_key(crl: Crl) -> str:
     kind = "complete" if crl.delta_base is None else "delta"
     text = "\n".join([crl.issuer.hex(), str(crl.scope), kind, crl.signer_key.hex()])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -42,18 +42,26 @@ def is_level(one: Crl, other: Crl) -> bool:
     return _age(one) == _age(other) and scope_key(one) == scope_key(other)
 
 
-def omission(new: Crl, beside: Sequence[Crl], old: Sequence[Crl]) -> str | None:
+def omission(new: Crl, left_out: Sequence[Crl]) -> str | None:
     """Explain why a CRL can't replace those in force: it is not newer, and lists fewer.
 
-    `beside` are all CRLs of the new version, `new` among them; `old` are those in force.
+    `left_out` are those in force that the new version leaves out (`omitted`).
     """
-    for one in old:
-        if not is_level(new, one) or any(follows(each, one) for each in beside):
-            continue
-        level = [each for each in beside if is_level(each, one)]
-        if not any(each is one or lists_all_of(each.entries, one.entries) for each in level):
-            return OMITS
-    return None
+    return OMITS if any(is_level(new, one) for one in left_out) else None
+
+
+def omitted(new: Sequence[Crl], old: Sequence[Crl]) -> list[Crl]:
+    """Return the CRLs in force that a new version has anew, but neither newer nor as long.
+
+    `new` are all CRLs of that version.
+    """
+    return [one for one in old if _is_omitted(one, [c for c in new if is_level(c, one)], new)]
+
+
+def _is_omitted(one: Crl, level: Sequence[Crl], new: Sequence[Crl]) -> bool:
+    if not level or any(follows(each, one) for each in new):
+        return False
+    return not any(each is one or lists_all_of(each.entries, one.entries) for each in level)
 
 
 def is_past(crl: Crl, beside: Sequence[Crl], latest: float) -> bool:

@@ -194,6 +194,8 @@ def test_an_empty_crl_is_a_good_crl() -> None:
 
 PEM = crl(revoked=[ALICE])
 DER = x509.load_pem_x509_crl(PEM).public_bytes(Encoding.DER)
+PEM_2 = crl(revoked=[BOB])
+DER_2 = x509.load_pem_x509_crl(PEM_2).public_bytes(Encoding.DER)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +209,8 @@ DER = x509.load_pem_x509_crl(PEM).public_bytes(Encoding.DER)
         (DER[:-1], "not a readable CRL"),
         (DER + b"\0", "neither PEM nor DER"),
         (DER + DER[:-1], "not a readable CRL"),
-        (DER + DER, "2 CRLs in one file"),
-        (PEM + PEM, "2 CRLs in one file"),
+        (DER + PEM_2, "2 CRLs in one file"),
+        (PEM + PEM_2, "2 CRLs in one file"),
         (PEM.replace(b"-----END", b"-----"), "no end"),
         (PEM[:100] + b"!" + PEM[100:], "not a readable CRL"),
         (STAFF.pem, "neither PEM nor DER"),
@@ -233,6 +235,14 @@ def test_a_pem_file_holds_several_crls_and_text() -> None:
     assert read(b"01 Staff, of May\n" + PEM).entry_count == 1
 
 
+@pytest.mark.parametrize("each", [PEM, DER])
+def test_a_crl_that_is_repeated_counts_once(each: bytes) -> None:
+    """Whoever writes the file can repeat one as often as a file may have several."""
+    found = read_crls(each * 64, "crl.pem", [STAFF.der])
+    assert [c.source for c in found.crls] == ["crl.pem"]
+    assert not found.mistakes
+
+
 def test_what_can_be_read_of_a_file_of_crls_is() -> None:
     """An invalid, foreign or incomplete CRL doesn't hide the others of its file."""
     foreign, cut = crl(CA("Other", **YEARS)), PEM[:200]
@@ -246,18 +256,19 @@ def test_what_can_be_read_of_a_file_of_crls_is() -> None:
     assert "no end" in said
 
 
-@pytest.mark.parametrize("behind", [b"\n", b"garbage", DER[:-1], DER, PEM])
+@pytest.mark.parametrize("behind", [b"\n", b"garbage", DER[:-1], DER_2, PEM_2])
 def test_what_is_behind_a_crl_in_der_hides_it_not(behind: bytes) -> None:
     """As OpenSSL reads it; another CRL there is read, too, and anything else told."""
     found = read_crls(DER + behind, "crl.der", [STAFF.der])
-    assert len(found.crls) == (2 if behind in (DER, PEM) else 1)
+    assert len(found.crls) == (2 if behind in (DER_2, PEM_2) else 1)
     assert len(found.mistakes) == (behind in (b"garbage", DER[:-1]))
 
 
-@pytest.mark.parametrize("each", [PEM, DER])
-def test_a_file_of_too_many_crls_is_told(each: bytes) -> None:
+@pytest.mark.parametrize("der", [False, True])
+def test_a_file_of_too_many_crls_is_told(der: bool) -> None:
     """CRLs over the limit are reported, not silently skipped."""
-    found = read_crls(each * (MAX_BLOCKS + 1), "crl.pem", [STAFF.der])
+    data = b"".join(crl(number=number, der=der) for number in range(MAX_BLOCKS + 1))
+    found = read_crls(data, "crl.pem", [STAFF.der])
     assert len(found.crls) == MAX_BLOCKS
     assert "more than 64" in str(found.mistakes[0])
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pki import CA
 
+from sidecar.core.revocation.crl import succession
 from sidecar.core.revocation.crl.entries import REMOVE, Entries, Table, build_table
 from sidecar.core.revocation.crl.index import Crl, read_crl
 from sidecar.core.revocation.crl.succession import (
@@ -21,6 +22,7 @@ from sidecar.core.revocation.crl.succession import (
     is_level,
     lists_all_of,
     omission,
+    omitted,
 )
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -86,13 +88,29 @@ def test_what_is_level_must_list_all() -> None:
     one, other, both = crl(revoked=[1]), crl(revoked=[2]), crl(revoked=[1, 2, 3])
     assert is_level(one, other)
     assert not is_level(one, crl(6))
-    assert omission(other, [other], [one]) == OMITS
-    assert omission(both, [both], [one, other]) is None
-    assert omission(other, [other, crl(revoked=[1])], [one]) is None
-    assert omission(one, [one, other], [both]) == OMITS
-    assert omission(other, [other, crl(6)], [one]) is None
-    assert omission(crl(6), [crl(6)], [one]) is None
-    assert omission(one, [one], [one]) is None
+    assert omission(other, omitted([other], [one])) == OMITS
+    assert omission(both, omitted([both], [one, other])) is None
+    assert omission(other, omitted([other, crl(revoked=[1])], [one])) is None
+    assert omission(one, omitted([one, other], [both])) == OMITS
+    assert omission(other, omitted([other, crl(6)], [one])) is None
+    assert omission(crl(6), omitted([crl(6)], [one])) is None
+    assert omission(one, omitted([one], [one])) is None
+
+
+def test_each_of_two_versions_is_compared_with_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CA has 40 CRLs of one moment in a file, and then 40 others: a reload doesn't take seconds,
+    for which other trusts' denylists would wait."""
+    compared = []
+
+    def count(one: Crl, other: Crl) -> bool:
+        compared.append(one)
+        return is_level(one, other)
+
+    old, new = ([crl(revoked=[start + n]) for n in range(40)] for start in (1, 100))
+    monkeypatch.setattr(succession, "is_level", count)
+    left_out = omitted(new, old)
+    assert all(omission(one, left_out) == OMITS for one in new)
+    assert len(compared) <= 2 * 40 * 40
 
 
 def table(entries: dict[int, int]) -> Table:
