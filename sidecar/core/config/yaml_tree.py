@@ -7,6 +7,7 @@ The parser is libyaml's; the tree is built from its events, so an alias is never
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import yaml
@@ -152,19 +153,31 @@ def _duplicates(node: Node, file: str, found: list[Diagnostic]) -> None:
 
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]")
+"""Line ends to libyaml (YAML 1.1) alone: what looks like the rest of a comment would count."""
 
 
 def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise PolicyError([Diagnostic(file, 0, 0, f"larger than {MAX_BYTES >> 20} MiB")])
     try:
-        return data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         hint = "save the file as UTF-8"
         what = "UTF-16, not UTF-8" if data.startswith(_UTF16) or b"\0" in data[:2] else "not UTF-8"
         raise PolicyError([Diagnostic(file, line, column, what, hint)]) from None
+    if found := _HIDDEN_BREAK.search(text):
+        what = f"a line end that most editors don't show (U+{ord(found[0]):04X})"
+        place = _place_of(text, found.start())
+        raise PolicyError([Diagnostic(file, *place, what, "remove it, or press Enter instead")])
+    return text
+
+
+def _place_of(text: str, position: int) -> tuple[int, int]:
+    before = text[:position]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
@@ -177,8 +190,7 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
             hint = "indent with blanks, and quote values that begin with a special character"
         return Diagnostic(file, mark.line + 1, mark.column + 1, message, hint)
     if isinstance(error, yaml.reader.ReaderError):
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        line, column = _place_of(text, error.position)
         if text.startswith("\0") or text[1:2] == "\0":
             return Diagnostic(file, 1, 1, "UTF-16, not UTF-8", "save the file as UTF-8")
         return Diagnostic(file, line, column, "a control character", "remove it")

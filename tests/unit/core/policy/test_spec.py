@@ -134,6 +134,17 @@ MINIMAL = "version: 1\nlocations:\n  - {name: a, allow: [{cn: é}]}\n"
 SETTINGS = "listen: unix:/run/é.sock\npolicy: é.yaml\n"
 
 
+@pytest.mark.parametrize("line_end", ["\x85", "\u2028", "\u2029"])
+def test_a_line_end_that_looks_like_none_is_a_mistake(line_end: str) -> None:
+    """libyaml would end the comment there, so that the rest of what looks like one counts."""
+    text = f"version: 1\nlocations:\n  - name: site\n    # old:{line_end}    allow: verified\n"
+    with pytest.raises(PolicyError) as caught:
+        read_policy(text.encode(), "policy.yaml")
+    (told,) = caught.value.diagnostics
+    assert (told.line, told.column) == (4, 11)
+    assert "a line end" in told.message
+
+
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
