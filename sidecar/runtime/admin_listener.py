@@ -103,7 +103,7 @@ class Renderer:
 
 
 class _Seldom(logging.Filter):
-    """Drop records about requests that are no HTTP, and of the others all but one a minute."""
+    """Drop records about what is no HTTP or has gone, and of the others all but one a minute."""
 
     _next = 0.0
 
@@ -111,7 +111,8 @@ class _Seldom(logging.Filter):
         """Return whether to log a record."""
         error = record.exc_info[1] if record.exc_info else None
         now = time.monotonic()
-        if type(error).__module__ == "aiohttp.http_exceptions" or now < self._next:
+        is_no_http = type(error).__module__ == "aiohttp.http_exceptions"
+        if is_no_http or isinstance(error, ConnectionError) or now < self._next:
             return False
         self._next = now + SELDOM
         return True
@@ -191,6 +192,10 @@ def _cut(connection: web.RequestHandler) -> None:
         connection.transport.abort()
 
 
+_STARTS_WITH_PATH = re.compile(rb"[A-Z]+ /")
+"""A request that names a path, and no URL: aiohttp never answers one whose host it can't decode."""
+
+
 class _OneRequest(asyncio.Protocol):
     """Pass one request's head, of limited size, to the HTTP server; ignore all later bytes."""
 
@@ -209,12 +214,18 @@ class _OneRequest(asyncio.Protocol):
         end = self._head.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end >= 0:
             head, self._head = self._head[: end + 4], None
-            self._transport.pause_reading()
-            self._server.data_received(head)
+            if _STARTS_WITH_PATH.match(head):
+                self._transport.pause_reading()
+                self._server.data_received(head)
+            else:
+                self._refuse(b"400 Bad Request")
         elif len(self._head) >= MAX_HEAD:
-            self._head = None
-            self._transport.write(b"HTTP/1.1 431 Too Large\r\nConnection: close\r\n\r\n")
-            self._transport.close()
+            self._refuse(b"431 Too Large")
+
+    def _refuse(self, status: bytes) -> None:
+        self._head = None
+        self._transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\n\r\n" % status)
+        self._transport.close()
 
     def eof_received(self) -> bool | None:
         return self._server.eof_received()  # type: ignore[func-returns-value]  # None: close

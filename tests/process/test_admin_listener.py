@@ -139,6 +139,8 @@ BAD = (
     b"GET /\xff\xfe HTTP/9.9\r\n\r\n",
     b"GET / HTTP/1.1\r\n\r\n",
     b"GET http://[::1/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET http://xn--a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"CONNECT xn--a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
     b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text;version=1!2\r\n\r\n",
 )
