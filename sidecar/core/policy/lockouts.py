@@ -75,9 +75,15 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
                 "start mtls-sidecar-fetch",
             )
         return
+    names = _names(authorities)
+    if any(crl.issuer not in names for crl in trust.crl_list):
+        return  # an indirect CRL: it alone says which certificates it covers
+    # A CA that has issued another one of the trust probably issues no leaf.
+    issuing = set() if trust.chain_all else _issuers_of_others(authorities)
     for authority in authorities:
-        if trust.chain_all or not _issues_authorities(authority, authorities):
-            _note_crls(spec, trust, authority, report)
+        name = comparable_name(authority.subject_name)
+        if name not in issuing:
+            _note_crls(spec, trust, authority, name, report)
 
 
 def _note_revoked(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:
@@ -108,10 +114,9 @@ def _without_anchor(anchors: Anchors) -> list[ClientCert]:
     return [each for each in left if comparable_name(each.subject_name) not in reached]
 
 
-def _note_crls(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:
-    name = comparable_name(authority.subject_name)
-    if any(crl.issuer not in _names(trust.anchors.certificates) for crl in trust.crl_list):
-        return  # an indirect CRL: it alone says which certificates it covers
+def _note_crls(
+    spec: TrustSpec, trust: Revocable, authority: ClientCert, name: bytes, report: Report
+) -> None:
     complete = [crl for crl in trust.crl_list if crl.issuer == name and crl.delta_base is None]
     required = trust.revocation == "required"
     if not complete:
@@ -145,14 +150,12 @@ def _names(certificates: Sequence[ClientCert]) -> set[bytes]:
     return {comparable_name(each.subject_name) for each in certificates}
 
 
-def _issues_authorities(authority: ClientCert, authorities: Sequence[ClientCert]) -> bool:
-    """Return whether the CA issued another CA of the trust, so that it probably issues no leaf."""
-    name = comparable_name(authority.subject_name)
-    return any(
-        comparable_name(other.issuer_name) == name and other is not authority
-        for other in authorities
-        if comparable_name(other.subject_name) != name
-    )
+def _issuers_of_others(certificates: Sequence[ClientCert]) -> set[bytes]:
+    """Return the names of those who issued a certificate of another name."""
+    pairs = [
+        (comparable_name(c.issuer_name), comparable_name(c.subject_name)) for c in certificates
+    ]
+    return {issuer for issuer, subject in pairs if issuer != subject}
 
 
 def _shown(authority: ClientCert) -> str:

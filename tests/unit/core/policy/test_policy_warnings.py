@@ -9,6 +9,9 @@ import pytest
 from asking import NOW, mistakes, policy
 from pki import CA, now, spki
 
+from sidecar.core.policy import lockouts
+from sidecar.core.x509.der import comparable_name
+
 staff = CA("Staff")
 HEAD = "version: 1\nlocations:\n"
 
@@ -286,6 +289,24 @@ def test_a_ca_without_a_crl_is_told_where_one_is_required() -> None:
     whole = "version: 1\n" + TRUST % ", chain: all"
     [told] = warnings(whole, s_crt=staff.pem + below.pem, s_crl=below.crl())
     assert "no CRL of CA 'CN=Staff'" in told
+
+
+def test_names_of_many_authorities_are_read_a_few_times_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each reload looks for these warnings: thousands of pinned clients must hold up none."""
+    asked: list[bytes] = []
+
+    def counted(name: bytes) -> bytes:
+        asked.append(name)
+        return comparable_name(name)
+
+    monkeypatch.setattr(lockouts, "comparable_name", counted)
+    pinned = [CA(f"client {number}", key=staff.key) for number in range(40)]
+    text = "version: 1\n" + TRUST % ", revocation: best_effort"
+    both = staff.pem + b"".join(each.pem for each in pinned)
+    assert warnings(text, s_crt=both, s_crl=staff.crl()) == []
+    assert len(asked) < 10 * len(pinned)
 
 
 def test_a_ca_that_has_ended_is_told() -> None:
