@@ -131,27 +131,23 @@ def sessions(servers: list[Server], policy: Policy | None, findings: list[Findin
     """
     if policy is None or policy.trusts:
         return
-    asking = {id(each) for each in servers if each.asking}
-    before: dict[tuple[str, str], list[Server]] = {}
-    for other in servers if asking else ():
+    before: dict[tuple[str, str], dict[tuple[str, ...], Block]] = {}
+    asked: dict[tuple[str, str], dict[tuple[str, ...], Block]] = {}
+    for other in servers:
         if other.block.value("ssl_verify_client", "off") == "off":
             continue
-        ca = _anchors(other)
-        beside = [before.setdefault(each.where, []) for each in listeners(other.block)]
-        for one in (one for found in beside for one in found if _anchors(one) != ca):
-            if asking & {id(one), id(other)}:
-                block = other.block
-                what = (
-                    f"another CA than the server of {one.block.line_from(block)}, on one port, and "
-                    "the policy names no trust"
-                )
-                write = "trust: {NAME: {ca: …}}   (in policy.yaml, and in each location)"
-                findings.append(Finding("session-shared", block.file, block.line, what, write))
-                break
-        for found in beside:
-            if (ca, id(other) in asking) not in {(_anchors(e), id(e) in asking) for e in found}:
-                found.append(other)
-
-
-def _anchors(server: Server) -> tuple[str, ...]:
-    return tuple(server.block.value(each) for each in ANCHORS)
+        block, ca = other.block, tuple(other.block.value(each) for each in ANCHORS)
+        held = before if other.asking else asked
+        places = [each.where for each in listeners(block)]
+        found = [one for each in places for had, one in held.get(each, {}).items() if had != ca]
+        for each in places:
+            before.setdefault(each, {}).setdefault(ca, block)
+            if other.asking:
+                asked.setdefault(each, {}).setdefault(ca, block)
+        if found:
+            line = found[0].line_from(block)
+            what = (
+                f"another CA than the server of {line}, on one port, and the policy names no trust"
+            )
+            write = "trust: {NAME: {ca: …}}   (in policy.yaml, and in each location)"
+            findings.append(Finding("session-shared", block.file, block.line, what, write))

@@ -30,16 +30,14 @@ def shared_caches(servers: list[Server], findings: list[Finding]) -> None:
                 kept.setdefault(found, []).append(server)
     if not kept:
         return
-    everywhere: dict[tuple[str, str], list[Listener]] = {}
-    for each in (listener for server in servers for listener in listeners(server.block)):
-        everywhere.setdefault(each.where, []).append(each)
+    everywhere = _Everywhere([each.block for each in servers])
     for server in servers:
         for place in server.places if not server.asking else ():
             if closed(place) or not passes(place) or place.inherited("auth_request"):
                 continue
             for found in _caches(place):
                 for other in kept.get(found, ()):
-                    if _shares(set(names(found[2])), server.block, other.block, everywhere):
+                    if everywhere.shares(set(names(found[2])), server.block, other.block):
                         findings.append(_finding(place, found, other))
                         break
 
@@ -52,30 +50,39 @@ def _caches(place: Block) -> Iterator[tuple[str, str, str]]:
             yield name, zone, plain_variables(place.value(f"{name}_key", _DEFAULT))
 
 
-def _shares(
-    key: set[str],
-    server: Block,
-    other: Block,
-    everywhere: dict[tuple[str, str], list[Listener]],
-) -> bool:
-    """Whether a server can be asked for a page under the key that it has of another one."""
-    if "$proxy_host" in key:
-        return False  # one and the same leads to what is kept, and that is told
-    mine, its = server_names(server) or [""], server_names(other) or [""]
-    if "$server_name" in key and mine[0] != its[0]:
-        return False
-    theirs = list(listeners(other))
-    for each in listeners(server):
-        if "$scheme" in key and all(one.scheme != each.scheme for one in theirs):
-            continue
-        if "$server_port" in key and all(one.port != each.port for one in theirs):
-            continue
-        if "$host" not in key:
-            return True
-        there = everywhere[each.where]
-        if all(one.where != each.where for one in theirs) and each in chosen(there, its):
-            return True
-    return False
+class _Everywhere:
+    """Where all servers listen, and which of them serves another one's names there."""
+
+    def __init__(self, servers: list[Block]) -> None:
+        self._of = {id(each): list(listeners(each)) for each in servers}
+        self._at: dict[tuple[str, str], list[Listener]] = {}
+        self._serving: dict[tuple[tuple[str, str], int], set[int]] = {}
+        for each in (one for found in self._of.values() for one in found):
+            self._at.setdefault(each.where, []).append(each)
+
+    def shares(self, key: set[str], server: Block, other: Block) -> bool:
+        """Whether a server can be asked for a page under the key that it has of another one."""
+        if "$proxy_host" in key:
+            return False  # one and the same leads to what is kept, and that is told
+        if "$server_name" in key and server_names(server)[:1] != server_names(other)[:1]:
+            return False
+        theirs = self._of[id(other)]
+        schemes, ports = {each.scheme for each in theirs}, {each.port for each in theirs}
+        places = {each.where for each in theirs}
+        return any(
+            ("$scheme" not in key or each.scheme in schemes)
+            and ("$server_port" not in key or each.port in ports)
+            and ("$host" not in key or (each.where not in places and self._serves(each, other)))
+            for each in self._of[id(server)]
+        )
+
+    def _serves(self, there: Listener, other: Block) -> bool:
+        """Whether what is asked there for another server's name comes to this one."""
+        asked = (there.where, id(other))
+        if asked not in self._serving:
+            found = chosen(self._at[there.where], server_names(other) or [""])
+            self._serving[asked] = {id(each.server) for each in found}
+        return id(there.server) in self._serving[asked]
 
 
 def _finding(place: Block, found: tuple[str, str, str], other: Server) -> Finding:

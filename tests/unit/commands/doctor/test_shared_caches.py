@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,19 @@ def told(mine: str, other: str, directory: Path) -> bool:
 def test_one_key_for_two_servers(mine: str, other: str, tmp_path: Path) -> None:
     """It names the path alone."""
     assert told(mine, other, tmp_path)
+
+
+def test_hundreds_of_servers(tmp_path: Path) -> None:
+    """Beside each other, and at another address, take no more than moments."""
+    kept = f"location / {{ auth_request /authz; {BY_HOST} proxy_pass http://app; }}"
+    servers = "".join(
+        f"server {{ listen 443; server_name {i}; {kept} }} "
+        f"server {{ listen 443; listen 80; server_name b{i}; {BY_HOST} {OTHER} }} "
+        for i in range(200)
+    )
+    begun = time.monotonic()
+    found(GOOD.replace("http {", f"http {{ {servers}", 1), tmp_path)
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(
