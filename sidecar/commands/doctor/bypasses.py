@@ -17,6 +17,7 @@ from .rewriting import (
     redirects,
     scripted,
     status_of,
+    takes_every_uri,
 )
 from .routing import REGEX, destination, serving
 from .server import DENIALS, Server, has_content, question
@@ -432,7 +433,7 @@ def _shows_one_page(uri: str, place: Block) -> bool:
         first = next((e for e in place.inner if e.name == "rewrite"), None)
         return (
             first is not None
-            and first.args[0] in ("^", ".*", "^.*$", "^(.*)$")
+            and takes_every_uri(first)
             and "$" not in first.args[1]
             and ("?" not in first.args[1] or first.args[1].endswith("?"))  # else the client's, too
             and first.args[2:] == ["break"]

@@ -10,7 +10,7 @@ import re
 
 from .access import always_answers, closed, denies_all, is_internal, is_led_to_only
 from .nginx_config import Block
-from .rewriting import redirects, status_of
+from .rewriting import redirects, status_of, takes_every_uri
 from .routing import REGEX, destination, serving
 from .server import Server
 from .targets import file_roots, passes
@@ -19,9 +19,6 @@ _HANDLER = re.compile(
     r"js_content|content_by_\w+|perl|stub_status|empty_gif|api|flv|mp4|echo(_\w+)?"
 )
 """Directives that answer in the place of a file."""
-
-_ALL_URIS = ("^", ".*", "^.*", "^.*$", "^(.*)$", "(.*)", "^(.*)", "^/(.*)$", "^/(.*)", "^/", "/")
-"""Expressions of a `rewrite` that match every URI."""
 
 
 class Onward:
@@ -140,7 +137,7 @@ class Onward:
         for each in place.inner:
             if each.name == "return":
                 return not 200 <= status_of(each) < 300
-            if each.name == "rewrite" and each.args[0] in _ALL_URIS:
+            if each.name == "rewrite" and takes_every_uri(each):
                 return True
         return False
 
@@ -159,4 +156,4 @@ class Onward:
 
 
 def _writes_one_page(rewrite: Block) -> bool:
-    return "$" not in rewrite.args[1] and rewrite.args[0] in _ALL_URIS
+    return "$" not in rewrite.args[1] and takes_every_uri(rewrite)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from sidecar.core.policy.model import Policy
 
 from .access import is_reached
+from .auth_location import target_path
 from .captured import CHOSEN
 from .decoded import PERCENT, decoded
 from .findings import Finding
@@ -32,7 +33,6 @@ _PARAMETERS = {
     "uwsgi_pass": "uwsgi_param",
     "scgi_pass": "scgi_param",
 }
-_BARE = re.compile(r"(?:\w+://)?(?:unix:[^:]+|[^/:$]+(?::\d+)?|\[[^]/]+\](?::\d+)?)")
 
 
 def raw_paths(
@@ -101,7 +101,7 @@ def _is_raw(passing: Block, by: Block, place: Block, root: Root) -> bool:
     if by is not place and not by.args[-1].startswith("@"):
         return False  # an internal redirect: so it is there, too
     return any(
-        RAW in names(each) or _BARE.fullmatch(each)
+        RAW in names(each) or target_path(each) == ""
         for each in possible(target, passing.parent, root)
     )
 

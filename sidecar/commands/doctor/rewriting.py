@@ -19,6 +19,8 @@ _OF_THE_URI = re.compile(
 )
 """Variables that are others in the question than in the request that it is about."""
 
+_EVERY_URI = re.compile(r"\^?/?(?:\(?\.\*\)?\$?)?")
+
 
 def status_of(early: Block) -> int:
     """What `return` answers: an address alone is 302 (ngx_http_rewrite_return)."""
@@ -61,6 +63,11 @@ def scripted(block: Block, uri: str, *names: str) -> Iterator[Block]:
 def can_rewrite(rewrite: Block, uri: str) -> bool:
     """Whether a `rewrite` can match a URI; yes where its expression can't be read."""
     return matches(rewrite.args[0], uri) is not False
+
+
+def takes_every_uri(rewrite: Block) -> bool:
+    """Whether a `rewrite` matches whatever comes to it."""
+    return _EVERY_URI.fullmatch(rewrite.args[0]) is not None
 
 
 def redirects(rewrite: Block) -> bool:
