@@ -15,7 +15,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,12 @@ def _write(path: Path, data: bytes) -> None:
 
 
 class CrlJob:
-    """Keep one CRL of one trust up to date."""
+    """Keep one CRL of one trust up to date.
+
+    `turn` is for the large downloads of a trust: one after the other, since each is held in memory
+    until it is verified, and a server that the policy names often could make them use up what there
+    is for all trusts.
+    """
 
     def __init__(
         self,
@@ -191,8 +197,10 @@ class CrlJob:
         limits: HttpLimits | None = None,
         clock: Callable[[], float] = time.time,
         workers: CrlWorkers | None = None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
         self.source = source
+        self._turn = turn or asyncio.Lock()
         self._workers = workers or CrlWorkers()
         self.path = crl_state_path(state_dir, source.trust, source.url)
         self._session = session
@@ -236,8 +244,9 @@ class CrlJob:
         """Download once; return the result (a metric label) and the seconds to wait."""
         delay = 0.0
         try:
-            answer = await self._get()
-            result, detail = await self._take(answer)
+            async with AsyncExitStack() as stack:
+                answer = await self._get(lambda: stack.enter_async_context(self._turn))
+                result, detail = await self._take(answer)
             if result in SUCCESSES:
                 delay = self._delay(max_age(answer.headers))
         except FetchError as error:
@@ -247,7 +256,7 @@ class CrlJob:
         self._count(result, detail)
         return result, min(delay, LONGEST)
 
-    async def _get(self) -> Fetched:
+    async def _get(self, turn: Callable[[], Awaitable[None]]) -> Fetched:
         held = await asyncio.to_thread(_read, self.path)
         if not self._known:
             await self._recognize(held)
@@ -256,7 +265,8 @@ class CrlJob:
             validators = await asyncio.to_thread(_load_validators, self._meta, held)
             if 0.0 <= now - validators.at < WHOLE_EVERY:
                 headers = validators.headers()
-        answer = await fetch(self._session, self.source.url, self._limits, headers=headers)
+        url = self.source.url
+        answer = await fetch(self._session, url, self._limits, headers=headers, turn=turn)
         if answer.status == 304 and not headers:
             why = "HTTP status 304 to a request without a condition"
             raise FetchError(Failure.STATUS, why)

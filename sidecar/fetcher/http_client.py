@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -23,6 +23,9 @@ from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 
 MAX_REDIRECTS = 3
+
+LARGE = 1024 * 1024
+"""Octets of a body beyond which the caller can have it wait for its turn."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -91,11 +94,15 @@ async def fetch(
     *,
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
+    turn: Callable[[], Awaitable[None]] | None = None,
 ) -> Fetched:
-    """GET `url`, or POST `body` to it.  Raises only `FetchError`, except on cancellation."""
+    """GET `url`, or POST `body` to it.  Raises only `FetchError`, except on cancellation.
+
+    An answer of more than `LARGE` octets is read on when `turn` has returned.
+    """
     try:
         async with asyncio.timeout(limits.total):
-            return await _follow(session, URL(url), limits, dict(headers or {}), body)
+            return await _follow(session, URL(url), limits, dict(headers or {}), body, turn)
     except TimeoutError:
         raise FetchError(Failure.TIMEOUT, f"no complete answer in {limits.total:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -108,6 +115,7 @@ async def _follow(
     limits: HttpLimits,
     headers: dict[str, str],
     body: bytes | None,
+    turn: Callable[[], Awaitable[None]] | None,
 ) -> Fetched:
     for _ in range(MAX_REDIRECTS + 1):
         async with session.request(
@@ -119,7 +127,7 @@ async def _follow(
             allow_redirects=False,
         ) as response:
             if response.status not in _REDIRECTS:
-                return await _read(response, limits)
+                return await _read(response, limits, turn)
             url = _redirected(url, response)
     raise FetchError(Failure.REDIRECT, f"more than {MAX_REDIRECTS} redirects")
 
@@ -137,7 +145,11 @@ def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
     return target
 
 
-async def _read(response: aiohttp.ClientResponse, limits: HttpLimits) -> Fetched:
+async def _read(
+    response: aiohttp.ClientResponse,
+    limits: HttpLimits,
+    turn: Callable[[], Awaitable[None]] | None,
+) -> Fetched:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.status not in (200, 304):
         after = _retry_after(headers) if response.status in (429, 503) else None
@@ -151,6 +163,9 @@ async def _read(response: aiohttp.ClientResponse, limits: HttpLimits) -> Fetched
         body += part
         if len(body) > limits.size:
             raise _too_large(limits)
+        if turn is not None and len(body) > LARGE:
+            await turn()
+            turn = None
     return Fetched(response.status, bytes(body), headers)
 
 

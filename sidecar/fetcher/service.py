@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class Fetcher:
         self._clock = clock
         self._jobs: dict[CrlSource, asyncio.Task[None]] = {}
         self._workers = CrlWorkers()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reader = PlanReader(options.policy, options.trusted_only)
 
     async def load(self) -> None:
@@ -130,6 +132,7 @@ class Fetcher:
             limits=options.limits,
             clock=self._clock,
             workers=self._workers,
+            turn=self._turns[source.trust],
         )
 
     async def download_all(self) -> bool:

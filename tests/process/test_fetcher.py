@@ -89,6 +89,45 @@ async def bench(state: Path, url: str) -> AsyncIterator[Bench]:
 # -- bringing ----------------------------------------------------------------------------------
 
 
+def test_large_downloads_of_a_trust_wait_for_each_other(tmp_path: Path) -> None:
+    """A server that the policy names often fills the memory by one of them only, a small CRL
+    doesn't wait, and each has its turn."""
+    sent: list[int] = []
+    held = asyncio.Event()
+
+    async def large(request: web.Request) -> web.StreamResponse:
+        if request.path != "/x":
+            return web.Response(body=make_crl(CA))
+        response, number = web.StreamResponse(), len(sent)
+        sent.append(0)
+        await response.prepare(request)
+        for _ in range(48):
+            await response.write(bytes(2**20))
+            sent[number] += 1
+        await held.wait()
+        return response
+
+    async def check() -> None:
+        async with serving(large) as server, new_session() as session:
+            turn, metrics = asyncio.Lock(), FetchMetrics(CollectorRegistry())
+            (tmp_path / "crl").mkdir()
+            urls = [*(f"{server.url}?{n}" for n in range(3)), server.url.replace("/x", "/small")]
+            jobs = [
+                CrlJob(CrlSource("staff", url, (CA.der,)), tmp_path, session, metrics, turn=turn)
+                for url in urls
+            ]
+            tasks = [asyncio.create_task(job.download()) for job in jobs]
+            assert (await tasks[3])[0] == "updated"
+            while 48 not in sent:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert sorted(sent)[1] < 40
+            held.set()
+            assert [result for result, _ in await asyncio.gather(*tasks[:3])] == ["invalid"] * 3
+
+    run(check)
+
+
 def test_a_crl_is_brought_and_stands_whole(tmp_path: Path) -> None:
     """The verified bytes stand in the state directory, readable for the daemon, nothing beside."""
     crl = make_crl(CA)
