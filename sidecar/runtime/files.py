@@ -93,8 +93,10 @@ def read_file(
             if trusted_only and (why := untrusted_directory(path, before.st_uid)):
                 # EAGAIN: repairing a directory doesn't change the file, so callers must retry.
                 raise PermissionError(errno.EAGAIN, why, str(path))
-            data = file.read(limit + 1)
+            data: bytes | None = file.read(limit + 1)
             after = os.fstat(descriptor)
+        if data is None:  # it would have to be waited for: /proc/kmsg, a file of somebody's FUSE
+            raise OSError(errno.EAGAIN, "it can't be read without waiting", str(path))
         if FileVersion.of(before) == FileVersion.of(after) and len(data) == after.st_size:
             return data
     raise OSError(errno.EAGAIN, "it changes while it is read", str(path))

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.runtime.files import LEFT_SECONDS, lock_within, write_file, write_named_file
+from sidecar.runtime import files
+from sidecar.runtime.files import (
+    LEFT_SECONDS,
+    lock_within,
+    may_pass,
+    read_file,
+    write_file,
+    write_named_file,
+)
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
@@ -46,3 +54,19 @@ def test_a_name_that_somebody_typed_replaces_regular_files_alone(tmp_path: Path)
     assert other.read_bytes() == b"kept"
     write_named_file(other, b"new", 0o600)
     assert other.read_bytes() == b"new"
+
+
+def test_a_file_whose_content_is_yet_to_come_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for, and never read as an empty one; it may be readable soon."""
+    place = tmp_path / "file"
+    os.mkfifo(place)
+    monkeypatch.setattr(files, "_check", lambda *_: None)  # regular to `stat`, as /proc/kmsg is
+    writer = os.open(place, os.O_RDWR)
+    try:
+        with pytest.raises(OSError, match="without waiting") as found:
+            read_file(place)
+    finally:
+        os.close(writer)
+    assert may_pass(found.value)
