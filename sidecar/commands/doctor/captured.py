@@ -52,17 +52,19 @@ def written_targets(place: Block, server: Server) -> list[Target]:
     return found
 
 
-def tried_files(place: Block) -> list[Target]:
-    """The files that `try_files` tries, where more than the URI is in their names."""
+def written_files(place: Block) -> list[Target]:
+    """The files of a `root` that `rewrite … break` or `try_files` name in the URI's place."""
     if passes(place) or place.own("alias"):
         return []
-    return [
-        Target(each, FILES, plain_variables(root + word))
+    words = [(each, "$uri") for each in place.within("rewrite") if _breaks(each)]
+    words += [
+        (each, word)
         for each in place.own("try_files")
         for word in each.args[:-1]
-        for root in file_roots(place)
         if not set(names(word)) <= {*_URIS, "$is_args", "$args"}
     ]
+    found = [(at, plain_variables(root + word)) for at, word in words for root in file_roots(place)]
+    return [Target(at, FILES, path) for at, path in found]
 
 
 def leading_to(place: Block, target: Target, wanted: str, server: Server) -> str | None:
@@ -85,7 +87,8 @@ def _heads(place: Block, target: Target) -> list[str]:
 
 def _leads(place: Block, target: Target, begins: str, wanted: str, server: Server) -> str | None:
     head = resolved(target.path.partition("$")[0])
-    rests = {"", wanted, wanted[1:], wanted.removeprefix(head), wanted.removeprefix(head[:-1])}
+    heads = [head, head[:-1], *(resolved(head + each) for each in _heads(place, target))]
+    rests = {"", wanted, wanted[1:], *(wanted.removeprefix(each) for each in heads)}
     for uri in sorted(begins + rest for rest in rests):
         if _reached(place, target, uri, wanted) and serving(server.block, uri) is place:
             return uri

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from .nginx_config import Block
 from .targets import one_host
 
+_MAX_PORT = 65535
+
 
 class Listener(NamedTuple):
     """One address on which a server listens, and the directive that says so."""
@@ -36,16 +38,20 @@ class Listener(NamedTuple):
 
 
 def listeners(server: Block) -> Iterator[Listener]:
-    """Each address of a server; without any `listen` it is `*:80` (ngx_http_core_server)."""
+    """Each address of a server, each port of a range.
+
+    Without any `listen` it is `*:80` (ngx_http_core_server).
+    """
     for each in server.own("listen"):
         given = each.args[0]
         if given.startswith("unix:"):
             yield Listener(each, server, given, "")
             continue
-        found = re.fullmatch(r"(?:(\[[^]]*\]|[^:]*):)?(\d+)", given)
-        host, port = (found[1] or "*", found[2]) if found else (given, "80")
-        host = one_host(host)
-        yield Listener(each, server, "*" if host == "0.0.0.0" else host, str(int(port)))
+        found = re.fullmatch(r"(?:(\[[^]]*\]|[^:]*):)?(\d+)(?:-(\d+))?", given)
+        host, first, last = found.groups() if found else (given, "80", None)
+        host = one_host(host or "*")
+        for port in range(int(first), min(int(last or first), _MAX_PORT) + 1):
+            yield Listener(each, server, "*" if host == "0.0.0.0" else host, str(port))
     if not server.own("listen"):
         yield Listener(server, server, "*", "80")
 

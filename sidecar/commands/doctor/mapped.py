@@ -11,7 +11,7 @@ import re
 from urllib.parse import unquote
 
 from .auth_location import target_path
-from .captured import FILES, PROBES, head_of, leading_to, tried_files, written_targets
+from .captured import FILES, PROBES, head_of, leading_to, written_files, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
@@ -60,7 +60,7 @@ def written_paths(server: Server, findings: list[Finding]) -> None:
     for here in server.locations:
         if not server.is_open_to_clients(here):
             continue
-        for target in (*written_targets(here, server), *tried_files(here)):
+        for target in (*written_targets(here, server), *written_files(here)):
             for other, where, path in kept:
                 if other is here or where != target.where or question(other) == question(here):
                     continue

@@ -165,7 +165,7 @@ def script_root(place: Block) -> str:
 
 def resolved(path: str) -> str:
     """A path as files and most applications read it: without `//`, `/./` and `x/../`."""
-    path = re.sub(r"/(?:\.?/)+", "/", path)
+    path = re.sub(r"^(?:/\.\.)+(?=/)", "", re.sub(r"/(?:\.?/)+", "/", path))
     while (shorter := re.sub(r"/(?!\.\./)[^/$]+/\.\./", "/", path, count=1)) != path:
         path = shorter
     return path

@@ -25,6 +25,12 @@ SITE = "auth_request /authz/site;"
         f"location = /a {{ {OFF} proxy_pass http://app$arg_u; }}",
         f"location = /a {{ {OFF} proxy_pass http://app/$arg_u; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} alias /srv/$1; }} location /b/ {{ {SITE} root /srv; }}",
+        f"location ~ ^/a/ {{ {OFF} root /srv; rewrite ^/a/(.*)$ /b/$1 break; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
+        f"location ~ ^/a/ {{ {OFF} rewrite ^/a/(.*)$ /b/$1 break; proxy_pass http://x; }} "
+        f"location /b/ {{ {SITE} proxy_pass http://x; }}",
+        f"location /a/ {{ {OFF} root /srv; rewrite ^/a/(?:v1/)?(.*) /b/$1 break; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} root /srv; try_files /b/$1 =404; }} "
         f"location /b/ {{ {SITE} root /srv; }}",
         f"location = /a {{ {OFF} root /srv; try_files $uri /b/$arg_f =404; }} "
@@ -60,6 +66,10 @@ def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
         f"location /a/ {{ {OFF} if ($uri ~ ^/b(/.*)$) {{ rewrite ^ $1 break; }} "
         "proxy_pass http://app; }",
         f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ /$1; proxy_pass http://app; }}",
+        f"location ~ ^/a/ {{ {OFF} root /srv; rewrite ^/a/(.*)$ /c/$1 break; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
+        f"location ~ ^/a/ {{ {OFF} root /srv; rewrite ^ /b/index.html break; }} "
+        f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} root /srv; try_files $uri /c/$1 =404; }} "
         f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} alias /srv/static/$1; }} "

@@ -18,6 +18,8 @@ from sidecar.commands.doctor.nginx_config import read_nginx
         ("listen *:443; listen 0.0.0.0:0443;", [("*", "443")] * 2),
         ("listen 127.1; listen 127.0.0.1:80;", [("127.0.0.1", "80")] * 2),
         ("listen [::]:443; listen [0:0::]:443;", [("[::]", "443")] * 2),
+        ("listen 127.0.0.1:8080-8082;", [("127.0.0.1", str(8080 + i)) for i in range(3)]),
+        ("listen 65535-99999999999;", [("*", "65535")]),
         ("listen unix:/run/x.sock;", [("unix:/run/x.sock", "")]),
     ],
 )

@@ -29,6 +29,8 @@ ALL = "location / { auth_request /authz/site; proxy_pass http://app; }"
         f"location /a/ {{ {OFF} proxy_pass http://x/%62/; }}",
         f"location /b/ {{ {SITE} proxy_pass http://x; }} "
         f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ //b/$1 break; proxy_pass http://x; }}",
+        f"location /b/ {{ {SITE} proxy_pass http://x; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://x/../b/; }}",
         f"location /b/ {{ {SITE} root /srv; }} "
         f"location /a/ {{ {OFF} root /srv; rewrite ^/a/(.*)$ /b/$1 break; }}",
         f"location /b/ {{ {SITE} proxy_pass http://x; }} "
