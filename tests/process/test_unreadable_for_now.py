@@ -185,12 +185,12 @@ def test_a_file_that_can_not_be_read_for_now_is_read_again(
 def test_what_can_not_be_copied_for_now_is_copied_later(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A CRL that can't be opened for its copy; the others are copied, and it is told."""
+    """A CA file that can't be opened for its copy; the others are copied, and it is told."""
     write(tmp_path)
     opens, fails = os.open, True
 
     def fail(path: str | Path, *given: int, **more: int) -> int:
-        if fails and str(path).endswith("a.crl") and "last-good" not in str(path):
+        if fails and str(path).endswith("ca.crt") and "last-good" not in str(path):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
         return opens(path, *given, **more)
 
@@ -203,11 +203,11 @@ def test_what_can_not_be_copied_for_now_is_copied_later(
         found.load()
         found.keep()
         assert "Too many open files" in caplog.text
-        assert not found._last_good.copy_of("crl", "staff", "a.crl")
+        assert not found._last_good.copy_of("ca", "ca.crt")
         assert found._last_good.copy_of("denylist", "denied.txt")
         fails = False
         found.keep()
-    assert found._last_good.copy_of("crl", "staff", "a.crl")
+    assert found._last_good.copy_of("ca", "ca.crt")
     assert policy_store.KEEP_AGAIN_SECONDS < 60
 
 
