@@ -12,7 +12,7 @@ from .findings import Finding
 from .listeners import listeners
 from .nginx_config import Block, Root
 from .server import Server
-from .targets import PASSES, addresses, directory, script_root, shown_by
+from .targets import PASSES, addresses, directories, script_root, shown_by
 
 WRITE = "auth_request /authz/NAME;  or, if it is meant to be open: auth_request off;"
 
@@ -55,12 +55,12 @@ class ProtectedTargets:
                     script_root(place), where_to
                 ):
                     self._leads(each, where_to, findings)
-            where = directory(place)
-            other = self._keeper(where) if where else None
             shown = shown_by(place)
-            if other is not None and where and shown is not None and not is_internal(place):
-                within = shown.parent is place or shown.parent is server.block
-                _add(shown if within else place, where, other, findings)
+            for where in sorted(directories(place)) if not is_internal(place) else ():
+                other = self._keeper(where)
+                if other is not None and shown is not None:
+                    within = shown.parent is place or shown.parent is server.block
+                    _add(shown if within else place, where, other, findings)
 
     def _runs_others(self, scripts: str, where: set[str]) -> bool:
         """Whether an interpreter there runs other scripts than those that are kept."""

@@ -105,8 +105,7 @@ def _replaced(place: Block, roots: set[str], wanted: list[str], root: Root) -> I
     old, exact = place.args[-1], place.args[0] == "="
     changes: list[tuple[Block, str | None]]
     changes = [(each, target_path(each.args[0])) for each in place.own("proxy_pass")]
-    shown = files(place) if place.own("alias") else None
-    if shown:
+    for shown in sorted(files(place)) if place.own("alias") else ():
         changes += [(place, f"/{shown[len(each) :]}") for each in roots if shown.startswith(each)]
     for each in place.own("proxy_pass"):
         for given in possible(each.args[0], place, root) if "$" in each.args[0] else ():

@@ -18,7 +18,7 @@ from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX
 from .server import Server, question
-from .targets import directory, file_roots, passes
+from .targets import directories, file_roots, passes
 
 METHODS = {"COPY", "MOVE"}
 
@@ -31,17 +31,18 @@ def unasked_destinations(
         (where, place)
         for server in asking
         for place in server.locations
-        if server.asks(place) and (where := directory(place)) and not closed(place)
+        if server.asks(place) and not closed(place)
+        for where in sorted(directories(place))
     ]
     for here in (each for server in asking for each in server.locations):
         held = here.inherited("dav_methods")
         offered = {word.upper() for each in held[-1:] for word in each.args} & METHODS
         if passes(here) or not is_reached(here) or _is_limited(here):
             continue
-        own = directory(here) or ""
+        own = directories(here)
         for where, place in kept if offered - _refused(question(here), policy) else ():
             above = any(where.startswith(each) for each in file_roots(here))
-            if above and not _is_within(own, where, place) and question(place) != question(here):
+            if above and not _are_within(own, where, place) and question(place) != question(here):
                 at = held[-1]
                 what = (
                     f"COPY and MOVE from {here.args[-1]} write into {where}, about which "
@@ -54,8 +55,8 @@ def unasked_destinations(
                 break
 
 
-def _is_within(own: str, where: str, place: Block) -> bool:
-    return place.args[0] not in REGEX and own.startswith(where)
+def _are_within(own: set[str], where: str, place: Block) -> bool:
+    return place.args[0] not in REGEX and bool(own) and all(e.startswith(where) for e in own)
 
 
 def _is_limited(here: Block) -> bool:

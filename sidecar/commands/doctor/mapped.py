@@ -152,7 +152,7 @@ def _files_there(place: Block) -> list[tuple[Block, str, str]]:
     shown, strip = files(place), _strip(place, place.args[-1])
     if shown and strip is not None and not place.own("alias"):
         return [(strip, FILES, resolved(root + strip.args[1][:-2])) for root in file_roots(place)]
-    return [(shown_by(place) or place, FILES, shown)] if shown else []
+    return [(shown_by(place) or place, FILES, each) for each in sorted(shown)]
 
 
 def _strip(place: Block, prefix: str) -> Block | None:

@@ -11,7 +11,7 @@ from .auth_location import question_uri
 from .nginx_config import Block, Root
 from .rewriting import status_of
 from .routing import REGEX, destination, literal_prefixes, serving
-from .targets import directory, directory_of_one, file_roots, files, led_to, passes
+from .targets import directories, directories_of_one, file_roots, files, led_to, passes
 
 OWN_CONTENT = re.compile(r"js_content|\w+_by_lua(_\w+)?|perl|auth_jwt|auth_oidc")
 """Directives by which a location may authorize on its own."""
@@ -115,9 +115,8 @@ class Server:
     def protected_files(self) -> set[str]:
         """The directories that are served where the sidecar is asked."""
         places = [each for each in self.locations if self.asks(each) and not closed(each)]
-        found = [files(each) for each in places]
-        found += [each for place in places for each in _named_directories(place)]
-        return {each for each in found if each is not None}
+        found = {where for each in places for where in files(each)}
+        return found | {where for each in places for where in _named_directories(each)}
 
     def matched_files(self) -> set[str]:
         """The directories of which some files alone are asked about: by expression, or one."""
@@ -126,13 +125,13 @@ class Server:
             for each in self.locations
             if each not in self._answering and self.asks(each) and not closed(each)
         ]
-        found = [directory(each) for each in places if each.args[0] in REGEX]
+        found = [directories(each) for each in places if each.args[0] in REGEX]
         found += [
-            directory_of_one(each)
+            directories_of_one(each)
             for each in places
             if each.args[0] == "=" and each.own("auth_request")
         ]
-        return {each for each in found if each is not None}
+        return set[str]().union(*found)
 
     @property
     def _answering(self) -> list[Block]:
@@ -143,7 +142,7 @@ class Server:
         asked = self.questions.values()
         places = [e for e in self.locations if not question(e) and e not in asked]
         found = (files(each) for each in places if not closed(each) and not is_internal(each))
-        return {each for each in found if each is not None}
+        return set[str]().union(*found)
 
     def protected_roots(self) -> set[str]:
         """The `root` or `alias` of what is served as files where the sidecar is asked."""

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 
 from .nginx_config import Block, Root
-from .variables import constant, plain_variables, possible
+from .variables import plain_variables, possible
 
 PASSES = (
     "proxy_pass",
@@ -101,36 +101,39 @@ def shown_by(place: Block) -> Block | None:
     return None
 
 
-def files(place: Block) -> str | None:
-    """The directory that a prefix location serves, with a slash at its end; None: it passes on."""
+def files(place: Block) -> set[str]:
+    """The directory that a prefix location serves, with a slash at its end; none: it passes on.
+
+    More than one where a `set` within an `if` decides.
+    """
     shown = shown_by(place)
     if shown is None or passes(place) or place.args[:1] in (["="], ["~"], ["~*"]):
-        return None
-    return _slash(_shown(shown, place)) + _below(shown, place)
+        return set()
+    return {root + _below(shown, place) for root in file_roots(place)}
 
 
-def directory(place: Block) -> str | None:
-    """The directory that a location or server shows files of; None: none, or a single one.
+def directories(place: Block) -> set[str]:
+    """The directory that a location or server shows files of; none: it shows none, or one file.
 
     Of a regular expression that is its whole `root`, or as much of an `alias` as is constant.
     """
     if place.args[:1] not in (["="], ["~"], ["~*"]):
         return files(place)
     if passes(place) or place.args[0] == "=" or ".well-known" in place.args[-1].replace("\\", ""):
-        return None
-    path = next(iter(file_roots(place)), "")
-    return path if "$" not in path else path.partition("$")[0].rpartition("/")[0] + "/"
+        return set()
+    paths = file_roots(place)
+    return {e if "$" not in e else e.partition("$")[0].rpartition("/")[0] + "/" for e in paths}
 
 
-def directory_of_one(place: Block) -> str | None:
-    """The directory of the one file that a `location = /x` shows; None: it passes on."""
+def directories_of_one(place: Block) -> set[str]:
+    """The directory of the one file that a `location = /x` shows; none: it passes on."""
     shown = shown_by(place)
     if passes(place) or shown is None:
-        return None
-    path = _shown(shown, place)
+        return set()
+    paths = _shown(shown, place)
     if shown.parent is not place or shown.name != "alias":
-        path = _slash(path) + _below(shown, place)
-    return path.rpartition("/")[0] + "/"
+        paths = {_slash(each) + _below(shown, place) for each in paths}
+    return {each.rpartition("/")[0] + "/" for each in paths}
 
 
 def _below(shown: Block, place: Block) -> str:
@@ -145,12 +148,12 @@ def _below(shown: Block, place: Block) -> str:
 def file_roots(place: Block) -> set[str]:
     """The `alias` or `root` that holds in a location or server, with a slash at its end."""
     shown = shown_by(place)
-    return {_slash(_shown(shown, place))} if shown is not None else set()
+    return set(map(_slash, _shown(shown, place))) if shown is not None else set()
 
 
-def _shown(shown: Block, place: Block) -> str:
-    """What an `alias` or `root` is in a place, by the variables that are set there."""
-    return constant(shown.args[0], place)
+def _shown(shown: Block, place: Block) -> set[str]:
+    """What an `alias` or `root` may be in a place, by the variables that are set there."""
+    return possible(shown.args[0], place)
 
 
 def script_root(place: Block) -> str:
@@ -158,8 +161,8 @@ def script_root(place: Block) -> str:
     given = [e.args[1] for e in place.inherited("fastcgi_param") if e.args[0] == "SCRIPT_FILENAME"]
     path = plain_variables(given[-1]) if given else ""
     if found := re.match(r"\$(?:document|realpath)_root(?=[/$])", path):
-        root = next(iter(file_roots(place)), "")
-        path = root + path[found.end() :].lstrip("/") if root else ""
+        roots = [*file_roots(place)]
+        path = roots[0] + path[found.end() :].lstrip("/") if len(roots) == 1 else ""
     return path.partition("$")[0].rpartition("/")[0] + "/" if path.startswith("/") else ""
 
 

@@ -48,11 +48,11 @@ def constant(text: str, at: Block | None) -> str:
     return text
 
 
-def possible(text: str, at: Block | None, root: Root) -> set[str]:
+def possible(text: str, at: Block | None, root: Root | None = None) -> set[str]:
     """What a text with variables may be, as far as constants decide it.
 
-    What a `map`, `split_clients` or `geo` decides stays as it is written, too: they may have no
-    line for a request.
+    What a `map`, `split_clients` or `geo` of the root decides stays as it is written, too: they may
+    have no line for a request.
     """
     found, seen, left = set[str](), set[str](), [text]
     while left and len(seen) < MAX_TEXTS:
@@ -63,7 +63,7 @@ def possible(text: str, at: Block | None, root: Root) -> set[str]:
         for variable in _VARIABLE.finditer(given) if len(given) <= MAX_LENGTH else ():
             name = f"${_name(variable)}"
             values = _set_for(name, at)
-            tables = [] if values else [line.args[-1] for line in root.table(name)]
+            tables = [e.args[-1] for e in root.table(name)] if root and not values else []
             if tables:
                 found.add(given)
             if values or tables:

@@ -65,6 +65,7 @@ def test_one_address_in_many_ways(tables: str, server: str, tmp_path: Path) -> N
         "root /srv/./x/../www;",
         "set $r /srv/www; root $r;",
         "root $r/www; location / { set $r /srv; }",
+        "set $r /srv/a; if ($arg_x) { set $r /srv/www; } root $r;",
         r"location ~ \.txt$ { root /srv/www; }",
         "location ~ ^/s/(.*)$ { alias /srv/www/$1; }",
         "location /a/ { alias /srv/www/a/; }",
