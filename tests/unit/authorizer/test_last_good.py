@@ -64,13 +64,14 @@ def test_a_file_that_has_changed_meanwhile_keeps_its_last_copy(tmp_path: Path) -
     assert found[1] == first.digest
 
 
-@pytest.mark.parametrize("taken", ["socket", "lease"])
+@pytest.mark.parametrize("taken", ["socket", "memory", "lease"])
 def test_the_octets_that_were_read_stand_for_a_file_that_its_owner_withholds(
     taken: str, tmp_path: Path
 ) -> None:
     """What came into force is kept, though no copy of its file can be read any more.
 
-    The fetcher's user can put a socket into its place, or hold a lease on it.
+    The fetcher's user can put a socket into its place, or a link to what can't be read (EIO), or
+    hold a lease on it.
     """
     path = tmp_path / "fetched.crl"
     path.write_bytes(b"what revokes")
@@ -81,6 +82,9 @@ def test_the_octets_that_were_read_stand_for_a_file_that_its_owner_withholds(
             path.unlink()
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(path))
+        elif taken == "memory":
+            path.unlink()
+            path.symlink_to("/proc/self/mem")
         else:
             held = stack.enter_context(path.open("r+b"))
             before = signal.signal(signal.SIGIO, signal.SIG_IGN)
