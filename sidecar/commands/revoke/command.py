@@ -202,8 +202,10 @@ def _revoke(call: Call, settings: Settings, targets: Sequence[Target]) -> int:
     if not done:
         return 2
     names = []
-    for target, trusts in done:  # every line is written before a daemon is waited for
-        more = _more_in_force(call, settings, target, trusts)
+    # Every line is written before a daemon is waited for.
+    told = _told_in_force(call, settings, done[0][0])
+    for target, trusts in done:
+        more = _more_in_force(told, trusts)
         failed = _write_more(call, settings, target, more) or failed
         names.append((target, list(dict.fromkeys(each.name for each in (*trusts, *more)))))
     codes = [_confirm(call, settings, target, trusts, failed) for target, trusts in names]
@@ -304,9 +306,15 @@ def _trusts(settings: Settings, target: Target) -> list[ListedTrust]:
     return trusts_of(spec, path.parent, target)
 
 
-def _more_in_force(
-    call: Call, settings: Settings, target: Target, trusts: Sequence[ListedTrust]
-) -> list[ListedTrust]:
+def _told_in_force(call: Call, settings: Settings, target: Target) -> list[ListedTrust]:
+    """Ask the daemon for the trusts in force that a call is about: none, if it names a file."""
+    if call.denylist:
+        return []
+    found = trusts_in_force(settings, one_entry(target.kind, target.value))
+    return [each for each in found if call.trust in (None, each.name)]
+
+
+def _more_in_force(told: Sequence[ListedTrust], trusts: Sequence[ListedTrust]) -> list[ListedTrust]:
     """Return the trusts in force with a first denylist that these don't have.
 
     The policy's file can have an edit that the daemon refuses.
@@ -314,10 +322,8 @@ def _more_in_force(
     known = {(each.name, path.resolve()) for each in trusts for path in each.denylists[:1]}
     return [
         each
-        for each in trusts_in_force(settings, one_entry(target.kind, target.value))
-        if call.trust in (None, each.name)
-        and not call.denylist
-        and any((each.name, path.resolve()) not in known for path in each.denylists[:1])
+        for each in told
+        if any((each.name, path.resolve()) not in known for path in each.denylists[:1])
     ]
 
 
@@ -386,7 +392,7 @@ def _undo(call: Call, settings: Settings, target: Target) -> int:
 def _all_or_chosen(call: Call, settings: Settings, target: Target) -> list[ListedTrust]:
     chosen = call.denylist or call.trust
     trusts = _chosen(call, settings, target) if chosen else _trusts(settings, target)
-    return [*trusts, *_more_in_force(call, settings, target, trusts)]
+    return [*trusts, *_more_in_force(_told_in_force(call, settings, target), trusts)]
 
 
 def _still_revoked(settings: Settings, target: Target, entry: DenylistEntry) -> list[str]:
