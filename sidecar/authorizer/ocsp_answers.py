@@ -18,6 +18,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 from sidecar.core.evaluate import OcspQuestion
@@ -300,9 +301,13 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         """
         while (most := self._over()) is not None:
             responder = max(most, key=most.__getitem__)
-            own = [(key, e) for key, e in self._entries.items() if key.responder == responder]
-            good = (key for key, e in own if e.answer.status is RevocationStatus.GOOD)
-            self._drop(next(good, own[0][0]))
+            own = (key for key in self._entries if key.responder == responder)
+            good = (
+                key
+                for key, held in self._entries.items()
+                if key.responder == responder and held.answer.status is RevocationStatus.GOOD
+            )
+            self._drop(next(chain(good, own)))
 
     def _over(self) -> Counter[str] | None:
         """Return what is too much, by responder: bytes or answers; None if there is room."""
