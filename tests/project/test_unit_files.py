@@ -25,6 +25,17 @@ def test_only_the_authorizer_may_tell_systemd_anything() -> None:
     assert found == AUTHORIZER
 
 
+def test_what_asks_for_owners_sees_them() -> None:
+    """`PrivateUsers=` makes every user but root and the service's own one user, nobody: who could
+    replace a file can't be told.  The fleet's agent and keeper read what is signed, or theirs."""
+    found = {
+        unit.name
+        for unit in (ROOT / "deploy").glob("mtls-sidecar*.service")
+        if "PrivateUsers=yes" in unit.read_text().splitlines()
+    }
+    assert found == {"mtls-sidecar-fleet.service", "mtls-sidecar-fleet-keeper.service"}
+
+
 def test_nobody_but_root_can_hold_the_lock_of_booted_tests() -> None:
     """The lock stands in a directory in which root alone makes files: another user who held it
     would have every booted test wait."""

@@ -76,6 +76,12 @@ def test_a_reload_with_a_mistake_fails_and_the_old_policy_serves(saw: dict[str, 
     check(saw, bad_reload="refused", bad_reload_serves="204", good_reload="done")
 
 
+def test_the_services_see_whose_a_directory_is(saw: dict[str, str]) -> None:
+    """A policy of one user in a directory of another is refused, and both are told apart by the
+    daemon, its instances and the enrolment service."""
+    check(saw, owner_told="yes", owner_mended="done", instance_users="all", enroll_users="all")
+
+
 @pytest.mark.parametrize("name", ["lost_by_restarts", "lost_by_kills", "lost_by_upgrade"])
 def test_nothing_is_lost(saw: dict[str, str], name: str) -> None:
     """20 restarts, an upgrade under load: every question is answered.  Of those under way when the

@@ -65,6 +65,26 @@ reloads() {
     saw good_reload "$(systemctl reload mtls-sidecar && echo done)"
 }
 
+# A policy of one user in a directory of another, who could replace it.
+tells_owners_apart() {
+    install -d -o news /news
+    install -o games -g mtls-sidecar -m 0640 /good.yaml /news/policy.yaml
+    mv /etc/mtls-sidecar/policy.yaml /etc/mtls-sidecar/kept.yaml
+    ln -s /news/policy.yaml /etc/mtls-sidecar/policy.yaml
+    for _ in $(seq 100); do
+        told=$(journalctl -u mtls-sidecar --no-pager -o cat | grep -c "/news belongs to user $(id -u news),")
+        [ "$told" != 0 ] && break
+        sleep 0.1
+    done
+    saw owner_told "$([ "$told" != 0 ] && echo yes)"
+    mv /etc/mtls-sidecar/kept.yaml /etc/mtls-sidecar/policy.yaml
+    saw owner_mended "$(systemctl reload mtls-sidecar && echo done)"
+}
+
+all_users() { # PID: whether it sees each user as what it is
+    cmp /proc/1/uid_map "/proc/$1/uid_map" && echo all
+}
+
 restarts() {
     for _ in $(seq 20); do
         systemctl restart mtls-sidecar
@@ -147,6 +167,7 @@ time.sleep(60)' &
 has_instances() {
     systemctl start mtls-sidecar@1 mtls-sidecar@2
     saw instances "$(state mtls-sidecar@1) $(state mtls-sidecar@2)"
+    saw instance_users "$(all_users "$(systemctl show -P MainPID mtls-sidecar@2)")"
     saw instance "$(ask www-data /run/mtls-sidecar/authz-2.sock)"
     saw instance_admin "$(stat -c %a:%U:%G /run/mtls-sidecar/admin-2.sock)"
 }
@@ -159,7 +180,7 @@ has_fetcher() {
     saw fetcher_user "$(stat -c %U:%G "/proc/$fetcher")"
     saw fetcher_runs "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch)"
     saw fetcher_writes "$(stat -c %a:%U:%G /var/lib/mtls-sidecar/crl)"
-    saw fetcher_users "$(cmp /proc/1/uid_map "/proc/$fetcher/uid_map" && echo all)"
+    saw fetcher_users "$(all_users "$fetcher")"
     saw fetcher_socket "$(stat -c %a:%U:%G /run/mtls-sidecar-fetch/fetch.sock)"
     saw fetcher_brings "$(as_fetcher touch /var/lib/mtls-sidecar/crl/x && echo yes)"
     saw fetcher_touches "$(as_fetcher sh -c 'for p in /var/lib/mtls-sidecar /run/mtls-sidecar \
@@ -242,6 +263,7 @@ enrolls() {
     saw enroll_stranger "$(page games "$path")"
     pid=$(systemctl show -P MainPID mtls-sidecar-enroll)
     saw enroll_user "$(stat -c %U:%G "/proc/$pid")"
+    saw enroll_users "$(all_users "$pid")"
     saw enroll_networks "$(nsenter -t "$pid" -n cat /proc/net/dev | grep -c :)"
     saw enroll_key "$(runuser -u mtls-sidecar -- cat /var/lib/mtls-sidecar-enroll/ca/ca.key \
         2>/dev/null | wc -c) $(find /var/lib/mtls-sidecar-enroll ! -user mtls-sidecar-enroll)"
@@ -283,6 +305,7 @@ EOF
 if [ ! -e /out/saw ]; then # nothing has been seen yet: the first boot
     installs
     reloads
+    tells_owners_apart
     under_load lost_by_restarts restarts
     under_load lost_by_kills kills
     hangs
