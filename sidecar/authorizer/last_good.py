@@ -14,12 +14,14 @@ import hashlib
 import json
 import logging
 import math
+import mmap
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,6 +55,8 @@ The manifest lists their copies by SHA-256 too, so that they can be found when t
 another place or trust.
 """
 
+Octets = bytes | mmap.mmap
+
 _CHUNK = 1024 * 1024
 _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
 """The names of copies, and of those that are being written."""
@@ -68,8 +72,8 @@ class InForce:
 
     path: Path
     digest: str
-    octets: bytes | None = field(default=None, repr=False)
-    substitute: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    octets: Octets | None = field(default=None, repr=False)
+    substitute: Callable[[], Octets] | None = field(default=None, repr=False, compare=False)
 
 
 def beside(key: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
@@ -106,6 +110,26 @@ class LastGood:
         self.read()
         self._told = ""
         self._one_at_a_time = threading.Lock()
+        self._spare: dict[str, Octets] = {}
+        self._spare_lock = threading.Lock()
+
+    def lend(self, digest: str, octets: Octets) -> None:
+        """Hold a large file's octets until it is copied: it may be gone, or locked, by then.
+
+        Its SHA-256 is `digest`.  Beyond `MAX_CRL` octets in all, the oldest go.
+        """
+        if self._has(digest):
+            return
+        with self._spare_lock:
+            self._spare[digest] = octets
+            while len(self._spare) > 1 and sum(map(len, self._spare.values())) > MAX_CRL:
+                del self._spare[next(iter(self._spare))]
+
+    def _take_back(self, copied: Iterable[str]) -> None:
+        """Give up the octets of files that are copied."""
+        with self._spare_lock:
+            for digest in copied:
+                self._spare.pop(digest, None)
 
     def lacks(self, files: Mapping[tuple[Hashable, ...], InForce]) -> bool:
         """Return whether one of these files has no copy yet."""
@@ -220,6 +244,7 @@ class LastGood:
                 self._own = names
                 self._clean()
             self._names = names
+            self._take_back(names.values())
         except (OSError, MemoryError) as error:
             failure = error
         if failure is not None and str(failure) != self._told:
@@ -243,7 +268,9 @@ class LastGood:
     ) -> BaseException | None:
         """Copy what has no copy yet, and note it in `names`; return an error, if there is one."""
         failure: BaseException | None = None
-        for key, file in files.items():
+        for key, each in files.items():
+            spare = self._spare.get(each.digest)
+            file = each if spare is None else replace(each, substitute=partial(_itself, spare))
             try:
                 copied = self._has(file.digest) or self._copy(file)
                 digest = file.digest if copied else self._substitute(file)
@@ -288,6 +315,10 @@ class LastGood:
             if octets > MAX_LEFT or time.time() - status.st_mtime > GRACE:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _itself(octets: Octets) -> Octets:
+    return octets
 
 
 class _ChangedError(Exception):

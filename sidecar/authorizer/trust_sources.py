@@ -19,9 +19,10 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist, DenylistReader
 from sidecar.core.x509.bundle import Bundle, read_bundle
-from sidecar.runtime.crl_worker import CrlWorkers
+from sidecar.runtime.crl_worker import MAX_OCTETS, CrlReading, CrlWorkers
 from sidecar.runtime.files import (
     MAX_BUNDLE,
+    MAX_CRL,
     MAX_DENYLIST,
     crl_place,
     may_pass,
@@ -172,7 +173,7 @@ class TrustSources:
         return self.readings.ask(
             key,
             path,
-            lambda: workers.read_file(path, shown(place), authorities, trusted_only=trusted_only),
+            lambda: self._crls(workers, path, shown(place), authorities, trusted_only),
             is_fetched=is_address(place),
         )
 
@@ -183,7 +184,7 @@ class TrustSources:
         return self.readings.ask(
             key,
             path,
-            lambda: self.fetched.read_file(path, shown(place), authorities, trusted_only=False),
+            lambda: self._crls(self.fetched, path, shown(place), authorities, False),
             is_fetched=True,
         )
 
@@ -275,6 +276,23 @@ class TrustSources:
     def _bundle(self, path: Path) -> FileReading:
         data = read_file(path, MAX_BUNDLE, trusted_only=self.trusted_only)
         return FileReading(read_bundle(data), hashlib.sha256(data).hexdigest())
+
+    def _crls(
+        self,
+        workers: CrlWorkers,
+        path: Path,
+        source: str,
+        authorities: tuple[bytes, ...],
+        trusted_only: bool,
+    ) -> CrlReading:
+        """Read a file of CRLs; a large one's octets are held until it is copied."""
+        reading = workers.read_file(
+            path, source, authorities, trusted_only=trusted_only, most=MAX_CRL
+        )
+        if reading.octets is None or len(reading.octets) <= MAX_OCTETS:
+            return reading
+        self.last_good.lend(reading.digest, reading.octets)
+        return reading._replace(octets=None)
 
     def _denylist(self, path: Path, reader: DenylistReader) -> FileReading:
         data = read_file(path, MAX_DENYLIST, trusted_only=self.trusted_only)

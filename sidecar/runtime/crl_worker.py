@@ -1,8 +1,9 @@
 """Parse a large file of CRLs in a worker process, so that no decision waits for it.
 
 A thread would block the interpreter.  The worker returns the small parts pickled, and each table of
-entries in a memory file that both processes map, so that large data is not copied.  The worker's
-memory is limited: a file that needs more is refused, and other files are not affected.
+entries in a memory file that both processes map, so that large data is not copied.  The file's own
+octets come in a second memory file, if they are asked for: they are soon given up again.  The
+worker's memory is limited: a file that needs more is refused, and other files are not affected.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +52,12 @@ get the service killed.
 PATIENCE = 300
 """Seconds after which a worker process that doesn't end is killed."""
 
-Run = tuple[int, int]
-"""The position of a table in the memory file: offset and length."""
+Run = tuple[int, int, int]
+"""The position of a table or of octets: the number of the memory file, offset and length."""
 
-Question = tuple[str | bytes, str, tuple[bytes, ...], bool]
-"""The question to a worker: a path or the data itself, source, authorities, trusted only."""
+Question = tuple[str | bytes, str, tuple[bytes, ...], bool, int]
+"""The question to a worker: a path or the data itself, source, authorities, trusted only, and up to
+how many octets of the file to return."""
 
 
 MAX_TOLD = 200
@@ -68,56 +70,77 @@ MAX_OCTETS = 1024 * 1024
 class CrlReading(NamedTuple):
     """The content of a file of CRLs, and the SHA-256 of the file in hexadecimal.
 
-    `octets`: the file itself, unless it is longer than `MAX_OCTETS`.
+    `octets`: the file itself, unless it is longer than was asked for.
     """
 
     found: CrlFile
     digest: str
-    octets: bytes | None = None
+    octets: bytes | mmap.mmap | None = None
 
 
 def read_crl_file(
-    path: Path, source: str, authorities: tuple[bytes, ...], limit: int, *, trusted_only: bool
+    path: Path,
+    source: str,
+    authorities: tuple[bytes, ...],
+    limit: int,
+    *,
+    trusted_only: bool,
+    most: int = MAX_OCTETS,
 ) -> CrlReading:
-    """Read and verify a file of CRLs in this process.  Raises OSError, EFBIG beyond `limit`."""
+    """Read and verify a file of CRLs in this process.  Raises OSError, EFBIG beyond `limit`.
+
+    Up to `most` octets, the file itself is returned, too.
+    """
     data = read_file(path, limit, trusted_only=trusted_only)
-    octets = data if len(data) <= MAX_OCTETS else None
+    octets = data if len(data) <= most else None
     digest = hashlib.sha256(data).hexdigest()
     return CrlReading(read_crls(data, source, authorities), digest, octets)
 
 
 class _Pickler(pickle.Pickler):
-    """Write large tables to the memory file, each at a page boundary."""
+    """Write large tables to the first memory file, each at a page boundary.
 
-    def __init__(self, target: io.BytesIO, descriptor: int, reading: CrlReading) -> None:
+    The file's own octets go to the second.
+    """
+
+    def __init__(self, target: io.BytesIO, shared: Sequence[int], reading: CrlReading) -> None:
         super().__init__(target, protocol=5)
-        self._descriptor = descriptor
+        self._shared = shared
         self._end = 0
         tables = [t for crl in reading.found.crls for t in (crl.entries.own, crl.entries.others)]
         runs = [run for table in tables for run in (table.data, table.starts)]
         self._runs = {id(run) for run in runs if len(run) >= LARGE}
+        self._octets = reading.octets
 
     def persistent_id(self, obj: object) -> Run | None:
-        if not isinstance(obj, bytes) or id(obj) not in self._runs:
+        if not isinstance(obj, bytes):
             return None
-        run = (self._end, len(obj))
-        view = memoryview(obj)
-        while view:
-            view = view[os.pwrite(self._descriptor, view, run[0] + len(obj) - len(view)) :]
+        if obj is self._octets:
+            return self._write(1, 0, obj)
+        if id(obj) not in self._runs:
+            return None
+        start = self._end
         self._end += -(-len(obj) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        return run
+        return self._write(0, start, obj)
+
+    def _write(self, number: int, start: int, octets: bytes) -> Run:
+        view, at = memoryview(octets), start
+        while view:
+            written = os.pwrite(self._shared[number], view, at)
+            view, at = view[written:], at + written
+        return number, start, len(octets)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Map the tables in the memory file; a map can be used like bytes."""
+    """Map what is in the memory files; a map can be used like bytes."""
 
-    def __init__(self, source: io.BytesIO, descriptor: int) -> None:
+    def __init__(self, source: io.BytesIO, shared: Sequence[int]) -> None:
         super().__init__(source)
-        self._descriptor = descriptor
+        self._shared = shared
 
     def persistent_load(self, pid: Run) -> mmap.mmap:
-        offset, length = pid
-        return mmap.mmap(self._descriptor, length, access=mmap.ACCESS_READ, offset=offset)
+        number, offset, length = pid
+        return mmap.mmap(self._shared[number], length, access=mmap.ACCESS_READ, offset=offset)
 
 
 class CrlWorkers:
@@ -130,7 +153,13 @@ class CrlWorkers:
         self._closed = False
 
     def read_file(
-        self, path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+        self,
+        path: Path,
+        source: str,
+        authorities: tuple[bytes, ...],
+        *,
+        trusted_only: bool,
+        most: int = MAX_OCTETS,
     ) -> CrlReading:
         """Read a file of up to `HERE` octets in this process, a larger one as `read` does.
 
@@ -141,26 +170,34 @@ class CrlWorkers:
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
-        return self.read(path, source, authorities, trusted_only=trusted_only)
+        return self.read(path, source, authorities, trusted_only=trusted_only, most=most)
 
     def read(
-        self, path: Path, source: str, authorities: tuple[bytes, ...], *, trusted_only: bool
+        self,
+        path: Path,
+        source: str,
+        authorities: tuple[bytes, ...],
+        *,
+        trusted_only: bool,
+        most: int = MAX_OCTETS,
     ) -> CrlReading:
         """Run `read_crl_file` in a worker process.  Blocks, but leaves the interpreter free.
 
         Raises OSError, and `CrlError` if the file takes too much memory.
         """
-        return CrlReading(*self._ask((str(path.absolute()), source, authorities, trusted_only)))
+        place = str(path.absolute())
+        return CrlReading(*self._ask((place, source, authorities, trusted_only, most)))
 
     def read_data(self, data: bytes, source: str, authorities: tuple[bytes, ...]) -> CrlFile:
         """Run `read_crls` in a worker process.  Blocks and raises as `read` does."""
-        return CrlReading(*self._ask((data, source, authorities, False))).found
+        return CrlReading(*self._ask((data, source, authorities, False, 0))).found
 
     def _ask(self, question: Question) -> Any:
         place, size = _place(question)
         with self._in_turn(size):
-            shared = os.memfd_create("crl", os.MFD_CLOEXEC)
+            shared: list[int] = []
             try:
+                shared += (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("crl", "octets"))
                 limit = min(size, MAX_CRL)  # whatever is there by then
                 answer = self._run(pickle.dumps((question, limit)), shared)
                 found = _Unpickler(io.BytesIO(answer), shared).load()
@@ -168,7 +205,8 @@ class CrlWorkers:
                 why = f"the worker process that parsed it ended: {error}{_last_line(error)}"
                 raise OSError(errno.EAGAIN, why, place) from None
             finally:
-                os.close(shared)
+                for descriptor in shared:
+                    os.close(descriptor)
         if isinstance(found, Exception):
             raise found
         return found
@@ -191,17 +229,17 @@ class CrlWorkers:
                 self._sizes.remove(size)
                 self._turn.notify_all()
 
-    def _run(self, question: bytes, shared: int) -> bytes:
+    def _run(self, question: bytes, shared: Sequence[int]) -> bytes:
         package = Path(__file__).resolve().parents[2]
         # What measures the tests; of root's other variables the user may see none.
         environ = {name: v for name, v in os.environ.items() if name.startswith("COVERAGE_")}
         with subprocess.Popen(
             # -P: do not import a `sidecar.py` from the working directory
-            [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", str(shared)],
+            [sys.executable, "-P", "-m", "sidecar.runtime.crl_worker", *map(str, shared)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=(shared,),
+            pass_fds=shared,
             cwd="/",
             env={**environ, "PYTHONPATH": str(package)},
             # Nothing of root's: `fetch --once` has given up its rights, and its user may trace
@@ -248,31 +286,38 @@ def _place(question: Question) -> tuple[str | None, int]:
 
 def main() -> None:
     """Run the worker process: read a question from stdin, write the answer to stdout."""
-    shared = int(sys.argv[1])
+    shared = [int(each) for each in sys.argv[1:]]
     with contextlib.suppress(OSError):  # the service manager may forbid it
         os.nice(5)  # decisions have priority
     with contextlib.suppress(OSError):  # if memory runs out, this process is killed first
         Path("/proc/self/oom_score_adj").write_text("1000")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    (place, source, authorities, trusted_only), most = pickle.load(sys.stdin.buffer)
+    memory = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
+    question, limit = pickle.load(sys.stdin.buffer)
     target = io.BytesIO()
     try:
-        if isinstance(place, bytes):
-            found = CrlReading(read_crls(place, source, authorities), "")
-        else:
-            found = read_crl_file(place, source, authorities, most, trusted_only=trusted_only)
+        found = _found(question, limit)
         _Pickler(target, shared, found).dump(tuple(found))  # this module is __main__ here
         if len(target.getbuffer()) > MAX_ANSWER:
             raise CrlError("its names and extensions are too large", "use a CRL with smaller names")
     except MemoryError:
-        why = f"parsing it takes more than {limit >> 20} MiB of memory"
+        why = f"parsing it takes more than {memory >> 20} MiB of memory"
         _answer(CrlError(why, "have the CA issue smaller CRLs, by distribution point"))
     except (OSError, CrlError) as error:
         _answer(error)
     else:
         sys.stdout.buffer.write(target.getvalue())
+
+
+def _found(question: Question, limit: int) -> CrlReading:
+    place, source, authorities, trusted_only, most = question
+    if isinstance(place, bytes):
+        return CrlReading(read_crls(place, source, authorities), "")
+    found = read_crl_file(
+        Path(place), source, authorities, limit, trusted_only=trusted_only, most=most
+    )
+    return found if found.found.crls else found._replace(octets=None)
 
 
 def _answer(error: Exception) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,6 +20,7 @@ from sidecar.authorizer import readings, trust_crls
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.x509.certificate import from_der
+from sidecar.runtime.crl_worker import HERE, CrlReading, CrlWorkers
 from sidecar.runtime.files import crl_state_path, revoking_path
 
 STAFF, OTHER, THIRD = CA("Staff"), CA("Other"), CA("Third")
@@ -584,3 +589,39 @@ def test_another_address_forgets_nobody_though_another_trust_has_the_same_crl(
         place.restart()
         trust = place.load().policy.trusts["staff"]
         assert any(crl.find(crl.issuer, ALICE.serial) for crl in trust.revoking)
+
+
+@pytest.mark.parametrize("withheld", ["lease", "memory", "written over"])
+def test_a_large_crl_that_its_owner_withholds_revokes_after_a_restart(
+    withheld: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes the file of a large CRL can take it away as soon as it was read, by a lease,
+    a link to what can't be read (EIO) or other content; a copy is made nevertheless."""
+    place.policy(f"[{URL}]")
+    path = crl_state_path(place.directory / "state", "staff", URL)
+    read = CrlWorkers.read_file
+    with contextlib.ExitStack() as stack:
+        before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+        stack.callback(signal.signal, signal.SIGIO, before)
+
+        def read_and_withhold(*args: Any, **settings: Any) -> CrlReading:
+            found = read(*args, **settings)
+            if withheld == "lease":
+                file = stack.enter_context(path.open("r+b"))
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            elif withheld == "memory":
+                path.unlink()
+                path.symlink_to("/proc/self/mem")
+            else:
+                place.fetched(URL, b"garbage")
+            return found
+
+        place.fetched(URL, place.crl([ALICE]) + b"#" * HERE)
+        monkeypatch.setattr(CrlWorkers, "read_file", read_and_withhold)
+        place.load()
+        monkeypatch.undo()
+        assert place.store is not None
+        assert not place.store._last_good._spare
+    place.fetched(URL, b"garbage")
+    place.restart()
+    assert place.revoked() == ["alice"]

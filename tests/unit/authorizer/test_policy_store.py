@@ -7,7 +7,7 @@ import errno
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -417,7 +417,7 @@ def test_a_fetched_file_that_is_parsed_for_long_holds_up_no_other_crl(
     store.load()
     run, goes_on = CrlWorkers._run, threading.Event()
 
-    def slowly(self: CrlWorkers, question: bytes, shared: int) -> bytes:
+    def slowly(self: CrlWorkers, question: bytes, shared: Sequence[int]) -> bytes:
         if str(fetched).encode() in question:
             goes_on.wait()
         return run(self, question, shared)
