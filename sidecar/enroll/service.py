@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sidecar import __version__
 from sidecar.core.errors import brief
 from sidecar.runtime.files import MAX_BUNDLE
+from sidecar.runtime.http_runner import HttpRunner
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.systemd import Notifier, listen_fds
@@ -98,7 +99,7 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
         listeners = _listeners(settings, stack)
         app = EnrollWeb(settings, issuance).application()
         logging.getLogger("aiohttp.server").addFilter(_one_line)
-        runner = web.AppRunner(
+        runner = HttpRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
         )
         await runner.setup()

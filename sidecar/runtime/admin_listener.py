@@ -20,6 +20,7 @@ from aiohttp import web
 
 from sidecar.core.config.settings import Address
 
+from .http_runner import HttpRunner
 from .listen import ListenError, open_listener, remove_socket
 
 log = logging.getLogger("mtls-sidecar")
@@ -137,7 +138,7 @@ class AdminListener:
     ) -> None:
         app = web.Application(middlewares=[_hardened(hosts, {**HEADERS, **(headers or {})})])
         app.add_routes([web.get(path, handler) for path, handler in routes.items()])
-        self._runner = web.AppRunner(
+        self._runner = HttpRunner(
             app,
             access_log=None,
             logger=_requests,
@@ -192,10 +193,6 @@ def _cut(connection: web.RequestHandler) -> None:
         connection.transport.abort()
 
 
-_STARTS_WITH_PATH = re.compile(rb"[A-Z]+ /")
-"""A request that names a path, and no URL: aiohttp never answers one whose host it can't decode."""
-
-
 class _OneRequest(asyncio.Protocol):
     """Pass one request's head, of limited size, to the HTTP server; ignore all later bytes."""
 
@@ -214,18 +211,12 @@ class _OneRequest(asyncio.Protocol):
         end = self._head.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end >= 0:
             head, self._head = self._head[: end + 4], None
-            if _STARTS_WITH_PATH.match(head):
-                self._transport.pause_reading()
-                self._server.data_received(head)
-            else:
-                self._refuse(b"400 Bad Request")
+            self._transport.pause_reading()
+            self._server.data_received(head)
         elif len(self._head) >= MAX_HEAD:
-            self._refuse(b"431 Too Large")
-
-    def _refuse(self, status: bytes) -> None:
-        self._head = None
-        self._transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\n\r\n" % status)
-        self._transport.close()
+            self._head = None
+            self._transport.write(b"HTTP/1.1 431 Too Large\r\nConnection: close\r\n\r\n")
+            self._transport.close()
 
     def eof_received(self) -> bool | None:
         return self._server.eof_received()  # type: ignore[func-returns-value]  # None: close

@@ -108,6 +108,23 @@ def test_a_button_pressed_twice_gives_the_file_all_the_same(shared: Enroll) -> N
     assert len(shared.clients("pressed")) == 1
 
 
+@pytest.mark.parametrize(
+    "line", ["GET http://xn--a/ HTTP/1.1", "CONNECT xn--a:443 HTTP/1.1", "OPTIONS * HTTP/1.1"]
+)
+def test_a_request_for_no_path_is_answered(shared: Enroll, line: str) -> None:
+    """Also as the second one of a connection: 400, its end, and no line in the log.  One of a URL
+    whose host can't be decoded left the connection open, and a traceback."""
+    told = shared.told
+    heads = f"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n{line}\r\nHost: a\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
+        peer.connect(str(shared.socket))
+        peer.sendall(heads.encode())
+        answers = peer.makefile("rb").read()
+    assert [part.split()[0] for part in answers.split(b"HTTP/1.1 ")[1:]] == [b"404", b"400"]
+    assert shared.told == told
+
+
 def test_a_csr_gets_its_certificate_and_the_key_stays_where_it_is(shared: Enroll) -> None:
     """With format=csr the answer is the certificate of that key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
