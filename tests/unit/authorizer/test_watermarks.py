@@ -8,8 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from pki import CA, now
 
+from sidecar.authorizer import watermarks
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.revocation.crl.index import Crl, read_crls
 
@@ -147,3 +149,53 @@ def test_marks_belong_to_a_place(tmp_path: Path) -> None:
     marks.named = frozenset(["b"])
     assert marks.refuses(crl(STAFF, 5), LATEST, "b") is not None
     assert marks.refuses(crl(STAFF, 6), LATEST, "b") is None
+
+
+def of_scope(number: int, minute: int, ca: CA = STAFF) -> Crl:
+    """Return a CRL of a scope of its own, of some minutes ago."""
+    uri = x509.UniformResourceIdentifier(f"http://127.0.0.1/{number}.crl")
+    scope = x509.IssuingDistributionPoint([uri], None, False, False, None, False, False)
+    data = ca.crl(number=1, this_update=NOW + timedelta(minutes=minute), idp=scope)
+    [found] = read_crls(data, "x.crl", (ca.der,)).crls
+    return found
+
+
+def test_ever_new_scopes_take_no_mark_of_another_signer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one signer's scopes at a place the newest are remembered.  Of the others no CRL is taken
+    that is older than what was forgotten, also in the next process and in another instance."""
+    monkeypatch.setattr(watermarks, "MAX_SCOPES", 4)
+    path = tmp_path / "marks.json"
+    marks, other = Watermarks(path), Watermarks(path)
+    marks.note([crl(OTHER, 5, -1), crl(STAFF, 5)], LATEST, "here")
+    marks.note([of_scope(1, -60, OTHER)], LATEST, "elsewhere")
+    for number in range(40):
+        marks.note([of_scope(number, number - 50)], LATEST, "here")
+    assert sum(map(len, marks._marks.values())) == 4 + 1 + 1 + 1
+    marks.save()
+    other.note([of_scope(number, -1) for number in range(50, 60)], LATEST, "here")
+    other.look_again()
+    for each in (marks, Watermarks(path), other):
+        assert each.refuses(crl(OTHER, 4, -1), LATEST, "here") is not None
+        assert each.refuses(crl(STAFF, 4), LATEST, "here") is not None
+        assert each.refuses(of_scope(0, -50), LATEST, "here") is not None
+        assert each.refuses(of_scope(0, -50), LATEST, "renamed") is not None
+        assert each.refuses(of_scope(0, -50, OTHER), LATEST, "here") is None
+        assert each.refuses(of_scope(0, 0), LATEST, "here") is None
+
+
+def test_more_marks_than_could_be_read_again_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file stays as it was: a start would set a larger one aside."""
+    path = tmp_path / "marks.json"
+    marks = Watermarks(path)
+    marks.note([crl(STAFF, 5)], LATEST, "here")
+    marks.save()
+    before = path.read_bytes()
+    monkeypatch.setattr(watermarks, "MOST_OCTETS", len(before))
+    marks.note([crl(OTHER, 5)], LATEST, "here")
+    with pytest.raises(OSError, match="too many"):
+        marks.save()
+    assert path.read_bytes() == before
