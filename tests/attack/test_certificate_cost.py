@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from chains import BMP, NOW, ORGANIZATION, Spec, cn, extension, key, name, root, signed
+from counted import calls
 from der import der_oid, der_rdn, tlv
 
 from sidecar.core.errors import MalformedCertificate
@@ -84,22 +84,6 @@ SHAPES: dict[str, Spec] = {
         name(tlv(0x31, filled(tlv(0x30, OID, tlv(0x13)), 16_000))), key("ec", 2)
     ),
 }
-
-
-def calls(action: Callable[[], object]) -> int:
-    """How many functions an action calls, those written in C too."""
-    count = 0
-
-    def note(_: object, event: str, __: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        action()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def strangers(trusted: Anchors, der: bytes) -> None:

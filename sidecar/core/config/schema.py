@@ -34,6 +34,10 @@ class DatedWarning(NamedTuple):
     until: float = float("inf")
 
 
+MAX_COMPARED = 2000
+"""Maximum number of names that one file's mistakes are compared with, to suggest what was meant."""
+
+
 @dataclass(slots=True)
 class Report:
     """The mistakes and warnings found in one file so far."""
@@ -41,6 +45,12 @@ class Report:
     file: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
     warnings: list[DatedWarning] = field(default_factory=list)
+    _left: int = MAX_COMPARED
+
+    def suggest(self, wrote: str, known: Mapping[str, Any]) -> str:
+        """Suggest a known name, for as long as not too many were compared; else nothing."""
+        self._left -= len(known)
+        return suggest(wrote, known) if known and self._left >= 0 else ""
 
     def add(self, node: Node, message: str, hint: str = "") -> None:
         """Record a mistake at a node."""

@@ -306,13 +306,16 @@ def overlaps(entries: Sequence[LocationEntry]) -> list[tuple[int, int]]:
     nginx gives a name to the first server that has it and ignores it in later servers; it ignores
     `.x` as a whole if `x` or `*.x` is in use.  (i, i): one list has a name twice, as `x` and `.x`.
     """
-    first: dict[ServerName | None, int] = {}
+    first: dict[ServerName | None, tuple[int, int]] = {}
+    numbers: dict[frozenset[ServerName | None], int] = {}  # of each different list, compared once
     found: set[tuple[int, int]] = set()
     for index, (_, names, _) in enumerate(entries):
-        if len(_keys(names)) < sum(len(name.names()) for name in dict.fromkeys(_listed(names))):
+        keys = _keys(names)
+        number = numbers.setdefault(frozenset(keys), len(numbers))
+        if len(keys) < sum(len(name.names()) for name in dict.fromkeys(_listed(names))):
             found.add((index, index))
-        for key in _keys(names):
-            earlier = first.setdefault(key, index)
-            if set(_keys(entries[earlier][1])) != set(_keys(names)):
+        for key in keys:
+            earlier, other = first.setdefault(key, (index, number))
+            if other != number:
                 found.add((earlier, index))
     return sorted(found)

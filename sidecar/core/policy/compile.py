@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import ParamSpec, Protocol, TypeVar
 
 from sidecar.core.config.crl_place import is_address, shown
-from sidecar.core.config.schema import DatedWarning, Located, Report, read_with_report, suggest
+from sidecar.core.config.schema import DatedWarning, Located, Report, read_with_report
 from sidecar.core.config.yaml_tree import Node
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.core.nginx.locations import (
@@ -101,8 +101,11 @@ class Draft:
 
         The entries of `denylists` apply to every trust.
         """
+        # Locations that name the same trusts have the same tuple.
+        lists = {id(each.trusts): each.trusts for each in self.policy.locations.values()}
+        bound = {key: tuple(trusts[each.name] for each in old) for key, old in lists.items()}
         locations = {
-            name: replace(location, trusts=tuple(trusts[each.name] for each in location.trusts))
+            name: replace(location, trusts=bound[id(location.trusts)])
             for name, location in self.policy.locations.items()
         }
         return replace(
@@ -150,6 +153,8 @@ class _Build:
     report: Report
     elsewhere: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
+    lists: dict[int, tuple[Trust, ...]] = field(default_factory=dict)
+    asking: dict[int, bool] = field(default_factory=dict)
 
     def policy(self, data: bytes, trusts: Mapping[str, Trust]) -> Policy:
         """Build the policy.  Raises `PolicyError` with every diagnostic."""
@@ -265,6 +270,10 @@ class _Build:
         self, spec: LocationSpec, rules: Compiler, trusts: Mapping[str, Trust]
     ) -> Location:
         layers: tuple[BehaviourSpec, BehaviourSpec] = (spec, self.spec.defaults)
+        named = _first(layers, lambda s: s.trust, None)
+        chosen = self._trusts(spec, named, trusts)
+        if id(named) not in self.asking:
+            self.asking[id(named)] = any(trust.ocsp for trust in chosen)
         allow = _first(layers, lambda s: s.allow, ())
         word = allow[0].text if len(allow) == 1 and isinstance(allow[0], Located) else ""
         plain = word in RESERVED
@@ -272,11 +281,12 @@ class _Build:
         public_methods = frozenset(_first(layers, lambda s: s.public_methods, ()))
         return Location(
             name=spec.name,
-            trusts=self._trusts(spec, _first(layers, lambda s: s.trust, None), trusts),
+            trusts=chosen,
+            uses_ocsp=self.asking[id(named)],
             public=word == "public",
             verified=word == "verified",
-            allow=NOBODY if plain else rules.compile(allow, "allow", refusing=False),
-            deny=rules.compile(deny, "deny", refusing=True, roles=False),
+            allow=NOBODY if plain else rules.compile_layer(allow, "allow", refusing=False),
+            deny=rules.compile_layer(deny, "deny", refusing=True, roles=False),
             monitor=_first(layers, lambda s: s.mode, "enforce") == "monitor",
             san_matches_host=_first(layers, lambda s: s.san_matches_host, False),
             sni_matches_host=_first(layers, lambda s: s.sni_matches_host, False),
@@ -293,8 +303,9 @@ class _Build:
 
     def _without_cert(self, specs: Sequence[RuleSpec | Located], rules: Compiler) -> RuleSet:
         """Compile `without_certificate`; report a rule that asks about the certificate."""
-        found = rules.compile(specs, "without_certificate", refusing=False, roles=False)
-        for spec in specs:
+        label = "without_certificate"
+        found = rules.compile_layer(specs, label, refusing=False, roles=False)
+        for spec in specs if found.needs_cert else ():
             if rules.compile([spec], "", refusing=False).needs_cert:
                 hint = "use client_ip, method, from and until only"
                 message = "a rule of without_certificate that asks about the certificate"
@@ -317,11 +328,21 @@ class _Build:
         named: tuple[Located, ...] | None,
         trusts: Mapping[str, Trust],
     ) -> tuple[Trust, ...]:
+        if id(named) not in self.lists:  # of `defaults`, or all of them
+            self.lists[id(named)] = self._named_trusts(spec, named, trusts)
+        return self.lists[id(named)]
+
+    def _named_trusts(
+        self,
+        spec: LocationSpec,
+        named: tuple[Located, ...] | None,
+        trusts: Mapping[str, Trust],
+    ) -> tuple[Trust, ...]:
         if named is None:
             return tuple(trusts.values())
         for ref in named:
             if ref.text not in trusts:
-                hint = suggest(ref.text, trusts) if trusts else "add it under trust:"
+                hint = self.report.suggest(ref.text, trusts) or "add it under trust:"
                 self.report.add(ref.node, f"undefined trust {ref.text!r}", hint)
         if not named:
             self.report.add(spec.node, "an empty list of trusts", "name one, or leave it out")

@@ -91,12 +91,12 @@ class Location:
     same_origin: bool
     without_cert: RuleSet = NOBODY
     stale: str = ""
+    uses_ocsp: bool = False
 
     deny_request: RuleSet = field(init=False)
     uses_method: bool = field(init=False)
     uses_client_ip: bool = field(init=False)
     uses_host: bool = field(init=False)
-    uses_ocsp: bool = field(init=False)
 
     def __post_init__(self) -> None:
         rules = (self.allow, self.deny, self.without_cert)
@@ -107,7 +107,6 @@ class Location:
         object.__setattr__(self, "uses_method", method)
         object.__setattr__(self, "uses_host", host)
         object.__setattr__(self, "deny_request", self.deny.of_request())
-        object.__setattr__(self, "uses_ocsp", any(trust.ocsp for trust in self.trusts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

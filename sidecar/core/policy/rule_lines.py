@@ -54,16 +54,24 @@ def rules_of(policy: PolicySpec, location: LocationSpec, section: str) -> Rules:
     return ()
 
 
-def labelled(policy: PolicySpec, rules: Rules, label: str) -> Iterator[tuple[str, int]]:
-    """Yield the displayed names of rules, also of nested rules and groups, with their lines."""
+def labelled(
+    policy: PolicySpec, rules: Rules, label: str, seen: set[str] | None = None
+) -> Iterator[tuple[str, int]]:
+    """Yield the displayed names of rules, also of nested rules and groups, with their lines.
+
+    Those of a group are yielded once: `seen` has the groups before.
+    """
+    seen = set() if seen is None else seen
     for position, rule in enumerate(rules):
         place = f"{label}[{position}]"
         if isinstance(rule, Located):
-            yield from labelled(policy, policy.groups.get(rule.text, ()), rule.text)
+            if rule.text not in seen:
+                seen.add(rule.text)
+                yield from labelled(policy, policy.groups.get(rule.text, ()), rule.text, seen)
             continue
         yield rule.name or place, rule.node.line
         for inner in (*(rule.any or ()), *(rule.all or ())):
-            yield from labelled(policy, [inner], rule.name or place)
+            yield from labelled(policy, [inner], rule.name or place, seen)
 
 
 def _key_line(policy: PolicySpec, location: LocationSpec, key: str) -> int:

@@ -9,13 +9,15 @@ sides: one match is enough.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sidecar.core.config.schema import Located, Report, suggest
+from sidecar.core.config.schema import Located, Report
 from sidecar.core.request import AuthzRequest
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
@@ -130,6 +132,9 @@ def key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> KeyTest:
 
 # -- rules and sets of rules ----------------------------------------------------------------------
 
+Moments = tuple[tuple[float, ...], ...]
+"""Moments of `from` and `until`, each part in order: a set's own, and those of each group."""
+
 Test = Callable[[Facts], Match | None]
 """A part of a rule beside its keys; returns the match of the rules within it."""
 
@@ -190,11 +195,12 @@ class RuleSet:
     __slots__ = (
         "_entries",
         "_index",
+        "_moments",
+        "_of_request",
         "_refusing",
         "_rest",
         "client_ip",
         "method",
-        "moments",
         "needs_cert",
     )
 
@@ -202,17 +208,18 @@ class RuleSet:
         self,
         entries: Sequence[_Rule | RuleSet],
         uses: Iterable[str],
-        moments: set[float],
+        moments: Moments,
         *,
         refusing: bool = False,
     ):
         self._entries = tuple(entries)
+        self._moments = moments
+        self._of_request: RuleSet | None = None
         self._index: dict[str, dict[Hashable, list[int]]] = {}
         self._rest: list[int] = []
         self._refusing = refusing
         self.client_ip = "client_ip" in uses
         self.method = "method" in uses
-        self.moments = tuple(sorted(moments))
         self.needs_cert: bool = any(entry.needs_cert for entry in self._entries)
         for position, entry in enumerate(self._entries):
             test = entry.index_key() if isinstance(entry, _Rule) else None
@@ -250,28 +257,45 @@ class RuleSet:
         return facts.groups[self]
 
     def labels(self) -> list[str]:
-        """Return the displayed names of these rules, also of groups."""
+        """Return the displayed names of these rules, also of groups, each group's once."""
         found: list[str] = []
-        for entry in self._entries:
-            found += entry.labels() if isinstance(entry, RuleSet) else [entry.match.rule]
+        left: list[_Rule | RuleSet] = [self]
+        seen: set[RuleSet] = set()
+        while left:
+            entry = left.pop()
+            if isinstance(entry, _Rule):
+                found.append(entry.match.rule)
+            elif entry not in seen:
+                seen.add(entry)
+                left += reversed(entry._entries)
         return found
 
     def of_request(self) -> RuleSet:
-        """Return the rules that ask only about the request, also from groups."""
-        kept = [
-            entry.of_request() if isinstance(entry, RuleSet) else entry
-            for entry in self._entries
-            if isinstance(entry, RuleSet) or not entry.needs_cert
-        ]
-        return RuleSet(kept, _uses(self), set(self.moments), refusing=self._refusing)
+        """Return the rules that ask only about the request, also from groups.
+
+        They are found once, however many locations and groups name a group.
+        """
+        if self._of_request is None:
+            found = (e.of_request() if isinstance(e, RuleSet) else e for e in self._entries)
+            kept = [each for each in found if not each.needs_cert]
+            self._of_request = RuleSet(kept, _uses(self), self._moments, refusing=self._refusing)
+        return self._of_request
 
     def next_moment(self, now: float) -> float:
         """Return the first moment after `now` of any `from` or `until`, or infinity."""
-        position = bisect_right(self.moments, now)
-        return self.moments[position] if position < len(self.moments) else float("inf")
+        return min(map(partial(_next, now), self._moments), default=math.inf)
+
+    def moments(self) -> Moments:
+        """Return the moments of these rules, and of groups, which are not copied."""
+        return self._moments
 
 
-NOBODY = RuleSet((), (), set())
+def _next(now: float, moments: tuple[float, ...]) -> float:
+    position = bisect_right(moments, now)
+    return moments[position] if position < len(moments) else math.inf
+
+
+NOBODY = RuleSet((), (), ())
 
 
 # -- compiling ------------------------------------------------------------------------------------
@@ -286,8 +310,10 @@ class Compiler:
 
     def __init__(self, groups: Mapping[str, Sequence[RuleSpec | Located]], report: Report) -> None:
         self._groups = groups
+        self._words = {**groups, **dict.fromkeys(RESERVED)}
         self._report = report
         self._compiled: dict[tuple[str, bool], RuleSet] = {}
+        self._of_defaults: dict[tuple[int, str, bool], RuleSet] = {}
         self._open: list[str] = []
         self._depth = 0
 
@@ -308,19 +334,34 @@ class Compiler:
         self._depth += 1
         entries: list[_Rule | RuleSet] = []
         uses: set[str] = set()
-        moments: set[float] = set()
+        moments = _MomentsFound()
         for position, spec in enumerate(specs):
             if isinstance(spec, Located):
                 group = self._group(spec, refusing)
                 entries.append(group)
                 uses |= _uses(group)
-                moments.update(group.moments)
+                moments.add(group.moments())
             else:
                 place = f"{label}[{position}]"
                 self._check_words(spec, roles, names)
                 entries.append(self._rule(spec, place, refusing, roles, uses, moments))
         self._depth -= 1
-        return RuleSet(entries, uses, moments, refusing=refusing)
+        return RuleSet(entries, uses, moments.together(), refusing=refusing)
+
+    def compile_layer(
+        self,
+        specs: Sequence[RuleSpec | Located],
+        label: str,
+        *,
+        refusing: bool,
+        roles: bool = True,
+    ) -> RuleSet:
+        """Compile a list of a location, or of `defaults`: once for all locations that take it."""
+        key = id(specs), label, refusing
+        if key not in self._of_defaults:
+            found = self.compile(specs, label, refusing=refusing, roles=roles)
+            self._of_defaults[key] = found
+        return self._of_defaults[key]
 
     def check_groups(self) -> None:
         """Compile every group, so that mistakes in unused groups are found too."""
@@ -335,7 +376,7 @@ class Compiler:
             self._report.add(ref.node, f"{name!r} is neither a rule nor a group", hint)
             return NOBODY
         if name not in self._groups:
-            hint = suggest(name, dict.fromkeys((*self._groups, *RESERVED)))
+            hint = self._report.suggest(name, self._words)
             if not hint.startswith("did"):
                 hint = "add it under groups:"
             self._report.add(ref.node, f"undefined group {name!r}", hint)
@@ -373,13 +414,13 @@ class Compiler:
         refusing: bool,
         roles: bool,
         uses: set[str],
-        moments: set[float],
+        moments: _MomentsFound,
     ) -> _Rule:
         tests: list[Test] = []
         needs_cert = False
         if spec.from_ is not None or spec.until is not None:
             tests.append(_window(spec.from_, spec.until))
-            moments.update(m for m in (spec.from_, spec.until) if m is not None)
+            moments.own.update(m for m in (spec.from_, spec.until) if m is not None)
         for part, join in ((spec.any, _first), (spec.all, _every), (spec.not_, _none)):
             if part is not None:
                 inverted = join is _none
@@ -398,12 +439,35 @@ class Compiler:
                 for inner in sets:
                     needs_cert = needs_cert or inner.needs_cert
                     uses |= _uses(inner)
-                    moments.update(inner.moments)
+                    moments.add(inner.moments())
         uses |= {key for key, _ in spec.tests}
         keys = tuple(key_test(key, patterns, refusing) for key, patterns in spec.tests)
         needs_cert = needs_cert or any(test.key not in REQUEST_KEYS for test in keys)
         match = Match(spec.name or label, spec.roles, bool(spec.name))
         return _Rule(match, keys, tuple(tests), needs_cert)
+
+
+class _MomentsFound:
+    """Collect the moments of rules: small parts together, larger ones as they are."""
+
+    def __init__(self) -> None:
+        self.own: set[float] = set()
+        self._parts: dict[int, tuple[float, ...]] = {}
+
+    def add(self, moments: Moments) -> None:
+        for part in moments:
+            if len(part) > _FEW:
+                self._parts[id(part)] = part
+            else:
+                self.own.update(part)
+
+    def together(self) -> Moments:
+        own = (tuple(sorted(self.own)),) if self.own else ()
+        return (*own, *self._parts.values())
+
+
+_FEW = 16
+"""Maximum number of moments that are copied."""
 
 
 RESERVED = ("public", "verified")
