@@ -13,6 +13,9 @@ _ID = (b' id="', b',"id":"')
 
 Fields = dict[str, str]
 
+MAX_VALUES = 100
+"""Most values of a line; the decision log writes about 20."""
+
 FULL = 24
 """Octets of a line's time: 2026-01-31T12:00:00.000Z."""
 
@@ -36,6 +39,8 @@ def read_line(line: bytes) -> Fields | None:
     try:
         if text.startswith("{"):
             found = json.loads(text)
+            if len(found) > MAX_VALUES:
+                return None
             return {str(name): str(value) for name, value in found.items()}
         pairs = _PAIR.findall(text)
         read = {
@@ -43,7 +48,7 @@ def read_line(line: bytes) -> Fields | None:
         }
     except (ValueError, RecursionError):
         return None
-    return {"time": text[:FULL], **read}
+    return {"time": text[:FULL], **read} if len(read) <= MAX_VALUES else None
 
 
 def moment(stamp: bytes) -> float:

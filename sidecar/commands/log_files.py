@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MAX_LINE = 64 * 1024
 """Maximum length of a line, in octets; the decision log writes no line over 8 KiB."""
 
+
+MAX_XZ_MEMORY = 256 * 1024 * 1024
+"""Most octets that decompressing xz takes: `xz -9` needs 65 MiB, a header may ask for 4 GiB."""
 
 BETWEEN = 20_000
 """Lines between two reports of how far a log is read."""
@@ -32,6 +36,9 @@ def lines(path: str, watch: Watch | None = None) -> Iterator[bytes]:
         try:
             found = _lines(file)
             yield from found if watch is None else _watched(found, raw, watch)
+        except _TooLarge:
+            message = f"{path}: decompressing it needs more than {MAX_XZ_MEMORY >> 20} MiB"
+            raise ValueError(message, "give `-`, and what `xz -dc` prints of it") from None
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
             message = f"{path}: the compressed file is invalid or still being written"
             raise ValueError(message, "try again later, or leave it out") from None
@@ -64,8 +71,53 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
     if magic.startswith(b"BZh"):
         return bz2.open(raw)
     if magic == b"\xfd7zXZ\0":
-        return lzma.open(raw)
+        return io.BufferedReader(_Xz(raw))
     return raw
+
+
+class _TooLarge(Exception):
+    """Decompressing would take too much memory."""
+
+
+class _Xz(io.RawIOBase):
+    """What is compressed by xz, in one stream or more: `lzma.open` with a limit of memory."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._packed = raw, b""
+        self._stream: lzma.LZMADecompressor | None = None
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, or a part of it.  Raises _TooLarge, EOFError and LZMAError."""
+        found = b""
+        while not found:
+            if not self._packed and (self._stream is None or self._stream.needs_input):
+                self._packed = self._raw.read(8192)
+                if not self._packed and self._stream is not None:
+                    raise EOFError
+                if not self._packed:
+                    return 0
+            if self._stream is None:
+                self._packed = self._packed.lstrip(b"\0")  # padding between streams
+                if self._packed:
+                    self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_XZ_MEMORY)
+            else:
+                found = self._decompress(self._stream, len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def _decompress(self, stream: lzma.LZMADecompressor, most: int) -> bytes:
+        try:
+            found = stream.decompress(self._packed, most)
+        except lzma.LZMAError as error:
+            raise (_TooLarge if "limit" in str(error) else error) from None
+        self._packed = stream.unused_data
+        if stream.eof:
+            self._stream = None
+        return found
 
 
 def with_rotated(path: str) -> list[str]:

@@ -23,6 +23,12 @@ from .decision_lines import Fields, is_cut, moment, read_line, split
 MAX_QUESTIONS = 200_000
 """Maximum number of different cached questions."""
 
+MAX_QUESTION_OCTETS = 64 * 1024 * 1024
+"""Most octets of the lines that these were read from."""
+
+MAX_CHANGES = 200_000
+"""Maximum number of clients, by location, that gain or lose access."""
+
 _BY_URI = (b' by="uri"', b',"by":"uri"')
 _URI = (b' uri="', b',"uri":"')
 
@@ -66,6 +72,7 @@ class Replay:
     """Lines that are no decision."""
     changes: dict[tuple[str, str, Verdict, Verdict], Change] = field(default_factory=dict)
     _questions: dict[bytes, _Question] = field(default_factory=dict)
+    _octets: int = 0
 
     def gains(self) -> list[Change]:
         """Return the clients that were denied and would be allowed, the most frequent first."""
@@ -80,7 +87,7 @@ class Replay:
         return sorted(found, key=lambda each: (-each.times, each.location, each.sha256))
 
     def take(self, lines: Iterable[bytes]) -> None:
-        """Decide the requests of a log's lines."""
+        """Decide the requests of a log's lines.  Raises ValueError for too many changes."""
         last, at = b"", 0.0
         for line in lines:
             parts = split(line)
@@ -111,8 +118,10 @@ class Replay:
         key = same + line[max(line.rfind(each) for each in _URI) :] if by_uri else same
         found = self._questions.get(key)
         if found is None:
-            if len(self._questions) >= MAX_QUESTIONS:
+            self._octets += len(line)
+            if len(self._questions) >= MAX_QUESTIONS or self._octets > MAX_QUESTION_OCTETS:
                 self._questions.clear()
+                self._octets = len(line)
             found = self._questions[key] = _Question(read_line(line) or {})
         return found
 
@@ -133,6 +142,9 @@ class Replay:
             key = (location, fields["sha256"], was, now)
             change = Change(location, fields["subject"], fields["sha256"], was, now)
             question.counted = self.changes.setdefault(key, change)
+            if len(self.changes) > MAX_CHANGES:
+                message = f"more than {MAX_CHANGES} clients gain or lose access"
+                raise ValueError(message, "replay a part of the logs")
 
     def _decision(self, fields: Fields, at: float) -> Decision | None:
         """Decide the request at its time; return None if the line doesn't contain all of it."""

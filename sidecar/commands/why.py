@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from sidecar.core.decision import Decision, Step
 from sidecar.core.errors import printable
@@ -15,6 +16,7 @@ from sidecar.core.x509.certificate import ClientCert
 from .asking import PolicyFile
 from .decision_lines import Fields, moment, read_line
 from .explain import explain
+from .log_files import MAX_LINE
 from .replay import logged_request
 
 UNITS = ("mtls-sidecar", "mtls-sidecar@*")
@@ -79,12 +81,17 @@ def journal(request_id: str) -> Iterator[bytes]:
     command = ["journalctl", *units, "--output", "cat", "--no-pager"]
     command.append("--grep=" + re.escape(request_id))
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
+        asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError:
         raise ValueError(
             "there is no journalctl here", "name the decision log: --log FILE"
         ) from None
-    return iter(done.stdout.splitlines())
+    with asked:
+        try:
+            assert asked.stdout is not None
+            yield from iter(partial(asked.stdout.readline, MAX_LINE), b"")
+        finally:
+            asked.kill()
 
 
 def tell(found: Found, file: PolicyFile, certs: Mapping[str, ClientCert]) -> Told:

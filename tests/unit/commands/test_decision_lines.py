@@ -29,6 +29,18 @@ def test_a_text_line_is_read_with_its_escapes() -> None:
     assert (found["rule"], found["ms"], found["id"]) == ('a "b"', "3", "r1")
 
 
+def test_a_line_of_thousands_of_values_is_none() -> None:
+    """They would take far more memory than the line."""
+    many = {"time": "2026-01-31T12:00:00.125Z", **{f"n{i}": "" for i in range(200)}}
+    assert read_line(json.dumps(many, separators=(",", ":")).encode()) is None
+    text = (
+        b"2026-01-31T12:00:00.125Z "
+        + b'decision="allow" '
+        + b" ".join(b'n%d=""' % i for i in range(200))
+    )
+    assert read_line(text) is None
+
+
 def test_a_line_in_a_journal_is_found_behind_its_prefix() -> None:
     """Prefixes of syslog and docker are skipped."""
     found = read_line(b"Jan 31 12:00:00 host mtls-sidecar[1]: " + TEXT)

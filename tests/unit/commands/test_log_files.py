@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import sys
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,29 @@ def test_a_file_that_is_still_being_written_is_told(tmp_path: Path) -> None:
         (tmp_path / "log").write_bytes(pack(os.urandom(5000))[:-20])
         with pytest.raises(ValueError, match="still being written"):
             list(lines(str(tmp_path / "log")))
+
+
+def test_several_streams_of_xz_are_read(tmp_path: Path) -> None:
+    """With padding of any size between and behind them, as `xz -dc` does."""
+    packed = lzma.compress(DATA)
+    (tmp_path / "log").write_bytes(packed + bytes(9000) + packed + packed + bytes(4))
+    assert list(lines(str(tmp_path / "log"))) == [b"one\n", b"two\n"] * 3
+    (tmp_path / "log").write_bytes(packed + b"no xz")
+    with pytest.raises(ValueError, match="invalid"):
+        list(lines(str(tmp_path / "log")))
+
+
+def test_xz_that_asks_for_much_memory_is_refused(tmp_path: Path) -> None:
+    """A header of 12 octets asks for a dictionary of 4 GiB; what `xz -9` makes is read."""
+    packed = lzma.compress(DATA, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 4096}])
+    size = (packed[12] + 1) * 4
+    header = packed[12:16] + bytes([40]) + packed[17 : 12 + size - 4]
+    asked = packed[:12] + header + zlib.crc32(header).to_bytes(4, "little") + packed[12 + size :]
+    (tmp_path / "log").write_bytes(asked)
+    with pytest.raises(ValueError, match="needs more than 256 MiB"):
+        list(lines(str(tmp_path / "log")))
+    (tmp_path / "log").write_bytes(lzma.compress(DATA, preset=9))
+    assert list(lines(str(tmp_path / "log"))) == [b"one\n", b"two\n"]
 
 
 def test_a_line_without_end_is_cut(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from asking import site
 from pki import CA
 
+from sidecar.commands import replay
 from sidecar.commands.replay import Replay, as_json, as_text, logged_request
 from sidecar.core.x509.certificate import from_der
 
@@ -53,6 +54,25 @@ def test_gains_and_losses_are_counted_by_client() -> None:
     assert set(rows) == {"asked", "skipped", "gains", "loses"}
     assert set(rows["loses"][0]) == {"location", "subject", "sha256", "times", "was", "now"}
     assert as_text(found).splitlines()[-1].endswith("1 gain, 1 lose")
+
+
+def test_many_long_lines_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number and by octets; each is asked all the same."""
+    monkeypatch.setattr(replay, "MAX_QUESTION_OCTETS", 20_000)
+    found = replayed(
+        "[{cn: alice}]", *(line("allow", "allowed", x=f"{i}" * 1000) for i in range(99))
+    )
+    assert found.asked == 99
+    assert sum(map(len, found._questions)) < 20_000
+
+
+def test_too_many_changes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept until the end of the log, whatever is in it."""
+    monkeypatch.setattr(replay, "MAX_CHANGES", 9)
+    found = [line("allow", "allowed", location=f"{i}") for i in range(10)]
+    assert len(replayed("[{cn: alice}]", *found[:9]).loses()) == 9
+    with pytest.raises(ValueError, match="more than 9 clients gain or lose"):
+        replayed("[{cn: alice}]", *found)
 
 
 def test_what_was_asked_is_not_always_known() -> None:

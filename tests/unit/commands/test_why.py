@@ -97,4 +97,14 @@ def test_a_machine_without_a_journal_is_told(monkeypatch: pytest.MonkeyPatch) ->
     """The error says how to name a log instead."""
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ValueError, match="there is no journalctl here"):
-        why.journal("r1")
+        next(why.journal("r1"))
+
+
+def test_the_journal_is_read_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an id that is in every line it is read as far as decisions are shown, and journalctl
+    ends."""
+    journalctl = tmp_path / "journalctl"
+    journalctl.write_text(f"#!/bin/sh\nwhile echo '{line('a').decode().strip()}'; do :; done\n")
+    journalctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert len(why.find("a", [("", why.journal("a"))])) == why.MAX_FOUND
