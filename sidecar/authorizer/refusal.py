@@ -16,7 +16,7 @@ from typing import cast
 
 from sidecar.core.answer import render
 from sidecar.core.decision import Decision, Reason
-from sidecar.runtime.listen import BACKLOG
+from sidecar.runtime.guarded_server import Server, start_server
 
 
 def _answer(reason: Reason) -> bytes:
@@ -43,17 +43,14 @@ class Refusal:
     """Answer 403 on listeners until closed; the listeners stay open for the daemon."""
 
     def __init__(self) -> None:
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Server] = []
         self.open: set[_Refused] = set()
 
     async def start(self, listeners: Sequence[socket.socket]) -> None:
         """Refuse all waiting and new connections from now on."""
-        loop = asyncio.get_running_loop()
         for listener in listeners:
             copy = listener.dup()  # closing a server closes its socket
-            self._servers.append(
-                await loop.create_server(lambda: _Refused(self), sock=copy, backlog=BACKLOG)
-            )
+            self._servers.append(await start_server(lambda: _Refused(self), copy))
 
     async def close(self) -> None:
         """Stop refusing."""

@@ -32,7 +32,8 @@ from sidecar.core.policy.model import Policy
 from sidecar.runtime.conditions import Conditions
 from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.fleet_places import FleetPlaces
-from sidecar.runtime.listen import BACKLOG, remove_socket
+from sidecar.runtime.guarded_server import Server, start_server
+from sidecar.runtime.listen import remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.status_files import StatusFile
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
@@ -180,12 +181,9 @@ class Daemon:
         gc.freeze()  # the policy's objects are long-lived: later collections skip them
         gc.enable()
 
-    async def _listen(self, sockets: Sockets) -> list[asyncio.Server]:
-        loop = asyncio.get_running_loop()
+    async def _listen(self, sockets: Sockets) -> list[Server]:
         return [
-            await loop.create_server(
-                lambda: Connection(self.service), sock=listener, backlog=BACKLOG
-            )
+            await start_server(lambda: Connection(self.service), listener)
             for listener in sockets.authz
         ]
 
@@ -455,7 +453,7 @@ class Daemon:
     # -- stop
 
     async def _shut_down(
-        self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]], sockets: Sockets
+        self, servers: list[Server], tasks: list[asyncio.Task[None]], sockets: Sockets
     ) -> None:
         """Stop listening, finish open requests, end the tasks, and save the state.
 

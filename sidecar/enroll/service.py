@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sidecar import __version__
 from sidecar.core.errors import brief
 from sidecar.runtime.files import MAX_BUNDLE
+from sidecar.runtime.guarded_server import start_server
 from sidecar.runtime.http_runner import HttpRunner
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
@@ -103,9 +103,10 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
             app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
         )
         await runner.setup()
+        assert runner.server is not None  # set up
         stack.push_async_callback(runner.cleanup)
         for each in listeners:
-            await web.SockSite(runner, each).start()
+            stack.callback((await start_server(runner.server, each)).close)
         notifier = Notifier(os.environ)
         notifier.ready(f"invitations at {settings.url}")
         log.info("mtls-sidecar %s ready: invitations at %s", __version__, settings.url)

@@ -24,7 +24,8 @@ from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.listen import BACKLOG, ListenError, open_listener, remove_socket
+from sidecar.runtime.guarded_server import start_server
+from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.owner import become_owner_of
 
@@ -260,8 +261,13 @@ async def _serve_ocsp(stack: AsyncExitStack, fetcher: Fetcher, metrics: FetchMet
     )
     listening = open_listener(Address(path=str(path)), fetcher.options.socket_mode, "")
     stack.callback(remove_socket, str(path))
-    server = await asyncio.start_unix_server(service.connected, sock=listening, backlog=BACKLOG)
-    stack.callback(server.close)
+    loop = asyncio.get_running_loop()
+
+    def connection() -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(loop=loop)
+        return asyncio.StreamReaderProtocol(reader, service.connected, loop=loop)
+
+    stack.callback((await start_server(connection, listening)).close)
 
 
 def main(

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from sidecar.core.config.settings import Address
 
+from .guarded_server import Server, start_server
 from .http_runner import HttpRunner
 from .listen import ListenError, open_listener, remove_socket
 
@@ -146,15 +147,14 @@ class AdminListener:
             lingering_time=0.0,
             shutdown_timeout=SHUTDOWN,
         )
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Server] = []
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self, listeners: list[socket.socket]) -> None:
         """Serve on these sockets until closed."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         for listener in listeners:
-            self._servers.append(await loop.create_server(self._accept, sock=listener))
+            self._servers.append(await start_server(self._accept, listener))
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:

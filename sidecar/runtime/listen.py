@@ -90,11 +90,21 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
 def refuse_descriptors(listener: socket.socket) -> None:
     """Let nobody pass descriptors to what this socket accepts (SCM_RIGHTS, unix(7)).
 
-    The kernel closes them in the process that reads, for as long as the sender wishes: a TCP socket
-    with SO_LINGER, a locked file of his FUSE.  Kernels before Linux 6.16 can't refuse them.
+    The kernel closes them in the process that reads, for as long as the sender wishes.  Kernels
+    before Linux 6.16 can't refuse them: `guarded_server`.
     """
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+
+
+def takes_descriptors(listener: socket.socket) -> bool:
+    """Return whether peers can pass descriptors to what this socket accepts."""
+    if listener.family != socket.AF_UNIX:
+        return False
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS))
+    except OSError:
+        return True
 
 
 def _gid(group: str) -> int | None:

@@ -6,12 +6,11 @@ import asyncio
 import os
 import socket
 import stat
-import struct
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from aiohttp import web
 from cryptography.x509 import ocsp
 from der import tlv
 from fetch_server import giving, serving, write_policy
+from lingering import lingering, pass_along
 from prometheus_client import CollectorRegistry
 
 from sidecar.authorizer import ocsp_answers, ocsp_queue
@@ -624,33 +624,14 @@ def test_questions_are_counted(tmp_path: Path) -> None:
     run(check)
 
 
-def _lingering() -> tuple[socket.socket, socket.socket]:
-    """A TCP connection whose close waits for a peer that doesn't read, and the peer."""
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        ours = socket.create_connection(listening.getsockname())
-        peer, _ = listening.accept()
-    ours.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            ours.send(bytes(65536))
-    ours.setblocking(True)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
-    return ours, peer
-
-
 def test_a_descriptor_in_the_fetchers_answer_holds_nothing_up(tmp_path: Path) -> None:
     """A fetcher taken over sends a connection along whose close lingers, for the kernel to close
     where the answer is read: the daemon goes on, and the question ends at its deadline."""
-    ours, peer = _lingering()
     sent = threading.Event()
 
     def answer(listening: socket.socket) -> socket.socket:
         asking, _ = listening.accept()
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))
-        asking.sendmsg([b"\x00\x00\x00\x02"], [rights])
+        pass_along(asking, b"\x00\x00\x00\x02", ours.fileno())
         sent.set()
         ours.close()
         return asking
@@ -679,4 +660,5 @@ def test_a_descriptor_in_the_fetchers_answer_holds_nothing_up(tmp_path: Path) ->
             (await fetcher).close()
             assert await asked is None
 
-    run(check)
+    with lingering() as (ours, peer):
+        run(check)

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.config.settings import Address
-from sidecar.runtime.listen import ListenError, open_listener, refuse_descriptors, remove_socket
+from sidecar.runtime.listen import (
+    ListenError,
+    open_listener,
+    refuse_descriptors,
+    remove_socket,
+    takes_descriptors,
+)
 
 
 def at(path: Path) -> Address:
@@ -51,11 +57,12 @@ def test_nobody_passes_descriptors(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     with open_listener(at(path), 0o600, "") as listener, socket.socket(socket.AF_UNIX) as peer:
         peer.connect(str(path))
-        assert passes(peer) == (kernel() < (6, 16))
+        assert passes(peer) == takes_descriptors(listener) == (kernel() < (6, 16))
         with listener.accept()[0] as accepted:
             assert accepted.recv(9) == b"x"
     with socket.socket() as tcp:
         refuse_descriptors(tcp)  # there none can be passed anyway
+        assert not takes_descriptors(tcp)
 
 
 def test_a_path_in_use_is_refused(tmp_path: Path) -> None:

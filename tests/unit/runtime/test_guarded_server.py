@@ -1,0 +1,264 @@
+"""Serve a unix socket to which descriptors can be passed, as before Linux 6.16."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import uvloop
+from lingering import lingering, pass_along
+
+from sidecar.runtime import closing_apart, guarded_server
+from sidecar.runtime.guarded_server import GuardedServer, start_server
+from sidecar.runtime.listen import refuse_descriptors, takes_descriptors
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what it reads; `b"!"` has it stop reading, `b"."` close."""
+
+    paused = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+        if data.endswith(b"!"):
+            self.transport.pause_reading()
+        if data.endswith(b"."):
+            self.transport.close()
+
+    def eof_received(self) -> bool:
+        self.transport.write(b"the end")
+        self.transport.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+        self.paused += 1
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
+
+
+class Refused(Echo):
+    """Closes at once, as a connection over the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
+
+
+class Broken(Echo):
+    """Fails at every byte."""
+
+    def data_received(self, data: bytes) -> None:
+        raise ValueError(data)
+
+
+class Peer:
+    """A client of one connection; what it does takes a turn of the loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(path))
+        self.socket.setblocking(False)
+
+    async def said(self, size: int = 65536) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self.socket, size)
+
+
+@asynccontextmanager
+async def serving(directory: Path, factory: Callable[[], Any] = Echo) -> AsyncIterator[Path]:
+    path = directory / "s.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    server = await start_server(factory, listener)
+    assert isinstance(server, GuardedServer)
+    try:
+        yield path
+    finally:
+        server.close()
+        path.unlink()
+        await asyncio.sleep(0)
+        while server._apart._timer is not None:  # until all that was passed is closed
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing_apart, "PAUSE", 0.01)
+    monkeypatch.setattr(guarded_server, "PAUSE", 0.01)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    with asyncio.Runner(loop_factory=request.param) as found:
+        yield found
+
+
+def test_octets_pass_as_by_asyncios_own_transports(tmp_path: Path, runner: asyncio.Runner) -> None:
+    """More than a socket holds, with a reader who is slow; the peer's end, and then ours."""
+
+    async def check() -> None:
+        protocol = Echo()
+        async with serving(tmp_path, lambda: protocol) as path:
+            peer = Peer(path)
+            loop = asyncio.get_running_loop()
+            data = os.urandom(3_000_000)
+            sending = asyncio.create_task(loop.sock_sendall(peer.socket, data))
+            while not protocol.paused:
+                await asyncio.sleep(0)
+            found = bytearray()
+            while len(found) < len(data):
+                found += await peer.said()
+            await sending
+            assert found == data
+            peer.socket.shutdown(socket.SHUT_WR)
+            assert await peer.said() == b"the end"
+            assert await peer.said() == b""
+            protocol.transport.abort()
+            peer.socket.close()
+
+    runner.run(asyncio.wait_for(check(), 20))
+
+
+def test_what_is_written_before_the_close_arrives(tmp_path: Path, runner: asyncio.Runner) -> None:
+    """Also where it waits for the reader; a protocol that fails is closed, and told."""
+
+    async def check() -> None:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+        async with serving(tmp_path) as path:
+            peer = Peer(path)
+            peer.socket.send(b"x" * 100_000 + b".")
+            found = b""
+            while data := await peer.said():
+                found += data
+            assert len(found) == 100_001
+            peer.socket.close()
+        async with serving(tmp_path, Broken) as path:
+            peer = Peer(path)
+            peer.socket.send(b"x")
+            assert await peer.said() == b""
+            peer.socket.close()
+        assert len(told) == 1
+
+    runner.run(asyncio.wait_for(check(), 20))
+
+
+def _behind_octets(peer: socket.socket, descriptor: int) -> None:
+    peer.send(b"x")
+    pass_along(peer, b"y", descriptor)
+
+
+def _unread(peer: socket.socket, descriptor: int) -> None:
+    peer.send(b"!")
+    pass_along(peer, b"x", descriptor)
+
+
+def _and_gone(peer: socket.socket, descriptor: int) -> None:
+    pass_along(peer, b"x", descriptor)
+    peer.close()
+
+
+PASSES: dict[str, tuple[type[Echo], Callable[[socket.socket, int], None]]] = {
+    "beside octets": (Echo, lambda peer, fd: pass_along(peer, b"x", fd)),
+    "behind octets": (Echo, _behind_octets),
+    "beside an urgent byte": (Echo, lambda peer, fd: pass_along(peer, b"x", fd, socket.MSG_OOB)),
+    "to one that doesn't read": (Echo, _unread),
+    "to one that is refused": (Refused, lambda peer, fd: pass_along(peer, b"x", fd)),
+    "and gone": (Echo, _and_gone),
+}
+
+
+@pytest.mark.parametrize("how", PASSES)
+def test_a_descriptor_whose_close_lingers_holds_nothing_up(
+    tmp_path: Path, runner: asyncio.Runner, how: str
+) -> None:
+    """Wherever it lies, the kernel closes it in another process: this one goes on, and the peer is
+    turned away."""
+    factory, passing = PASSES[how]
+
+    async def check() -> None:
+        async with serving(tmp_path, factory) as path:
+            peer = Peer(path)
+            with lingering() as (descriptor, _):
+                number = os.dup(descriptor.fileno())
+                descriptor.close()
+                passing(peer.socket, number)
+                await asyncio.to_thread(os.close, number)  # not the last: it is under way
+                if peer.socket.fileno() >= 0 and how != "to one that doesn't read":
+                    with contextlib.suppress(ConnectionError):
+                        while await peer.said():
+                            pass
+                another = Peer(path)
+                if factory is Echo:
+                    another.socket.send(b"still here")
+                    assert await another.said() == b"still here"
+                else:
+                    assert await another.said() == b""
+                another.socket.close()
+            peer.socket.close()
+
+    runner.run(asyncio.wait_for(check(), 20))
+
+
+def test_what_was_passed_is_closed_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a process that ends; nobody is let in while too many wait for one, and then again."""
+    monkeypatch.setattr(closing_apart, "MAX_OPEN", 2)
+    monkeypatch.setattr(closing_apart, "MAX_PROCESSES", 1)
+
+    async def check() -> None:
+        end, into = os.pipe()
+        async with serving(tmp_path) as path:
+            for _ in range(7):
+                peer = Peer(path)
+                pass_along(peer.socket, b"x", into)
+                peer.socket.close()
+            os.close(into)
+            assert await asyncio.to_thread(os.read, end, 1) == b""
+            peer = Peer(path)
+            peer.socket.send(b"x")
+            assert await peer.said() == b"x"
+            peer.socket.close()
+        os.close(end)
+
+    asyncio.run(asyncio.wait_for(check(), 20))
+    line = f"user {os.geteuid()} passed descriptors on a connection, which is closed"
+    assert caplog.messages == [line]
+
+
+async def test_where_none_can_be_passed_asyncio_serves() -> None:
+    """Over TCP, and on a unix socket that refuses them."""
+    with socket.socket(socket.AF_UNIX) as one, socket.socket() as another:
+        refuse_descriptors(one)
+        one.bind("")
+        another.bind(("127.0.0.1", 0))
+        for each in (one, another):
+            server = await start_server(Echo, each)
+            assert isinstance(server, GuardedServer) == takes_descriptors(each)
+            server.close()
+
+
+def test_every_listener_is_guarded() -> None:
+    """No module listens by itself, but for the control socket, which only the daemon's user and
+    root can open."""
+    own = re.compile(r"(create|start_unix)_server\(|(Sock|Unix)Site\(")
+    found = {
+        str(path.relative_to(ROOT / "sidecar"))
+        for path in (ROOT / "sidecar").rglob("*.py")
+        if own.search(path.read_text())
+    }
+    assert found == {"runtime/guarded_server.py", "authorizer/control.py"}
