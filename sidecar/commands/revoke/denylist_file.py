@@ -288,27 +288,31 @@ def _append(file: IO[bytes], more: bytes, path: Path) -> None:
 
 
 def _inherit(path: Path, descriptor: int) -> None:
-    """Give the new file the old one's owner, group, mode and access lists.  Raises `_NotKept`."""
+    """Give the new file the old one's owner, group, permissions and access lists.
+
+    Not its setuid and setgid bits, nor capabilities: whoever owns the directory may exchange the
+    file, for a program of root's.  Raises `_NotKept`.
+    """
     try:
         old = os.lstat(path)
     except FileNotFoundError:
         os.fchmod(descriptor, 0o644)
         return
+    if old.st_nlink > 1:
+        raise _NotKept
     try:
         new = os.fstat(descriptor)
         if new.st_gid != old.st_gid:
             os.fchown(descriptor, -1, old.st_gid)
         if new.st_uid != old.st_uid:
             os.fchown(descriptor, old.st_uid, -1)
-        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-        for name in os.listxattr(path, follow_symlinks=False):
+        os.fchmod(descriptor, old.st_mode & 0o777)
+        for name in {*os.listxattr(path, follow_symlinks=False)} - {"security.capability"}:
             value = os.getxattr(path, name, follow_symlinks=False)
             if value != _xattr(descriptor, name):
                 os.setxattr(descriptor, name, value)
     except OSError:
         raise _NotKept from None
-    if old.st_nlink > 1:
-        raise _NotKept
 
 
 def _xattr(descriptor: int, name: str) -> bytes:

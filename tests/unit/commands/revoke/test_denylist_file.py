@@ -37,6 +37,26 @@ def test_a_line_is_added_and_found_again(tmp_path: Path) -> None:
     assert [mistake.line for mistake in mistakes] == [1]
 
 
+@pytest.mark.parametrize("bits", [stat.S_ISUID, stat.S_ISGID, stat.S_ISVTX])
+def test_no_list_is_made_a_program_of_somebodys(tmp_path: Path, bits: int) -> None:
+    """Of the old file's mode only the permissions stay, and no capabilities."""
+    path = tmp_path / "denylist.txt"
+
+    def mark() -> None:
+        path.chmod(0o640 | bits)
+        if os.geteuid() == 0:  # who alone could copy them
+            os.setxattr(path, "security.capability", struct.pack("<5I", 0x2000001, 1, 0, 0, 0))
+
+    path.write_text("serial 0C\n")
+    mark()
+    add(path, TWO, "", "")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    mark()
+    assert remove(path, TWO)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert "security.capability" not in os.listxattr(path)
+
+
 def test_only_the_lines_of_the_target_are_removed(tmp_path: Path) -> None:
     """Comments, invalid lines and other entries are unchanged; without a match nothing is
     written."""
