@@ -79,10 +79,20 @@ add_project() {
     chmod 755 "$venv/bin/mtls-sidecar"
 }
 
+# Opens a lock on 9, which goes with this shell, however that ends.  Whoever can read it could hold it
+# for ever: it is this user's alone, and one that wasn't is replaced.
+open_lock() {
+    case $(stat -c %a "$1" 2>/dev/null) in
+        '' | 600) ;;
+        *) rm -f "$1" ;;
+    esac
+    (umask 077 && : >>"$1")
+    exec 9>>"$1"
+}
+
 fresh && exit
 find_python
 [ -n "$python" ] || die "Python 3.11 or newer is needed; type: sudo apt-get install python3-venv"
-# The lock is held by this shell's descriptor, so it goes with the shell, however that ends.
-exec 9>"$root/.venv.lock"
+open_lock "$root/.venv.lock"
 "$python" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 9>&9
 fresh || make_venv

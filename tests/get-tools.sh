@@ -143,8 +143,19 @@ install_chromium() {
         --no-install-recommends chromium; } >/dev/null || say 'could not install chromium'
 }
 
+# Opens a lock on 9, which goes with this shell, however that ends.  Whoever can read it could hold it
+# for ever: it is this user's alone, and one that wasn't is replaced.
+open_lock() {
+    case $(stat -c %a "$1" 2>/dev/null) in
+        '' | 600) ;;
+        *) rm -f "$1" ;;
+    esac
+    (umask 077 && : >>"$1")
+    exec 9>>"$1"
+}
+
 mkdir -p "$tools"
-exec 9>"$tools/lock" # two runs at once wait for each other
+open_lock "$tools/lock" # two runs at once wait for each other
 if command -v flock >/dev/null; then flock 9; fi
 unpack_packages
 unpack_whole lintian

@@ -208,6 +208,33 @@ def test_the_environment_is_made_of_nothing_that_lies_where_it_is_called(tmp_pat
     assert (tree / ".venv/bin/mtls-sidecar").exists(), done.stderr
 
 
+@pytest.mark.parametrize("script", ["deploy/venv.sh", "tests/get-tools.sh"])
+def test_its_lock_is_for_nobody_else_to_hold(tmp_path: Path, script: str) -> None:
+    """A lock that others could read, as an earlier version left it, is replaced, whoever holds it;
+    one that is this user's alone stays.  `systemd/test_install.py` tries install.sh."""
+    text = (ROOT / script).read_text()
+    found = re.search(r"^open_lock\(\) \{.*?^\}$", text, re.MULTILINE | re.DOTALL)
+    assert found
+    assert len(re.findall(r"exec 9>|^open_lock \"", text, re.MULTILINE)) == 2
+    lock = tmp_path / "lock"
+    lock.touch(0o644)
+    numbers = [lock.stat().st_ino]
+    with lock.open("rb") as held:
+        for _ in range(2):
+            command = [
+                "sh",
+                "-euc",
+                f'umask 022; {found[0]}; open_lock "$1"; : >&9',
+                "sh",
+                str(lock),
+            ]
+            subprocess.run(command, check=True)
+            assert lock.stat().st_mode & 0o777 == 0o600
+            numbers.append(lock.stat().st_ino)
+        assert os.fstat(held.fileno()).st_nlink == 0
+    assert numbers[1] == numbers[2]
+
+
 @pytest.mark.parametrize("script", ["deploy/venv.sh", "deploy/install.sh", "tests/get-tools.sh"])
 def test_what_is_left_of_ensurepip_is_not_taken_for_it(script: str) -> None:
     """Debian's python3-venv, removed after it was used, leaves a directory that can be imported."""
