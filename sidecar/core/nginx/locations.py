@@ -134,7 +134,7 @@ def _wrong_path(path: str) -> str:
 
 # -- choosing -------------------------------------------------------------------------------------
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_CONTROL = bytes((*range(0x20), 0x7F))
 
 
 class _Longest(Generic[Text, Value]):
@@ -190,7 +190,7 @@ class _Server:
         name, final = self._prefixes.head(uri) or (None, False)
         if final or not self._regexes:
             return name
-        if _CONTROL.search(uri):
+        if len(uri.translate(None, _CONTROL)) != len(uri):
             return None
         for search, regex_name in self._regexes:
             if search(uri):

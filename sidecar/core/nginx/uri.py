@@ -15,15 +15,15 @@ and other internal redirects change `$uri` but not `$request_uri`.
 
 from __future__ import annotations
 
+import binascii
 import re
 
-_UNSENT = re.compile(rb"[\x00-\x20\x7f]")
+_UNSENT = bytes((*range(0x21), 0x7F))
 """Bytes that no request target can contain: nginx answers 400, or ends the target there."""
 
-
-_PATH = re.compile(rb"[^?#]*")
-_UNUSUAL = re.compile(rb"%|/[/.]")
-_SLASHES = re.compile(rb"(?:/|%2[Ff]){2}")
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+_QUOTED = bytes.maketrans(b"%", b"=")
+"""Map URL-encoding to quoted-printable."""
 
 
 def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
@@ -33,14 +33,14 @@ def normalize_uri(target: bytes, *, merge_slashes: bool = True) -> bytes | None:
     `/`.  nginx removes scheme and host from an absolute target before it sets `$request_uri`, so an
     absolute target does not come from nginx and gives None, as `*` does.
     """
-    if _UNSENT.search(target):
+    if len(target.translate(None, _UNSENT)) != len(target):
         return None
     if target.startswith(b"?"):
         return b"/"
     if not target.startswith(b"/"):
         return None
-    path = _PATH.match(target)[0]  # type: ignore[index]  # matches anything
-    if not _UNUSUAL.search(path):
+    path = target.partition(b"?")[0].partition(b"#")[0]
+    if not (b"%" in path or b"//" in path or b"/." in path):
         return path
     decoded = _decode(path)
     return None if decoded is None else _resolve(decoded, merge_slashes)
@@ -53,7 +53,7 @@ def possible_uris(target: bytes) -> tuple[bytes | None, ...]:
     server), and chooses the answering server later by Host: the sidecar can't know the setting.
     """
     merged = normalize_uri(target)
-    if not _SLASHES.search(target):
+    if b"//" not in target.replace(b"%2f", b"/").replace(b"%2F", b"/"):
         return (merged,)
     apart = normalize_uri(target, merge_slashes=False)
     return (merged,) if merged == apart else (merged, apart)
@@ -63,26 +63,32 @@ def _decode(path: bytes) -> bytes | None:
     """Percent-decode a path once; return None for a broken escape and for `%00`."""
     if b"%" not in path:
         return path
-    parts = path.split(b"%")
-    try:
-        decoded = [parts[0], *(_BYTES[part[:2]] + part[2:] for part in parts[1:])]
-    except KeyError:
+    if _BROKEN_ESCAPE.search(path):
         return None
-    return b"".join(decoded)
-
-
-_BYTES = {
-    digits.encode(): bytes([value])
-    for value in range(1, 256)
-    for high in {f"{value >> 4:x}", f"{value >> 4:X}"}
-    for low in {f"{value & 15:x}", f"{value & 15:X}"}
-    for digits in (high + low,)
-}
-"""Two hexadecimal digits, in any case, → the byte.  NUL is left out on purpose."""
+    # As quoted-printable, which is decoded in C: a client can fill a target with escapes.
+    return binascii.a2b_qp(path.replace(b"=", b"%3D").translate(_QUOTED))
 
 
 def _resolve(path: bytes, merge_slashes: bool) -> bytes | None:
     """Resolve `.` and `..`; return None where `..` leaves the root."""
+    if merge_slashes:
+        path = _without(path, b"//")
+    path = _without(path, b"/./")
+    if path.endswith(b"/."):
+        path = path[:-1]
+    has_parents = b"/../" in path or path.endswith(b"/..")
+    return _resolve_parents(path) if has_parents else path
+
+
+def _without(path: bytes, repeated: bytes) -> bytes:
+    """Replace by `/` again and again; each time it halves what a client has repeated."""
+    while repeated in path:
+        path = path.replace(repeated, b"/")
+    return path
+
+
+def _resolve_parents(path: bytes) -> bytes | None:
+    """Resolve `..` in a path without `.` segments; return None where `..` leaves the root."""
     kept: list[bytes] = []
     *segments, last = path.split(b"/")[1:]
     for segment in segments:
@@ -90,11 +96,11 @@ def _resolve(path: bytes, merge_slashes: bool) -> bytes | None:
             if not kept:
                 return None
             kept.pop()
-        elif segment != b"." and (segment or not merge_slashes):
+        else:
             kept.append(segment)
     if last == b"..":
         if not kept:
             return None
         kept.pop()
-    kept.append(b"" if last in (b".", b"..") else last)
+    kept.append(b"" if last == b".." else last)
     return b"/" + b"/".join(kept)
