@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -142,6 +143,9 @@ class _Reading:
         self.found = CrlSet()
         self.lapsed: list[tuple[Located, list[Pair]]] = []
         self.unread: dict[Key, list[InForce]] = {}
+        self.current: dict[tuple[bytes, str], list[Crl]] = {}
+        self.number = -1  # of `found.full`, of which `current` was made
+        self.copies: dict[str, set[str]] = {}
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
         """Take a step; if a copy can't be read for now, this set can't be used yet."""
@@ -374,8 +378,14 @@ class _Reading:
         return [file for file in good.versions if file.digest not in known]
 
     def _is_replaced(self, crl: Crl) -> bool:
-        current = (new for new in self.found.full if not self.places.is_ahead(new))
-        return any(replaces(new, crl) for new in current)
+        """Return whether one in force replaces a CRL: only one of its issuer and scope can."""
+        if self.number != len(self.found.full):
+            self.number, self.current = len(self.found.full), defaultdict(list)
+            for new in self.found.full:
+                if not self.places.is_ahead(new):
+                    self.current[new.issuer, str(new.scope)].append(new)
+        alike = self.current.get((crl.issuer, str(crl.scope)), ())
+        return any(new is crl for new in alike) or any(replaces(new, crl) for new in alike)
 
     def _has_room_for(self, crl: Crl) -> bool:
         entries = self.found.entries + crl.entry_count
@@ -409,14 +419,14 @@ class _Reading:
         good: GoodCrls | None = self.sources.good.get(self._key(place))
         if good is not None and good.authorities == self.authorities:
             return self._shared(place, good, version.digest)
-        copies = self.sources.digests_of(self.name, place.text)
+        copies = self._digests_of(place)
         is_known = not copies - {version.digest} and not any(map(self.places.is_ahead, crls))
         return None if is_known else self._kept(place)
 
     def _shared(self, place: Located, good: GoodCrls, known: str = "") -> GoodCrls:
         """Return what was in force here, and in another instance: this one may have hung then."""
         seen = {known, *(file.digest for file in good.files)}
-        new = self.sources.digests_of(self.name, place.text) - seen
+        new = self._digests_of(place) - seen
         if not new:
             return good
         try:
@@ -432,7 +442,7 @@ class _Reading:
     def _former(self, place: Located) -> list[Crl]:
         """Return what was in force at former places, for one that the policy names anew."""
         sources = self.sources
-        is_known = self._key(place) in sources.good or sources.digests_of(self.name, place.text)
+        is_known = self._key(place) in sources.good or self._digests_of(place)
         if is_known or not sources.former:
             return []
         found = (good for _, good in formers(self.sources, self.authorities))
@@ -443,7 +453,7 @@ class _Reading:
 
         Of a version that was in force at this very place, other places' watermarks say nothing.
         """
-        was_in_force = version.digest in self.sources.digests_of(self.name, place.text)
+        was_in_force = version.digest in self._digests_of(place)
         name = place_name(self.name, place.text)
         marks = self.sources.marks
         return marks.refuses(crl, self.places.latest, name, former=not was_in_force)
@@ -463,11 +473,17 @@ class _Reading:
 
     def _is_new_address(self, place: Located) -> bool:
         """Return whether no CRL has been in force at an address yet."""
-        is_known = self.sources.digests_of(self.name, place.text)
+        is_known = self._digests_of(place)
         return is_address(place.text) and self._key(place) not in self.sources.good and not is_known
 
     def _key(self, place: Located) -> Key:
         return ("crl", self.name, place.text)
+
+    def _digests_of(self, place: Located) -> set[str]:
+        """Return the copies of a place, looked up once: each has two dozen names."""
+        if place.text not in self.copies:
+            self.copies[place.text] = self.sources.digests_of(self.name, place.text)
+        return self.copies[place.text]
 
 
 def _contents(outcome: Outcome | None) -> tuple[Sequence[Crl], BaseException | None]:

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -325,6 +326,7 @@ def without_withdrawn(old: Bundle, new: Sequence[object]) -> Bundle:
     return Bundle(left, old.remarks) if left else old
 
 
+@lru_cache(maxsize=64)
 def _digest(authorities: tuple[bytes, ...]) -> str:
     """Return a short identifier of a set of authorities."""
     return hashlib.sha256(b"".join(hashlib.sha256(der).digest() for der in authorities)).hexdigest()

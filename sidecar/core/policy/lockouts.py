@@ -80,10 +80,14 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
         return  # an indirect CRL: it alone says which certificates it covers
     # A CA that has issued another one of the trust probably issues no leaf.
     issuing = set() if trust.chain_all else _issuers_of_others(authorities)
+    complete: dict[bytes, list[Crl]] = {}
+    for crl in trust.crl_list:
+        if crl.delta_base is None:
+            complete.setdefault(crl.issuer, []).append(crl)
     for authority in authorities:
         name = comparable_name(authority.subject_name)
         if name not in issuing:
-            _note_crls(spec, trust, authority, name, report)
+            _note_crls(spec, trust, authority, complete.get(name, ()), report)
 
 
 def _note_revoked(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:
@@ -92,7 +96,8 @@ def _note_revoked(spec: TrustSpec, trust: Revocable, authority: ClientCert, repo
     places = [] if listed is None else [(listed.source, listed.until)]
     if trust.chain_all and trust.revocation != "off" and not trust.anchors.is_anchor(authority):
         issuer = comparable_name(authority.issuer_name)
-        found = ((crl, crl.find(issuer, authority.serial)) for crl in trust.crl_list)
+        asked = (c for c in trust.crl_list if c.issuer == issuer or len(c.entries.others.data))
+        found = ((crl, crl.find(issuer, authority.serial)) for crl in asked)
         # A delta CRL may lift a hold.
         on = (crl for crl, entry in found if entry and entry.reason not in (HOLD, REMOVE))
         places += [(f"CRL {crl.source}", math.inf) for crl in on]
@@ -108,16 +113,27 @@ def _note_revoked(spec: TrustSpec, trust: Revocable, authority: ClientCert, repo
 def _without_anchor(anchors: Anchors) -> list[ClientCert]:
     """Return the authorities whose name no chain of names leads from to an anchor."""
     left = [each for each in anchors.certificates if not anchors.is_anchor(each)]
+    issued: dict[bytes, list[bytes]] = {}
+    for each in left:
+        name = comparable_name(each.subject_name)
+        issued.setdefault(comparable_name(each.issuer_name), []).append(name)
     reached = _names([each for each in anchors.certificates if anchors.is_anchor(each)])
-    while found := _names([c for c in left if comparable_name(c.issuer_name) in reached]) - reached:
-        reached |= found
+    waiting = [*reached]
+    while waiting:
+        new = set(issued.get(waiting.pop(), ())) - reached
+        reached |= new
+        waiting += new
     return [each for each in left if comparable_name(each.subject_name) not in reached]
 
 
 def _note_crls(
-    spec: TrustSpec, trust: Revocable, authority: ClientCert, name: bytes, report: Report
+    spec: TrustSpec,
+    trust: Revocable,
+    authority: ClientCert,
+    complete: Sequence[Crl],
+    report: Report,
 ) -> None:
-    complete = [crl for crl in trust.crl_list if crl.issuer == name and crl.delta_base is None]
+    """Warn about an authority's complete CRLs: of none, of the future, or ended."""
     required = trust.revocation == "required"
     if not complete:
         if required:

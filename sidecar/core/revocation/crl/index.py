@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
 from sidecar.core.revocation.status import Answer, RevocationStatus
@@ -106,27 +106,24 @@ class _Group:
     """
 
     clock: _FreshnessRule
-    any: Crl
+    crls: InitVar[Sequence[Crl]]
     clears: bool = True
-    complete: list[Crl] = field(default_factory=list)
-    deltas: list[Crl] = field(default_factory=list)
+    any: Crl = field(init=False)
+    complete: list[Crl] = field(init=False)
+    deltas: list[Crl] = field(init=False)
     speaks_of_all: bool = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, crls: Sequence[Crl]) -> None:
+        newest = sorted(crls, key=_age, reverse=True)
+        self.complete = [crl for crl in newest if crl.delta_base is None]
+        self.deltas = [crl for crl in newest if crl.delta_base is not None]
+        self.any = (self.complete or self.deltas)[0]
         self.speaks_of_all = self.scope == EVERYTHING
-        self.add(self.any)
 
     @property
     def scope(self) -> Scope:
         """The scope of the CRLs."""
         return self.any.scope
-
-    def add(self, crl: Crl) -> None:
-        """Insert a CRL in the order of the group."""
-        into = self.complete if crl.delta_base is None else self.deltas
-        into.append(crl)
-        into.sort(key=_age, reverse=True)
-        self.any = (self.complete or self.deltas)[0]
 
     def _base(self, now: float) -> Crl | None:
         for crl in self.complete:
@@ -227,6 +224,10 @@ class _SignerStanding(NamedTuple):
     until: float = math.inf
 
 
+_TOLD = 4
+"""Maximum number of CRLs that an answer tells of."""
+
+
 @dataclass(slots=True)
 class _Findings:
     """The reasons collected for an UNKNOWN answer."""
@@ -235,8 +236,8 @@ class _Findings:
     retry: float = math.inf
 
     def add(self, source: str, why: str) -> None:
-        """Record why a CRL gave no answer."""
-        if (source, why) not in self.notes:
+        """Record why a CRL gave no answer; of many, the first few are told."""
+        if len(self.notes) < _TOLD and (source, why) not in self.notes:
             self.notes.append((source, why))
 
     def answer(self, nothing: str) -> Answer:
@@ -244,7 +245,7 @@ class _Findings:
         if not self.notes:
             return Answer(RevocationStatus.UNKNOWN, "crl", nothing, self.retry)
         source, why = self.notes[0]
-        more = [f"{s}: {w}" for s, w in self.notes[1:4]]
+        more = [f"{s}: {w}" for s, w in self.notes[1:]]
         return Answer(
             RevocationStatus.UNKNOWN, f"crl {source}", "; ".join([why, *more]), self.retry
         )
@@ -268,18 +269,16 @@ class CrlIndex:
     ) -> None:
         self._clock = _FreshnessRule(tolerance, grace)
         self._whole_chain = whole_chain
-        groups: dict[tuple[bytes, str, bytes], _Group] = {}
+        alike: dict[tuple[bytes, str, bytes], list[Crl]] = {}
         for crl in crls:
             if not crl.unusable and crl.scope.only != "attribute":
                 key = (crl.issuer, str(crl.scope), crl.signer_key)
-                if key in groups:
-                    groups[key].add(crl)
-                else:
-                    groups[key] = _Group(self._clock, crl)
+                alike.setdefault(key, []).append(crl)
+        groups = [_Group(self._clock, several) for several in alike.values()]
         unusable = [crl for crl in crls if crl.unusable]
         only_revoke = (c for c in (*unusable, *revoking) if c.scope.only != "attribute")
-        only_revoking = (_Group(self._clock, c, clears=False) for c in only_revoke)
-        all_groups = [*groups.values(), *only_revoking]
+        only_revoking = (_Group(self._clock, [c], clears=False) for c in only_revoke)
+        all_groups = [*groups, *only_revoking]
         self._groups: dict[bytes, list[_Group]] = {}
         for group in all_groups:
             self._groups.setdefault(group.any.issuer, []).append(group)

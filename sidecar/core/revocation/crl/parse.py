@@ -222,7 +222,7 @@ class _Signed(NamedTuple):
 def _verify(fields: CrlFields, issuer: bytes, known: CrlAuthorities) -> _Signed:
     """Find the signer, and the authorities whose certificates it covers.  Raises `CrlError`."""
     name = _shown(fields.issuer)
-    named = [a for a in known.all if a.subject == issuer]
+    named = known.named.get(issuer, ())
     if not named:
         hint = "add its certificate to ca or intermediates of this trust, or name another CRL"
         raise CrlError(f"issued by {name}, which is not an authority of this trust", hint)

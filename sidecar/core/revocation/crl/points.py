@@ -67,12 +67,18 @@ def read_scope(value: bytes, issuer: bytes) -> Scope:
     )
 
 
+MAX_POINTS = 64
+"""Maximum number of a certificate's distribution points: each is compared with each CRL's scope."""
+
 _POINT_REASONS, _POINT_ISSUER = 0x81, 0xA2
 
 
 def read_points(value: bytes, issuer: bytes) -> tuple[DistributionPoint, ...]:
     """Parse a cRLDistributionPoints; `issuer` is a Name (DER).  Raises ValueError."""
-    return tuple(_point(point, issuer) for point in within(value, SEQUENCE))
+    points = within(value, SEQUENCE, MAX_POINTS + 1)
+    if len(points) > MAX_POINTS:
+        raise ValueError(f"more than {MAX_POINTS} distribution points")
+    return tuple(_point(point, issuer) for point in points)
 
 
 def _point(point: bytes, issuer: bytes) -> DistributionPoint:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.core.x509.der import comparable_name
@@ -67,11 +68,16 @@ class CrlAuthorities:
 
     A top is an authority that is self-signed or has no issuer in the trust.  The CRLs of an
     authority may cover certificates of every authority under the same top.
+
+    `named` are the authorities by their subject, `below` the keys of all that have the same top, by
+    that one's DER, and `tops` the tops above each, by its DER, if any.
     """
 
-    all: tuple[CrlAuthority, ...]
+    named: dict[bytes, tuple[CrlAuthority, ...]]
     parents: dict[bytes, tuple[CrlAuthority, ...]]
     valid: dict[bytes, Windows]
+    below: dict[bytes, frozenset[bytes]]
+    tops: dict[bytes, frozenset[bytes]]
 
     @staticmethod
     @lru_cache(maxsize=8)
@@ -82,25 +88,24 @@ class CrlAuthorities:
         """
         read = (_authority_or_none(der) for der in dict.fromkeys(ders))
         found = tuple(authority for authority in read if authority is not None)
-        parents = {a.der: tuple(_parents(a, found)) for a in found}
-        return CrlAuthorities(found, parents, _valid_ways(found, parents))
-
-    def tops(self, authority: CrlAuthority) -> set[bytes]:
-        """Return the DER of every top above an authority, or its own DER if it is a top."""
-        seen, todo, tops = {authority.der}, [authority], set()
-        while todo:
-            here = todo.pop()
-            above = self.parents[here.der]
-            if _is_top(here, above):
-                tops.add(here.der)
-            todo += [a for a in above if a.der not in seen]
-            seen.update(a.der for a in above)
-        return tops
+        named = _grouped((a.subject, a) for a in found)
+        parents = {a.der: tuple(_parents(a, named.get(a.issuer, ()))) for a in found}
+        under = _under_tops(found, parents)
+        return CrlAuthorities(
+            {name: tuple(several) for name, several in named.items()},
+            parents,
+            _valid_ways(found, parents),
+            {top: frozenset(a.key for a in several) for top, several in under.items()},
+            {
+                der: frozenset(tops)
+                for der, tops in _grouped((a.der, top) for top in under for a in under[top]).items()
+            },
+        )
 
     def speak_for(self, signers: Iterable[CrlAuthority]) -> frozenset[bytes]:
         """Return the keys of all authorities that share a top with one of the signers."""
-        tops = {top for signer in signers for top in self.tops(signer)}
-        return frozenset(a.key for a in self.all if tops & self.tops(a))
+        tops = {top for signer in signers for top in self.tops.get(signer.der, ())}
+        return frozenset().union(*(self.below[top] for top in tops))
 
     def signers(self, signers: Iterable[CrlAuthority]) -> tuple[Signer, ...]:
         """Return each signer combined with each of its issuers."""
@@ -116,6 +121,33 @@ class CrlAuthorities:
         return tuple(found)
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    found: dict[K, list[V]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def _under_tops(
+    all_: tuple[CrlAuthority, ...], parents: dict[bytes, tuple[CrlAuthority, ...]]
+) -> dict[bytes, list[CrlAuthority]]:
+    """Return each top's DER with all authorities under it, the top itself first."""
+    children = _grouped((parent.der, a) for a in all_ for parent in parents[a.der])
+    under = {}
+    for top in (a for a in all_ if _is_top(a, parents[a.der])):
+        found, seen = [top], {top.der}
+        for here in found:  # which grows
+            new = [a for a in children.get(here.der, ()) if a.der not in seen]
+            seen.update(a.der for a in new)
+            found += new
+        under[top.der] = found
+    return under
+
+
 def _is_top(authority: CrlAuthority, parents: tuple[CrlAuthority, ...]) -> bool:
     return not parents or authority in parents
 
@@ -127,14 +159,17 @@ def _valid_ways(
     found: dict[bytes, Windows] = {
         a.der: (a.window,) if _is_top(a, parents[a.der]) else () for a in all_
     }
-    grown = True
-    while grown:
-        grown = False
-        for a in all_:
+    children = _grouped((parent.der, a) for a in all_ for parent in parents[a.der])
+    left = [a for a in all_ if found[a.der]]
+    while left:
+        grown: list[CrlAuthority] = []
+        for a in {each.der: each for here in left for each in children.get(here.der, ())}.values():
             above = [window for parent in parents[a.der] for window in found[parent.der]]
             windows = _joined([*found[a.der], *_within(a.window, above)])
-            grown = grown or windows != found[a.der]
-            found[a.der] = windows
+            if windows != found[a.der]:
+                found[a.der] = windows
+                grown.append(a)
+        left = grown
     return found
 
 
@@ -193,10 +228,11 @@ def key_digest(cert: ClientCert) -> bytes:
     return bytes.fromhex(cert.spki_sha256)
 
 
-def _parents(child: CrlAuthority, all_: Iterable[CrlAuthority]) -> Iterator[CrlAuthority]:
+def _parents(child: CrlAuthority, named: Iterable[CrlAuthority]) -> Iterator[CrlAuthority]:
+    """Yield those of the authorities with the issuer's name that signed a certificate."""
     cert = child.cert
-    for parent in all_:
-        if parent.subject != child.issuer or not parent.issues or parent.public is None:
+    for parent in named:
+        if not parent.issues or parent.public is None:
             continue
         if is_signed_by(parent.public, cert.signed, cert.algorithm, cert):
             yield parent
