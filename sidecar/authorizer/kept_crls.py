@@ -70,6 +70,10 @@ def kept_at(
         if any(outdates(each, crl) for each in file.crls if _is_in(each, served))
     ]
     barred = [crl for crl in barred if not _is_in(crl, [*served, *past])]
+    # Of two that contradict each other in number and `thisUpdate`, one has no mark of its own: it
+    # revokes until another one is newer by both.
+    lapsed += [pair for pair in pairs if _is_in(pair[0], barred) and pair[0].this_update <= latest]
+    barred = [crl for crl in barred if crl.this_update > latest]
     if not good and not barred and not refused and not lapsed:
         return None
     crls, versions = tuple(crl for crl, _ in good), tuple(file for _, file in good)

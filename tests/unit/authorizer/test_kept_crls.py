@@ -409,14 +409,33 @@ class Model:
         self.place, self.chance, self.name = place, chance, "a.crl"
         self.newest = {STAFF: (1, 0), OTHER: (1, 0)}
         self.owed: dict[CA, list[Leaf]] = {STAFF: [], OTHER: []}
+        self.level = {STAFF: True, OTHER: True}
         self.past: list[str] = []
 
+    def pair(self, ca: CA) -> bytes:
+        """Two CRLs that contradict each other: both are owed until one is newer by both."""
+        number, moment = self.newest[ca]
+        self.newest[ca], self.level[ca], self.owed[ca] = (number + 2, moment + 2), False, []
+        both = [(number + 2, moment + 1), (number + 1, moment + 2)]
+        self.chance.shuffle(both)
+        found = b""
+        for number, moment in both:
+            listed = self.chance.sample(MANY[ca.name], 2)
+            self.owed[ca] += listed
+            self.past.append(f"odd {ca.name} {number} {moment} {[leaf.name for leaf in listed]}")
+            found += ca.crl(listed, number=number, this_update=START + timedelta(seconds=moment))
+        return found
+
     def crl(self, ca: CA, how: str) -> bytes:
+        if how == "odd":
+            return self.pair(ca)
+        if how == "level" and not self.level[ca]:
+            how = "newer"
         number, moment = self.newest[ca]
         listed = self.chance.sample(MANY[ca.name], self.chance.randint(0, 3))
         if how == "newer":
             number, moment = number + 1, moment + self.chance.randint(0, 1)
-            self.newest[ca], self.owed[ca] = (number, moment), listed
+            self.newest[ca], self.level[ca], self.owed[ca] = (number, moment), True, listed
         elif how == "backwards":
             number = 0
         self.past.append(f"{how} {ca.name} {number} {moment} {[leaf.name for leaf in listed]}")
@@ -438,7 +457,9 @@ class Model:
         if self.chance.random() < 0.3:
             self.past.append("restart")
             self.place.restart()
-        how = self.chance.choice(["newer", "newer", "level", "backwards", "move", "garbage", ""])
+        how = self.chance.choice(
+            ["newer", "newer", "odd", "level", "backwards", "move", "garbage", ""]
+        )
         cas = self.chance.sample([STAFF, OTHER], self.chance.choice([1, 2, 2]))
         if how == "move":
             self.past.append("move")
@@ -450,8 +471,8 @@ class Model:
 
 @pytest.mark.parametrize("run", range(RUNS))
 def test_nobody_whom_the_newest_crl_lists_is_let_in(place: Place, run: int) -> None:
-    """CRLs that are newer, level or backwards, of one authority or both, garbage, other addresses
-    and restarts, at random."""
+    """CRLs that are newer, level, backwards or contradict each other, of one authority or both,
+    garbage, other addresses and restarts, at random."""
     model = Model(place, random.Random(SEED + run))
     model.put(STAFF.crl(this_update=START) + OTHER.crl(this_update=START))
     place.load()
@@ -625,3 +646,31 @@ def test_a_large_crl_that_its_owner_withholds_revokes_after_a_restart(
     place.fetched(URL, b"garbage")
     place.restart()
     assert place.revoked() == ["alice"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("then", [(7, 1), (4, 4)])
+def test_crls_of_one_file_that_contradict_each_other_revoke_until_one_is_newer_than_both(
+    order: tuple[int, int], then: tuple[int, int], place: Place
+) -> None:
+    """Of two CRLs in force the one has the higher number, the other the later thisUpdate.
+
+    A start with a broken file forgets neither, nor does the next file, which is newer than one of
+    them alone.
+    """
+    crls = place.crl([ALICE], 5, hours=2), place.crl([BOB], 6)
+    place.write("a.crl", b"".join(crls[n] for n in order))
+    assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", b"garbage")
+    assert place.revoked() == ["alice", "bob"]
+    place.restart()
+    assert place.revoked() == ["alice", "bob"]
+    number, hours = then
+    place.write("a.crl", place.crl([], number, hours=hours))
+    told = place.revoked()
+    assert "alice" in told or (number >= 5 and hours >= 2)
+    assert "bob" in told or (number >= 6 and hours >= 0)
+    place.restart()
+    assert place.revoked() == told
+    place.write("a.crl", place.crl([], 8, hours=5))
+    assert place.revoked() == []
