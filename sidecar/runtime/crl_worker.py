@@ -1,9 +1,9 @@
 """Parse a large file of CRLs in a worker process, so that no decision waits for it.
 
 A thread would block the interpreter.  The worker returns the small parts pickled, and each table of
-entries in a memory file that both processes map, so that large data is not copied.  The file's own
-octets come in a second memory file, if they are asked for: they are soon given up again.  The
-worker's memory is limited: a file that needs more is refused, and other files are not affected.
+entries in a memory file, from which the kernel copies it while the interpreter is free.
+The file's own octets come in a second memory file, if they are asked for.  The worker's memory is
+limited: a file that needs more is refused, and other files are not affected.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ OCTETS_AT_ONCE = 128 * 1024 * 1024
 Parsing takes twice as much memory before the signature is verified, so large files could otherwise
 get the service killed.
 """
+
+PART = 1024 * 1024
+"""Octets of a memory file that are copied at once."""
 
 PATIENCE = 300
 """Seconds after which a worker process that doesn't end is killed."""
@@ -132,15 +135,41 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Map what is in the memory files; a map can be used like bytes."""
+    """Copy what is in the memory files to memory that can be used like bytes.
+
+    A map of the file would hold a descriptor for as long as the table is in force.
+    """
 
     def __init__(self, source: io.BytesIO, shared: Sequence[int]) -> None:
         super().__init__(source)
         self._shared = shared
+        self._rooms: list[tuple[int, int, mmap.mmap]] = []
 
-    def persistent_load(self, pid: Run) -> mmap.mmap:
-        number, offset, length = pid
-        return mmap.mmap(self._shared[number], length, access=mmap.ACCESS_READ, offset=offset)
+    def persistent_load(self, pid: Run) -> bytes | mmap.mmap:
+        """Make room for it."""
+        number, start, length = pid
+        if not length:
+            return b""
+        room = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE)
+        self._rooms.append((number, start, room))
+        return room
+
+    def read(self) -> Any:
+        """Load everything, and empty the files.  Raises EOFError."""
+        found = self.load()
+        for number, start, room in sorted(self._rooms, key=lambda each: each[:2], reverse=True):
+            _move(self._shared[number], start, room)
+        return found
+
+
+def _move(file: int, start: int, room: mmap.mmap) -> None:
+    """Move the end of a file to memory, part by part from behind: it isn't there twice."""
+    with memoryview(room) as view:
+        for at in reversed(range(0, len(room), PART)):
+            part = view[at : at + PART]
+            if os.preadv(file, [part], start + at) != len(part):
+                raise EOFError("a part of its answer is missing")
+            os.ftruncate(file, start + at)
 
 
 class CrlWorkers:
@@ -200,7 +229,7 @@ class CrlWorkers:
                 shared += (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("crl", "octets"))
                 limit = min(size, MAX_CRL)  # whatever is there by then
                 answer = self._run(pickle.dumps((question, limit)), shared)
-                found = _Unpickler(io.BytesIO(answer), shared).load()
+                found = _Unpickler(io.BytesIO(answer), shared).read()
             except (subprocess.SubprocessError, EOFError) as error:
                 why = f"the worker process that parsed it ended: {error}{_last_line(error)}"
                 raise OSError(errno.EAGAIN, why, place) from None

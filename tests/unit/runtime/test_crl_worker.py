@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from large_crl import large_crl
 from pki import CA
 
 from sidecar.runtime import crl_worker
@@ -33,6 +35,28 @@ def test_a_worker_reads_what_this_process_reads(tmp_path: Path) -> None:
     [crl] = there.found.crls
     assert crl.find(crl.issuer, alice.serial) == here.found.crls[0].find(crl.issuer, alice.serial)
     assert len(octets.crls) == 1
+
+
+def test_a_large_table_holds_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of many CRLs would take what is kept for files and connections; nothing of the table
+    or of the file's octets is lost on the way, however many parts it comes in."""
+    monkeypatch.setattr(crl_worker, "PART", 50_000)
+    path = tmp_path / "a.crl"
+    path.write_bytes(large_crl(STAFF, 20_000, also=[7]))
+    workers = CrlWorkers()
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        there = workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        workers.close()
+    here = read_crl_file(path, "a.crl", (STAFF.der,), HERE, trusted_only=False)
+    [one], [other] = there.found.crls, here.found.crls
+    assert isinstance(there.octets, mmap.mmap)
+    assert one.entries.own.data[:] == other.entries.own.data
+    assert one.entries.own.starts[:] == other.entries.own.starts
+    assert there.octets[:] == here.octets == path.read_bytes()
+    assert one.find(one.issuer, 7) == other.find(one.issuer, 7) is not None
 
 
 def test_a_file_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
