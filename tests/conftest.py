@@ -55,6 +55,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     order = {name: number for number, name in enumerate(_FIRST)}
     items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(order)))
+    functions = set()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        item.stash[_FURTHER_CASE] = function in functions
+        functions.add(function)
+
+
+_FURTHER_CASE = pytest.StashKey[bool]()
+"""Whether the test is a case of a function whose first case is another test."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure the coverage of the processes that a test starts in its first case alone.
+
+    Measuring nearly doubles what a start costs, and further cases go the same ways.
+    """
+    measured = os.environ.get("COVERAGE_PROCESS_CONFIG")
+    if measured and item.stash[_FURTHER_CASE]:
+        os.environ |= daemon.UNMEASURED
+        try:
+            return (yield)
+        finally:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = measured
+    return (yield)
 
 
 class SharedFixtures(LoadScopeScheduling):
