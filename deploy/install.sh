@@ -52,6 +52,9 @@ for each in $parts; do
 done
 if on_host && [ "$(id -u)" != 0 ]; then die 'run it as root, or with --root DIR'; fi
 cd / # nothing that lies where it was called is ever run
+if [ "$(id -u)" = 0 ]; then
+    unset TMPDIR TEMP TMP # of another user, who could exchange what Python unpacks there
+fi
 
 # nginx's group, which may open the socket.
 nginx_group() {
@@ -101,6 +104,37 @@ is_ours() {
     case $(stat -L -c %u:%A "$1") in "$(id -u)":d????-??-?) ;; *) return 1 ;; esac
 }
 
+# A directory below which nobody else could exchange what root makes and runs; /tmp will do above it.
+must_be_ours() {
+    if [ "$(id -u)" != 0 ] || [ ! -e "$1" ]; then return 0; fi
+    place=$(CDPATH='' cd -- "$1" && pwd -P)
+    allowed='0:d????-??-?'
+    while :; do
+        case $(stat -c %u:%A "$place") in
+            0:d????-??-? | $allowed) ;;
+            *) die "others may write $place, and so change what root runs; choose another directory, \
+or run this as the user whose it is" ;;
+        esac
+        if [ "$place" = / ]; then return 0; fi
+        place=$(dirname "$place") allowed='0:d????????[tT]'
+    done
+}
+
+# Copies standard input to a file, whole or not at all: of what is cut off where the disk is full, or
+# somebody stops this, nginx or systemd could take a part.  The file keeps its group.
+put_file() {
+    part=$1.part
+    rm -f "$part"
+    if ! { cat >"$part" && chmod "$2" "$part" && keep_group "$1" "$part" && mv -f "$part" "$1"; }; then
+        rm -f "$part"
+        die "can't write $1, which is as it was"
+    fi
+}
+
+keep_group() {
+    [ ! -e "$1" ] || [ -L "$1" ] || chgrp "$(stat -c %g "$1")" "$2"
+}
+
 # The new file in place of the old one, unless somebody edited that, or put a link there.  The
 # checksum of what was shipped last is kept: an edited file is told of only where what is shipped has
 # changed since.
@@ -113,16 +147,14 @@ put_config() {
     then
         if ! cmp -s "$source" "$target" && [ "$(cksum <"$source")" != "$(cat "$shipped" 2>/dev/null)" ]
         then
-            cp "$source" "$target.new"
-            chmod "$mode" "$target.new"
+            put_file "$target.new" "$mode" <"$source"
             say "kept your $target; the new one is $target.new"
         fi
-        cksum <"$source" >"$shipped"
+        cksum <"$source" | put_file "$shipped" 0644
         return
     fi
-    cp "$source" "$target"
-    chmod "$mode" "$target"
-    cksum <"$target" >"$shipped"
+    put_file "$target" "$mode" <"$source"
+    cksum <"$source" | put_file "$shipped" 0644
 }
 
 # The parts asked for, and those that an earlier installation has.
@@ -176,13 +208,13 @@ install_program() {
 install_config() {
     mkdir -p "$root$config"
     chmod 0750 "$root$config"
-    prepared=$(mktemp)
+    prepared=$root$config/.sidecar.yaml.prepared
     sed "s/^socket_group: .*/socket_group: $(nginx_group)/" "$here/config/sidecar.yaml" >"$prepared"
     put_config "$prepared" "$root$config/sidecar.yaml" 0640
     rm -f "$prepared"
     put_config "$here/config/policy.yaml" "$root$config/policy.yaml" 0640
-    cp "$here/config/policy.schema.json" "$root$config/policy.schema.json" # an editor reads it
-    chmod 0640 "$root$config/policy.schema.json"
+    # an editor reads it
+    put_file "$root$config/policy.schema.json" 0640 <"$here/config/policy.schema.json"
     files='. sidecar.yaml policy.yaml policy.schema.json'
     for each in $parts; do
         [ -e "$here/config/$each.yaml" ] || continue
@@ -213,8 +245,8 @@ install_units() {
     mkdir -p "$root$units"
     group=$(nginx_group)
     for name in $unit_names $(part_units $parts); do
-        sed "s/^SocketGroup=www-data/SocketGroup=$group/" "$here/deploy/$name" >"$root$units/$name"
-        chmod 0644 "$root$units/$name"
+        unit=$(sed "s/^SocketGroup=www-data/SocketGroup=$group/" "$here/deploy/$name")
+        say "$unit" | put_file "$root$units/$name" 0644
     done
 }
 
@@ -318,6 +350,10 @@ remove_part() {
     esac
 }
 
+if ! on_host; then
+    mkdir -p "$root"
+    for each in "$root" "$root/opt" "$root/etc" "$root$units"; do must_be_ours "$each"; done
+fi
 if [ "$action" = uninstall ]; then
     uninstall
     exit 0

@@ -137,15 +137,20 @@ def test_an_unknown_part_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o077], ids=oct)
 def test_the_callers_directory_and_umask_have_no_say(tmp_path: Path, umask: int) -> None:
-    """Modules that lie where it is called are not run; what it makes is everybody's to read and
-    nobody else's to change, and the policy the services' alone."""
+    """Modules that lie where it is called are not run, and nothing is unpacked where its variables
+    say; what it makes is everybody's to read and nobody else's to change, and the policy the
+    services' alone."""
     hostile = tmp_path / "hostile"
     hostile.mkdir()
     for name in ("venv", "ensurepip", "pip", "sidecar", "sysconfig", "compileall", "fcntl"):
         (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'a').write({name!r})")
     root = tmp_path / "root"
     (root / "etc/nginx").mkdir(parents=True)
-    install(root, cwd=hostile, umask=umask, PYTHONPATH=str(hostile))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    made = theirs.stat().st_mtime_ns
+    install(root, cwd=hostile, umask=umask, PYTHONPATH=str(hostile), TMPDIR=str(theirs))
+    assert os.getuid() != 0 or theirs.stat().st_mtime_ns == made
     assert not (tmp_path / "run").exists(), (tmp_path / "run").read_text()
     for top in ("opt/mtls-sidecar", "etc/mtls-sidecar", "etc/systemd", "etc/nginx/snippets"):
         for path in [root / top, *(root / top).rglob("*")]:
@@ -208,6 +213,67 @@ def test_a_configuration_that_others_may_write_leads_nowhere(tmp_path: Path) -> 
         assert f"others may write {config}, and so lead root elsewhere" in done.stderr
         assert not list(config.iterdir())
         assert not (tmp_path / "opt").exists()
+
+
+def test_where_another_user_could_exchange_the_program_nothing_is_installed(
+    tmp_path: Path,
+) -> None:
+    """Root runs what it has put into DIR: that, and what is above it, must be root's; /tmp will do
+    above it."""
+    if os.getuid() != 0:
+        pytest.skip("only root gives a directory away")
+    command = ["sh", f"{ROOT}/deploy/install.sh", "--root"]
+    theirs, inner, parts = (tmp_path / name for name in ("theirs", "theirs/inner", "parts"))
+    for directory in (theirs, inner, parts, parts / "opt"):
+        directory.mkdir()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for given in (theirs, parts / "opt"):
+        os.chown(given, 65534, -1)
+    for root, place in ((inner, theirs), (parts, parts / "opt"), (shared, shared)):
+        for option in ([], ["--uninstall"]):
+            done = subprocess.run(
+                [*command, str(root), *option], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1
+            assert f"others may write {place}, and so change what root runs" in done.stderr
+        assert not list(root.rglob("mtls-sidecar*"))
+    done = subprocess.run(
+        [*command, str(shared / "ours"), "--uninstall"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_leaves_each_file_as_it_was(tmp_path: Path) -> None:
+    """An upgrade whose disk is filled by another user replaces a file whole or not at all: of an
+    emptied authz-location.conf nginx would ask the application who may come in."""
+    script = (ROOT / "deploy/install.sh").read_text()
+    functions = script[script.index("put_file() {") : script.index("# The new file in place")]
+    target = tmp_path / "authz-location.conf"
+    target.write_text("the old one\n")
+    put = f"""
+        set -eu
+        die() {{ echo "$*" >&2; exit 1; }}
+        {functions}
+        put_file "$1" 0644 <"$2"
+        """
+    new = tmp_path / "new"
+    for size, left in ((1 << 20, "the old one\n"), (16, "n" * 16)):
+        new.write_text("n" * size)
+        # A file that can't grow is what a full disk comes to, for this process alone.
+        done = subprocess.run(
+            ["sh", "-c", f"trap '' XFSZ; ulimit -f 8\n{put}", "sh", str(target), str(new)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) is (size == 16)
+        assert ("which is as it was" in done.stderr) is (size != 16)
+        assert target.read_text() == left
+        assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "new"]
+    copies = [line for line in script.splitlines() if '"$target"' in line and "cp " in line]
+    assert copies == []
 
 
 def test_a_link_in_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
