@@ -67,12 +67,13 @@ class TrustAuthorities(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrustInputs:
-    """The inputs of a trust in force."""
+    """The inputs of a trust in force, and the files whose copies are to stay."""
 
     names: tuple[tuple[str, ...], ...]
     issuers: TrustAuthorities
     trust: Trust
     parts: tuple[object, ...]
+    files: Mapping[Key, InForce]
 
 
 @dataclass(slots=True)
@@ -204,6 +205,7 @@ class _Resolver:
         if inputs is None or inputs.names != self.names:
             found.problems = [told]
             return found
+        found.files.update(inputs.files)
         denylists = [self._denylist(place) for place in self.spec.denylist]
         found.problems.append(told)
         whole = [each for each in denylists if each is not None]
@@ -215,7 +217,10 @@ class _Resolver:
         found.good.update({k: self.sources.good[k] for k in crls if k in self.sources.good})
         found.good.update({k: v for k, v in self.sources.former.items() if v is not None})
         self._keep_bundles()
-        found.trust, found.inputs = trust, TrustInputs(inputs.names, inputs.issuers, trust, ())
+        found.trust, found.inputs = (
+            trust,
+            TrustInputs(inputs.names, inputs.issuers, trust, (), found.files),
+        )
         return found
 
     # -- denylists
@@ -484,7 +489,7 @@ class _Resolver:
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
         found.latest = self.places.latest
-        found.inputs = TrustInputs(self.names, issuers, trust, parts)
+        found.inputs = TrustInputs(self.names, issuers, trust, parts, found.files)
 
     def _tell(self, place: Located, error: BaseException) -> None:
         self.found.problems.append(file_mistake(self.file, place, error))

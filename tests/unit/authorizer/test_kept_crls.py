@@ -674,3 +674,30 @@ def test_crls_of_one_file_that_contradict_each_other_revoke_until_one_is_newer_t
     assert place.revoked() == told
     place.write("a.crl", place.crl([], 8, hours=5))
     assert place.revoked() == []
+
+
+def test_an_internal_error_takes_no_copy_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file lacks now, a download that was refused and a CRL of a former address revoke on,
+    when the trust couldn't be built meanwhile and the process has ended."""
+    place.policy(f'[a.crl, "{ELSEWHERE}"]')
+    place.write("a.crl", place.crl([]) + OTHER.crl([ERIN]))
+    place.fetched(ELSEWHERE, STAFF.crl([ALICE], idp=USERS))
+    place.load()
+    place.write("a.crl", place.crl([]))
+    place.policy(f'[a.crl, "{URL}"]')
+    place.fetched(URL, place.crl([]))
+    refused = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    place.replace(refused, place.crl([BOB], 4))
+    assert place.revoked() == ["alice", "bob", "erin"]
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by accident")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(trust_crls.CrlPlaces, "verified_with", fail)
+        assert "by accident" in str(place.load().diagnostics)
+    place.replace(refused, b"garbage")
+    place.restart()
+    assert place.revoked() == ["alice", "bob", "erin"]
