@@ -182,6 +182,23 @@ def test_doctor_knows_the_guard(nginx_binary: NginxBinary, tmp_path: Path) -> No
             assert ("dots-passed-on" in found(stack)) == told
 
 
+def test_doctor_knows_a_guard_on_which_pcre_gives_up(
+    nginx_binary: NginxBinary, tmp_path: Path
+) -> None:
+    """A group that repeats without end in a `map`: nginx goes on with the default behind a long
+    path, so that the guard is none."""
+    assert BARE in CONF
+    buffers = "pcre_jit on;\nhttp { large_client_header_buffers 4 64k;"
+    made = 'map $request_uri $up { default ""; "~*[^?]*(?:/|%2f)(?:%2e|[.])+(?:/|%2f)" 1; }'
+    text = CONF.replace("http {", f"{buffers} {made}", 1).replace(BARE, "if ($up) {return 400;}")
+    with Stack(nginx_binary, tmp_path, conf=text, policy=POLICY) as stack:
+        assert stack.get("/in/../public/x").status == 400
+        answer = stack.get("/in/../public/" + "." * 30_000).app
+        assert answer is not None
+        assert answer["uri"].startswith("/in/../public/")
+        assert "dots-passed-on" in found(stack)
+
+
 PICTURES = (
     "location ~ [.]png$ { auth_request off; proxy_pass http://app%s; }\n        location /admin/"
 )

@@ -57,6 +57,33 @@ def can_take(pattern: str, octet: str) -> bool | None:
     return False
 
 
+@cache
+def may_give_up(pattern: str) -> bool:
+    """Whether PCRE may give up on a long text: it keeps a place for each turn of a group.
+
+    The JIT compiler's stack has 32 KiB, and PCRE1 recurses.  A class of octets needs no place, a
+    possessive repeat one.  What can't be read counts as if it didn't.
+    """
+    try:
+        return _keeps_places(parse(pattern, ignore_case=False))
+    except (SelectorError, RecursionError):
+        return False
+
+
+def _keeps_places(node: Node) -> bool:
+    match node:
+        case Atomic(Repetition(body, _, _)):
+            return _keeps_places(body)
+        case Repetition(body, _, most):
+            return not isinstance(body, Bytes) and (most is None or _keeps_places(body))
+        case Atomic(body):
+            return _keeps_places(body)
+        case Concatenation(parts) | Alternation(parts):
+            return any(map(_keeps_places, parts))
+        case _:
+            return False
+
+
 class _TooLong(Exception):
     """The expression has more parts than are looked at."""
 

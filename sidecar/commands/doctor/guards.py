@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .expressions import may_give_up
 from .nginx_config import COMMENT, Block, Root
 from .rewriting import status_of
 from .routing import REGEX, literal_prefixes, matches
@@ -94,14 +95,30 @@ def _mapped(variable: str, uri: str, root: Root) -> str | None:
 
 
 def _looked_up(table: Block, text: str) -> str:
-    default = ""
+    """What a `map` gives; the default, too, where PCRE may give up on a longer text.
+
+    A client can put a query or a longer path behind any text, and nginx then takes the default.
+    """
+    default, found, gives_up = "", None, False
     for each in table.inner:
         if each.name == COMMENT or not each.args:
             continue
         if each.name == "default":
             default = each.args[-1]
-        elif each.name.startswith("~"):
+        elif each.name.startswith("~") and found is None:
             pattern = each.name.removeprefix("~")
+            gives_up = gives_up or may_give_up(pattern.removeprefix("*"))
             if matches(pattern.removeprefix("*"), text, pattern.startswith("*")):
-                return each.args[-1]
-    return default
+                found = each.args[-1]
+    return default if found is None or gives_up else found
+
+
+def tiring(place: Block, root: Root) -> str:
+    """Say of a guard here that PCRE may give up on its `map`; "" if there is no such guard."""
+    conditions = [each.args[0] for each in place.inner if each.name == "if"]
+    tables = [line for name in conditions for _, line in mapped(name, root)]
+    for line in tables:
+        pattern = line.name.lstrip("~*")
+        if line.name.startswith("~") and may_give_up(pattern):
+            return f"; PCRE gives up on a long path ({line.line_from(place)}), as a group repeats"
+    return ""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from .access import closed
 from .decoded import LINE_END, decoded, unchecked
 from .findings import Finding
-from .guards import LINES, WRITE, is_guarded
+from .guards import LINES, WRITE, is_guarded, tiring
 from .nginx_config import Block
 from .server import Server
 from .targets import addresses
@@ -42,6 +42,7 @@ def line_ends(server: Server, kept: set[str], findings: list[Finding]) -> None:
             name = name or unchecked(text, here, server.root)
             if name:
                 what = f"{name} is sent with the line ends that a client writes into it"
+                what += tiring(server.block, server.root) if name not in _INSTEAD else ""
                 write = _INSTEAD.get(name, WRITE)
                 findings.append(Finding("line-ends", at.file, at.line, what, write))
 

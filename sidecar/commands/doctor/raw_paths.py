@@ -19,7 +19,7 @@ from .auth_location import target_path
 from .captured import CHOSEN
 from .decoded import PERCENT, decoded
 from .findings import Finding
-from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded
+from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded, tiring
 from .nginx_config import Block, Root
 from .rewriting import redirects
 from .server import Server, question
@@ -153,4 +153,4 @@ def _finding(
     else:
         to = leads.lstrip("/")
         what = f"{begins.rstrip('/')}/../{to} {what} as it is written ({here.line_from(at)}): {ask}"
-    return Finding("dots-passed-on", at.file, at.line, what, write)
+    return Finding("dots-passed-on", at.file, at.line, what + tiring(at, server.root), write)

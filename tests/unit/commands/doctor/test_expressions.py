@@ -10,7 +10,7 @@ from good_nginx import GOOD, found
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.commands.doctor.expressions import can_begin
+from sidecar.commands.doctor.expressions import can_begin, may_give_up
 
 ATOMS = ["a", "/", "[ab]", "[^a]", ".", "(?:a|/b)", "a?", "(?:/b)*", "b+", "^", "$", "a{2}"]
 
@@ -60,3 +60,22 @@ def test_what_takes_a_part_of_a_prefix(expression: str, expected: bool, tmp_path
     asking = "location /a/ { auth_request /authz/site; proxy_pass http://app; }"
     text = GOOD.replace("location /public/", f"{asking} {other} location /public/")
     assert ("regex-takes" in {each for each, _ in found(text, tmp_path)}) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("^/(?:ab)*$", True),
+        ("^/(ab|c)+$", True),
+        ("^/(?:(?:a|bc){2,}/){1,3}$", True),
+        ("(?>a(?:bc)*d)", True),
+        ("^/[ab]*.*$", False),
+        ("^/(?:a)+$", False),
+        ("^/(?:ab)*+/$", False),
+        ("^/(?:ab){0,3}$", False),
+        ("^/(?!a)(?:ab)*$", False),
+    ],
+)
+def test_what_pcre_may_give_up_on(pattern: str, expected: bool) -> None:
+    """A group that repeats without end; a look-around can't be read."""
+    assert may_give_up(pattern) is expected

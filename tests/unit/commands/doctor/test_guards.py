@@ -13,6 +13,9 @@ from sidecar.commands.doctor.nginx_config import Block, Root, read_nginx
 OLD = r'if ($request_uri ~* "\A[^?]*(/|%2f)(\.|%2e){1,2}(/|%2f|\?|\z)") { return 400; }'
 
 MAP = 'map $request_uri $yes { default no; "~*%0[ad]" yes; }'
+MAP += 'map $request_uri $tired { "~*%25(?:25)*%" 1; "~*%0[ad]" 1; default ""; }'
+MAP += 'map $request_uri $allowed { default 0; "~\\A(?:/[\\w-]+)*+\\z" 1; }'
+MAP += 'map $request_uri $closed { default 1; "~\\A(?:/[\\w-]+)*\\z" 0; }'
 
 
 def server(lines: str, directory: Path) -> tuple[Block, Root]:
@@ -39,6 +42,9 @@ def server(lines: str, directory: Path) -> tuple[Block, Root]:
         ("if ($yes = 1) { return 400; }", []),
         ("if ($yes != yes) { return 400; }", [DOTS, DOTS_TWICE]),
         ("if ($other != yes) { return 400; }", []),
+        ("if ($tired) { return 400; }", []),
+        ("if ($allowed = 0) { return 400; }", [DOTS, DOTS_TWICE, LINES]),
+        ("if ($closed) { return 400; }", [DOTS, DOTS_TWICE, LINES]),
         ("if ($request_uri ~* %0[ad]) { set $r 2; } if ($r = 2) { return 400; }", [LINES]),
         ("if ($request_uri ~* %0[ad]) { set $r 2; } if ($r = 1) { return 400; }", []),
         (f"if ($uri ~ ^/authz) {{ break; }} {OLD}", [DOTS]),

@@ -107,6 +107,18 @@ def test_a_guard_by_a_map(tmp_path: Path) -> None:
     assert found(text.replace("|%2f)", ")").replace("%2e|", ""), tmp_path) == TOLD
 
 
+def test_a_guard_that_gives_up_is_named(tmp_path: Path) -> None:
+    """A `map` whose expression repeats a group without end is told of, by its line."""
+    path = tmp_path / "nginx.conf"
+    table = MAPPED[0].replace("|%2f)", "|%2f)(?:ab)*")
+    path.write_text(BARE.replace(PUBLIC, PASSED + MAPPED[1]).replace("http {", table, 1))
+    rules = policy("version: 1\nlocations: [{name: site, allow: verified}]")
+    messages = [each.what for each in examine(read_nginx(path), rules)]
+    messages = [each for each in messages if "PCRE" in each]
+    assert len(messages) == 1
+    assert "PCRE gives up on a long path (line 1)" in messages[0]
+
+
 @pytest.mark.parametrize(("name", "expected"), [("site", []), ("", TOLD)])
 def test_where_the_sidecar_chooses(name: str, expected: object, tmp_path: Path) -> None:
     """One location of nginx is enough if the policy has several by URI."""
