@@ -86,7 +86,7 @@ def read_file(
     write or replace.
     """
     for _ in range(_TRIES):
-        with open(path, "rb", opener=_open_without_waiting if follow else _open_itself) as file:
+        with open(open_regular(path, follow=follow), "rb") as file:
             descriptor = file.fileno()
             before = os.fstat(descriptor)
             _check(before, str(path), limit, trusted_only)
@@ -102,20 +102,38 @@ def read_file(
     raise OSError(errno.EAGAIN, "it changes while it is read", str(path))
 
 
-def _open_without_waiting(path: str, _: int) -> int:
-    """Open a file to read it, also a FIFO that nobody writes."""
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+def open_regular(path: str | Path, *, follow: bool = True) -> int:
+    """Open a regular file to read it, without waiting; without `follow`, no link.
+
+    Nothing else is opened at all: a device may act on that (a watchdog is started, a tape rewound),
+    and where others may put a link in a file's place, they choose what root opens.  Raises OSError.
+    """
+    only_path = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    place = os.open(path, only_path)
+    try:
+        _check_kind(os.fstat(place).st_mode, str(path))
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            return os.open(f"/proc/self/fd/{place}", flags)
+        except FileNotFoundError:  # no /proc is mounted
+            return os.open(path, flags | (only_path & os.O_NOFOLLOW))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(place)
 
 
-def _open_itself(path: str, _: int) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW)
+def _check_kind(mode: int, path: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory", path)
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
 
 
 def _check(found: os.stat_result, path: str, limit: int, trusted_only: bool) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a directory", path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    _check_kind(found.st_mode, path)  # again: /proc may not be mounted
     if found.st_size > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", path)
     if trusted_only and found.st_mode & stat.S_IWOTH:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sidecar.core.fleet.entry import MAX_LINE
 
-from .files import sync_directory
+from .files import open_regular, sync_directory
 
 _CHUNK = 4 * 1024 * 1024
 MODE = 0o640
@@ -101,9 +101,7 @@ class LogReader:
         Raises OSError.
         """
         try:
-            descriptor = os.open(
-                self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-            )
+            descriptor = open_regular(self._path)
         except FileNotFoundError:
             return
         with open(descriptor, "rb", buffering=0) as file:

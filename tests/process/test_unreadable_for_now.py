@@ -54,21 +54,21 @@ class Disk:
         self.number = errno.EIO
         self.failed = 0
 
-    def open(self, path: str, flags: int) -> int:
+    def open(self, path: str | Path, *, follow: bool = True) -> int:
         if any(part in str(path) for part in self.failing):
             self.failed += 1
-            raise OSError(self.number, os.strerror(self.number), path)
-        return _open(path, flags)
+            raise OSError(self.number, os.strerror(self.number), str(path))
+        return _open(path, follow=follow)
 
 
-_open = files._open_without_waiting
+_open = files.open_regular
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """A disk of which nothing fails yet; files may change without a pause."""
     found = Disk()
-    monkeypatch.setattr(files, "_open_without_waiting", found.open)
+    monkeypatch.setattr(files, "open_regular", found.open)
     monkeypatch.setattr(readings, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(readings, "RETRY_SMALL", (0.0, 0.0))
     yield found
@@ -197,9 +197,7 @@ def test_what_can_not_be_copied_for_now_is_copied_later(
     found = store(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("sidecar.authorizer.last_good.os.open", fail)
-        monkeypatch.setattr(
-            files, "_open_without_waiting", lambda path, _: opens(path, os.O_RDONLY)
-        )
+        monkeypatch.setattr(files, "open_regular", lambda path, **_: opens(path, os.O_RDONLY))
         found.load()
         found.keep()
         assert "Too many open files" in caplog.text

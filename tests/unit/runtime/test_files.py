@@ -1,8 +1,10 @@
-"""Write files atomically."""
+"""Read regular files alone, and write files atomically."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sidecar.runtime.files import (
     write_file,
     write_named_file,
 )
+from sidecar.runtime.fleet_log import LogReader
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
@@ -62,7 +65,9 @@ def test_a_file_whose_content_is_yet_to_come_is_an_error(
     """It is not waited for, and never read as an empty one; it may be readable soon."""
     place = tmp_path / "file"
     os.mkfifo(place)
-    monkeypatch.setattr(files, "_check", lambda *_: None)  # regular to `stat`, as /proc/kmsg is
+    monkeypatch.setattr(
+        files, "_check_kind", lambda *_: None
+    )  # regular to `stat`, as /proc/kmsg is
     writer = os.open(place, os.O_RDWR)
     try:
         with pytest.raises(OSError, match="without waiting") as found:
@@ -70,3 +75,31 @@ def test_a_file_whose_content_is_yet_to_come_is_an_error(
     finally:
         os.close(writer)
     assert may_pass(found.value)
+
+
+IN_OPEN = 0x20
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+@pytest.mark.parametrize(
+    "read",
+    [read_file, lambda path: read_file(path, follow=False), lambda p: [*LogReader(p).new_lines()]],
+)
+def test_what_is_no_regular_file_is_never_opened(
+    tmp_path: Path, read: Callable[[Path], object], is_link: bool
+) -> None:
+    """A device acts on that, such as a watchdog: others may put a link to it in a file's place."""
+    place, device = tmp_path / "file", tmp_path / "device"
+    os.mkfifo(device)
+    place.symlink_to(device)
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    try:
+        assert libc.inotify_add_watch(watch, bytes(device), IN_OPEN) > 0
+        with pytest.raises(OSError, match=r"regular file|symbolic links") as found:
+            read(place if is_link else device)
+        assert not may_pass(found.value)
+        with pytest.raises(BlockingIOError):
+            os.read(watch, 4096)
+    finally:
+        os.close(watch)
