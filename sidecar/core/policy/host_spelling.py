@@ -13,6 +13,8 @@ from sidecar.core.x509.service_identity import fold_dns
 _SNUM = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 MAX_NAME = 253
 """Most characters of a host name; a longer one isn't looked at closer."""
+_MAX_WRITTEN = 4 * MAX_NAME
+"""The same before letters are composed: Unicode decomposes one into four characters at most."""
 
 _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 """Full stops that IDNA reads as dots (RFC 3490, 3.1)."""
@@ -39,7 +41,7 @@ def normal_name(host: str) -> str:
             return found.removesuffix(".")
     if not found.isascii():
         found = _IGNORED.sub("", found)
-    if not found.isascii() and len(found) <= MAX_NAME:
+    if not found.isascii() and len(found) <= _MAX_WRITTEN:
         mapped = "".join(map(_mapped, found.translate(_DOTS)))
         folded = unicodedata.normalize("NFC", _IGNORED.sub("", mapped))
         found = ".".join(map(_a_label, folded.split(".")))

@@ -31,13 +31,14 @@ from sidecar.core.policy.host_spelling import (
         ("\u03b1\u03c2.example", "xn--mxa8a.example"),
         ("stra\u00dfe.example", "xn--strae-oqa.example"),
         ("\uab70.example", "xn--58d.example"),
+        (".".join(["\u1100\u1161\u11a8" * 50] * 2), ".".join(["xn--p39" + "a" * 50] * 2)),
         ("\u00ad", ""),
         ("", ""),
     ],
 )
 def test_a_name_has_one_form(host: str, normal: str) -> None:
-    """Lower case, A-labels, no dot at the end, and without what UTS 46 leaves out; octets that
-    aren't UTF-8 stay as they are."""
+    """Lower case, A-labels, no dot at the end, and without what UTS 46 leaves out, however long it
+    is before letters are composed; octets that aren't UTF-8 stay as they are."""
     assert normal_name(host) == normal
 
 
