@@ -28,6 +28,7 @@ from typing import BinaryIO
 from sidecar.runtime.files import (
     MAX_CRL,
     FileVersion,
+    alone,
     file_version,
     may_pass,
     read_file,
@@ -110,6 +111,7 @@ class LastGood:
         self.read()
         self._told = ""
         self._one_at_a_time = threading.Lock()
+        self._taking_over = threading.Lock()
         self._spare: dict[str, Octets] = {}
         self._spare_lock = threading.Lock()
 
@@ -153,13 +155,18 @@ class LastGood:
         It may have read a version of a file that this one never saw.  A manifest that can't be used
         changes nothing.
         """
-        version = file_version(self.manifest)
-        if not self._is_read or version is None or version == self._version:
+        before, version = self._version, file_version(self.manifest)
+        if not self._is_read or version is None or version == before:
             return
+        found = None
         with contextlib.suppress(Exception):
-            self._written = self._parsed()
-            self._names = {**self._names, **self._written}
-        self._version = version
+            found = self._parsed()
+        with self._taking_over:
+            if self._version != before:  # it was written meanwhile, and is looked at again
+                return
+            if found is not None:
+                self._written, self._names = found, {**self._names, **found}
+            self._version = version
 
     def _load(self) -> dict[str, str]:
         """Read the manifest.  Raises OSError and MemoryError that may pass."""
@@ -229,21 +236,16 @@ class LastGood:
     ) -> bool:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            names = {n: self._names[n] for n in map(_name, keys) if n in self._names}
+            with self._taking_over:
+                version, known = self._version, self._names
+            names = {n: known[n] for n in map(_name, keys) if n in known}
             failure = self._copy_all(files, names)
             crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
             names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
-            if names != self._written:
-                if self._has_moved():
-                    self.is_behind = True
+            is_new = names != self._written
+            with alone(self.manifest) if is_new else contextlib.nullcontext():
+                if not self._put(names, version):
                     return False
-                if names == self._own and not self._may_restore():
-                    return False
-                write_file(self.manifest, json.dumps(names).encode())
-                self._version, self._written = file_version(self.manifest), names
-                self._own = names
-                self._clean()
-            self._names = names
             self._take_back(names.values())
         except (OSError, MemoryError) as error:
             failure = error
@@ -251,6 +253,24 @@ class LastGood:
             log.warning("the files in force aren't kept for the next start: %s", failure)
         self._told = "" if failure is None else str(failure)
         return failure is None
+
+    def _put(self, names: dict[str, str], version: FileVersion | None) -> bool:
+        """Write a manifest that was made by this version of it; return whether it could be."""
+        if self._version != version or self._has_moved():
+            self.is_behind = True
+            return False
+        if names != self._written:
+            if names == self._own and not self._may_restore():
+                return False
+            write_file(self.manifest, json.dumps(names).encode())
+            version = file_version(self.manifest)
+            self._own = names
+        with self._taking_over:
+            is_new = names != self._written
+            self._version, self._written, self._names = version, names, names
+        if is_new:
+            self._clean()
+        return True
 
     def _may_restore(self) -> bool:
         """Return whether to write again what was written over.

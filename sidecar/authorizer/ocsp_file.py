@@ -18,7 +18,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,8 +27,8 @@ from sidecar.core.x509.certificate import ClientCert, from_der
 from sidecar.runtime import fetch_protocol
 from sidecar.runtime.files import (
     FileVersion,
+    alone,
     file_version,
-    lock_within,
     may_pass,
     read_file,
     rename_broken,
@@ -50,9 +49,6 @@ SAVE_SECONDS = 5.0
 
 RETRY_SECONDS = 60.0
 """Seconds to wait after writing the file has failed."""
-
-LOCK_SECONDS = 2.0
-"""Seconds to wait for another instance that is writing; one that hangs holds nobody up."""
 
 AT_ONCE = 16
 """Lines of another instance that are verified without a pause for requests."""
@@ -222,7 +218,7 @@ def _write(
     """
     mine = list(_lines(records))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         others = [line for line in _others(path) if _digest(line) not in known]
         write_file(path, mine + [line + b"\n" for line in others[-MAX_ANSWERS:]])
         return None if others else file_version(path), frozenset(map(_digest, mine))
@@ -240,18 +236,6 @@ def _read_lines(path: Path) -> list[bytes]:
 
 def _digest(line: bytes) -> bytes:
     return hashlib.sha256(line.rstrip(b"\n")).digest()
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other instances from writing meanwhile, unless one hangs.  Raises OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    lock = os.open(path.with_suffix(".lock"), flags, 0o600)
-    try:
-        lock_within(lock, LOCK_SECONDS)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _lines(records: list[StoredResponse]) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from sidecar.core.revocation.crl.index import Crl, Watermark, goes_back, watermark
 from sidecar.runtime.files import (
     FileVersion,
+    alone,
     file_version,
     may_pass,
     read_file,
@@ -185,7 +186,12 @@ class Watermarks:
         """Write changed watermarks atomically, and other instances'.  Raises OSError."""
         if not self._dirty or self.path is None or not self._is_read:
             return
-        self.look_again()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(self.path):
+            self.look_again()
+            self._save(self.path)
+
+    def _save(self, path: Path) -> None:
         self._dirty = False
         with self._lock:
             found = {
@@ -197,12 +203,12 @@ class Watermarks:
         try:
             data = json.dumps(found).encode()
             if len(data) > MOST_OCTETS:  # it couldn't be read any more
-                raise OSError(errno.EFBIG, "they are too many", str(self.path))
-            write_file(self.path, data)
+                raise OSError(errno.EFBIG, "they are too many", str(path))
+            write_file(path, data)
         except OSError:
             self._dirty = True
             raise
-        self._version = file_version(self.path)
+        self._version = file_version(path)
 
 
 def _signer(crl: Crl) -> str:

@@ -310,6 +310,26 @@ def lock_within(descriptor: int, seconds: float) -> bool:
         time.sleep(LOCK_PAUSE)
 
 
+LOCK_SECONDS = 2.0
+"""Seconds to wait for another instance that is writing; one that hangs holds nobody up."""
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other instances from writing a file meanwhile, unless one hangs.  Raises OSError.
+
+    Where a file system has no locks, nobody is kept from it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(path.with_suffix(".lock"), flags, 0o600)
+    try:
+        with contextlib.suppress(OSError):
+            lock_within(lock, LOCK_SECONDS)
+        yield
+    finally:
+        os.close(lock)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new file that replaces `path` when the block ends without an error.

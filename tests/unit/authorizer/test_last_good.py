@@ -9,13 +9,16 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.authorizer import last_good
 from sidecar.authorizer.last_good import GRACE, InForce, LastGood, beside
+from sidecar.runtime.files import write_file
 
 KEY = ("denylist", "denylist.txt")
 
@@ -183,6 +186,58 @@ def test_what_another_instance_has_copied_is_known_and_stays(tmp_path: Path) -> 
     one.manifest.write_text("{")
     one.look_again()
     assert one.copy_of(*key) is not None
+
+
+def _denylist(name: str, octets: bytes) -> tuple[tuple[str, str], InForce]:
+    return ("denylist", name), InForce(Path(name), _digest(octets), octets)
+
+
+def test_what_is_taken_over_while_copies_are_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread looks at what another instance has just kept: the manifest that is being
+    made doesn't know it, and isn't written."""
+    one, other = LastGood(tmp_path / "kept"), LastGood(tmp_path / "kept")
+    (mine, my_file), (theirs, their_file) = _denylist("a", b"serial 01"), _denylist("b", b"x")
+    copy_all = LastGood._copy_all
+
+    def copy_slowly(each: LastGood, *args: Any) -> BaseException | None:
+        if each is one and other.save({theirs: their_file}, [theirs]):
+            one.look_again()
+        return copy_all(each, *args)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(LastGood, "_copy_all", copy_slowly)
+        assert not one.save({mine: my_file}, [mine, theirs])
+    one.look_again()
+    assert one.save({mine: my_file}, [mine, theirs])
+    for key in (mine, theirs):
+        assert LastGood(tmp_path / "kept").copy_of(*key) is not None
+
+
+def test_two_instances_that_write_at_once_forget_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes second waits for the first, and then looks at what that one has written."""
+    one, other = LastGood(tmp_path / "kept"), LastGood(tmp_path / "kept")
+    (mine, my_file), (theirs, their_file) = _denylist("a", b"serial 01"), _denylist("b", b"x")
+    done: list[bool] = []
+    second = threading.Thread(
+        target=lambda: done.append(other.save({theirs: their_file}, [mine, theirs]))
+    )
+
+    def write_late(*args: Any) -> None:
+        if threading.current_thread() is not second:
+            second.start()
+            second.join(0.2)  # without a lock it is done by then
+        write_file(*args)
+
+    monkeypatch.setattr(last_good, "write_file", write_late)
+    assert one.save({mine: my_file}, [mine, theirs])
+    second.join()
+    kept = LastGood(tmp_path / "kept")
+    assert kept.copy_of(*mine) is not None
+    assert done == [kept.copy_of(*theirs) is not None]
 
 
 def test_instances_that_disagree_do_not_write_in_turns_for_ever(tmp_path: Path) -> None:

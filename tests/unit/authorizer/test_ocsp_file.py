@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sidecar.authorizer import ocsp_file
 from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
 from sidecar.authorizer.ocsp_file import NAME, OcspFile
 from sidecar.authorizer.ocsp_queue import OcspClient
@@ -265,7 +264,7 @@ def test_an_instance_that_hangs_while_it_writes_holds_no_other_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some time the lock doesn't count."""
-    monkeypatch.setattr(ocsp_file, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("sidecar.runtime.files.LOCK_SECONDS", 0.1)
     _, file = instance(tmp_path, RECORD)
     with (tmp_path / "ocsp-answers.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

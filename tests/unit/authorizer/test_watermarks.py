@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pki import CA, now
 from sidecar.authorizer import watermarks
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.revocation.crl.index import Crl, read_crls
+from sidecar.runtime.files import write_file
 
 STAFF, OTHER = CA("Staff"), CA("Other")
 
@@ -199,3 +201,26 @@ def test_more_marks_than_could_be_read_again_are_not_written(
     with pytest.raises(OSError, match="too many"):
         marks.save()
     assert path.read_bytes() == before
+
+
+def test_two_instances_that_write_at_once_forget_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes second waits for the first, and takes over its marks."""
+    path = tmp_path / "marks.json"
+    one, other = Watermarks(path), Watermarks(path)
+    one.note([crl(STAFF, 5)], LATEST)
+    other.note([crl(OTHER, 5)], LATEST)
+    second = threading.Thread(target=other.save)
+
+    def write_late(place: Path, data: bytes) -> None:
+        if threading.current_thread() is not second:
+            second.start()
+            second.join(0.2)  # without a lock it is done by then
+        write_file(place, data)
+
+    monkeypatch.setattr(watermarks, "write_file", write_late)
+    one.save()
+    second.join()
+    for ca in (STAFF, OTHER):
+        assert Watermarks(path).refuses(crl(ca, 4), LATEST) is not None
