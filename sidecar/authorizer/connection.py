@@ -29,14 +29,18 @@ from sidecar.core.revocation.ocsp.response import OcspKey
 from .decision_cache import Engine
 from .request_cache import RenderedDecision
 from .request_head import BYTES_BEHIND, NotOneRequest, RequestHead, is_complete, read_head
+from .turns import Turns
 
 log = logging.getLogger("mtls-sidecar")
 
 MAX_HELD = 64 * 2**20
 """Maximum bytes of unanswered requests, of all connections together.
 
-These are incomplete requests, and requests that wait for an OCSP answer.
+These are incomplete requests, and requests that wait for their turn or for an OCSP answer.
 """
+
+SMALL = 16 * 1024
+"""Bytes of an unanswered request for which there is always room: large ones can't take that."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Service:
     recorder: DecisionRecorder
     limits: Limits
     ask: Callable[[list[OcspQuestion], float], Awaitable[None]] | None = None
+    turns: Turns | None = None
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
     held: int = 0
@@ -85,12 +90,13 @@ class State(Enum):
 
     IDLE = "no byte of a request has arrived"
     READING = "a part of a request has arrived"
+    QUEUED = "the request waits for its turn"
     WAITING = "the request waits for an OCSP answer"
     LINGERING = "the last answer is sent; further bytes are discarded"
     CLOSED = "closed, or about to be"
 
 
-_IDLE, _READING, _WAITING = State.IDLE, State.READING, State.WAITING
+_IDLE, _READING, _QUEUED, _WAITING = State.IDLE, State.READING, State.QUEUED, State.WAITING
 
 
 class Connection(asyncio.Protocol):
@@ -177,30 +183,56 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Close after the answer: the peer has finished sending."""
         self._leaving = True
-        return self._state is _WAITING
+        return self._state is _WAITING or self._state is _QUEUED
 
     # -- one request
 
     def _begin(self, data: bytes) -> None:
         """Process the first bytes of a request, usually all of it."""
         try:
-            if is_complete(data):
-                answered = self._take(data)
-                if answered is not None:
-                    self.service.engine.remember(data, *answered)
-                return
+            complete = is_complete(data)
         except NotOneRequest as error:
             self._fail(str(error))
+            return
+        if complete:
+            self._in_turn(data, in_one_read=True)
             return
         self._state, self._since = _READING, time.monotonic()
         self._part += data
         self._hold(len(data))
 
+    def _in_turn(self, data: bytes, *, in_one_read: bool) -> None:
+        """Process a complete request now, or when it has its turn."""
+        turns = self.service.turns
+        if turns is None or turns.admits(len(data)):
+            self._process(data, in_one_read)
+            return
+        self._state = _QUEUED
+        if self._hold(len(data)):
+            turns.wait(self, len(data), lambda: self._proceed(data, in_one_read))
+
+    def _proceed(self, data: bytes, in_one_read: bool) -> None:
+        """Process a request that has waited; meanwhile its answer may be cached."""
+        self._rest()
+        if in_one_read and not self._leaving:
+            self.data_received(data)
+        else:
+            self._process(data, in_one_read=False)
+
+    def _process(self, data: bytes, in_one_read: bool) -> None:
+        try:
+            answered = self._take(data)
+        except NotOneRequest as error:
+            self._fail(str(error))
+            return
+        if in_one_read and answered is not None:
+            self.service.engine.remember(data, *answered)
+
     def _continue(self, data: bytes) -> None:
         """Process further bytes: the rest of a request, or bytes that nginx would not send yet."""
         if self._state is _READING:
             self._read_on(data)
-        elif self._state is _WAITING:
+        elif self._state is _WAITING or self._state is _QUEUED:
             self._fail(BYTES_BEHIND)
         elif self._state is _IDLE:
             if self._is_unsent():  # the previous answer is not written yet
@@ -212,19 +244,21 @@ class Connection(asyncio.Protocol):
         seen = len(self._part)
         self._part += data
         try:
-            if not is_complete(self._part, seen):
-                self._hold(len(data))
-                return
-            whole = bytes(self._part)
-            self._rest()
-            self._take(whole)
+            complete = is_complete(self._part, seen)
         except NotOneRequest as error:
             self._fail(str(error))
+            return
+        if not complete:
+            self._hold(len(data))
+            return
+        whole = bytes(self._part)
+        self._rest()
+        self._in_turn(whole, in_one_read=False)
 
     def _hold(self, size: int) -> bool:
         """Count bytes of an unanswered request; close the connection if there are too many."""
-        if self.service.held + size > MAX_HELD:
-            self._fail("too many requests are incomplete, or wait for OCSP")
+        if self._held + size > SMALL and self.service.held + size > MAX_HELD:
+            self._fail("too many large requests are incomplete, or wait")
             return False
         self._held += size
         self.service.held += size
@@ -320,6 +354,8 @@ class Connection(asyncio.Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+        if self._state is _QUEUED and self.service.turns is not None:
+            self.service.turns.leave(self)
         self._rest()
         self._state = state
 
@@ -365,7 +401,8 @@ class Connection(asyncio.Protocol):
             self._lively, self._since = False, now
         limits = self.service.limits
         limit = limits.idle_timeout if self._state is _IDLE else limits.header_timeout
-        if self._state is not _WAITING and now - self._since > limit:
+        waits = self._state is _WAITING or self._state is _QUEUED
+        if not waits and now - self._since > limit:
             self.abort()
 
     def abort(self) -> None:

@@ -53,6 +53,7 @@ from .ocsp_queue import OcspClient
 from .policy_store import POLL_SECONDS, Reload, Store, unread_mistake
 from .refusal import Refusal
 from .sockets import Sockets, open_sockets
+from .turns import Turns
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -167,6 +168,7 @@ class Daemon:
         """Prepare for serving with the first policy."""
         self.service = Service(self._engine(first.policy), self.recorder, self.settings.limits)
         self.service.ask = self._ask
+        self.service.turns = Turns(asyncio.get_running_loop().call_soon)
         self.health = Health(self.service, self.decisions, self.conditions)
         self._serving = True
         self.ocsp_file.load(first.policy.trusts)

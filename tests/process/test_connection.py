@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -241,6 +244,34 @@ def test_slow_peers_starve_nobody(daemon: Daemon) -> None:
     finally:
         for each in slow:
             each.socket.close()
+
+
+def test_large_requests_at_once_hold_up_nobody(daemon: Daemon) -> None:
+    """Of 60 large requests that have arrived before a usual one, most are answered after it; all
+    are answered in the end."""
+    large = question(
+        "site", None, {"SSL-Client-Verify": "SUCCESS", "SSL-Client-Cert": "A" * 60_000}
+    )
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(daemon.client()) for _ in range(61)]
+        for each in peers:
+            each.ask("open")
+        *many, usual = peers
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            for number, each in enumerate(many):
+                each.send(large.replace(b"AAAA", b"%04d" % number, 1))
+            usual.send(question("own", alice))
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+        assert usual.receive() is not None
+        answered = select.select([each.socket for each in many], [], [], 0)[0]
+        assert len(answered) < len(many) / 2
+        for each in many:
+            answer = each.receive()
+            assert answer is not None
+            assert answer.reason == "malformed_certificate"
 
 
 def test_a_peer_that_only_asks_and_never_reads(daemon: Daemon) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from asking import policy, site
@@ -14,6 +14,7 @@ from pki import CA
 from sidecar.authorizer import connection
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
+from sidecar.authorizer.turns import OCTETS, Turns
 from sidecar.core.config.settings import Limits
 
 staff = CA("Staff")
@@ -36,6 +37,7 @@ def test_half_sent_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch
     """The part over the limit gets 400; complete requests are answered, and a closed connection
     frees its bytes."""
     monkeypatch.setattr(connection, "MAX_HELD", 10_000)
+    monkeypatch.setattr(connection, "SMALL", 0)
     service = Service(Engine(site("verified"), entries=4, answers={}), silent(), Limits())
     whole = question("site", alice, {"X-Other": "x" * 3000})
     half = [connect(service) for _ in range(4)]
@@ -62,6 +64,7 @@ async def test_a_flood_of_requests_that_wait_gets_nobody_in(
     """Where there is no room for another request that waits for OCSP, it gets 400: decided without
     the answer, `best_effort` would let in who is revoked."""
     monkeypatch.setattr(connection, "MAX_HELD", 10_000)
+    monkeypatch.setattr(connection, "SMALL", 0)
     asked = asyncio.Event()
 
     async def ask(questions: Sequence[object], deadline: float) -> None:
@@ -81,3 +84,79 @@ async def test_a_flood_of_requests_that_wait_gets_nobody_in(
     for each, _ in waiting:
         each.connection_lost(None)
     assert service.held == 0
+
+
+def test_large_requests_leave_room_for_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where large requests that are incomplete take all the room, one of a usual size that arrives
+    in two parts is answered."""
+    monkeypatch.setattr(connection, "MAX_HELD", 100_000)
+    service = Service(Engine(site("verified"), entries=4, answers={}), silent(), Limits())
+    large = question("site", alice, {"X-Other": "x" * 60_000})
+    kept = [connect(service) for _ in range(3)]
+    for each, _ in kept:
+        each.data_received(large[:50_000])
+    assert [transport.sent[:12] for _, transport in kept] == [b"", b"", b"HTTP/1.1 400"]
+    whole = question("site", alice)
+    other, transport = connect(service)
+    other.data_received(whole[:500])
+    other.data_received(whole[500:])
+    assert transport.sent.startswith(b"HTTP/1.1 204")
+
+
+class Waiting:
+    """A service with turns, and connections with a large request each, of which one is answered."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+        self.service = Service(Engine(site("verified"), entries=4, answers={}), silent(), Limits())
+        self.service.turns = Turns(self.soon.append)
+        self.peers = [connect(self.service) for _ in range(4)]
+        for number, (each, _) in enumerate(self.peers):
+            each.data_received(question("site", alice, {"X-Other": f"{number}" * OCTETS}))
+
+    def turn(self) -> None:
+        soon, self.soon[:] = self.soon[:], []
+        for each in soon:
+            each()
+
+    @property
+    def answers(self) -> list[bytes]:
+        return [transport.sent[9:12] for _, transport in self.peers]
+
+
+def test_large_requests_at_once_are_answered_one_a_turn() -> None:
+    """A turn of the loop works off one large request, and all are answered in the end; a small one
+    goes before those that wait, and one that is cached doesn't wait at all."""
+    waiting = Waiting()
+    assert waiting.answers == [b"204", b"", b"", b""]
+    small, transport = connect(waiting.service)
+    small.data_received(question("site", alice))
+    assert transport.sent == b""
+    waiting.turn()
+    assert transport.sent.startswith(b"HTTP/1.1 204")
+    assert waiting.answers == [b"204", b"204", b"", b""]
+    small.data_received(question("site", alice))
+    assert transport.sent.count(b"HTTP/1.1 204") == 2
+    waiting.turn()
+    waiting.turn()
+    assert waiting.answers == [b"204"] * 4
+    assert waiting.service.held == 0
+    waiting.turn()
+    assert not waiting.soon
+
+
+def test_who_waits_for_his_turn_can_leave_or_be_wrong() -> None:
+    """Bytes behind a request that waits for its turn are 400; a closed connection frees its bytes;
+    who has only finished sending gets his answer."""
+    waiting = Waiting()
+    _, wrong, gone, finished = (each for each, _ in waiting.peers)
+    wrong.data_received(b"G")
+    gone.connection_lost(None)
+    assert finished.eof_received()
+    for _ in range(4):
+        waiting.turn()
+    assert waiting.answers == [b"204", b"400", b"", b"204"]
+    assert b"\r\nConnection: close\r\n" in waiting.peers[3][1].sent
+    assert waiting.service.held == 0
+    assert waiting.service.turns is not None
+    assert waiting.service.turns.waiting == 0
