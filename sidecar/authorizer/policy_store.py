@@ -23,6 +23,7 @@ from pathlib import Path
 from sidecar.core.errors import Diagnostic, PolicyError, brief
 from sidecar.core.policy.compile import Draft, compile_draft
 from sidecar.core.policy.model import Policy, Trust
+from sidecar.core.policy.spec import is_meant_as_policy
 from sidecar.core.policy_tests import run_cases
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.runtime.crl_worker import CrlWorkers
@@ -258,7 +259,15 @@ class Store:
 
     def _read(self, path: Path) -> FileReading:
         data = read_file(path, MAX_POLICY, trusted_only=self._trusted_only)
-        return FileReading(compile_draft(data, str(self.path)), hashlib.sha256(data).hexdigest())
+        try:
+            draft = compile_draft(data, str(self.path))
+        except PolicyError:
+            if is_meant_as_policy(data):
+                raise
+            # Its mistakes quote it, and every local user may read them in /readyz.
+            message = "it is no policy: it has no line `version: 1`"
+            raise PolicyError([self._mistake(message, "run mtls-sidecar check")]) from None
+        return FileReading(draft, hashlib.sha256(data).hexdigest())
 
     def _mistakes(self, error: BaseException) -> tuple[Diagnostic, ...]:
         if isinstance(error, PolicyError):
@@ -270,8 +279,8 @@ class Store:
         log.error("the policy can't be used", exc_info=error)
         return (self._mistake(f"it can't be used: {type(error).__name__}: {brief(error)}"),)
 
-    def _mistake(self, message: str) -> Diagnostic:
-        return Diagnostic(str(self.path), 0, 0, message)
+    def _mistake(self, message: str, hint: str = "") -> Diagnostic:
+        return Diagnostic(str(self.path), 0, 0, message, hint)
 
     def _put_into_force(self, draft: Draft, digest: str, resolved: dict[str, Resolved]) -> None:
         """Put a policy into force, and keep copies of its files for the next start before."""

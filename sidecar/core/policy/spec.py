@@ -462,6 +462,14 @@ def read_policy(data: bytes, file: str) -> PolicySpec:
     return read_record(PolicySpec, data, file)
 
 
+_VERSION = re.compile(rb"""^[\s{"']*version["']?\s*:\s*["']?1\b""", re.MULTILINE)
+
+
+def is_meant_as_policy(data: bytes) -> bool:
+    """Return whether a file says that it is a policy, however broken it is."""
+    return _VERSION.search(data) is not None
+
+
 def policy_schema() -> dict[str, Any]:
     """Return the JSON Schema of policy.yaml, for editors."""
     return {

@@ -57,6 +57,26 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_of_a_file_that_is_no_policy_nothing_is_told(files: Path) -> None:
+    """The policy's owner made it a link to what others may not read: `/readyz`, the status page and
+    systemd's status would tell its words.  Of a policy each mistake is told."""
+    path = files / "policy.yaml"
+    for text in ("hidden: secret\n", "- hidden\n", "&hidden a\n", "hidden: 1\nhidden: 2\n", ""):
+        path.write_text(text)
+        with pytest.raises(PolicyError) as told:
+            _store(files).load()
+        expected = f"{path}: it is no policy: it has no line `version: 1`; run mtls-sidecar check"
+        assert str(told.value) == expected
+    for text in (
+        "version: 1\nhidden: 2\n",
+        '{"version": 1,\n "hidden": 2}',
+        "hidden: 2\nversion: '1'",
+    ):
+        path.write_text(text)
+        with pytest.raises(PolicyError, match="unknown key 'hidden'"):
+            _store(files).load()
+
+
 def _after(store: Store, holds: Callable[[Reload], bool]) -> Reload:
     """Load until the files have been read and the condition is true."""
     deadline = time.monotonic() + 30.0
