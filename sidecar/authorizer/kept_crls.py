@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sidecar.core.revocation.crl.index import Crl, scope_key
+from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.crl.succession import (
     follows,
     is_level,
@@ -57,11 +57,11 @@ def kept_at(
         for pair in _pairs(file)
         if not any(replaces(crl, pair[0]) for crl, _ in good)
     ]
-    scopes = {scope_key(crl) for crl, _ in good}
+    scopes = {crl.key for crl, _ in good}
     # Where the clock isn't set yet, what was in force is from the future: it is again, then.
     newest = [pair for pair in own if not is_older(pair[0], math.inf)]
     waiting = [pair for pair in newest if _is_in(pair[0], barred)]
-    good += [pair for pair in _newest(waiting) if scope_key(pair[0]) not in scopes]
+    good += [pair for pair in _newest(waiting) if pair[0].key not in scopes]
     served = [crl for crl, _ in good]
     past = [
         crl

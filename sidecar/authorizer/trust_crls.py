@@ -24,7 +24,7 @@ from sidecar.core.config.schema import Located
 from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
-from sidecar.core.revocation.crl.index import Crl, CrlError, scope_key
+from sidecar.core.revocation.crl.index import Crl, CrlError
 from sidecar.core.revocation.crl.succession import is_past, omission, omitted
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
@@ -241,8 +241,8 @@ class _Reading:
                 last, place, mistakes[0], accepted, refused if crls else None, version
             )
             return
-        scopes = {scope_key(crl) for crl in ahead}
-        carried = [pair for pair in in_force(before) if scope_key(pair[0]) in scopes]
+        scopes = {crl.key for crl in ahead}
+        carried = [pair for pair in in_force(before) if pair[0].key in scopes]
         self._put(place, accepted, before, (), version, _less(carried, accepted, ahead))
 
     def fall_back(self, place: Located, error: BaseException | None) -> None:
@@ -507,8 +507,8 @@ def _digest(file: InForce) -> str:
 def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) -> list[Pair]:
     """Leave out the CRLs of each scope that has an accepted one now."""
     later = {id(crl) for crl in ahead}
-    scopes = {scope_key(crl) for crl in accepted if id(crl) not in later}
-    return [pair for pair in pairs if scope_key(pair[0]) not in scopes]
+    scopes = {crl.key for crl in accepted if id(crl) not in later}
+    return [pair for pair in pairs if pair[0].key not in scopes]
 
 
 def _is_in(pair: Pair, pairs: Sequence[Pair]) -> bool:

@@ -31,7 +31,7 @@ from sidecar.core.policy.trust import (
     file_mistake,
     unusable_crls,
 )
-from sidecar.core.revocation.crl.index import Crl, scope_key
+from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.denylist import Denylist, as_text, joined
 from sidecar.core.x509.bundle import Bundle
 from sidecar.core.x509.certificate import ClientCert
@@ -450,11 +450,11 @@ class _Resolver:
         self, issuers: TrustAuthorities, crls: CrlSet, denylists: Sequence[Denylist]
     ) -> None:
         full = list({id(crl): crl for crl in crls.full}.values())
-        alike: dict[str, list[Crl]] = {}  # of one `scope_key`, without which no two are equal
+        alike: dict[str, list[Crl]] = {}  # of one `key`, without which no two are equal
         for crl in full:
-            alike.setdefault(scope_key(crl), []).append(crl)
+            alike.setdefault(crl.key, []).append(crl)
         refused = {id(crl): crl for crl in crls.refused}.values()
-        revoking = [crl for crl in refused if crl not in alike.get(scope_key(crl), ())]
+        revoking = [crl for crl in refused if crl not in alike.get(crl.key, ())]
         parts = (
             self.spec,
             issuers.anchors,

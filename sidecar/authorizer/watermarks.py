@@ -46,7 +46,7 @@ MAX_SCOPES = 256
 """Maximum number of scopes of one signer at one place: four times as many as a file's CRLs."""
 
 Marks = dict[str, dict[str, tuple[Watermark, ...]]]
-"""For each `scope_key` and each place its marks, oldest first.
+"""For each `Crl.key` and each place its marks, oldest first.
 
 The place "" stands for an unknown one: earlier versions noted none.  The key of a floor is
 `_floor`'s.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidecar.core.config.schema import Report
-from sidecar.core.revocation.crl.index import Crl, goes_back, scope_key, watermark
+from sidecar.core.revocation.crl.index import Crl, goes_back, watermark
 
 from .model import Trust
 from .spec import PolicySpec
@@ -19,13 +19,13 @@ def warn_about_older_crls(spec: PolicySpec, trusts: Mapping[str, Trust], report:
     newest: dict[str, tuple[Crl, str]] = {}
     for name, trust in trusts.items():
         for crl in trust.crl_list:
-            known = newest.get(scope_key(crl))
+            known = newest.get(crl.key)
             if known is None or _is_older(known[0], crl):
-                newest[scope_key(crl)] = crl, name
+                newest[crl.key] = crl, name
     for name, trust in trusts.items():
         own: dict[str, Crl] = {}
         for crl in trust.crl_list:
-            key = scope_key(crl)
+            key = crl.key
             if key not in own or _is_older(own[key], crl):
                 own[key] = crl
         for key, crl in own.items():

@@ -38,7 +38,6 @@ from .parse import (
     goes_back,
     read_crl,
     read_crls,
-    scope_key,
     supersedes,
     watermark,
 )
@@ -56,7 +55,6 @@ __all__ = [
     "goes_back",
     "read_crl",
     "read_crls",
-    "scope_key",
     "supersedes",
     "watermark",
 ]

@@ -50,7 +50,7 @@ class Crl:
     `signer_key` is the SHA-256 of the signer's key.  `speaks_for` holds the SHA-256 of the keys of
     all authorities that share an anchor with the signer: the CRL may cover only certificates that
     these issued (RFC 5280, 6.3.3 f).  `unusable` says why the CRL only revokes ("": it can also say
-    good).  `key` is the `scope_key`.
+    good).  `key` is what two CRLs share if one can replace the other (`_scope_key`).
     """
 
     source: str
@@ -268,27 +268,23 @@ class Watermark:
 
 
 def watermark(crl: Crl) -> Watermark:
-    """Return the watermark of an accepted CRL, to be kept under its `scope_key`."""
+    """Return the watermark of an accepted CRL, to be kept under its `key`."""
     return Watermark(crl.number, crl.this_update)
 
 
-def scope_key(crl: Crl) -> str:
+def _scope_key(crl: Crl) -> str:
     """Return a key that two CRLs share if one can replace the other; equal in every process.
 
     It covers issuer, scope, complete or delta, and the signing key: after a change of keys, a CA
     may start its numbers again, and may also issue CRLs with the old key.
     """
-    return crl.key
-
-
-def _scope_key(crl: Crl) -> str:
     kind = "complete" if crl.delta_base is None else "delta"
     text = "\n".join([crl.issuer.hex(), str(crl.scope), kind, crl.signer_key.hex()])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def goes_back(mark: Watermark | None, crl: Crl) -> str | None:
-    """Explain why a CRL is older than the accepted one of its `scope_key`; None if it isn't."""
+    """Explain why a CRL is older than the accepted one of its `key`; None if it isn't."""
     if mark is None:
         return None
     if mark.number is not None:
@@ -303,4 +299,4 @@ def goes_back(mark: Watermark | None, crl: Crl) -> str | None:
 
 def supersedes(new: Crl, old: Crl) -> bool:
     """Return whether `new` may replace `old`: equally new, newer, or of another scope."""
-    return scope_key(new) != scope_key(old) or goes_back(watermark(old), new) is None
+    return new.key != old.key or goes_back(watermark(old), new) is None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .entries import REMOVE, Entries, Table
-from .parse import Crl, goes_back, scope_key, watermark
+from .parse import Crl, goes_back, watermark
 
 OMITS = "it has the number and thisUpdate of the one in force, but doesn't list all that it lists"
 
@@ -38,8 +38,8 @@ def follows(new: Crl, old: Crl) -> bool:
 
 
 def is_level(one: Crl, other: Crl) -> bool:
-    """Return whether two CRLs of one `scope_key` are equally old."""
-    return _age(one) == _age(other) and scope_key(one) == scope_key(other)
+    """Return whether two CRLs of one `key` are equally old."""
+    return _age(one) == _age(other) and one.key == other.key
 
 
 def omission(new: Crl, left_out: Sequence[Crl]) -> str | None:
@@ -71,15 +71,15 @@ def is_past(crl: Crl, beside: Sequence[Crl], latest: float) -> bool:
     """
     return any(
         each.this_update <= latest
-        and scope_key(each) == scope_key(crl)
+        and each.key == crl.key
         and goes_back(watermark(each), crl) is not None
         for each in beside
     )
 
 
 def outdates(new: Crl, old: Crl) -> bool:
-    """Return whether a CRL of the same `scope_key` is certainly newer: by nothing is it older."""
-    is_older = scope_key(new) == scope_key(old) and goes_back(watermark(new), old) is not None
+    """Return whether a CRL of the same `key` is certainly newer: by nothing is it older."""
+    is_older = new.key == old.key and goes_back(watermark(new), old) is not None
     return is_older and goes_back(watermark(old), new) is None
 
 
