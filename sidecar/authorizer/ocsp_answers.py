@@ -325,6 +325,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
     def _drop(self, key: OcspKey) -> None:
         self._bytes[key.responder] -= self._entries.pop(key).weight
         self._numbers[key.responder] -= 1
+        if not self._numbers[key.responder]:
+            del self._numbers[key.responder], self._bytes[key.responder]
         others = self._revoked.get(key.signed_sha256, [])
         if key in others:
             others.remove(key)

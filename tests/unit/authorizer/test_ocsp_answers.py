@@ -382,6 +382,17 @@ async def test_an_expired_good_answer_is_discarded_and_a_revoked_one_kept() -> N
     assert list(answers) == [question(BOB).key]
 
 
+async def test_a_responder_without_answers_is_not_counted() -> None:
+    """A policy may name ever new ones."""
+    answers, _, clock, _ = store(response())
+    assert await answers.ensure(question(), 300, 60)
+    clock.now += 2 * 3600
+    answers.refresh_due()
+    assert not answers
+    assert not answers._numbers
+    assert not answers._bytes
+
+
 @dataclass
 class _Octets:
     der: bytes
