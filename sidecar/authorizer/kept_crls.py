@@ -113,7 +113,8 @@ def formers(
 
     It is left out if these authorities don't verify it.
     """
-    for key, good in sources.former.items():
+    for key in sources.formers_of(authorities):
+        good = sources.former[key]
         if good is not None and good.authorities == authorities:
             yield key, good
             continue

@@ -146,6 +146,7 @@ class _Reading:
         self.current: dict[tuple[bytes, str], list[Crl]] = {}
         self.number = -1  # of `found.full`, of which `current` was made
         self.copies: dict[str, set[str]] = {}
+        self.formers: dict[str, list[Crl]] | None = None  # by their keys
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
         """Take a step; if a copy can't be read for now, this set can't be used yet."""
@@ -222,7 +223,7 @@ class _Reading:
         accepted, refused = [], []
         older = {id(crl): why for crl in crls if (why := self._refusal(place, crl, version))}
         sound = [crl for crl in crls if id(crl) not in older]
-        left_out = omitted(crls, self._former(place) if before is None else before.crls)
+        left_out = omitted(crls, self._former(place, crls) if before is None else before.crls)
         for crl in crls:
             why = None if is_past(crl, sound, self.places.latest) else older.get(id(crl))
             back = why or omission(crl, left_out)
@@ -439,14 +440,22 @@ class _Reading:
             return good
         return good if kept is None else joined(good, kept)
 
-    def _former(self, place: Located) -> list[Crl]:
-        """Return what was in force at former places, for one that the policy names anew."""
+    def _former(self, place: Located, crls: Sequence[Crl]) -> list[Crl]:
+        """Return what was in force at former places, for one that the policy names anew.
+
+        Only what has the issuer and scope of one of its CRLs can be compared with these.
+        """
         sources = self.sources
         is_known = self._key(place) in sources.good or self._digests_of(place)
         if is_known or not sources.former:
             return []
-        found = (good for _, good in formers(self.sources, self.authorities))
-        return [crl for good in found for crl in (*good.crls, *(c for c, _ in good.lapsed))]
+        if self.formers is None:
+            self.formers = defaultdict(list)
+            for _, good in formers(sources, self.authorities):
+                for crl in (*good.crls, *(c for c, _ in good.lapsed)):
+                    self.formers[crl.key].append(crl)
+        keys = dict.fromkeys(crl.key for crl in crls)
+        return [crl for key in keys for crl in self.formers.get(key, ())]
 
     def _refusal(self, place: Located, crl: Crl, version: InForce) -> str | None:
         """Explain why a CRL is older than one that was in force.

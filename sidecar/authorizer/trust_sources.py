@@ -6,10 +6,11 @@ current file can't be used.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +19,12 @@ from typing import Any, NamedTuple
 from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.crl.index import Crl
+from sidecar.core.revocation.crl.parse import issuers
 from sidecar.core.revocation.denylist import Denylist, DenylistReader
 from sidecar.core.x509.bundle import Bundle, read_bundle
-from sidecar.runtime.crl_worker import MAX_OCTETS, CrlReading, CrlWorkers
+from sidecar.core.x509.certificate import from_der
+from sidecar.core.x509.der import comparable_name
+from sidecar.runtime.crl_worker import HERE, MAX_OCTETS, CrlReading, CrlWorkers
 from sidecar.runtime.files import (
     MAX_BUNDLE,
     MAX_CRL,
@@ -125,6 +129,7 @@ class TrustSources:
     fetched: CrlWorkers = field(default_factory=CrlWorkers)
     good: dict[Key, Any] = field(default_factory=dict)
     former: dict[Key, GoodCrls | None] = field(default_factory=dict)
+    _formers: dict[bytes | None, list[tuple[int, Key]]] | None = None
     backwards: set[Key] = field(default_factory=set)
     readers: dict[str, DenylistReader] = field(default_factory=dict)
 
@@ -138,6 +143,31 @@ class TrustSources:
         keys = [each for key in named for each in (key, beside(key), *_held(key), *_earlier(key))]
         copies = () if self.good else self.last_good.unnamed(keys)
         self.former = {**found, **{self._former_key(digest): None for digest in copies}}
+        self._formers = None
+
+    def formers_of(self, authorities: tuple[bytes, ...]) -> list[Key]:
+        """Return the keys of `former` that may have a CRL which these authorities verify.
+
+        Each trust reads its own ones alone, though hundreds of places get other names at once.
+        """
+        if self._formers is None:
+            self._formers = {}
+            for number, (key, good) in enumerate(self.former.items()):
+                for issuer in self._issuers_of(str(key[-1]), good):
+                    self._formers.setdefault(issuer, []).append((number, key))
+        names = (None, *_subjects(authorities))
+        found = {each for name in names for each in self._formers.get(name, ())}
+        return [key for _, key in sorted(found, key=lambda each: each[0])]
+
+    def _issuers_of(self, digest: str, good: GoodCrls | None) -> Iterable[bytes | None]:
+        """Return who issued CRLs of a former place; None is anybody, where that isn't known."""
+        if good is not None:
+            return {crl.issuer for crl in good.all}
+        path = self.last_good.path_of(digest)
+        asked = self.readings.ask(
+            ("issuers", digest), path, lambda: issuers(read_file(path, HERE)), is_whole=True
+        )
+        return [None] if asked is None or asked.error is not None else asked.value
 
     def _former_key(self, digest: str) -> Key:
         key = ("former", digest)
@@ -324,6 +354,16 @@ def without_withdrawn(old: Bundle, new: Sequence[object]) -> Bundle:
     listed = {getattr(cert, "sha256", None) for cert in new}
     left = tuple(cert for cert in old if cert.sha256 in listed)
     return Bundle(left, old.remarks) if left else old
+
+
+@lru_cache(maxsize=1024)
+def _subjects(authorities: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Return the comparable names of authorities."""
+    found = set()
+    for der in authorities:
+        with contextlib.suppress(ValueError):
+            found.add(comparable_name(from_der(der).subject_name))
+    return frozenset(found)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -94,8 +95,11 @@ def settled(directory: Path) -> Store:
     policy = directory / "policy.yaml"
     store = Store(policy, directory / "state", trusted_only=False, changed=lambda _: None)
     store.load()
+    while not (directory / "state/last-good/manifest.json").exists():
+        time.sleep(0.01)
     (directory / "deny.txt").write_text("serial 1\n")
     os.utime(directory / "deny.txt", (1, 1))
+    store.load()  # which sees it, and lets it settle
     time.sleep(readings.SETTLE_SECONDS)
     return store
 
@@ -150,3 +154,39 @@ def test_distribution_points(number: int, read: int) -> None:
     )
     cert = from_der(signed(leaf("alice", extension("2.5.29.31", points)), root()))
     assert len(crl_facts(cert).points) == read
+
+
+def renamed(directory: Path, number: int) -> Store:
+    """A daemon's policy of as many trusts, whose CRLs get other names all at once."""
+    many_trusts(directory, number)
+    store = settled(directory)
+    for at in range(number):
+        (directory / f"{at}.crl").rename(directory / f"moved-{at}.crl")
+    policy = directory / "policy.yaml"
+    policy.write_text(policy.read_text().replace("crl: [", "crl: [moved-"))
+    return store
+
+
+def test_places_with_new_names(places: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the CRLs of twice as many trusts get other names, twice as many files are read."""
+    monkeypatch.setattr(readings, "START_PATIENCE", 60.0)
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+    read = []
+    for number in (8, 16):
+        directory = next(places)
+        directory.mkdir()
+        (directory / "deny.txt").touch()
+        renamed(directory, number)
+        started.clear()
+        time.sleep(readings.SETTLE_SECONDS)
+        policy = directory / "policy.yaml"
+        Store(policy, directory / "state", trusted_only=False, changed=lambda _: None).load()
+        read.append(started.count("reading"))
+    assert read[1] < MOST * read[0]

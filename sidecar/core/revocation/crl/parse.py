@@ -12,6 +12,7 @@ good (RFC 5280, 5.2 and 5.3), but the certificates that it lists are revoked.
 from __future__ import annotations
 
 import binascii
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,16 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
             why = f"not a readable CRL: {brief(error)}"
             mistakes.append(CrlError(why, "put complete CRLs there, PEM or DER"))
     return CrlFile(tuple(crls), tuple(mistakes))
+
+
+def issuers(data: bytes) -> frozenset[bytes]:
+    """Return who issued the readable CRLs of a file, by comparable names; verifies nothing."""
+    found = set()
+    for block in _blocks(data):
+        with contextlib.suppress(ValueError):
+            if not isinstance(block, CrlError):
+                found.add(comparable_name(take_apart(block).issuer))
+    return frozenset(found)
 
 
 def read_crl(data: bytes, source: str, authorities: Sequence[bytes]) -> Crl:
