@@ -135,6 +135,15 @@ def test_a_name_in_a_strangers_zone_is_refused(
     assert ask_as(named, host, path) == expected
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_it_takes_nothing_but_reading(named: Daemon, method: str) -> None:
+    """Every path there is answers 405 to any other method."""
+    for path in ("/", "/metrics", "/readyz", "/livez"):
+        with socket.create_connection(("127.0.0.1", named.port), 5) as peer:
+            peer.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert peer.makefile("rb").readline().split()[1] == b"405", path
+
+
 BAD = (
     b"GET /\xff\xfe HTTP/9.9\r\n\r\n",
     b"GET / HTTP/1.1\r\n\r\n",

@@ -154,6 +154,9 @@ def test_no_answer_has_a_body(daemon: Daemon) -> None:
 
 BAD = {
     "post": b"POST /authz/open HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "delete": b"DELETE /authz/open HTTP/1.1\r\nHost: a\r\n\r\n",
+    "the admin listener's": b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+    "the status page's": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "other path": b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n",
     "query": b"GET /authz/open?x HTTP/1.1\r\nHost: a\r\n\r\n",
     "absolute": b"GET http://a/authz/open HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -174,6 +177,7 @@ FATAL = {
     "escape": b"GET /authz/open HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\x1b[31mb\r\n\r\n",
     "lone cr": b"GET /authz/open HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\rb\r\n\r\n",
     "del": b"GET /authz/open HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\x7fb\r\n\r\n",
+    "the control socket's": b'{"kind": "serial", "value": "1"}\n',
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "http 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "http 0.9": b"GET /authz/open\r\n\r\n",
