@@ -89,7 +89,7 @@ class CrlFile(NamedTuple):
 
 
 def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile:
-    """Read a file: one CRL in DER, or one or more in PEM with any text around, as OpenSSL does.
+    """Read a file of CRLs in PEM, with any text around as in OpenSSL, or in DER, or in both.
 
     Each is verified against a trust's authorities (DER certificates), once if it is repeated.
     `source` names the CRL in answers; a second CRL in the file is named `source#2`.  Raises
@@ -99,6 +99,11 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
     mistakes: list[CrlError] = []
     seen: set[bytes] = set()
     for number, block in enumerate(_blocks(data), 1):
+        if number > MAX_BLOCKS:
+            mistakes.append(
+                CrlError(f"more than {MAX_BLOCKS} CRLs in one file", "use several files")
+            )
+            break
         name = source if number == 1 else f"{source}#{number}"
         try:
             if isinstance(block, CrlError):
@@ -143,10 +148,10 @@ _PEM = re.compile(
 )
 """A block, up to its end; one without an end takes nothing of the next one."""
 
+_END = re.compile(rb"-----END X509 CRL-----\s*")
+
 MAX_BLOCKS = 64
 """Maximum number of CRLs in one file."""
-
-_TOO_MANY = CrlError(f"more than {MAX_BLOCKS} CRLs in one file", "use several files")
 
 
 def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
@@ -154,17 +159,20 @@ def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
     if begins_as_der(data):
         yield from _values(data)
         return
+    for end in _END.finditer(data):
+        if begins_as_der(data[end.end() : end.end() + 2]):
+            yield from _blocks(data[: end.end()])
+            yield from _values(data[end.end() :])
+            return
     text = plain_pem(data)
     if data[:1] == b"\x30" and not _PEM.search(text):
         yield data
         return
-    number = 0
-    for number, found in enumerate(_PEM.finditer(text), 1):
-        if number > MAX_BLOCKS:
-            yield _TOO_MANY
-            return
-        body, end = found.groups()
-        if not end:
+    is_pem = False
+    for found in _PEM.finditer(text):
+        is_pem = True
+        body, last = found.groups()
+        if not last:
             yield CrlError("the PEM block has no end", "put complete CRLs there, PEM or DER")
             continue
         try:
@@ -172,9 +180,9 @@ def _blocks(data: bytes) -> Iterator[bytes | CrlError]:
         except binascii.Error as error:
             why = f"not a readable CRL: {brief(error)}"
             yield CrlError(why, "put complete CRLs there, PEM or DER")
-    if not number and not data.strip():
+    if not is_pem and not data.strip():
         yield CrlError("the file is empty", "put one complete CRL there, PEM or DER")
-    elif not number:
+    elif not is_pem:
         hint = "a PEM file has -----BEGIN X509 CRL-----"
         yield CrlError("neither PEM nor DER of a CRL", hint)
 
@@ -184,7 +192,7 @@ def _values(data: bytes) -> Iterator[bytes | CrlError]:
 
     OpenSSL reads the first one, whatever is behind it.
     """
-    for _ in range(MAX_BLOCKS):
+    while True:
         try:
             stop = tlv(data, 0, len(data)).stop
         except ValueError:  # who takes it apart tells why
@@ -194,7 +202,6 @@ def _values(data: bytes) -> Iterator[bytes | CrlError]:
         if not begins_as_der(data):
             yield from _blocks(data) if data else ()
             return
-    yield _TOO_MANY
 
 
 def _read(der: bytes, source: str, authorities: tuple[bytes, ...]) -> Crl:

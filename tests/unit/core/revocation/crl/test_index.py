@@ -263,10 +263,19 @@ def test_what_is_behind_a_crl_in_der_hides_it_not(behind: bytes) -> None:
     assert len(found.mistakes) == (behind in (b"garbage", DER[:-1]))
 
 
-@pytest.mark.parametrize("der", [False, True])
-def test_a_file_of_too_many_crls_is_told(der: bool) -> None:
-    """CRLs over the limit are reported, not silently skipped."""
-    data = b"".join(crl(number=number, der=der) for number in range(MAX_BLOCKS + 1))
+@pytest.mark.parametrize("between", [b"", b"\n", b"\r\n"])
+def test_a_crl_in_der_behind_one_in_pem_is_read(between: bytes) -> None:
+    """As in `cat a.pem b.der`; OpenSSL takes it for text."""
+    found = read_crls(PEM + between + DER_2 + b"\n" + PEM + DER_2[:-1], "crl", [STAFF.der])
+    assert [c.source for c in found.crls] == ["crl", "crl#2"]
+    assert "not a readable CRL" in str(*found.mistakes)
+
+
+@pytest.mark.parametrize("der", [False, True, None])
+def test_a_file_of_too_many_crls_is_told(der: bool | None) -> None:
+    """CRLs over the limit are reported, not silently skipped; also PEM and DER in turns (None)."""
+    each = [number % 2 == 1 if der is None else der for number in range(MAX_BLOCKS + 1)]
+    data = b"".join(crl(number=number, der=der) for number, der in enumerate(each)) + PEM * 9000
     found = read_crls(data, "crl.pem", [STAFF.der])
     assert len(found.crls) == MAX_BLOCKS
     assert "more than 64" in str(found.mistakes[0])
