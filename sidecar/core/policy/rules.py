@@ -27,6 +27,12 @@ from .matching import Predicate
 from .patterns import KEY_COMPARISONS, ComparedValue, Pattern
 from .spec import RuleSpec
 
+FREE_VALUES = 16
+"""Number of values of one key that are tried with any number of patterns."""
+
+MAX_TRIED = 100_000
+"""Maximum number of further values times patterns that are no exact ones, in one list of rules."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
@@ -41,6 +47,7 @@ class Facts:
     now: float
     groups: dict[RuleSet, Match | None] = field(default_factory=dict)
     _read: dict[tuple[str, bool], tuple[ComparedValue, ...]] = field(default_factory=dict)
+    _tried: list[int] = field(default_factory=lambda: [0])
 
     def compared(self, key: str, refusing: bool) -> tuple[ComparedValue, ...]:
         """Return the values for a key, prepared once: a SAN may have thousands of names."""
@@ -50,6 +57,14 @@ class Facts:
             found = tuple(map(read, _values(self, key, refusing)))
             self._read[key, refusing] = found
         return found
+
+    def may_try(self, values: int, patterns: int) -> bool:
+        """Return whether so many values may still be tried with patterns, and count them.
+
+        The first few are free, so that the length of a policy alone never counts.
+        """
+        self._tried[0] += max(0, values - FREE_VALUES) * patterns
+        return self._tried[0] <= MAX_TRIED
 
     def is_unreadable(self, key: str) -> bool:
         """Return whether the certificate has a value for a key that can't be parsed."""
@@ -96,7 +111,10 @@ def _values(facts: Facts, key: str, refusing: bool) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KeyTest:
-    """Test whether the values of one key match any of its patterns."""
+    """Test whether the values of one key match any of its patterns.
+
+    Where they are too many to be tried, a granting rule doesn't match, and a refusing one does.
+    """
 
     key: str
     exact: frozenset[Hashable]
@@ -109,6 +127,8 @@ class KeyTest:
         values = facts.compared(self.key, self.refusing)
         if not values:
             return self.refusing and self.key in REQUEST_KEYS
+        if self.others and not facts.may_try(len(values), len(self.others)):
+            return self.refusing
         wanted = self.key not in WHOLE or self.refusing  # any value that matches, or none that not
         for value in values:
             if self.takes(value) is wanted:
