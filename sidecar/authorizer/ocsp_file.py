@@ -6,8 +6,9 @@ trust.  An invalid file is renamed to NAME.broken and reported; it never prevent
 line is one JSON object.
 
 Several instances share the file.  Each looks every second for lines of the others, takes what it
-doesn't know yet, and keeps in the file what it hasn't looked at: no instance's answer is lost by
-another's writing, and one that says revoked soon counts in all.
+doesn't know yet, and keeps in the file what it hasn't looked at, and what no trust of its policy
+has issued (another instance's may be newer): no instance's answer is lost by another's writing, and
+one that says revoked soon counts in all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from sidecar.runtime.files import (
     write_file,
 )
 
-from .ocsp_answers import MAX_ANSWERS, OcspAnswers, StoredResponse
+from .ocsp_answers import MAX_ANSWERS, MAX_BYTES, OcspAnswers, StoredResponse
 
 log = logging.getLogger("mtls-sidecar")
 
@@ -94,21 +95,27 @@ class OcspFile:
         if error is not None:
             log.error("%s can't be read now, and isn't written: %s", self.path, error)
         lines, self._lines = self._lines or [], None
-        self._known = frozenset(map(_digest, lines))
         broken = taken = 0
+        foreign = set()
         for line in lines[-MAX_ANSWERS:]:
             try:
-                taken += self._take(_read(line), trusts)
+                found = self._take(_read(line), trusts)
+                taken += bool(found)
+                if found is None:
+                    foreign.add(_digest(line))
             except Exception:  # noqa: BLE001 - a hostile file, read by parsers of many errors
                 broken += 1
+        self._known = frozenset(map(_digest, lines)) - foreign
         self._saved = (self._answers.version, self._answers.turns)
         if broken:
             self._refuse(f"{broken} of its lines are not OCSP answers")
         if lines:
             log.info("%d of %d OCSP answers kept from before are in force", taken, len(lines))
 
-    def _take(self, record: StoredResponse, trusts: Trusts, *, only_other: bool = False) -> bool:
-        """Restore a response if the current policy has its issuer and it is valid.
+    def _take(
+        self, record: StoredResponse, trusts: Trusts, *, only_other: bool = False
+    ) -> bool | None:
+        """Restore a response if the current policy has its issuer (if not: None) and it is valid.
 
         One that says good must be by a responder that the policy still names.
         """
@@ -123,7 +130,7 @@ class OcspFile:
                     only_other=only_other,
                     only_revoked=record.responder not in ("", _shown(trust.ocsp)),
                 )
-        return False
+        return None
 
     def _refuse(self, why: str) -> None:
         log.error("%s: %s; it is set aside as %s.broken", self.path, why, self.path.name)
@@ -151,12 +158,14 @@ class OcspFile:
             log.debug("%s can't be read: %s", self.path, error)
             return
         new = [line for line in lines[-MAX_ANSWERS:] if _digest(line) not in self._known]
+        foreign = set()
         for number, line in enumerate(new, 1):
             with contextlib.suppress(Exception):  # as in `load`; the next writing leaves it out
-                self._take(_read(line), trusts(), only_other=True)
+                if self._take(_read(line), trusts(), only_other=True) is None:
+                    foreign.add(_digest(line))
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._known, self._version = frozenset(map(_digest, lines)), found
+        self._known, self._version = frozenset(map(_digest, lines)) - foreign, found
 
     async def _save_aside(self, version: int, turns: int) -> None:
         if self.is_unread:
@@ -220,8 +229,16 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path):
         others = [line for line in _others(path) if _digest(line) not in known]
-        write_file(path, mine + [line + b"\n" for line in others[-MAX_ANSWERS:]])
+        write_file(path, mine + [line + b"\n" for line in _newest(others)])
         return None if others else file_version(path), frozenset(map(_digest, mine))
+
+
+def _newest(lines: list[bytes]) -> list[bytes]:
+    """Return the last ones, as many and as large as an instance's own may be."""
+    room, first = 2 * MAX_BYTES, len(lines)
+    while first > max(0, len(lines) - MAX_ANSWERS) and (room := room - len(lines[first - 1])) >= 0:
+        first -= 1
+    return lines[first:]
 
 
 def _others(path: Path) -> list[bytes]:

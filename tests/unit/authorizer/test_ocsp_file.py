@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sidecar.authorizer import ocsp_file
 from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
 from sidecar.authorizer.ocsp_file import NAME, OcspFile
 from sidecar.authorizer.ocsp_queue import OcspClient
@@ -270,3 +271,37 @@ def test_an_instance_that_hangs_while_it_writes_holds_no_other_up(
         fcntl.flock(held, fcntl.LOCK_EX)
         file.save()
     assert len((tmp_path / NAME).read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("looks", ["at its start", "later"])
+async def test_an_instance_of_another_policy_keeps_the_lines_of_others(
+    tmp_path: Path, looks: str
+) -> None:
+    """It has no trust of their issuer yet, or no more: after a restart of all they count."""
+    bob = ocsp_pki.leaf("bob")
+    older = rules(ca=ocsp_pki.issue("Older CA", ca=True).cert).trusts
+    file = OcspFile(tmp_path, answers())
+    if looks == "later":
+        file.load(older)
+    _, newer = instance(tmp_path, answer(bob, revoked=True))
+    newer.save()
+    if looks == "later":
+        await file.take_others(lambda: older)
+    else:
+        file.load(older)
+    assert file._answers.restore(RECORD, 300)
+    file.save()
+    assert restarted(tmp_path) == {ALICE.der: "good", bob.der: "revoked"}
+
+
+def test_lines_of_others_are_kept_in_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By number and by octets: a start would set a larger file aside."""
+    path = tmp_path / NAME
+    for limit, value in (("MAX_ANSWERS", 3), ("MAX_BYTES", 15)):
+        path.write_bytes(b"".join(b"%09d\n" % number for number in range(20)))
+        with monkeypatch.context() as bounded:
+            bounded.setattr(ocsp_file, limit, value)
+            ocsp_file._write(path, [], frozenset())
+        assert path.read_text().split() == ["000000017", "000000018", "000000019"]
