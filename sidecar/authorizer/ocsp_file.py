@@ -20,7 +20,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from sidecar.core.policy.model import Trust
@@ -95,11 +96,12 @@ class OcspFile:
         if error is not None:
             log.error("%s can't be read now, and isn't written: %s", self.path, error)
         lines, self._lines = self._lines or [], None
+        issuers = Issuers(trusts)
         broken = taken = 0
         foreign = set()
         for line in lines[-MAX_ANSWERS:]:
             try:
-                found = self._take(_read(line), trusts)
+                found = self._take(_read(line), issuers)
                 taken += bool(found)
                 if found is None:
                     foreign.add(_digest(line))
@@ -113,24 +115,23 @@ class OcspFile:
             log.info("%d of %d OCSP answers kept from before are in force", taken, len(lines))
 
     def _take(
-        self, record: StoredResponse, trusts: Trusts, *, only_other: bool = False
+        self, record: StoredResponse, issuers: Issuers, *, only_other: bool = False
     ) -> bool | None:
         """Restore a response if the current policy has its issuer (if not: None) and it is valid.
 
         One that says good must be by a responder that the policy still names.
         """
-        known = from_der(record.issuer)
-        for trust in _own_first(record, trusts):
-            issuer = _same_authority(known, trust.anchors.certificates) if trust.ocsp else None
-            if issuer is not None:
-                mine = record._replace(trust=trust.name, issuer=issuer.der, responder=trust.ocsp)
-                return self._answers.restore(
-                    mine,
-                    trust.clock_tolerance,
-                    only_other=only_other,
-                    only_revoked=record.responder not in ("", _shown(trust.ocsp)),
-                )
-        return None
+        found = issuers.of(record)
+        if found is None:
+            return None
+        trust, issuer = found
+        mine = record._replace(trust=trust.name, issuer=issuer.der, responder=trust.ocsp)
+        return self._answers.restore(
+            mine,
+            trust.clock_tolerance,
+            only_other=only_other,
+            only_revoked=record.responder not in ("", _shown(trust.ocsp)),
+        )
 
     def _refuse(self, why: str) -> None:
         log.error("%s: %s; it is set aside as %s.broken", self.path, why, self.path.name)
@@ -159,9 +160,13 @@ class OcspFile:
             return
         new = [line for line in lines[-MAX_ANSWERS:] if _digest(line) not in self._known]
         foreign = set()
+        held: Trusts = {}
+        issuers = Issuers(held)
         for number, line in enumerate(new, 1):
+            if (now := trusts()) is not held:
+                held, issuers = now, Issuers(now)
             with contextlib.suppress(Exception):  # as in `load`; the next writing leaves it out
-                if self._take(_read(line), trusts(), only_other=True) is None:
+                if self._take(_read(line), issuers, only_other=True) is None:
                     foreign.add(_digest(line))
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -195,27 +200,41 @@ class OcspFile:
             log.warning("OCSP answers aren't kept across restarts: %s", error)
 
 
-def _own_first(record: StoredResponse, trusts: Mapping[str, Trust]) -> list[Trust]:
-    """Return all trusts, first those of its responder, of them first the one of its name.
+class Issuers:
+    """The authorities of trusts with a responder, by name and key: there may be hundreds of trusts,
+    and thousands of answers."""
 
-    A trust may have been renamed.
-    """
+    def __init__(self, trusts: Trusts) -> None:
+        self._found: dict[tuple[bytes, bytes], dict[str, list[ClientCert]]] = {}
+        self._trusts = trusts
+        for name, trust in trusts.items():
+            for cert in trust.anchors.certificates if trust.ocsp else ():
+                alike = self._found.setdefault((cert.subject_name, cert.spki), {})
+                alike.setdefault(name, []).append(cert)
 
-    def distance(trust: Trust) -> tuple[bool, bool]:
-        return _shown(trust.ocsp) != record.responder, trust.name != record.trust
+    def of(self, record: StoredResponse) -> tuple[Trust, ClientCert] | None:
+        """Return a trust that has the issuer, and its certificate there; the same one if it can.
 
-    return sorted(trusts.values(), key=distance)
+        Trusts of its responder come first, of them the one of its name: it may have been renamed.
+        """
+        issuer = from_der(record.issuer)
+        found = self._found.get((issuer.subject_name, issuer.spki), {})
+
+        def distance(name: str) -> tuple[bool, bool]:
+            shown = _shown(self._trusts[name].ocsp)
+            return shown != record.responder, name != record.trust
+
+        if not found:
+            return None
+        name = min(found, key=distance)
+        same = found[name]
+        return self._trusts[name], next((c for c in same if c.der == issuer.der), same[0])
 
 
+@lru_cache(maxsize=1024)
 def _shown(address: str) -> str:
     """Return what stands for a responder's address, which may hold a password, in the file."""
     return hashlib.sha256(address.encode()).hexdigest()
-
-
-def _same_authority(issuer: ClientCert, certs: Iterable[ClientCert]) -> ClientCert | None:
-    """Return an issuer's own certificate, else another one with the same name and key, if any."""
-    same = [c for c in certs if (c.subject_name, c.spki) == (issuer.subject_name, issuer.spki)]
-    return next((c for c in same if c.der == issuer.der), same[0] if same else None)
 
 
 def _write(

@@ -99,6 +99,13 @@ MIGRATIONS = (
 """What makes each version of the schema out of the one before."""
 
 
+INDEXES = (
+    "CREATE INDEX IF NOT EXISTS certificates_by_key ON certificates (spki_sha256)",
+    "CREATE INDEX IF NOT EXISTS certificates_by_former ON certificates (renewed_from)",
+)
+"""What each renewal looks up.  An earlier version, to which one may go back, leaves them alone."""
+
+
 class StoreError(Exception):
     """The database can't be used now; the argument says why and what to do."""
 
@@ -121,6 +128,8 @@ class Store:
             with contextlib.closing(self._connect()) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 self._migrate(connection)
+                for index in INDEXES:
+                    connection.execute(index)
                 (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if found != "ok":
                     raise sqlite3.DatabaseError(found)

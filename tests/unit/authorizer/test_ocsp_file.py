@@ -6,12 +6,14 @@ import fcntl
 import json
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import ocsp_pki
 import pytest
 from asking import policy
+from counted import calls
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -305,3 +307,24 @@ def test_lines_of_others_are_kept_in_bounds(
             bounded.setattr(ocsp_file, limit, value)
             ocsp_file._write(path, [], frozenset())
         assert path.read_text().split() == ["000000017", "000000018", "000000019"]
+
+
+def test_answers_times_trusts(tmp_path: Path) -> None:
+    """An answer kept costs the same, however many trusts have a responder."""
+
+    def asked(number: int) -> int:
+        trusts = rules().trusts
+        other = trusts["aaa"]
+        many = {**{f"t{at}": replace(other, name=f"t{at}") for at in range(number)}, **trusts}
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        path = saved(directory)
+        path.write_bytes(path.read_bytes() * 10)
+        found = answers()
+        file = OcspFile(directory, found)
+        cost = calls(lambda: file.load(many))
+        assert len(found) == 1
+        return cost
+
+    asked(1)
+    assert asked(100) - asked(10) < 10 * 90

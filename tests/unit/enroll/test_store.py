@@ -245,3 +245,18 @@ def test_a_fifo_in_the_place_of_one_of_its_files_is_not_waited_for(
     os.mkfifo(place)
     with pytest.raises(StoreError, match=f"{place}: it is not a regular file"):
         store.require()
+
+
+@pytest.mark.parametrize("column", ["spki_sha256", "renewed_from"])
+def test_what_a_renewal_looks_up_has_an_index(store: Store, column: str) -> None:
+    """A renewal reads no other client's certificate, in a database of an earlier version, too."""
+    with store.changing() as connection:
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+        ).fetchall():
+            connection.execute(f"DROP INDEX {name}")
+    store.open_or_create()
+    asked = f"EXPLAIN QUERY PLAN SELECT count(*) FROM certificates WHERE {column} = ''"
+    with contextlib.closing(sqlite3.connect(store.path)) as plain:
+        (*_, how) = plain.execute(asked).fetchone()
+    assert how.startswith("SEARCH certificates USING")
