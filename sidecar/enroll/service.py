@@ -27,6 +27,7 @@ from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.systemd import Notifier, listen_fds
 
 from .bundles import ProfileSigner
+from .connections import MAX_HEADERS, Connections
 from .issuance import Issuance
 from .issuer import load_chain, load_issuer, read_secret
 from .notices import give_notices
@@ -97,20 +98,27 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         listeners = _listeners(settings, stack)
-        app = EnrollWeb(settings, issuance).application()
+        pages = EnrollWeb(settings, issuance)
         logging.getLogger("aiohttp.server").addFilter(_one_line)
         runner = HttpRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
+            pages.application(),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            max_headers=MAX_HEADERS,
         )
         await runner.setup()
         assert runner.server is not None  # set up
         stack.push_async_callback(runner.cleanup)
+        connections = Connections(runner.server, pages.under_way)
         for each in listeners:
-            stack.callback((await start_server(runner.server, each)).close)
+            stack.callback((await start_server(connections.accept, each)).close)
         notifier = Notifier(os.environ)
         notifier.ready(f"invitations at {settings.url}")
         log.info("mtls-sidecar %s ready: invitations at %s", __version__, settings.url)
-        tasks = [asyncio.create_task(_notify(settings, issuance.store))] if settings.notify else []
+        tasks = [asyncio.create_task(connections.sweep())]
+        if settings.notify:
+            tasks.append(asyncio.create_task(_notify(settings, issuance.store)))
         await stop.wait()
         notifier.stopping()
         for task in tasks:

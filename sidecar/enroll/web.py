@@ -58,6 +58,8 @@ class EnrollWeb:
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: dict[str, tuple[asyncio.Lock, int]] = {}
         self._undelivered = UndeliveredFiles()
+        self.under_way: set[object] = set()
+        """The connections with a request under way."""
 
     def application(self) -> web.Application:
         """Return what aiohttp serves."""
@@ -70,6 +72,8 @@ class EnrollWeb:
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turn every outcome into an answer, with the headers of all answers."""
+        connection = request.protocol
+        self.under_way.add(connection)
         try:
             response = await handler(request)
         except Refused as refusal:
@@ -95,6 +99,8 @@ class EnrollWeb:
         except Exception:
             log.exception("a request failed")
             response = _page(500, "That failed", "Whoever runs this finds the reason in the log.")
+        finally:
+            self.under_way.discard(connection)
         response.headers.update(HEADERS)
         return response
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import resource
+import select
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from enrolled import Enroll, Invited, opened
 from issuing import own_ca, request
 from pki import CA
 
+from sidecar.enroll.connections import MAX_HEADERS, MOST
 from sidecar.enroll.issuer import KeyIssuer
 from sidecar.enroll.pages import HEADERS
 
@@ -88,6 +91,39 @@ def test_a_header_that_cannot_be_read_is_one_line_of_the_log(service: Enroll, ag
     assert said.startswith("INFO ")
     assert len(said) < 500
     assert token(invited) not in said
+
+
+def test_silent_connections_leave_room_for_the_service(service: Enroll) -> None:
+    """Whoever may open the socket holds as many connections as there may be, and not as many as
+    there are descriptors; once they are closed, the others are served."""
+
+    def is_closed(peer: socket.socket) -> bool:
+        return bool(select.select([peer], [], [], 0)[0])
+
+    def is_served() -> bool:
+        try:
+            return service.get("/enroll/none").status == 404
+        except ConnectionError:  # it has not seen yet that the others are closed
+            return False
+
+    with contextlib.ExitStack() as held:
+        peers = []
+        for _ in range(MOST + 40):
+            peer = held.enter_context(socket.socket(socket.AF_UNIX))
+            peer.connect(str(service.socket))
+            peers.append(peer)
+        service.until(lambda: sum(map(is_closed, peers)) >= 40)
+        ours = peers[0]
+        ours.sendall(b"GET /enroll/none HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert ours.recv(100).startswith(b"HTTP/1.1 404 ")
+    service.until(is_served)
+
+
+def test_a_request_has_few_header_lines(service: Enroll) -> None:
+    """More than nginx sends is 400: half a request of many long lines would take a megabyte."""
+    lines = {f"X-{number}": "x" for number in range(MAX_HEADERS)}
+    assert service.get("/enroll/none").status == 404
+    assert service.get("/enroll/none", **lines).status == 400
 
 
 def test_who_is_refused_takes_no_room_from_others(tmp_path: Path) -> None:
