@@ -25,10 +25,15 @@ class CrlEnds:
     async def watch(self, policy: Callable[[], Policy]) -> None:
         """Look at the policy's CRLs each minute, until cancelled."""
         while True:
-            for trust in policy().trusts.values():
-                for crl in trust.crl_list:
-                    self._warn_of_end(crl, time.time())
+            self.look(policy(), time.time())
             await asyncio.sleep(60)
+
+    def look(self, policy: Policy, now: float) -> None:
+        """Warn of the CRLs that end soon, and forget those that are no longer there."""
+        crls = [crl for trust in policy.trusts.values() for crl in trust.crl_list]
+        for crl in crls:
+            self._warn_of_end(crl, now)
+        self._warned &= {(crl.source, crl.next_update or now) for crl in crls}
 
     def _warn_of_end(self, crl: Crl, now: float) -> None:
         end = crl.next_update or now

@@ -13,9 +13,10 @@ def shut_out(policy: Policy, now: float) -> tuple[str, str]:
     shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
     if not shut:
         return "", ""
-    asking = [each for each in policy.locations.values() if _asks(each)]
+    asking = [each.trusts for each in policy.locations.values() if _asks(each)]
+    lists = {id(trusts): trusts for trusts in asking}.values()  # many locations share one
     told = "; ".join(f"trust {name}: {why}" for name, why in shut.items())
-    if asking and all(trust.name in shut for each in asking for trust in each.trusts):
+    if asking and all(trust.name in shut for trusts in lists for trust in trusts):
         return told, ""
     return "", told
 
@@ -23,15 +24,24 @@ def shut_out(policy: Policy, now: float) -> tuple[str, str]:
 def locked_out(policy: Policy, now: float) -> dict[str, str]:
     """Return each trust whose clients are all denied, with the reason and the locations."""
     shut = {name: why for name, trust in policy.trusts.items() if (why := _why_shut(trust, now))}
-    return {name: f"{why}: {_effect(policy, name)}" for name, why in shut.items()}
+    if not shut:
+        return {}
+    asking: dict[int, list[Location]] = {}  # by their list of trusts, which many share
+    for location in policy.locations.values():
+        if _asks(location):
+            asking.setdefault(id(location.trusts), []).append(location)
+    numbers = {name: number for number, name in enumerate(policy.locations)}
+    found: dict[str, list[str]] = {name: [] for name in shut}
+    for several in asking.values():
+        for name in {trust.name for trust in several[0].trusts} & shut.keys():
+            found[name] += [each.name for each in several[: MAX_NAMED + 1]]
+    return {
+        name: f"{why}: {_effect(sorted(found[name], key=numbers.__getitem__))}"
+        for name, why in shut.items()
+    }
 
 
-def _effect(policy: Policy, trust: str) -> str:
-    named = [
-        location.name
-        for location in policy.locations.values()
-        if _asks(location) and any(each.name == trust for each in location.trusts)
-    ]
+def _effect(named: list[str]) -> str:
     shown = ", ".join(named[:MAX_NAMED]) + (", …" if len(named) > MAX_NAMED else "")
     return f"everyone whom it certified is denied at {shown or 'no location'}"
 

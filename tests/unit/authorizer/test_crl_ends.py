@@ -35,3 +35,13 @@ async def test_it_is_told_once_within_half_its_lifetime(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ends.watch(lambda: found), 0.01)
     assert sum("ends in" in line for line in caplog.messages) == told
+
+
+def test_it_remembers_no_crl_that_is_gone() -> None:
+    """However many CRLs of a place ended soon, only the present ones are remembered."""
+    ends = CrlEnds()
+    for number in range(3):
+        start = now() - timedelta(hours=8, minutes=number)
+        crl = STAFF.crl(this_update=start, next_update=start + timedelta(hours=10))
+        ends.look(policy(TEXT, ca_crt=STAFF.pem, ca_crl=crl), now().timestamp())
+    assert len(ends._warned) == 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from asking import NOW, policy
+from counted import growth
 from pki import CA, now
 
 from sidecar.authorizer.readiness import MAX_NAMED, locked_out, shut_out
@@ -65,3 +68,19 @@ def test_many_locations_are_not_all_named() -> None:
     """A message names a limited number of locations, and says that there are more."""
     many = ", ".join(f"{{name: l{n}, allow: verified}}" for n in range(MAX_NAMED + 1))
     assert locked_out(rules(many), NOW)["staff"].endswith(f"l{MAX_NAMED - 1}, …")
+
+
+def test_trusts_times_locations() -> None:
+    """Twice as many locations and trusts whose CRLs have ended make twice as many calls: the event
+    loop looks every few seconds, and decisions wait for it."""
+
+    def prepared(number: int) -> Callable[[], object]:
+        found = rules(", ".join(f"{{name: l{at}, allow: verified}}" for at in range(number)))
+        (staff,) = found.trusts.values()
+        trusts = {f"t{at}": replace(staff, name=f"t{at}") for at in range(number)}
+        every = tuple(trusts.values())
+        locations = {n: replace(each, trusts=every) for n, each in found.locations.items()}
+        many = replace(found, trusts=trusts, locations=locations)
+        return lambda: (locked_out(many, NOW), shut_out(many, NOW))
+
+    assert growth(prepared, 20) < 2.4
