@@ -136,12 +136,15 @@ class TrustSources:
     def look_for_former(self, named: set[Key]) -> None:
         """Find the CRLs last in force at places that the policy no longer names.
 
-        At the start, these are copies, which an earlier process kept under other names: None.  A
-        key of the kind "former" was found before and is still in effect.
+        At the start, these are copies, which an earlier process kept under other names: None.  So
+        are those of another instance that this one never read.  A key of the kind "former" was
+        found before and is still in effect.
         """
         found = {k: v for k, v in self.good.items() if k[0] in CRL_KINDS and k not in named}
         keys = [each for key in named for each in (key, beside(key), *_held(key), *_earlier(key))]
-        copies = () if self.good else self.last_good.unnamed(keys)
+        crls = (each for each in self.good.values() if isinstance(each, GoodCrls))
+        known = {file.digest for each in crls for file in each.files}
+        copies = (digest for digest in self.last_good.unnamed(keys) if digest not in known)
         self.former = {**found, **{self._former_key(digest): None for digest in copies}}
         self._formers = None
 

@@ -701,3 +701,27 @@ def test_an_internal_error_takes_no_copy_away(
     place.replace(refused, b"garbage")
     place.restart()
     assert place.revoked() == ["alice", "bob", "erin"]
+
+
+@pytest.mark.parametrize("moves_first", [False, True])
+def test_another_address_forgets_nobody_whom_only_another_instance_knew(
+    place: Place, moves_first: bool
+) -> None:
+    """One instance missed an update, since it hung; then the policy names another address."""
+    other = Place(place.directory)
+    place.policy(f'["{URL}"]')
+    place.fetched(URL, place.crl([]))
+    assert place.revoked() == other.revoked() == []
+    place.fetched(URL, place.crl([ALICE], 6, hours=1))
+    assert other.revoked() == ["alice"]
+    crl_state_path(place.directory / "state", "staff", URL).unlink()
+    place.policy(f'["{ELSEWHERE}"]')
+    if moves_first:
+        assert other.revoked() == ["alice"]
+    assert place.revoked() == ["alice"]
+    place.restart()
+    assert place.revoked() == other.revoked() == ["alice"]
+    place.fetched(ELSEWHERE, place.crl([], 7, hours=2))
+    assert place.revoked() == other.revoked() == []
+    place.restart()
+    assert place.revoked() == []
