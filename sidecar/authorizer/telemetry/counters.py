@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from sidecar.authorizer.fleet_status import FleetStatus
 from sidecar.authorizer.request_cache import CachedAnswer, CacheHit, RenderedDecision
-from sidecar.core.decision import Decision
+from sidecar.core.decision import ISSUED, Decision
 from sidecar.core.policy.model import Policy
 from sidecar.core.x509.certificate import ClientCert
 
@@ -40,6 +40,9 @@ MOST_CLIENTS = 10_000
 MOST_LOCKED_OUT = 100_000
 """Most certificates remembered of all locations in monitor mode together."""
 
+MOST_STRANGERS, MOST_STRANGERS_LOCKED_OUT = 1_000, 10_000
+"""The same of certificates that no trust issued, which are beside these: anybody can make some."""
+
 
 class Counts:
     """Everything that is counted.  `now` gives seconds since the epoch."""
@@ -52,6 +55,7 @@ class Counts:
         self.seconds = 0.0
         self.locked_out: dict[str, dict[str, tuple[str, str]]] = {}
         self.locked_out_total = 0
+        self._strangers = Counter[str]()  # of `locked_out`, by location
         self._clients: dict[str, _LetIn] = {}
         self._clients_before: dict[str, _LetIn] = {}
         self._clients_since = now()
@@ -90,9 +94,16 @@ class Counts:
         clients = self.locked_out.setdefault(decision.location, {})
         if sha256 in clients:
             clients[sha256] = decision.reason, decision.rule
-        elif len(clients) < MOST_CLIENTS and self.locked_out_total < MOST_LOCKED_OUT:
+        elif self._has_room(decision, len(clients)):
             clients[sha256] = decision.reason, decision.rule
             self.locked_out_total += 1
+            self._strangers[decision.location] += decision.reason not in ISSUED
+
+    def _has_room(self, decision: Decision, kept: int) -> bool:
+        strangers, total = self._strangers[decision.location], self._strangers.total()
+        if decision.reason not in ISSUED:
+            return strangers < MOST_STRANGERS and total < MOST_STRANGERS_LOCKED_OUT
+        return kept - strangers < MOST_CLIENTS and self.locked_out_total - total < MOST_LOCKED_OUT
 
     def count_cached(self, answers: Iterable[CachedAnswer]) -> None:
         """Count more of the same, whose clients were noted before; and begin anew with each."""
@@ -135,6 +146,7 @@ class Counts:
             self.reloaded_at = at
             self.locked_out = {n: {} for n, loc in policy.locations.items() if loc.monitor}
             self.locked_out_total = 0
+            self._strangers.clear()
         self.policy = policy
 
     def expiring(self) -> dict[str, int]:

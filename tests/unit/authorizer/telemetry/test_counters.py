@@ -6,10 +6,18 @@ import logging
 from dataclasses import replace
 
 import pytest
+from asking import site
 from pki import CA
 
 from sidecar.authorizer.request_cache import CachedAnswer, RenderedDecision
-from sidecar.authorizer.telemetry.counters import DAY, HOUR, MOST_CLIENTS, Counts
+from sidecar.authorizer.telemetry.counters import (
+    DAY,
+    HOUR,
+    MOST_CLIENTS,
+    MOST_STRANGERS,
+    MOST_STRANGERS_LOCKED_OUT,
+    Counts,
+)
 from sidecar.authorizer.telemetry.shadow_report import INTERVAL, ShadowReport
 from sidecar.core.decision import Decision, Reason
 from sidecar.core.request import AuthzRequest
@@ -117,6 +125,30 @@ def test_clients_locked_out_are_counted_by_what_denies_them() -> None:
     for number in range(MOST_CLIENTS + 10):
         counts.record(shadowed(cert(number)), 0.0)
     assert len(counts.locked_out["site"]) == counts.locked_out_total == MOST_CLIENTS
+
+
+def test_strangers_take_no_room_of_the_clients_that_would_be_locked_out() -> None:
+    """However many self-made certificates come, at however many locations, a client that a trust
+    issued is counted; those of strangers are, too, up to their own number, anew after a reload."""
+    counts = Counts(Clock())
+
+    def come(locations: int, most: int) -> None:
+        for number in range(most):
+            one = shadowed(cert(number), Reason.UNTRUSTED_ISSUER)
+            one.decision = one.decision._replace(location=f"l{number % locations}")
+            counts.record(one, 0.0)
+
+    come(1, MOST_STRANGERS + 10)
+    assert len(counts.locked_out["l0"]) == MOST_STRANGERS
+    come(20, MOST_STRANGERS_LOCKED_OUT + MOST_STRANGERS + 10)
+    assert counts.locked_out_total == MOST_STRANGERS_LOCKED_OUT
+    client = shadowed(cert(1 << 30))
+    client.decision = client.decision._replace(location="l0")
+    counts.record(client, 0.0)
+    assert len(counts.locked_out["l0"]) == MOST_STRANGERS + 1
+    counts.reloaded(site("verified"), ok=True, at=0.0)
+    come(1, MOST_STRANGERS + 10)
+    assert len(counts.locked_out["l0"]) == MOST_STRANGERS
 
 
 def test_the_log_tells_of_them_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
