@@ -87,10 +87,10 @@ def joined(own: GoodCrls, others: GoodCrls) -> GoodCrls:
     It comes to the same in each of them; of what is equal, one's own is taken.
     """
     known = (*own.crls, *(crl for crl, _ in own.lapsed))
-    new = [pair for pair in in_force(others) if not _is_equal_to_any(pair[0], known)]
+    new = [pair for pair in in_force(others) if not is_equal_to_any(pair[0], known)]
     good = _newest([*in_force(own), *new])
-    lapsed = [pair for pair in others.lapsed if not _is_equal_to_any(pair[0], known)]
-    revoking = [crl for crl in others.revoking if not _is_equal_to_any(crl, own.all)]
+    lapsed = [pair for pair in others.lapsed if not is_equal_to_any(pair[0], known)]
+    revoking = [crl for crl in others.revoking if not is_equal_to_any(crl, own.all)]
     return GoodCrls(
         own.authorities,
         tuple(crl for crl, _ in good),
@@ -135,7 +135,8 @@ def replaces(new: Crl, old: Crl) -> bool:
     return lists_all_of(new.entries, old.entries)
 
 
-def _is_equal_to_any(crl: Crl, others: Sequence[Crl]) -> bool:
+def is_equal_to_any(crl: Crl, others: Sequence[Crl]) -> bool:
+    """Return whether one of these is as old as a CRL and lists the same."""
     return any(
         is_level(crl, each)
         and lists_all_of(each.entries, crl.entries)

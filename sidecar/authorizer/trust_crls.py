@@ -4,7 +4,8 @@ In force is the newest valid CRL of each scope at each place.  Other CRLs that w
 (refused as older, from the future, or in a file with an invalid one) only revoke, until another
 version of the file can be read; they never say good.  So does a CRL that was in force and that the
 file lacks now, until a newer one follows it; and one of a place that the policy no longer names, if
-it names a new address instead.
+it names a new address instead.  What an address gave and what only revokes goes on until a newer
+one is in force, whatever the address gives then.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError
-from sidecar.core.revocation.crl.succession import is_past, omission, omitted
+from sidecar.core.revocation.crl.succession import follows, is_past, omission, omitted
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
-from .kept_crls import Pair, formers, in_force, joined, kept_at, replaces
+from .kept_crls import Pair, formers, in_force, is_equal_to_any, joined, kept_at, replaces
 from .last_good import MAX_HELD, InForce, beside, earlier, held
 from .readings import Outcome
 from .trust_sources import MAX_LAPSED, CopyBeingRead, CopyUnread, GoodCrls, Key, TrustSources
@@ -143,6 +144,7 @@ class _Reading:
         self.found = CrlSet()
         self.lapsed: list[tuple[Located, list[Pair]]] = []
         self.unread: dict[Key, list[InForce]] = {}
+        self.read: dict[str, list[Pair]] = {}
         self.current: dict[tuple[bytes, str], list[Crl]] = {}
         self.number = -1  # of `found.full`, of which `current` was made
         self.copies: dict[str, set[str]] = {}
@@ -178,36 +180,78 @@ class _Reading:
                 self._judge(place, crls, mistakes, version, outcome.version)
 
     def take_revoking(self, place: Located, room: int) -> None:
-        """Let the last refused download of an address revoke; it has no other effect.
+        """Let refused downloads of an address revoke; they have no other effect.
 
         While the file can't be read, its last contents stay in effect.  `room`: remaining octets.
         """
         key = ("revoking", self.name, place.text)
         last: GoodCrls | None = self.sources.good.get(key)
-        found = last.crls if last is not None and last.authorities == self.authorities else ()
-        files = last.files if found and last is not None else ()
-        outcome = self.sources.revoking(self.name, place.text, self.authorities)
+        last = last if last is not None and last.authorities == self.authorities else None
+        found = in_force(last)
         path = revoking_path(self.sources.place_of(self.name, place.text))
+        if room < 0:  # what is refused for its size takes no memory
+            self.sources.watch(path)
+            self._tell_no_room(place)
+        else:
+            found = self._read_revoking(place, path, found)
+        kept = self._kept_revoking(place) if last is None else list(last.lapsed)
+        lapsed = self._still_revoking(place, found, kept)
+        if found or lapsed:
+            self.found.refused += [crl for crl, _ in (*found, *lapsed)]
+            crls, versions = tuple(crl for crl, _ in found), tuple(file for _, file in found)
+            files = tuple(dict.fromkeys(file for _, file in (*found, *lapsed)))
+            good = GoodCrls(self.authorities, crls, (), versions, tuple(lapsed), files)
+            self.found.good[key] = good
+            if versions:
+                self.found.files[key] = versions[0]
+            parts = dict.fromkeys(sorted((file for _, file in lapsed), key=_digest))
+            self.found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
+
+    def _read_revoking(self, place: Located, path: Path, found: list[Pair]) -> list[Pair]:
+        """Return the CRLs of the file of what was refused, else those `found` there last."""
+        outcome = self.sources.revoking(self.name, place.text, self.authorities)
         read, error = _contents(outcome)
         if isinstance(error, FileNotFoundError):
-            found = ()
-        elif error is not None:
+            return []
+        if error is not None:
             self.found.problems.append(file_mistake(self.places.file, place, error))
             kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
             if not found and kept.last is not None:
-                found, files = tuple(kept.last.crls), (kept.last.version,)
+                return [(crl, kept.last.version) for crl in kept.last.crls]
         elif outcome is not None:
             entries = self.found.entries + sum(crl.entry_count for crl in read)
-            if room >= 0 and entries <= MAX_ENTRIES:
-                found, self.found.entries = tuple(read), entries
-                files = (_version(path, outcome.value),)
-            else:
-                why = f"a CRL that was refused has no room beside the others of {self.name!r}"
-                self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
-        if found:
-            self.found.refused += found
-            self.found.good[key] = GoodCrls(self.authorities, found, files=files)
-            self.found.files[key] = files[0]
+            if entries <= MAX_ENTRIES:
+                self.found.entries = entries
+                version = _version(path, outcome.value)
+                return [(crl, version) for crl in read]
+            self._tell_no_room(place)
+        return found
+
+    def _tell_no_room(self, place: Located) -> None:
+        why = f"a CRL that was refused has no room beside the others of {self.name!r}"
+        self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
+
+    def _kept_revoking(self, place: Located) -> list[Pair]:
+        """Return what only revoked at an address by its copies."""
+        kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
+        return [(crl, file.version) for file in kept.earlier for crl in file.crls]
+
+    def _still_revoking(
+        self, place: Located, beside: Sequence[Pair], kept: Sequence[Pair]
+    ) -> list[Pair]:
+        """Return what an address gave and what only revokes, until something newer is in force.
+
+        Whoever gave it may take it away again, and give what was before it.
+        """
+        new = [*self.read.get(place.text, ()), *beside]
+        pairs = [*new, *(pair for pair in kept if not is_equal_to_any(pair[0], _crls(new)))]
+        left = [pair for pair in pairs if not self._is_replaced(pair[0])]
+        current = [crl for crl, _ in left if not self.places.is_ahead(crl)]
+        left = [pair for pair in left if not any(follows(crl, pair[0]) for crl in current)]
+        left.sort(key=lambda pair: pair[0].this_update, reverse=True)
+        return [
+            pair for pair in left[:MAX_LAPSED] if _is_in(pair, new) or self._has_room_for(pair[0])
+        ]
 
     def _judge(
         self,
@@ -218,6 +262,7 @@ class _Reading:
         file_version: object,
     ) -> None:
         key = self._key(place)
+        self.read[place.text] = [(crl, version) for crl in crls]
         before = self._before(place, crls, version)
         is_read = not mistakes
         accepted, refused = [], []
@@ -518,6 +563,10 @@ def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) 
     later = {id(crl) for crl in ahead}
     scopes = {crl.key for crl in accepted if id(crl) not in later}
     return [pair for pair in pairs if pair[0].key not in scopes]
+
+
+def _crls(pairs: Sequence[Pair]) -> list[Crl]:
+    return [crl for crl, _ in pairs]
 
 
 def _is_in(pair: Pair, pairs: Sequence[Pair]) -> bool:

@@ -222,6 +222,10 @@ class TrustSources:
             is_fetched=True,
         )
 
+    def watch(self, path: Path) -> None:
+        """Look again when a file changes, of which nothing is read now."""
+        self.readings.ask(("watched", path), path, lambda: None, is_news=False, is_whole=True)
+
     # -- copies of an earlier process
 
     def look_at_others(self) -> None:

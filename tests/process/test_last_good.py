@@ -406,15 +406,17 @@ def stopped_reader(daemon: Daemon, place: Path, data: bytes) -> int:
 
 def test_what_the_fetcher_was_refused_revokes(tmp_path: Path) -> None:
     """The file beside a fetched CRL revokes whom it lists within a second, says good of nobody,
-    and counts no longer once it is gone; what is broken there takes nobody off."""
+    and one that is older counts no longer once it is gone; what is broken there takes nobody off.
+    """
     policy = POLICY.replace("[ca.crl]", f'"{URL}"')
     place = crl_state_path(tmp_path / "state", "staff", URL)
     place.parent.mkdir(parents=True)
     place.write_bytes(staff.crl([carol], number=5))
     beside = revoking_path(place)
+    older = staff.crl([bob], number=4, this_update=now() - timedelta(hours=2))
     with daemon_in(tmp_path, policy) as daemon:
         assert stand(daemon) == ["revoked", "allowed", "revoked"]
-        beside.write_bytes(staff.crl([bob], number=4))
+        beside.write_bytes(older)
         daemon.until(lambda: daemon.ask("site", bob).reason == "revoked")
         assert daemon.metric(STALE) == 0
         beside.unlink()
@@ -423,7 +425,7 @@ def test_what_the_fetcher_was_refused_revokes(tmp_path: Path) -> None:
         assert daemon.ask("site", bob).reason == "revoked"
         beside.rmdir()
         daemon.until(lambda: daemon.ask("site", bob).status == 204)
-        beside.write_bytes(staff.crl([bob], number=4))
+        beside.write_bytes(older)
     with daemon:
         assert daemon.ask("site", bob).reason == "revoked"
         place.unlink()

@@ -591,6 +591,90 @@ def test_a_download_that_was_refused_revokes_on_though_its_file_is_destroyed(
     assert place.revoked() == []
 
 
+@RESTARTS
+@pytest.mark.parametrize("gives", ["not understood", "newer", "level", "from the future"])
+@pytest.mark.parametrize("then", ["an older one", "nothing"])
+def test_what_an_address_gave_revokes_on_though_it_gives_what_was_before(
+    place: Place, gives: str, then: str, restarts: bool
+) -> None:
+    """A newer CRL that was refused, as no part of it can say good, and a replay after it: whom it
+    lists stays revoked until a newer one is in force."""
+    place.policy(f'["{URL}"]')
+    path = crl_state_path(place.directory / "state", "staff", URL)
+    refused = path if gives == "from the future" else revoking_path(path)
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+    given = {
+        "not understood": STAFF.crl([ALICE], number=7, extra_extensions=[(unknown, True)]),
+        "newer": STAFF.crl([ALICE], number=7),
+        "level": STAFF.crl([ALICE], number=5, this_update=START),
+        "from the future": STAFF.crl([ALICE], number=7, this_update=now() + timedelta(hours=2)),
+    }[gives]
+    held = STAFF.crl([BOB], number=5, this_update=START)
+    place.replace(path, held)
+    assert place.revoked() == ["bob"]
+    place.replace(refused, given)
+    assert place.revoked() == ["alice", "bob"]
+    if then == "an older one":
+        older = STAFF.crl([DAVE], number=4, this_update=START - timedelta(minutes=1))
+        place.replace(revoking_path(path), older)
+    elif refused != path:
+        refused.unlink()
+    place.replace(path, held)
+    for _ in range(3):
+        if restarts:
+            place.restart()
+        assert "alice" in place.revoked()
+    revoking_path(path).unlink(missing_ok=True)
+    place.replace(path, STAFF.crl([BOB], number=8, this_update=now() - timedelta(minutes=1)))
+    assert place.revoked() == (["alice", "bob"] if gives == "from the future" else ["bob"])
+    place.ahead = 3 * 3600.0
+    place.replace(path, STAFF.crl([BOB], number=9, this_update=now() + timedelta(hours=3)))
+    assert place.revoked() == ["bob"]
+    place.restart()
+    assert place.revoked() == ["bob"]
+
+
+@RESTARTS
+def test_what_stood_beside_rubbish_at_an_address_revokes_on(place: Place, restarts: bool) -> None:
+    """The first that it ever gave; then an older one, which is in force."""
+    place.policy(f'["{URL}"]')
+    rubbish = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+    place.fetched(URL, place.crl([ALICE], 6) + rubbish)
+    assert place.revoked() == ["alice"]
+    if restarts:
+        place.restart()
+    place.fetched(URL, place.crl([BOB], 5))
+    assert place.revoked() == ["alice", "bob"]
+    place.fetched(URL, place.crl([BOB], 7))
+    assert place.revoked() == ["bob"]
+
+
+def test_a_refused_download_for_which_there_is_no_room_is_not_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entries would take memory for each address of a trust; it is told, and read once it is
+    smaller."""
+    place.policy(f'["{URL}"]')
+    path = crl_state_path(place.directory / "state", "staff", URL)
+    place.replace(path, place.crl([BOB], 5))
+    read: list[Path] = []
+    reads = CrlWorkers.read_file
+
+    def note(workers: CrlWorkers, at: Path, *given: Any, **more: Any) -> CrlReading:
+        read.append(at)
+        return reads(workers, at, *given, **more)
+
+    monkeypatch.setattr(CrlWorkers, "read_file", note)
+    refused = place.crl([ALICE], 4)
+    monkeypatch.setattr(trust_crls, "MAX_TRUST", path.stat().st_size + len(refused))
+    place.replace(revoking_path(path), refused + b"\n" * 9)
+    assert place.revoked() == ["bob"]
+    assert "no room" in str(place.load().diagnostics)
+    assert read == [path]
+    place.replace(revoking_path(path), refused)
+    assert place.revoked() == ["alice", "bob"]
+
+
 @pytest.mark.parametrize("loads", [False, True])
 def test_another_address_forgets_nobody_though_another_trust_has_the_same_crl(
     place: Place, loads: bool
