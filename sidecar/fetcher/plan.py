@@ -82,6 +82,7 @@ class PlanReader:
     seen: dict[Path, FileVersion | None] = field(default_factory=dict)
     mistakes: list[Diagnostic] = field(default_factory=list)
     again: float = math.inf
+    _bundles: dict[Path, list[bytes] | None] = field(default_factory=dict)
 
     def read(self, last: FetchPlan = NOTHING) -> FetchPlan:
         """Read the policy and its files of authorities.  Raises `PolicyError` and `OSError`.
@@ -92,6 +93,7 @@ class PlanReader:
         write are refused.
         """
         self.seen.clear()
+        self._bundles.clear()
         self.mistakes, self.again = [], math.inf
         spec = read_policy(self._take(self.policy), str(self.policy))
         crls: list[CrlSource] = []
@@ -131,13 +133,21 @@ class PlanReader:
         whole = True
         for place in (*trust.ca, *trust.intermediates):
             path = self.policy.parent / place.text
-            try:
-                found += (cert.der for cert in read_bundle(self._take(path)))
-            except Exception as error:  # noqa: BLE001 - whatever a file's content raises
-                whole = False
-                why = getattr(error, "strerror", None) or brief(error)
-                self.mistakes.append(Diagnostic(str(path), 0, 0, str(why)))
+            if path not in self._bundles:
+                self._bundles[path] = self._bundle(path)
+            bundle = self._bundles[path]
+            whole = whole and bundle is not None
+            found += bundle or ()
         return tuple(dict.fromkeys(found)) if whole else None
+
+    def _bundle(self, path: Path) -> list[bytes] | None:
+        """Return the DER of each certificate of a file, which many trusts may name."""
+        try:
+            return [cert.der for cert in read_bundle(self._take(path))]
+        except Exception as error:  # noqa: BLE001 - whatever a file's content raises
+            why = getattr(error, "strerror", None) or brief(error)
+            self.mistakes.append(Diagnostic(str(path), 0, 0, str(why)))
+            return None
 
 
 def _responder(name: str, url: str, tolerance: float, authorities: Iterable[bytes]) -> Responder:

@@ -143,9 +143,10 @@ class Fetcher:
 
     def start_jobs(self) -> None:
         """Start the jobs new in the plan, stop those no longer in it, and leave the others."""
+        places = {(source.trust, source.url) for source in self.plan.crls}
         for source in self._jobs.keys() - set(self.plan.crls):
             self._jobs.pop(source).cancel()
-            if not any(s.trust == source.trust and s.url == source.url for s in self.plan.crls):
+            if (source.trust, source.url) not in places:
                 self._metrics.forget(source.trust, source.url)
         for source in self.plan.crls:
             if source not in self._jobs:

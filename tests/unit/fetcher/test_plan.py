@@ -9,6 +9,7 @@ import pytest
 from pki import CA
 
 from sidecar.core.errors import PolicyError
+from sidecar.core.x509.bundle import Bundle, read_bundle
 from sidecar.fetcher.plan import FetchPlan, PlanReader, fingerprint, kept_plan, plan_path, save_plan
 
 STAFF, GUESTS = CA("Staff"), CA("Guests")
@@ -114,3 +115,20 @@ def test_a_directory_in_the_plan_s_place_is_renamed(tmp_path: Path) -> None:
     save_plan(path, FetchPlan())
     assert path.is_file()
     assert path.with_name("plan.json.broken").is_dir()
+
+
+def test_a_file_of_many_trusts_is_read_once(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many trusts name it."""
+    read: list[bytes] = []
+
+    def counted(data: bytes) -> Bundle:
+        read.append(data)
+        return read_bundle(data)
+
+    monkeypatch.setattr("sidecar.fetcher.plan.read_bundle", counted)
+    trusts = "".join(
+        f"  t{at}: {{ca: staff.crt, crl: 'http://ca.test/a.crl'}}\n" for at in range(9)
+    )
+    policy.write_text(f"version: 1\ntrust:\n{trusts}locations: [{{name: site, allow: verified}}]\n")
+    assert len(PlanReader(policy).read().crls) == 9
+    assert read == [STAFF.pem]
