@@ -33,6 +33,7 @@ from sidecar.runtime.files import MAX_POLICY, read_file
 
 from .confirm import Confirmation, gone, in_force, trusts_in_force
 from .denylist_file import add, locate, named_by, read_entries, remove
+from .late_output import printed_at_the_end
 from .lists import ListedTrust, choose, only_file, trusts_of
 from .named_clients import Enrolled, EnrolledCertificate, find_client, target_of
 from .target import Target, read_target
@@ -62,6 +63,11 @@ def run(call: Call, settings: Settings, enrolled: Enrolled | None = None) -> int
     """
     if call.listing:
         return _list(call, settings)
+    with printed_at_the_end():
+        return _change(call, settings, enrolled)
+
+
+def _change(call: Call, settings: Settings, enrolled: Enrolled | None) -> int:
     found = find_client(call.target, call.form, enrolled)
     if found is not None and enrolled is not None:
         undo = _undo_client if call.undo else _revoke_client
