@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -42,12 +43,20 @@ These are incomplete requests, and requests that wait for their turn or for an O
 SMALL = 16 * 1024
 """Bytes of an unanswered request for which there is always room: large ones can't take that."""
 
+TURN = 512
+"""Arrivals that are taken before everything else in the loop has a turn.
+
+uvloop itself would give it none before 48 times 1,024 of them: a reload would wait for several
+turns of seconds each, beside a thousand peers that ask without end.
+"""
+
 
 @dataclass(slots=True)
 class Service:
     """The state shared by all connections.
 
-    `held` counts the bytes limited by `MAX_HELD`, `refused` the connections over the limit.
+    `held` counts the bytes limited by `MAX_HELD`, `refused` the connections over the limit, `left`
+    what may arrive until the next turn of the loop; what is beyond is `late`.
     """
 
     engine: Engine
@@ -59,6 +68,22 @@ class Service:
     draining: bool = False
     held: int = 0
     refused: int = 0
+    left: int = TURN
+    late: deque[tuple[Connection, bytes]] = field(default_factory=deque)
+
+    def postpone(self, connection: Connection, data: bytes) -> None:
+        """Take what has arrived on a connection in a later turn of the loop."""
+        if not self.late:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self.late.append((connection, data))
+
+    def _next_turn(self) -> None:
+        self.left = TURN
+        while self.late and self.left > 0:
+            connection, data = self.late.popleft()
+            connection.take_up(data)
+        if self.late:
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
     def decide(
         self, request: AuthzRequest, questions: list[OcspQuestion] | None = None
@@ -105,6 +130,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_fd",
         "_held",
+        "_late",
         "_leaving",
         "_lively",
         "_part",
@@ -123,6 +149,7 @@ class Connection(asyncio.Protocol):
         self._state = _IDLE
         self._part = bytearray()
         self._held = 0
+        self._late = False  # what has arrived waits for its turn
         self._leaving = False  # close after the next answer
         self._lively = False  # a cached request arrived since `check`
         self._unsent = False  # the transport may still buffer an answer
@@ -147,10 +174,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer from the request cache without parsing; else parse the request."""
+        service = self.service
+        if service.left <= 0 and (self._state is _IDLE or self._state is _READING):
+            self._postpone(data)
+            return
+        service.left -= 1
         if self._state is not _IDLE or self._unsent:
             self._continue(data)
             return
-        service = self.service
         request_cache = service.engine.request_cache
         clock = request_cache.clock
         start = clock()
@@ -169,6 +200,23 @@ class Connection(asyncio.Protocol):
             self._send(answer[written:])
         self._lively = True
         service.recorder.record_cached(cached, uri, request_id, start, clock())
+
+    def _postpone(self, data: bytes) -> None:
+        """Read nothing more until this has been taken up."""
+        if self._transport is not None and self._hold(len(data)):
+            self._transport.pause_reading()
+            self._late = True
+            self.service.postpone(self, data)
+
+    def take_up(self, data: bytes) -> None:
+        """Process what was postponed, unless the connection was closed meanwhile."""
+        self._late = False
+        if self._transport is None or self._state not in (_IDLE, _READING):
+            return
+        self._held -= len(data)
+        self.service.held -= len(data)
+        self._transport.resume_reading()
+        self.data_received(data)
 
     def _send(self, data: bytes) -> None:
         if self._transport is not None:
@@ -413,7 +461,7 @@ class Connection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         """Close now if idle, else after the current answer."""
-        if self._state is not _IDLE:
+        if self._state is not _IDLE or self._late:
             self._leaving = True
         elif self._transport is not None:
             self._leave(State.CLOSED)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import pytest
+import uvloop
 from asking import policy, site
 from daemon import question
 from fuzz_targets import Transport, silent
@@ -160,3 +165,69 @@ def test_who_waits_for_his_turn_can_leave_or_be_wrong() -> None:
     assert waiting.service.held == 0
     assert waiting.service.turns is not None
     assert waiting.service.turns.waiting == 0
+
+
+PEERS = 1100
+"""More than uvloop looks at by one system call, 1,024: then it looks again before anything else."""
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    """Enough descriptors for both ends of all peers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 3 * PEERS)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_peers_who_ask_without_end_leave_a_turn_to_everything_else() -> None:
+    """Where there is always something to read, a step of a reload waits for twice `TURN` arrivals
+    at most, and all peers are answered alike."""
+    service = Service(Engine(site("verified"), entries=64, answers={}), silent(), Limits())
+    whole = question("site", alice)
+    peers: dict[int, socket.socket] = {}
+    taken: list[int] = []  # by whom
+    steps: list[int] = []  # how many each turn of the loop took
+    last = 20 * connection.TURN
+
+    class Counted(Connection):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._late or len(taken) > last:
+                return
+            taken.append(self._fd)
+            if not self._unsent:  # answered: it asks again at once, as from another process
+                peers[self._fd].recv(65536)
+                peers[self._fd].send(data)
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(PEERS):
+            ours, peer = socket.socketpair()
+            peer.setblocking(False)
+            peers[ours.fileno()] = peer
+            await loop.connect_accepted_socket(lambda: Counted(service), ours)
+        primer, _ = connect(service)
+        primer.data_received(whole)  # from here on it is cached
+        primer.connection_lost(None)
+        for peer in peers.values():
+            peer.send(whole)
+        ends = [0]
+        while len(taken) <= last:
+            await asyncio.sleep(0)
+            ends.append(len(taken))
+        steps.extend(after - before for before, after in pairwise(ends))
+        service.drain()
+        for peer in peers.values():
+            peer.close()
+        for _ in range(PEERS):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(check(), 30))
+    times = Counter(taken)
+    assert max(steps) <= 2 * connection.TURN
+    assert set(times) == set(peers)
+    assert max(times.values()) - min(times.values()) <= 2
+    assert service.held == 0
