@@ -174,6 +174,11 @@ class Store:
         return Reload(self.current, found, self._clock(), self._new_backs())
 
     @property
+    def is_reading(self) -> bool:
+        """Whether the last load went on without a file that is still being read."""
+        return self._readings.pending
+
+    @property
     def _is_settled(self) -> bool:
         """Whether the last reload has read every file."""
         return not self._unfinished and not self._readings.pending

@@ -69,6 +69,10 @@ FLUSH_SECONDS = 0.1
 HISTORY_SECONDS = 10.0
 """How often the counts are taken for the status page's last hour."""
 
+MORE_SECONDS = 120.0
+"""How long the service manager waits for a start at which a file takes long to be read: more than
+one attempt takes (`readings.START_PATIENCE`)."""
+
 DRAIN_GRACE = 0.25
 """Seconds for which idle connections stay open at the end.
 
@@ -256,6 +260,10 @@ class Daemon:
             gc.enable()
             self._admin = self._admin or self._start_admin(handed)
             while not stopping.done() and not await asyncio.to_thread(self._is_load_due):
+                if (
+                    self.store.is_reading
+                ):  # ended by its manager, it would begin anew, and never end
+                    self.notifier.extend(MORE_SECONDS)
                 await asyncio.wait({stopping}, timeout=POLL_SECONDS)
         await refusal.close()
         if self._admin is not None:

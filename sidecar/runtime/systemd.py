@@ -86,6 +86,10 @@ class Notifier:
         """Send a status text while the daemon is not serving yet."""
         self._send(f"STATUS={status}")
 
+    def extend(self, seconds: float) -> None:
+        """Send that the start goes on, and takes up to so many seconds more."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     def reloading(self) -> None:
         """Send that a reload has begun; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon import Client, Daemon, question
+from daemon import ROOT, Client, Daemon, question
+from pki import CA
+
+from sidecar.runtime.files import crl_state_path
 
 POLICY = "version: 1\nlocations:\n  - {name: site, allow: public}\n"
 HAND_OVER = (
@@ -18,6 +22,20 @@ HAND_OVER = (
     "LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='authz'); "
     "os.execvp(sys.argv[2], sys.argv[2:])"
 )
+SLOW = """
+import pathlib, sys, time
+from sidecar.authorizer import readings
+from sidecar.cli import main
+from sidecar.runtime.crl_worker import CrlWorkers
+readings.START_PATIENCE, readings.FETCHED_PATIENCE = 0.4, 0.2
+read, done = CrlWorkers.read_file, pathlib.Path(sys.argv.pop(1))
+def slow(*given, **more):
+    while not done.exists():
+        time.sleep(0.02)
+    return read(*given, **more)
+CrlWorkers.read_file = slow
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -85,3 +103,30 @@ def test_it_ends_while_it_waits(daemon: Daemon) -> None:
         daemon.signal(signal.SIGTERM)
         assert daemon.process is not None
         assert daemon.process.wait(15) == 0
+
+
+def test_a_start_goes_on_while_a_copy_takes_long_to_read(tmp_path: Path) -> None:
+    """The service manager, which would end it after 90 seconds, again and again, is told to wait:
+    whose CA signs a CRL that takes longer keeps no service from starting."""
+    staff, url, done = CA("Staff"), "http://127.0.0.1/a.crl", tmp_path / "done"
+    trust = f"trust: {{staff: {{ca: ca.crt, crl: ['{url}']}}}}\n"
+    daemon = Daemon(tmp_path, POLICY.replace("locations", trust + "locations"), ca_crt=staff.pem)
+    place = crl_state_path(tmp_path / "state", "staff", url)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(staff.crl())
+    daemon.start()
+    daemon.stop()
+    command = [sys.executable, "-c", SLOW, str(done), "serve", "--config", str(daemon.config)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environ = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen(command, cwd=ROOT, env=environ) as process:
+            try:
+                while (said := manager.recv(4096)) != b"EXTEND_TIMEOUT_USEC=120000000":
+                    assert b"READY=1" not in said
+                done.touch()
+                while b"READY=1" not in manager.recv(4096):
+                    pass
+            finally:
+                process.terminate()

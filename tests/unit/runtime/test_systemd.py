@@ -127,11 +127,13 @@ def test_each_notification_says_what_the_manager_expects(tmp_path: Path, abstrac
         notifier.reloading()
         notifier.stopping()
         notifier.alive()
-        got = [manager.recv(4096).decode() for _ in range(5)]
+        notifier.extend(1.5)
+        got = [manager.recv(4096).decode() for _ in range(6)]
     assert got[0] == "READY=1\nSTATUS=serving"
     assert got[1] == "STATUS=waiting"
     assert got[2].startswith("RELOADING=1\nMONOTONIC_USEC=")
-    assert got[3:] == ["STOPPING=1\nSTATUS=draining", "WATCHDOG=1"]
+    assert got[3:5] == ["STOPPING=1\nSTATUS=draining", "WATCHDOG=1"]
+    assert got[5] == "EXTEND_TIMEOUT_USEC=1500000"
 
 
 def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
