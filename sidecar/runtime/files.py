@@ -240,7 +240,8 @@ def _way(path: str | Path) -> Iterator[tuple[str, os.stat_result, bool, bool]]:
     Each comes with its `lstat`, whether everybody may create files beside it, and whether it is the
     file.  A missing entry ends the iteration.
     """
-    at, left, links = "/", os.path.join(os.getcwd(), path).split("/")[1:], 0
+    whole = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    at, left, links = "/", os.fspath(whole).split("/")[1:], 0
     found = os.lstat(at)
     yield at, found, False, False
     shared = [bool(found.st_mode & stat.S_IWOTH)]

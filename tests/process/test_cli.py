@@ -233,6 +233,32 @@ def test_a_reader_that_is_gone_and_a_full_disk_are_no_traceback(
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["revoke", "--policy", "{place}/policy.yaml", "ab" * 32], "deny.txt: sha256 abab"),
+        (["check", "{place}/policy.yaml"], "policy.yaml: ok, "),
+    ],
+    ids=["revoke", "check"],
+)
+def test_where_the_directory_was_removed_whole_names_will_do(
+    place: Path, arguments: list[str], told: str
+) -> None:
+    """A user whose directory root's shell stands in removes it: nothing waits for another one."""
+    words = [each.format(place=place) for each in arguments]
+    command = [sys.executable, "-I", "-c", f"""if True:
+        import os, sys
+        os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+        sys.path.insert(0, {str(ROOT)!r})
+        from sidecar.cli import main
+        sys.exit(main({words!r}))"""]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told in done.stdout
+
+
 def in_shell(place: Path, arguments: list[str], redirection: str) -> tuple[int, str]:
     """Return the exit code, and the last line of a traceback, or of the errors with `full`."""
     line = " ".join([sys.executable, "-m", "sidecar", *arguments, redirection])
