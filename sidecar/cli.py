@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(arguments)
     except PolicyError as error:
-        show(error.diagnostics, sys.stderr)
+        show(error.diagnostics, sys.stderr, named_in=error.file)
     except BrokenPipeError:  # the reader of our output has closed the pipe
         pass
     except (OSError, ValueError) as error:
@@ -156,7 +156,11 @@ def load_policy(options: argparse.Namespace, *, trusted_only: bool = False) -> P
         mistake = Diagnostic(str(path), 0, 0, f"can't be read: {why}", _remedy(error))
         raise PolicyError([mistake]) from None
     sources = DirectSources(path.parent, Path(settings.state_dir), trusted_only)
-    policy = compile_policy(data, str(path), sources)
+    try:
+        policy = compile_policy(data, str(path), sources)
+    except PolicyError as error:
+        error.file = str(path)
+        raise
     if settings.fleet is not None and is_fleets:
         denylists = fleet_denylists(settings.fleet, Path(settings.state_dir))
         policy = replace(policy, denylists=denylists)
@@ -206,7 +210,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.json:
             print(as_json(path, None, error.diagnostics))
             return 2
-        show(error.diagnostics, sys.stderr)
+        show(error.diagnostics, sys.stderr, named_in=path)
         count = len(error.diagnostics)
         message = f"{path}: {count} mistake{'s' * (count != 1)}, the policy is refused"
         print(printable(message), file=sys.stderr)
@@ -217,7 +221,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(path, policy, (), warnings))
         return 0
-    show(warnings, sys.stderr, word="warning")
+    show(warnings, sys.stderr, word="warning", named_in=path)
     count = len(policy.locations)
     print(printable(f"{path}: ok, {count} location{'s' * (count != 1)}, policy {policy.hash}"))
     return 0
@@ -270,7 +274,7 @@ def _test(options: argparse.Namespace) -> int:
         outcomes = [test.run_own(policy, Path(path))]
         outcomes += [test.run_file(policy, Path(file)) for file in options.files]
     except PolicyError as error:
-        show(error.diagnostics, sys.stderr)
+        show(error.diagnostics, sys.stderr, named_in=path)
         return 2
     result = test.together(policy, outcomes)
     if options.junit:

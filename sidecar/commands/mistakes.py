@@ -6,11 +6,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import TextIO
 
 from sidecar.core.config.crl_place import SECRET
 from sidecar.core.errors import Diagnostic, printable
-from sidecar.runtime.files import MAX_POLICY, read_file
+from sidecar.runtime.files import MAX_POLICY, everyone_may_read, read_file
+
+from .revoke.denylist_file import named_by
 
 _SHOWN = 100
 """Most characters of a line that are shown."""
@@ -18,10 +21,15 @@ _SHOWN = 100
 _RED, _CYAN, _BOLD, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
 
 
-def show(mistakes: Iterable[Diagnostic], stream: TextIO, *, word: str = "") -> None:
-    """Print them; `word` stands before each, as `warning`."""
+def show(
+    mistakes: Iterable[Diagnostic], stream: TextIO, *, word: str = "", named_in: str = ""
+) -> None:
+    """Print them; `word` stands before each, as `warning`.
+
+    `named_in` is the policy that names the other files.
+    """
     colour = coloured(stream, os.environ)
-    lines = cache(_lines)
+    lines = cache(lambda file: _lines(file) if _may_show(file, named_in) else [])
     for mistake in mistakes:
         print(_told(mistake, word, colour), file=stream)
         if mistake.line:
@@ -43,6 +51,18 @@ def _told(mistake: Diagnostic, word: str, colour: bool) -> str:
     hint = f"; {_CYAN}{printable(mistake.hint)}{_PLAIN}" if mistake.hint else ""
     where = f"{_BOLD}{printable(place)}{_PLAIN}"
     return f"{before}{where}: {_RED}{printable(mistake.message)}{_PLAIN}{hint}"
+
+
+def _may_show(file: str, named_in: str) -> bool:
+    """Return whether a line of a file tells nobody what root alone may read.
+
+    Whoever has had a say in which file it is, by a policy or a link, may be who sees the output.
+    """
+    try:
+        others = named_by(Path(file), Path(named_in or file))
+        return others <= {os.stat(file).st_uid} or everyone_may_read(file)
+    except OSError:
+        return False
 
 
 def _lines(file: str) -> list[str]:

@@ -55,7 +55,12 @@ def brief(error: BaseException) -> str:
 
 
 class PolicyError(Exception):
-    """The file can't be used.  `diagnostics` holds every mistake, in file order."""
+    """The file can't be used.  `diagnostics` holds every mistake, in file order.
+
+    `file` is the one that names the other files with mistakes, if it is known.
+    """
+
+    file = ""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(sorted(set(diagnostics)))

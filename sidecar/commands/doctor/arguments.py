@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace, load: Load, settings_of: SettingsOf) -> in
     try:
         policy = load(options)
     except PolicyError as error:
-        show(error.diagnostics, sys.stderr)
+        show(error.diagnostics, sys.stderr, named_in=error.file)
     findings = examine(root, policy, version)
     if policy is None:
         where = settings_of(options).policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,36 @@ def test_a_password_is_not_shown(tmp_path: Path) -> None:
     text = shown(path, 1, 6)
     assert "s3" not in text
     assert "http://***********@127.0.0.1:x/" in text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root reads what others may not")
+def test_root_shows_no_line_of_a_secret_that_another_user_has_named(tmp_path: Path) -> None:
+    """By a denylist of his policy, or by a link; his own lines, and what everybody may read, are
+    shown, and so are those of a secret that a policy of root's names."""
+    tmp_path.chmod(0o755)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    policy, link, secret = theirs / "p.yaml", theirs / "link.yaml", tmp_path / "secret"
+    policy.write_text("their line\n")
+    secret.write_text("root:$6$hash\n")
+    secret.chmod(0o600)
+    link.symlink_to(secret)
+    for path in (theirs, policy):
+        os.chown(path, 65534, -1)
+    ours = tmp_path / "p.yaml"
+    ours.write_text("a line of root's\n")
+
+    def of(file: Path, named_in: Path) -> str:
+        out = io.StringIO()
+        show([Diagnostic(str(file), 1, 1, "it is wrong")], out, named_in=str(named_in))
+        return out.getvalue()
+
+    assert "hash" not in of(secret, policy)
+    assert "hash" not in of(link, link)
+    assert of(secret, policy) == f"{secret}:1:1: it is wrong\n"
+    assert "their line" in of(policy, policy)
+    assert "hash" in of(secret, ours)
+    assert "root:" in of(Path("/etc/passwd"), policy)
 
 
 def test_colour_is_for_terminals(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
