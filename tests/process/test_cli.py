@@ -289,7 +289,7 @@ def test_a_directory_instead_of_a_file_is_named(place: Path, arguments: list[str
     """The error names the directory, not the number of a descriptor."""
     (place / "pki").mkdir()
     done = run(place, *arguments)
-    assert (done.returncode, done.stderr) == (2, "mtls-sidecar: pki: Is a directory\n")
+    assert (done.returncode, done.stderr) == (2, "mtls-sidecar: pki: it is a directory\n")
 
 
 @pytest.mark.parametrize(
