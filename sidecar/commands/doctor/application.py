@@ -19,6 +19,8 @@ OF_THE_CERTIFICATE = "$ssl_client_"
 CLIENTS = ("$http_", "$arg_", "$cookie_")
 """Variables that hold what the client says."""
 
+_UNDERSCORES = "include snippets/identity.conf;   or: underscores_in_headers off;"
+
 
 @dataclass(frozen=True, slots=True)
 class _Way:
@@ -97,6 +99,8 @@ def _check(
     way = _WAYS[passing.name]
     sent = {each.args[0].lower(): each for each in location.inherited(way.directive)}
     passed_on = location.value(f"{passing.name}_request_headers", "on") == "on"
+    lacking = {"as elsewhere": dict[str, str](), "and underscores_in_headers is on": {}}
+    elsewhere, underscored = lacking.values()
     for header, variable in told.items():
         name = way.named(header)
         line = f"{way.directive} {name} {variable};"
@@ -104,17 +108,16 @@ def _check(
         if found is not None and _says_the_client(found.args[1], location, root):
             what = f"{name} is {found.args[1]}{_place(found, location)}"
             findings.append(Finding("identity-from-client", found.file, found.line, what, line))
-        lacking = [
-            each
-            for each in (_spellings(name) if underscores and not way.parameters else [name])
-            if each.lower() not in sent
-        ]
-        if lacking and passed_on:
-            what = f"{lacking[0]} isn't set here, as it is elsewhere"
-            if found is not None:
-                what = f"{lacking[0]} isn't set here, and underscores_in_headers is on"
-                line = "include snippets/identity.conf;   or: underscores_in_headers off;"
-            findings.append(Finding("identity-lost", passing.file, passing.line, what, line))
+        spellings = _spellings(name) if underscores and not way.parameters else [name]
+        if found is None:
+            elsewhere[name] = line
+        elif unset := next((each for each in spellings if each.lower() not in sent), None):
+            underscored[unset] = _UNDERSCORES
+    for why, lines in lacking.items() if passed_on else ():
+        if lines:
+            what = f"not set here, {why}: {', '.join(lines)}"
+            write = " ".join(dict.fromkeys(lines.values()))
+            findings.append(Finding("identity-lost", passing.file, passing.line, what, write))
 
 
 def _place(at: Block, location: Block) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from good_nginx import GOOD, found
+from good_nginx import GOOD, POLICY, found
+
+from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.nginx_config import read_nginx
 
 PUBLIC = "location /public/ { auth_request off; }"
 PASS = "proxy_pass http://app;"
@@ -30,6 +33,16 @@ def test_a_client_says_who_it_is(lines: str, expected: str, tmp_path: Path) -> N
     """In internal locations, by a second proxy_pass, by an invalid name, by a captured text."""
     told = found(GOOD.replace(PUBLIC, lines), tmp_path)
     assert (expected, 8 if expected == "identity-lost" else 6) in told
+
+
+def test_one_place_is_one_finding(tmp_path: Path) -> None:
+    """Of several headers that aren't set in one location there is one line, with all of them."""
+    text = GOOD.replace(f"{CN} $cn;", f"{CN} $cn; proxy_set_header X-User $cn;")
+    path = tmp_path / "nginx.conf"
+    path.write_text(text.replace(PUBLIC, f"{OPEN} proxy_set_header A b; {PASS} }}"))
+    [told] = examine(read_nginx(path), POLICY)
+    assert told.what == "not set here, as elsewhere: X-Client-CN, X-User"
+    assert told.write == f"{CN} $cn; proxy_set_header X-User $cn;"
 
 
 @pytest.mark.parametrize(
