@@ -11,6 +11,8 @@ _SCRIPTS = ("access_by_lua", "access_by_lua_block", "access_by_lua_file", "js_ac
 _PASSWORDS = ("auth_basic", "auth_jwt", "auth_oidc")
 """Directives that let in by themselves under `satisfy any`."""
 
+_PUBLIC_FILES = ("/robots.txt", "/favicon.ico")
+
 
 def is_reached(place: Block) -> bool:
     """Whether a client's own request can come there."""
@@ -20,6 +22,11 @@ def is_reached(place: Block) -> bool:
 def is_led_to_only(place: Block) -> bool:
     """Whether clients can't ask for a location themselves: it is internal or has a @name."""
     return is_internal(place) or "".join(place.args[-1:]).startswith("@")
+
+
+def is_public_file(place: Block) -> bool:
+    """Whether a location is one file that is public by its nature (RFC 9309)."""
+    return place.args[0] == "=" and place.args[-1] in _PUBLIC_FILES
 
 
 def is_internal(place: Block) -> bool:

@@ -46,7 +46,7 @@ def _passing(server: Server) -> Iterator[tuple[Block, list[str] | None]]:
     None for the hosts: any.
     """
     own = server_names(server.block)
-    for place in server.asking:
+    for place in server.keeping:
         if place in server.questions.values() or closed(place):
             continue
         for by in (place, *server.served_by(place)):

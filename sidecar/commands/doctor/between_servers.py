@@ -91,7 +91,7 @@ class ProtectedTargets:
 
 def _interpreted(server: Server) -> Iterator[tuple[str, str]]:
     """The addresses of `fastcgi_pass` behind a question, and the directory of the scripts."""
-    for place in server.asking:
+    for place in server.keeping:
         for by in (place, *server.served_by(place)):
             for each in by.within("fastcgi_pass"):
                 yield from ((where, script_root(by)) for where in addresses(each, server.root))

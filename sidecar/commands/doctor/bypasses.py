@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
-from .access import closed, denies_all, is_internal, is_led_to_only, lets_in_otherwise
+from .access import (
+    closed,
+    denies_all,
+    is_internal,
+    is_led_to_only,
+    is_public_file,
+    lets_in_otherwise,
+)
 from .findings import Finding
 from .nginx_config import Block
 from .onward import Onward
@@ -141,7 +148,7 @@ class Bypasses:
     def _returns(self, here: Block) -> None:
         for each in here.within("return"):
             code = status_of(each)
-            if 200 <= code < 300 and not _is_preflight(each):
+            if 200 <= code < 300 and not (_is_preflight(each) or is_public_file(here)):
                 self._add("return-first", each, *_RETURNS)
             elif code >= 300 and not self._leads_on(each):
                 self._leads_to_other(here, each)
@@ -243,7 +250,7 @@ class Bypasses:
         where = addresses(passing, self._server.root)
         return any(
             question(other) != question(here) and where & self._server.led_to(other)
-            for other in self._server.asking
+            for other in self._server.keeping
             if other not in self._server.questions.values()
         )
 
@@ -262,7 +269,7 @@ class Bypasses:
         place = destination(self._server.block, target) if target.startswith("/") else None
         if place is None or closed(place):
             return
-        if self._server.asks(place) and question(place) != question(here):
+        if self._server.keeps(place) and question(place) != question(here):
             what = f"`{at.name}` fetches {target}, and {question(place)} isn't asked"
             self._add("subrequest", at, what, f"auth_request {question(place)};   (here)")
         elif here.value("auth_request", "off") == "off" and not is_led_to_only(here):
@@ -277,7 +284,7 @@ class Bypasses:
         if not found or found[-1].args != ["on"]:
             return
         asked = self._server.questions.values()
-        for other in self._server.asking:
+        for other in self._server.keeping:
             if other not in asked and question(other) != question(here) and not closed(other):
                 what = f"SSI fetches whatever a page includes, and {question(other)} isn't asked"
                 write = f"ssi off;   (here, or: auth_request {question(other)};)"
@@ -433,7 +440,7 @@ def _shows_one_page(uri: str, place: Block) -> bool:
         first = next((e for e in place.inner if e.name == "rewrite"), None)
         return (
             first is not None
-            and takes_every_uri(first)
+            and takes_every_uri(first, place)
             and "$" not in first.args[1]
             and ("?" not in first.args[1] or first.args[1].endswith("?"))  # else the client's, too
             and first.args[2:] == ["break"]

@@ -11,7 +11,7 @@ import os
 
 from sidecar.core.policy.model import Policy
 
-from .access import always_answers, closed, is_reached
+from .access import always_answers, closed, is_public_file, is_reached
 from .application import identity
 from .auth_location import AuthLocation
 from .authorities import authorities, early_data, verification
@@ -41,9 +41,8 @@ STOCK_ROOTS = {"html", "/usr/share/nginx/html"}
 
 WELCOME = {"index.html", "50x.html", "index.nginx-debian.html"}
 
-PUBLIC_FILES = {"/robots.txt", "/favicon.ico"}
 ACME = "/.well-known/acme-challenge"
-"""What is public by its nature (RFC 9309; RFC 8555, 8.3)."""
+"""What is public by its nature (RFC 8555, 8.3)."""
 
 
 def examine(
@@ -58,7 +57,7 @@ def examine(
     """
     findings: list[Finding] = []
     servers = [
-        Server(each, root)
+        Server(each, root, policy)
         for each in root.all("server")
         if each.parent is not None and each.parent.name == "http"
     ]
@@ -197,9 +196,11 @@ class _ServerCheck:
             return True
         if location.args[0] != "=":
             return False
+        if is_public_file(location):
+            return True
         pages = {each.args[-1] for each in self._server.block.all("error_page")}
         pages |= {each.args[-1] for each in self._server.block.inherited("error_page")}
-        return path in PUBLIC_FILES | pages
+        return path in pages
 
     def _led_on(self, location: Block) -> None:
         """A location that serves nothing itself: where it leads, somebody must be asked."""

@@ -30,7 +30,7 @@ def replaced_prefixes(server: Server, findings: list[Finding]) -> None:
         if server.is_open_to_clients(each)
         for found in _targets(each, server)
     ]  # fmt: skip
-    asking = [each for each in places if server.asks(each[0])]
+    asking = [each for each in places if server.keeps(each[0])]
     replaced = [each for each in asking if _is_replaced(each[0], each[3])]
     for here, at, where, path in places:
         if here.args[0] in ("=", *REGEX):
@@ -53,7 +53,7 @@ def written_paths(server: Server, findings: list[Finding]) -> None:
     kept = [
         (each, where, path)
         for each in server.locations
-        if server.asks(each) and each not in asked and each.args[0] not in ("=", *REGEX)
+        if server.keeps(each) and each not in asked and each.args[0] not in ("=", *REGEX)
         for _, where, path in _targets(each, server)
     ]
     told = {(each.file, each.line) for each in findings if each.id == "prefix-replaced"}

@@ -137,7 +137,7 @@ class Onward:
         for each in place.inner:
             if each.name == "return":
                 return not 200 <= status_of(each) < 300
-            if each.name == "rewrite" and takes_every_uri(each):
+            if each.name == "rewrite" and takes_every_uri(each, place):
                 return True
         return False
 
@@ -150,10 +150,10 @@ class Onward:
         tried = place.own("try_files")
         if tried and not any("$" in word for each in tried for word in each.args[:-1]):
             return False
-        if any(_writes_one_page(each) for each in place.own("rewrite")):
+        if any(_writes_one_page(each, place) for each in place.own("rewrite")):
             return False
         return bool(file_roots(place) & self._roots)
 
 
-def _writes_one_page(rewrite: Block) -> bool:
-    return "$" not in rewrite.args[1] and takes_every_uri(rewrite)
+def _writes_one_page(rewrite: Block, place: Block) -> bool:
+    return "$" not in rewrite.args[1] and takes_every_uri(rewrite, place)

@@ -10,6 +10,7 @@ from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, question
+from .targets import passes
 
 
 def taken_by_regex(server: Server, findings: list[Finding]) -> None:
@@ -25,7 +26,16 @@ def taken_by_regex(server: Server, findings: list[Finding]) -> None:
             if _can_match_below(regex, prefix.args[-1])
             and question(prefix) != question(regex)
             and not _covers(prefix, regex)
+            and not _lead_apart(server, prefix, regex)
         ]
+
+
+def _lead_apart(server: Server, prefix: Block, regex: Block) -> bool:
+    """Whether both pass on, to applications that have nothing in common."""
+    there, here = server.served(prefix), server.served(regex)
+    return bool(passes(prefix) and passes(regex)) and not (
+        there & here or any("$" in where for where in there | here)
+    )
 
 
 def taken_by_slashes(server: Server, findings: list[Finding]) -> None:
@@ -38,7 +48,7 @@ def taken_by_slashes(server: Server, findings: list[Finding]) -> None:
         if prefix.args[0] in ("=", *REGEX) or path[:1] != "/" or path == "/":
             continue
         other = serving(server.block, f"/{path}")
-        if not server.asks(prefix) or closed(prefix) or other is None or closed(other):
+        if not server.keeps(prefix) or closed(prefix) or other is None or closed(other):
             continue
         if question(other) != question(prefix) and server.led_to(other) & server.led_to(prefix):
             line = prefix.line_from(kept[-1])
@@ -70,7 +80,7 @@ def _prefixes_within(parent: Block) -> Iterator[Block]:
 
 def _may_be_taken(server: Server, prefix: Block) -> bool:
     path = prefix.args[-1]
-    return path.startswith("/") and path != "/" and server.asks(prefix) and not closed(prefix)
+    return path.startswith("/") and path != "/" and server.keeps(prefix) and not closed(prefix)
 
 
 def _covers(prefix: Block, regex: Block) -> bool:

@@ -9,7 +9,6 @@ arrives as /public/%2e%2e/admin, which is /admin to every application that decod
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from sidecar.core.policy.model import Policy
@@ -21,13 +20,12 @@ from .decoded import PERCENT, decoded
 from .findings import Finding
 from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded, tiring
 from .nginx_config import Block, Root
-from .rewriting import redirects
+from .rewriting import redirects, takes_every_uri
 from .server import Server, question
 from .targets import addresses
 from .variables import names, plain_variables, possible
 
 _Sent = Callable[[Block, Block, Block, Root], bool]
-_WHOLE = re.compile(r"\^?(?P<prefix>/?[\w./-]*)\(?(?:\.\*|\.\+)?\)?\$?")
 _PARAMETERS = {
     "fastcgi_pass": "fastcgi_param",
     "uwsgi_pass": "uwsgi_param",
@@ -62,7 +60,7 @@ def _told(
         if not server.is_open_to_clients(here) or is_guarded(here, server.root, spellings):
             continue
         raw = set(_addresses(here, server, sent))
-        for other in server.asking if raw else ():
+        for other in server.keeping if raw else ():
             if other.name != "location" or other.args[0] == "=" or not is_reached(other):
                 continue
             if question(other) == question(here) and not (
@@ -96,7 +94,8 @@ def _is_raw(passing: Block, by: Block, place: Block, root: Root) -> bool:
     written = [*by.within("rewrite"), *place.within("rewrite")]
     if any(RAW in names(each.args[1]) for each in written):
         return True
-    if any(_rewrites_all(each, place) for each in written):
+    always = (*by.own("rewrite"), *place.own("rewrite"))
+    if any(takes_every_uri(each, place) and not redirects(each) for each in always):
         return False  # the URI is nginx's own then
     if by is not place and not by.args[-1].startswith("@"):
         return False  # an internal redirect: so it is there, too
@@ -121,14 +120,6 @@ def _is_chosen(passing: Block, by: Block, place: Block, root: Root) -> bool:
         if passing.name == "proxy_pass" and CHOSEN.search(plain_variables(written)):
             return True
     return False
-
-
-def _rewrites_all(rewrite: Block, place: Block) -> bool:
-    """Whether a `rewrite` puts a path of nginx's own in the place of every one that comes here."""
-    found = _WHOLE.fullmatch(rewrite.args[0])
-    if found is None or redirects(rewrite) or (rewrite.parent and rewrite.parent.name == "if"):
-        return False
-    return place.args[-1].startswith(found["prefix"])
 
 
 def _finding(

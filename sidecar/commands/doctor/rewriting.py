@@ -19,7 +19,7 @@ _OF_THE_URI = re.compile(
 )
 """Variables that are others in the question than in the request that it is about."""
 
-_EVERY_URI = re.compile(r"\^?/?(?:\(?\.\*\)?\$?)?")
+_EVERYTHING = re.compile(r"\^?(?P<prefix>/?[\w./-]*)(?:\(?\.(?P<any>[*+])\)?\$?)?")
 
 
 def status_of(early: Block) -> int:
@@ -65,9 +65,14 @@ def can_rewrite(rewrite: Block, uri: str) -> bool:
     return matches(rewrite.args[0], uri) is not False
 
 
-def takes_every_uri(rewrite: Block) -> bool:
-    """Whether a `rewrite` matches whatever comes to it."""
-    return _EVERY_URI.fullmatch(rewrite.args[0]) is not None
+def takes_every_uri(rewrite: Block, place: Block) -> bool:
+    """Whether a `rewrite` matches whatever comes to a place: its prefix, and what follows."""
+    found = _EVERYTHING.fullmatch(rewrite.args[0])
+    begins = place.args[-1] if place.args[:1] and place.args[0] not in REGEX else "/"
+    begins = begins if begins.startswith("/") else "/"
+    if found is None or not begins.startswith(found["prefix"]):
+        return False
+    return found["any"] != "+" or begins != found["prefix"]
 
 
 def redirects(rewrite: Block) -> bool:

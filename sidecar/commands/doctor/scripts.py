@@ -24,7 +24,7 @@ _SCRIPT = re.compile(r"(?P<script>/[\w./-]*\.php)(?:[?$].*)?")
 def run_elsewhere(server: Server, findings: list[Finding]) -> None:
     """Each location that asks about a script, or by way of one, which another runs as well."""
     for here in server.locations:
-        if not server.asks(here) or not is_reached(here):
+        if not server.keeps(here) or not is_reached(here):
             continue
         for script, uri in _uris(here):
             other = serving(server.block, uri)

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
+from sidecar.core.policy.model import Policy
+
 from .access import always_answers, closed, is_internal, is_led_to_only, is_reached
 from .auth_location import question_uri
 from .nginx_config import Block, Root
@@ -39,6 +41,7 @@ class Server:
 
     block: Block
     root: Root
+    policy: Policy | None = None
     locations: list[Block] = field(init=False)
     questions: dict[str, Block | None] = field(init=False)
     """Each URI that `auth_request` names here, and the location that serves it."""
@@ -66,6 +69,24 @@ class Server:
         """Whether the sidecar is to be asked here."""
         return self.asks_sidecar(question(place))
 
+    @property
+    def keeping(self) -> list[Block]:
+        """Where the sidecar is to be asked, and lets not everybody in."""
+        return [each for each in self.places if self.keeps(each)]
+
+    def keeps(self, place: Block) -> bool:
+        """Whether the sidecar is to be asked here about what isn't public by the policy."""
+        uri = question(place)
+        return self.asks_sidecar(uri) and not self._is_public(uri)
+
+    def _is_public(self, uri: str) -> bool:
+        place, name = self.questions[uri], uri.removeprefix("/authz/")
+        passing = place.own("proxy_pass") if place is not None else []
+        if self.policy is None or name not in self.policy.locations or place is None:
+            return False
+        sent = {question_uri(uri, place, each.args[0]) for each in passing}
+        return sent == {uri} and self.policy.locations[name].public
+
     def is_open_to_clients(self, place: Block) -> bool:
         """Whether clients are served there, and it is known what is asked: else that is told."""
         answers = place in self.questions.values()
@@ -82,8 +103,8 @@ class Server:
     def protected(self) -> set[str]:
         """The addresses of what the sidecar is asked about."""
         answering = list(self.questions.values())
-        asking = [each for each in self.asking if each not in answering]
-        return {where for each in asking for where in self.served(each)}
+        keeping = [each for each in self.keeping if each not in answering]
+        return {where for each in keeping for where in self.served(each)}
 
     def served(self, place: Block) -> set[str]:
         """The addresses that a location leads to, itself or by others that serve for it."""
@@ -114,7 +135,7 @@ class Server:
 
     def protected_files(self) -> set[str]:
         """The directories that are served where the sidecar is asked."""
-        places = [each for each in self.locations if self.asks(each) and not closed(each)]
+        places = [each for each in self.locations if self.keeps(each) and not closed(each)]
         found = {where for each in places for where in files(each)}
         return found | {where for each in places for where in _named_directories(each)}
 
@@ -123,7 +144,7 @@ class Server:
         places = [
             each
             for each in self.locations
-            if each not in self._answering and self.asks(each) and not closed(each)
+            if each not in self._answering and self.keeps(each) and not closed(each)
         ]
         found = [directories(each) for each in places if each.args[0] in REGEX]
         found += [
@@ -149,7 +170,7 @@ class Server:
         answering = list(self.questions.values())
         return {
             where
-            for each in self.asking
+            for each in self.keeping
             if each not in answering and not closed(each) and not passes(each)
             for by in (each, *self.served_by(each))
             if not passes(by)

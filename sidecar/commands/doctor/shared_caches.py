@@ -25,7 +25,7 @@ def shared_caches(servers: list[Server], findings: list[Finding]) -> None:
     """Each server that asks nobody and has a zone and a key in common with one that asks."""
     kept: dict[tuple[str, str, str], list[Server]] = {}
     for server in servers:
-        for place in server.asking:
+        for place in server.keeping:
             for found in _caches(place) if place not in server.questions.values() else ():
                 kept.setdefault(found, []).append(server)
     if not kept:

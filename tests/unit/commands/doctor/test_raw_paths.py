@@ -48,6 +48,8 @@ def told(text: str, directory: Path) -> list[tuple[str, int]]:
         PASSED.replace("http://app;", "http://app$uri;"),
         r"location ~ ^/public/(.*)$ { auth_request off; proxy_pass http://app/public/$1; }",
         PASSED.replace("proxy_pass", "rewrite ^/old/(.*)$ /new/$1 break; proxy_pass"),
+        PASSED.replace("proxy_pass", "rewrite ^/public/(.+)$ /$1 break; proxy_pass"),
+        PASSED.replace("proxy_pass", "rewrite ^/public/$ /x break; proxy_pass"),
         PASSED.replace("proxy_pass", "if ($arg_a) { rewrite ^ /x break; } proxy_pass"),
         f"if ($uri ~ ^/public/) {{ break; }} {GUARD} {PASSED}",
         f"break; {GUARD} {PASSED}",

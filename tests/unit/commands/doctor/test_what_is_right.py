@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from asking import policy
 from daemon import ROOT
 from good_nginx import GOOD, POLICY, found
 
@@ -85,11 +86,68 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "location /d/ { internal; ssi on; root /x; }",
         "location /b/ { auth_request off; mirror /m; proxy_pass http://app; } "
         "location = /m { internal; proxy_pass http://app$request_uri; }",
+        "location /old/ { rewrite ^/old/(.*)$ /new/$1 permanent; }",
+        "location /old/ { rewrite ^/old/(.*) /new/$1 last; }",
+        "location /old/ { rewrite ^/old(.+)$ /new$1 redirect; }",
+        f"{ASKING} location = /favicon.ico {{ access_log off; return 204; }}",
+        f"{ASKING} location = /robots.txt {{ return 200 'User-agent: *'; }}",
     ],
 )
 def test_what_people_write_rightly(lines: str, tmp_path: Path) -> None:
     """Guards, redirects, public files, other authorizers and harmless rewrites are silent."""
     assert found(GOOD.replace(PUBLIC, lines), tmp_path) == []
+
+
+NAMED = policy(
+    "version: 1\nlocations:\n  - {name: site, allow: verified}\n  - {name: free, allow: public}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("location /app/ { ASK rewrite ^/app/(.*)$ /$1 break; proxy_pass http://app; } "
+         "location /status { auth_request /authz/free; proxy_pass http://app; }", []),
+        (r"location ~ \.css$ { ASK proxy_pass http://app; } "
+         "location /free/ { auth_request /authz/free; proxy_pass http://app; }", []),
+        ("location /b/ { ASK ssi on; proxy_pass http://app; } "
+         "location /free/ { auth_request /authz/free; root /x; }", []),
+        (r"location ~ \.css$ { auth_request /authz/free; proxy_pass http://other; } "
+         "location /m/ { ASK proxy_pass http://m; }", []),
+        (r"location ~ \.css$ { auth_request /authz/free; proxy_pass http://other; } "
+         "location /m/ { ASK proxy_pass http://other; }", ["regex-takes"]),
+        (r"location ~ \.css$ { auth_request /authz/free; proxy_pass http://$host; } "
+         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
+        (r"location ~ \.css$ { auth_request /authz/free; root /x; } "
+         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
+        ("location /free/ { auth_request /authz/free; proxy_pass http://app; } "
+         "location /m/ { ASK proxy_pass http://m; } location /n/ { auth_request /authz/free; "
+         "proxy_pass http://m/; }", ["prefix-replaced"]),
+    ],
+)  # fmt: skip
+def test_what_is_kept(lines: str, expected: list[str], tmp_path: Path) -> None:
+    """What the policy says is public is kept from nobody, and another application's pages aren't
+    this one's."""
+    path = tmp_path / "nginx.conf"
+    path.write_text(GOOD.replace(PUBLIC, lines.replace("ASK", ASKING)))
+    assert [each.id for each in examine(read_nginx(path), NAMED) if each.id != "never-asked"] == (
+        expected
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "location /old/ { rewrite ^/old/(.+)$ /new/$1 permanent; }",
+        "location /old/ { rewrite ^/old/$ /new/ permanent; }",
+        "location /old/ { rewrite ^/old/a(.*)$ /new/$1 permanent; }",
+        r"location ~ ^/old/ { rewrite ^/old/(.*)$ /new/$1 permanent; }",
+        "location /old/ { if ($arg_a) { rewrite ^/old/(.*)$ /new/$1 permanent; } }",
+    ],
+)
+def test_a_rewrite_that_leaves_something(lines: str, tmp_path: Path) -> None:
+    """What it doesn't match is served here, to anybody."""
+    assert ("not-asked", 8) in found(GOOD.replace(PUBLIC, lines), tmp_path)
 
 
 @pytest.mark.parametrize(
