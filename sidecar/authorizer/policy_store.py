@@ -123,7 +123,10 @@ class Store:
         self._looked_at = float("-inf")
         self._failed = False
         self._unfinished = self._is_unread = False
-        self._lock = asyncio.Lock()
+        self._lock = threading.Lock()
+        self._asking = asyncio.Lock()
+        self._closing = threading.Event()
+        self._broken: Exception | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._keeping_before: threading.Thread | None = None
         self._keep_again = 0.0
@@ -364,10 +367,15 @@ class Store:
 
         Unless `asked`, a reload that read nothing and changed nothing is not reported.
         """
-        async with self._lock:
+        async with self._asking:  # so that at most one thread waits for the other reload
+            await asyncio.to_thread(self._reload, asyncio.get_running_loop(), asked)
+
+    def _reload(self, loop: asyncio.AbstractEventLoop, asked: bool) -> None:
+        """Do as `reload`, and let the loop report the result in its next turn; blocking."""
+        with self._lock:
             self._failed = False
             try:
-                result = await self._loaded(asked)
+                result = self._loaded(asked)
             except Exception as error:
                 self._failed = True
                 log.exception("a reload failed")
@@ -381,19 +389,27 @@ class Store:
             news = self._is_settled and self._readings.take_fresh() > 0
             if asked or news or now != self._told:
                 self._told = now
-                self._changed(result)
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    # While the lock is held: an older policy is never reported after a newer one.
+                    loop.call_soon_threadsafe(self._report, result)
 
-    async def _loaded(self, asked: bool) -> Reload:
+    def _report(self, result: Reload) -> None:
+        try:
+            self._changed(result)
+        except Exception as error:  # noqa: BLE001 - `watch` raises it
+            self._broken = error
+
+    def _loaded(self, asked: bool) -> Reload:
         """Load; if asked, until every file was read, so that the result is about what is saved.
 
         A file that hangs is not waited for longer than `ASKED_PATIENCE`.
         """
         end = time.monotonic() + ASKED_PATIENCE
-        result = await asyncio.to_thread(self.load)
+        result = self.load()
         while asked and not self._is_settled and time.monotonic() < end:
-            await asyncio.sleep(SETTLE_SECONDS)
+            threading.Event().wait(SETTLE_SECONDS)
             backwards = result.backwards
-            result = await asyncio.to_thread(self.load)
+            result = self.load()
             result = replace(result, backwards=backwards + result.backwards)
         return result
 
@@ -433,18 +449,46 @@ class Store:
     # -- watching
 
     async def watch(self) -> None:
-        """Reload whenever a file changes; until cancelled."""
-        while True:
-            self._keep_soon()
-            pending = self._readings.pending or self._failed
-            pause = SETTLE_SECONDS if pending else POLL_SECONDS
-            await asyncio.sleep(FAILED_SECONDS if self._failed else pause)
-            try:
-                if pending or await asyncio.to_thread(self.moved):
-                    await self.reload(asked=False)
-            except RuntimeError as error:  # no thread available
-                self._failed = True
-                log.error("files can't be checked for changes now: %s", error)
+        """Reload whenever a file changes; until cancelled.
+
+        A thread looks and reads by itself, so that the result needs a single turn of the loop: one
+        may be long while many requests come at once.
+        """
+        loop = asyncio.get_running_loop()
+        is_watching = False
+        try:
+            while self._broken is None:
+                self._keep_soon()
+                is_watching = is_watching or self._start_watching(loop)
+                await asyncio.sleep(POLL_SECONDS if is_watching else FAILED_SECONDS)
+            raise self._broken
+        finally:
+            self._closing.set()
+
+    def _start_watching(self, loop: asyncio.AbstractEventLoop) -> bool:
+        watcher = threading.Thread(
+            target=self._watch_files, args=(loop,), name="watching", daemon=True
+        )
+        try:
+            watcher.start()
+        except RuntimeError as error:  # no more threads: it is tried again
+            log.error("files can't be checked for changes now: %s", error)
+            return False
+        return True
+
+    def _watch_files(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for changes and reload, until closed; blocking."""
+        try:
+            while not self._closing.wait(self._pause()):
+                if self._readings.pending or self._failed or self.moved():
+                    self._reload(loop, asked=False)
+        except Exception as error:  # noqa: BLE001 - `watch` raises it
+            self._broken = error
+
+    def _pause(self) -> float:
+        if self._failed:
+            return FAILED_SECONDS
+        return SETTLE_SECONDS if self._readings.pending else POLL_SECONDS
 
     def moved(self) -> bool:
         """Return whether a file has changed since it was read, or another attempt is due.

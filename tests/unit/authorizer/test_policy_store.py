@@ -356,6 +356,88 @@ def test_an_asked_reload_tells_of_what_is_saved(files: Path) -> None:
     assert [each.ok for each in told] == [False]
 
 
+def _told_by_a_busy_loop(store: Store, told: list[Reload]) -> None:
+    """Wait, as the event loop's only callback, until a reload has ended; nothing is told yet."""
+    before, end = store.current, time.monotonic() + 10
+    while store.current is before:
+        assert time.monotonic() < end, "the reload waits for the loop"
+        time.sleep(0.01)
+    with store._lock:
+        assert not told
+
+
+def test_a_revocation_needs_one_turn_of_the_loop(files: Path) -> None:
+    """A file is seen, read and put together without the event loop, which may be busy with floods;
+    the loop takes over the result in its next turn."""
+    told: list[Reload] = []
+    store = _store(files)
+    store._changed = told.append
+    store.load()
+
+    async def watch() -> None:
+        watching = asyncio.create_task(store.watch())
+        await asyncio.sleep(0)
+        _put(files / "denied.txt", b"serial 01\nserial 02\n")
+        _told_by_a_busy_loop(store, told)
+        await asyncio.sleep(0)
+        assert [each.policy for each in told] == [store.current]
+        watching.cancel()
+
+    asyncio.run(watch())
+
+
+def test_an_older_policy_is_never_told_after_a_newer_one(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop takes over the result of a reload that was asked for, and then that of a file which
+    has changed since, also where it was too busy for both."""
+    told: list[Reload] = []
+    store = _store(files)
+    store._changed = told.append
+    store.load()
+    ended, load = threading.Event(), store._loaded
+
+    def loaded(asked: bool) -> Reload:
+        result = load(asked)
+        if asked:
+            ended.set()
+        return result
+
+    monkeypatch.setattr(store, "_loaded", loaded)
+
+    async def ask_and_watch() -> None:
+        asked = asyncio.create_task(store.reload())
+        await asyncio.sleep(0)
+        assert ended.wait(10)
+        _put(files / "denied.txt", b"serial 01\nserial 02\n")
+        store._start_watching(asyncio.get_running_loop())
+        _told_by_a_busy_loop(store, told)
+        await asked
+        assert len(told) == 2
+        assert told[-1].policy is store.current
+        store._closing.set()
+
+    asyncio.run(ask_and_watch())
+
+
+def test_a_result_that_can_not_be_taken_over_ends_the_watch(files: Path) -> None:
+    """Else an older policy would be in force without a word: the daemon starts anew."""
+    store = _store(files)
+    store.load()
+
+    def fails(_: Reload) -> None:
+        raise MemoryError
+
+    store._changed = fails
+
+    async def watch() -> None:
+        _put(files / "denied.txt", b"serial 01\nserial 02\n")
+        with pytest.raises(MemoryError):
+            await asyncio.wait_for(store.watch(), 10)
+
+    asyncio.run(watch())
+
+
 URL = "http://127.0.0.1/staff.crl"
 FETCHED = POLICY.replace(
     "denylist:", f'crl: ["{URL}", other.crl], revocation: best_effort, denylist:'
