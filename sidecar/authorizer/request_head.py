@@ -25,9 +25,13 @@ from sidecar.core.request import (
 MAX_HEAD = MAX_CERT_HEADER + 64 * 1024
 """Maximum length of a request head, in bytes."""
 
+MAX_LINES = 256
+"""Maximum number of lines of a request head; the snippets for nginx send about a dozen."""
+
 BYTES_BEHIND = "bytes behind the request: nginx sends none before it has read the answer"
 
 _END = b"\r\n\r\n"
+_LINE_END = b"\r\n"
 
 _CR = 0x0D
 _PLAIN = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
@@ -84,7 +88,13 @@ def _is_no_head(data: bytes | bytearray, seen: int) -> bool:
 
 
 def read_head(data: bytes) -> RequestHead:
-    """Parse the head that `is_complete` found.  Raises `NotOneRequest` if it is not HTTP."""
+    """Parse the head that `is_complete` found.
+
+    Raises `NotOneRequest` if it is not HTTP, or has too many lines: each costs the time of many
+    octets.
+    """
+    if data.count(_LINE_END) > MAX_LINES + 1:
+        raise NotOneRequest(f"the request head has more than {MAX_LINES} lines")
     reader = _Reader()
     reader.parser = parser = httptools.HttpRequestParser(reader)
     try:

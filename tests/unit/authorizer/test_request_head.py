@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.authorizer.request_head import MAX_HEAD, NotOneRequest, is_complete, read_head
+from sidecar.authorizer.request_head import (
+    MAX_HEAD,
+    MAX_LINES,
+    NotOneRequest,
+    _Reader,
+    is_complete,
+    read_head,
+)
 
 HEAD = b"GET /authz/site HTTP/1.1\r\nHost: a\r\n\r\n"
 WHOLE = {
@@ -51,6 +58,20 @@ def test_what_can_become_no_head_is_refused_before_its_end(name: str) -> None:
     """Bytes that can't become nginx's HTTP are refused without waiting for the end."""
     with pytest.raises(NotOneRequest):
         is_complete(NEVER[name])
+
+
+def test_a_head_of_too_many_lines_is_refused_unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many lines are read, one more is not even looked at, however the head arrived."""
+    most = HEAD[:-2] + b"a:\r\n" * (MAX_LINES - 2) + b"\r\n"
+    assert read_head(most).mistake == ""
+    parsed: list[bytes] = []
+    monkeypatch.setattr(_Reader, "on_header", lambda _, name, value: parsed.append(name + value))
+    for lines in (MAX_LINES - 1, (MAX_HEAD - len(HEAD)) // 4):
+        more = HEAD[:-2] + b"a:\r\n" * lines + b"\r\n"
+        assert is_complete(more)
+        with pytest.raises(NotOneRequest, match="more than 256 lines"):
+            read_head(more)
+    assert not parsed
 
 
 @pytest.mark.parametrize("name", ODD)
