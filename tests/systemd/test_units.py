@@ -161,6 +161,13 @@ def test_enrolment_is_a_process_of_its_own(saw: dict[str, str]) -> None:
     check(saw, enroll_crl="done", enroll_authorizer="204")
 
 
+def test_a_local_user_who_fills_tmp_keeps_no_service_from_starting(saw: dict[str, str]) -> None:
+    """systemd would make a PrivateDevices= in /tmp; without it no device can be opened either, but
+    for null, random and their like."""
+    check(saw, no_room="yes", starts_without_room="active active active 0")
+    check(saw, answers_without_room="204", shared_memory="0 0 0 closed")
+
+
 def test_the_policy_is_for_the_services_alone(saw: dict[str, str]) -> None:
     """Not every local user reads who may go where; no installer stays in production."""
     check(saw, private="640:root:mtls-sidecar", installer_gone="0")

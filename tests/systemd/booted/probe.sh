@@ -302,6 +302,23 @@ EOF
     saw healed "$(ask www-data)"
 }
 
+starts_without_room() { # in /tmp, whose inodes any user can use up
+    services='mtls-sidecar mtls-sidecar-fetch mtls-sidecar-enroll'
+    mount -t tmpfs -o nr_inodes=2,mode=1777 tmpfs /tmp
+    runuser -u games -- touch /tmp/last
+    saw no_room "$(touch /tmp/more 2>/dev/null || echo yes)"
+    systemctl restart $services
+    systemctl start mtls-sidecar-enroll-crl
+    saw starts_without_room "$(for each in $services; do state $each; done | tr '\n' ' ')$?"
+    saw answers_without_room "$(ask www-data)"
+    saw shared_memory "$(for each in $services; do
+        inside=/proc/$(systemctl show -P MainPID $each)/root
+        stat -c %a "$inside/dev/shm"
+    done | tr '\n' ' ')$(systemctl show -P DevicePolicy $services | sort -u | xargs)"
+    systemctl stop mtls-sidecar-fetch mtls-sidecar-enroll mtls-sidecar-enroll.socket
+    umount /tmp
+}
+
 if [ ! -e /out/saw ]; then # nothing has been seen yet: the first boot
     installs
     reloads
@@ -317,6 +334,7 @@ if [ ! -e /out/saw ]; then # nothing has been seen yet: the first boot
     fetcher_stays
     logs
     enrolls
+    starts_without_room
     heals
     journalctl -u 'mtls-sidecar*' --no-pager >/out/journal 2>&1
     exit
