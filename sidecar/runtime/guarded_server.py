@@ -1,10 +1,14 @@
-"""Serve a unix socket to which peers can pass descriptors (unix(7), SCM_RIGHTS).
+"""Accept connections, also on a unix socket to which peers can pass descriptors.
 
-The kernel closes a passed descriptor in the thread that reads or closes the connection, for as long
-as the sender wishes: a TCP socket with SO_LINGER, a locked file of his FUSE.  Linux 6.16 can refuse
-them (`refuse_descriptors`).  For older kernels, `GuardedServer` looks at the bytes before it reads
-exactly these: MSG_PEEK tells of descriptors beside them (MSG_CTRUNC), and leaves them where they
-are.  Such a connection is closed unread, by another process (`closing_apart`).
+asyncio's and uvloop's servers may accept one connection each time that the event loop looks for
+events: beside a thousand busy connections, new ones would wait for seconds.
+
+Peers can pass descriptors to a unix socket (unix(7), SCM_RIGHTS).  The kernel closes a passed one
+in the thread that reads or closes the connection, for as long as the sender wishes: a TCP socket
+with SO_LINGER, a locked file of his FUSE.  Linux 6.16 can refuse them (`refuse_descriptors`).  For
+older kernels, `GuardedServer` looks at the bytes before it reads exactly these: MSG_PEEK tells of
+descriptors beside them (MSG_CTRUNC), and leaves them where they are.  Such a connection is closed
+unread, by another process (`closing_apart`).
 """
 
 from __future__ import annotations
@@ -52,22 +56,18 @@ async def start_server(factory: Factory, listener: socket.socket) -> Server:
     """Serve a listening socket, with a protocol for each connection."""
     if takes_descriptors(listener):
         return GuardedServer(factory, listener)
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(factory, sock=listener, backlog=BACKLOG)
+    return PlainServer(factory, listener)
 
 
-class GuardedServer:
-    """Accept connections, and close those on which descriptors are passed."""
+class PlainServer:
+    """Accept connections, up to `ACCEPTED` at a time; the event loop serves them."""
 
     def __init__(self, factory: Factory, listener: socket.socket) -> None:
         self._factory = factory
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._apart = ClosingApart()
         self._later: asyncio.TimerHandle | None = None
-        for option in _PASSED_ALONG:
-            with contextlib.suppress(OSError):
-                listener.setsockopt(socket.SOL_SOCKET, option, 0)
+        self._beginning: set[asyncio.Task[object]] = set()
         listener.listen(BACKLOG)
         listener.setblocking(False)
         self._start()
@@ -81,7 +81,7 @@ class GuardedServer:
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED):
-            if self._apart.is_full:
+            if self._is_full():
                 self._pause()
                 return
             try:
@@ -91,9 +91,17 @@ class GuardedServer:
                     self._pause()
                 return
             peer.setblocking(False)
-            # else a read passes over an urgent byte, and closes what lies beside it
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-            _Transport(self._loop, peer, self._factory(), self._apart)
+            self._serve(peer)
+
+    def _is_full(self) -> bool:
+        """Return whether no more connections are accepted for now."""
+        return False
+
+    def _serve(self, peer: socket.socket) -> None:
+        begin = self._loop.connect_accepted_socket(self._factory, peer)
+        task: asyncio.Task[object] = self._loop.create_task(begin)
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
 
     def close(self) -> None:
         """Stop listening; connections go on."""
@@ -101,6 +109,25 @@ class GuardedServer:
             self._later.cancel()
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
+
+
+class GuardedServer(PlainServer):
+    """Close those connections on which descriptors are passed."""
+
+    def __init__(self, factory: Factory, listener: socket.socket) -> None:
+        self._apart = ClosingApart()
+        for option in _PASSED_ALONG:
+            with contextlib.suppress(OSError):
+                listener.setsockopt(socket.SOL_SOCKET, option, 0)
+        super().__init__(factory, listener)
+
+    def _is_full(self) -> bool:
+        return self._apart.is_full
+
+    def _serve(self, peer: socket.socket) -> None:
+        # else a read passes over an urgent byte, and closes what lies beside it
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        _Transport(self._loop, peer, self._factory(), self._apart)
 
 
 class _Transport(asyncio.Transport):

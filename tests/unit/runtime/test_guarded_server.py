@@ -240,7 +240,47 @@ def test_what_was_passed_is_closed_in_the_end(
     assert caplog.messages == [line]
 
 
-async def test_where_none_can_be_passed_asyncio_serves() -> None:
+@pytest.mark.parametrize("guarded", [False, True])
+def test_connections_that_wait_are_accepted_in_few_turns(guarded: bool) -> None:
+    """Of the event loop, which may be busy with other connections in each; all are served."""
+    many = 3 * guarded_server.ACCEPTED
+    made: list[Echo] = []
+
+    def accept() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    async def turns(listener: socket.socket) -> int:
+        server = await start_server(accept, listener)
+        assert isinstance(server, GuardedServer) == guarded
+        count = 0
+        while len(made) < many and count < many:
+            await asyncio.sleep(0)
+            count += 1
+        while any(not hasattr(each, "transport") for each in made):
+            await asyncio.sleep(0)
+        for each in made:
+            each.transport.close()
+        await asyncio.sleep(0)
+        server.close()
+        return count
+
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        if not guarded:
+            refuse_descriptors(listener)
+            if takes_descriptors(listener):
+                pytest.skip("this kernel can't refuse descriptors")
+        listener.bind("")
+        listener.listen(many)
+        for _ in range(many):
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            peer.connect(listener.getsockname())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(turns(listener)) < 20
+
+
+async def test_where_none_can_be_passed_the_event_loop_serves() -> None:
     """Over TCP, and on a unix socket that refuses them."""
     with socket.socket(socket.AF_UNIX) as one, socket.socket() as another:
         refuse_descriptors(one)
@@ -255,7 +295,7 @@ async def test_where_none_can_be_passed_asyncio_serves() -> None:
 def test_every_listener_is_guarded() -> None:
     """No module listens by itself, but for the control socket, which only the daemon's user and
     root can open."""
-    own = re.compile(r"(create|start_unix)_server\(|(Sock|Unix)Site\(")
+    own = re.compile(r"(create|start_unix)_server\(|connect_accepted_socket\(|(Sock|Unix)Site\(")
     found = {
         str(path.relative_to(ROOT / "sidecar"))
         for path in (ROOT / "sidecar").rglob("*.py")
