@@ -38,8 +38,9 @@ MAX_NOTES = 10_000
 SPARE = 1 << 20
 """Bytes by which the file may exceed twice what it must hold."""
 
-Notes = dict[int, tuple[Decision, float]]
-"""Decisions by their identity, and when each was made last."""
+Notes = dict[tuple[str, str], tuple[Decision, float]]
+"""The last decision by certificate and location, and when it was made: a client that asks in many
+ways takes the place of no other one."""
 
 
 class ClientStore:
@@ -72,7 +73,7 @@ class ClientStore:
             return
         if decision.reason not in ISSUED and cert.sha256 not in self._clients.by_sha256:
             return
-        notes, key = self._notes, id(decision)
+        notes, key = self._notes, (cert.sha256, decision.location)
         if len(notes) < MAX_NOTES or key in notes:
             notes[key] = decision, now
 

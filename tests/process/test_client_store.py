@@ -155,6 +155,25 @@ def test_a_fault_of_the_program_is_told_and_stops_nothing(
     assert list(seen_clients(tmp_path)) == [alice.sha256]
 
 
+def test_one_client_takes_one_place_among_the_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many decisions are made about it, another client is noted; of its own, the last."""
+    monkeypatch.setattr(client_store, "MAX_NOTES", 2)
+    store = ClientStore(tmp_path, 10)
+    first, second = (
+        Decision(Reason.ALLOWED, "site", rule, subject=from_der(alice.der))
+        for rule in ("allow[0]", "allow[1]")
+    )
+    for moment, decision in enumerate((first, second, first)):
+        store.note(decision, float(moment))
+    store.note(Decision(Reason.ALLOWED, "site", "allow[0]", subject=from_der(bob.der)), 3.0)
+    store.save()
+    found = {client.sha256: client.visits["site"] for client in store.clients()}
+    assert found[bob.sha256].at == 3.0
+    assert found[alice.sha256] == (2.0, "allow", "allowed", "allow[0]")
+
+
 def test_the_file_is_written_anew_by_lines(tmp_path: Path) -> None:
     """Of 2,000 clients with 2 KiB each, no second copy is made in memory, which would stay the
     process's."""
