@@ -16,6 +16,9 @@ MAX_TEXTS = 256
 MAX_LENGTH = 4096
 """Characters of a text beyond which nothing more is put into it."""
 
+_OTHERWISE = ("default", "*")
+"""How the line of a `map` or `geo`, and of `split_clients`, begins that holds for all others."""
+
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([1-9])|(\w+))")
 
 
@@ -51,8 +54,8 @@ def constant(text: str, at: Block | None) -> str:
 def possible(text: str, at: Block | None, root: Root | None = None) -> set[str]:
     """What a text with variables may be, as far as constants decide it.
 
-    What a `map`, `split_clients` or `geo` of the root decides stays as it is written, too: they may
-    have no line for a request.
+    What a `map`, `split_clients` or `geo` of the root decides stays as it is written, too, unless
+    they have a line for every request.
     """
     found, seen, left = set[str](), set[str](), [text]
     while left and len(seen) < MAX_TEXTS:
@@ -63,12 +66,12 @@ def possible(text: str, at: Block | None, root: Root | None = None) -> set[str]:
         for variable in _VARIABLE.finditer(given) if len(given) <= MAX_LENGTH else ():
             name = f"${_name(variable)}"
             values = _set_for(name, at)
-            tables = [e.args[-1] for e in root.table(name)] if root and not values else []
-            if tables:
+            lines = root.table(name) if root and not values else []
+            if lines and not any(each.name in _OTHERWISE for each in lines):
                 found.add(given)
-            if values or tables:
+            if values := values or [each.args[-1] for each in lines]:
                 head, rest = given[: variable.start()], given[variable.end() :]
-                left += [head + each + rest for each in values or tables]
+                left += [head + each + rest for each in values]
                 break
         else:
             found.add(given)

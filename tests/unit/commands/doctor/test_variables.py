@@ -71,6 +71,24 @@ def test_what_set_may_give(
         assert constant("$a", at) == (expected.pop() if len(expected) == 1 else "$a")
 
 
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("map $b $a { c x; default y; }", {"x", "y"}),
+        ("geo $a { 10.0.0.0/8 x; default y; }", {"x", "y"}),
+        ("split_clients $b $a { 50% x; * y; }", {"x", "y"}),
+        ("map $b $a { c x; }", {"x", "$a"}),
+        ("split_clients $b $a { 50% x; }", {"x", "$a"}),
+    ],
+)
+def test_what_a_table_may_give(table: str, expected: set[str], tmp_path: Path) -> None:
+    """Its lines, and something unknown unless one of them is for every request."""
+    path = tmp_path / "nginx.conf"
+    path.write_text(f"http {{ {table} }}")
+    root = read_nginx(path)
+    assert possible("$a", None, root) == expected
+
+
 def test_what_a_variable_rests_on() -> None:
     """Itself first, then what is given to it, each once."""
     given = {"$a": ["$b/$c"], "$b": ["$a"]}
