@@ -15,7 +15,7 @@ from .routing import REGEX, destination, serving
 from .server import Server
 from .targets import file_roots, passes
 
-_HANDLER = re.compile(
+HANDLER = re.compile(
     r"js_content|content_by_\w+|perl|stub_status|empty_gif|api|flv|mp4|echo(_\w+)?"
 )
 """Directives that answer in the place of a file."""
@@ -145,7 +145,7 @@ class Onward:
         """Whether a location serves files of a directory that asking is to keep, by any name."""
         if passes(place) or always_answers(place):
             return False
-        if any(_HANDLER.fullmatch(each.name) for each in place.inner):
+        if any(HANDLER.fullmatch(each.name) for each in place.inner):
             return False
         tried = place.own("try_files")
         if tried and not any("$" in word for each in tried for word in each.args[:-1]):

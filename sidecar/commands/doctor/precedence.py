@@ -8,9 +8,10 @@ from .access import closed
 from .expressions import can_begin
 from .findings import Finding
 from .nginx_config import Block
+from .onward import HANDLER
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, question
-from .targets import passes
+from .targets import passes, shown_by
 
 
 def taken_by_regex(server: Server, findings: list[Finding]) -> None:
@@ -31,11 +32,21 @@ def taken_by_regex(server: Server, findings: list[Finding]) -> None:
 
 
 def _lead_apart(server: Server, prefix: Block, regex: Block) -> bool:
-    """Whether both pass on, to applications that have nothing in common."""
+    """Whether a prefix passes on to an application of which the expression shows nothing.
+
+    That passes on to others, or has neither an application nor a `root`.
+    """
     there, here = server.served(prefix), server.served(regex)
-    return bool(passes(prefix) and passes(regex)) and not (
-        there & here or any("$" in where for where in there | here)
-    )
+    if not passes(prefix) or not (passes(regex) or _is_empty(regex)):
+        return False
+    return not (there & here or any("$" in where for where in there | here))
+
+
+def _is_empty(place: Block) -> bool:
+    """Whether a location shows files of nginx's own directory only, and leads nowhere."""
+    answers = any(each.name == "rewrite" or HANDLER.fullmatch(each.name) for each in place.inner)
+    pages = [each for each in place.inherited("error_page") if each.args[-1][:1] in ("@", "$")]
+    return shown_by(place) is None and not (answers or pages or place.own("if"))
 
 
 def taken_by_slashes(server: Server, findings: list[Finding]) -> None:

@@ -118,6 +118,16 @@ NAMED = policy(
          "location /m/ { ASK proxy_pass http://other; }", ["regex-takes"]),
         (r"location ~ \.css$ { auth_request /authz/free; proxy_pass http://$host; } "
          "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
+        (r"location ~ /\.well-known { auth_request off; allow all; } "
+         "location /m/ { ASK proxy_pass http://m; }", []),
+        (r"location ~ /\.well-known { auth_request off; error_page 404 @m; } "
+         "location @m { proxy_pass http://m; } "
+         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
+        (r"location ~ /\.well-known { auth_request off; js_content a; } "
+         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
+        (r"location ~ /\.well-known { auth_request off; try_files $uri @m; } "
+         "location @m { proxy_pass http://m; } "
+         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
         (r"location ~ \.css$ { auth_request /authz/free; root /x; } "
          "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
         ("location /free/ { auth_request /authz/free; proxy_pass http://app; } "
