@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .expressions import may_give_up
+from collections.abc import Mapping
+
+from .expressions import can_begin, may_give_up
 from .nginx_config import COMMENT, Block, Root
 from .rewriting import status_of
 from .routing import REGEX, literal_prefixes, matches
-from .variables import filled, mapped, names, plain_variables
+from .variables import filled, mapped, names, plain_variables, set_anywhere
 
 DOTS = ("/a/../b", "/a/b/%2e%2e/%2E./c?d", "/a%2f..%2Fb", "/a/.%2e/b/")
 """Dots and slashes, plain and encoded in either case."""
@@ -72,6 +74,35 @@ def _holds(condition: list[str], uri: str, values: dict[str, str], root: Root) -
     if operator in ("=", "!="):
         return (value == operand) == (operator == "=")
     return bool(_true(operator, operand, value))
+
+
+def may_hold(condition: Block, known: Mapping[str, str], root: Root) -> bool:
+    """Whether `if ($variable)` may be true of a URI below a path, `known["uri"]`.
+
+    It may unless each `map` that makes the variable of a text with that at its end has none for it.
+    """
+    name = plain_variables(condition.args[0])
+    tables = {id(table): table for table, _ in mapped(name, root)}
+    if len(condition.args) != 1 or not tables or set_anywhere(name, root):
+        return True
+    return any(
+        line.args[-1] not in ("", "0") and _may_take(line, filled(table.args[0], known), known)
+        for table in tables.values()
+        for line in table.inner
+        if line.args and line.name != COMMENT
+    )
+
+
+def _may_take(line: Block, begins: str, known: Mapping[str, str]) -> bool:
+    """Whether a line of a `map` may be for a text that begins so."""
+    if line.name == "default" or "$" in begins or not begins.endswith(known["uri"]):
+        return True
+    if not line.name.startswith("~"):
+        return line.name.lower().startswith(begins.lower())
+    pattern = line.name[1:]
+    ignore_case = pattern.startswith("*")
+    found = can_begin(pattern.removeprefix("*"), begins, ignore_case=ignore_case)
+    return found is not False
 
 
 def _true(operator: str, operand: str, text: str) -> bool | None:

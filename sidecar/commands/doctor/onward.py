@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 
 from .access import always_answers, closed, denies_all, is_internal, is_led_to_only
+from .guards import may_hold
+from .listeners import server_names
 from .nginx_config import Block
 from .rewriting import redirects, status_of, takes_every_uri
 from .routing import REGEX, destination, serving
 from .server import Server
 from .targets import file_roots, passes
+from .variables import plain_variables
 
 HANDLER = re.compile(
     r"js_content|content_by_\w+|perl|stub_status|empty_gif|api|flv|mp4|echo(_\w+)?"
@@ -120,7 +123,19 @@ class Onward:
             and each.args[0] not in REGEX
             and each.args[-1].startswith("/")
             and (each.args[-1].startswith(path) or path.startswith(each.args[-1]))
+            and self._may_come(rewrite, each.args[-1])
         ]
+
+    def _may_come(self, rewrite: Block, path: str) -> bool:
+        """Whether a URI below a path may come to a `rewrite ^ $uri last` within an `if`.
+
+        No, where a map of the URI, by which the `if` decides, has nothing for it.
+        """
+        around = rewrite.parent
+        if plain_variables(rewrite.args[1]) != "$uri" or around is None or around.name != "if":
+            return True
+        name = next(iter(server_names(self._server.block)), "")
+        return may_hold(around, {"server_name": name, "uri": path}, self._server.root)
 
     def _answers(self, place: Block) -> bool:
         """Whether a location only asks the sidecar, under whatever URI: it shows nothing."""

@@ -179,3 +179,25 @@ def test_a_page_that_the_query_names(tmp_path: Path) -> None:
     text = GOOD.replace(PUBLIC, page)
     assert "denial-passed-on" in dict(found(text, tmp_path))
     assert found(text.replace("=login ", "=login? "), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('default ""; a.b/public/ 1; "~\\Aa\\.b/(?:icons|public)/" 1;', False),
+        ('default "";', False),
+        ('default ""; c.d/i/x 1;', False),
+        ("default 1;", True),
+        ('default ""; a.b/i/x 1;', True),
+        ('default ""; "~\\.png$" 1;', True),
+        ('default ""; "~*\\AA\\.B/I/" 1;', True),
+    ],
+)
+def test_a_map_that_names_what_is_public(lines: str, told: bool, tmp_path: Path) -> None:
+    """What it has nothing for isn't led on to by `rewrite ^ $uri last`, nor what is internal."""
+    given = GOOD.replace(
+        PUBLIC,
+        "error_page 495 = @bad; server_name a.b; location @bad { auth_request off; "
+        f"if ($shown) {{ rewrite ^ $uri last; }} return 403; }} {INNER}",
+    ).replace("http {", f"http {{ map $server_name$uri $shown {{ {lines} }} ", 1)
+    assert bool(found(given, tmp_path)) == told
