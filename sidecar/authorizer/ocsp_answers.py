@@ -18,7 +18,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import islice
 from typing import NamedTuple
 
 from sidecar.core.evaluate import OcspQuestion
@@ -37,6 +37,14 @@ MAX_BYTES = 32 * 2**20
 
 REFRESH_FROM = 0.75
 """Part of an answer's lifetime after which it is refreshed; jitter adds up to a tenth."""
+
+
+SPARED = 0.75
+"""Part of the least recently used answers that aren't evicted all the same.
+
+If all are in use in turn, by a few clients more than there is room for, the least recently used is
+the one that is wanted next: each would be evicted just before its client comes.
+"""
 
 
 @dataclass(slots=True)
@@ -295,19 +303,26 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return bool(others)
 
     def _make_room(self) -> None:
-        """Evict answers of the responder that has most: the least recently used, revoked ones last.
+        """Evict answers of the responder that has most: of those used least recently, by chance.
 
-        So one whose CA makes long answers, or many certificates, takes nothing of others.
+        Revoked ones are the last.  So one whose CA makes long answers, or many certificates, takes
+        nothing of others.
         """
         while (most := self._over()) is not None:
             responder = max(most, key=most.__getitem__)
-            own = (key for key in self._entries if key.responder == responder)
             good = (
                 key
                 for key, held in self._entries.items()
                 if key.responder == responder and held.answer.status is RevocationStatus.GOOD
             )
-            self._drop(next(chain(good, own)))
+            first = list(islice(good, _spared() + 2))
+            if not first:
+                self._drop(next(key for key in self._entries if key.responder == responder))
+                continue
+            *spared, evicted = first[:-1] or first
+            for key in spared:
+                self._entries.move_to_end(key)
+            self._drop(evicted)
 
     def _over(self) -> Counter[str] | None:
         """Return what is too much, by responder: bytes or answers; None if there is room."""
@@ -404,6 +419,14 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
                     self._queue.start(key, self._ask(key, entry.query, ""))
                     asked[responder] += 1
         self._queue.forget_pauses()
+
+
+def _spared() -> int:
+    """Return how many answers in a row are spared, by chance."""
+    count = 0
+    while random.random() < SPARED:
+        count += 1
+    return count
 
 
 def _delegate_of(answer: OcspAnswer) -> str:

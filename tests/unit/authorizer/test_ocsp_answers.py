@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -419,6 +420,35 @@ async def test_what_nobody_has_signed_takes_no_room_of_other_answers(
     assert [found[question(pair).key].status for pair in people] == [RevocationStatus.REVOKED] * 6
     again = store()[0]
     assert all(again.restore(record, 300) for record in found.records())
+
+
+@dataclass
+class Responder(Fetcher):
+    """Answers each question with *good*, as often as it is asked."""
+
+    people: dict[bytes, ocsp_pki.Pair] = field(default_factory=dict)
+
+    async def query(
+        self, trust: str, cert_der: bytes, issuer_der: bytes, deadline: float, nonce: bytes | None
+    ) -> bytes:
+        self.asked += 1
+        return response(self.people[cert_der])
+
+
+async def test_some_clients_more_than_answers_do_not_evict_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """11 clients come in turn, and there is room for 10 answers: most find theirs, and each has one
+    when its question has been answered."""
+    monkeypatch.setattr(ocsp_answers, "random", random.Random(1))
+    people = [ocsp_pki.issue(f"client {number}", AUTHORITY) for number in range(11)]
+    fetcher = Responder([], people={pair.der: pair for pair in people})
+    found = OcspAnswers(fetcher, size=10)
+    asked = [question(pair) for pair in people]
+    for each in asked * 10:
+        assert await found.ensure(each, 300, 5)
+    assert len(found) == 10
+    assert fetcher.asked < len(people) * 10 / 2
 
 
 @pytest.mark.parametrize("limit", ["bytes", "number"])
