@@ -213,10 +213,13 @@ class LastGood:
         )
 
     def save(
-        self, files: Mapping[tuple[Hashable, ...], InForce], named: Iterable[tuple[Hashable, ...]]
+        self,
+        files: Mapping[tuple[Hashable, ...], InForce],
+        named: Iterable[tuple[Hashable, ...]] | None,
     ) -> bool:
         """Copy the files in force; `named` are all keys that the policy names, others are removed.
 
+        None removes none: which of them are needed isn't known while some are still to be read.
         If a file isn't in force, or has changed meanwhile, its last copy is kept, also another
         instance's.  Returns whether everything could be written; if not, it is to be tried again,
         after `look_again` where it `is_behind`: another instance has written meanwhile, and what it
@@ -224,7 +227,8 @@ class LastGood:
         """
         with self._one_at_a_time:
             self.is_behind = self._is_read and self._has_moved()
-            return self._is_read and not self.is_behind and self._save(files, [*named])
+            keys = None if named is None else [*named]
+            return self._is_read and not self.is_behind and self._save(files, keys)
 
     def _has_moved(self) -> bool:
         """Return whether another instance has written the manifest since it was looked at."""
@@ -232,15 +236,21 @@ class LastGood:
         return version is not None and version != self._version
 
     def _save(
-        self, files: Mapping[tuple[Hashable, ...], InForce], keys: list[tuple[Hashable, ...]]
+        self,
+        files: Mapping[tuple[Hashable, ...], InForce],
+        keys: list[tuple[Hashable, ...]] | None,
     ) -> bool:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._taking_over:
                 version, known = self._version, self._names
-            names = {n: known[n] for n in map(_name, keys) if n in known}
+            mine = [n for n, d in known.items() if n != _crl_name(d)]
+            stay = mine if keys is None else [n for n in map(_name, keys) if n in known]
+            names = {n: known[n] for n in stay}
             failure = self._copy_all(files, names)
-            crls = [_name(key) for key in (*keys, *files) if key[0] in CRL_KINDS]
+            crls = [_name(key) for key in (*(keys or ()), *files) if key[0] in CRL_KINDS]
+            if keys is None:
+                crls += [n for n in stay if _crl_name(names[n]) in known]
             names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
             is_new = names != self._written
             with alone(self.manifest) if is_new else contextlib.nullcontext():

@@ -130,7 +130,7 @@ class Store:
         self._keeping: asyncio.Task[None] | None = None
         self._keeping_before: threading.Thread | None = None
         self._keep_again = 0.0
-        self._unkept: tuple[dict[Key, InForce], list[Key]] | None = None
+        self._unkept: tuple[dict[Key, InForce], list[Key] | None] | None = None
 
     def load(self) -> Reload:
         """Check every file and put every usable part into force; blocking.
@@ -168,7 +168,8 @@ class Store:
         if self.current is None:
             raise PolicyError(problems or [self._mistake("it can't be used")])
         if self.fleet is not None:
-            unread = [path for path in self._readings.waited if path.parent != self._fetched]
+            aside = self._fetched, self._last_good.manifest.parent
+            unread = [path for path in self._readings.waited if path.parent not in aside]
             settled = not self._unfinished and not unread
             self.fleet.confirm(self._digest, self.current.denylists, settled=settled)
         found = tuple(sorted({*problems, *self._still_told()}))
@@ -310,8 +311,8 @@ class Store:
 
     def _to_keep(
         self, draft: Draft, digest: str, resolved: dict[str, Resolved]
-    ) -> tuple[dict[Key, InForce], list[Key]]:
-        """Return the files in force, and the keys of all whose copies are to stay."""
+    ) -> tuple[dict[Key, InForce], list[Key] | None]:
+        """Return the files in force, and the keys of all whose copies are to stay; None: of any."""
         files = {key: file for each in resolved.values() for key, file in each.files.items()}
         # The copy of a refused download is removed as soon as the fetcher removes its file.
         named = [
@@ -323,9 +324,10 @@ class Store:
         named += [beside(key) for key in partly]
         named += [held(key, n) for key in partly if key[0] == "crl" for n in range(MAX_HELD)]
         policy = InForce(self.path, digest)
-        return {POLICY: policy, self._shared: policy, **files}, named
+        waits = any(each.waits for each in resolved.values())
+        return {POLICY: policy, self._shared: policy, **files}, None if waits else named
 
-    def _keep_before(self, files: dict[Key, InForce], named: list[Key]) -> None:
+    def _keep_before(self, files: dict[Key, InForce], named: list[Key] | None) -> None:
         """Write copies of files that are new, before they come into force.
 
         So whoever was seen denied stays so, whatever becomes of file and process.  A disk that is

@@ -53,6 +53,8 @@ def _asks(location: Location) -> bool:
 
 def _why_shut(trust: Trust, now: float) -> str:
     """Explain why revocation denies all clients of a trust; "" if it doesn't."""
+    if trust.unread:
+        return f"what was in force before is still being read ({', '.join(trust.unread)})"
     if trust.revocation != "required" or trust.ocsp:
         return ""
     if trust.crls is None:

@@ -34,6 +34,9 @@ START_PATIENCE = 45.0
 FETCHED_PATIENCE = 10.0
 """The same at the start for the fetcher's files, so that time is left for their kept copies."""
 
+COPY_PATIENCE = 15.0
+"""The same at the start for kept copies: a trust whose copy takes longer denies until then."""
+
 RETRY_SECONDS = (1.0, 300.0)
 """First and longest pause, in seconds, before an unreadable file is read again."""
 
@@ -135,9 +138,7 @@ class Readings:
         start waiting.  One that `is_whole` is only ever replaced by another file, so it needn't
         settle.
         """
-        longest = (
-            (FETCHED_PATIENCE if is_fetched else START_PATIENCE) if self._patient else PATIENCE
-        )
+        longest = self._longest(is_fetched=is_fetched, is_whole=is_whole)
         until = self._begun + longest
         now = self.version_of(path)
         with self._lock:
@@ -165,12 +166,21 @@ class Readings:
                 job.late = not job.finished.is_set()
                 self.waited.add(path)
                 if job.late:
-                    return Outcome(now, None, _too_slow(path, longest)) if self._patient else None
+                    gives_up = self._patient and not is_whole
+                    return Outcome(now, None, _too_slow(path, longest)) if gives_up else None
         with self._lock:
             outcome = self._done.get(key)
             if outcome is not None and outcome.version != now:  # it has changed meanwhile
                 self.waited.add(path)
             return outcome
+
+    def _longest(self, *, is_fetched: bool, is_whole: bool) -> float:
+        """Return how many seconds after the beginning of a reload a file is waited for."""
+        if not self._patient:
+            return PATIENCE
+        if is_whole:
+            return COPY_PATIENCE
+        return FETCHED_PATIENCE if is_fetched else START_PATIENCE
 
     def version_of(self, path: Path) -> FileVersion | None:
         """Return the version of a file when this reload began; if that is unknown, the current."""

@@ -50,13 +50,13 @@ class CrlSet:
     """The CRLs of a trust's places.
 
     `full` are in force; `refused` only revoke.  The set is unusable if a place has no usable CRL
-    (`out_of_place`): not yet while it is `pending`, or a copy is `unread`.  `ahead`: moments at
-    which CRLs from the future come into force.
+    (`out_of_place`): not yet while it is `pending`, or copies of `unread` places are.  `ahead`:
+    moments at which CRLs from the future come into force.
     """
 
     fits: bool = True
     pending: bool = False
-    unread: bool = False
+    unread: list[str] = field(default_factory=list)
     full: list[Crl] = field(default_factory=list)
     refused: list[Crl] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -155,12 +155,14 @@ class _Reading:
         try:
             step()
         except CopyUnread as error:
-            self.found.problems.append(file_mistake(self.places.file, place, error))
-            if self._is_still_missing(place):
+            is_missing = self._is_still_missing(place)
+            if is_missing or not isinstance(error, CopyBeingRead):
+                self.found.problems.append(file_mistake(self.places.file, place, error))
+            if is_missing:
                 self._leave_missing(place)
-            else:
-                self.found.fits, self.found.pending = False, True
-                self.found.unread = True
+                return
+            self.found.fits, self.found.pending = False, True
+            self.found.unread.append(shown(place.text))
 
     def take(self, place: Located) -> None:
         """Put the CRLs of a place into force, or else the last good ones of this place."""

@@ -40,13 +40,22 @@ from sidecar.core.x509.path_building import Anchors
 from .last_good import InForce, beside
 from .readings import Outcome
 from .trust_crls import NOTHING, CrlPlaces, CrlSet, Lacking
-from .trust_sources import CopyUnread, DenylistReading, Key, TrustSources, without_withdrawn
+from .trust_sources import (
+    CopyBeingRead,
+    CopyUnread,
+    DenylistReading,
+    Key,
+    TrustSources,
+    without_withdrawn,
+)
 from .watermarks import place_name
 
 log = logging.getLogger("mtls-sidecar")
 
 FIRST_READING = 5.0
 """Seconds for which a new or changed trust waits for fetched CRLs that are being read."""
+
+NO_LINES = Denylist("", {})
 
 Certs = tuple[tuple[ClientCert, ...], tuple[ClientCert, ...]]
 """Anchors, and the intermediates below them."""
@@ -80,6 +89,7 @@ class TrustInputs:
 class Resolved:
     """The result for one trust.  `trust` is None if it can't be built, or not yet (`pending`).
 
+    `waits`: it denies, since copies of what was in force before are still unread; they are to stay.
     What is later than `latest` is from the future.
     """
 
@@ -88,6 +98,7 @@ class Resolved:
     warnings: list[Diagnostic] = field(default_factory=list)
     dated: list[DatedWarning] = field(default_factory=list)
     pending: bool = False
+    waits: bool = False
     inputs: TrustInputs | None = None
     good: dict[Key, Any] = field(default_factory=dict)
     latest: float = 0.0
@@ -97,10 +108,14 @@ class Resolved:
 
 @dataclass(slots=True)
 class TrustFiles:
-    """Build trusts, and remember the inputs of each trust in force."""
+    """Build trusts, and remember the inputs of each trust in force.
+
+    `unread`: those of trusts that deny until the copies of an earlier process are read.
+    """
 
     sources: TrustSources
     inputs: dict[str, TrustInputs] = field(default_factory=dict)
+    unread: dict[str, TrustInputs] = field(default_factory=dict)
     waiting: dict[str, tuple[object, float]] = field(default_factory=dict)
 
     def resolve(self, draft: Draft) -> dict[str, Resolved]:
@@ -143,12 +158,13 @@ class TrustFiles:
         """Remember the trusts that came into force as last good, and discard unnamed ones."""
         good: dict[Key, Any] = {}
         inputs: dict[str, TrustInputs] = {}
+        unread: dict[str, TrustInputs] = {}
         for name, each in resolved.items():
             good.update(each.good)
             self._note(each)
             if each.inputs is not None:
-                inputs[name] = each.inputs
-        self.sources.good, self.inputs = good, inputs
+                (unread if each.waits else inputs)[name] = each.inputs
+        self.sources.good, self.inputs, self.unread = good, inputs, unread
         in_force = {name: each.names for name, each in inputs.items()}
         self.waiting = {n: each for n, each in self.waiting.items() if in_force.get(n) != each[0]}
 
@@ -167,6 +183,7 @@ class _Resolver:
         self.files, self.file, self.name, self.spec = files, file, name, spec
         self.sources = files.sources
         self.found = Resolved()
+        self.unread: list[str] = []  # denylists that aren't known wholly, nor by their copies
         self.names = tuple(
             tuple(place.text for place in places)
             for places in (spec.ca, spec.intermediates, spec.crl)
@@ -186,9 +203,11 @@ class _Resolver:
         """Build the trust, if possible."""
         denylists = [self._denylist(place) for place in self.spec.denylist]
         chosen = self._issuers_and_crls()
+        self.found.waits = self.found.waits or bool(chosen and self.unread)
         if chosen is not None:
-            self.found.good.update(chosen[1].good)
-            self.found.files.update(chosen[1].files)
+            if not self.found.waits:  # else its copies are to be read as if this were the start
+                self.found.good.update(chosen[1].good)
+                self.found.files.update(chosen[1].files)
             self.found.problems += chosen[1].problems
             self.found.ahead += chosen[1].ahead
         whole = [each for each in denylists if each is not None]
@@ -198,8 +217,8 @@ class _Resolver:
 
     def stay(self, error: Exception) -> Resolved:
         """Keep the trust in force, but update its denylists."""
-        found = self.found = Resolved()
-        inputs = self.files.inputs.get(self.name)
+        found = self.found = Resolved(waits=self.name in self.files.unread)
+        inputs = self._known()
         message = f"trust {self.name!r} can't be built: {type(error).__name__}: {brief(error)}"
         told = at_node(self.file, self.spec.node, message, "see the log, and report this")
         if inputs is None or inputs.names != self.names:
@@ -216,7 +235,8 @@ class _Resolver:
         crls = [(kind, self.name, place.text) for place in self.spec.crl for kind in kinds]
         found.good.update({k: self.sources.good[k] for k in crls if k in self.sources.good})
         found.good.update({k: v for k, v in self.sources.former.items() if v is not None})
-        self._keep_bundles()
+        if not found.waits:
+            self._keep_bundles()
         found.trust, found.inputs = (
             trust,
             TrustInputs(inputs.names, inputs.issuers, trust, (), found.files),
@@ -238,11 +258,11 @@ class _Resolver:
             try:
                 kept = self.sources.kept_denylist(place.text)
             except CopyUnread as error:
-                self._tell(place, error)
                 self.found.pending = is_unread = True
                 kept = None
                 if older is None:  # whom it denies isn't known: the trust waits
-                    return None
+                    return self._part_of_unread(place, outcome, error)
+                self._tell(place, error)
             if kept is not None:
                 older = kept if older is None else joined(older, kept)
         if outcome is None:
@@ -272,14 +292,42 @@ class _Resolver:
             self.found.good[key] = found
         return found
 
+    def _part_of_unread(
+        self, place: Located, outcome: Outcome, error: CopyUnread
+    ) -> Denylist | None:
+        """Return the valid lines of a denylist whose other ones its unread copy has."""
+        if not self._may_wait() or not isinstance(error, CopyBeingRead):
+            self._tell(place, error)
+        if not self._may_wait():
+            return None
+        self.unread.append(place.text)
+        if outcome.error is not None:
+            self._tell(place, outcome.error)
+            return NO_LINES
+        listed: DenylistReading = outcome.value.value
+        self.found.problems += listed.mistakes
+        return listed.entries
+
+    def _may_wait(self) -> bool:
+        """Return whether the trust may come into force before copies that it needs are read.
+
+        It denies until then.  With another trust in force, what revoked there is in memory, and
+        goes on; the policy before stays in force.
+        """
+        return not self.files.inputs or self.name in self.files.unread
+
     # -- certificates and CRLs
 
     def _issuers_and_crls(self) -> tuple[TrustAuthorities, CrlSet] | None:
-        """Return the current authorities and CRLs, else the last good ones without removed ones."""
+        """Return the current authorities and CRLs, else the last good ones without removed ones.
+
+        Where copies of these are unread, the trust denies, with all that revokes; so it goes on if
+        nothing can be used once they are read.
+        """
         inputs = self.files.inputs.get(self.name)
         last = inputs.issuers if inputs is not None and inputs.names == self.names else None
         fresh, read = self._fresh_issuers()
-        unfit = None
+        unfit = found = None
         if fresh is not None:
             unfit = self._crls(fresh)
             if unfit.fits:
@@ -298,7 +346,19 @@ class _Resolver:
                     found.refused += unfit.full + unfit.refused
                     last = self._less_withdrawn(last, fresh, read)
                 return last, found
-        return self._without_fetched(fresh, read, unfit)
+        several = [each for each in (unfit, found) if each is not None]
+        unread = next((each for each in several if each.unread), None)
+        if unread is None or not self._may_wait():
+            chosen = self._without_fetched(fresh, read, unfit)
+            before = self.files.unread.get(self.name)
+            if chosen is not None or before is None:
+                return chosen
+            last = last or before.issuers
+        issuers = fresh or last
+        if issuers is None:
+            return None
+        self.found.waits = True
+        return issuers, unread or next(iter(several), CrlSet())
 
     def _less_withdrawn(
         self, last: TrustAuthorities, fresh: TrustAuthorities, read: CrlSet
@@ -379,7 +439,7 @@ class _Resolver:
         """Build authorities; `signers` verify the CRLs, if they are different ones."""
         certs = tuple(c.sha256 for c in anchors), tuple(c.sha256 for c in between)
         signing = signers.signing if signers is not None else (tuple(anchors), tuple(between))
-        inputs = self.files.inputs.get(self.name)
+        inputs = self._known()
         if inputs is not None and inputs.issuers.certs == certs:
             known = [[c.sha256 for c in each] for each in inputs.issuers.signing]
             if known == [[c.sha256 for c in each] for each in signing]:
@@ -455,6 +515,7 @@ class _Resolver:
             alike.setdefault(crl.key, []).append(crl)
         refused = {id(crl): crl for crl in crls.refused}.values()
         revoking = [crl for crl in refused if crl not in alike.get(crl.key, ())]
+        unread = self._unread(crls) if self.found.waits else []
         parts = (
             self.spec,
             issuers.anchors,
@@ -464,8 +525,10 @@ class _Resolver:
             None,
             *denylists,
             *crls.missing,
+            None,
+            *unread,
         )
-        inputs = self.files.inputs.get(self.name)
+        inputs = self._known()
         if inputs is not None and _is_same(inputs.parts, parts):
             trust = inputs.trust
         else:
@@ -477,6 +540,7 @@ class _Resolver:
                 crls=full,
                 revoking=revoking,
                 missing=crls.missing,
+                unread=unread,
                 bundles={
                     place.text: self.found.good.get(("ca", place.text), ())
                     for place in (*self.spec.ca, *self.spec.intermediates)
@@ -485,11 +549,21 @@ class _Resolver:
         found = self.found
         found.trust = trust
         report = Report(self.file)
-        warn_about_lockouts(self.spec, trust, report)
+        if not unread:
+            warn_about_lockouts(self.spec, trust, report)
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
         found.latest = self.places.latest
         found.inputs = TrustInputs(self.names, issuers, trust, parts, found.files)
+
+    def _known(self) -> TrustInputs | None:
+        """Return what the trust in force was built of."""
+        return self.files.inputs.get(self.name) or self.files.unread.get(self.name)
+
+    def _unread(self, crls: CrlSet) -> list[str]:
+        """Return the places for which the trust waits: never none."""
+        found = dict.fromkeys((*crls.unread, *map(shown, self.unread)))
+        return list(found) or [shown(place.text) for place in self.spec.crl] or [self.name]
 
     def _tell(self, place: Located, error: BaseException) -> None:
         self.found.problems.append(file_mistake(self.file, place, error))

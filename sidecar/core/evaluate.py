@@ -231,7 +231,8 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
             evaluation.until(answer.until)
             if answer.status is RevocationStatus.REVOKED:
                 return _revoked(evaluation, answer)
-            if answer.status is RevocationStatus.UNKNOWN and trust.revocation == "required":
+            must_know = trust.revocation == "required" or trust.unread
+            if answer.status is RevocationStatus.UNKNOWN and must_know:
                 return Ended(Reason.REVOCATION_UNKNOWN, f"{answer.source}: {answer.detail}")
             if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
@@ -431,11 +432,14 @@ def _revocation_of(
     found = denied((*evaluation.policy.denylists, *trust.denylists), cert, now)
     if found is not None:
         return found
-    if trust.revocation == "off":
+    if trust.revocation == "off" and not trust.unread:
         return Answer(RevocationStatus.GOOD, "revocation", "not asked for", math.inf)
     crl = _crl_answer(trust, cert, issuer, now)
     if crl is not None and crl.status is RevocationStatus.REVOKED:
         return crl
+    if trust.unread:
+        detail = f"what was in force before is not read yet: {', '.join(trust.unread)}"
+        return Answer(RevocationStatus.UNKNOWN, "revocation", detail)
     if crl is not None:
         evaluation.until(crl.until)  # from then on the CRL may say revoked, whatever OCSP says
     ocsp = _ocsp_answer(evaluation, trust, cert, issuer)

@@ -27,7 +27,7 @@ import pathlib, sys, time
 from sidecar.authorizer import readings
 from sidecar.cli import main
 from sidecar.runtime.crl_worker import CrlWorkers
-readings.START_PATIENCE, readings.FETCHED_PATIENCE = 0.4, 0.2
+readings.START_PATIENCE, readings.COPY_PATIENCE, readings.FETCHED_PATIENCE = 0.4, 0.4, 0.2
 read, done = CrlWorkers.read_file, pathlib.Path(sys.argv.pop(1))
 def slow(*given, **more):
     while not done.exists():
@@ -105,23 +105,22 @@ def test_it_ends_while_it_waits(daemon: Daemon) -> None:
         assert daemon.process.wait(15) == 0
 
 
-def test_a_start_goes_on_while_a_copy_takes_long_to_read(tmp_path: Path) -> None:
-    """The service manager, which would end it after 90 seconds, again and again, is told to wait:
-    whose CA signs a CRL that takes longer keeps no service from starting."""
-    staff, url, done = CA("Staff"), "http://127.0.0.1/a.crl", tmp_path / "done"
-    trust = f"trust: {{staff: {{ca: ca.crt, crl: ['{url}']}}}}\n"
-    daemon = Daemon(tmp_path, POLICY.replace("locations", trust + "locations"), ca_crt=staff.pem)
-    place = crl_state_path(tmp_path / "state", "staff", url)
-    place.parent.mkdir(parents=True)
-    place.write_bytes(staff.crl())
-    daemon.start()
-    daemon.stop()
-    command = [sys.executable, "-c", SLOW, str(done), "serve", "--config", str(daemon.config)]
+def _slowly(daemon: Daemon, done: Path) -> list[str]:
+    """The command of a daemon that reads no CRL before a file is there."""
+    return [sys.executable, "-c", SLOW, str(done), "serve", "--config", str(daemon.config)]
+
+
+def test_a_start_goes_on_while_a_file_takes_long_to_read(tmp_path: Path) -> None:
+    """The service manager, which would end it after 90 s, again and again, is told to wait."""
+    staff, done = CA("Staff"), tmp_path / "done"
+    trust = "trust: {staff: {ca: ca.crt, crl: a.crl}}\n"
+    policy = POLICY.replace("locations", trust + "locations")
+    daemon = Daemon(tmp_path, policy, ca_crt=staff.pem, a_crl=staff.crl())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(30)
         environ = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
-        with subprocess.Popen(command, cwd=ROOT, env=environ) as process:
+        with subprocess.Popen(_slowly(daemon, done), cwd=ROOT, env=environ) as process:
             try:
                 while (said := manager.recv(4096)) != b"EXTEND_TIMEOUT_USEC=120000000":
                     assert b"READY=1" not in said
@@ -130,3 +129,50 @@ def test_a_start_goes_on_while_a_copy_takes_long_to_read(tmp_path: Path) -> None
                     pass
             finally:
                 process.terminate()
+
+
+def test_a_copy_that_takes_long_to_read_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    """A start serves while a fetched CRL, and its copy, are parsed: whoever needs that trust is
+    denied, with the reason in /readyz and the log; lines and edits take effect meanwhile."""
+    staff, other, url = CA("Staff"), CA("Other"), "http://127.0.0.1/a.crl"
+    alice, bob, olivia = staff.issue("alice"), staff.issue("bob"), other.issue("olivia")
+    policy = f"""\
+version: 1
+trust:
+  staff: {{ca: ca.crt, denylist: denied.txt}}
+  other: {{ca: other.crt, crl: ["{url}"], revocation: best_effort}}
+locations:
+  - {{name: site, trust: staff, allow: verified}}
+  - {{name: others, trust: other, allow: verified}}
+"""
+    daemon = Daemon(tmp_path, policy, ca_crt=staff.pem, other_crt=other.pem, denied_txt=b"")
+    place = crl_state_path(tmp_path / "state", "other", url)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(other.crl())
+    daemon.start()
+    assert daemon.ask("others", olivia).status == 204
+    daemon.stop()
+    done = tmp_path / "done"
+    with (
+        daemon.log.open("ab") as log,
+        subprocess.Popen(_slowly(daemon, done), cwd=ROOT, stderr=log) as process,
+    ):
+        daemon.process = process
+        try:
+            daemon.until(lambda: daemon.status("/readyz") == 200)
+            assert daemon.ask("site", alice).status == 204
+            assert daemon.ask("others", olivia).reason == "revocation_unknown"
+            told = daemon.get("/readyz")[1]
+            assert "trust other: what was in force before is still being read" in told
+            daemon.until(
+                lambda: b"everyone whom it certified is denied at others" in daemon.log.read_bytes()
+            )
+            daemon.write("denied.txt", f"serial {alice.serial:x}\n")
+            daemon.until(lambda: daemon.ask("site", alice).reason == "revoked")
+            daemon.write("policy.yaml", policy.replace("name: site", "name: new"))
+            daemon.until(lambda: daemon.ask("new", bob).status == 204)
+            assert daemon.ask("others", olivia).reason == "revocation_unknown"
+            done.touch()
+            daemon.until(lambda: daemon.ask("others", olivia).status == 204)
+        finally:
+            process.terminate()

@@ -232,6 +232,7 @@ def test_the_source_reads_as_this_test_thinks() -> None:
 
 
 MANY = {
+    "authorizer/test_waiting_trusts.py": "policy_store, trust_files and last_good together",
     "commands/doctor/test_what_is_right.py": "all checks together, on what people write rightly",
     "core/policy/test_identity_spellings.py": "matching, dn_spelling and uri_spelling together",
     "core/test_without_certificate.py": "evaluate, spec and rules together",

@@ -26,8 +26,9 @@ class Trust:
     """One named trust of the policy, with the content of its files.
 
     `crl_list` holds the accepted CRLs; `revoking` the refused ones, whose entries still revoke;
-    `missing` the addresses from which nothing was fetched yet.  `ca_ends` holds the ends of the
-    authorities' validity, by file.
+    `missing` the addresses from which nothing was fetched yet.  While `unread` is not empty, it
+    lacks what these files had revoked, which isn't known yet: nobody is let in.  `ca_ends` holds
+    the ends of the authorities' validity, by file.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Trust:
     ocsp: str
     clock_tolerance: int
     missing: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     revoking: tuple[Crl, ...] = ()
     ca_ends: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     _paths: dict[str, tuple[float, float, Path]] = field(default_factory=dict, repr=False)

@@ -30,6 +30,7 @@ def build_trust(
     crls: Sequence[Crl] = (),
     revoking: Sequence[Crl] = (),
     missing: Sequence[str] = (),
+    unread: Sequence[str] = (),
     bundles: Mapping[str, Iterable[ClientCert]] = NO_BUNDLES,
 ) -> Trust:
     """Build a trust from the content of its files; `bundles` has the authorities by file."""
@@ -49,6 +50,7 @@ def build_trust(
         ocsp=spec.ocsp,
         clock_tolerance=spec.clock_tolerance,
         missing=tuple(missing),
+        unread=tuple(unread),
         revoking=tuple(revoking),
         ca_ends=_ca_ends(anchors, bundles),
     )
