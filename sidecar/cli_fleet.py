@@ -13,6 +13,7 @@ from sidecar.core.policy.compile import compile_policy
 from sidecar.fleet.hooks import Denied
 from sidecar.runtime.direct_sources import DirectSources
 from sidecar.runtime.files import MAX_POLICY, read_file
+from sidecar.runtime.target_arguments import stated_target
 
 
 def check_release(settings: Settings, path: Path) -> None:
@@ -27,13 +28,10 @@ def check_release(settings: Settings, path: Path) -> None:
 
 def revoked_target(options: argparse.Namespace) -> Denied:
     """What `fleet revoke` is about.  Raises ValueError and OSError."""
-    from sidecar.commands.revoke.target import FORMS, read_target
+    from sidecar.commands.revoke.target import read_target
 
-    said = {form: value for form in FORMS if (value := getattr(options, form)) is not None}
-    texts = [each for each in (options.target, *said.values()) if isinstance(each, str)]
-    if len(said) > 1 or len(texts) != 1:
-        raise ValueError("say one target: revoke CERT, --serial 0A1B, --fingerprint SHA256")
-    target = read_target(texts[0], form="".join(said), key=options.key)
+    text, form = stated_target(options, "fleet revoke")
+    target = read_target(text, form=form, key=options.key)
     return target.kind, target.value, target.who
 
 

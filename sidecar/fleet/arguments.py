@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sidecar.runtime.argument_types import percentage, seconds, sequence_number
+from sidecar.runtime.target_arguments import add_target
 
 from .hooks import Hooks
 
@@ -75,15 +76,7 @@ def add_fleet(commands: Any, config: str, hooks: Hooks) -> None:
     _add_publishing(publish)
 
     revoke = add("revoke", "deny a certificate on every host")
-    revoke.add_argument("target", nargs="?", metavar="CERT|SERIAL|FINGERPRINT")
-    for form, meaning in (
-        ("file", "the target is a certificate's file"),
-        ("serial", "the target is a serial number, in hexadecimal"),
-        ("fingerprint", "the target is a SHA-256 fingerprint"),
-    ):
-        revoke.add_argument(f"--{form}", nargs="?", const=True, metavar="TARGET", help=meaning)
-    revoke.add_argument("--key", action="store_true", help="deny the key, not the certificate")
-    revoke.add_argument("--until", default="", metavar="DATE", help="the day it ends, if it does")
+    add_target(revoke)
     _add_publishing(revoke)
 
     undo = add("undo", "take a revocation back")

@@ -17,9 +17,6 @@ from sidecar.core.x509.bundle import read_certificates
 from sidecar.core.x509.certificate import MAX_SERIAL, ClientCert
 from sidecar.runtime.files import MAX_POLICY, read_file
 
-FORMS = ("file", "serial", "fingerprint")
-"""The kinds of a target that an option can state: `--file`, `--serial`, `--fingerprint`."""
-
 DIGESTS = {32: "an MD5", 40: "a SHA-1", 96: "a SHA-384", 128: "a SHA-512"}
 """Other digests than SHA-256 by their number of hexadecimal digits."""
 
@@ -38,7 +35,7 @@ class Target:
 
 
 def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
-    """Parse a target; `form` is one of `FORMS` if an option states it.
+    """Parse a target; `form` is `file`, `serial` or `fingerprint` if an option states it.
 
     With `key`, the target is the certificate's public key, so that every certificate with this key
     is denied.  Raises ValueError and OSError.
@@ -57,7 +54,7 @@ def read_target(text: str, *, form: str = "", key: bool = False) -> Target:
 
 
 def form_of(text: str) -> str:
-    """Determine the form of a target, one of `FORMS`.  Raises ValueError if it is ambiguous."""
+    """Determine the form of a target.  Raises ValueError if it is ambiguous."""
     digits = _hex_digits(text)
     if os.path.lexists(text):
         if digits:
