@@ -158,7 +158,7 @@ class Onward:
 
     def _shows_files(self, place: Block) -> bool:
         """Whether a location serves files of a directory that asking is to keep, by any name."""
-        if passes(place) or always_answers(place):
+        if passes(place) or always_answers(place) or self.only_leads_on(place):
             return False
         if any(HANDLER.fullmatch(each.name) for each in place.inner):
             return False

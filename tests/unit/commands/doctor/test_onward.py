@@ -198,6 +198,6 @@ def test_a_map_that_names_what_is_public(lines: str, told: bool, tmp_path: Path)
     given = GOOD.replace(
         PUBLIC,
         "error_page 495 = @bad; server_name a.b; location @bad { auth_request off; "
-        f"if ($shown) {{ rewrite ^ $uri last; }} return 403; }} {INNER}",
+        f"if ($shown) {{ rewrite ^ $uri last; }} return 403; }} {INNER} {FILES} }}",
     ).replace("http {", f"http {{ map $server_name$uri $shown {{ {lines} }} ", 1)
     assert bool(found(given, tmp_path)) == told
