@@ -511,6 +511,7 @@ class Store:
         """Stop background work."""
         self._workers.close()
         self._sources.fetched.close()
+        self._sources.copies.close()
         if self.fleet is not None:
             self.fleet.close()
         if self._keeping is not None:

@@ -114,8 +114,8 @@ class GoodCrls:
 class TrustSources:
     """Read the trusts' files, and keep the last good content of each.
 
-    What the fetcher has brought is parsed by workers of its own (`fetched`): whatever it puts there
-    holds up no other CRL.
+    What the fetcher has brought is parsed by workers of its own (`fetched`), and so are `copies`:
+    whatever it puts there, or put there before, holds up no other CRL.
     """
 
     base: Path
@@ -127,6 +127,7 @@ class TrustSources:
     workers: CrlWorkers
     clock: Callable[[], float] = time.time
     fetched: CrlWorkers = field(default_factory=CrlWorkers)
+    copies: CrlWorkers = field(default_factory=CrlWorkers)
     good: dict[Key, Any] = field(default_factory=dict)
     former: dict[Key, GoodCrls | None] = field(default_factory=dict)
     _formers: dict[bytes | None, list[tuple[int, Key]]] | None = None
@@ -289,7 +290,7 @@ class TrustSources:
         asked = self.readings.ask(
             ("kept", *name, _digest(authorities)),
             path,
-            lambda: self.workers.read_file(path, source, authorities, trusted_only=False),
+            lambda: self.copies.read_file(path, source, authorities, trusted_only=False),
             is_whole=True,
         )
         outcome = _known(asked, path)

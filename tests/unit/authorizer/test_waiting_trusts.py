@@ -23,6 +23,7 @@ from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import crl_state_path, revoking_path
 
 URL, NEXT_URL = "http://127.0.0.1/a.crl", "http://127.0.0.1/b.crl"
+READERS: dict[Path, CrlWorkers] = {}
 STAFF, OTHER = CA("Staff"), CA("Other")
 ALICE, BOB = STAFF.issue("alice"), STAFF.issue("bob")
 MALLORY, OLIVIA = OTHER.issue("mallory"), OTHER.issue("olivia")
@@ -63,6 +64,7 @@ def goes_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     read, lines = CrlWorkers.read_file, DenylistReader.read
 
     def slowly(self: CrlWorkers, path: Path, *given: Any, **settings: Any) -> Any:
+        READERS[path] = self
         event.wait()
         return read(self, path, *given, **settings)
 
@@ -149,7 +151,8 @@ def test_a_copy_that_takes_long_to_read_keeps_one_trust_waiting(
     files: Path, goes_on: threading.Event, before: Callable[[Path, Store], None]
 ) -> None:
     """The start serves.  Whoever needs that trust is denied until the copy is read, also under
-    `best_effort`; then what it revokes is in force, without a restart.  No copy is dropped."""
+    `best_effort`; then what it revokes is in force, without a restart.  No copy is dropped,
+    and it holds up no file."""
     first = _store(files)
     first.load()
     before(files, first)
@@ -173,6 +176,8 @@ def test_a_copy_that_takes_long_to_read_keeps_one_trust_waiting(
     (files / "denied.txt").write_text(f"serial {ALICE.serial:x}\n")
     _until(store, lambda: _decision(store, ALICE, "site").reason == Reason.REVOKED)
     store.keep()
+    own = (store._sources.workers, store._sources.fetched)
+    assert not any(READERS.get(files / "state/last-good" / each) in own for each in kept.values())
     assert kept.keys() <= _names(files).keys()
     goes_on.set()
     _until(store, lambda: _decision(store, MALLORY, "others").reason == Reason.REVOKED)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,9 @@ from large_crl import large_crl
 from pki import CA
 
 from sidecar.runtime import crl_worker
-from sidecar.runtime.crl_worker import HERE, CrlWorkers, read_crl_file
+from sidecar.runtime.crl_worker import HERE, OCTETS_AT_ONCE, CrlWorkers, read_crl_file
 
-STAFF = CA("Staff")
+STAFF, OTHER = CA("Staff"), CA("Other")
 
 
 def test_a_worker_reads_what_this_process_reads(tmp_path: Path) -> None:
@@ -169,4 +171,46 @@ def test_a_worker_reads_no_more_than_it_has_a_turn_for(
         with pytest.raises(OSError, match="larger"):
             workers.read(path, "a.crl", (STAFF.der,), trusted_only=False)
     finally:
+        workers.close()
+
+
+def test_who_signs_a_crl_that_takes_long_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one of the greatest size is parsed, and more of the same authorities wait, another
+    trust's has its turn."""
+    run, goes_on, running = CrlWorkers._run, threading.Event(), threading.Semaphore(0)
+
+    def slowly(self: CrlWorkers, question: bytes, shared: Sequence[int]) -> bytes:
+        if b"huge" in question:
+            running.release()
+            goes_on.wait()
+        return run(self, question, shared)
+
+    monkeypatch.setattr(CrlWorkers, "_run", slowly)
+    (tmp_path / "a.crl").write_bytes(large_crl(STAFF, 30_000))
+    workers = CrlWorkers()
+
+    def read_huge(number: int, size: int) -> None:
+        path = tmp_path / f"huge{number}.crl"
+        with path.open("wb") as file:
+            file.truncate(size)
+        with contextlib.suppress(OSError):
+            workers.read(path, "", (OTHER.der,), trusted_only=False)
+
+    sizes = (OCTETS_AT_ONCE + 1, OCTETS_AT_ONCE, HERE, HERE)
+    threads = [threading.Thread(target=read_huge, args=each) for each in enumerate(sizes)]
+    try:
+        threads[0].start()
+        running.acquire()
+        for each in threads[1:]:
+            each.start()
+        found = workers.read(tmp_path / "a.crl", "", (STAFF.der,), trusted_only=False)
+        assert found.found.crls
+    finally:
+        monkeypatch.undo()
+        workers._closed = True
+        goes_on.set()
+        for each in threads:
+            each.join()
         workers.close()
