@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.crl.succession import (
-    follows,
     is_level,
     lists_all_of,
     omission,
     omitted,
     outdates,
+    replaces,
 )
 
 from .last_good import InForce
@@ -124,15 +124,6 @@ def formers(
         if pairs:
             read = tuple(dict.fromkeys(file for _, file in pairs))
             yield key, GoodCrls(authorities, (), lapsed=tuple(pairs), files=read)
-
-
-def replaces(new: Crl, old: Crl) -> bool:
-    """Return whether an accepted CRL takes the place of one that was in force."""
-    if new is old or follows(new, old):
-        return True
-    if not is_level(new, old) or (new.unusable and not old.unusable):
-        return False
-    return lists_all_of(new.entries, old.entries)
 
 
 def is_equal_to_any(crl: Crl, others: Sequence[Crl]) -> bool:

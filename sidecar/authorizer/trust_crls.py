@@ -26,11 +26,11 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError
-from sidecar.core.revocation.crl.succession import follows, is_past, omission, omitted
+from sidecar.core.revocation.crl.succession import follows, is_past, omission, omitted, replaces
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
-from .kept_crls import Pair, formers, in_force, is_equal_to_any, joined, kept_at, replaces
+from .kept_crls import Pair, formers, in_force, is_equal_to_any, joined, kept_at
 from .last_good import MAX_HELD, InForce, beside, earlier, held
 from .readings import Outcome
 from .trust_sources import MAX_LAPSED, CopyBeingRead, CopyUnread, GoodCrls, Key, TrustSources

@@ -3,19 +3,21 @@
 A downloaded CRL replaces the old file only if an authority of the trust signed it and if it is not
 older, nor lists fewer without being newer.  So the file in the state directory is always a complete
 CRL that was valid once.  A CRL that is refused though an authority of the trust signed it is put
-beside that file: there it revokes what it lists, and never says good, until the address gives one
-that is accepted.  One that is as old as that file stays there until a newer one comes.
+beside that file: there it revokes what it lists, and never says good, until a newer one of its
+issuer and scope is accepted.  An older one that is given again, by a stale mirror or on the way of
+plain http, doesn't take its place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +27,8 @@ import aiohttp
 
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
-from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls, supersedes
-from sidecar.core.revocation.crl.succession import OMITS, is_past, omitted
+from sidecar.core.revocation.crl.index import Crl, CrlError, CrlFile, read_crls, supersedes
+from sidecar.core.revocation.crl.succession import OMITS, is_past, omitted, replaces
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_CRL,
@@ -68,6 +70,9 @@ TOLERANCE = 300.0
 PUBLIC = 0o644
 """File mode of downloads: CRLs are public, and `serve` may run as another user."""
 
+MAX_REFUSED, MAX_JOINED = 16, 16 * 1024 * 1024
+"""Maximum number and octets of refused CRLs beside the current one; beyond, the last one stays."""
+
 MAX_META = 65536
 SUCCESSES = frozenset({"updated", "unchanged", "not_modified"})
 
@@ -77,7 +82,7 @@ class Verdict:
     """The verdict about a CRL's bytes: `result` is `updated`, `invalid`, `backwards` or `stale`.
 
     Times are seconds since the epoch; `next_update` is 0 where there is none.  `revokes`: an
-    authority of the trust signed at least one CRL in it.  `level`: it is as old as the current one.
+    authority of the trust signed at least one CRL in it.
     """
 
     result: str
@@ -85,7 +90,6 @@ class Verdict:
     this_update: float = 0.0
     next_update: float = 0.0
     revokes: bool = False
-    level: bool = False
 
     @property
     def replaces(self) -> bool:
@@ -148,7 +152,7 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     if not all(supersedes(one, other) for one in current for other in in_force):
         return Verdict("backwards", "older than the current CRL", revokes=True)
     if omitted(new, in_force):
-        return Verdict("backwards", OMITS, revokes=True, level=True)
+        return Verdict("backwards", OMITS, revokes=True)
     next_update = min(crl.next_update or 0.0 for crl in current)
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)
@@ -295,7 +299,7 @@ class CrlJob:
         verdict = await self._judge(answer.body, None if answer.body == held else held)
         if not verdict.replaces:
             if verdict.revokes:
-                await asyncio.to_thread(self._revoke_by, answer.body)
+                await self._revoke_too(answer.body, held)
             return verdict.result, verdict.detail
         if answer.body != held:
             await asyncio.to_thread(_write, self.path, answer.body)
@@ -306,10 +310,39 @@ class CrlJob:
         return self._unless_stale("unchanged" if answer.body == held else "updated", verdict)
 
     async def _revoke_no_longer(self, held: bytes | None) -> None:
-        """Remove what was refused before, unless it is as old as what is in place."""
-        refused = await asyncio.to_thread(_read, revoking_path(self.path))
-        if refused is None or not (await self._judge(refused, held)).level:
+        """Remove what was refused before, if what is in place replaces it."""
+        refused = await self._parsed(await asyncio.to_thread(_read, revoking_path(self.path)))
+        if not _left(refused, await self._in_force(held)):
             await asyncio.to_thread(self._revoke_by, None)
+
+    async def _revoke_too(self, refused: bytes, held: bytes | None) -> None:
+        """Put beside the CRL in place what was refused now, with what still revokes there."""
+        before = await asyncio.to_thread(_read, revoking_path(self.path))
+        old, new = await self._parsed(before), await self._parsed(refused)
+        current = await self._in_force(held)
+        if before is not None and _left(old, [*current, *new]):
+            if not _left(new, [*current, *old]):
+                return
+            if len(old) + len(new) <= MAX_REFUSED and len(before) + len(refused) <= MAX_JOINED:
+                refused = _as_pem(before) + _as_pem(refused)
+        await asyncio.to_thread(self._revoke_by, refused)
+
+    async def _in_force(self, held: bytes | None) -> list[Crl]:
+        """Return the CRLs in place that are not from the future."""
+        latest = self._clock() + TOLERANCE
+        return [crl for crl in await self._parsed(held) if crl.this_update <= latest]
+
+    async def _parsed(self, data: bytes | None) -> Sequence[Crl]:
+        """Return the valid CRLs of a file.  Raises OSError if they can't be verified for now."""
+        source = self.source
+        if data is None:
+            return ()
+        large = len(data) >= LARGE_CRL
+        parse = self._workers.read_data if large else read_crls
+        try:
+            return (await asyncio.to_thread(parse, data, source.url, source.authorities)).crls
+        except CrlError:
+            return ()
 
     def _revoke_by(self, refused: bytes | None) -> None:
         """Put beside the CRL in place what was refused, or take it away.  Raises OSError."""
@@ -379,6 +412,19 @@ class CrlJob:
         pause = max(ours * _between(0.5, 1), min(asked, LAST_RETRY))
         left = self._standing.next_update - self._clock() if self._standing else 0.0
         return min(pause, max(left / 4, FIRST_RETRY)) if left > 0 else pause
+
+
+def _left(old: Sequence[Crl], new: Sequence[Crl]) -> list[Crl]:
+    """Return the CRLs that none of the new ones replaces."""
+    return [crl for crl in old if not any(replaces(each, crl) for each in new)]
+
+
+def _as_pem(data: bytes) -> bytes:
+    """Return a file of CRLs as PEM."""
+    if not data.startswith(b"\x30"):
+        return data + b"\n"
+    text = base64.encodebytes(data)
+    return b"-----BEGIN X509 CRL-----\n" + text + b"-----END X509 CRL-----\n"
 
 
 def _between(low: float, high: float) -> float:

@@ -408,7 +408,7 @@ def test_what_is_level_with_the_crl_in_place_and_lists_fewer_is_refused(tmp_path
                 (one, "updated", None),
                 (other, "backwards", other),
                 (one, "unchanged", other),
-                (both, "updated", other),
+                (both, "updated", None),
                 (one, "backwards", one),
                 (make_crl(CA, 6), "updated", None),
             ):
@@ -416,6 +416,42 @@ def test_what_is_level_with_the_crl_in_place_and_lists_fewer_is_refused(tmp_path
                 b.job = b.new_job()
                 assert await b.download() == expected
                 assert (beside.read_bytes() if beside.exists() else None) == refused
+
+    run(check)
+
+
+def test_what_was_refused_outlasts_older_ones_that_are_given_again(tmp_path: Path) -> None:
+    """A newer CRL that isn't understood revokes until a still newer one is taken: neither the one
+    in place, given again, nor an older one takes it away, nor one beside which it has its room."""
+    at, unknown = datetime.now(UTC), x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2"), b"")
+    seven = make_crl(CA, 7, at=at, serials=[1], more=[unknown])
+    same = make_crl(CA, 7, at=at, serials=[2], more=[unknown])
+    both = pem("X509 CRL", seven) + pem("X509 CRL", same)
+
+    async def check() -> None:
+        five = make_crl(CA, 5, at=at - timedelta(hours=2))
+        async with serving(giving(five)) as server, bench(tmp_path, server.url) as b:
+            await b.download()
+            beside = revoking_path(b.path)
+            for answer, expected, refused in (
+                (seven, "invalid", [seven]),
+                (make_crl(CA, 4, at=at - timedelta(hours=3)), "backwards", [seven]),
+                (five, "unchanged", [seven]),
+                (same, "invalid", [seven, same]),
+                (seven, "invalid", [seven, same]),
+                (both, "invalid", [seven, same]),
+                (five, "unchanged", [seven, same]),
+                (make_crl(CA, 8, at=at), "updated", []),
+            ):
+                server.answer = giving(answer)
+                b.job = b.new_job()
+                assert await b.download() == expected
+                data = beside.read_bytes() if beside.exists() else b""
+                found = x509.load_pem_x509_crl if data.startswith(b"-") else x509.load_der_x509_crl
+                parts = [each for each in data.split(b"-----END X509 CRL-----") if each.strip()]
+                end = b"-----END X509 CRL-----" if data.startswith(b"-") else b""
+                whole = [found(each + end).public_bytes(Encoding.DER) for each in parts]
+                assert whole == refused
 
     run(check)
 

@@ -42,6 +42,15 @@ def is_level(one: Crl, other: Crl) -> bool:
     return _age(one) == _age(other) and one.key == other.key
 
 
+def replaces(new: Crl, old: Crl) -> bool:
+    """Return whether an accepted CRL takes the place of one that was in force."""
+    if new is old or follows(new, old):
+        return True
+    if not is_level(new, old) or (new.unusable and not old.unusable):
+        return False
+    return lists_all_of(new.entries, old.entries)
+
+
 def omission(new: Crl, left_out: Sequence[Crl]) -> str | None:
     """Explain why a CRL can't replace those in force: it is not newer, and lists fewer.
 
