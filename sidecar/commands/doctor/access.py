@@ -144,11 +144,9 @@ def may_end(each: Block) -> bool:
 
 
 def _rules(place: Block) -> list[Block]:
-    here: Block | None = place
-    while here is not None:
+    for here in place.around():
         if here.own("allow") or here.own("deny"):
             return [each for each in here.inner if each.name in ("allow", "deny")]
-        here = here.parent
     return []
 
 
@@ -158,7 +156,4 @@ def _asks_anything(place: Block) -> bool:
 
 def _server(block: Block) -> Block:
     """The server around a location."""
-    here = block
-    while here.name == "location" and here.parent is not None:
-        here = here.parent
-    return here
+    return next((each for each in block.around() if each.name != "location"), block)

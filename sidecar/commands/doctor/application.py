@@ -152,11 +152,9 @@ def _assigned(name: str, location: Block) -> Iterator[str]:
         yield from (each.args[1] for each in answers[-1:])
         return
     yield from set_around(name, location)
-    here: Block | None = location
-    while here is not None:
+    for here in location.around():
         captures = {**assigned(here), **named_by(here)}.get(name, [])
         yield from (CLIENTS[0] for each in captures if each.name != "set")
-        here = here.parent
 
 
 def _identity_headers(server: Server) -> dict[str, str]:

@@ -7,7 +7,6 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator
 
 from sidecar.core.policy.model import Policy
 
@@ -16,9 +15,9 @@ from .access import is_internal
 from .findings import Finding
 from .handed_down import handed_down
 from .nginx_config import Block, Root
-from .rewriting import condition_can_hold, status_of
+from .rewriting import condition_can_hold, makes_good, status_of
 from .routing import REGEX, captures, serving
-from .targets import addresses, passes
+from .targets import addresses, passes, target_path
 from .variables import (
     constant,
     filled,
@@ -144,20 +143,16 @@ class AuthLocation:
         intercepts = here.value("proxy_intercept_errors", "off") == "on"
         if not any(code in _FAILURES | own or (intercepts and code >= "300") for code in codes):
             return False
-        if any(re.fullmatch("=(2..)?", word) for word in page.args):
+        if makes_good(page):
             return True
         return here.value("recursive_error_pages", "off") == "on" and self._opens_further(page)
 
     def _opens_further(self, page: Block) -> bool:
         """Whether the page's own location has an error_page that makes a 2xx of its errors."""
-        server = next((each for each in _around(page) if each.name == "server"), None)
+        server = next((each for each in page.around() if each.name == "server"), None)
         uri = page.args[-1]
         place = serving(server, uri) if server and uri.startswith(("/", "@")) else None
-        return place is not None and any(
-            re.fullmatch("=(2..)?", word)
-            for each in place.inherited("error_page")
-            for word in each.args
-        )
+        return place is not None and any(map(makes_good, place.inherited("error_page")))
 
     def _led_away(self, here: Block) -> None:
         """Whatever answers the question in the sidecar's place."""
@@ -403,28 +398,10 @@ def _filled(target: str, uri: str, here: Block, asking: Block | None) -> str:
     return filled(constant(target, asking), given)
 
 
-def target_path(target: str) -> str | None:
-    """The path that a `proxy_pass` has behind its address, "" for none; None with variables."""
-    if "$" in target:
-        return None
-    rest = target.partition("://")[2]
-    if rest.startswith("unix:"):
-        return rest.split(":", 2)[2] if rest.count(":") > 1 else ""
-    return "".join(rest.partition("/")[1:])
-
-
 def _plain(passing: Block) -> str:
     target = passing.args[0] if passing.name == "proxy_pass" else "http://mtls_sidecar"
     scheme, _, rest = target.partition("://")
     return f"proxy_pass {scheme}://{rest.partition('/')[0]};"
-
-
-def _around(block: Block) -> Iterator[Block]:
-    """The blocks around a directive, from the inside."""
-    here = block.parent
-    while here is not None:
-        yield here
-        here = here.parent
 
 
 def _is_zero(keepalive: list[Block]) -> bool:

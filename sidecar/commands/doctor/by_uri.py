@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from sidecar.core.policy.model import Policy
 
-from .auth_location import target_path
 from .captured import CHOSEN, beginnings, path_there, written_targets
 from .findings import Finding
+from .listeners import server_names
 from .nginx_config import Block, Root
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server, question
-from .targets import file_roots, files, passes, shown_by
+from .targets import file_roots, files, passes, shown_by, target_path
 from .variables import filled, plain_variables, possible
 
 _BY_URI = "/authz"
@@ -162,8 +162,7 @@ def _asked_by_uri(server: Server, step: _Step) -> bool:
 
 
 def _host(server: Server) -> str:
-    names = [name for each in server.block.own("server_name") for name in each.args]
-    return next((name.lower() for name in names if re.fullmatch(r"[\w.-]+", name)), "")
+    return next((e for e in server_names(server.block) if re.fullmatch(r"[\w.-]+", e)), "")
 
 
 def _differ(policy: Policy, asked: str | None, served: str | None) -> bool:

@@ -20,6 +20,7 @@ from .rewriting import (
     can_rewrite,
     condition_holds,
     differs_in_the_question,
+    makes_good,
     named_by,
     redirects,
     scripted,
@@ -424,8 +425,7 @@ def _becomes_good(server: Block, early: Block) -> list[Block]:
     return [
         page
         for page in server.inherited("error_page")
-        if str(status_of(early)) in page.args[:-1]
-        and any(re.fullmatch("=(2..)?", word) for word in page.args)
+        if str(status_of(early)) in page.args[:-1] and makes_good(page)
     ]
 
 

@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .auth_location import target_path
 from .nginx_config import Block
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
-from .targets import addresses_of, file_roots, passes, resolved
+from .targets import addresses_of, file_roots, passes, resolved, target_path
 from .variables import constant, filled, names, plain_variables, possible
 
 FILES = ""

@@ -47,7 +47,7 @@ def _is_captured(name: str, at: Block, root: Root, octet: str) -> bool:
     number = name[1:].isdecimal()
     found = [
         each
-        for place in _around(at)
+        for place in at.around()
         for each in _expressions(place)
         if number or _names(each, name)
     ]
@@ -56,13 +56,6 @@ def _is_captured(name: str, at: Block, root: Root, octet: str) -> bool:
             lines = [each.name.lstrip("~*") for each in table.inner if each.name[:1] == "~"]
             found += [each for each in lines if _names(each, name)]
     return any(can_take(each, octet) is not False for each in found)
-
-
-def _around(at: Block) -> Iterator[Block]:
-    here: Block | None = at
-    while here is not None:
-        yield here
-        here = here.parent
 
 
 def _expressions(place: Block) -> Iterator[str]:

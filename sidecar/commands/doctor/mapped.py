@@ -10,13 +10,21 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from .auth_location import target_path
 from .captured import FILES, PROBES, head_of, leading_to, written_files, written_targets
 from .findings import Finding
 from .nginx_config import Block
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, question
-from .targets import addresses, file_roots, files, passes, resolved, shown_by
+from .targets import (
+    addresses,
+    file_roots,
+    files,
+    is_address,
+    passes,
+    resolved,
+    shown_by,
+    target_path,
+)
 from .variables import possible
 
 _STRIPS = re.compile(r"\^(?P<prefix>/[\w./-]*?)/?\??\((?:\.\*|\.\+)\)\$?")
@@ -143,8 +151,7 @@ def _path(passing: Block, server: Server) -> str | None:
     whole = possible(given, passing.parent, server.root)
     ends = [each for each in whole if "$" not in each.partition("://")[2].partition("/")[0]]
     ends = [each for each in ends if "://" in each] or list(whole)
-    bare = all(re.fullmatch(r"[^/]*://(unix:)?[^/]+|[^/]*://unix:[^:]+", each) for each in ends)
-    return "" if bare else None
+    return "" if all(map(is_address, ends)) else None
 
 
 def _files_there(place: Block) -> list[tuple[Block, str, str]]:

@@ -108,12 +108,14 @@ class Block:
 
     def inherited(self, name: str) -> list[Block]:
         """Directives of this name that hold here: the nearest block's that has any."""
+        return next((found for each in self.around() if (found := each.own(name))), [])
+
+    def around(self) -> Iterator[Block]:
+        """This block and those around it, from the inside."""
         here: Block | None = self
         while here is not None:
-            if found := here.own(name):
-                return found
+            yield here
             here = here.parent
-        return []
 
     def value(self, name: str, default: str = "") -> str:
         """The arguments of the directive that holds here, joined."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 from .access import closed
 from .expressions import can_begin
@@ -96,12 +97,8 @@ def _may_be_taken(server: Server, prefix: Block) -> bool:
 
 def _covers(prefix: Block, regex: Block) -> bool:
     """Whether the prefix location, or one around, has the same expression, which goes first."""
-    here: Block | None = prefix
-    while here is not None and here is not regex.parent:
-        if any(each.args == regex.args for each in here.own("location")):
-            return True
-        here = here.parent
-    return False
+    inner = takewhile(lambda each: each is not regex.parent, prefix.around())
+    return any(each.args == regex.args for here in inner for each in here.own("location"))
 
 
 def _finding(regex: Block, prefix: Block) -> Finding:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from sidecar.core.policy.model import Policy
 
 from .access import is_reached
-from .auth_location import target_path
 from .captured import CHOSEN
 from .decoded import PERCENT, decoded
 from .findings import Finding
@@ -22,7 +21,7 @@ from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded, tiring
 from .nginx_config import Block, Root
 from .rewriting import redirects, takes_every_uri
 from .server import Server, question
-from .targets import addresses
+from .targets import addresses, target_path
 from .variables import names, plain_variables, possible
 
 _Sent = Callable[[Block, Block, Block, Root], bool]

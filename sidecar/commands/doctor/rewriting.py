@@ -28,6 +28,11 @@ def status_of(early: Block) -> int:
     return int(code) if re.fullmatch(r"\d{3}", code) else 302
 
 
+def makes_good(page: Block) -> bool:
+    """Whether an `error_page` answers 2xx, or what the page answers."""
+    return any(re.fullmatch("=(2..)?", word) for word in page.args)
+
+
 def condition_can_hold(condition: Block, uri: str) -> bool:
     """Whether an `if` can be true of a request for this URI; only `$uri` is known of it."""
     args = condition.args

@@ -6,10 +6,11 @@ and Authelia it is known which header names the page; of others nothing is told.
 
 from __future__ import annotations
 
-from .auth_location import question_uri, target_path
+from .auth_location import question_uri
 from .findings import Finding
 from .nginx_config import Block, Root
 from .server import Asked, Server
+from .targets import target_path
 from .variables import plain_variables, possible
 
 _URL = "$scheme://$host$request_uri"

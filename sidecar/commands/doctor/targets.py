@@ -59,6 +59,22 @@ def addresses_of(target: str, passing: Block, root: Root) -> set[str]:
     return {_address(name, _DEFAULT_PORTS.get(scheme, "") if found else "")}
 
 
+def target_path(target: str) -> str | None:
+    """The path that a `proxy_pass` has behind its address, "" for none; None with variables."""
+    if "$" in target:
+        return None
+    rest = target.partition("://")[2]
+    if rest.startswith("unix:"):
+        return rest.split(":", 2)[2] if rest.count(":") > 1 else ""
+    return "".join(rest.partition("/")[1:])
+
+
+def is_address(target: str) -> bool:
+    """Whether a target is an address alone, also one of variables, which may hold a URI."""
+    bare = re.fullmatch(r"[^/]*://(?:[^/]+|unix:[^:]+)", target) is not None
+    return bare or target_path(target) == ""
+
+
 def led_to(location: Block, root: Root) -> set[str]:
     """All addresses that a location leads to."""
     return {where for each in passes(location) for where in addresses(each, root)}
@@ -93,12 +109,8 @@ def one_host(host: str) -> str:
 
 def shown_by(place: Block) -> Block | None:
     """The `alias` or `root` by which files are shown in a place: the nearest one around."""
-    here: Block | None = place
-    while here is not None:
-        if found := here.own("alias") or here.own("root"):
-            return found[-1]
-        here = here.parent
-    return None
+    found = (each.own("alias") or each.own("root") for each in place.around())
+    return next((each[-1] for each in found if each), None)
 
 
 def files(place: Block) -> set[str]:

@@ -91,10 +91,8 @@ def resting_on(text: str, given: Callable[[str], Iterable[str]]) -> Iterator[str
 
 def set_around(name: str, at: Block) -> Iterator[str]:
     """What each `set` in the blocks around, or in an `if` of theirs, gives a variable."""
-    here: Block | None = at
-    while here is not None:
+    for here in at.around():
         yield from (each.args[1] for each in here.within("set") if _is_of(each, name))
-        here = here.parent
 
 
 def set_anywhere(name: str, root: Root) -> list[str]:
@@ -128,8 +126,8 @@ def _set_for(name: str, at: Block | None) -> list[str]:
 
     The nearest block that has one outside of an `if` decides, beside those of nearer `if`s.
     """
-    found, here = list[str](), at
-    while here is not None:
+    found = list[str]()
+    for here in at.around() if at is not None else ():
         found += [
             each.args[1]
             for condition in here.own("if")
@@ -138,7 +136,6 @@ def _set_for(name: str, at: Block | None) -> list[str]:
         ]
         if own := [each for each in here.own("set") if _is_of(each, name)]:
             return [*found, own[-1].args[1]]
-        here = here.parent
     return found
 
 
