@@ -174,12 +174,12 @@ def _identity_headers(server: Server) -> dict[str, str]:
         for way in _WAYS.values():
             for each in location.inherited(way.directive):
                 header, value = way.header(each.args[0]), plain_variables(each.args[1])
-                if header and _says_who(value, answered, location, server.root):
+                if header and _says_who(value, answered, server.root):
                     found.setdefault(_title(header, found), value)
     return found
 
 
-def _says_who(value: str, answered: set[str], location: Block, root: Root) -> bool:
+def _says_who(value: str, answered: set[str], root: Root) -> bool:
     """Whether a value rests on the sidecar's answer or the certificate: itself, or by a `map`."""
     found = resting_on(value, lambda name: of_maps(name, root))
     return any(each in answered or each.startswith(OF_THE_CERTIFICATE) for each in found)

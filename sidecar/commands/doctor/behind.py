@@ -14,10 +14,9 @@ from .findings import Finding
 from .listeners import Listener, chosen, listeners, server_names
 from .nginx_config import Block
 from .server import Server
-from .targets import addresses, passes, shown_by
+from .targets import addresses, is_local, passes, shown_by
 from .variables import plain_variables
 
-_LOOPBACK = re.compile(r"127\.[\d.]+|localhost|\[::1\]")
 _CLIENTS_HOST = {"$host", "$http_host", "$server_name", "$mtls_sidecar_host"}
 
 
@@ -37,7 +36,7 @@ def reached_behind(servers: list[Server], streams: list[Block], findings: list[F
 
 def _open(server: Block) -> list[Listener]:
     """The addresses of a server that aren't this machine's own."""
-    return [e for e in listeners(server) if e.port and not _LOOPBACK.fullmatch(e.host)]
+    return [e for e in listeners(server) if e.port and not is_local(e.host)]
 
 
 def _passing(server: Server) -> Iterator[tuple[Block, list[str] | None]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from .findings import Finding
 from .nginx_config import Block, Root
-from .targets import addresses
+from .targets import addresses, is_local
 
 INCLUDE = "(or all that it needs: include snippets/authz-request.conf;)"
 
@@ -23,7 +23,6 @@ _RIGHT = {
 """What a question is: the value to write, and those that are right."""
 
 _FRAMING = ("Content-Length", "Transfer-Encoding")
-_NEAR = re.compile(r"unix:|127\.|localhost\b|\[::1\]")
 _SIZE = re.compile(r"(\d+)([kmg]?)", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
 
@@ -48,7 +47,7 @@ def _broken(here: Block, asking: Block, root: Root) -> Iterator[tuple[Block, str
                     f"{name} {' '.join(each.args)} holds for the question",
                     f"{name} {value};",
                 )
-    near = any(map(_NEAR.match, _sidecars(here, root)))
+    near = any(map(is_local, _sidecars(here, root)))
     for each in here.inherited("proxy_bind")[-1:]:
         if near and each.args != ["off"] and not _is_loopback(each, here, root):
             yield (

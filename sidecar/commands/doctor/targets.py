@@ -95,6 +95,12 @@ def _socket(text: str) -> str:
     return re.sub(r"^unix:/var/run/", "unix:/run/", re.sub("/+", "/", text))
 
 
+def is_local(address: str) -> bool:
+    """Whether an address, with or without a port, is this machine's own."""
+    own = r"unix:.*|(?:127\.[\d.]+|localhost|\[::1\])(?::\d+)?"
+    return re.fullmatch(own, address) is not None
+
+
 def one_host(host: str) -> str:
     """A host in one spelling: getaddrinfo(3) takes `127.1` and `::ffff:127.0.0.1` as well."""
     host = host.lower().rstrip(".")
