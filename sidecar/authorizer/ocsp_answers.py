@@ -47,6 +47,10 @@ the one that is wanted next: each would be evicted just before its client comes.
 """
 
 
+Share = tuple[str, str]
+"""A responder, and an issuer whose certificates it tells of."""
+
+
 @dataclass(slots=True)
 class _HeldAnswer:
     """One cached answer, its DER as verified at `at`, and the question, to ask it again."""
@@ -109,7 +113,7 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         self._entries: OrderedDict[OcspKey, _HeldAnswer] = OrderedDict()
         self._revoked: dict[str, list[OcspKey]] = {}
         self._ended: OrderedDict[OcspKey, float] = OrderedDict()
-        self._bytes, self._numbers = Counter[str](), Counter[str]()
+        self._bytes, self._numbers = Counter[Share](), Counter[Share]()
         self.version = self.turns = 0
         self._queue = OcspQueue(client, clock, pause, size)
         self.failures = self._queue.failures
@@ -240,8 +244,8 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             if place.responder == key.responder:
                 self._drop(place)
         self._entries[key] = entry
-        self._bytes[key.responder] += entry.weight
-        self._numbers[key.responder] += 1
+        self._bytes[_share(key)] += entry.weight
+        self._numbers[_share(key)] += 1
         overruled = False
         if entry.answer.status is RevocationStatus.REVOKED:
             overruled = self._overrule(key, entry.answer)
@@ -303,29 +307,34 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
         return bool(others)
 
     def _make_room(self) -> None:
-        """Evict answers of the responder that has most: of those used least recently, by chance.
+        """Evict answers of the responder that has most, there of the issuer that has most: of those
+        used least recently, by chance.
 
         Revoked ones are the last.  So one whose CA makes long answers, or many certificates, takes
         nothing of others.
         """
         while (most := self._over()) is not None:
-            responder = max(most, key=most.__getitem__)
+            by_responder = Counter[str]()
+            for (responder, _), much in most.items():
+                by_responder[responder] += much
+            largest = max(by_responder, key=by_responder.__getitem__)
+            share = max((each for each in most if each[0] == largest), key=most.__getitem__)
             good = (
                 key
                 for key, held in self._entries.items()
-                if key.responder == responder and held.answer.status is RevocationStatus.GOOD
+                if _share(key) == share and held.answer.status is RevocationStatus.GOOD
             )
             first = list(islice(good, _spared() + 2))
             if not first:
-                self._drop(next(key for key in self._entries if key.responder == responder))
+                self._drop(next(key for key in self._entries if _share(key) == share))
                 continue
             *spared, evicted = first[:-1] or first
             for key in spared:
                 self._entries.move_to_end(key)
             self._drop(evicted)
 
-    def _over(self) -> Counter[str] | None:
-        """Return what is too much, by responder: bytes or answers; None if there is room."""
+    def _over(self) -> Counter[Share] | None:
+        """Return what is too much, bytes or answers, by their shares; None if there is room."""
         if self._bytes.total() > MAX_BYTES:
             return self._bytes
         return self._numbers if self._numbers.total() > self._size else None
@@ -338,10 +347,11 @@ class OcspAnswers(Mapping[OcspKey, OcspAnswer]):
             self._ended.popitem(last=False)
 
     def _drop(self, key: OcspKey) -> None:
-        self._bytes[key.responder] -= self._entries.pop(key).weight
-        self._numbers[key.responder] -= 1
-        if not self._numbers[key.responder]:
-            del self._numbers[key.responder], self._bytes[key.responder]
+        share = _share(key)
+        self._bytes[share] -= self._entries.pop(key).weight
+        self._numbers[share] -= 1
+        if not self._numbers[share]:
+            del self._numbers[share], self._bytes[share]
         others = self._revoked.get(key.signed_sha256, [])
         if key in others:
             others.remove(key)
@@ -442,3 +452,7 @@ def _turns(held: OcspAnswer, new: OcspAnswer) -> bool:
     return new.until < held.until or (
         new.since > held.since and new.status is RevocationStatus.GOOD
     )
+
+
+def _share(key: OcspKey) -> Share:
+    return key.responder, key.issuer_sha256

@@ -477,3 +477,24 @@ async def test_what_one_responder_says_takes_no_room_of_another(
     assert len(found) < 10
     said = [found[asked.key].status for asked in ours]
     assert said == [RevocationStatus.REVOKED, RevocationStatus.GOOD]
+
+
+async def test_what_one_issuer_has_revoked_takes_no_room_of_another_at_its_responder() -> None:
+    """Two trusts share a responder, and the CA of one revokes more certificates than there is room
+    for: whom the other one's has revoked stays so."""
+    other = ocsp_pki.authority("Other CA")
+    people = [ocsp_pki.issue(f"client {number}", other) for number in range(8)]
+    theirs = []
+    answers = [response(BOB, REVOKED)]
+    for pair in people:
+        cert, issuer = from_der(pair.der), from_der(other.der)
+        theirs.append(OcspQuestion(ocsp_key(cert, issuer, 300), "partner", cert, issuer))
+        one = ocsp_pki.single(pair.cert, other.cert, status=REVOKED)
+        answers.append(ocsp_pki.craft(other, [one]))
+    fetcher = Fetcher([*answers])
+    fetcher.gate.set()
+    found = OcspAnswers(fetcher, size=4)
+    for asked in (question(BOB), *theirs):
+        await found.ensure(asked, 300, 5)
+    assert len(found) == 4
+    assert found[question(BOB).key].status is RevocationStatus.REVOKED
