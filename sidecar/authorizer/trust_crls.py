@@ -433,7 +433,7 @@ class _Reading:
                 if not self.places.is_ahead(new):
                     self.current[new.issuer, str(new.scope)].append(new)
         alike = self.current.get((crl.issuer, str(crl.scope)), ())
-        return any(new is crl for new in alike) or any(replaces(new, crl) for new in alike)
+        return any(new is crl for new in alike) or any(replaces(new, crl, alike) for new in alike)
 
     def _has_room_for(self, crl: Crl) -> bool:
         entries = self.found.entries + crl.entry_count

@@ -202,6 +202,59 @@ def test_a_crl_that_the_file_lacks_now_revokes_on(place: Place, restarts: bool) 
 
 
 @RESTARTS
+def test_a_delta_whose_base_has_not_come_yet_takes_nobody_off(place: Place, restarts: bool) -> None:
+    """Alice is in its base, and was in the delta before it; a delta comes oftener than a base."""
+    place.policy("[a.crl, b.crl]")
+    place.write("a.crl", place.crl([], 100))
+
+    def delta(revoked: list[Leaf], number: int, base: int) -> bytes:
+        start = START + timedelta(minutes=number - 100)
+        return STAFF.crl(revoked, number=number, this_update=start, delta_base=base)
+
+    steps = [
+        ("b.crl", delta([ALICE], 101, 100), ["alice"]),
+        ("b.crl", delta([ALICE, BOB], 102, 100), ["alice", "bob"]),
+        ("b.crl", delta([BOB], 103, 100), ["bob"]),
+        ("b.crl", delta([], 105, 104), ["bob"]),
+        ("b.crl", b"garbage", ["bob"]),
+        ("b.crl", delta([], 106, 104), ["bob"]),
+        ("a.crl", place.crl([BOB], 104, hours=1), ["bob"]),
+        ("a.crl", place.crl([], 107, hours=2), []),
+    ]
+    for name, data, revoked in steps:
+        place.write(name, data)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert place.revoked() == revoked, name
+
+
+@RESTARTS
+@pytest.mark.parametrize("is_given", [True, False])
+def test_the_crl_of_another_key_takes_nobody_off(
+    place: Place, restarts: bool, is_given: bool
+) -> None:
+    """A CA with a CRL for each of its keys: the other one is given at an address, or the address is
+    another one from now on."""
+    old, new = CA("Issuing", issuer=STAFF), CA("Issuing", issuer=STAFF)
+    carol = old.issue("carol")
+    place.write("ca.crt", STAFF.pem + old.pem + new.pem)
+    place.policy(f"[{URL}, a.crl]")
+    other = new.crl([], number=3, this_update=START + timedelta(minutes=1))
+    place.write("a.crl", other)
+    place.fetched(URL, old.crl([carol], number=7, this_update=START))
+    assert place.revoked(carol) == ["carol"]
+    if is_given:
+        place.fetched(URL, other)
+    else:
+        place.policy(f"[{ELSEWHERE}, a.crl]")
+    for _ in range(2):
+        if restarts:
+            place.restart()
+        assert place.revoked(carol) == ["carol"]
+
+
+@RESTARTS
 def test_a_crl_that_the_file_lacks_now_revokes_on_with_other_authorities(
     place: Place, restarts: bool
 ) -> None:

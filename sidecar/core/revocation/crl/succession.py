@@ -19,22 +19,73 @@ OMITS = "it has the number and thisUpdate of the one in force, but doesn't list 
 _TAIL_SIZE = 3
 
 
-def follows(new: Crl, old: Crl) -> bool:
+def follows(new: Crl, old: Crl, beside: Sequence[Crl] = ()) -> bool:
     """Return whether `new` is newer than `old` and covers what `old` covers.
 
-    A complete CRL follows the deltas that it includes; a delta follows no complete CRL.  After a
-    change of keys, a CRL of the new key follows one of the old key, if it covers the certificates
-    that the old key issued.  An unusable CRL follows unusable ones alone: it never says good.
+    A complete CRL follows the deltas that it includes; a delta follows no complete CRL, and an
+    older delta only if it begins at the same base: what has changed before its own base is in that
+    complete CRL alone, which may still be missing.  `beside` are CRLs in force beside the new one.
+
+    After a change of keys, a CRL of the new key follows one of the old key, if it covers the
+    certificates that the old key issued (`_covers_other_key`).  An unusable CRL follows unusable
+    ones alone: it never says good.
     """
     if new.issuer != old.issuer or str(new.scope) != str(old.scope):
         return False
     if (new.unusable and not old.unusable) or (_is_delta(new) and not _is_delta(old)):
         return False
     if new.signer_key != old.signer_key:
-        return old.signer_key in new.speaks_for and new.this_update > old.this_update
+        return new.this_update > old.this_update and _covers_other_key(new, old)
+    if _is_delta(old) and not _begins_early_enough(new, old, beside):
+        return False
     if goes_back(watermark(old), new) is not None:
         return False
     return _age(new) > _age(old) or (_is_delta(old) and not _is_delta(new))
+
+
+def _begins_early_enough(new: Crl, old: Crl, beside: Sequence[Crl]) -> bool:
+    """Return whether a CRL says all that has changed since the base of a delta.
+
+    A later delta does together with its own base.
+    """
+    if new.delta_base is None or old.delta_base is None or new.delta_base <= old.delta_base:
+        return True
+    return any(
+        each.delta_base is None
+        and each.signer_key == new.signer_key
+        and each.number is not None
+        and each.number >= new.delta_base
+        for each in beside
+    )
+
+
+_ASKED = 256
+"""Maximum number of entries that are looked up to tell whether a CRL covers another key's."""
+
+
+def _covers_other_key(new: Crl, old: Crl) -> bool:
+    """Return whether a complete CRL covers the certificates that the old key issued.
+
+    By RFC 5280, 5, it covers all of its issuer's.  But there are authorities with a CRL for each of
+    their keys, under the same name and scope, of which neither lists the other's certificates
+    (Windows).  So one that lists none of those whom the old one lists isn't believed.
+    """
+    if old.signer_key not in new.speaks_for or _is_delta(new):
+        return False
+    return _has_any_of(new.entries, old.entries)
+
+
+def _has_any_of(new: Entries, old: Entries) -> bool:
+    """Return whether one CRL revokes somebody whom another one revokes, if that revokes anybody."""
+    is_empty = True
+    for theirs, mine in ((new.own, old.own), (new.others, old.others)):
+        size = mine.width + _TAIL_SIZE
+        for at in range(0, len(mine.data), max(1, len(mine.data) // size // _ASKED) * size):
+            for key in _revoked(mine, at, at + size):
+                if _revokes(theirs, key):
+                    return True
+                is_empty = False
+    return is_empty
 
 
 def is_level(one: Crl, other: Crl) -> bool:
@@ -42,9 +93,12 @@ def is_level(one: Crl, other: Crl) -> bool:
     return _age(one) == _age(other) and one.key == other.key
 
 
-def replaces(new: Crl, old: Crl) -> bool:
-    """Return whether an accepted CRL takes the place of one that was in force."""
-    if new is old or follows(new, old):
+def replaces(new: Crl, old: Crl, beside: Sequence[Crl] = ()) -> bool:
+    """Return whether an accepted CRL takes the place of one that was in force.
+
+    `beside` are accepted CRLs of the same issuer and scope.
+    """
+    if new is old or follows(new, old, beside):
         return True
     if not is_level(new, old) or (new.unusable and not old.unusable):
         return False
@@ -88,8 +142,9 @@ def is_past(crl: Crl, beside: Sequence[Crl], latest: float) -> bool:
 
 def outdates(new: Crl, old: Crl) -> bool:
     """Return whether a CRL of the same `key` is certainly newer: by nothing is it older."""
-    is_older = new.key == old.key and goes_back(watermark(new), old) is not None
-    return is_older and goes_back(watermark(old), new) is None
+    if new.key != old.key or not _begins_early_enough(new, old, ()):
+        return False
+    return goes_back(watermark(new), old) is not None and goes_back(watermark(old), new) is None
 
 
 def lists_all_of(new: Entries, old: Entries) -> bool:

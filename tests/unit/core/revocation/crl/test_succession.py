@@ -23,6 +23,7 @@ from sidecar.core.revocation.crl.succession import (
     lists_all_of,
     omission,
     omitted,
+    outdates,
 )
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -65,6 +66,16 @@ def test_a_delta_follows_no_complete_crl() -> None:
     assert follows(crl(7, 2, delta_base=5), delta)
 
 
+def test_a_delta_of_a_later_base_follows_none_of_an_earlier_one() -> None:
+    """It says only what has changed since its own base, unless that is there."""
+    old, new = crl(6, 1, delta_base=5), crl(9, 3, delta_base=8)
+    assert not follows(new, old)
+    assert not follows(new, old, [crl(7, 1), crl(8, 2, ca=RENEWED), crl(None, 2), new])
+    assert follows(new, old, [crl(8, 2)])
+    assert not outdates(new, old)
+    assert outdates(crl(9, 3, delta_base=5), old)
+
+
 def test_a_crl_that_never_says_good_follows_none_that_does() -> None:
     """But one of its kind."""
     unusable = crl(6, extra_extensions=[(UNKNOWN, True)])
@@ -81,6 +92,39 @@ def test_a_new_key_follows_the_old_one_under_one_anchor() -> None:
     assert follows(crl(1, 1, ca=new, **known), crl(5, ca=old, **known))
     assert not follows(crl(9, 0, ca=new, **known), crl(5, ca=old, **known))
     assert not follows(crl(1, 1, ca=RENEWED), crl())
+
+
+def test_a_new_key_follows_none_whose_clients_it_never_lists() -> None:
+    """There are authorities with a CRL for each key; deltas of two keys have two bases."""
+    root = CA("Root", **YEARS)
+    old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
+    known: dict[str, Any] = {"authorities": (root, old, new)}
+    listed = crl(5, ca=old, revoked=[1, 2], **known)
+    assert not follows(crl(1, 1, ca=new, revoked=[3], **known), listed)
+    assert follows(crl(1, 1, ca=new, revoked=[2, 3], **known), listed)
+    delta = crl(5, ca=old, revoked=[2], delta_base=4, **known)
+    assert not follows(crl(6, 1, ca=new, revoked=[2], delta_base=4, **known), delta)
+    assert follows(crl(6, 1, ca=new, revoked=[2], **known), delta)
+
+
+def test_whether_a_new_key_lists_the_old_ones_clients_is_told_by_a_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list of millions holds up no reload."""
+    asked = []
+
+    def count(_: object, key: bytes) -> bool:
+        asked.append(key)
+        return False
+
+    monkeypatch.setattr(succession, "_revokes", count)
+    monkeypatch.setattr(succession, "_ASKED", 10)
+    root = CA("Root", **YEARS)
+    old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
+    known: dict[str, Any] = {"authorities": (root, old, new)}
+    listed = crl(5, ca=old, revoked=range(1, 200), **known)
+    assert not follows(crl(1, 1, ca=new, revoked=[500], **known), listed)
+    assert len(asked) < 20
 
 
 def test_what_is_level_must_list_all() -> None:
