@@ -524,7 +524,8 @@ class _Reading:
             left = [crl for crl in good.all if not self._is_replaced(crl)]
             if left and (is_new or key[0] == "former"):
                 self.found.refused += left
-                self.found.good["former", *key[1:]] = good
+                name = key if key[0] == "former" else ("former", *key)
+                self.found.good[name] = good
                 self.found.files.update({("former", file.digest): file for file in good.files})
 
     def _is_new_address(self, place: Located) -> bool:

@@ -383,6 +383,32 @@ def test_another_address_that_gives_another_crl_forgets_nobody(
 
 
 @RESTARTS
+@pytest.mark.parametrize("second", ["level", "from the future"])
+@pytest.mark.parametrize("edit", ["address", "trust"])
+def test_another_address_forgets_nobody_beside_what_only_revoked_at_the_old_one(
+    place: Place, restarts: bool, second: str, edit: str
+) -> None:
+    """What was in force there goes on to revoke beside a CRL of its file that only revokes."""
+
+    def users(revoked: Leaf, ahead: bool = False) -> bytes:
+        start = now() + timedelta(hours=3) if ahead else START
+        return STAFF.crl([revoked], number=9 + ahead, this_update=start, idp=USERS)
+
+    place.policy(f"[{URL}]")
+    place.fetched(URL, users(BOB))
+    place.load()
+    place.fetched(URL, place.crl([ALICE], 7) + users(DAVE, second != "level"))
+    assert place.revoked(ALICE, BOB, DAVE) == ["alice", "bob", "dave"]
+    place.policy(
+        f"[{ELSEWHERE if edit == 'address' else URL}]", "staff" if edit == "address" else "x"
+    )
+    for _ in range(3):
+        if restarts:
+            place.restart()
+        assert place.revoked(ALICE, BOB, DAVE) == ["alice", "bob", "dave"]
+
+
+@RESTARTS
 def test_a_renamed_trust_revokes_by_what_was_fetched_before(place: Place, restarts: bool) -> None:
     """The fetcher's file is another one then; it has to be fetched anew."""
     place.policy(f'["{URL}"]')
