@@ -41,7 +41,7 @@ locations:
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path) -> Path:
     """Write a valid policy and its files."""
     (tmp_path / "policy.yaml").write_text(POLICY)
     (tmp_path / "staff.crt").write_bytes(STAFF.pem)
@@ -50,9 +50,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "others.txt").write_text("")
     _place(tmp_path).parent.mkdir(parents=True)
     _place(tmp_path).write_bytes(OTHER.crl(number=3))
-    monkeypatch.setattr(readings, "FETCHED_PATIENCE", 0.05)
-    monkeypatch.setattr(readings, "COPY_PATIENCE", 0.1)
-    monkeypatch.setattr(readings, "PATIENCE", 0.02)
     return tmp_path
 
 
@@ -148,7 +145,10 @@ def _lines(files: Path, store: Store) -> None:
 
 @pytest.mark.parametrize("before", [_its_own, _destroyed, _refused, _former, _lines])
 def test_a_copy_that_takes_long_to_read_keeps_one_trust_waiting(
-    files: Path, goes_on: threading.Event, before: Callable[[Path, Store], None]
+    files: Path,
+    goes_on: threading.Event,
+    before: Callable[[Path, Store], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The start serves.  Whoever needs that trust is denied until the copy is read, also under
     `best_effort`; then what it revokes is in force, without a restart.  No copy is dropped,
@@ -159,6 +159,8 @@ def test_a_copy_that_takes_long_to_read_keeps_one_trust_waiting(
     first.keep()
     kept = _names(files)
     goes_on.clear()
+    monkeypatch.setattr(readings, "FETCHED_PATIENCE", 0.2)
+    monkeypatch.setattr(readings, "COPY_PATIENCE", 0.4)
     store = _store(files)
     store.load()
     for _ in range(2):
