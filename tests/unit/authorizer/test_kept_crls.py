@@ -230,6 +230,37 @@ def test_a_delta_whose_base_has_not_come_yet_takes_nobody_off(place: Place, rest
 
 
 @RESTARTS
+def test_deltas_of_two_bases_in_a_file_both_revoke(place: Place, restarts: bool) -> None:
+    """Until the later one's base is there, also if their file is broken."""
+    place.policy("[a.crl, b.crl]")
+    deltas = b"".join(
+        STAFF.crl(
+            revoked,
+            number=number,
+            delta_base=number - 1,
+            this_update=START + timedelta(minutes=number),
+        )
+        for revoked, number in (([BOB], 7), ([], 9))
+    )
+    complete = [
+        STAFF.crl([], number=number, this_update=START + timedelta(minutes=number))
+        for number in (5, 6, 8)
+    ]
+    for base, delta, revoked in (
+        (complete[0], deltas, ["bob"]),
+        (complete[0], b"garbage", ["bob"]),
+        (complete[1], b"garbage", ["bob"]),
+        (complete[2], b"garbage", []),
+    ):
+        place.write("a.crl", base)
+        place.write("b.crl", delta)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert place.revoked() == revoked
+
+
+@RESTARTS
 @pytest.mark.parametrize("is_given", [True, False])
 def test_the_crl_of_another_key_takes_nobody_off(
     place: Place, restarts: bool, is_given: bool

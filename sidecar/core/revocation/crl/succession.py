@@ -52,6 +52,7 @@ def _begins_early_enough(new: Crl, old: Crl, beside: Sequence[Crl]) -> bool:
         return True
     return any(
         each.delta_base is None
+        and not each.unusable
         and each.signer_key == new.signer_key
         and each.number is not None
         and each.number >= new.delta_base
@@ -62,30 +63,39 @@ def _begins_early_enough(new: Crl, old: Crl, beside: Sequence[Crl]) -> bool:
 _ASKED = 256
 """Maximum number of entries that are looked up to tell whether a CRL covers another key's."""
 
+_RANDOM_OCTETS = 8
+"""Minimum length of a serial number that no authority gives twice, not even with another key."""
+
 
 def _covers_other_key(new: Crl, old: Crl) -> bool:
     """Return whether a complete CRL covers the certificates that the old key issued.
 
     By RFC 5280, 5, it covers all of its issuer's.  But there are authorities with a CRL for each of
     their keys, under the same name and scope, of which neither lists the other's certificates
-    (Windows).  So one that lists none of those whom the old one lists isn't believed.
+    (Windows).  So one is believed only if it lists certificates of the old key, too.
     """
     if old.signer_key not in new.speaks_for or _is_delta(new):
         return False
-    return _has_any_of(new.entries, old.entries)
+    return _lists_same(new.entries.own, old.entries.own) and _lists_same(
+        new.entries.others, old.entries.others
+    )
 
 
-def _has_any_of(new: Entries, old: Entries) -> bool:
-    """Return whether one CRL revokes somebody whom another one revokes, if that revokes anybody."""
-    is_empty = True
-    for theirs, mine in ((new.own, old.own), (new.others, old.others)):
-        size = mine.width + _TAIL_SIZE
-        for at in range(0, len(mine.data), max(1, len(mine.data) // size // _ASKED) * size):
-            for key in _revoked(mine, at, at + size):
-                if _revokes(theirs, key):
-                    return True
-                is_empty = False
-    return is_empty
+def _lists_same(new: Table, old: Table) -> bool:
+    """Return whether one CRL lists certificates that another one lists, as far as that has any.
+
+    One long serial number in both tells it.  Short ones may begin anew with each key, and be two
+    certificates': it must have them all.
+    """
+    size = old.width + _TAIL_SIZE
+    has_all = True
+    for at in range(0, len(old.data), max(1, len(old.data) // size // _ASKED) * size):
+        for key in _revoked(old, at, at + size):
+            if not _revokes(new, key):
+                has_all = False
+            elif len(key.lstrip(b"\0")) >= _RANDOM_OCTETS:
+                return True
+    return has_all
 
 
 def is_level(one: Crl, other: Crl) -> bool:

@@ -34,6 +34,9 @@ RENEWED = CA("Staff", **YEARS)
 USERS = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
 
+LONG = 1 << 120
+"""A serial number as long as a random one."""
+
 
 def crl(number: int | None = 5, days: float = 0, ca: CA = STAFF, **options: Any) -> Crl:
     authorities = options.pop("authorities", (STAFF, RENEWED))
@@ -70,7 +73,8 @@ def test_a_delta_of_a_later_base_follows_none_of_an_earlier_one() -> None:
     """It says only what has changed since its own base, unless that is there."""
     old, new = crl(6, 1, delta_base=5), crl(9, 3, delta_base=8)
     assert not follows(new, old)
-    assert not follows(new, old, [crl(7, 1), crl(8, 2, ca=RENEWED), crl(None, 2), new])
+    unusable = crl(8, 2, extra_extensions=[(UNKNOWN, True)])
+    assert not follows(new, old, [crl(7, 1), crl(8, 2, ca=RENEWED), crl(None, 2), unusable, new])
     assert follows(new, old, [crl(8, 2)])
     assert not outdates(new, old)
     assert outdates(crl(9, 3, delta_base=5), old)
@@ -99,12 +103,22 @@ def test_a_new_key_follows_none_whose_clients_it_never_lists() -> None:
     root = CA("Root", **YEARS)
     old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
     known: dict[str, Any] = {"authorities": (root, old, new)}
-    listed = crl(5, ca=old, revoked=[1, 2], **known)
-    assert not follows(crl(1, 1, ca=new, revoked=[3], **known), listed)
-    assert follows(crl(1, 1, ca=new, revoked=[2, 3], **known), listed)
+    listed = crl(5, ca=old, revoked=[LONG, LONG + 1], **known)
+    assert not follows(crl(1, 1, ca=new, revoked=[LONG + 2], **known), listed)
+    assert follows(crl(1, 1, ca=new, revoked=[LONG + 1, LONG + 2], **known), listed)
     delta = crl(5, ca=old, revoked=[2], delta_base=4, **known)
     assert not follows(crl(6, 1, ca=new, revoked=[2], delta_base=4, **known), delta)
     assert follows(crl(6, 1, ca=new, revoked=[2], **known), delta)
+
+
+def test_a_new_key_must_list_all_whose_serial_numbers_may_begin_anew() -> None:
+    """Number 1 is one certificate of each key: it tells nothing about number 2."""
+    root = CA("Root", **YEARS)
+    old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
+    known: dict[str, Any] = {"authorities": (root, old, new)}
+    listed = crl(5, ca=old, revoked=[1, 2], **known)
+    assert not follows(crl(1, 1, ca=new, revoked=[1, 3, LONG], **known), listed)
+    assert follows(crl(1, 1, ca=new, revoked=[1, 2, 3], **known), listed)
 
 
 def test_whether_a_new_key_lists_the_old_ones_clients_is_told_by_a_sample(
