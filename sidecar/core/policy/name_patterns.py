@@ -24,6 +24,7 @@ from sidecar.core.x509.distinguished_name import (
     spellings,
     squeezed,
 )
+from sidecar.core.x509.subject import read_name
 
 from .dn_warnings import order_warnings, spelling_warnings
 from .matching import PatternError, Predicate, compile_regex, glob
@@ -97,7 +98,7 @@ def dn_refused(der: bytes) -> ComparedValue:
     printed = tuple(spellings(name))
     reverse: ComparedName = tuple(reversed(name))
     keys = (key_of(name, refusing=True), key_of(reverse, refusing=True), *printed)
-    texts = (canonical_text(name), *printed)
+    texts = (canonical_text(name), *_shown(der), *printed)
     return ComparedValue(keys, (*texts, *(nfc(text) for text in texts if not text.isascii())))
 
 
@@ -158,6 +159,14 @@ def _insensitive(pattern: str) -> Predicate:
     """Compile an issuer's expression without case; of several blanks one is enough."""
     found = (pattern, re.sub(" +", " ", pattern))
     return either(*(compile_regex(each, ignore_case=True) for each in dict.fromkeys(found)))
+
+
+def _shown(der: bytes) -> tuple[str, ...]:
+    """Return a name as the decision log and `X-Client-DN` have it; none if it can't be read."""
+    try:
+        return (read_name(der).dn,)
+    except ValueError:
+        return ()
 
 
 def _read_name(der: bytes) -> ComparedName:

@@ -26,6 +26,7 @@ from pki import CA, Leaf
 
 from sidecar.core.decision import Reason
 from sidecar.core.policy.uri_spelling import normal_uri
+from sidecar.core.x509.certificate import from_der
 from sidecar.core.x509.der import within
 
 staff = CA("Staff")
@@ -176,6 +177,21 @@ def test_a_glob_that_refuses_sees_nginx_own_spelling() -> None:
     for text in (r"CN=J\C3\BCrgen,*", "/O=Ex/CN=*", "*, CN = *", r"~CN=J\\C3\\BC.*"):
         assert denied(dn(text), leaf), text
         assert not allowed(dn(text), leaf), text
+
+
+def test_a_glob_that_refuses_sees_what_the_log_shows() -> None:
+    """A type beyond RFC 4514's is dotted there, and an RDN's attributes are in their own order."""
+    leaf = named(
+        [(IDENTIFIER, UTF8, b"PSDDE-1")],
+        [(ORGANIZATION, UTF8, b"Ev, il"), (NAME, UTF8, b"bob-1234567")],
+    )
+    shown = from_der(leaf.der).dn
+    assert shown == r"O=Ev\, il+CN=bob-1234567,2.5.4.97=PSDDE-1"
+    for text in ("*,2.5.4.97=PSDDE-1", r"O=Ev\, il+CN=bob*", r"~.*2\.5\.4\.97=PSDDE-1"):
+        assert denied(dn(text), leaf), text
+        assert not allowed(dn(text), leaf), text
+    issued = CA(subject=leaf.cert.subject).issue("alice")
+    assert denied("{issuer_dn: '*2.5.4.97=PSDDE-1'}", issued)
 
 
 def test_several_cns_of_active_directory_are_one_dn() -> None:
