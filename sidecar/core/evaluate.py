@@ -242,7 +242,47 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
                 evaluation.until(answer.until)
                 if answer.status is RevocationStatus.REVOKED:
                     return _revoked(evaluation, answer)
+    found = _revoked_elsewhere(evaluation)
+    if found is not None:
+        return _revoked(evaluation, found)
     return _check_freshness(evaluation) or Passed("; ".join(saw) or "nothing to ask")
+
+
+def _revoked_elsewhere(evaluation: _Evaluation) -> Answer | None:
+    """Return REVOKED if a trust says so that has the issuer, and no valid path to it now.
+
+    Its own root may have ended, while that of another trust has certified the same issuer.
+    """
+    with_path = {id(trust) for trust, _ in evaluation.paths}
+    for trust in evaluation.here.trusts:
+        if id(trust) in with_path:
+            continue
+        for other, path in evaluation.paths:
+            issuer = path[0] if path else evaluation.subject
+            if not trust.anchors.knows(issuer):
+                continue
+            lists, now = trust.denylists, evaluation.now
+            above = other.anchors.above(evaluation.subject, path)
+            found = denied(lists, evaluation.subject, now) or denied_above(lists, above, now)
+            found = found or _known_revoked(evaluation, trust, path)
+            if found is not None:
+                return found
+    return None
+
+
+def _known_revoked(evaluation: _Evaluation, trust: Trust, path: Path) -> Answer | None:
+    """Return REVOKED if the CRLs or an OCSP answer of a trust say so; nobody is asked."""
+    if trust.revocation == "off":
+        return None
+    for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
+        crl = _crl_answer(trust, cert, issuer, evaluation.now)
+        if crl is not None and crl.status is RevocationStatus.REVOKED:
+            return crl
+        key = ocsp_key(cert, issuer, trust.clock_tolerance, trust.ocsp)
+        ocsp = evaluation.answers.get(key) if trust.ocsp else None
+        if ocsp is not None and ocsp.status is RevocationStatus.REVOKED:
+            return Answer(RevocationStatus.REVOKED, "ocsp", ocsp.detail)
+    return None
 
 
 def _revoked(evaluation: _Evaluation, answer: Answer) -> Ended:

@@ -150,6 +150,10 @@ class Anchors:
         """Return whether a certificate is one of the anchors."""
         return cert.sha256 in self._anchors
 
+    def knows(self, authority: ClientCert) -> bool:
+        """Return whether these have a certificate of an authority's name and key, valid or not."""
+        return next(self._alike(authority), None) is not None
+
     @property
     def der(self) -> tuple[bytes, ...]:
         """Every authority's DER, anchors first: the possible signers of CRLs."""

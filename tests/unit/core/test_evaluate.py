@@ -170,6 +170,82 @@ def test_a_denylist_denies_by_serial_certificate_and_key() -> None:
         assert reason(rules, bob) is Reason.ALLOWED
 
 
+@pytest.mark.parametrize("hours", [0, 23, 25, -25])
+@pytest.mark.parametrize("order", ["old, new", "new, old"])
+@pytest.mark.parametrize("chain", ["leaf", "all"])
+def test_a_trust_whose_root_has_ended_revokes_on(hours: int, order: str, chain: str) -> None:
+    """Two roots have certified the issuing CA, as in a migration, and one trust alone has lists:
+    once its root has ended, or before it begins, the other one's path lets nobody in again."""
+    start = now()
+    day, year = dt.timedelta(days=1), dt.timedelta(days=365)
+    old = CA("Old", not_before=start - day, not_after=start + day)
+    new = CA("New", not_before=start - year)
+    below_old = CA("Issuing", issuer=old, not_before=start - day, not_after=start + day)
+    below_new = CA("Issuing", issuer=new, key=below_old.key, not_before=start - year)
+    listed, denied, stays = (
+        below_new.issue(name, not_before=start - year, not_after=start + year, serial=serial)
+        for name, serial in (("listed", 7), ("denied", 8), ("stays", 9))
+    )
+    rules = policy(
+        f"""\
+version: 1
+trust:
+  old:
+    ca: old.crt
+    intermediates: below.old
+    crl: [a.crl]
+    denylist: d.txt
+    revocation: best_effort
+    chain: {chain}
+  new: {{ca: new.crt, intermediates: below.new}}
+locations:
+  - {{name: site, trust: [{order}], allow: verified}}
+""",
+        old_crt=old.pem,
+        new_crt=new.pem,
+        below_old=below_old.pem,
+        below_new=below_new.pem,
+        a_crl=below_old.crl([listed]),
+        d_txt=(f"sha256 {denied.sha256}\n" if chain == "leaf" else "serial 08\n").encode(),
+    )
+    at = (start + dt.timedelta(hours=hours)).timestamp()
+    assert ask(rules, listed, at=at).reason is Reason.REVOKED
+    assert ask(rules, denied, at=at).reason is Reason.REVOKED
+    assert ask(rules, stays, at=at).reason is Reason.ALLOWED
+
+
+def test_a_serial_number_denies_in_its_own_trust_alone() -> None:
+    """Another authority's client may have the same one."""
+    other, own = (ca.issue("dave", serial=10) for ca in (partners, staff))
+    text = "version: 1\n" + TRUST.replace("staff.crt}", "staff.crt, denylist: d.txt}")
+    rules = policy(
+        text + "locations: [{name: site, allow: verified}]\n", d_txt=b"serial 0A\n", **FILES
+    )
+    assert ask(rules, own).reason is Reason.REVOKED
+    assert ask(rules, other).allowed
+
+
+@pytest.mark.parametrize("trusts", ["staff, partners", "partners, staff"])
+def test_an_ocsp_answer_of_a_trust_without_a_path_revokes(trusts: str) -> None:
+    """It is known; nobody is asked anew, and without one the certificate is let in."""
+    start, day = now(), dt.timedelta(days=1)
+    ended = CA("Staff", key=staff.key, not_before=start - 9 * day, not_after=start - day)
+    text = "version: 1\n" + TRUST.replace("staff.crt}", "staff.crt, ocsp: http://x/}")
+    rules = policy(
+        text + f"locations: [{{name: site, trust: [{trusts}], allow: verified}}]\n",
+        staff_crt=ended.pem,
+        partners_crt=staff.pem,
+    )
+    key = ocsp_key(from_der(bob.der), from_der(staff.der), 300, "http://x/")
+    answer = OcspAnswer(RevocationStatus.REVOKED, "revoked")
+    questions: list[Any] = []
+    assert evaluate(rules, request(bob), NOW, {key: answer}, questions=questions).reason is (
+        Reason.REVOKED
+    )
+    assert evaluate(rules, request(bob), NOW, questions=questions).allowed
+    assert questions == []
+
+
 def test_a_crl_revokes_and_its_absence_is_unknown() -> None:
     """A fresh CRL says good or revoked; without one, `required` denies."""
     trust = "trust:\n  staff: {ca: staff.crt, crl: [crl.pem]}\n"
