@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -56,7 +57,8 @@ class Service:
     """The state shared by all connections.
 
     `held` counts the bytes limited by `MAX_HELD`, `refused` the connections over the limit, `left`
-    what may arrive until the next turn of the loop; what is beyond is `late`.
+    what may arrive until the next turn of the loop (no end to it without a loop); what is beyond is
+    `late`.
     """
 
     engine: Engine
@@ -68,7 +70,7 @@ class Service:
     draining: bool = False
     held: int = 0
     refused: int = 0
-    left: int = TURN
+    left: float = math.inf
     late: deque[tuple[Connection, bytes]] = field(default_factory=deque)
 
     def postpone(self, connection: Connection, data: bytes) -> None:

@@ -39,7 +39,7 @@ from sidecar.runtime.status_files import StatusFile
 from sidecar.runtime.systemd import Notifier, listen_fds, watchdog_seconds
 
 from .client_store import ClientStore
-from .connection import Connection, Service
+from .connection import TURN, Connection, Service
 from .control import serve_control
 from .crl_ends import CrlEnds
 from .daemon_status import DaemonStatus
@@ -173,6 +173,7 @@ class Daemon:
         self.service = Service(self._engine(first.policy), self.recorder, self.settings.limits)
         self.service.ask = self._ask
         self.service.turns = Turns(asyncio.get_running_loop().call_soon)
+        self.service.left = TURN
         self.health = Health(self.service, self.decisions, self.conditions)
         self._serving = True
         self.ocsp_file.load(first.policy.trusts)

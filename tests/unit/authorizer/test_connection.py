@@ -185,6 +185,7 @@ def test_peers_who_ask_without_end_leave_a_turn_to_everything_else() -> None:
     """Where there is always something to read, a step of a reload waits for twice `TURN` arrivals
     at most, and all peers are answered alike."""
     service = Service(Engine(site("verified"), entries=64, answers={}), silent(), Limits())
+    service.left = connection.TURN
     whole = question("site", alice)
     peers: dict[int, socket.socket] = {}
     taken: list[int] = []  # by whom
