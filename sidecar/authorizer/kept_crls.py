@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.crl.succession import (
+    Effort,
     is_level,
-    lists_all_of,
+    lists_the_same,
     omission,
     omitted,
     outdates,
@@ -31,6 +32,7 @@ def kept_at(
     place: str,
     authorities: tuple[bytes, ...],
     latest: float,
+    effort: Effort,
 ) -> GoodCrls | None:
     """Return the CRLs last in force at a place by its copies, and those that only revoke.
 
@@ -40,7 +42,7 @@ def kept_at(
     own = [pair for file in (kept.last, *kept.held) for pair in _pairs(file)]
     newer = _pairs(kept.beside)
     beside, known = [crl for crl, _ in newer], [crl for crl, _ in own]
-    left_out = omitted(beside, known)
+    left_out = omitted(beside, known, effort)
     refused = [crl for crl in beside if not own or _is_refused(crl, known, left_out, latest)]
     pairs = [*own, *(pair for pair in newer if not _is_in(pair[0], refused))]
     name = place_name(trust, place)
@@ -55,7 +57,7 @@ def kept_at(
         pair
         for file in kept.earlier
         for pair in _pairs(file)
-        if not any(replaces(crl, pair[0]) for crl, _ in good)
+        if not any(replaces(crl, pair[0], effort=effort) for crl, _ in good)
     ]
     scopes = {crl.key for crl, _ in good}
     # Where the clock isn't set yet, what was in force is from the future: it is again, then.
@@ -128,12 +130,7 @@ def formers(
 
 def is_equal_to_any(crl: Crl, others: Sequence[Crl]) -> bool:
     """Return whether one of these is as old as a CRL and lists the same."""
-    return any(
-        is_level(crl, each)
-        and lists_all_of(each.entries, crl.entries)
-        and lists_all_of(crl.entries, each.entries)
-        for each in others
-    )
+    return any(is_level(crl, each) and lists_the_same(crl.entries, each.entries) for each in others)
 
 
 def _pairs(file: KeptFile | None) -> list[Pair]:

@@ -26,7 +26,14 @@ from sidecar.core.errors import Diagnostic
 from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError
-from sidecar.core.revocation.crl.succession import follows, is_past, omission, omitted, replaces
+from sidecar.core.revocation.crl.succession import (
+    Effort,
+    follows,
+    is_past,
+    omission,
+    omitted,
+    replaces,
+)
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
@@ -145,9 +152,10 @@ class _Reading:
         self.lapsed: list[tuple[Located, list[Pair]]] = []
         self.unread: dict[Key, list[InForce]] = {}
         self.read: dict[str, list[Pair]] = {}
-        self.current: dict[tuple[bytes, str], list[Crl]] = {}
+        self.current: dict[str, list[Crl]] = {}
         self.number = -1  # of `found.full`, of which `current` was made
         self.copies: dict[str, set[str]] = {}
+        self.effort = Effort()
         self.formers: dict[str, list[Crl]] | None = None  # by their keys
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
@@ -249,7 +257,11 @@ class _Reading:
         pairs = [*new, *(pair for pair in kept if not is_equal_to_any(pair[0], _crls(new)))]
         left = [pair for pair in pairs if not self._is_replaced(pair[0])]
         current = [crl for crl, _ in left if not self.places.is_ahead(crl)]
-        left = [pair for pair in left if not any(follows(crl, pair[0]) for crl in current)]
+        left = [
+            pair
+            for pair in left
+            if not any(follows(crl, pair[0], effort=self.effort) for crl in current)
+        ]
         left.sort(key=lambda pair: pair[0].this_update, reverse=True)
         return [
             pair for pair in left[:MAX_LAPSED] if _is_in(pair, new) or self._has_room_for(pair[0])
@@ -270,7 +282,8 @@ class _Reading:
         accepted, refused = [], []
         older = {id(crl): why for crl in crls if (why := self._refusal(place, crl, version))}
         sound = [crl for crl in crls if id(crl) not in older]
-        left_out = omitted(crls, self._former(place, crls) if before is None else before.crls)
+        known = self._former(place, crls) if before is None else before.crls
+        left_out = omitted(crls, known, self.effort)
         for crl in crls:
             why = None if is_past(crl, sound, self.places.latest) else older.get(id(crl))
             back = why or omission(crl, left_out)
@@ -351,7 +364,11 @@ class _Reading:
         last: GoodCrls | None = self.sources.good.get(key)
         before = [] if former is None else [*in_force(former), *former.lapsed]
         before += () if last is None else last.lapsed
-        lapsed = [pair for pair in before if not any(replaces(crl, pair[0]) for crl in crls)]
+        lapsed = [
+            pair
+            for pair in before
+            if not any(replaces(crl, pair[0], effort=self.effort) for crl in crls)
+        ]
         if version is None:
             older = [each.revoking for each in (former, last) if each is not None]
             crls = list({id(crl): crl for crl in [*crls, *chain(*older)]}.values())
@@ -431,9 +448,11 @@ class _Reading:
             self.number, self.current = len(self.found.full), defaultdict(list)
             for new in self.found.full:
                 if not self.places.is_ahead(new):
-                    self.current[new.issuer, str(new.scope)].append(new)
-        alike = self.current.get((crl.issuer, str(crl.scope)), ())
-        return any(new is crl for new in alike) or any(replaces(new, crl, alike) for new in alike)
+                    self.current[new.covers].append(new)
+        alike = self.current.get(crl.covers, ())
+        return any(new is crl for new in alike) or any(
+            replaces(new, crl, alike, self.effort) for new in alike
+        )
 
     def _has_room_for(self, crl: Crl) -> bool:
         entries = self.found.entries + crl.entry_count
@@ -515,7 +534,8 @@ class _Reading:
         return marks.refuses(crl, self.places.latest, name, former=not was_in_force)
 
     def _kept(self, place: Located) -> GoodCrls | None:
-        return kept_at(self.sources, self.name, place.text, self.authorities, self.places.latest)
+        latest, asked = self.places.latest, self.authorities
+        return kept_at(self.sources, self.name, place.text, asked, latest, self.effort)
 
     def take_former(self) -> None:
         """Let CRLs of former places revoke, if an address is new, until others replace them."""

@@ -28,7 +28,7 @@ import aiohttp
 from sidecar.core.config.crl_place import shown
 from sidecar.core.errors import brief, printable
 from sidecar.core.revocation.crl.index import Crl, CrlError, CrlFile, read_crls, supersedes
-from sidecar.core.revocation.crl.succession import OMITS, is_past, omitted, replaces
+from sidecar.core.revocation.crl.succession import OMITS, Effort, is_past, omitted, replaces
 from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import (
     MAX_CRL,
@@ -416,7 +416,8 @@ class CrlJob:
 
 def _left(old: Sequence[Crl], new: Sequence[Crl]) -> list[Crl]:
     """Return the CRLs that none of the new ones replaces."""
-    return [crl for crl in old if not any(replaces(each, crl) for each in new)]
+    effort = Effort()
+    return [crl for crl in old if not any(replaces(each, crl, effort=effort) for each in new)]
 
 
 def _as_pem(data: bytes) -> bytes:

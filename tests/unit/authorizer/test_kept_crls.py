@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pki import CA, Leaf, now
 
 from sidecar.authorizer import readings, trust_crls
 from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.core.revocation.crl import succession
+from sidecar.core.revocation.crl.entries import Table
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.x509.certificate import from_der
 from sidecar.runtime.crl_worker import HERE, CrlReading, CrlWorkers
@@ -411,6 +414,34 @@ def test_another_address_that_gives_another_crl_forgets_nobody(
             assert "alice" in place.revoked()
     place.fetched(ELSEWHERE, place.crl([], 6))
     assert place.revoked() == []
+
+
+def test_many_crls_of_one_moment_cost_a_reload_no_more_than_one_effort(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CA can sign as many as it likes; the denylists of other trusts wait for the reload."""
+    asked: list[bytes] = []
+
+    def revoked(table: Table, start: int, stop: int) -> Iterator[bytes]:
+        for each in original(table, start, stop):
+            asked.append(each)
+            yield each
+
+    original = succession._revoked
+    monkeypatch.setattr(succession, "_revoked", revoked)
+    place.policy(f"[{URL}]")
+    for first in range(2):
+        several = (
+            [x509.RevokedCertificateBuilder(n, START - timedelta(days=own)).build() for n in listed]
+            for own in range(1 + first, 37, 2)
+            for listed in [[*range(1, 400), 1000 + own]]
+        )
+        place.fetched(URL, b"".join(STAFF.crl(e, number=5, this_update=START) for e in several))
+        place.load()
+    asked.clear()
+    assert place.store is not None
+    place.store.load()
+    assert 0 < len(asked) <= succession.MAX_COMPARED
 
 
 @RESTARTS

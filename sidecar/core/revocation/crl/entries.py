@@ -78,12 +78,13 @@ class Table:
 
     `data` holds records of `width` octets of key (big-endian, unsigned), two of day and one
     of reason, ordered by bucket (CRC-32 of the key); `starts`, 32-bit little-endian, says
-    where in `data` each bucket begins.
+    where in `data` each bucket begins.  `digest` is the SHA-256 of `data`.
     """
 
     width: int
     data: bytes
     starts: bytes
+    digest: bytes
 
     def find(self, number: int) -> CrlEntry | None:
         """Return the entry of a key; if it has several, one that revokes."""
@@ -120,7 +121,8 @@ def build_table(rows: list[bytes]) -> Table:
     size = width + _TAIL.size
     starts = accumulate((len(bucket) * size for bucket in buckets), initial=0)
     packed = struct.pack(f"<{mask + 2}I", *starts)
-    return Table(width, b"".join(map(b"".join, buckets)), packed)
+    data = b"".join(map(b"".join, buckets))
+    return Table(width, data, packed, hashlib.sha256(data).digest())
 
 
 NO_TABLE = build_table([])

@@ -267,11 +267,10 @@ class CrlIndex:
     ) -> None:
         self._clock = _FreshnessRule(tolerance, grace)
         self._whole_chain = whole_chain
-        alike: dict[tuple[bytes, str, bytes], list[Crl]] = {}
+        alike: dict[tuple[str, bytes], list[Crl]] = {}
         for crl in crls:
             if not crl.unusable and crl.scope.only != "attribute":
-                key = (crl.issuer, str(crl.scope), crl.signer_key)
-                alike.setdefault(key, []).append(crl)
+                alike.setdefault((crl.covers, crl.signer_key), []).append(crl)
         groups = [_Group(self._clock, several) for several in alike.values()]
         unusable = [crl for crl in crls if crl.unusable]
         only_revoke = (c for c in (*unusable, *revoking) if c.scope.only != "attribute")

@@ -51,7 +51,8 @@ class Crl:
     `signer_key` is the SHA-256 of the signer's key.  `speaks_for` holds the SHA-256 of the keys of
     all authorities that share an anchor with the signer: the CRL may cover only certificates that
     these issued (RFC 5280, 6.3.3 f).  `unusable` says why the CRL only revokes ("": it can also say
-    good).  `key` is what two CRLs share if one can replace the other (`_scope_key`).
+    good).  `covers` is the same for all CRLs of an issuer and scope, `key` for two of which one can
+    replace the other (`_scope_key`).
     """
 
     source: str
@@ -66,10 +67,14 @@ class Crl:
     speaks_for: frozenset[bytes]
     entries: Entries = field(repr=False)
     unusable: str = ""
+    covers: str = field(init=False, repr=False, compare=False)
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", _scope_key(self))
+        # Made once: a scope may have thousands of names, and be compared with hundreds.
+        covers = f"{self.issuer.hex()}\n{self.scope}"
+        object.__setattr__(self, "covers", hashlib.sha256(covers.encode()).hexdigest())
+        object.__setattr__(self, "key", _scope_key(self, covers))
 
     @property
     def entry_count(self) -> int:
@@ -290,14 +295,14 @@ def watermark(crl: Crl) -> Watermark:
     return Watermark(crl.number, crl.this_update)
 
 
-def _scope_key(crl: Crl) -> str:
+def _scope_key(crl: Crl, covers: str) -> str:
     """Return a key that two CRLs share if one can replace the other; equal in every process.
 
     It covers issuer, scope, complete or delta, and the signing key: after a change of keys, a CA
     may start its numbers again, and may also issue CRLs with the old key.
     """
     kind = "complete" if crl.delta_base is None else "delta"
-    text = "\n".join([crl.issuer.hex(), str(crl.scope), kind, crl.signer_key.hex()])
+    text = "\n".join([covers, kind, crl.signer_key.hex()])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

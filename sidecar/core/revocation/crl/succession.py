@@ -3,12 +3,16 @@
 Whom a CRL in force revoked stays revoked until its issuer says otherwise by a newer CRL.  Neither a
 CRL of another scope nor one of the same number and the same `thisUpdate` says so: CAs may round
 `thisUpdate`, so that the older of two such CRLs can be given again for the newer one.
+
+An authority can sign many large CRLs of one moment.  So what they list is compared only as far as
+an `Effort` goes, and what isn't compared counts as not listed: the older CRL revokes on.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from .entries import REMOVE, Entries, Table
@@ -18,8 +22,25 @@ OMITS = "it has the number and thisUpdate of the one in force, but doesn't list 
 
 _TAIL_SIZE = 3
 
+MAX_COMPARED = 100_000
+"""Maximum number of entries that are compared: a few tenths of a second."""
 
-def follows(new: Crl, old: Crl, beside: Sequence[Crl] = ()) -> bool:
+
+@dataclass(slots=True)
+class Effort:
+    """The number of entries that may still be compared."""
+
+    left: int = MAX_COMPARED
+
+    def allows(self, entries: int) -> bool:
+        """Take the entries that are to be compared next; return whether they may be."""
+        if entries > self.left:
+            return False
+        self.left -= entries
+        return True
+
+
+def follows(new: Crl, old: Crl, beside: Sequence[Crl] = (), effort: Effort | None = None) -> bool:
     """Return whether `new` is newer than `old` and covers what `old` covers.
 
     A complete CRL follows the deltas that it includes; a delta follows no complete CRL, and an
@@ -30,12 +51,12 @@ def follows(new: Crl, old: Crl, beside: Sequence[Crl] = ()) -> bool:
     certificates that the old key issued (`_covers_other_key`).  An unusable CRL follows unusable
     ones alone: it never says good.
     """
-    if new.issuer != old.issuer or str(new.scope) != str(old.scope):
+    if new.covers != old.covers:
         return False
     if (new.unusable and not old.unusable) or (_is_delta(new) and not _is_delta(old)):
         return False
     if new.signer_key != old.signer_key:
-        return new.this_update > old.this_update and _covers_other_key(new, old)
+        return new.this_update > old.this_update and _covers_other_key(new, old, effort or Effort())
     if _is_delta(old) and not _begins_early_enough(new, old, beside):
         return False
     if goes_back(watermark(old), new) is not None:
@@ -67,7 +88,7 @@ _RANDOM_OCTETS = 8
 """Minimum length of a serial number that no authority gives twice, not even with another key."""
 
 
-def _covers_other_key(new: Crl, old: Crl) -> bool:
+def _covers_other_key(new: Crl, old: Crl, effort: Effort) -> bool:
     """Return whether a complete CRL covers the certificates that the old key issued.
 
     By RFC 5280, 5, it covers all of its issuer's.  But there are authorities with a CRL for each of
@@ -76,20 +97,24 @@ def _covers_other_key(new: Crl, old: Crl) -> bool:
     """
     if old.signer_key not in new.speaks_for or _is_delta(new):
         return False
-    return _lists_same(new.entries.own, old.entries.own) and _lists_same(
-        new.entries.others, old.entries.others
+    mine, theirs = new.entries, old.entries
+    return _lists_same(mine.own, theirs.own, effort) and _lists_same(
+        mine.others, theirs.others, effort
     )
 
 
-def _lists_same(new: Table, old: Table) -> bool:
+def _lists_same(new: Table, old: Table, effort: Effort) -> bool:
     """Return whether one CRL lists certificates that another one lists, as far as that has any.
 
     One long serial number in both tells it.  Short ones may begin anew with each key, and be two
     certificates': it must have them all.
     """
     size = old.width + _TAIL_SIZE
+    asked = range(0, len(old.data), max(1, len(old.data) // size // _ASKED) * size)
+    if not effort.allows(len(asked)):
+        return False
     has_all = True
-    for at in range(0, len(old.data), max(1, len(old.data) // size // _ASKED) * size):
+    for at in asked:
         for key in _revoked(old, at, at + size):
             if not _revokes(new, key):
                 has_all = False
@@ -103,16 +128,16 @@ def is_level(one: Crl, other: Crl) -> bool:
     return _age(one) == _age(other) and one.key == other.key
 
 
-def replaces(new: Crl, old: Crl, beside: Sequence[Crl] = ()) -> bool:
+def replaces(new: Crl, old: Crl, beside: Sequence[Crl] = (), effort: Effort | None = None) -> bool:
     """Return whether an accepted CRL takes the place of one that was in force.
 
     `beside` are accepted CRLs of the same issuer and scope.
     """
-    if new is old or follows(new, old, beside):
+    if new is old or follows(new, old, beside, effort):
         return True
     if not is_level(new, old) or (new.unusable and not old.unusable):
         return False
-    return lists_all_of(new.entries, old.entries)
+    return lists_all_of(new.entries, old.entries, effort)
 
 
 def omission(new: Crl, left_out: Sequence[Crl]) -> str | None:
@@ -123,18 +148,20 @@ def omission(new: Crl, left_out: Sequence[Crl]) -> str | None:
     return OMITS if any(is_level(new, one) for one in left_out) else None
 
 
-def omitted(new: Sequence[Crl], old: Sequence[Crl]) -> list[Crl]:
+def omitted(new: Sequence[Crl], old: Sequence[Crl], effort: Effort | None = None) -> list[Crl]:
     """Return the CRLs in force that a new version has anew, but neither newer nor as long.
 
     `new` are all CRLs of that version.
     """
-    return [one for one in old if _is_omitted(one, [c for c in new if is_level(c, one)], new)]
+    effort = effort or Effort()
+    level = ((one, [crl for crl in new if is_level(crl, one)]) for one in old)
+    return [one for one, alike in level if _is_omitted(one, alike, new, effort)]
 
 
-def _is_omitted(one: Crl, level: Sequence[Crl], new: Sequence[Crl]) -> bool:
-    if not level or any(follows(each, one) for each in new):
+def _is_omitted(one: Crl, level: Sequence[Crl], new: Sequence[Crl], effort: Effort) -> bool:
+    if not level or any(follows(each, one, effort=effort) for each in new):
         return False
-    return not any(each is one or lists_all_of(each.entries, one.entries) for each in level)
+    return not any(each is one or lists_all_of(each.entries, one.entries, effort) for each in level)
 
 
 def is_past(crl: Crl, beside: Sequence[Crl], latest: float) -> bool:
@@ -157,9 +184,15 @@ def outdates(new: Crl, old: Crl) -> bool:
     return goes_back(watermark(new), old) is not None and goes_back(watermark(old), new) is None
 
 
-def lists_all_of(new: Entries, old: Entries) -> bool:
+def lists_all_of(new: Entries, old: Entries, effort: Effort | None = None) -> bool:
     """Return whether whoever is revoked by `old` is revoked by `new`; of one issuer both."""
-    return _has_all_of(new.own, old.own) and _has_all_of(new.others, old.others)
+    effort = effort or Effort()
+    return _has_all_of(new.own, old.own, effort) and _has_all_of(new.others, old.others, effort)
+
+
+def lists_the_same(one: Entries, other: Entries) -> bool:
+    """Return whether two CRLs of one issuer have the same entries."""
+    return one.own.digest == other.own.digest and one.others.digest == other.others.digest
 
 
 def _is_delta(crl: Crl) -> bool:
@@ -170,23 +203,26 @@ def _age(crl: Crl) -> tuple[float, int]:
     return crl.this_update, -1 if crl.number is None else crl.number
 
 
-def _has_all_of(new: Table, old: Table) -> bool:
+def _has_all_of(new: Table, old: Table, effort: Effort) -> bool:
     """Compare bucket by bucket, since most buckets of two tables that are much alike are equal."""
-    if len(old.data) == 0 or _is_equal(new, old):
+    if len(old.data) == 0 or new.digest == old.digest:
         return True
+    size = old.width + _TAIL_SIZE
     if old.width != new.width or len(old.starts) != len(new.starts):
-        return all(_revokes(new, key) for key in _revoked(old, 0, len(old.data)))
+        count = len(old.data) // size
+        return effort.allows(count) and all(
+            _revokes(new, key) for key in _revoked(old, 0, len(old.data))
+        )
+    if not effort.allows(len(old.starts) // 8):
+        return False
     for (start, stop), (begin, end) in zip(_buckets(old), _buckets(new), strict=True):
         if old.data[start:stop] != new.data[begin:end]:
+            if not effort.allows((stop - start + end - begin) // size):
+                return False
             theirs = set(_revoked(new, begin, end))
             if not theirs.issuperset(_revoked(old, start, stop)):
                 return False
     return True
-
-
-def _is_equal(new: Table, old: Table) -> bool:
-    same_size = old.width == new.width and len(old.data) == len(new.data)
-    return same_size and old.data[:] == new.data[:]  # `data` may be a map of a file
 
 
 def _buckets(table: Table) -> Iterator[tuple[int, int]]:

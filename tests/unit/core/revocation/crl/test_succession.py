@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +18,11 @@ from pki import CA
 from sidecar.core.revocation.crl import succession
 from sidecar.core.revocation.crl.entries import REMOVE, Entries, Table, build_table
 from sidecar.core.revocation.crl.index import Crl, read_crl
+from sidecar.core.revocation.crl.points import Scope
 from sidecar.core.revocation.crl.succession import (
+    MAX_COMPARED,
     OMITS,
+    Effort,
     follows,
     is_level,
     lists_all_of,
@@ -125,7 +130,7 @@ def test_whether_a_new_key_lists_the_old_ones_clients_is_told_by_a_sample(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A list of millions holds up no reload."""
-    asked = []
+    asked: list[bytes] = []
 
     def count(_: object, key: bytes) -> bool:
         asked.append(key)
@@ -204,3 +209,57 @@ def test_large_tables_are_compared(change: str) -> None:
     else:
         new |= {n + 1: 0 for n in list(old)[: 1 if change == "one more" else None]}
     assert lists_all_of(Entries(own=table(new)), Entries(own=table(old))) is (change != "one less")
+
+
+def test_what_is_too_much_to_compare_counts_as_not_listed() -> None:
+    """So the older one revokes on; equal ones need no comparison, in whatever file they are."""
+    old = Entries(own=table(dict.fromkeys(range(100), 0)))
+    new = Entries(own=table(dict.fromkeys(range(101), 0)))
+    other = Entries(own=table(dict.fromkeys(range(1 << 40, (1 << 40) + 100), 0)))
+    assert lists_all_of(new, old)
+    assert not lists_all_of(new, old, Effort(9))
+    assert not lists_all_of(other, old, Effort(9))
+    assert lists_all_of(old, old, Effort(0))
+    effort = Effort(150)
+    assert not lists_all_of(other, old, effort)
+    assert not lists_all_of(other, old, effort)
+    assert effort.left == 50
+
+
+def test_many_crls_of_one_moment_or_of_two_keys_cost_no_more_than_one_effort(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of them lists what no other one does: its authority can sign as many as it likes."""
+    asked: list[bytes] = []
+
+    def revoked(table: Table, start: int, stop: int) -> Iterator[bytes]:
+        for each in original(table, start, stop):
+            asked.append(each)
+            yield each
+
+    original = succession._revoked
+    monkeypatch.setattr(succession, "_revoked", revoked)
+    alone = STAFF.intermediate("Staff")
+    known = crl()
+    several = [
+        replace(known, entries=Entries(own=table(dict.fromkeys(range(n, n + 700), 0))))
+        for n in range(0, 40_000, 1000)
+    ]
+    other_key = [replace(each, signer_key=alone.der, this_update=0.0) for each in several]
+    new = [replace(each, speaks_for=frozenset({alone.der})) for each in several]
+    assert omitted(new[:20], new[20:]) == new[20:]
+    assert 0 < len(asked) <= MAX_COMPARED
+    effort, asked[:] = Effort(), []
+    assert not any(
+        follows(one, other, effort=effort) for one in new[:20] for other in other_key[20:]
+    )
+    assert 0 < len(asked) <= MAX_COMPARED
+
+
+def test_a_scope_of_many_names_is_put_into_words_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its CRL is read: it is compared with many others, in each reload."""
+    old, new = crl(idp=USERS), crl(6, idp=USERS)
+    monkeypatch.delattr(Scope, "__str__")
+    monkeypatch.delattr(Scope, "__repr__")
+    assert follows(new, old)
+    assert not follows(new, crl(5))
