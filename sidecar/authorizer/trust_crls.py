@@ -4,7 +4,7 @@ In force is the newest valid CRL of each scope at each place.  Other CRLs that w
 (refused as older, from the future, or in a file with an invalid one) only revoke, until another
 version of the file can be read; they never say good.  So does a CRL that was in force and that the
 file lacks now, until a newer one follows it; and one of a place that the policy no longer names, if
-it names a new address instead.  What an address gave and what only revokes goes on until a newer
+it names a new one instead.  What an address gave and what only revokes goes on until a newer
 one is in force, whatever the address gives then.
 """
 
@@ -538,8 +538,8 @@ class _Reading:
         return kept_at(self.sources, self.name, place.text, asked, latest, self.effort)
 
     def take_former(self) -> None:
-        """Let CRLs of former places revoke, if an address is new, until others replace them."""
-        is_new = any(map(self._is_new_address, self.places.spec.crl))
+        """Let CRLs of former places revoke, if a place is new, until others replace them."""
+        is_new = any(map(self._is_new, self.places.spec.crl))
         for key, good in formers(self.sources, self.authorities):
             left = [crl for crl in good.all if not self._is_replaced(crl)]
             if left and (is_new or key[0] == "former"):
@@ -548,10 +548,9 @@ class _Reading:
                 self.found.good[name] = good
                 self.found.files.update({("former", file.digest): file for file in good.files})
 
-    def _is_new_address(self, place: Located) -> bool:
-        """Return whether no CRL has been in force at an address yet."""
-        is_known = self._digests_of(place)
-        return is_address(place.text) and self._key(place) not in self.sources.good and not is_known
+    def _is_new(self, place: Located) -> bool:
+        """Return whether no CRL has been in force at a place yet."""
+        return self._key(place) not in self.sources.good and not self._digests_of(place)
 
     def _key(self, place: Located) -> Key:
         return ("crl", self.name, place.text)

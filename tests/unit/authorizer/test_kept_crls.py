@@ -486,6 +486,29 @@ def test_a_renamed_trust_revokes_by_what_was_fetched_before(place: Place, restar
 
 
 @RESTARTS
+@pytest.mark.parametrize("edit", ["trust", "file"])
+def test_another_place_of_a_file_forgets_nobody_whom_the_file_lacks_now(
+    place: Place, restarts: bool, edit: str
+) -> None:
+    """A file was cut between its CRLs: what it lost goes on to revoke, also where its trust gets
+    another name or the file another place, until a newer CRL of that scope is there."""
+    whole = place.crl([ALICE]), STAFF.crl([BOB], number=6, idp=USERS, this_update=START)
+    place.write("a.crl", b"".join(whole))
+    assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", whole[0])
+    assert place.revoked() == ["alice", "bob"]
+    place.write("b.crl", whole[0])
+    name = "a.crl" if edit == "trust" else "b.crl"
+    place.policy(f"[{name}]", trust="people" if edit == "trust" else "staff")
+    for _ in range(3):
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["alice", "bob"]
+    place.write(name, whole[0] + STAFF.crl([], number=7, idp=USERS))
+    assert place.revoked() == ["alice"]
+
+
+@RESTARTS
 def test_another_address_and_other_authorities_at_once(place: Place, restarts: bool) -> None:
     """The copy of the old CRL is verified again."""
     place.policy(f'["{URL}"]')
