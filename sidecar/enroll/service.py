@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -127,9 +128,15 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
 
 
 def _one_line(record: logging.LogRecord) -> bool:
-    """Make one line of a request that is no HTTP: anybody can send one, again and again."""
+    """Make one line of a request that is no HTTP: anybody can send one, again and again.
+
+    Whose peer has gone has none.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if error is not None and type(error).__module__ == "aiohttp.http_exceptions":
+    if isinstance(error, ConnectionError):
+        return False
+    no_http = type(error).__module__ == "aiohttp.http_exceptions"
+    if error is not None and (no_http or isinstance(error, web.RequestPayloadError)):
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "a request can't be read: %s", (brief(error)[:300],)
         record.exc_info = record.exc_text = None

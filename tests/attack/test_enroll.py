@@ -93,6 +93,58 @@ def test_a_header_that_cannot_be_read_is_one_line_of_the_log(service: Enroll, ag
     assert token(invited) not in said
 
 
+def test_requests_behind_one_another_take_little_memory(service: Enroll) -> None:
+    """Whoever may open the socket reads no answer, and sends requests of hundreds of kilobytes: the
+    connection is closed, before 32 of them are kept."""
+    small = b"GET /enroll/none HTTP/1.1\r\nHost: a\r\n\r\n"
+    lines = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 8000) for number in range(40))
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(service.socket))
+        peer.settimeout(10)  # where they are kept, nothing more is read
+        with contextlib.suppress(ConnectionError):
+            while True:
+                peer.sendall(small * 10)
+                peer.sendall(small[:-2] + lines + b"\r\n")
+
+
+def test_a_form_without_end_takes_little_memory(service: Enroll) -> None:
+    """Parts that are empty count as well, for their names."""
+    head = (
+        "POST /enroll/renew HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example.com\r\n"
+        f"X-Client-Fingerprint: {'a' * 64}\r\nTransfer-Encoding: chunked\r\n"
+        "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
+    )
+    part = b'--B\r\nContent-Disposition: form-data; name="%b"\r\n\r\n\r\n' % (b"x" * 4000)
+    chunk = b"%x\r\n%b\r\n" % (len(part), part)
+    sent = 0
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(service.socket))
+        peer.settimeout(30)
+        peer.sendall(head.encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(500):
+                sent += peer.send(chunk)
+    assert sent < 1_500_000  # the rest lies in the socket
+
+
+def test_a_body_that_cannot_be_read_leaves_no_traceback(service: Enroll) -> None:
+    """One that isn't encoded as it says is one line of the log; a peer that has gone before it is
+    asked for its body is none."""
+    head, before = (
+        "POST /enroll/none HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n",
+        len(service.told),
+    )
+    for line in ("Expect: 100-continue", "Content-Encoding: deflate"):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(str(service.socket))
+            peer.sendall(f"{head}{line}\r\n\r\n".encode())
+            if "deflate" in line:
+                peer.sendall(b"x" * 9)
+                peer.recv(100)
+    service.until(lambda: "a request can't be read" in service.told[before:])
+    assert service.told[before:].count("\n") == 1
+
+
 def test_silent_connections_leave_room_for_the_service(service: Enroll) -> None:
     """Whoever may open the socket holds as many connections as there may be, and not as many as
     there are descriptors; once they are closed, the others are served."""
