@@ -204,12 +204,14 @@ class _Reading:
             self._tell_no_room(place)
         else:
             found = self._read_revoking(place, path, found)
-        kept = self._kept_revoking(place) if last is None else list(last.lapsed)
+        kept = self._kept_revoking(place, last)
         lapsed = self._still_revoking(place, found, kept)
         if found or lapsed:
             self.found.refused += [crl for crl, _ in (*found, *lapsed)]
             crls, versions = tuple(crl for crl, _ in found), tuple(file for _, file in found)
-            files = tuple(dict.fromkeys(file for _, file in (*found, *lapsed)))
+            copies = self.sources.digests_of(self.name, place.text, "revoking")
+            seen = [] if last is None else [file for file in last.files if file.digest in copies]
+            files = tuple(dict.fromkeys([*seen, *(file for _, file in (*found, *lapsed, *kept))]))
             good = GoodCrls(self.authorities, crls, (), versions, tuple(lapsed), files)
             self.found.good[key] = good
             if versions:
@@ -241,10 +243,21 @@ class _Reading:
         why = f"a CRL that was refused has no room beside the others of {self.name!r}"
         self.found.problems.append(file_mistake(self.places.file, place, _too_large(why)))
 
-    def _kept_revoking(self, place: Located) -> list[Pair]:
-        """Return what only revoked at an address by its copies."""
-        kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
-        return [(crl, file.version) for file in kept.earlier for crl in file.crls]
+    def _kept_revoking(self, place: Located, last: GoodCrls | None) -> list[Pair]:
+        """Return what only revoked at an address, here and, by its copies, in another instance."""
+        own = [] if last is None else list(last.lapsed)
+        if last is not None:
+            copies = self.sources.digests_of(self.name, place.text, "revoking")
+            if not copies - {file.digest for file in last.files}:
+                return own
+        try:
+            kept = self.sources.kept_crls(self.name, place.text, self.authorities, "revoking")
+        except CopyUnread:
+            if last is None:
+                raise
+            return own
+        pairs = [(crl, file.version) for file in kept.earlier for crl in file.crls]
+        return [*own, *(pair for pair in pairs if not is_equal_to_any(pair[0], _crls(own)))]
 
     def _still_revoking(
         self, place: Located, beside: Sequence[Pair], kept: Sequence[Pair]

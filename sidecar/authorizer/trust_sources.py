@@ -252,9 +252,9 @@ class TrustSources:
         )
         return None if found is None else found.entries
 
-    def digests_of(self, trust: str, place: str) -> set[str]:
-        """Return the SHA-256 of each copy of a place's CRLs that were in force."""
-        key = ("crl", trust, place)
+    def digests_of(self, trust: str, place: str, kind: str = "crl") -> set[str]:
+        """Return the SHA-256 of each copy of a place's CRLs that were in force, or only revoked."""
+        key = (kind, trust, place)
         names = (key, *_held(key), *_earlier(key))
         return {copy[1] for name in names if (copy := self.last_good.copy_of(*name))}
 

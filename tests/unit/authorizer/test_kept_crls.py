@@ -973,3 +973,26 @@ def test_another_address_forgets_nobody_whom_only_another_instance_knew(
     assert place.revoked() == other.revoked() == []
     place.restart()
     assert place.revoked() == []
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_only_revokes_in_one_instance_revokes_in_another_that_missed_it(
+    place: Place, restarts: bool
+) -> None:
+    """It hung while an address gave a CRL that was refused; it knows of another such one."""
+    other = Place(place.directory)
+    place.policy(f"[{URL}]")
+    refused = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    place.fetched(URL, place.crl([], 5))
+    place.replace(refused, STAFF.crl([BOB], number=6, idp=USERS, this_update=START))
+    assert place.revoked() == other.revoked() == ["bob"]
+    place.replace(refused, place.crl([ALICE], 6, hours=1))
+    assert other.revoked() == ["alice", "bob"]
+    place.replace(refused, place.crl([], 4))
+    assert place.revoked() == other.revoked() == ["alice", "bob"]
+    for each in (place, other) if restarts else ():
+        each.restart()
+        assert each.revoked() == ["alice", "bob"]
+    place.fetched(URL, place.crl([], 7, hours=2))
+    for each in (place, other, place):
+        assert each.revoked() == ["bob"]
