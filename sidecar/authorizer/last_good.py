@@ -49,7 +49,7 @@ MAX_LEFT = 2 * MAX_CRL
 RESTORE_SECONDS = 30.0
 """Minimum seconds between two writings of what another instance has written over."""
 
-CRL_KINDS = ("crl", "revoking", "former")
+CRL_KINDS = ("crl", "revoking", "former", "removed")
 """The first words of the keys of CRLs.
 
 The manifest lists their copies by SHA-256 too, so that they can be found when the policy names

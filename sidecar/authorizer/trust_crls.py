@@ -157,6 +157,7 @@ class _Reading:
         self.copies: dict[str, set[str]] = {}
         self.effort = Effort()
         self.formers: dict[str, list[Crl]] | None = None  # by their keys
+        self.is_behind = False  # whether a place couldn't be read as it is now
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
         """Take a step; if a copy can't be read for now, this set can't be used yet."""
@@ -336,6 +337,7 @@ class _Reading:
 
         `refused` None means that nothing can be read: the CRLs that last only revoked still do.
         """
+        self.is_behind = True
         if error is not None:
             self.found.problems.append(file_mistake(self.places.file, place, error))
         if refused is None:
@@ -551,15 +553,20 @@ class _Reading:
         return kept_at(self.sources, self.name, place.text, asked, latest, self.effort)
 
     def take_former(self) -> None:
-        """Let CRLs of former places revoke, if a place is new, until others replace them."""
+        """Let CRLs of former places revoke, until others replace them.
+
+        They do if a place is new.  If none is, they do while one isn't read as it is now, which may
+        have what these had.
+        """
         is_new = any(map(self._is_new, self.places.spec.crl))
         for key, good in formers(self.sources, self.authorities):
+            kind = "former" if is_new or key[0] == "former" else "removed"
             left = [crl for crl in good.all if not self._is_replaced(crl)]
-            if left and (is_new or key[0] == "former"):
+            if left and (kind == "former" or self.is_behind):
                 self.found.refused += left
-                name = key if key[0] == "former" else ("former", *key)
+                name = key if key[0] == kind else (kind, *key)
                 self.found.good[name] = good
-                self.found.files.update({("former", file.digest): file for file in good.files})
+                self.found.files.update({(kind, file.digest): file for file in good.files})
 
     def _is_new(self, place: Located) -> bool:
         """Return whether no CRL has been in force at a place yet."""

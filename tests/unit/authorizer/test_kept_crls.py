@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -557,6 +558,61 @@ def test_a_crl_that_the_policy_removes_is_forgotten(place: Place, restarts: bool
     if restarts:
         place.restart()
     assert place.revoked() == []
+
+
+@RESTARTS
+@pytest.mark.parametrize("then", ["forgotten", "joined"])
+def test_a_crl_that_the_policy_removes_revokes_while_another_place_is_broken(
+    place: Place, restarts: bool, then: str
+) -> None:
+    """That one may be the file that it was joined into."""
+    place.policy("[a.crl, b.crl]")
+    users = STAFF.crl([BOB], number=6, idp=USERS, this_update=START)
+    place.write("a.crl", place.crl([ALICE]))
+    place.write("b.crl", users)
+    assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", b"garbage")
+    place.policy("[a.crl]")
+    for _ in range(3):
+        if restarts:
+            place.restart()
+        assert place.revoked() == ["alice", "bob"]
+    place.write("a.crl", place.crl([ALICE]) + (users if then == "joined" else b""))
+    revoked = ["alice", "bob"] if then == "joined" else ["alice"]
+    for data in (None, b"garbage"):
+        if data is not None:
+            place.write("a.crl", data)
+        for _ in range(2):
+            if restarts:
+                place.restart()
+            assert place.revoked() == revoked
+
+
+def test_a_crl_that_the_policy_removes_revokes_while_another_place_is_being_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file, that it was joined into, isn't read yet when the policy is in force."""
+    place.policy("[a.crl, b.crl]")
+    users = STAFF.crl([BOB], number=6, idp=USERS, this_update=START)
+    place.write("a.crl", place.crl([ALICE]))
+    place.write("b.crl", users)
+    assert place.revoked() == ["alice", "bob"]
+    may_read, read = threading.Event(), CrlWorkers.read_file
+
+    def slowly(*given: Any, **settings: Any) -> CrlReading:
+        may_read.wait(60)
+        return read(*given, **settings)
+
+    monkeypatch.setattr(CrlWorkers, "read_file", slowly)
+    place.write("a.crl", place.crl([ALICE, DAVE], 6, hours=1) + users)
+    place.policy("[a.crl]")
+    assert place.store is not None
+    try:
+        found = place.store.load().policy.trusts["staff"]
+        assert any(crl.find(crl.issuer, BOB.serial) for crl in found.revoking)
+    finally:
+        may_read.set()
+    assert place.revoked(ALICE, BOB, DAVE) == ["alice", "bob", "dave"]
 
 
 # -- chance
