@@ -152,7 +152,8 @@ class Anchors:
 
     def knows(self, authority: ClientCert) -> bool:
         """Return whether these have a certificate of an authority's name and key, valid or not."""
-        return next(self._alike(authority), None) is not None
+        named = self._named(authority.subject_name)  # few have one of that name
+        return bool(named) and next(self._alike(authority), None) is not None
 
     @property
     def der(self) -> tuple[bytes, ...]:

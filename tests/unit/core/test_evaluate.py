@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from asking import NOW, ask, policy, request, site
+from counted import calls
 from cryptography import x509
 from pki import CA, SERVER_AUTH, now
 
@@ -212,6 +213,21 @@ locations:
     assert ask(rules, listed, at=at).reason is Reason.REVOKED
     assert ask(rules, denied, at=at).reason is Reason.REVOKED
     assert ask(rules, stays, at=at).reason is Reason.ALLOWED
+
+
+def test_a_trust_that_does_not_know_the_issuer_costs_next_to_nothing() -> None:
+    """A location may have hundreds: what is asked of each is whether it has the issuer's name."""
+
+    def rules(count: int) -> Policy:
+        files = {f"t{n}_crt": CA(f"Other {n}").pem for n in range(count)}
+        trusts = "".join(f"  t{n}: {{ca: t{n}.crt}}\n" for n in range(count))
+        text = f"version: 1\n{TRUST}{trusts}locations: [{{name: site, allow: verified}}]\n"
+        return policy(text, **FILES, **files)
+
+    few, many = rules(1), rules(21)
+    for each in (few, many):
+        assert ask(each, bob).allowed
+    assert calls(lambda: ask(many, bob)) - calls(lambda: ask(few, bob)) < 20 * 30
 
 
 def test_a_serial_number_denies_in_its_own_trust_alone() -> None:
