@@ -16,6 +16,8 @@ Where the RFC leaves a choice, the stricter rule applies:
 - A CRL may be signed by another key of its issuer if that key's certificate leads to the same
   anchor as the certificate's issuer.  If that signer is itself revoked, its CRLs only revoke.  With
   `whole_chain`, the signer must be known to be GOOD.
+- It never says good beside a CRL in force by the key of the certificate's issuer, unless it lists
+  that one's certificates: each key has a CRL of its own there (Windows), which may have ended.
 - Names are compared by RFC 5280, section 7.1 (`der.comparable_name`); URIs octet by octet.
 """
 
@@ -43,6 +45,7 @@ from .parse import (
 )
 from .scope import ALL_REASONS, EVERYTHING, CertFacts, Scope, covered, crl_facts, implied_point
 from .signers import Signer, key_digest
+from .succession import Effort, covers_other_key
 
 __all__ = [
     "CertFacts",
@@ -100,12 +103,14 @@ class _FreshnessRule:
 class _Group:
     """The CRLs with the same issuer, scope and signing key, newest first.
 
-    `any` is one of them, for their common fields.  Without `clears` they only revoke.
+    `any` is one of them, for their common fields.  Without `clears` they only revoke.  `not_of` are
+    other keys of the issuer (SHA-256), whose certificates they don't cover.
     """
 
     clock: _FreshnessRule
     crls: InitVar[Sequence[Crl]]
     clears: bool = True
+    not_of: frozenset[bytes] = frozenset()
     any: Crl = field(init=False)
     complete: list[Crl] = field(init=False)
     deltas: list[Crl] = field(init=False)
@@ -179,6 +184,21 @@ class _Group:
     def _absent(self, now: float) -> str:
         future = [crl for crl in self.complete if self.clock.is_future(crl, now)]
         return "it is from the future" if future else "a delta CRL without its complete CRL"
+
+
+def _find_other_keys(groups: Sequence[_Group], effort: Effort) -> None:
+    """Note for each group of an issuer which other keys have CRLs of their own."""
+    for group in groups:
+        if group.clears and group.complete:
+            group.not_of = frozenset(
+                other.any.signer_key
+                for other in groups
+                if other.any.signer_key != group.any.signer_key
+                and other.clears
+                and other.complete
+                and other.any.covers == group.any.covers
+                and not covers_other_key(group.complete[0], other.complete[0], effort)
+            )
 
 
 def _age(crl: Crl) -> tuple[float, int]:
@@ -279,6 +299,9 @@ class CrlIndex:
         self._groups: dict[bytes, list[_Group]] = {}
         for group in all_groups:
             self._groups.setdefault(group.any.issuer, []).append(group)
+        effort = Effort()
+        for several in self._groups.values():
+            _find_other_keys(several, effort)
         self._indirect = any(group.scope.indirect for group in all_groups)
         self._certs: dict[bytes, ClientCert] = {}
 
@@ -316,6 +339,8 @@ class CrlIndex:
             if not group.clears:
                 why = group.any.unusable or "it was refused, so it only revokes"
                 found.add(group.any.source, why)
+            elif key in group.not_of:
+                found.add(group.any.source, "it is of another key of the issuer, which has its own")
             elif standing.why:
                 found.add(group.any.source, standing.why)
                 found.retry = min(found.retry, standing.until)

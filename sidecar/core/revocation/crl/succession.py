@@ -48,7 +48,7 @@ def follows(new: Crl, old: Crl, beside: Sequence[Crl] = (), effort: Effort | Non
     complete CRL alone, which may still be missing.  `beside` are CRLs in force beside the new one.
 
     After a change of keys, a CRL of the new key follows one of the old key, if it covers the
-    certificates that the old key issued (`_covers_other_key`).  An unusable CRL follows unusable
+    certificates that the old key issued (`covers_other_key`).  An unusable CRL follows unusable
     ones alone: it never says good.
     """
     if new.covers != old.covers:
@@ -56,7 +56,7 @@ def follows(new: Crl, old: Crl, beside: Sequence[Crl] = (), effort: Effort | Non
     if (new.unusable and not old.unusable) or (_is_delta(new) and not _is_delta(old)):
         return False
     if new.signer_key != old.signer_key:
-        return new.this_update > old.this_update and _covers_other_key(new, old, effort or Effort())
+        return new.this_update > old.this_update and covers_other_key(new, old, effort or Effort())
     if _is_delta(old) and not _begins_early_enough(new, old, beside):
         return False
     if goes_back(watermark(old), new) is not None:
@@ -88,7 +88,7 @@ _RANDOM_OCTETS = 8
 """Minimum length of a serial number that no authority gives twice, not even with another key."""
 
 
-def _covers_other_key(new: Crl, old: Crl, effort: Effort) -> bool:
+def covers_other_key(new: Crl, old: Crl, effort: Effort) -> bool:
     """Return whether a complete CRL covers the certificates that the old key issued.
 
     By RFC 5280, 5, it covers all of its issuer's.  But there are authorities with a CRL for each of

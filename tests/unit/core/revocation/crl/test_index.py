@@ -1107,6 +1107,25 @@ def test_issuer_names_are_compared_as_names() -> None:
 # -- who signs
 
 
+def test_the_crl_of_one_key_does_not_stand_in_for_that_of_another() -> None:
+    """An authority has a CRL for each of its keys, as Windows' do, and one of them has ended:
+    whoever withholds it can't have the other one say good of the first key's clients."""
+    old, new = (CA("x", issuer=ROOT, subject=ISSUING.subject, **YEARS) for _ in range(2))
+    known = (ROOT, old, new)
+    carol, dora, erin = old.issue("carol"), old.issue("dora"), new.issue("erin")
+    ended = crl(old, [carol], this_update=T0 - DAY, next_update=T0)
+    lapsed = ask(ended, crl(new, [erin.serial + 1]), authorities=known)
+    assert lapsed.status(carol, old) is REVOKED
+    assert lapsed.status(dora, old) is UNKNOWN
+    assert lapsed.status(erin, new) is GOOD
+    for others in ([carol], [carol, erin]):  # after a change of keys, it lists both keys' clients
+        covers = ask(ended, crl(new, others), authorities=known)
+        assert covers.status(dora, old) is GOOD
+    assert ask(crl(new), authorities=known).status(dora, old) is GOOD
+    nobody = crl(old, this_update=T0 - DAY, next_update=T0)
+    assert ask(nobody, crl(new), authorities=known).status(dora, old) is GOOD
+
+
 def test_a_key_of_its_own_for_crls() -> None:
     """A second certificate of the same authority, under the same anchor, may sign its CRLs."""
     signer = CA("x", issuer=ROOT, subject=ISSUING.subject, **YEARS)
