@@ -6,6 +6,8 @@
 # The project itself is importable in it and .venv/bin/mtls-sidecar runs it from the source tree.
 # For a server there is deploy/requirements.lock; see docs.  Two runs at once wait for each other.
 set -eu
+umask 022 # see install.sh
+if [ "$(id -u)" = 0 ]; then unset TMPDIR TEMP TMP; fi # see install.sh
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 venv=$root/.venv

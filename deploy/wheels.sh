@@ -4,6 +4,8 @@
 #
 #   sh deploy/wheels.sh DIR [PYTHON]     (default: /usr/bin/python3)
 set -eu
+umask 022
+if [ "$(id -u)" = 0 ]; then unset TMPDIR TEMP TMP; fi # see install.sh
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 out=${1:?give a directory}

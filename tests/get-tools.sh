@@ -10,6 +10,8 @@
 # What builds and checks packages comes from deploy/release-tools.lock, into .tools/release.
 # What cannot be had is left out: tests/support/tools.py then says so of each test that wants it.
 set -eu
+umask 022
+if [ "$(id -u)" = 0 ]; then unset TMPDIR TEMP TMP; fi # see deploy/install.sh
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 tools=$root/.tools

@@ -8,6 +8,7 @@
 # SOURCE_DATE_EPOCH, or else the last commit's.
 set -eu
 umask 022
+if [ "$(id -u)" = 0 ]; then unset TMPDIR TEMP TMP; fi # see install.sh
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
 out=${1:?give a directory}

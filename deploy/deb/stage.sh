@@ -7,6 +7,7 @@
 # the parts too, every hash checked, for the machine's own Python (/usr/bin/python3) and no other.
 set -eu
 umask 022
+if [ "$(id -u)" = 0 ]; then unset TMPDIR TEMP TMP; fi # see install.sh
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
 root=$1

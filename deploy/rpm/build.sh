@@ -6,6 +6,7 @@
 # It is built and listed in a test, and not installed anywhere: try it before you rely on it.
 set -eu
 umask 022
+if [ "$(id -u)" = 0 ]; then unset TMPDIR TEMP TMP; fi # see install.sh
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
 out=${1:?give a directory}

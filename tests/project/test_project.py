@@ -187,7 +187,8 @@ def test_a_skip_fails_in_ci_only(source: str, ci: str, code: int, tmp_path: Path
 
 
 def test_the_environment_is_made_of_nothing_that_lies_where_it_is_called(tmp_path: Path) -> None:
-    """Modules in the caller's directory, or in PYTHONPATH, are not run by deploy/venv.sh."""
+    """Modules in the caller's directory, or in PYTHONPATH, are not run by deploy/venv.sh; whatever
+    his umask is, nobody else may change what it makes."""
     hostile, tree = tmp_path / "hostile", tmp_path / "tree"
     hostile.mkdir()
     for name in ("venv", "ensurepip", "pip", "sysconfig", "fcntl"):
@@ -203,9 +204,34 @@ def test_the_environment_is_made_of_nothing_that_lies_where_it_is_called(tmp_pat
         capture_output=True,
         text=True,
         check=False,
+        umask=0,
     )
     assert not (tmp_path / "run").exists(), (tmp_path / "run").read_text()
     assert (tree / ".venv/bin/mtls-sidecar").exists(), done.stderr
+    made = [each for each in (tree / ".venv").rglob("*") if not each.is_symlink()]
+    assert [each for each in made if each.stat().st_mode & 0o022] == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has something to lose in a user's TMPDIR")
+@pytest.mark.parametrize("script", ["wheels.sh", "deb/build.sh", "deb/stage.sh", "rpm/build.sh"])
+def test_what_root_builds_is_unpacked_in_nobody_else_s_directory(
+    tmp_path: Path, script: str
+) -> None:
+    """A TMPDIR of root's shell, whose owner could exchange what root runs there, has no say, nor
+    has the umask."""
+    made = tmp_path / "mktemp"
+    saw = tmp_path / "saw"
+    made.write_text(f'#!/bin/sh\necho "${{TMPDIR-none}} $(umask)" >{saw}\nexit 1\n')
+    made.chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path),
+        "SOURCE_DATE_EPOCH": "1700000000",
+    }
+    command = ["sh", str(ROOT / "deploy" / script), str(tmp_path / "out"), "1700000000"]
+    subprocess.run(command, env=env, umask=0, capture_output=True, check=False)
+    assert saw.read_text() == "none 0022\n"
 
 
 @pytest.mark.parametrize("script", ["deploy/venv.sh", "tests/get-tools.sh"])
