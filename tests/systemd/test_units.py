@@ -66,6 +66,13 @@ def test_whoever_takes_the_address_of_the_metrics_stops_no_decision(saw: dict[st
     check(saw, squatted_starts="active", squatted="204", squatted_told="1", squatted_after="ok")
 
 
+def test_the_status_page_can_be_kept_from_local_users(saw: dict[str, str]) -> None:
+    """After what docs/metrics.md has typed, its group may open the page's socket, and nobody
+    else; nothing listens on the port."""
+    check(saw, hidden_from_news="open", hidden_from_games="PermissionError", hidden_port="closed")
+    check(saw, shown_again="ok")
+
+
 def test_reload_reads_the_policy(saw: dict[str, str]) -> None:
     """systemctl reload succeeds, and the new location is there."""
     check(saw, reload="done", reloaded="204")

@@ -138,6 +138,28 @@ stops() {
     systemctl stop mtls-sidecar
 }
 
+# What docs/metrics.md has typed, to keep local users from the status page.
+hides_the_page() {
+    page=/src/docs/metrics.md
+    place=/etc/systemd/system/mtls-sidecar-admin.socket.d
+    mkdir -p $place
+    sed -n '/^\[Socket\]$/,/^```$/{ /```/d; s/=prometheus$/=news/; p }' $page >$place/override.conf
+    systemctl daemon-reload # as `systemctl edit` does
+    sed -n '/^sudo systemctl stop mtls-sidecar-admin/,/^```$/{ s/^sudo //p }' $page | sh
+    for user in news games; do
+        saw hidden_from_$user "$(runuser -u $user -- /usr/bin/python3 -I -c 'import socket
+peer = socket.socket(socket.AF_UNIX)
+try: print("open" if peer.connect("/run/mtls-sidecar/admin.sock") is None else "")
+except OSError as error: print(type(error).__name__)')"
+    done
+    saw hidden_port "$(web /livez || echo closed)"
+    rm -r $place
+    systemctl daemon-reload
+    systemctl stop mtls-sidecar-admin.socket
+    systemctl restart mtls-sidecar
+    saw shown_again "$(web /livez)"
+}
+
 # Somebody who has no rights here takes the address of the metrics first.
 is_squatted() {
     systemctl stop mtls-sidecar.socket mtls-sidecar-admin.socket mtls-sidecar
@@ -326,6 +348,7 @@ if [ ! -e /out/saw ]; then # nothing has been seen yet: the first boot
     under_load lost_by_restarts restarts
     under_load lost_by_kills kills
     hangs
+    hides_the_page
     is_shut
     stops
     is_squatted
