@@ -50,6 +50,7 @@ NOT_RUN = {
     "(cd dist && sha256sum": RELEASES,
     "sh deploy/deb/build.sh dist": "builds a package: test_deb.py builds one elsewhere",
     "sudo apt-get install": NEEDS_ROOT,
+    "sudo rm -rf /etc/mtls-sidecar.before": NEEDS_ROOT,
     "pipx install": "needs a release: test_dist.py installs one",
     "uv tool install": "needs a release: test_dist.py installs one",
     "podman build": "needs a base image: test_container.py builds it on one",
