@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sidecar import __version__, cli_fleet
 from sidecar.commands.access import add_commands
@@ -335,9 +335,17 @@ def _schema(_: argparse.Namespace) -> int:
 # -- arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """Escape what a mistake quotes: a `*` of the shell brings names of files that others chose."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print a mistake, and exit."""
+        super().error(printable(message))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of commands and options; the manual page is made from it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mtls-sidecar",
         description="Decide which client certificates may use which locations of nginx.",
     )

@@ -335,3 +335,13 @@ def test_doctor_and_enroll_name_a_file_once_and_as_it_is(place: Path) -> None:
     assert empty == (
         "enroll.yaml: the file is empty; write its keys; a policy begins with `version: 1`\n"
     )
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["fleet", "log"]], ids=" ".join)
+def test_a_file_named_like_an_option_writes_nothing_to_the_terminal(
+    place: Path, command: list[str]
+) -> None:
+    """A shell's `*` brings its name, which is told with its escape sequences escaped."""
+    told = run(place, *command, "--\x1b]0;x\x07\u202e").stderr
+    assert told.replace("\n", "").isprintable()
+    assert "x" in told
