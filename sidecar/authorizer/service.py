@@ -52,6 +52,7 @@ from .ocsp_file import OcspFile
 from .ocsp_queue import OcspClient
 from .policy_store import POLL_SECONDS, Reload, Store, unread_mistake
 from .refusal import Refusal
+from .reload_lines import ReloadLines
 from .sockets import Sockets, open_sockets
 from .turns import Turns
 
@@ -122,6 +123,7 @@ class Daemon:
             settings.limits.logged_denials,
         )
         self.conditions = Conditions()
+        self.reload_lines = ReloadLines()
         self.health: Health | None = None
         self.clients = ClientStore(Path(settings.state_dir), settings.limits.seen_clients)
         self.recorder = DecisionRecorder(self.counts, self.decisions, self.clients.note)
@@ -348,15 +350,7 @@ class Daemon:
         self.problems = tuple(map(str, result.diagnostics))
         if result.ok:
             self.loaded_at = result.at
-            log.info("policy %s is in force", result.policy.hash)
-        else:
-            log.error(
-                "reload refused, policy %s stays in force:\n%s",
-                result.policy.hash,
-                PolicyError(result.diagnostics),
-            )
-        for warning in result.policy.warnings_at(result.at):
-            log.warning("%s", warning)
+        self.reload_lines.tell(result)
         if self.health is not None:
             self.health.taken(result.policy, result.at)
         self.notifier.ready(self._status_line())
