@@ -124,6 +124,9 @@ class State(Enum):
 
 
 _IDLE, _READING, _QUEUED, _WAITING = State.IDLE, State.READING, State.QUEUED, State.WAITING
+_LINGERING = State.LINGERING
+_TAKING = (_IDLE, _READING, _LINGERING)
+"""The states in which bytes may arrive again and again."""
 
 
 class Connection(asyncio.Protocol):
@@ -177,8 +180,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer from the request cache without parsing; else parse the request."""
         service = self.service
-        if service.left <= 0 and (self._state is _IDLE or self._state is _READING):
-            self._postpone(data)
+        if service.left <= 0 and self._state in _TAKING:
+            self._postpone(b"" if self._state is _LINGERING else data)
             return
         service.left -= 1
         if self._state is not _IDLE or self._unsent:
@@ -213,7 +216,7 @@ class Connection(asyncio.Protocol):
     def take_up(self, data: bytes) -> None:
         """Process what was postponed, unless the connection was closed meanwhile."""
         self._late = False
-        if self._transport is None or self._state not in (_IDLE, _READING):
+        if self._transport is None or self._state not in _TAKING:
             return
         self._held -= len(data)
         self.service.held -= len(data)
@@ -404,7 +407,7 @@ class Connection(asyncio.Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._state is _QUEUED and self.service.turns is not None:
+        if self._state in (_QUEUED, _WAITING) and self.service.turns is not None:
             self.service.turns.leave(self)
         self._rest()
         self._state = state
@@ -417,11 +420,16 @@ class Connection(asyncio.Protocol):
         self._state = _WAITING
         if not self._hold(size):  # deciding without an answer would let floods get someone in
             return
-        task = self._finish(head, start, questions)
+        task = self._finish(head, start, questions, size)
         self._waiting = asyncio.get_running_loop().create_task(task)
 
-    async def _finish(self, head: RequestHead, start: float, questions: list[OcspQuestion]) -> None:
-        """Ask for OCSP answers and decide again, until none is wanted or the time is over."""
+    async def _finish(
+        self, head: RequestHead, start: float, questions: list[OcspQuestion], size: int
+    ) -> None:
+        """Ask for OCSP answers and decide again, until none is wanted or the time is over.
+
+        Thousands may wait for one answer: they decide in turn.
+        """
         service = self.service
         assert service.ask is not None
         end = time.monotonic() + service.limits.ocsp_timeout
@@ -432,6 +440,7 @@ class Connection(asyncio.Protocol):
                 await service.ask(questions, end - time.monotonic())
             except Exception:  # the decision is made without the answers
                 log.exception("asking for OCSP answers failed")
+            await self._turn(size)
             if self._has_more():
                 self._waiting = None
                 self._fail(BYTES_BEHIND)
@@ -442,6 +451,14 @@ class Connection(asyncio.Protocol):
         self._waiting = None
         self._rest()
         self._answer(answered, head, start)
+
+    async def _turn(self, size: int) -> None:
+        """Wait for a turn of the event loop that has room for so many bytes."""
+        turns = self.service.turns
+        if turns is not None and not turns.admits(size):
+            begun = asyncio.Event()
+            turns.wait(self, size, begun.set)
+            await begun.wait()
 
     # -- deadlines and draining
 

@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import uvloop
@@ -19,6 +20,7 @@ from pki import CA
 from sidecar.authorizer import connection
 from sidecar.authorizer.connection import Connection, Service
 from sidecar.authorizer.decision_cache import Engine
+from sidecar.authorizer.request_cache import RenderedDecision
 from sidecar.authorizer.turns import OCTETS, Turns
 from sidecar.core.config.settings import Limits
 
@@ -165,6 +167,74 @@ def test_who_waits_for_his_turn_can_leave_or_be_wrong() -> None:
     assert waiting.service.held == 0
     assert waiting.service.turns is not None
     assert waiting.service.turns.waiting == 0
+
+
+async def test_who_waited_for_one_answer_are_decided_in_turn() -> None:
+    """A turn of the loop decides one large request of those that waited for the same OCSP answer;
+    who leaves before his turn is not decided, and frees his bytes."""
+    answered = asyncio.Event()
+    asked: list[int] = []
+    decided: list[int] = []
+
+    async def ask(questions: Sequence[object], deadline: float) -> None:
+        asked.append(1)
+        await answered.wait()
+
+    class Counted(Service):
+        def decide(self, *given: Any) -> RenderedDecision:
+            decided.append(1)
+            return super().decide(*given)
+
+    loop = asyncio.get_running_loop()
+    engine = Engine(policy(ASKING, ca_pem=staff.pem), entries=4, answers={})
+    service = Counted(engine, silent(), Limits(), ask, Turns(loop.call_soon))
+    peers = [connect(service) for _ in range(5)]
+    for number, (each, _) in enumerate(peers):
+        each.data_received(question("site", alice, {"X-Other": f"{number}" * OCTETS}))
+    while len(asked) < 5:
+        await asyncio.sleep(0)
+    answered.set()
+    steps = []
+    while not peers[0][1].sent:
+        await asyncio.sleep(0)
+    assert service.turns is not None
+    waiting = service.turns.waiting
+    peers[4][0].connection_lost(None)
+    assert service.turns.waiting == waiting - 1
+    while service.held:
+        before = len(decided)
+        await asyncio.sleep(0)
+        steps.append(len(decided) - before)
+    assert max(steps) == 1
+    assert [transport.sent[9:12] for _, transport in peers] == [b"204"] * 4 + [b""]
+    assert len(decided) == 5 + 4
+
+
+async def test_who_sends_on_after_his_last_answer_takes_arrivals_of_a_turn_too() -> None:
+    """Bytes behind a request that is no HTTP are discarded, but not read without end before
+    everything else has a turn."""
+    service = Service(Engine(site("verified"), entries=4, answers={}), silent(), Limits())
+    told: list[str] = []
+
+    class Paused(Transport):
+        def pause_reading(self) -> None:
+            told.append("pause")
+
+        def resume_reading(self) -> None:
+            told.append("resume")
+
+    peer, transport = Connection(service), Paused()
+    peer.connection_made(transport)  # type: ignore[arg-type]  # one in all but name
+    peer.data_received(b"x")
+    assert transport.sent.startswith(b"HTTP/1.1 400")
+    service.left = 1
+    peer.data_received(b"y")
+    assert told == []
+    peer.data_received(b"y")
+    assert told == ["pause"]
+    await asyncio.sleep(0)
+    assert told == ["pause", "resume"]
+    assert service.held == 0
 
 
 PEERS = 1100
