@@ -703,6 +703,104 @@ def test_nobody_whom_the_newest_crl_lists_is_let_in(place: Place, run: int) -> N
         assert not missed, (SEED + run, missed, model.past)
 
 
+KEYS = [CA("Issuing", issuer=STAFF) for _ in range(2)]
+
+
+class Rolled:
+    """A CA with a complete CRL and deltas for each of its two keys, and all that it ever published.
+
+    Each certificate is good, then held, then good again or revoked for ever.
+    """
+
+    def __init__(self, chance: random.Random, *, same_serials: bool) -> None:
+        self.chance, self.number = chance, 1
+        self.good = [
+            ca.issue(f"{n}{key}", serial=n if same_serials else None)
+            for key, ca in zip("ab", KEYS, strict=True)
+            for n in range(1, 7)
+        ]
+        self.held: list[Leaf] = []
+        self.revoked: list[Leaf] = []
+        self.released: list[Leaf] = []
+        self.states: list[dict[Leaf, str]] = [{}, {}]
+        self.published: list[tuple[str, bytes, frozenset[Leaf]]] = []
+
+    def change(self) -> None:
+        """Revoke, hold or release somebody: the next CRLs have a number of their own."""
+        for source, target in self.chance.sample(
+            [(self.good, self.held), (self.held, self.revoked), (self.held, self.released)], 2
+        ):
+            if source:
+                target.append(source.pop(self.chance.randrange(len(source))))
+        self.number += 1
+        held = dict.fromkeys(self.held, "certificateHold")
+        self.states.append(held | dict.fromkeys(self.revoked, "keyCompromise"))
+
+    def crl(self, ca: CA, base: int | None) -> bytes:
+        """A CRL of this moment: complete, or what has changed since a base."""
+        state, before = self.states[-1], self.states[base or 0]
+        new = [(leaf, why) for leaf, why in state.items() if why != before.get(leaf)]
+        new += [(leaf, "removeFromCRL") for leaf in before if leaf not in state]
+        listed = [(leaf, why) for leaf, why in new if leaf.issuer is ca]
+        entries = [entry(leaf, why) for leaf, why in listed]
+        moment = START + timedelta(seconds=self.number)
+        data = ca.crl(entries, number=self.number, this_update=moment, delta_base=base)
+        kind = f"{self.number} {base or ''} {[(leaf.name, why) for leaf, why in listed]}"
+        lasting = frozenset(leaf for leaf, why in listed if why == "keyCompromise")
+        self.published.append((kind, data, lasting))
+        return data
+
+
+def entry(leaf: Leaf, reason: str) -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder().serial_number(leaf.serial).revocation_date(START)
+    return builder.add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False).build()
+
+
+@pytest.mark.parametrize("same_serials", [False, True])
+@pytest.mark.parametrize("run", range(RUNS // 4))
+def test_nobody_whom_a_key_revoked_for_ever_is_let_in(
+    place: Place, run: int, same_serials: bool
+) -> None:
+    """Deltas of any base, before and after it, older CRLs and the other key's at each address,
+    garbage, other addresses, another name of the trust, and restarts, at random."""
+    chance = random.Random(SEED + run)
+    ca, past = Rolled(chance, same_serials=same_serials), list[str]()
+    addresses, trust, owed = [URL, ELSEWHERE], "staff", set[Leaf]()
+    place.write("ca.crt", STAFF.pem + b"".join(key.pem for key in KEYS))
+    place.policy(f"{addresses}", trust)
+    for _ in range(25):
+        ca.change()
+        for key in chance.sample(KEYS, chance.randint(0, 2)):
+            ca.crl(key, chance.choice([None, *range(max(1, ca.number - 4), ca.number)]))
+        how = chance.choice(["new", "new", "new", "any", "any", "garbage", "move", "rename"])
+        n = chance.randrange(2)
+        if how in ("new", "any") and ca.published:
+            kind, data, listed = chance.choice(ca.published[-3 if how == "new" else 0 :])
+            past.append(f"{n}: {kind}")
+            place.fetched(addresses[n], data, trust)
+            owed |= listed
+        elif how == "garbage":
+            place.fetched(addresses[n], b"garbage", trust)
+        elif how == "move":
+            addresses[n] = f"http://127.0.0.1/{len(past)}.crl"
+            place.policy(f"{addresses}", trust)
+        elif how == "rename":
+            trust = f"trust{len(past)}"
+            place.policy(f"{addresses}", trust)
+        if how in ("garbage", "move", "rename"):
+            past.append(f"{how} {n}")
+        if chance.random() < 0.3:
+            past.append("restart")
+            place.restart()
+        missed = {each.name for each in owed} - {*place.revoked(*owed)} if owed else ()
+        assert not missed, (SEED + run, missed, past)
+    for n, key in enumerate(KEYS):
+        place.fetched(addresses[n], ca.crl(key, None), trust)
+    told = place.revoked(*ca.good, *ca.released, *ca.held, *ca.revoked)
+    wanted = [each.name for each in (*ca.held, *ca.revoked)]
+    assert told == wanted or (same_serials and {*wanted} < {*told}), (SEED + run, past)
+
+
 @RESTARTS
 def test_a_download_that_never_was_usable_revokes_on(place: Place, restarts: bool) -> None:
     """A CRL beside another one that doesn't verify, and then nothing that can be read."""
