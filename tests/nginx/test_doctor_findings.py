@@ -442,10 +442,10 @@ FAULTS = [
     ),
     Fault(
         "set-undone",
-        ASKED,
-        "set $path /secret; "
-        + ASKED
-        + "set $path /in; proxy_pass http://app$path; } location /z { ",
+        SERVER,
+        SERVER
+        + "set $path /secret; location /in { auth_request /authz/site; "
+        + "set $path /in; proxy_pass http://app$path; }",
         alice_gets_another_page,
     ),
     Fault(
@@ -455,8 +455,15 @@ FAULTS = [
         " location ^~ /authz/ { set $path /secret; ",
         alice_gets_another_page,
     ),
-    Fault("question-redirected", GUARD, "if ($uri !~ ^/in) { return 404; }", alice_is_out),
-    Fault("question-redirected", GUARD, "if ($uri = /authz/site) { return 403; }", alice_is_out),
+    Fault(
+        "question-redirected", SERVER, SERVER + "if ($uri !~ ^/in) { return 404; }", alice_is_out
+    ),
+    Fault(
+        "question-redirected",
+        SERVER,
+        SERVER + "if ($uri = /authz/site) { return 403; }",
+        alice_is_out,
+    ),
     Fault("dots-passed-on", GUARD, "", stranger_resolves_nothing),
     Fault(
         "dots-passed-on",

@@ -285,6 +285,7 @@ http {{
     upstream mtls_sidecar {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; }}
     map $ssl_server_name $mtls_sidecar_sni {{ default ""; }}
     map "" $mtls_sidecar_refused {{ default ""; }}
+    map "" $mtls_sidecar_question {{ default ""; }}
     map $http_host $mtls_sidecar_origin_port {{ default 443; }}
     proxy_next_upstream error timeout http_403 http_500 non_idempotent;
     server {{ listen 127.0.0.1:{first}; return 403; }}

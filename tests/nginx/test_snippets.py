@@ -13,6 +13,9 @@ from https import Connection
 from stack import EXAMPLES, Stack, example
 from tools import NginxBinary
 
+from sidecar.commands.doctor.checks import examine
+from sidecar.commands.doctor.nginx_config import read_nginx
+
 HOSTILE = """
 http {
     proxy_cache_path /var/cache/nginx/site keys_zone=site:1m;
@@ -43,6 +46,28 @@ http {
 """
 
 
+REFUSED = """
+http {
+    include snippets/mtls-sidecar.conf;
+    include snippets/mtls-sidecar-cache.conf;
+    upstream app { server 127.0.0.1:8080; }
+    ssl_certificate pki/server.crt;
+    ssl_certificate_key pki/server.key;
+    ssl_client_certificate pki/client-cas.crt;
+    ssl_verify_client optional;
+    auth_request /authz/site;
+    server {
+        listen 443 ssl;
+        include snippets/FIRST;
+        include snippets/SECOND;
+        error_page 400 = @app;
+        location / { proxy_pass http://app; }
+        location @app { proxy_pass http://app; }
+    }
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def hostile(nginx_binary: NginxBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(nginx_binary, tmp_path_factory.mktemp("hostile"), conf=HOSTILE) as found:
@@ -54,6 +79,25 @@ def test_an_error_page_of_the_server_lets_nobody_in(hostile: Stack) -> None:
     answer = hostile.get("/a")
     assert (answer.status, answer.body) == (200, "sorry")
     assert hostile.get("/a", cert=hostile.people.partner).body == "sorry"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("authz-location", "identity"), ("identity", "authz-location-cached")]
+)
+def test_a_page_for_what_is_refused_lets_nobody_in(
+    nginx_binary: NginxBinary, tmp_path: Path, first: str, second: str
+) -> None:
+    """`error_page 400 = @app`: what the server refuses leads there, and the question about it
+    goes to the sidecar nevertheless, and not to the application."""
+    conf = REFUSED.replace("FIRST", f"{first}.conf").replace("SECOND", f"{second}.conf")
+    with Stack(nginx_binary, tmp_path, conf=conf) as stack:
+        for path, host in (("/a/../b", "app.example.com"), ("/c", "x@app.example.com")):
+            assert stack.get(path, host=host, sni="app.example.com").status == 401
+            assert stack.app.seen == []
+        assert stack.get("/a/../b", cert=stack.people.alice).app
+        assert stack.app.seen == ["GET /a/../b"]
+        ids = {each.id for each in examine(read_nginx(stack.nginx.conf), None)}
+    assert ids.isdisjoint({"auth-location-returns", "dots-passed-on", "question-redirected"})
 
 
 def test_the_log_may_name_the_reason(hostile: Stack) -> None:

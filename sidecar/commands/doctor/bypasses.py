@@ -16,14 +16,15 @@ from .findings import Finding
 from .nginx_config import Block
 from .onward import Onward
 from .rewriting import (
+    asked_of,
     assigned,
+    assigned_for,
     can_rewrite,
     condition_holds,
     differs_in_the_question,
     makes_good,
     named_by,
     redirects,
-    scripted,
     status_of,
     takes_every_uri,
 )
@@ -78,7 +79,7 @@ class Bypasses:
         for uri in self._server.questions:
             if not self._server.asks_sidecar(uri):
                 continue
-            for each in scripted(self._server.block, uri, "rewrite"):
+            for each in asked_of(self._server.block, uri, "rewrite"):
                 if not can_rewrite(each, uri):
                     continue
                 away = redirects(each)
@@ -100,7 +101,7 @@ class Bypasses:
         for uri in self._server.questions:
             if not self._server.asks_sidecar(uri):
                 continue
-            for each in scripted(server, uri, "return"):
+            for each in asked_of(server, uri, "return"):
                 good = status_of(each) < 300
                 if good and each.parent is server:
                     self._add("return-first", each, *_RETURNS)
@@ -132,12 +133,10 @@ class Bypasses:
 
     def _refused(self, uri: str) -> None:
         """A refusal or redirect of the server's that the question comes to as well."""
-        for each in scripted(self._server.block, uri, "return", "break"):
+        for each in asked_of(self._server.block, uri, "return"):
             around = each.parent
             if around is None or around.name != "if" or not condition_holds(around, uri):
                 continue
-            if each.name == "break":
-                return
             if status_of(each) >= 300 and not _becomes_good(self._server.block, each):
                 what = f"`return {status_of(each)}` answers the question {uri} as well"
                 write = "return … within a location, or before it: if ($uri ~ ^/authz) { break; }"
@@ -387,7 +386,7 @@ class Bypasses:
     def _sets(self) -> None:
         """Variables that the question assigns anew, while the request's own values wait."""
         server = self._server
-        anew = assigned(server.block)
+        anew = assigned_for(server.block, server.questions)
         for place in server.questions.values():
             if place is not None and not any(place is each for each in server.asking):
                 for name, where in {**assigned(place), **named_by(place)}.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .expressions import can_begin, may_give_up
 from .nginx_config import COMMENT, Block, Root
-from .rewriting import status_of
+from .rewriting import about_the_uri, status_of
 from .routing import REGEX, literal_prefixes, matches
 from .variables import filled, mapped, names, plain_variables, set_anywhere
 
@@ -53,9 +53,10 @@ def _refuses(place: Block, uri: str, root: Root) -> bool:
 
 def _is_about_the_question(condition: Block) -> bool:
     """Whether an `if` lets the question alone go past what follows."""
-    if len(condition.args) != 3 or plain_variables(condition.args[0]) != "$uri":
+    asked = about_the_uri(condition)
+    if asked is None:
         return False
-    operator, operand = condition.args[1:]
+    operator, operand = asked
     heads = (literal_prefixes(operand) or [""]) if operator in REGEX else [operand]
     return operator in ("=", *REGEX) and all(each.startswith("/authz") for each in heads)
 

@@ -7,9 +7,9 @@ elsewhere, and its `set`s are done again while the request's own values wait.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from .nginx_config import Block
+from .nginx_config import COMMENT, Block
 from .routing import REGEX, captured_names, matches
 from .variables import plain_variables
 
@@ -33,12 +33,38 @@ def makes_good(page: Block) -> bool:
     return any(re.fullmatch("=(2..)?", word) for word in page.args)
 
 
+def about_the_uri(condition: Block) -> tuple[str, str] | None:
+    """Operator and operand of an `if` that asks for `$uri` alone, also by a `map`."""
+    args = condition.args
+    if len(args) == 3 and plain_variables(args[0]) in ("$uri", "$document_uri"):
+        return args[1], args[2]
+    return _mapped_condition(condition, args[0]) if len(args) == 1 else None
+
+
+def _mapped_condition(at: Block, variable: str) -> tuple[str, str] | None:
+    """What a `map` of `$uri` says, if one expression makes its variable true."""
+    http = at
+    while http.parent is not None and http.name != "http":
+        http = http.parent
+    for table in http.own("map"):
+        lines = [each for each in table.inner if each.name != COMMENT]
+        values = {each.name: each.args[-1] for each in lines if each.args}
+        default = values.pop("default", "")
+        if table.args != ["$uri", variable] or not table.own("volatile"):
+            continue
+        if default in ("", "0") and len(values) == 1:
+            (key, value), *_ = values.items()
+            if key.startswith("~") and not key.startswith("~*") and value not in ("", "0"):
+                return "~", key[1:]
+    return None
+
+
 def condition_can_hold(condition: Block, uri: str) -> bool:
     """Whether an `if` can be true of a request for this URI; only `$uri` is known of it."""
-    args = condition.args
-    if len(args) != 3 or plain_variables(args[0]) not in ("$uri", "$document_uri"):
+    asked = about_the_uri(condition)
+    if asked is None:
         return True
-    operator, operand = args[1], args[2]
+    operator, operand = asked
     if operator in ("=", "!="):
         return "$" in operand or (operand == uri) == (operator == "=")
     found = matches(operand, uri, operator.endswith("*"))
@@ -47,12 +73,11 @@ def condition_can_hold(condition: Block, uri: str) -> bool:
 
 def condition_holds(condition: Block, uri: str) -> bool:
     """Whether an `if` is surely true of a request for this URI, by `$uri` alone."""
-    args = condition.args
-    if len(args) != 3 or plain_variables(args[0]) not in ("$uri", "$document_uri"):
+    asked = about_the_uri(condition)
+    if asked is None or "$" in asked[1][:-1]:
         return False
-    if "$" in args[2][:-1]:
-        return False
-    known = args[1] in ("=", "!=") or matches(args[2], uri, args[1].endswith("*")) is not None
+    operator, operand = asked
+    known = operator in ("=", "!=") or matches(operand, uri, operator.endswith("*")) is not None
     return known and condition_can_hold(condition, uri)
 
 
@@ -63,6 +88,37 @@ def scripted(block: Block, uri: str, *names: str) -> Iterator[Block]:
             yield each
         elif each.name == "if" and condition_can_hold(each, uri):
             yield from scripted(each, uri, *names)
+
+
+def asked_of(server: Block, uri: str, *names: str) -> Iterator[Block]:
+    """Directives of a server's rewrite module that can run for a question: up to a `break` that
+    surely does."""
+    for each in scripted(server, uri, *names, "break"):
+        if each.name != "break":
+            yield each
+        elif each.parent is server or (each.parent and condition_holds(each.parent, uri)):
+            return
+
+
+def assigned_for(server: Block, uris: Iterable[str]) -> dict[str, list[Block]]:
+    """As `assigned`, but what stands behind a `break` that these questions surely come to."""
+    past = [
+        at
+        for at, each in enumerate(server.inner)
+        if each.own("break") and all(condition_holds(each, uri) for uri in uris)
+    ]
+    behind = {id(each) for each in server.inner[past[0] :]} if past else set[int]()
+
+    def stands_behind(at: Block) -> bool:
+        while at.parent is not None and at.parent is not server:
+            at = at.parent
+        return id(at) in behind
+
+    found = {
+        name: [each for each in where if not stands_behind(each)]
+        for name, where in assigned(server).items()
+    }
+    return {name: where for name, where in found.items() if where}
 
 
 def can_rewrite(rewrite: Block, uri: str) -> bool:

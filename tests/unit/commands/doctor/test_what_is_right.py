@@ -53,6 +53,8 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "if ($uri = /old) { return 301 /new; }",
         "if ($args ~ x) { return 403; } if ($uri ~ $x) { return 403; }",
         "if ($uri ~* ^/blog) { rewrite ^ /index.php last; }",
+        "if ($uri ~ ^/authz/) { break; } set $a 1; "
+        f"location /a/ {{ {ASKING} set $a 2; proxy_pass http://app; }}",
         f"set $a 1; location /a/ {{ {ASKING} set $b 2; proxy_pass http://app; }}",
         f"set $a 1; location /a/ {{ {ASKING} set $a 1; proxy_pass http://app; }}",
         rf"location ~ \.php$ {{ {ASKING} proxy_pass http://app; }}",
@@ -80,6 +82,8 @@ location /other/ { auth_request /oauth2/auth; proxy_pass http://other; }"""
         "error_page 418 = @m; if ($http_a) { return 418; } location @m { root /x; }",
         f"error_page 418 @m; if ($http_a) {{ return 418; }} location @m {{ {ASKING} root /x; }}",
         "error_page 503 @m; if (-f /x/m) { return 503; } location @m { root /x; }",
+        "if ($uri ~ ^/authz/) { break; } error_page 418 = @m; if ($http_a) { return 418; } "
+        f"rewrite ^/a(.*)/ /b/$1; location @m {{ {ASKING} proxy_pass http://app; }}",
         "set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;",
         "ssi off; location /b/ { auth_request off; root /x; }",
         f"location /b/ {{ {ASKING} ssi on; proxy_pass http://app; }}",
@@ -171,6 +175,8 @@ def test_a_rewrite_that_leaves_something(lines: str, tmp_path: Path) -> None:
         ("rewrite ^([^.]*[^/])$ $1/ permanent;", "question-redirected"),
         ("if ($arg_a = '') { return 200; }", "auth-location-returns"),
         ("error_page 418 = @in; if ($http_a) { return 418; } "
+         f"location @in {{ {ASKING} proxy_pass http://app; }}", "auth-location-returns"),
+        ("error_page 418 = @in; if ($uri ~ ^/authz/x) { break; } if ($http_a) { return 418; } "
          f"location @in {{ {ASKING} proxy_pass http://app; }}", "auth-location-returns"),
         ("error_page 418 =200 @in; if ($http_a) { return 418; } "
          "location @in { rewrite ^ /x last; }", "auth-location-returns"),
