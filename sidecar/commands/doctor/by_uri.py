@@ -3,7 +3,8 @@
 `auth_request /authz` asks about the URI that the client wrote.  With `location /go/ { proxy_pass
 http://app/admin/; }` that is /go/x, while the application is asked for /admin/x, about which other
 rules may ask; so with `rewrite ^/go/(.*)$ /admin/$1;`, an `alias`, or a path that an expression
-writes.  A script that serves every path (`rewrite ^ /index.php`) goes by what the client wrote.
+writes, or where a `try_files`, an `error_page` or an `index` leads.  A script that serves every
+path (`rewrite ^ /index.php`) goes by what the client wrote.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ _SCRIPT = re.compile(r"/[^/$]*\.[^/$]*")
 
 
 class _Step(NamedTuple):
-    """What a directive makes of a URI; `last`: nginx looks for the location again then."""
+    """What a directive makes of a URI; `last`: nginx looks for the location again then.
+
+    `by` is the location that leads on, where that isn't the one of the URI that is asked about.
+    """
 
     at: Block
     asked: str
     served: str
     last: bool = False
+    by: Block | None = None
 
 
 def changed_paths(server: Server, policy: Policy | None, findings: list[Finding]) -> None:
@@ -68,6 +73,44 @@ def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
         if place is not server.block:
             yield from _replaced(place, roots, wanted, server.root)
             yield from _written(place, server, wanted)
+    for here in server.asking:
+        if question(here) == _BY_URI and here.name == "location":
+            yield from _led_on(here, server, wanted)
+
+
+def _led_on(here: Block, server: Server, wanted: list[str]) -> Iterator[_Step]:
+    """By a `try_files`, an `error_page` or an `index`: nginx looks for the location again then."""
+    targets = list(_targets(here))
+    for begins in beginnings(here) if targets else ():
+        uris = (begins + _PROBE, begins)
+        asked = next((each for each in uris if serving(server.block, each) is here), None)
+        if asked is not None:
+            for at, target in targets:
+                yield from _led_to(at, target, asked, here, server, wanted)
+
+
+def _led_to(
+    at: Block, target: str, asked: str, here: Block, server: Server, wanted: list[str]
+) -> Iterator[_Step]:
+    if target.startswith("@"):
+        named = serving(server.block, target)
+        for each in named.within("rewrite") if named is not None else ():
+            for step in _rewritten(each, here, wanted):
+                yield step._replace(by=named)
+    elif not _SCRIPT.fullmatch(path := target.partition("?")[0]):
+        served = filled(path, {"uri": asked, "request_uri": asked, "document_uri": asked})
+        if served[:1] == "/" and "$" not in served:
+            yield _Step(at, asked, served, at.args[-1] == target, here)
+
+
+def _targets(here: Block) -> Iterator[tuple[Block, str]]:
+    """Where nginx leads a request on, or which file it shows instead."""
+    for each in here.own("try_files"):
+        yield from ((each, target) for target in each.args)
+    for each in here.inherited("error_page"):
+        yield each, each.args[-1]
+    for each in here.inherited("index") if not passes(here) else ():
+        yield each, each.args[-1]
 
 
 def _rests(begins: str, head: str, wanted: list[str]) -> Iterator[str]:
@@ -149,7 +192,10 @@ def _asked_by_uri(server: Server, step: _Step) -> bool:
     here, there = serving(server.block, step.asked), serving(server.block, step.served)
     if here is None or there is None:
         return False
-    around = here if step.at is here else step.at.parent
+    if step.by is not None:
+        here, around = step.by, None
+    else:
+        around = here if step.at is here else step.at.parent
     if around is not None and around.name == "if":
         around = around.parent
     if around not in (None, server.block, here):

@@ -56,6 +56,16 @@ def found(lines: str, directory: Path) -> list[str]:
         f"location /go/ {{ {ASK} if ($arg_a) {{ rewrite ^ /admin/ break; }} "
         "proxy_pass http://app; }",
         f"location /go/ {{ {ASK} alias /srv/admin/; }} {STATIC}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri /admin/x; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files /admin$uri =404; }} {STATIC}",
+        f"location /go/ {{ {ASK} root /srv; error_page 404 = /admin/x?a; }}",
+        f"location /go/ {{ {ASK} proxy_pass http://app; error_page 413 /admin/x; }}",
+        "error_page 497 = /admin/x;",
+        f"location /go/ {{ {ASK} root /srv; index i.html /admin/x; }}",
+        f"location /go/ {{ {ASK} root /srv; error_page 404 = @in; }} "
+        f"location @in {{ {ASK} rewrite ^ /admin/x break; proxy_pass http://app; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri @in; }} "
+        f"location @in {{ rewrite ^/go/(.*) /admin/$1 last; }}",
     ],
 )
 def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
@@ -70,6 +80,15 @@ def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
         f"location /admin/ {{ {ASK} proxy_pass http://other/; }}",
         f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ /admin/$1 break; proxy_pass http://other; }}",
         f"location /admin/ {{ {ASK} proxy_pass http://app/admin/; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri $uri/ /index.html; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri /go/x =404; }}",
+        f"location /go/ {{ {ASK} proxy_pass http://app; error_page 404 /404.html; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri /admin/x; }} "
+        "location = /admin/x { auth_request /authz/named; proxy_pass http://app; }",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri @in; }} "
+        "location @in { auth_request /authz/named; rewrite ^ /admin/x break; "
+        "proxy_pass http://app; }",
+        f"location /admin/ {{ {ASK} root /srv; try_files $uri /admin/x; index a.html /admin/y; }}",
         f"location /admin/ {{ {ASK} proxy_pass http://app/admin/x/; }}",
         "location /go/ { auth_request /authz/named; proxy_pass http://app/admin/; }",
         "location /go/ { auth_request off; proxy_pass http://other/admin/; }",
