@@ -8,6 +8,7 @@
 # --check tries the lines itself, and says by its exit code whether all went as they should.
 # It runs until Ctrl-C, and leaves nothing behind.
 set -eu
+umask 022 # nobody else may change what runs here
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 root=$(dirname -- "$here")

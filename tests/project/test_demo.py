@@ -51,6 +51,7 @@ def demo(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen
         env=env,
         start_new_session=True,
         preexec_fn=_heed_ctrl_c,
+        umask=0,
     )
 
 
@@ -81,7 +82,8 @@ def test_check_holds_and_leaves_nothing(nginx_binary: NginxBinary, tmp_path: Pat
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    """In the foreground it prints lines to try and serves until SIGINT; then nothing is left."""
+    """In the foreground it prints lines to try and serves until SIGINT; then nothing is left.  In
+    between nobody else may change a file of it, whatever the caller's umask is."""
     process = demo("--port", str(free_port()))
     assert process.stdout is not None
     said = ""
@@ -91,6 +93,8 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
         said += line
     directory = directory_in(said)
     assert processes(str(directory))
+    files = [each for each in directory.rglob("*") if each.is_file() or each.is_dir()]
+    assert [each for each in files if each.stat().st_mode & 0o022] == []
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
