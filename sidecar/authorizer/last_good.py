@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import mmap
-import os
 import re
 import threading
 import time
@@ -31,6 +30,7 @@ from sidecar.runtime.files import (
     alone,
     file_version,
     may_pass,
+    open_regular,
     read_file,
     rename_broken,
     replacing,
@@ -378,8 +378,7 @@ def _octets_of(file: InForce) -> Iterator[bytes]:
     EAGAIN is of a lease (fcntl(2), F_SETLEASE), which its owner may hold for as long as he likes.
     """
     try:
-        source = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with open(source, "rb", buffering=0) as found:
+        with open(open_regular(file.path), "rb", buffering=0) as found:
             while data := found.read(_CHUNK):
                 yield data
     except OSError as error:

@@ -116,6 +116,15 @@ def test_copies_of_a_file_that_is_exchanged_again_and_again_are_bounded(
     assert found[0].read_bytes() == path.read_bytes()
 
 
+def test_nothing_is_copied_of_a_device_in_a_files_place(tmp_path: Path) -> None:
+    """Whoever wrote the file can put a link there once it is read: /dev/zero would have no end."""
+    crl = tmp_path / "a.crl"
+    crl.symlink_to("/dev/zero")
+    file = InForce(crl, hashlib.sha256(b"read before").hexdigest())
+    with pytest.raises(last_good._ChangedError):
+        next(last_good._octets_of(file))
+
+
 def test_what_the_policy_does_not_name_is_removed_later(tmp_path: Path) -> None:
     """An unnamed copy is removed after a while, because another process may just have written
     it."""
