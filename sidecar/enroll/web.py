@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 MAX_BODY = 64 * 1024
 """Most octets of a form."""
 
+MAX_FIELDS = 8
+"""Most fields of a form: twice as many as a page has."""
+
 BODY_SECONDS = 20.0
 """How long a form may take to arrive; nginx sends it whole."""
 
@@ -346,9 +349,12 @@ async def _fields(request: web.Request) -> dict[str, str]:
 
 async def _multipart(request: web.Request) -> list[tuple[str, str]]:
     """Read the parts of a form in memory: what is sent by mistake never gets into a file."""
-    pairs, room = [], MAX_BODY
+    pairs: list[tuple[str, str]] = []
+    room = MAX_BODY
     reader = await request.multipart()
     while (part := await reader.next()) is not None:
+        if len(pairs) == MAX_FIELDS:
+            raise Refused(400, "The form has too many fields.")
         data = bytearray()
         while chunk := await part.read_chunk(8192):  # type: ignore[union-attr]  # fails if nested
             data += chunk

@@ -9,11 +9,15 @@ from yarl import URL
 
 
 class HttpRunner(web.AppRunner):
-    """A runner that answers 400 to each request whose target is no path.
+    """A runner that answers 400 to each request whose target is no path, and decompresses no body.
 
     aiohttp decodes the host of a URL, or of CONNECT, before any handler: one that it can't decode
     (`http://xn--a/`) ends the connection's task, which leaves a traceback, and the connection open.
+    What a body becomes that is decompressed is bounded by no count of the octets that came.
     """
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, auto_decompress=False, **options)
 
     async def setup(self) -> None:
         """Prepare to serve."""

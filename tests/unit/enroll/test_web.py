@@ -1,12 +1,15 @@
-"""Requests about one thing have turns; requests about others don't wait."""
+"""Requests about one thing have turns, those about others don't wait; forms are bounded."""
 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from sidecar.enroll.web import _Turn
+from sidecar.enroll.refused import Refused
+from sidecar.enroll.web import MAX_FIELDS, _multipart, _Turn
 
 
 async def test_one_after_the_other_and_nothing_is_left() -> None:
@@ -39,3 +42,23 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
         await waiting
     await first.__aexit__()
     assert locks == {}
+
+
+async def test_the_parts_of_a_form_are_counted() -> None:
+    """Each takes memory for its name and its headers, though it is empty: those behind the eighth
+    aren't read."""
+    taken: list[str] = []
+
+    async def following() -> Any:
+        taken.append("n" * 4000)
+        return SimpleNamespace(name=taken[-1], read_chunk=nothing) if len(taken) < 100 else None
+
+    async def nothing(_: int) -> bytes:
+        return b""
+
+    async def multipart() -> Any:
+        return SimpleNamespace(next=following)
+
+    with pytest.raises(Refused, match="too many fields"):
+        await _multipart(cast(Any, SimpleNamespace(multipart=multipart)))
+    assert len(taken) == MAX_FIELDS + 1

@@ -10,12 +10,12 @@ from aiohttp import web
 from sidecar.runtime.http_runner import HttpRunner
 
 
-async def _answers(head: bytes) -> tuple[int, list[str]]:
-    """Send a request; its status, and what the handler was asked for."""
+async def _answers(head: bytes, body: bytes = b"") -> tuple[int, list[str]]:
+    """Send a request; its status, and what the handler was asked for, or the body that it got."""
     asked: list[str] = []
 
     async def handler(request: web.Request) -> web.Response:
-        asked.append(request.raw_path)
+        asked.append((await request.text()) if body else request.raw_path)
         return web.Response()
 
     app = web.Application()
@@ -25,7 +25,7 @@ async def _answers(head: bytes) -> tuple[int, list[str]]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     reader, writer = await asyncio.open_connection(*runner.addresses[0])
-    writer.write(head + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    writer.write(head + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + body)
     answer = await asyncio.wait_for(reader.read(), 10)
     writer.close()
     await runner.cleanup()
@@ -46,3 +46,10 @@ async def _answers(head: bytes) -> tuple[int, list[str]]:
 def test_only_a_path_reaches_the_application(head: bytes, status: int, asked: list[str]) -> None:
     """Each is answered; a URL, an authority and an asterisk by 400."""
     assert asyncio.run(_answers(head)) == (status, asked)
+
+
+def test_no_body_is_decompressed() -> None:
+    """One that isn't compressed as it says is read as it is; so is one that is, which else could be
+    a thousand times as large as what came."""
+    head = b"POST /x HTTP/1.1\r\nContent-Encoding: deflate\r\nContent-Length: 4\r\nX: /x"
+    assert asyncio.run(_answers(head, b"abcd")) == (200, ["abcd"])
