@@ -70,6 +70,9 @@ DEFAULT_LIFETIME = 60.0
 MAX_RESPONSE = 256 * 1024
 """Maximum length of a response, in bytes."""
 
+MAX_EXTENSIONS = 4096
+"""Maximum length of the extensions of a response, and of a single one: a nonce takes 50 bytes."""
+
 MAX_ABOUT_ONE = 8
 """Maximum number of single responses about one certificate: CertIDs use up to five hashes."""
 
@@ -196,6 +199,7 @@ def _verify(
             raise ResponseRefused("the responder's certificate is not valid now")
         if len(found) > MAX_ABOUT_ONE:
             raise ResponseRefused("too many answers about this certificate")
+        _bound(_parts(signed.data, only(signed.data, SEQUENCE))[-1])
         _check_nonce(response, nonce, require_nonce)
         return _together(list(_answers(response, signed.data, found, delegate, now, tolerance)))
     except Exception as refused:  # noqa: BLE001 - parsers raise many classes on hostile bytes
@@ -409,7 +413,14 @@ def _single_extensions(tbs: bytes, index: int) -> list[_Extension]:
     found = [part for part in single[3:] if part.tag == _CONTEXT_1]
     if not found:
         return []
+    _bound(found[0])
     return [_extension(tbs, part) for part in _parts(tbs, _parts(tbs, found[0])[0])]
+
+
+def _bound(last: Tlv) -> None:
+    """Refuse extensions that take long to read, if the last part of a response is extensions."""
+    if last.tag == _CONTEXT_1 and last.stop - last.start > MAX_EXTENSIONS:
+        raise ResponseRefused("too many extensions")
 
 
 def _extension(data: bytes, at: Tlv) -> _Extension:

@@ -492,6 +492,20 @@ def test_unknown_critical_extensions_are_refused() -> None:
     assert verify(pki.craft(CA, elsewhere)).status is RevocationStatus.GOOD
 
 
+def test_extensions_are_bounded() -> None:
+    """Twenty thousand that are rightly signed would hold up every decision while they are read:
+    they are refused unread, and revoke all the same."""
+    many = [
+        pki.extension(bytes([0x2A, number // 100, number % 100]), False) for number in range(400)
+    ]
+    for whole, single in ((many, []), ([], many)):
+        answer = verify(pki.craft(CA, [about(extensions=single)], extensions=whole))
+        assert answer.status is RevocationStatus.UNKNOWN
+        assert answer.detail == "too many extensions"
+        revoked = pki.craft(CA, [about(status=REVOKED, extensions=single)], extensions=whole)
+        assert verify(revoked).status is RevocationStatus.REVOKED
+
+
 def test_repeated_extensions_are_refused() -> None:
     """RFC 5280, 4.2: a repeated extension is refused."""
     twice = [HARMLESS, HARMLESS]
