@@ -192,7 +192,9 @@ class Daemon:
 
     async def _listen(self, sockets: Sockets) -> list[Server]:
         return [
-            await start_server(lambda: Connection(self.service), listener)
+            await start_server(
+                lambda: Connection(self.service), listener, self.settings.limits.max_connections
+            )
             for listener in sockets.authz
         ]
 

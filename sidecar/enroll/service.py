@@ -28,7 +28,7 @@ from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.systemd import Notifier, listen_fds
 
 from .bundles import ProfileSigner
-from .connections import MAX_HEADERS, Connections
+from .connections import MAX_HEADERS, MOST, Connections
 from .issuance import Issuance
 from .issuer import load_chain, load_issuer, read_secret
 from .notices import give_notices
@@ -113,7 +113,7 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
         stack.push_async_callback(runner.cleanup)
         connections = Connections(runner.server, pages.under_way)
         for each in listeners:
-            stack.callback((await start_server(connections.accept, each)).close)
+            stack.callback((await start_server(connections.accept, each, MOST)).close)
         notifier = Notifier(os.environ)
         notifier.ready(f"invitations at {settings.url}")
         log.info("mtls-sidecar %s ready: invitations at %s", __version__, settings.url)

@@ -19,7 +19,8 @@ from .peer_credentials import peer_credentials
 log = logging.getLogger("mtls-sidecar")
 
 MAX_OPEN = 32
-"""Sockets that may wait for a process; they are of the descriptors kept for files."""
+"""Sockets that may wait for a process, of the descriptors kept for files; further ones are of those
+kept for connections."""
 
 MAX_PROCESSES = 4
 """Processes at the same time: each ends once all that it closes is closed."""
@@ -43,8 +44,13 @@ class ClosingApart:
         self._next_line = 0.0
 
     @property
+    def waiting(self) -> int:
+        """How many sockets wait for a process."""
+        return len(self._open)
+
+    @property
     def is_full(self) -> bool:
-        """Whether no further socket should be opened that may end here."""
+        """Whether those that wait take all the descriptors that are kept for them."""
         return len(self._open) >= MAX_OPEN
 
     def take(self, peer: socket.socket) -> None:

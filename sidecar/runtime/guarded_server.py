@@ -52,10 +52,14 @@ class Server(Protocol):
         """Stop listening; connections go on."""
 
 
-async def start_server(factory: Factory, listener: socket.socket) -> Server:
-    """Serve a listening socket, with a protocol for each connection."""
+async def start_server(factory: Factory, listener: socket.socket, room: int = 0) -> Server:
+    """Serve a listening socket, with a protocol for each connection.
+
+    `room` is the number of connections for which there are descriptors: what they don't need is for
+    those that wait to be closed.
+    """
     if takes_descriptors(listener):
-        return GuardedServer(factory, listener)
+        return GuardedServer(factory, listener, room)
     return PlainServer(factory, listener)
 
 
@@ -114,20 +118,30 @@ class PlainServer:
 class GuardedServer(PlainServer):
     """Close those connections on which descriptors are passed."""
 
-    def __init__(self, factory: Factory, listener: socket.socket) -> None:
+    def __init__(self, factory: Factory, listener: socket.socket, room: int = 0) -> None:
         self._apart = ClosingApart()
+        self._room, self._served = room, 0
         for option in _PASSED_ALONG:
             with contextlib.suppress(OSError):
                 listener.setsockopt(socket.SOL_SOCKET, option, 0)
         super().__init__(factory, listener)
 
     def _is_full(self) -> bool:
-        return self._apart.is_full
+        return self._apart.is_full and self._served + self._apart.waiting >= self._room
 
     def _serve(self, peer: socket.socket) -> None:
         # else a read passes over an urgent byte, and closes what lies beside it
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        _Transport(self._loop, peer, self._factory(), self._apart)
+        self._served += 1
+        _Transport(self._loop, peer, self._factory(), self._end)
+
+    def _end(self, peer: socket.socket) -> None:
+        """Close a connection, of which nothing is read and written any more."""
+        self._served -= 1
+        if _discard_unread(peer):
+            peer.close()
+        else:
+            self._apart.take(peer)
 
 
 class _Transport(asyncio.Transport):
@@ -138,10 +152,10 @@ class _Transport(asyncio.Transport):
         loop: asyncio.AbstractEventLoop,
         peer: socket.socket,
         protocol: Any,
-        apart: ClosingApart,
+        close: Callable[[socket.socket], object],
     ) -> None:
         super().__init__({"socket": peer, "peername": ""})
-        self._loop, self._peer, self._protocol, self._apart = loop, peer, protocol, apart
+        self._loop, self._peer, self._protocol, self._close = loop, peer, protocol, close
         self._fd = peer.fileno()
         self._unsent = bytearray()
         self._reading = self._closing = self._ending = self._eof = self._paused = False
@@ -264,10 +278,7 @@ class _Transport(asyncio.Transport):
             self._protocol.connection_lost(error)
         finally:
             self._shut(socket.SHUT_RDWR)  # the peer can send nothing more
-            if _discard_unread(self._peer):
-                self._peer.close()
-            else:
-                self._apart.take(self._peer)
+            self._close(self._peer)
 
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):

@@ -78,11 +78,13 @@ class Peer:
 
 
 @asynccontextmanager
-async def serving(directory: Path, factory: Callable[[], Any] = Echo) -> AsyncIterator[Path]:
+async def serving(
+    directory: Path, factory: Callable[[], Any] = Echo, room: int = 0
+) -> AsyncIterator[Path]:
     path = directory / "s.sock"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
-    server = await start_server(factory, listener)
+    server = await start_server(factory, listener, room)
     assert isinstance(server, GuardedServer)
     try:
         yield path
@@ -238,6 +240,46 @@ def test_what_was_passed_is_closed_in_the_end(
     asyncio.run(asyncio.wait_for(check(), 20))
     line = f"user {os.geteuid()} passed descriptors on a connection, which is closed"
     assert caplog.messages == [line]
+
+
+def test_a_heap_of_passed_descriptors_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets that wait to be closed take descriptors of connections that aren't open: others are
+    let in until there is none, and again once a process closes what waits."""
+    monkeypatch.setattr(closing_apart, "MAX_OPEN", 2)
+    monkeypatch.setattr(closing_apart, "MAX_PROCESSES", 0)
+
+    async def check() -> None:
+        end, into = os.pipe()
+        async with serving(tmp_path, room=12) as path:
+            for _ in range(8):
+                peer = Peer(path)
+                pass_along(peer.socket, b"x", into)
+                peer.socket.close()
+            peers, first = [], []
+            try:
+                for _ in range(4):
+                    peers.append(Peer(path))
+                    peers[-1].socket.send(b"x")
+                    first.append(await asyncio.wait_for(peers[-1].said(), 5))
+                peers.append(Peer(path))
+                peers[-1].socket.send(b"x")
+                for _ in range(5):
+                    await asyncio.sleep(guarded_server.PAUSE)
+                with pytest.raises(BlockingIOError):
+                    peers[4].socket.recv(1)
+            finally:
+                monkeypatch.setattr(closing_apart, "MAX_PROCESSES", 1)
+            assert [*first, await peers[4].said()] == [b"x"] * 5
+            for peer in peers:
+                peer.socket.send(b".")
+                assert [await peer.said(), await peer.said()] == [b".", b""]
+                peer.socket.close()
+        os.close(into)
+        os.close(end)
+
+    asyncio.run(asyncio.wait_for(check(), 20))
 
 
 @pytest.mark.parametrize("guarded", [False, True])
