@@ -61,7 +61,8 @@ class Health:
             self._conditions.report(f"trust {trust}", "")
         for trust, why in shut.items():
             self._conditions.report(f"trust {trust}", why)
-        self._shut = set(shut)
+        known = self._shut | set(shut)
+        self._shut = {trust for trust in known if self._conditions.is_standing(f"trust {trust}")}
 
     def _look_at_ends(self, policy: Policy, now: float) -> None:
         """Log new warnings since the policy was loaded: a CA, a CRL or a rule has ended."""

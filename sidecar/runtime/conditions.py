@@ -56,6 +56,10 @@ class Conditions:
             seconds = max(1, round(standing.seen - standing.since))
             log.warning("%s: over after %d s%s; it was: %s", name, seconds, cost, standing.why)
 
+    def is_standing(self, name: str) -> bool:
+        """Return whether a condition still holds, or isn't over for certain."""
+        return name in self._standing
+
     @property
     def standing(self) -> tuple[str, ...]:
         """Return the current conditions, one line each."""
