@@ -94,7 +94,7 @@ CALLS = {
     "revoke --serial 0B --signing-key HERE/none": "HERE/none, the key that signs, is not there; "
     "make it with `mtls-sidecar fleet keygen`, or name another: --signing-key FILE",
     "revoke --serial 0B --signing-key HERE/junk": "HERE/junk is no private key; name the file that",
-    "revoke --serial 0B --signing-key HERE": "HERE: Is a directory",
+    "revoke --serial 0B --signing-key HERE": "HERE: it is a directory",
     "revoke --serial 0B --signing-key HERE/ec.key": "HERE/ec.key is no Ed25519 key; make one with",
     "revoke --serial 0B --signing-key HERE/wide.key": "others may read HERE/wide.key, the fleet's "
     "key; chmod 600 HERE/wide.key",

@@ -187,17 +187,16 @@ def test_what_can_not_be_copied_for_now_is_copied_later(
 ) -> None:
     """A CA file that can't be opened for its copy; the others are copied, and it is told."""
     write(tmp_path)
-    opens, fails = os.open, True
+    opens, fails = files.open_regular, True
 
-    def fail(path: str | Path, *given: int, **more: int) -> int:
-        if fails and str(path).endswith("ca.crt") and "last-good" not in str(path):
+    def fail(path: Path) -> int:
+        if fails and path.name == "ca.crt":
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
-        return opens(path, *given, **more)
+        return opens(path)
 
     found = store(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("sidecar.authorizer.last_good.os.open", fail)
-        monkeypatch.setattr(files, "open_regular", lambda path, **_: opens(path, os.O_RDONLY))
+        patched.setattr("sidecar.authorizer.last_good.open_regular", fail)
         found.load()
         found.keep()
         assert "Too many open files" in caplog.text
