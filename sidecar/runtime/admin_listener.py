@@ -35,6 +35,9 @@ HEADERS = {
 MAX_CONNECTIONS = 16
 """Maximum number of connections; a new one closes the oldest."""
 
+AT_ONCE = 4
+"""Maximum number of connections that are accepted before the oldest ones are closed."""
+
 MAX_HEAD = 8192
 """Maximum octets of request line and header fields together; nothing after them is read."""
 
@@ -154,7 +157,7 @@ class AdminListener:
         """Serve on these sockets until closed."""
         await self._runner.setup()
         for listener in listeners:
-            self._servers.append(await start_server(self._accept, listener))
+            self._servers.append(await start_server(self._accept, listener, at_once=AT_ONCE))
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:

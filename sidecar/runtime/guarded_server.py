@@ -27,7 +27,7 @@ PART = 256 * 1024
 """Maximum bytes that are read at once."""
 
 ACCEPTED = 64
-"""Maximum number of connections that are accepted before others are looked at."""
+"""Usual maximum number of connections that are accepted before others are looked at."""
 
 PAUSE = 1.0
 """Seconds without new connections, where no descriptors or no memory are left for them."""
@@ -52,22 +52,26 @@ class Server(Protocol):
         """Stop listening; connections go on."""
 
 
-async def start_server(factory: Factory, listener: socket.socket, room: int = 0) -> Server:
+async def start_server(
+    factory: Factory, listener: socket.socket, room: int = 0, at_once: int = ACCEPTED
+) -> Server:
     """Serve a listening socket, with a protocol for each connection.
 
     `room` is the number of connections for which there are descriptors: what they don't need is for
-    those that wait to be closed.
+    those that wait to be closed.  Up to `at_once` connections are accepted before others are looked
+    at, and before those are closed that the protocol has no room for.
     """
     if takes_descriptors(listener):
-        return GuardedServer(factory, listener, room)
-    return PlainServer(factory, listener)
+        return GuardedServer(factory, listener, room, at_once)
+    return PlainServer(factory, listener, at_once)
 
 
 class PlainServer:
-    """Accept connections, up to `ACCEPTED` at a time; the event loop serves them."""
+    """Accept connections, up to `at_once` at a time; the event loop serves them."""
 
-    def __init__(self, factory: Factory, listener: socket.socket) -> None:
+    def __init__(self, factory: Factory, listener: socket.socket, at_once: int = ACCEPTED) -> None:
         self._factory = factory
+        self._at_once = at_once
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._later: asyncio.TimerHandle | None = None
@@ -84,7 +88,7 @@ class PlainServer:
         self._later = self._loop.call_later(PAUSE, self._start)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED):
+        for _ in range(self._at_once):
             if self._is_full():
                 self._pause()
                 return
@@ -118,13 +122,15 @@ class PlainServer:
 class GuardedServer(PlainServer):
     """Close those connections on which descriptors are passed."""
 
-    def __init__(self, factory: Factory, listener: socket.socket, room: int = 0) -> None:
+    def __init__(
+        self, factory: Factory, listener: socket.socket, room: int = 0, at_once: int = ACCEPTED
+    ) -> None:
         self._apart = ClosingApart()
         self._room, self._served = room, 0
         for option in _PASSED_ALONG:
             with contextlib.suppress(OSError):
                 listener.setsockopt(socket.SOL_SOCKET, option, 0)
-        super().__init__(factory, listener)
+        super().__init__(factory, listener, at_once)
 
     def _is_full(self) -> bool:
         return self._apart.is_full and self._served + self._apart.waiting >= self._room
