@@ -145,16 +145,7 @@ install_chromium() {
         --no-install-recommends chromium; } >/dev/null || say 'could not install chromium'
 }
 
-# Opens a lock on 9, which goes with this shell, however that ends.  Whoever can read it could hold it
-# for ever: it is this user's alone, and one that wasn't is replaced.
-open_lock() {
-    case $(stat -c %a "$1" 2>/dev/null) in
-        '' | 600) ;;
-        *) rm -f "$1" ;;
-    esac
-    (umask 077 && : >>"$1")
-    exec 9>>"$1"
-}
+. "$root/deploy/lock.sh"
 
 mkdir -p "$tools"
 open_lock "$tools/lock" # two runs at once wait for each other

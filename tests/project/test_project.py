@@ -196,7 +196,8 @@ def test_the_environment_is_made_of_nothing_that_lies_where_it_is_called(tmp_pat
     (tree / "deploy").mkdir(parents=True)
     (tree / "tests").mkdir()
     (tree / "tests/requirements.lock").touch()
-    shutil.copy(ROOT / "deploy/venv.sh", tree / "deploy")
+    for name in ("venv.sh", "lock.sh"):
+        shutil.copy(ROOT / "deploy" / name, tree / "deploy")
     done = subprocess.run(
         ["sh", tree / "deploy/venv.sh"],
         cwd=hostile,
@@ -239,6 +240,8 @@ def test_its_lock_is_for_nobody_else_to_hold(tmp_path: Path, script: str) -> Non
     """A lock that others could read, as an earlier version left it, is replaced, whoever holds it;
     one that is this user's alone stays.  `systemd/test_install.py` tries install.sh."""
     text = (ROOT / script).read_text()
+    assert '. "$root/deploy/lock.sh"' in text
+    text += (ROOT / "deploy/lock.sh").read_text()
     found = re.search(r"^open_lock\(\) \{.*?^\}$", text, re.MULTILINE | re.DOTALL)
     assert found
     assert len(re.findall(r"exec 9>|^open_lock \"", text, re.MULTILINE)) == 2
