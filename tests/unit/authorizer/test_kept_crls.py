@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compared import compared_entries
 from cryptography import x509
 from pki import CA, Leaf, now
 
 from sidecar.authorizer import readings, trust_crls
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.core.revocation.crl import succession
-from sidecar.core.revocation.crl.entries import Table
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.x509.certificate import from_der
 from sidecar.runtime.crl_worker import HERE, CrlReading, CrlWorkers
@@ -83,6 +83,13 @@ class Place:
 
     def restart(self) -> None:
         self.store = None
+
+    def twice(self, restarts: bool) -> Iterator[None]:
+        """Two times to look, each after a restart if `restarts`."""
+        for _ in range(2):
+            if restarts:
+                self.restart()
+            yield
 
     def revoked(self, *leaves: Leaf) -> list[str]:
         """Who is revoked now."""
@@ -199,9 +206,7 @@ def test_a_crl_that_the_file_lacks_now_revokes_on(place: Place, restarts: bool) 
     ]
     for data, revoked in steps:
         place.write("a.crl", data)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert place.revoked() == revoked
 
 
@@ -227,9 +232,7 @@ def test_a_delta_whose_base_has_not_come_yet_takes_nobody_off(place: Place, rest
     ]
     for name, data, revoked in steps:
         place.write(name, data)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert place.revoked() == revoked, name
 
 
@@ -258,9 +261,7 @@ def test_deltas_of_two_bases_in_a_file_both_revoke(place: Place, restarts: bool)
     ):
         place.write("a.crl", base)
         place.write("b.crl", delta)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert place.revoked() == revoked
 
 
@@ -283,9 +284,7 @@ def test_the_crl_of_another_key_takes_nobody_off(
         place.fetched(URL, other)
     else:
         place.policy(f"[{ELSEWHERE}, a.crl]")
-    for _ in range(2):
-        if restarts:
-            place.restart()
+    for _ in place.twice(restarts):
         assert place.revoked(carol) == ["carol"]
 
 
@@ -361,9 +360,7 @@ def test_a_crl_of_a_version_between_stays(place: Place, restarts: bool) -> None:
         b"garbage",
     ):
         place.write("a.crl", data)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert {"alice", "erin"} <= {*place.revoked()}
 
 
@@ -382,16 +379,12 @@ def test_another_address_revokes_by_the_old_crl_until_it_has_its_own(
     assert place.revoked() == ["alice"]
     for address in (ELSEWHERE, "http://127.0.0.1/c.crl", ELSEWHERE):
         place.policy(f'["{address}"]')
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert place.revoked() == ["alice"]
     place.fetched(ELSEWHERE, place.crl([BOB]))  # level with the one that was in force
     assert place.revoked() == ["alice", "bob"]
     place.fetched(ELSEWHERE, place.crl([BOB], 6, hours=1))
-    for _ in range(2):
-        if restarts:
-            place.restart()
+    for _ in place.twice(restarts):
         assert place.revoked() == ["bob"]
 
 
@@ -409,9 +402,7 @@ def test_another_address_that_gives_another_crl_forgets_nobody(
         place.load()
     for data in (OTHER.crl(), place.crl([BOB]), b"garbage", OTHER.crl(number=2)):
         place.fetched(ELSEWHERE, data)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert "alice" in place.revoked()
     place.fetched(ELSEWHERE, place.crl([], 6))
     assert place.revoked() == []
@@ -421,15 +412,7 @@ def test_many_crls_of_one_moment_cost_a_reload_no_more_than_one_effort(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CA can sign as many as it likes; the denylists of other trusts wait for the reload."""
-    asked: list[bytes] = []
-
-    def revoked(table: Table, start: int, stop: int) -> Iterator[bytes]:
-        for each in original(table, start, stop):
-            asked.append(each)
-            yield each
-
-    original = succession._revoked
-    monkeypatch.setattr(succession, "_revoked", revoked)
+    asked = compared_entries(monkeypatch)
     place.policy(f"[{URL}]")
     for first in range(2):
         several = (
@@ -478,9 +461,7 @@ def test_a_renamed_trust_revokes_by_what_was_fetched_before(place: Place, restar
     place.fetched(URL, place.crl([ALICE]))
     assert place.revoked() == ["alice"]
     place.policy(f'["{URL}"]', trust="people")
-    for _ in range(2):
-        if restarts:
-            place.restart()
+    for _ in place.twice(restarts):
         assert place.revoked() == ["alice"]
     place.fetched(URL, place.crl([], 6, hours=1), trust="people")
     assert place.revoked() == []
@@ -517,9 +498,7 @@ def test_another_address_and_other_authorities_at_once(place: Place, restarts: b
     assert place.revoked() == ["alice"]
     place.write("more.crt", STAFF.pem + THIRD.pem)
     place.policy(f'["{ELSEWHERE}"]', ca="more.crt")
-    for _ in range(2):
-        if restarts:
-            place.restart()
+    for _ in place.twice(restarts):
         assert place.revoked(ALICE, BOB) == ["alice"]
     place.policy(f'["{URL}"]', ca="more.crt")
     assert place.revoked(ALICE, BOB) == ["alice"]
@@ -582,9 +561,7 @@ def test_a_crl_that_the_policy_removes_revokes_while_another_place_is_broken(
     for data in (None, b"garbage"):
         if data is not None:
             place.write("a.crl", data)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert place.revoked() == revoked
 
 
@@ -808,9 +785,7 @@ def test_a_download_that_never_was_usable_revokes_on(place: Place, restarts: boo
     place.fetched(URL, place.crl([ALICE]) + CA("Foreign").crl())
     assert place.revoked() == ["alice"]
     place.fetched(URL, b"garbage")
-    for _ in range(2):
-        if restarts:
-            place.restart()
+    for _ in place.twice(restarts):
         assert place.revoked() == ["alice"]
     place.fetched(URL, place.crl([BOB], 6, hours=1))
     assert place.revoked() == ["bob"]
@@ -827,9 +802,7 @@ def test_a_fetched_crl_revokes_on_though_another_file_of_authorities_is_named(
     place.write("more.crt", THIRD.pem)
     place.policy(f'["{URL}"]', ca="[ca.crt, more.crt]")
     place.fetched(URL, b"garbage")
-    for _ in range(2):
-        if restarts:
-            place.restart()
+    for _ in place.twice(restarts):
         assert place.revoked() == ["alice"]
 
 
@@ -901,9 +874,7 @@ def test_a_download_that_was_refused_revokes_on_though_its_file_is_destroyed(
     assert place.revoked() == ["alice"]
     for destroyed in (b"garbage", b""):
         place.replace(refused, destroyed)
-        for _ in range(2):
-            if restarts:
-                place.restart()
+        for _ in place.twice(restarts):
             assert place.revoked() == ["alice"]
     refused.unlink()
     assert place.revoked() == []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from compared import compared_entries
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,15 +230,7 @@ def test_many_crls_of_one_moment_or_of_two_keys_cost_no_more_than_one_effort(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each of them lists what no other one does: its authority can sign as many as it likes."""
-    asked: list[bytes] = []
-
-    def revoked(table: Table, start: int, stop: int) -> Iterator[bytes]:
-        for each in original(table, start, stop):
-            asked.append(each)
-            yield each
-
-    original = succession._revoked
-    monkeypatch.setattr(succession, "_revoked", revoked)
+    asked = compared_entries(monkeypatch)
     alone = STAFF.intermediate("Staff")
     known = crl()
     several = [
