@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import math
-import mmap
 import re
 import threading
 import time
@@ -24,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from sidecar.runtime.crl_worker import Octets
 from sidecar.runtime.files import (
     MAX_CRL,
     FileVersion,
@@ -55,8 +55,6 @@ CRL_KINDS = ("crl", "revoking", "former", "removed")
 The manifest lists their copies by SHA-256 too, so that they can be found when the policy names
 another place or trust.
 """
-
-Octets = bytes | mmap.mmap
 
 _CHUNK = 1024 * 1024
 _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")

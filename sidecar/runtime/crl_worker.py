@@ -76,6 +76,10 @@ MAX_OCTETS = 1024 * 1024
 """Maximum octets of a file that are kept beside its content, to be copied if the file is gone."""
 
 
+Octets = bytes | mmap.mmap
+"""What can be read like bytes, and may have come from a worker process."""
+
+
 class CrlReading(NamedTuple):
     """The content of a file of CRLs, and the SHA-256 of the file in hexadecimal.
 
@@ -84,7 +88,7 @@ class CrlReading(NamedTuple):
 
     found: CrlFile
     digest: str
-    octets: bytes | mmap.mmap | None = None
+    octets: Octets | None = None
 
 
 def read_crl_file(
@@ -151,7 +155,7 @@ class _Unpickler(pickle.Unpickler):
         self._shared = shared
         self._rooms: list[tuple[int, int, mmap.mmap]] = []
 
-    def persistent_load(self, pid: Run) -> bytes | mmap.mmap:
+    def persistent_load(self, pid: Run) -> Octets:
         """Make room for it."""
         number, start, length = pid
         if not length:
