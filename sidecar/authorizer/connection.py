@@ -125,6 +125,8 @@ class State(Enum):
 
 _IDLE, _READING, _QUEUED, _WAITING = State.IDLE, State.READING, State.QUEUED, State.WAITING
 _LINGERING = State.LINGERING
+_PENDING = (_QUEUED, _WAITING)
+"""The states of a complete request that isn't answered yet."""
 _TAKING = (_IDLE, _READING, _LINGERING)
 """The states in which bytes may arrive again and again."""
 
@@ -236,7 +238,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Close after the answer: the peer has finished sending."""
         self._leaving = True
-        return self._state is _WAITING or self._state is _QUEUED
+        return self._state in _PENDING
 
     # -- one request
 
@@ -285,7 +287,7 @@ class Connection(asyncio.Protocol):
         """Process further bytes: the rest of a request, or bytes that nginx would not send yet."""
         if self._state is _READING:
             self._read_on(data)
-        elif self._state is _WAITING or self._state is _QUEUED:
+        elif self._state in _PENDING:
             self._fail(BYTES_BEHIND)
         elif self._state is _IDLE:
             if self._is_unsent():  # the previous answer is not written yet
@@ -407,7 +409,7 @@ class Connection(asyncio.Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._state in (_QUEUED, _WAITING) and self.service.turns is not None:
+        if self._state in _PENDING and self.service.turns is not None:
             self.service.turns.leave(self)
         self._rest()
         self._state = state
@@ -468,8 +470,7 @@ class Connection(asyncio.Protocol):
             self._lively, self._since = False, now
         limits = self.service.limits
         limit = limits.idle_timeout if self._state is _IDLE else limits.header_timeout
-        waits = self._state is _WAITING or self._state is _QUEUED
-        if not waits and now - self._since > limit:
+        if self._state not in _PENDING and now - self._since > limit:
             self.abort()
 
     def abort(self) -> None:

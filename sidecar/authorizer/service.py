@@ -265,9 +265,8 @@ class Daemon:
             gc.enable()
             self._admin = self._admin or self._start_admin(handed)
             while not stopping.done() and not await asyncio.to_thread(self._is_load_due):
-                if (
-                    self.store.is_reading
-                ):  # ended by its manager, it would begin anew, and never end
+                if self.store.is_reading:
+                    # Ended by its manager, it would begin anew, and never end.
                     self.notifier.extend(MORE_SECONDS)
                 await asyncio.wait({stopping}, timeout=POLL_SECONDS)
         await refusal.close()

@@ -237,10 +237,8 @@ class _Resolver:
         found.good.update({k: v for k, v in self.sources.former.items() if v is not None})
         if not found.waits:
             self._keep_bundles()
-        found.trust, found.inputs = (
-            trust,
-            TrustInputs(inputs.names, inputs.issuers, trust, (), found.files),
-        )
+        found.trust = trust
+        found.inputs = TrustInputs(inputs.names, inputs.issuers, trust, (), found.files)
         return found
 
     # -- denylists

@@ -43,9 +43,8 @@ def about_the_uri(condition: Block) -> tuple[str, str] | None:
 
 def _mapped_condition(at: Block, variable: str) -> tuple[str, str] | None:
     """What a `map` of `$uri` says, if one expression makes its variable true."""
-    http = at
-    while http.parent is not None and http.name != "http":
-        http = http.parent
+    around = list(at.around())
+    http = next((each for each in around if each.name == "http"), around[-1])
     for table in http.own("map"):
         lines = [each for each in table.inner if each.name != COMMENT]
         values = {each.name: each.args[-1] for each in lines if each.args}
@@ -109,13 +108,8 @@ def assigned_for(server: Block, uris: Iterable[str]) -> dict[str, list[Block]]:
     ]
     behind = {id(each) for each in server.inner[past[0] :]} if past else set[int]()
 
-    def stands_behind(at: Block) -> bool:
-        while at.parent is not None and at.parent is not server:
-            at = at.parent
-        return id(at) in behind
-
     found = {
-        name: [each for each in where if not stands_behind(each)]
+        name: [each for each in where if not any(id(at) in behind for at in each.around())]
         for name, where in assigned(server).items()
     }
     return {name: where for name, where in found.items() if where}

@@ -153,7 +153,8 @@ def key_test(key: str, patterns: Sequence[Pattern], refusing: bool) -> KeyTest:
 # -- rules and sets of rules ----------------------------------------------------------------------
 
 Moments = tuple[tuple[float, ...], ...]
-"""Moments of `from` and `until`, each part in order: a set's own, and those of each group."""
+"""Moments of `from` and `until`, each part in order: a set's own, and those of each group,
+which are not copied."""
 
 Test = Callable[[Facts], Match | None]
 """A part of a rule beside its keys; returns the match of the rules within it."""
@@ -215,12 +216,12 @@ class RuleSet:
     __slots__ = (
         "_entries",
         "_index",
-        "_moments",
         "_of_request",
         "_refusing",
         "_rest",
         "client_ip",
         "method",
+        "moments",
         "needs_cert",
     )
 
@@ -233,7 +234,7 @@ class RuleSet:
         refusing: bool = False,
     ):
         self._entries = tuple(entries)
-        self._moments = moments
+        self.moments = moments
         self._of_request: RuleSet | None = None
         self._index: dict[str, dict[Hashable, list[int]]] = {}
         self._rest: list[int] = []
@@ -298,16 +299,12 @@ class RuleSet:
         if self._of_request is None:
             found = (e.of_request() if isinstance(e, RuleSet) else e for e in self._entries)
             kept = [each for each in found if not each.needs_cert]
-            self._of_request = RuleSet(kept, _uses(self), self._moments, refusing=self._refusing)
+            self._of_request = RuleSet(kept, _uses(self), self.moments, refusing=self._refusing)
         return self._of_request
 
     def next_moment(self, now: float) -> float:
         """Return the first moment after `now` of any `from` or `until`, or infinity."""
-        return min(map(partial(_next, now), self._moments), default=math.inf)
-
-    def moments(self) -> Moments:
-        """Return the moments of these rules, and of groups, which are not copied."""
-        return self._moments
+        return min(map(partial(_next, now), self.moments), default=math.inf)
 
 
 def _next(now: float, moments: tuple[float, ...]) -> float:
@@ -360,7 +357,7 @@ class Compiler:
                 group = self._group(spec, refusing)
                 entries.append(group)
                 uses |= _uses(group)
-                moments.add(group.moments())
+                moments.add(group.moments)
             else:
                 place = f"{label}[{position}]"
                 self._check_words(spec, roles, names)
@@ -459,7 +456,7 @@ class Compiler:
                 for inner in sets:
                     needs_cert = needs_cert or inner.needs_cert
                     uses |= _uses(inner)
-                    moments.add(inner.moments())
+                    moments.add(inner.moments)
         uses |= {key for key, _ in spec.tests}
         keys = tuple(key_test(key, patterns, refusing) for key, patterns in spec.tests)
         needs_cert = needs_cert or any(test.key not in REQUEST_KEYS for test in keys)
