@@ -733,6 +733,22 @@ def entry(leaf: Leaf, reason: str) -> x509.RevokedCertificate:
     return builder.add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False).build()
 
 
+@RESTARTS
+def test_two_keys_certificates_of_one_number_are_told_apart(place: Place, restarts: bool) -> None:
+    """Serial numbers begin anew with a key: its certificate 1 is revoked, then the other key's
+    CRL comes in the place of that, which lists a certificate 1 that is on hold, and released."""
+    old, new = (ca.issue("one", serial=1) for ca in KEYS)
+    place.write("ca.crt", STAFF.pem + b"".join(key.pem for key in KEYS))
+    place.policy(f"[{URL}]")
+    place.fetched(URL, KEYS[1].crl([new], number=2, this_update=START, delta_base=1))
+    assert place.revoked(new) == ["one"]
+    for number, held in ((3, [entry(old, "certificateHold")]), (4, [])):
+        moment = START + timedelta(seconds=number)
+        place.fetched(URL, KEYS[0].crl(held, number=number, this_update=moment))
+        for _ in place.twice(restarts):
+            assert place.revoked(new) == ["one"]
+
+
 @pytest.mark.parametrize("same_serials", [False, True])
 @pytest.mark.parametrize("run", range(RUNS // 4))
 def test_nobody_whom_a_key_revoked_for_ever_is_let_in(

@@ -187,7 +187,11 @@ class _Group:
 
 
 def _find_other_keys(groups: Sequence[_Group], effort: Effort) -> None:
-    """Note for each group of an issuer which other keys have CRLs of their own."""
+    """Note for each group of an issuer which other keys have CRLs of their own.
+
+    What these list is revoked in any case, so short serial numbers count: a small authority that
+    has changed its key locks nobody out by the last CRL of the key before.
+    """
     for group in groups:
         if group.clears and group.complete:
             group.not_of = frozenset(
@@ -197,7 +201,9 @@ def _find_other_keys(groups: Sequence[_Group], effort: Effort) -> None:
                 and other.clears
                 and other.complete
                 and other.any.covers == group.any.covers
-                and not covers_other_key(group.complete[0], other.complete[0], effort)
+                and not covers_other_key(
+                    group.complete[0], other.complete[0], effort, by_short=True
+                )
             )
 
 

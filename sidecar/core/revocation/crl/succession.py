@@ -47,7 +47,7 @@ def follows(new: Crl, old: Crl, beside: Sequence[Crl] = (), effort: Effort | Non
     older delta only if it begins at the same base: what has changed before its own base is in that
     complete CRL alone, which may still be missing.  `beside` are CRLs in force beside the new one.
 
-    After a change of keys, a CRL of the new key follows one of the old key, if it covers the
+    After a change of keys, a CRL of the new key follows one of the old key, if it surely covers the
     certificates that the old key issued (`covers_other_key`).  An unusable CRL follows unusable
     ones alone: it never says good.
     """
@@ -88,32 +88,35 @@ _RANDOM_OCTETS = 8
 """Minimum length of a serial number that no authority gives twice, not even with another key."""
 
 
-def covers_other_key(new: Crl, old: Crl, effort: Effort) -> bool:
+def covers_other_key(new: Crl, old: Crl, effort: Effort, *, by_short: bool = False) -> bool:
     """Return whether a complete CRL covers the certificates that the old key issued.
 
     By RFC 5280, 5, it covers all of its issuer's.  But there are authorities with a CRL for each of
     their keys, under the same name and scope, of which neither lists the other's certificates
     (Windows).  So one is believed only if it lists certificates of the old key, too.
+
+    One long serial number in both shows it.  A short one may begin anew with each key, and be two
+    certificates'; of other issuers' entries the length isn't known.  With `by_short` it is believed
+    also if it has all of these.
     """
     if old.signer_key not in new.speaks_for or _is_delta(new):
         return False
     mine, theirs = new.entries, old.entries
-    return _lists_same(mine.own, theirs.own, effort) and _lists_same(
-        mine.others, theirs.others, effort
+    if not by_short and not _revokes_nobody(theirs.others):
+        return False
+    return all(
+        _revokes_nobody(listed) or _lists_same(own, listed, effort, by_short)
+        for own, listed in ((mine.own, theirs.own), (mine.others, theirs.others))
     )
 
 
-def _lists_same(new: Table, old: Table, effort: Effort) -> bool:
-    """Return whether one CRL lists certificates that another one lists, as far as that has any.
-
-    One long serial number in both tells it.  Short ones may begin anew with each key, and be two
-    certificates': it must have them all.
-    """
+def _lists_same(new: Table, old: Table, effort: Effort, by_short: bool) -> bool:
+    """Return whether one CRL lists certificates that another one lists, by some of the latter."""
     size = old.width + _TAIL_SIZE
     asked = range(0, len(old.data), max(1, len(old.data) // size // _ASKED) * size)
     if not effort.allows(len(asked)):
         return False
-    has_all = True
+    has_all = by_short
     for at in asked:
         for key in _revoked(old, at, at + size):
             if not _revokes(new, key):
@@ -121,6 +124,12 @@ def _lists_same(new: Table, old: Table, effort: Effort) -> bool:
             elif len(key.lstrip(b"\0")) >= _RANDOM_OCTETS:
                 return True
     return has_all
+
+
+def _revokes_nobody(table: Table) -> bool:
+    """Return whether a table is empty, or that of a delta which only removes."""
+    size = table.width + _TAIL_SIZE
+    return not bytes(table.data[size - 1 :: size]).strip(bytes([REMOVE]))
 
 
 def is_level(one: Crl, other: Crl) -> bool:

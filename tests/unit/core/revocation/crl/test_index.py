@@ -1124,6 +1124,9 @@ def test_the_crl_of_one_key_does_not_stand_in_for_that_of_another() -> None:
     assert ask(crl(new), authorities=known).status(dora, old) is GOOD
     nobody = crl(old, this_update=T0 - DAY, next_update=T0)
     assert ask(nobody, crl(new), authorities=known).status(dora, old) is GOOD
+    short = crl(old, [1, 2], this_update=T0 - DAY, next_update=T0)
+    for numbers, says in (([1, 2, 3], GOOD), ([1, 3], UNKNOWN)):  # a small authority's
+        assert ask(short, crl(new, numbers), authorities=known).status(dora, old) is says
 
 
 def test_a_key_of_its_own_for_crls() -> None:

@@ -111,19 +111,37 @@ def test_a_new_key_follows_none_whose_clients_it_never_lists() -> None:
     listed = crl(5, ca=old, revoked=[LONG, LONG + 1], **known)
     assert not follows(crl(1, 1, ca=new, revoked=[LONG + 2], **known), listed)
     assert follows(crl(1, 1, ca=new, revoked=[LONG + 1, LONG + 2], **known), listed)
-    delta = crl(5, ca=old, revoked=[2], delta_base=4, **known)
-    assert not follows(crl(6, 1, ca=new, revoked=[2], delta_base=4, **known), delta)
-    assert follows(crl(6, 1, ca=new, revoked=[2], **known), delta)
+    delta = crl(5, ca=old, revoked=[LONG], delta_base=4, **known)
+    assert not follows(crl(6, 1, ca=new, revoked=[LONG], delta_base=4, **known), delta)
+    assert follows(crl(6, 1, ca=new, revoked=[LONG], **known), delta)
 
 
-def test_a_new_key_must_list_all_whose_serial_numbers_may_begin_anew() -> None:
-    """Number 1 is one certificate of each key: it tells nothing about number 2."""
+def test_no_serial_number_that_may_begin_anew_shows_what_a_new_key_covers() -> None:
+    """Number 1 is one certificate of each key; neither does the digest of another issuer's."""
     root = CA("Root", **YEARS)
     old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
     known: dict[str, Any] = {"authorities": (root, old, new)}
     listed = crl(5, ca=old, revoked=[1, 2], **known)
-    assert not follows(crl(1, 1, ca=new, revoked=[1, 3, LONG], **known), listed)
-    assert follows(crl(1, 1, ca=new, revoked=[1, 2, 3], **known), listed)
+    newer = crl(1, 1, ca=new, revoked=[1, 2, LONG], **known)
+    assert not follows(newer, listed)
+    assert follows(newer, crl(5, ca=old, revoked=[1, LONG], **known))
+    assert follows(newer, crl(5, ca=old, **known))
+    indirect = Entries(others=listed.entries.own)
+    assert not follows(replace(newer, entries=indirect), replace(listed, entries=indirect))
+
+
+def test_a_delta_of_the_old_key_that_mostly_releases_revokes_on() -> None:
+    """What is asked of its entries may all be of released certificates; but not if all are."""
+    root = CA("Root", **YEARS)
+    old, new = (CA("Staff", issuer=root, **YEARS) for _ in range(2))
+    known: dict[str, Any] = {"authorities": (root, old, new)}
+    delta, newer = crl(5, ca=old, delta_base=4, **known), crl(6, 1, ca=new, **known)
+    released = table(dict.fromkeys(range(LONG, LONG + 600), REMOVE))
+    data = bytearray(released.data)
+    data[2 * (released.width + 3) - 1] = 0  # the second entry: only every other one is asked of
+    one = Entries(own=replace(released, data=bytes(data)))
+    assert not follows(newer, replace(delta, entries=one))
+    assert follows(newer, replace(delta, entries=Entries(own=released)))
 
 
 def test_whether_a_new_key_lists_the_old_ones_clients_is_told_by_a_sample(
