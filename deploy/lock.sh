@@ -1,4 +1,5 @@
 # Sourced: a lock that no other user can hold.
+set -eu
 
 # Opens a lock on 9, which goes with this shell, however that ends.  Whoever can read it could hold it
 # for ever: it is this user's alone, and one that wasn't is replaced.
