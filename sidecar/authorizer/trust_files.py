@@ -21,6 +21,7 @@ from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.config.schema import DatedWarning, Located, Report
 from sidecar.core.errors import Diagnostic, brief
 from sidecar.core.policy.compile import Draft
+from sidecar.core.policy.keys_without_crl import warn_about_keys_without_crl
 from sidecar.core.policy.lockouts import warn_about_lockouts
 from sidecar.core.policy.model import Trust
 from sidecar.core.policy.spec import TrustSpec
@@ -549,6 +550,7 @@ class _Resolver:
         report = Report(self.file)
         if not unread:
             warn_about_lockouts(self.spec, trust, report)
+            warn_about_keys_without_crl(self.spec, trust, report)
         found.dated = report.warnings
         found.warnings += unusable_crls(self.file, self.spec, full)
         found.latest = self.places.latest

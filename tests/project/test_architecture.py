@@ -64,7 +64,7 @@ LAYERS = (
     ("policy.lockouts", "policy.model", "policy.rule_lines"),
     (
         "policy.trust", "policy.rule_words", "policy.pinned", "policy.older_crls",
-        "policy.long_denylists",
+        "policy.long_denylists", "policy.keys_without_crl",
     ),
     ("policy.compile",),
     ("evaluate",),

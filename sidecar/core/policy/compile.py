@@ -32,6 +32,7 @@ from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.path_building import Anchors
 
 from .cases import check_cases
+from .keys_without_crl import warn_about_keys_without_crl
 from .lockouts import warn_about_lockouts
 from .long_denylists import warn_about_long_denylists
 from .older_crls import warn_about_older_crls
@@ -135,6 +136,7 @@ def compile_policy(data: bytes, file: str, sources: Sources) -> Policy:
     trusts = {name: build.trust(name, trust) for name, trust in spec.trust.items()}
     for name, trust in trusts.items():
         warn_about_lockouts(spec.trust[name], trust, report)
+        warn_about_keys_without_crl(spec.trust[name], trust, report)
     authorities = [each for trust in trusts.values() for each in trust.anchors.certificates]
     warn_about_issuers(spec, authorities, report)
     warn_about_older_crls(spec, trusts, report)

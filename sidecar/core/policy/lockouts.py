@@ -79,7 +79,7 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
     if any(crl.issuer not in names for crl in trust.crl_list):
         return  # an indirect CRL: it alone says which certificates it covers
     # A CA that has issued another one of the trust probably issues no leaf.
-    issuing = set() if trust.chain_all else _issuers_of_others(authorities)
+    issuing = set() if trust.chain_all else issuers_of_others(authorities)
     complete: dict[bytes, list[Crl]] = {}
     for crl in trust.crl_list:
         if crl.delta_base is None:
@@ -166,7 +166,7 @@ def _names(certificates: Sequence[ClientCert]) -> set[bytes]:
     return {comparable_name(each.subject_name) for each in certificates}
 
 
-def _issuers_of_others(certificates: Sequence[ClientCert]) -> set[bytes]:
+def issuers_of_others(certificates: Sequence[ClientCert]) -> set[bytes]:
     """Return the names of those who issued a certificate of another name."""
     pairs = [
         (comparable_name(c.issuer_name), comparable_name(c.subject_name)) for c in certificates
