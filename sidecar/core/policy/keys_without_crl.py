@@ -47,7 +47,7 @@ def _look_at_keys(
             keys.setdefault(key_digest(authority), []).append(authority)
     signed = {crl.signer_key for crl in crls}
     for key in keys.keys() - signed:
-        others = (c.source for c in crls if key in c.speaks_for and c.signer_key in keys)
+        others = (c.source for c in crls if c.may_cover(key) and c.signer_key in keys)
         source = next(others, None)
         if source is not None:
             newest = max(keys[key], key=lambda each: each.not_after)

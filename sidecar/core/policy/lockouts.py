@@ -9,6 +9,7 @@ from typing import Protocol
 from sidecar.core.config.schema import Report
 from sidecar.core.revocation.crl.entries import HOLD, REMOVE
 from sidecar.core.revocation.crl.index import Crl
+from sidecar.core.revocation.crl.signers import key_digest
 from sidecar.core.revocation.denied import denied_above
 from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.x509.certificate import ClientCert
@@ -87,7 +88,8 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
     for authority in authorities:
         name = comparable_name(authority.subject_name)
         if name not in issuing:
-            _note_crls(spec, trust, authority, complete.get(name, ()), report)
+            own = [crl for crl in complete.get(name, ()) if crl.may_cover(key_digest(authority))]
+            _note_crls(spec, trust, authority, own, report)
 
 
 def _note_revoked(spec: TrustSpec, trust: Revocable, authority: ClientCert, report: Report) -> None:

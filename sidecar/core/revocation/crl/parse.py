@@ -85,6 +85,10 @@ class Crl:
         """Return the entry of the certificate with this issuer and serial number, or None."""
         return self.entries.find(issuer, serial)
 
+    def may_cover(self, key: bytes) -> bool:
+        """Return whether the CRL may cover certificates issued with a key (a SHA-256)."""
+        return key == self.signer_key or key in self.speaks_for
+
 
 class CrlFile(NamedTuple):
     """The content of a file of CRLs: the usable ones, and the mistakes of the others."""

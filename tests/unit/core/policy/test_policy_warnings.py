@@ -291,6 +291,15 @@ def test_a_ca_without_a_crl_is_told_where_one_is_required() -> None:
     assert "no CRL of CA 'CN=Staff'" in told
 
 
+def test_a_namesake_of_another_root_has_no_crl_of_the_first_one() -> None:
+    """A CRL covers no certificate of an issuer of the same name under another anchor."""
+    other = CA("Staff")
+    text = "version: 1\n" + TRUST % ""
+    [told] = warnings(text, s_crt=staff.pem + other.pem, s_crl=staff.crl())
+    assert "no CRL of CA 'CN=Staff'" in told
+    assert warnings(text, s_crt=staff.pem + other.pem, s_crl=staff.crl() + other.crl()) == []
+
+
 def test_names_of_many_authorities_are_read_a_few_times_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
