@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 
 def calls(action: Callable[[], object]) -> int:
@@ -19,6 +21,24 @@ def calls(action: Callable[[], object]) -> int:
         action()
     finally:
         sys.setprofile(None)
+    return count
+
+
+def lines(action: Callable[[], object]) -> int:
+    """How many lines of Python an action runs, for loops that call nothing."""
+    count = 0
+
+    def note(_: FrameType, event: str, __: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
     return count
 
 

@@ -11,7 +11,7 @@ from sidecar.core.x509.distinguished_name import (
 )
 from sidecar.core.x509.service_identity import fold_dns, is_dns_name
 
-from .host_spelling import normal_address, normal_name
+from .host_spelling import MAX_NAME, normal_address, normal_name
 from .matching import PatternError, Predicate, compile_regex, glob
 from .text_patterns import (
     ComparedValue,
@@ -129,7 +129,7 @@ def _unquoted(address: str) -> str:
 def _in_a_labels(address: str) -> tuple[str, ...]:
     """Return an address with its host in A-labels, if it has other letters than ASCII."""
     local, at, host = address.rpartition("@")
-    if host.isascii():
+    if host.isascii() or len(host) > MAX_NAME:
         return ()
     try:
         return (f"{local}{at}{host.encode('idna').decode()}",)

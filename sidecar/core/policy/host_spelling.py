@@ -16,6 +16,10 @@ MAX_NAME = 253
 _MAX_WRITTEN = 4 * MAX_NAME
 """The same before letters are composed: Unicode decomposes one into four characters at most."""
 
+MAX_LABEL = 63
+"""Most characters of a label (RFC 1034, 3.1); a U-label has fewer than its A-label.  Punycode takes
+the time of a label's length times its different letters."""
+
 _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 """Full stops that IDNA reads as dots (RFC 3490, 3.1)."""
 
@@ -31,7 +35,8 @@ def normal_name(host: str) -> str:
     """Return a host name in lower case, in A-labels and without the dot at its end.
 
     Labels beyond ASCII may be written as they are, or percent-encoded (RFC 3986, 3.2.2).  A label
-    that is no IDN gets a form, too: what refuses compares more than what exists.
+    that is no IDN gets a form, too: what refuses compares more than what exists.  What is too long
+    for a host or a label gets no A-labels.
     """
     found = fold_dns(host)
     if "%" in found:
@@ -44,7 +49,7 @@ def normal_name(host: str) -> str:
     if not found.isascii() and len(found) <= _MAX_WRITTEN:
         mapped = "".join(map(_mapped, found.translate(_DOTS)))
         folded = unicodedata.normalize("NFC", _IGNORED.sub("", mapped))
-        found = ".".join(map(_a_label, folded.split(".")))
+        found = folded if len(folded) > MAX_NAME else ".".join(map(_a_label, folded.split(".")))
     return found.removesuffix(".")
 
 
@@ -59,7 +64,9 @@ def _mapped(letter: str) -> str:
 
 
 def _a_label(label: str) -> str:
-    return label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
+    if label.isascii() or len(label) > MAX_LABEL:
+        return label
+    return "xn--" + label.encode("punycode").decode("ascii")
 
 
 def normal_host(host: str) -> str:

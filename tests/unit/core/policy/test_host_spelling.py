@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
+from counted import lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +16,7 @@ from sidecar.core.policy.host_spelling import (
     normal_mail_host,
     normal_name,
 )
+from sidecar.core.policy.patterns import KEY_COMPARISONS
 
 
 @pytest.mark.parametrize(
@@ -34,11 +38,15 @@ from sidecar.core.policy.host_spelling import (
         (".".join(["\u1100\u1161\u11a8" * 50] * 2), ".".join(["xn--p39" + "a" * 50] * 2)),
         ("\u00ad", ""),
         ("", ""),
+        ("\u00e9" * 63, "xn--9c" + "a" * 63),
+        ("\u00e9" * 64, "\u00e9" * 64),
+        ("\u00c9." * 126 + "\u00e9b", "\u00e9." * 126 + "\u00e9b"),
     ],
 )
 def test_a_name_has_one_form(host: str, normal: str) -> None:
     """Lower case, A-labels, no dot at the end, and without what UTS 46 leaves out, however long it
-    is before letters are composed; octets that aren't UTF-8 stay as they are."""
+    is before letters are composed; octets that aren't UTF-8 stay as they are, and so does what is
+    too long for a label or a name."""
     assert normal_name(host) == normal
 
 
@@ -98,6 +106,20 @@ def test_a_host_longer_than_any_costs_nothing() -> None:
     ):
         assert ipv4_of_numbers(each) == each
         assert len(normal_host(each)) <= len(each)
+
+
+EACH_ANOTHER = "".join(map(chr, range(0x100, 0x17F)))
+"""Letters that IDNA takes."""
+
+
+@pytest.mark.parametrize("ligatures", [0, 400])
+@pytest.mark.parametrize("key", ["uri", "email", "upn"])
+def test_letters_cost_what_as_many_octets_do(key: str, ligatures: int) -> None:
+    """Punycode takes a label's length times its different letters, and NFKC makes 18 of U+FDFA: a
+    certificate had room for minutes of that."""
+    host = "\ufdfa" * ligatures + EACH_ANOTHER * 3
+    written = f"http://{quote(host)}/" if key == "uri" else f"a@{host}"
+    assert lines(lambda: KEY_COMPARISONS[key].refuses(written)) < 30 * len(written)
 
 
 @given(st.text(max_size=40), st.text("[]:.%0123456789abcdefxXvIP@\u00fc\u3002", max_size=20))
