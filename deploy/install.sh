@@ -120,15 +120,34 @@ or run this as the user whose it is" ;;
     done
 }
 
-# Copies standard input to a file, whole or not at all: of what is cut off where the disk is full, or
-# somebody stops this, nginx or systemd could take a part.  The file keeps its group.
+# Nothing is in force before all that can fail is done: a file is written beside its place first
+# (NAME.part), the program is built beside its own (.new), and `put_in_place` renames them.
+
+# Copies standard input to a file, once all is put in place.  The file keeps its group.
 put_file() {
-    part=$1.part
-    rm -f "$part"
-    if ! { cat >"$part" && chmod "$2" "$part" && keep_group "$1" "$part" && mv -f "$part" "$1"; }; then
-        rm -f "$part"
+    printf '%s\n' "$1" >>"$written" || die "can't write $written"
+    rm -f "$1.part"
+    { cat >"$1.part" && chmod "$2" "$1.part" && keep_group "$1" "$1.part"; } ||
         die "can't write $1, which is as it was"
+}
+
+put_in_place() {
+    if [ -e "$root$program" ]; then mv "$root$program" "$root$program.old"; fi
+    mv "$fresh" "$root$program"
+    while IFS= read -r each; do mv -f "$each.part" "$each"; done <"$written"
+}
+
+# At the end, and at the start after an end that nobody saw: a program that was taken away for one
+# that never came is put back, and what wasn't put in place is removed.
+clear_up() {
+    if [ ! -e "$root$program" ] && [ -e "$root$program.old" ]; then
+        mv "$root$program.old" "$root$program"
     fi
+    rm -rf "$root$program.old"
+    if [ -e "$written" ]; then
+        while IFS= read -r each; do rm -f "$each.part"; done <"$written"
+    fi
+    rm -rf "$fresh" "$written"
 }
 
 keep_group() {
@@ -173,11 +192,8 @@ part_units() {
     done
 }
 
-# Built aside and put in place whole: what runs keeps its files until it is restarted, and an
-# installation that fails halfway leaves the old one.
-install_program() {
-    fresh=$root$program.new
-    rm -rf "$fresh"
+# What runs keeps its files until it is restarted.
+build_program() {
     mkdir -p "$fresh"
     "$python" -I -m venv "$fresh"
     for lock in requirements $(for each in $parts; do say "requirements-$each"; done); do
@@ -198,31 +214,31 @@ install_program() {
     launcher=$fresh/bin/mtls-sidecar
     printf '#!/bin/sh\nexec %s/bin/python -I -m sidecar "$@"\n' "$program" >"$launcher"
     chmod 0755 "$launcher"
-    rm -rf "$root$program.old"
-    if [ -e "$root$program" ]; then mv "$root$program" "$root$program.old"; fi
-    mv "$fresh" "$root$program"
-    rm -rf "$root$program.old"
 }
 
 # The policy tells who may go where, and is nobody's but the services' to read.
 install_config() {
     mkdir -p "$root$config"
     chmod 0750 "$root$config"
-    prepared=$root$config/.sidecar.yaml.prepared
+    prepared=$fresh/sidecar.yaml
     sed "s/^socket_group: .*/socket_group: $(nginx_group)/" "$here/config/sidecar.yaml" >"$prepared"
     put_config "$prepared" "$root$config/sidecar.yaml" 0640
     rm -f "$prepared"
     put_config "$here/config/policy.yaml" "$root$config/policy.yaml" 0640
     # an editor reads it
     put_file "$root$config/policy.schema.json" 0640 <"$here/config/policy.schema.json"
-    files='. sidecar.yaml policy.yaml policy.schema.json'
     for each in $parts; do
         [ -e "$here/config/$each.yaml" ] || continue
         put_config "$here/config/$each.yaml" "$root$config/$each.yaml" 0640
-        files="$files $each.yaml"
     done
-    on_host || return 0
-    for each in $files; do chgrp -h mtls-sidecar "$config/$each"; done
+}
+
+give_config() {
+    chgrp -h mtls-sidecar "$config"
+    for each in sidecar policy $parts; do
+        if [ -e "$config/$each.yaml" ]; then chgrp -h mtls-sidecar "$config/$each.yaml"; fi
+    done
+    chgrp -h mtls-sidecar "$config/policy.schema.json"
 }
 
 install_snippets() {
@@ -235,7 +251,7 @@ install_snippets() {
     for each in "$here"/nginx-example/snippets/*; do
         target=$root$snippets/$(basename "$each")
         put_config "$each" "$target" 0644
-        if ! cmp -s "$each" "$target"; then
+        if [ ! -e "$target.part" ] && ! cmp -s "$each" "$target"; then
             say "$target is not as this version ships it: nginx -T | mtls-sidecar doctor - says what that opens"
         fi
     done
@@ -310,8 +326,8 @@ uninstall() {
         systemctl stop 'mtls-sidecar@*.socket' 'mtls-sidecar-admin@*.socket' 2>/dev/null || true
     fi
     for name in $unit_names $(part_units $all_parts); do rm -f "$root$units/$name"; done
-    rm -rf "$root$program" "$root$program.lock" "$root$config/.shipped" "$root$config"/*.new \
-        "$root$snippets"/*.new
+    for each in '' .new .old .files .lock; do rm -rf "$root$program$each"; done
+    rm -rf "$root$config/.shipped" "$root$config"/*.new "$root$snippets"/*.new
     if with_systemd; then systemctl daemon-reload || true; fi
     if on_host; then
         rm -f /usr/local/bin/mtls-sidecar
@@ -358,20 +374,28 @@ if [ "$action" = uninstall ]; then
     uninstall
     exit 0
 fi
-upgrade=
-if [ -e "$root$program" ]; then upgrade=yes; fi
 for each in "$root$config" "$root$config/.shipped"; do
     is_ours "$each" || die "others may write $each, and so lead root elsewhere: chown root and chmod \
 go-w it; a policy of another user's may be in a directory of its own (policy: in sidecar.yaml)"
 done
 python=$(find_python)
 lock "$python"
+fresh=$root$program.new written=$root$program.files
+clear_up
+trap clear_up EXIT
+trap 'exit 1' HUP INT TERM
+upgrade=
+if [ -e "$root$program" ]; then upgrade=yes; fi
 parts=$(echo $(chosen_parts))
-install_program
+build_program
 if on_host; then make_users; fi
 install_config
 install_snippets
 install_units
+trap '' HUP INT TERM # from here on nothing needs room on the disk
+put_in_place
+trap - HUP INT TERM
+if on_host; then give_config; fi
 if on_host; then ln -sfn "$program/bin/mtls-sidecar" /usr/local/bin/mtls-sidecar; fi
 if [ -n "$upgrade" ]; then
     if with_systemd; then restart_what_runs; fi

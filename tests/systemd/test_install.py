@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -245,35 +247,72 @@ def test_where_another_user_could_exchange_the_program_nothing_is_installed(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_full_disk_leaves_each_file_as_it_was(tmp_path: Path) -> None:
-    """An upgrade whose disk is filled by another user replaces a file whole or not at all: of an
-    emptied authz-location.conf nginx would ask the application who may come in."""
-    script = (ROOT / "deploy/install.sh").read_text()
-    functions = script[script.index("put_file() {") : script.index("# The new file in place")]
-    target = tmp_path / "authz-location.conf"
-    target.write_text("the old one\n")
-    put = f"""
-        set -eu
-        die() {{ echo "$*" >&2; exit 1; }}
-        {functions}
-        put_file "$1" 0644 <"$2"
-        """
-    new = tmp_path / "new"
-    for size, left in ((1 << 20, "the old one\n"), (16, "n" * 16)):
-        new.write_text("n" * size)
-        # A file that can't grow is what a full disk comes to, for this process alone.
+FAILS_ONCE = """#!/bin/sh
+# fails as on a full disk, having written a part, when it is called for the NUMBERth time
+case {command}:$(readlink /proc/$$/fd/1) in *cat:*[!t]) exec {command} "$@" ;; esac
+echo >>{calls}
+[ "$(wc -l <{calls})" != {number} ] || {{ echo part; exit 1; }}
+exec {command} "$@"
+"""
+
+
+def _state(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Which file each is, and what it says."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_ino, path.read_bytes())
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "left"),
+    [
+        ("cat", 20, "all"),
+        ("cat", -1, "all"),
+        ("mv", 2, "all"),
+        ("mv", 3, "files"),
+    ],
+)
+def test_a_full_disk_leaves_what_was_installed(
+    tmp_path: Path, command: str, number: int, left: str
+) -> None:
+    """Of an upgrade that fails nothing is in force: neither the program nor a file; of an emptied
+    authz-location.conf nginx would ask the application who may come in.  All is written before the
+    first of them is put in place."""
+    script, root, stubs = tmp_path / "install.sh", tmp_path / "root", tmp_path / "stubs"
+    text = (ROOT / "deploy/install.sh").read_text()
+    program = text[text.index('    mkdir -p "$fresh"\n') : text.index("# The policy tells")]
+    text = text.replace(program, '    mkdir -p "$fresh/bin"; date +%N >"$fresh/bin/python"\n}\n')
+    script.write_text(re.sub(r"(?m)^here=.*", f"here={ROOT}", text))
+    (root / "etc/nginx").mkdir(parents=True)
+    stubs.mkdir()
+
+    def run(number: int = 0) -> int:
+        calls = stubs / "calls"
+        calls.write_text("")
+        stub = stubs / command
+        real = shutil.which(command)
+        stub.write_text(FAILS_ONCE.format(calls=calls, number=number, command=real))
+        stub.chmod(0o755)
+        path = f"{stubs}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", "-c", f"trap '' XFSZ; ulimit -f 8\n{put}", "sh", str(target), str(new)],
+            ["sh", str(script), "--root", str(root)],
             capture_output=True,
-            text=True,
+            env={**os.environ, "PATH": path},
             check=False,
         )
-        assert (done.returncode == 0) is (size == 16)
-        assert ("which is as it was" in done.stderr) is (size != 16)
-        assert target.read_text() == left
-        assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "new"]
-    copies = [line for line in script.splitlines() if '"$target"' in line and "cp " in line]
-    assert copies == []
+        assert (b"installed.  Next" in done.stdout) is (number == 0), done.stderr
+        return len(calls.read_text())
+
+    times = run()
+    before = _state(root)
+    run(number if number > 0 else times)
+    after = _state(root)
+    if left == "files":
+        before.pop("opt/mtls-sidecar/bin/python")
+        assert after.pop("opt/mtls-sidecar/bin/python")
+    assert after == before
 
 
 def test_a_link_in_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
