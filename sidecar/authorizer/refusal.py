@@ -16,7 +16,7 @@ from typing import cast
 
 from sidecar.core.answer import render
 from sidecar.core.decision import Decision, Reason
-from sidecar.runtime.guarded_server import Server, start_server
+from sidecar.runtime.guarded_server import Room, Server, start_server
 
 
 def _answer(reason: Reason) -> bytes:
@@ -40,9 +40,14 @@ MAX_HEAD = 256 * 1024
 
 
 class Refusal:
-    """Answer 403 on listeners until closed; the listeners stay open for the daemon."""
+    """Answer 403 on listeners until closed; the listeners stay open for the daemon.
 
-    def __init__(self) -> None:
+    `room` is the daemon's for its connections.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.most = min(room.most, MAX_OPEN)
+        self._room = room
         self._servers: list[Server] = []
         self.open: set[_Refused] = set()
 
@@ -50,7 +55,7 @@ class Refusal:
         """Refuse all waiting and new connections from now on."""
         for listener in listeners:
             copy = listener.dup()  # closing a server closes its socket
-            self._servers.append(await start_server(lambda: _Refused(self), copy))
+            self._servers.append(await start_server(lambda: _Refused(self), copy, self._room))
 
     async def close(self) -> None:
         """Stop refusing."""
@@ -71,7 +76,7 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the same methods
-        if len(self._refusal.open) >= MAX_OPEN:
+        if len(self._refusal.open) >= self._refusal.most:
             self.abort()
             return
         self._refusal.open.add(self)

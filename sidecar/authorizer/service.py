@@ -32,7 +32,7 @@ from sidecar.core.policy.model import Policy
 from sidecar.runtime.conditions import Conditions
 from sidecar.runtime.descriptors import connections_with_room
 from sidecar.runtime.fleet_places import FleetPlaces
-from sidecar.runtime.guarded_server import Server, start_server
+from sidecar.runtime.guarded_server import Room, Server, start_server
 from sidecar.runtime.listen import remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.status_files import StatusFile
@@ -141,6 +141,7 @@ class Daemon:
         self.ocsp_file = OcspFile(Path(settings.state_dir), self.answers)
         self.problems: tuple[str, ...] = ()
         self.loaded_at = 0.0
+        self._room = Room(settings.limits.max_connections)
         self._serving = False
         self._failed: list[BaseException] = []
         self._fleet_news = asyncio.Event()
@@ -192,9 +193,7 @@ class Daemon:
 
     async def _listen(self, sockets: Sockets) -> list[Server]:
         return [
-            await start_server(
-                lambda: Connection(self.service), listener, self.settings.limits.max_connections
-            )
+            await start_server(lambda: Connection(self.service), listener, self._room)
             for listener in sockets.authz
         ]
 
@@ -246,7 +245,7 @@ class Daemon:
         """Load the policy; while that fails, report the reason and retry.  None: stopped."""
         stopping = asyncio.create_task(stopped.wait())
         told: tuple[Diagnostic, ...] = ()
-        refusal = Refusal()
+        refusal = Refusal(self._room)
         while not stopped.is_set():
             loading = asyncio.create_task(asyncio.to_thread(self._load_first))
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sidecar import __version__
 from sidecar.core.errors import brief
 from sidecar.runtime.files import MAX_BUNDLE
-from sidecar.runtime.guarded_server import start_server
+from sidecar.runtime.guarded_server import Room, start_server
 from sidecar.runtime.http_runner import HttpRunner
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
@@ -112,8 +112,9 @@ async def _serve(settings: EnrollSettings, issuance: Issuance) -> None:
         assert runner.server is not None  # set up
         stack.push_async_callback(runner.cleanup)
         connections = Connections(runner.server, pages.under_way)
+        room = Room(MOST)
         for each in listeners:
-            stack.callback((await start_server(connections.accept, each, MOST)).close)
+            stack.callback((await start_server(connections.accept, each, room)).close)
         notifier = Notifier(os.environ)
         notifier.ready(f"invitations at {settings.url}")
         log.info("mtls-sidecar %s ready: invitations at %s", __version__, settings.url)

@@ -24,7 +24,7 @@ from sidecar.core.config.settings import Address, Settings
 from sidecar.core.errors import Diagnostic, PolicyError
 from sidecar.runtime.admin_listener import serve_admin
 from sidecar.runtime.crl_worker import CrlWorkers
-from sidecar.runtime.guarded_server import start_server
+from sidecar.runtime.guarded_server import Room, start_server
 from sidecar.runtime.listen import ListenError, open_listener, remove_socket
 from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.owner import become_owner_of
@@ -32,7 +32,7 @@ from sidecar.runtime.owner import become_owner_of
 from .crl_job import SUCCESSES, CrlJob
 from .http_client import HttpLimits, new_session
 from .metrics import FetchMetrics, admin_listener
-from .ocsp_service import OCSP_LIMITS, OUTBOUND, OcspService
+from .ocsp_service import MAX_CONNECTIONS, MAX_USERS, OCSP_LIMITS, OUTBOUND, OcspService
 from .plan import CrlSource, FetchPlan, PlanReader, kept_plan, plan_path, save_plan
 
 log = logging.getLogger(__name__)
@@ -268,7 +268,8 @@ async def _serve_ocsp(stack: AsyncExitStack, fetcher: Fetcher, metrics: FetchMet
         reader = asyncio.StreamReader(loop=loop)
         return asyncio.StreamReaderProtocol(reader, service.connected, loop=loop)
 
-    stack.callback((await start_server(connection, listening)).close)
+    room = Room(MAX_USERS * MAX_CONNECTIONS)
+    stack.callback((await start_server(connection, listening, room)).close)
 
 
 def main(

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from sidecar.core.config.settings import Address
 
-from .guarded_server import Server, start_server
+from .guarded_server import Room, Server, start_server
 from .http_runner import HttpRunner
 from .listen import ListenError, open_listener, remove_socket
 
@@ -156,8 +156,9 @@ class AdminListener:
     async def start(self, listeners: list[socket.socket]) -> None:
         """Serve on these sockets until closed."""
         await self._runner.setup()
+        room = Room(MAX_CONNECTIONS + AT_ONCE)
         for listener in listeners:
-            self._servers.append(await start_server(self._accept, listener, at_once=AT_ONCE))
+            self._servers.append(await start_server(self._accept, listener, room, AT_ONCE))
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:

@@ -19,8 +19,8 @@ from .peer_credentials import peer_credentials
 log = logging.getLogger("mtls-sidecar")
 
 MAX_OPEN = 32
-"""Sockets that may wait for a process, of the descriptors kept for files; further ones are of those
-kept for connections."""
+"""Descriptors for sockets that wait for a process, of `descriptors.RESERVE`; further ones are of
+those kept for connections (`guarded_server.Room`)."""
 
 MAX_PROCESSES = 4
 """Processes at the same time: each ends once all that it closes is closed."""
@@ -47,11 +47,6 @@ class ClosingApart:
     def waiting(self) -> int:
         """How many sockets wait for a process."""
         return len(self._open)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether those that wait take all the descriptors that are kept for them."""
-        return len(self._open) >= MAX_OPEN
 
     def take(self, peer: socket.socket) -> None:
         """Take over a socket, of which nothing is read and written any more."""

@@ -9,8 +9,13 @@ import resource
 
 log = logging.getLogger("mtls-sidecar")
 
-RESERVE = 128
-"""Descriptors reserved for files, logs, processes and the admin listener."""
+RESERVE = 256
+"""Descriptors reserved for all but connections on the authorization socket.
+
+At most 64 questions about OCSP, and 4 for each responder beyond; of the admin listener 20
+connections, and 32 that wait to be closed (`closing_apart`), as do 32 of the authorization socket;
+the rest is for files, logs and processes.
+"""
 
 
 def connections_with_room(wanted: int) -> int:

@@ -20,6 +20,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import closing_apart
 from .closing_apart import ClosingApart
 from .listen import BACKLOG, takes_descriptors
 
@@ -52,14 +53,31 @@ class Server(Protocol):
         """Stop listening; connections go on."""
 
 
+class Room:
+    """The descriptors of some listeners' connections, where descriptors can be passed on these.
+
+    `most` is the number of connections that their protocol keeps.  Those that wait to be closed
+    take `closing_apart.MAX_OPEN` others, and of the `most` what isn't needed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.apart = ClosingApart()
+        self.served = 0
+        self.most = most
+
+    @property
+    def left(self) -> int:
+        """How many connections may be accepted now."""
+        return self.most + closing_apart.MAX_OPEN - self.served - self.apart.waiting
+
+
 async def start_server(
-    factory: Factory, listener: socket.socket, room: int = 0, at_once: int = ACCEPTED
+    factory: Factory, listener: socket.socket, room: Room, at_once: int = ACCEPTED
 ) -> Server:
     """Serve a listening socket, with a protocol for each connection.
 
-    `room` is the number of connections for which there are descriptors: what they don't need is for
-    those that wait to be closed.  Up to `at_once` connections are accepted before others are looked
-    at, and before those are closed that the protocol has no room for.
+    Up to `at_once` connections are accepted before others are looked at, and before those are
+    closed that the protocol doesn't keep.
     """
     if takes_descriptors(listener):
         return GuardedServer(factory, listener, room, at_once)
@@ -88,10 +106,10 @@ class PlainServer:
         self._later = self._loop.call_later(PAUSE, self._start)
 
     def _accept(self) -> None:
-        for _ in range(self._at_once):
-            if self._is_full():
-                self._pause()
-                return
+        number = self._number()
+        if number <= 0:
+            self._pause()
+        for _ in range(number):
             try:
                 peer, _ = self._listener.accept()
             except OSError as error:
@@ -101,9 +119,9 @@ class PlainServer:
             peer.setblocking(False)
             self._serve(peer)
 
-    def _is_full(self) -> bool:
-        """Return whether no more connections are accepted for now."""
-        return False
+    def _number(self) -> int:
+        """Return how many connections may be accepted in this turn."""
+        return self._at_once
 
     def _serve(self, peer: socket.socket) -> None:
         begin = self._loop.connect_accepted_socket(self._factory, peer)
@@ -123,31 +141,30 @@ class GuardedServer(PlainServer):
     """Close those connections on which descriptors are passed."""
 
     def __init__(
-        self, factory: Factory, listener: socket.socket, room: int = 0, at_once: int = ACCEPTED
+        self, factory: Factory, listener: socket.socket, room: Room, at_once: int = ACCEPTED
     ) -> None:
-        self._apart = ClosingApart()
-        self._room, self._served = room, 0
+        self._room = room
         for option in _PASSED_ALONG:
             with contextlib.suppress(OSError):
                 listener.setsockopt(socket.SOL_SOCKET, option, 0)
         super().__init__(factory, listener, at_once)
 
-    def _is_full(self) -> bool:
-        return self._apart.is_full and self._served + self._apart.waiting >= self._room
+    def _number(self) -> int:
+        return min(self._at_once, self._room.left)
 
     def _serve(self, peer: socket.socket) -> None:
         # else a read passes over an urgent byte, and closes what lies beside it
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self._served += 1
+        self._room.served += 1
         _Transport(self._loop, peer, self._factory(), self._end)
 
     def _end(self, peer: socket.socket) -> None:
         """Close a connection, of which nothing is read and written any more."""
-        self._served -= 1
+        self._room.served -= 1
         if _discard_unread(peer):
             peer.close()
         else:
-            self._apart.take(peer)
+            self._room.apart.take(peer)
 
 
 class _Transport(asyncio.Transport):

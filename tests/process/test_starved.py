@@ -16,6 +16,8 @@ from daemon import Daemon
 from hanging_mount import hanging
 from pki import CA
 
+from sidecar.runtime.descriptors import RESERVE
+
 STAFF = CA("Staff")
 ALICE, BOB = STAFF.issue("alice"), STAFF.issue("bob")
 POLICY = """\
@@ -117,7 +119,7 @@ def test_the_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
     with daemon:
         assert daemon.process is not None
         limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
-        assert limits.partition("Max open files")[2].split()[0] == str(4096 + 128)
+        assert limits.partition("Max open files")[2].split()[0] == str(4096 + RESERVE)
 
 
 def mounted(directory: Path, size: str) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.authorizer import refusal
 from sidecar.authorizer.refusal import DENIED, MALFORMED, MAX_HEAD, Refusal
+from sidecar.runtime.guarded_server import Room
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ async def test_every_question_is_refused_at_once(question: bytes, answer: bytes)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        found = Refusal()
+        found = Refusal(Room(9))
         await found.start([listener])
         async with asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -39,17 +40,18 @@ async def test_every_question_is_refused_at_once(question: bytes, answer: bytes)
         assert not found.open
 
 
+@pytest.mark.parametrize(("most", "room"), [(1, 9), (9, 1)])
 async def test_too_many_and_too_slow_connections_are_closed(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, most: int, room: int
 ) -> None:
-    """A connection over the limit, and one that never sends a question, is closed without an
-    answer."""
-    monkeypatch.setattr(refusal, "MAX_OPEN", 1)
+    """A connection over the limit, or for which there are no descriptors, and one that never sends
+    a question, is closed without an answer."""
+    monkeypatch.setattr(refusal, "MAX_OPEN", most)
     monkeypatch.setattr(refusal, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         address = listener.getsockname()
-        found = Refusal()
+        found = Refusal(Room(room))
         await found.start([listener])
         async with asyncio.timeout(60):
             first, one = await asyncio.open_connection(*address)

@@ -43,7 +43,7 @@ def test_fewer_connections_than_set_are_logged(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     with caplog.at_level(logging.WARNING):
         assert connections_with_room(4096) == 1024 - RESERVE
-    assert "limits.max_connections is 896, not 4096" in caplog.text
+    assert "limits.max_connections is 768, not 4096" in caplog.text
     assert f"LimitNOFILE (ulimit -n) to {4096 + RESERVE}" in caplog.text
 
 

@@ -17,7 +17,7 @@ import uvloop
 from lingering import lingering, pass_along
 
 from sidecar.runtime import closing_apart, guarded_server
-from sidecar.runtime.guarded_server import GuardedServer, start_server
+from sidecar.runtime.guarded_server import GuardedServer, Room, start_server
 from sidecar.runtime.listen import refuse_descriptors, takes_descriptors
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,9 +79,13 @@ class Peer:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, factory: Callable[[], Any] = Echo, room: int = 0
+    directory: Path,
+    factory: Callable[[], Any] = Echo,
+    room: Room | int = 100,
+    name: str = "s.sock",
 ) -> AsyncIterator[Path]:
-    path = directory / "s.sock"
+    path = directory / name
+    room = Room(room) if isinstance(room, int) else room
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     server = await start_server(factory, listener, room)
@@ -92,7 +96,7 @@ async def serving(
         server.close()
         path.unlink()
         await asyncio.sleep(0)
-        while server._apart._timer is not None:  # until all that was passed is closed
+        while room.apart._timer is not None:  # until all that was passed is closed
             await asyncio.sleep(0.01)
 
 
@@ -224,7 +228,7 @@ def test_what_was_passed_is_closed_in_the_end(
 
     async def check() -> None:
         end, into = os.pipe()
-        async with serving(tmp_path) as path:
+        async with serving(tmp_path, room=0) as path:
             for _ in range(7):
                 peer = Peer(path)
                 pass_along(peer.socket, b"x", into)
@@ -252,7 +256,7 @@ def test_a_heap_of_passed_descriptors_keeps_nobody_out(
 
     async def check() -> None:
         end, into = os.pipe()
-        async with serving(tmp_path, room=12) as path:
+        async with serving(tmp_path, room=10) as path:
             for _ in range(8):
                 peer = Peer(path)
                 pass_along(peer.socket, b"x", into)
@@ -282,6 +286,35 @@ def test_a_heap_of_passed_descriptors_keeps_nobody_out(
     asyncio.run(asyncio.wait_for(check(), 20))
 
 
+def test_many_at_once_take_no_more_descriptors_than_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of all listeners together, though all have passed something before the first is
+    accepted; what is beyond waits to be accepted."""
+    monkeypatch.setattr(closing_apart, "MAX_OPEN", 2)
+    monkeypatch.setattr(closing_apart, "MAX_PROCESSES", 0)
+
+    async def check() -> None:
+        end, into = os.pipe()
+        room, found = Room(3), set()
+        async with serving(tmp_path, Refused, room) as one:
+            async with serving(tmp_path, Echo, room, "another") as another:
+                for path in (one, another) * 10:
+                    peer = Peer(path)
+                    pass_along(peer.socket, b"x", into)
+                    peer.socket.close()
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                    found.add(room.served + room.apart.waiting)
+                monkeypatch.setattr(closing_apart, "MAX_PROCESSES", 1)
+            os.close(into)
+            assert await asyncio.to_thread(os.read, end, 1) == b""
+        assert max(found) == 5
+        os.close(end)
+
+    asyncio.run(asyncio.wait_for(check(), 20))
+
+
 @pytest.mark.parametrize("guarded", [False, True])
 def test_connections_that_wait_are_accepted_in_few_turns(guarded: bool) -> None:
     """Of the event loop, which may be busy with other connections in each; all are served."""
@@ -293,7 +326,7 @@ def test_connections_that_wait_are_accepted_in_few_turns(guarded: bool) -> None:
         return made[-1]
 
     async def turns(listener: socket.socket) -> int:
-        server = await start_server(accept, listener)
+        server = await start_server(accept, listener, Room(many))
         assert isinstance(server, GuardedServer) == guarded
         count = 0
         while len(made) < many and count < many:
@@ -329,7 +362,7 @@ async def test_where_none_can_be_passed_the_event_loop_serves() -> None:
         one.bind("")
         another.bind(("127.0.0.1", 0))
         for each in (one, another):
-            server = await start_server(Echo, each)
+            server = await start_server(Echo, each, Room(1))
             assert isinstance(server, GuardedServer) == takes_descriptors(each)
             server.close()
 
