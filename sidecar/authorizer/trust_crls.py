@@ -27,7 +27,6 @@ from sidecar.core.policy.spec import TrustSpec
 from sidecar.core.policy.trust import file_mistake
 from sidecar.core.revocation.crl.index import Crl, CrlError
 from sidecar.core.revocation.crl.succession import (
-    Effort,
     follows,
     is_past,
     omission,
@@ -155,7 +154,7 @@ class _Reading:
         self.current: dict[str, list[Crl]] = {}
         self.number = -1  # of `found.full`, of which `current` was made
         self.copies: dict[str, set[str]] = {}
-        self.effort = Effort()
+        self.effort = self.sources.efforts[authorities]
         self.formers: dict[str, list[Crl]] | None = None  # by their keys
         self.is_behind = False  # whether a place couldn't be read as it is now
 

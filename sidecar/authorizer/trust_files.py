@@ -122,6 +122,7 @@ class TrustFiles:
     def resolve(self, draft: Draft) -> dict[str, Resolved]:
         """Build every trust of a policy from the current files."""
         self.sources.backwards = set()
+        self.sources.efforts.clear()
         named: set[Key] = {
             (kind, name, place.text)
             for name, spec in draft.spec.trust.items()

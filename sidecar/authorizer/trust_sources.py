@@ -10,9 +10,10 @@ import contextlib
 import errno
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from sidecar.core.config.crl_place import is_address, shown
 from sidecar.core.errors import Diagnostic
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.crl.parse import issuers
+from sidecar.core.revocation.crl.succession import Effort
 from sidecar.core.revocation.denylist import Denylist, DenylistReader
 from sidecar.core.x509.bundle import Bundle, read_bundle
 from sidecar.core.x509.certificate import from_der
@@ -116,6 +118,9 @@ class TrustSources:
 
     What the fetcher has brought is parsed by workers of its own (`fetched`), and so are `copies`:
     whatever it puts there, or put there before, holds up no other CRL.
+
+    `efforts` are those of one reload, by the authorities that verify what is compared: a CA with
+    many trusts has no more, and takes none of another CA's.
     """
 
     base: Path
@@ -133,6 +138,9 @@ class TrustSources:
     _formers: dict[bytes | None, list[tuple[int, Key]]] | None = None
     backwards: set[Key] = field(default_factory=set)
     readers: dict[str, DenylistReader] = field(default_factory=dict)
+    efforts: defaultdict[tuple[bytes, ...], Effort] = field(
+        default_factory=partial(defaultdict, Effort)
+    )
 
     def look_for_former(self, named: set[Key]) -> None:
         """Find the CRLs last in force at places that the policy no longer names.

@@ -411,21 +411,31 @@ def test_another_address_that_gives_another_crl_forgets_nobody(
 def test_many_crls_of_one_moment_cost_a_reload_no_more_than_one_effort(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A CA can sign as many as it likes; the denylists of other trusts wait for the reload."""
+    """A CA can sign as many as it likes; the denylists of other trusts wait for the reload.  So it
+    is one effort for all trusts of the same authorities, and another one for those of others."""
     asked = compared_entries(monkeypatch)
-    place.policy(f"[{URL}]")
+    trusts = f"  one: {{ca: ca.crt, crl: '{URL}'}}\n  two: {{ca: ca.crt, crl: '{URL}'}}\n"
+    trusts += "  other: {ca: other.crt, crl: other.crl}\n"
+    text = f"version: 1\ntrust:\n{trusts}locations: [{{name: site, allow: verified}}]\n"
+    place.write("policy.yaml", text.encode())
+    place.write("other.crt", OTHER.pem)
     for first in range(2):
-        several = (
-            [x509.RevokedCertificateBuilder(n, START - timedelta(days=own)).build() for n in listed]
-            for own in range(1 + first, 37, 2)
-            for listed in [[*range(1, 400), 1000 + own]]
-        )
-        place.fetched(URL, b"".join(STAFF.crl(e, number=5, this_update=START) for e in several))
+        for at, name in ((1000, "one"), (2000, "two")):
+            several = (
+                [x509.RevokedCertificateBuilder(n, moment).build() for n in listed]
+                for own in range(1 + first, 37, 2)
+                for listed in [[*range(1, 400), at + own]]
+                for moment in [START - timedelta(days=own)]
+            )
+            data = b"".join(STAFF.crl(e, number=5, this_update=START) for e in several)
+            place.fetched(URL, data, name)
+        place.write("other.crl", OTHER.crl([1, 2, 3][: 2 + first], number=5, this_update=START))
         place.load()
-    asked.clear()
     assert place.store is not None
-    place.store.load()
-    assert 0 < len(asked) <= succession.MAX_COMPARED
+    asked.clear()
+    found = place.store.load()
+    assert succession.MAX_COMPARED // 2 < len(asked) <= succession.MAX_COMPARED
+    assert "other" not in str(found.diagnostics)  # its level CRL was compared, and taken
 
 
 @RESTARTS

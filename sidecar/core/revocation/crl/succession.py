@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .entries import REMOVE, Entries, Table
@@ -28,9 +28,10 @@ MAX_COMPARED = 100_000
 
 @dataclass(slots=True)
 class Effort:
-    """The number of entries that may still be compared."""
+    """The number of entries that may still be compared, and the results for pairs of tables."""
 
     left: int = MAX_COMPARED
+    known: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
 
     def allows(self, entries: int) -> bool:
         """Take the entries that are to be compared next; return whether they may be."""
@@ -213,9 +214,16 @@ def _age(crl: Crl) -> tuple[float, int]:
 
 
 def _has_all_of(new: Table, old: Table, effort: Effort) -> bool:
-    """Compare bucket by bucket, since most buckets of two tables that are much alike are equal."""
     if len(old.data) == 0 or new.digest == old.digest:
         return True
+    pair = new.digest, old.digest
+    if pair not in effort.known:
+        effort.known[pair] = _is_superset(new, old, effort)
+    return effort.known[pair]
+
+
+def _is_superset(new: Table, old: Table, effort: Effort) -> bool:
+    """Compare bucket by bucket, since most buckets of two tables that are much alike are equal."""
     size = old.width + _TAIL_SIZE
     if old.width != new.width or len(old.starts) != len(new.starts):
         count = len(old.data) // size

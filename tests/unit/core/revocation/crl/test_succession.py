@@ -244,6 +244,13 @@ def test_what_is_too_much_to_compare_counts_as_not_listed() -> None:
     assert effort.left == 50
 
 
+def test_what_two_trusts_have_is_compared_once() -> None:
+    """In one reload, so that a long list of many trusts is as good as that of one."""
+    old, new = (Entries(own=table(dict.fromkeys(range(n), 0))) for n in (100, 101))
+    effort = Effort(300)
+    assert all(lists_all_of(new, old, effort) for _ in range(9))
+
+
 def test_many_crls_of_one_moment_or_of_two_keys_cost_no_more_than_one_effort(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
