@@ -138,7 +138,7 @@ class Anchors:
         self._by_name: dict[bytes, list[Authority]] = {}
         for authority in map(Authority.of, self._all.values()):
             self._by_name.setdefault(authority.name, []).append(authority)
-        self._above: dict[str, Path] = {}
+        self._above: dict[tuple[str, bool], Path] = {}
         self._turns = sorted(t for c in self._all.values() for t in (c.not_before, c.not_after + 1))
 
     @property
@@ -174,11 +174,11 @@ class Anchors:
         certified one of these, up to the last one: an anchor may have its issuer beside it.  Other
         certificates of a client's own name and key, where it is an anchor itself, are not above it.
         """
-        start = path[0] if path else cert
-        found = self._above.get(start.sha256)
-        if found is None:
-            found = self._above[start.sha256] = self._all_above(start, is_authority=bool(path))
-        return found
+        start, is_authority = path[0] if path else cert, bool(path)
+        known = start.sha256, is_authority
+        if known not in self._above:
+            self._above[known] = self._all_above(start, is_authority=is_authority)
+        return self._above[known]
 
     def _all_above(self, start: ClientCert, *, is_authority: bool) -> Path:
         budget = iter(range(MAX_STEPS))

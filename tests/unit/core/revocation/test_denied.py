@@ -101,6 +101,20 @@ def test_an_authority_above_denies_whichever_path_is_found(
     assert below(f"sha256 {'ab' * 32}", ca, between, more=more) is Reason.ALLOWED
 
 
+@pytest.mark.parametrize("authority", [ROOT, ISSUING], ids=["the root", "an issuing CA"])
+def test_an_authority_that_was_a_client_before_denies_all_below_it(authority: CA) -> None:
+    """Whoever has its key can present its own certificate first, and gains nothing by it."""
+    text = "version: 1\ntrust: {staff: {ca: ca.crt, denylist: deny.txt}}\n"
+    rules = policy(
+        text + "locations: [{name: site, allow: verified}]\n",
+        ca_crt=ROOT.pem + ISSUING.pem,
+        deny_txt=f"sha256 {authority.sha256}".encode(),
+    )
+    itself = Leaf("itself", authority.der, authority.key)
+    asked = [ask(rules, leaf).reason for leaf in (itself, ALICE, itself)]
+    assert asked == [Reason.REVOKED] * 3
+
+
 def test_a_client_in_the_ca_file_is_not_denied_by_its_other_certificate() -> None:
     """Self-signed, and renewed with its key: each is denied by its own line alone."""
     first = CA("alice")
