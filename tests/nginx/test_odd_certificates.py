@@ -19,6 +19,7 @@ version: 1
 locations:
   - {name: admin, allow: [{dns: admin.example.com}]}
   - {name: site, allow: [{cn: [a_b@c, café, München]}]}
+  - {name: partners, allow: [{uri: "https://*.example.org/*"}]}
 """
 
 
@@ -49,6 +50,18 @@ def test_a_constrained_authority_hides_no_name_behind_the_san(stack: Stack) -> N
     line = next(x for x in stack.decision_log.splitlines() if tricky.sha256 in x)
     assert 'verify="SUCCESS"' in line
     assert 'reason="not_allowed"' in line
+
+
+def test_a_constrained_authority_names_no_host_behind_its_own(stack: Stack) -> None:
+    """nginx says SUCCESS: the host that OpenSSL reads is its own; a glob of another host never
+    grants."""
+    constraints = x509.NameConstraints([x509.UniformResourceIdentifier(".partner.test")], None)
+    partner = CA("Partner", issuer=stack.people.staff, extra_extensions=[(constraints, True)])
+    own = stack.people.staff.issue("x", uri=["https://a.example.org/x"])
+    assert stack.get("/partners/", cert=own).app
+    for behind in ("/.example.org/x", "/?.example.org/", ":.example.org/x"):
+        leaf = partner.issue("x", uri=["https://a.partner.test" + behind])
+        assert stack.get("/partners/", cert=leaf).status == 403
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import string
 import unicodedata
 from collections.abc import Callable, Mapping
 
+from sidecar.core.policy.address_patterns import host_glob
 from sidecar.core.policy.uri_spelling import normal_uri
 from sidecar.core.x509.distinguished_name import fold_mail
 from sidecar.core.x509.service_identity import fold_dns
@@ -124,6 +125,8 @@ def _uri(text: str, refusing: bool) -> Automaton:
     if text.startswith("~"):
         return regex(text[1:], ignore_case=refusing)
     if not refusing:
+        if source := host_glob(text):
+            return regex(source)
         return glob(text) if "*" in text else Words.of([text])
     normal = normal_uri(text)
     if "*" not in text:

@@ -232,6 +232,9 @@ def compile_uri(text: str) -> Pattern:
     Normalization (RFC 3986, 6.2.2) covers case, escapes and dot segments.
     """
     pattern = compared(checked(text), str)
+    source = host_glob(text)
+    if source is not None:
+        pattern = replace(pattern, test=compile_regex(source))
     warnings = pattern.warnings
     if not text.startswith(("~", "*")) and not re.match(r"[A-Za-z][A-Za-z0-9+.*-]*:", text):
         warnings += (
@@ -242,6 +245,30 @@ def compile_uri(text: str) -> Pattern:
             (f"{text!r} isn't ASCII; every URI in a certificate is", "write %C3%A9 for é"),
         )
     return Pattern(text, pattern.exact, pattern.test, _uri_refusing(text), warnings)
+
+
+_GLOB_OF_HOST = re.compile(r"([^~:/?#][^:/?#]*://)([^/?#]*)(.*)", re.DOTALL)
+
+
+def host_glob(text: str) -> str | None:
+    """Return a glob that has a `*` before the path as a regular expression, None for others.
+
+    There a `*` ends with its part, or `https://*.example.org/*` would take
+    `https://other.test/.example.org/`, which an authority for `other.test` alone may issue.  To
+    OpenSSL a host ends at the first `:`, even before an `@`.
+    """
+    found = _GLOB_OF_HOST.fullmatch(text)
+    if found is None or "*" not in found[1] + found[2]:
+        return None
+    scheme, host, rest = found.groups()
+    source = _stars(scheme, "[^:/?#]*") + _stars(host, "[^/?#@:]*")
+    if not host.endswith("*"):
+        return source + _stars(rest, ".*")
+    return source + "(:[0-9]*)?" + (_stars(rest, ".*") if rest else "([/?#].*)?")
+
+
+def _stars(text: str, each: str) -> str:
+    return each.join(map(re.escape, text.split("*")))
 
 
 def _uri_refusing(text: str) -> Pattern | None:

@@ -95,6 +95,38 @@ def test_glob_is_what_fnmatch_says(pattern: str, value: str) -> None:
     assert glob(pattern)(value) is fnmatch.fnmatchcase(value, pattern)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "value", "expected"),
+    [
+        ("https://*.example.org/*", "https://a.b.example.org/x", True),
+        ("https://*.example.org/*", "https://other.test/.example.org/x", False),
+        ("https://*.example.org/*", "https://other.test?.example.org/x", False),
+        ("https://*.example.org/*", "https://other.test#.example.org/x", False),
+        ("https://*.example.org/*", "https://other.test:.example.org/x", False),
+        ("https://*.example.org/*", "https://other.test:1@a.example.org/x", False),
+        ("spiffe://*/ns/prod/*", "spiffe://a.test/ns/prod/b/c", True),
+        ("spiffe://*/ns/prod/*", "spiffe://a.test/ns/dev/ns/prod/b", False),
+        ("*://a.test/*", "https://a.test/x", True),
+        ("*://a.test/*", "https://other.test/://a.test/x", False),
+        ("https://*", "https://a.test", True),
+        ("https://*", "https://a.test:8443/x?y", True),
+        ("https://*/x", "https://a.test:8443/x", True),
+        ("https://a*.test?*", "https://ab.test?x/y", True),
+        ("ssh://*@a.test/*", "ssh://u@a.test/x", True),
+        ("https://a.test/*/x", "https://a.test/b/c/x", True),
+        ("*/x", "https://a.test/x", True),
+        ("urn:*", "urn:a://b", True),
+    ],
+)
+def test_a_star_before_the_path_of_a_uri_stays_there(
+    pattern: str, value: str, expected: bool
+) -> None:
+    """Who may certify URIs of another host gets nothing by what stands behind that; what refuses
+    still takes it all."""
+    assert matches("uri", pattern, value) is expected
+    assert matches("uri", pattern, value, refusing=True)
+
+
 def test_runaway_patterns_take_linear_time() -> None:
     """Patterns with exponential backtracking elsewhere end at once."""
     assert not matches("cn", "~(a+)+$", "a" * 5000 + "!")
