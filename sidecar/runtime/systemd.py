@@ -6,9 +6,11 @@ these functions do nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Mapping, MutableMapping
 
@@ -72,11 +74,18 @@ def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 class Notifier:
-    """Notify the service manager of the daemon's state.  A missing manager is not an error."""
+    """Notify the service manager of the daemon's state.  A missing manager is not an error.
+
+    Every user of the host can fill the manager's queue, or hold the manager up, so a thread of its
+    own waits for room.  Of each kind of message the last one waits.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         path = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + path[1:] if path.startswith("@") else path
+        self._waiting: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
 
     def ready(self, status: str) -> None:
         """Send that the daemon is serving."""
@@ -100,14 +109,29 @@ class Notifier:
 
     def alive(self) -> None:
         """Send the watchdog's keep-alive."""
-
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
+        """Queue a message for the thread.  Never waits for the manager."""
         if not self._address:
             return
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer:
+        kind = message.partition("=")[0]
+        with self._changed:
+            self._waiting.pop(kind, None)  # the new one comes behind the others
+            self._waiting[kind] = message
+            self._changed.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._deliver, name="notifier", daemon=True)
+                self._thread.start()
+
+    def _deliver(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
+                message = self._waiting.pop(next(iter(self._waiting)))
+            with (
+                contextlib.suppress(OSError),
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer,
+            ):
                 peer.sendto(message.encode(), self._address)
-        except OSError:
-            return

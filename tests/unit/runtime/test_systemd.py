@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -134,6 +135,31 @@ def test_each_notification_says_what_the_manager_expects(tmp_path: Path, abstrac
     assert got[2].startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert got[3:5] == ["STOPPING=1\nSTATUS=draining", "WATCHDOG=1"]
     assert got[5] == "EXTEND_TIMEOUT_USEC=1500000"
+
+
+def test_of_each_kind_of_message_the_last_waits_for_room(tmp_path: Path) -> None:
+    """What is told while the manager reads nothing doesn't add up; the sender never waits."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        stranger.connect(str(tmp_path / "notify"))
+        stranger.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stranger.send(b"X=1")
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        for number in range(100):
+            notifier.ready(f"{number}")
+        notifier.alive()
+        said: list[str] = []
+        while "WATCHDOG=1" not in said:
+            said.append(manager.recv(4096).decode())
+    ready = [each for each in said if each.startswith("READY=1")]
+    assert ready[-1] == "READY=1\nSTATUS=99"
+    assert len(ready) <= 2  # one was being sent
 
 
 def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
