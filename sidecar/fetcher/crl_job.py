@@ -123,19 +123,8 @@ class Validators:
         return {name: value for name, value in found.items() if value}
 
 
-def verify_download(
-    data: bytes, held: bytes | None, url: str, authorities: tuple[bytes, ...], now: float
-) -> Verdict:
-    """Decide whether `data` is a CRL of these authorities that may replace `held`.
-
-    Never raises.
-    """
-    old = None if held is None else read_crls(held, url, authorities)
-    return _compare(read_crls(data, url, authorities), old, now)
-
-
-def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
-    """Compare what was downloaded with what is in place.
+def judge(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
+    """Decide whether a download may replace the CRLs that are in place.
 
     A CRL after its nextUpdate is `stale`: the server has no newer one, but it can't say good.
     """
@@ -157,23 +146,6 @@ def _compare(downloaded: CrlFile, held: CrlFile | None, now: float) -> Verdict:
     stale = bool(next_update) and next_update <= now
     this_update = max(crl.this_update for crl in new)
     return Verdict("stale" if stale else "updated", "", this_update, next_update)
-
-
-def verify_large_download(
-    workers: CrlWorkers,
-    data: bytes,
-    held: bytes | None,
-    url: str,
-    authorities: tuple[bytes, ...],
-    now: float,
-) -> Verdict:
-    """Do as `verify_download`, but let worker processes parse the CRLs.  Blocks; never raises."""
-    try:
-        new = workers.read_data(data, url, authorities)
-        old = None if held is None else workers.read_data(held, url, authorities)
-    except (OSError, CrlError) as error:
-        return Verdict("invalid", f"could not be verified: {brief(error)}")
-    return _compare(new, old, now)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -284,11 +256,18 @@ class CrlJob:
         self._known = True
 
     async def _judge(self, data: bytes, held: bytes | None) -> Verdict:
+        try:
+            new = await self._read_crls(data)
+            old = None if held is None else await self._read_crls(held)
+        except (OSError, CrlError) as error:
+            return Verdict("invalid", f"could not be verified: {brief(error)}")
+        return await asyncio.to_thread(judge, new, old, self._clock())
+
+    async def _read_crls(self, data: bytes) -> CrlFile:
+        """Parse and verify a file; a large one in a worker process.  Raises OSError, CrlError."""
         source = self.source
-        asked = data, held, source.url, source.authorities, self._clock()
-        if len(data) + len(held or b"") < LARGE_CRL:
-            return await asyncio.to_thread(verify_download, *asked)
-        return await asyncio.to_thread(verify_large_download, self._workers, *asked)
+        parse = self._workers.read_data if len(data) >= LARGE_CRL else read_crls
+        return await asyncio.to_thread(parse, data, source.url, source.authorities)
 
     async def _take(self, answer: Fetched) -> tuple[str, str]:
         """Verify a download and put it in place.  Raises `OSError`."""
@@ -312,7 +291,7 @@ class CrlJob:
     async def _revoke_no_longer(self, held: bytes | None) -> None:
         """Remove what was refused before, if what is in place replaces it."""
         refused = await self._parsed(await asyncio.to_thread(_read, revoking_path(self.path)))
-        if not _left(refused, await self._in_force(held)):
+        if not refused or not _left(refused, await self._in_force(held)):
             await asyncio.to_thread(self._revoke_by, None)
 
     async def _revoke_too(self, refused: bytes, held: bytes | None) -> None:
@@ -334,13 +313,10 @@ class CrlJob:
 
     async def _parsed(self, data: bytes | None) -> Sequence[Crl]:
         """Return the valid CRLs of a file.  Raises OSError if they can't be verified for now."""
-        source = self.source
         if data is None:
             return ()
-        large = len(data) >= LARGE_CRL
-        parse = self._workers.read_data if large else read_crls
         try:
-            return (await asyncio.to_thread(parse, data, source.url, source.authorities)).crls
+            return (await self._read_crls(data)).crls
         except CrlError:
             return ()
 

@@ -34,6 +34,7 @@ from prometheus_client import CollectorRegistry
 from sidecar.core.config.crl_place import shown
 from sidecar.core.config.settings import Address
 from sidecar.core.errors import PolicyError
+from sidecar.core.revocation.crl.index import CrlFile, read_crls
 from sidecar.fetcher import crl_job
 from sidecar.fetcher.crl_job import CrlJob
 from sidecar.fetcher.http_client import HttpLimits, max_age, new_session
@@ -286,6 +287,30 @@ def test_a_large_crl_is_verified_in_another_process(
             assert await b.download() == "invalid"
 
     run(check)
+
+
+def test_a_download_and_what_is_in_place_are_parsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CRL of a million entries takes seconds; nothing that only revokes is beside it."""
+    parsed: list[bytes] = []
+
+    def counted(data: bytes, *others: Any) -> CrlFile:
+        parsed.append(data)
+        return read_crls(data, *others)
+
+    monkeypatch.setattr(crl_job, "read_crls", counted)
+    old, new = make_crl(CA, 1), make_crl(CA, 2)
+
+    async def check() -> None:
+        async with serving(giving(old)) as server, bench(tmp_path, server.url) as b:
+            assert await b.download() == "updated"
+            server.answer = giving(new)
+            assert await b.download() == "updated"
+            assert await b.download() == "unchanged"
+
+    run(check)
+    assert parsed == [old, new, old, new]
 
 
 # -- refusing ----------------------------------------------------------------------------------
@@ -657,7 +682,7 @@ def test_a_try_that_fails_by_our_own_mistake_is_not_the_last(
     async def check() -> None:
         async with serving(giving(make_crl(CA))) as server, bench(tmp_path, server.url) as b:
             with monkeypatch.context() as broken:
-                broken.setattr(crl_job, "verify_download", None)
+                broken.setattr(crl_job, "judge", None)
                 assert 15 <= await b.job.step() <= 30
             assert b.count("error") == 1
             assert await b.job.step() > 30
@@ -1067,31 +1092,24 @@ def test_what_is_planted_holds_up_no_fetch(tmp_path: Path, suffix: str, how: str
     run(check)
 
 
+def judged(data: bytes, held: bytes | None, *authorities: bytes) -> str:
+    old = None if held is None else read_crls(held, "", authorities)
+    return crl_job.judge(read_crls(data, "", authorities), old, time.time()).result
+
+
 def test_a_crl_of_the_future_gives_way_to_the_right_one() -> None:
     """Though older by number and time: what isn't in force yet is nothing to go back behind."""
-    now = datetime.now(UTC)
-    ahead = staff.crl(number=9, this_update=now + timedelta(hours=1), der=True)
+    ahead = staff.crl(number=9, this_update=datetime.now(UTC) + timedelta(hours=1), der=True)
     right = staff.crl(number=6, der=True)
-    judged = crl_job.verify_download(right, ahead, "http://x/", (staff.der,), now.timestamp())
-    assert judged.result == "updated"
-    judged = crl_job.verify_download(
-        right, staff.crl(number=7), "http://x/", (staff.der,), now.timestamp()
-    )
-    assert judged.result == "backwards"
+    assert judged(right, ahead, staff.der) == "updated"
+    assert judged(right, staff.crl(number=7), staff.der) == "backwards"
 
 
 def test_two_crls_in_one_answer_are_taken() -> None:
     """As one PEM file of an address; the earlier end counts, and each may not go back."""
     other = PkiCA("Other")
     both = staff.crl(number=6) + other.crl(number=6)
-    known = (staff.der, other.der)
-    judged = crl_job.verify_download(both, None, "http://x/", known, time.time())
-    assert judged.result == "updated"
     older = staff.crl(number=6) + other.crl(number=5)
-    assert (
-        crl_job.verify_download(older, both, "http://x/", known, time.time()).result == "backwards"
-    )
-    assert (
-        crl_job.verify_download(both, None, "http://x/", (staff.der,), time.time()).result
-        == "invalid"
-    )
+    assert judged(both, None, staff.der, other.der) == "updated"
+    assert judged(older, both, staff.der, other.der) == "backwards"
+    assert judged(both, None, staff.der) == "invalid"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pki import CA, now
 
+from sidecar.core.revocation.crl.index import read_crls
 from sidecar.fetcher.crl_job import (
     FIRST_RETRY,
     INTERVAL,
@@ -19,7 +20,7 @@ from sidecar.fetcher.crl_job import (
     CrlJob,
     Validators,
     Verdict,
-    verify_download,
+    judge,
 )
 from sidecar.fetcher.plan import CrlSource
 
@@ -28,7 +29,8 @@ URL = "http://ca.test/staff.crl"
 
 
 def verdict(data: bytes, held: bytes | None = None) -> Verdict:
-    return verify_download(data, held, URL, (STAFF.der,), time.time())
+    old = None if held is None else read_crls(held, URL, (STAFF.der,))
+    return judge(read_crls(data, URL, (STAFF.der,)), old, time.time())
 
 
 def test_a_newer_crl_of_the_trust_replaces_the_old() -> None:
