@@ -275,7 +275,7 @@ def _known_revoked(evaluation: _Evaluation, trust: Trust, path: Path) -> Answer 
     if trust.revocation == "off":
         return None
     for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
-        crl = _crl_answer(trust, cert, issuer, evaluation.now)
+        crl = _crl_answer(evaluation, trust, cert, issuer)
         if crl is not None and crl.status is RevocationStatus.REVOKED:
             return crl
         key = ocsp_key(cert, issuer, trust.clock_tolerance, trust.ocsp)
@@ -474,7 +474,7 @@ def _revocation_of(
         return found
     if trust.revocation == "off" and not trust.unread:
         return Answer(RevocationStatus.GOOD, "revocation", "not asked for", math.inf)
-    crl = _crl_answer(trust, cert, issuer, now)
+    crl = _crl_answer(evaluation, trust, cert, issuer)
     if crl is not None and crl.status is RevocationStatus.REVOKED:
         return crl
     if trust.unread:
@@ -497,10 +497,18 @@ def _revocation_of(
     return known[-1]
 
 
-def _crl_answer(trust: Trust, cert: ClientCert, issuer: ClientCert, now: float) -> Answer | None:
+def _crl_answer(
+    evaluation: _Evaluation, trust: Trust, cert: ClientCert, issuer: ClientCert
+) -> Answer | None:
     if trust.crls is None:
         return None
-    answer = trust.crls.status(crl_facts(cert), issuer, now)
+    lists = (*evaluation.policy.denylists, *trust.denylists)
+
+    def denies(signer: ClientCert) -> Answer | None:
+        above = trust.anchors.above(signer, (signer,))
+        return denied_above(lists, (signer, *above), evaluation.now)
+
+    answer = trust.crls.status(crl_facts(cert), issuer, evaluation.now, denies)
     if answer.status is RevocationStatus.UNKNOWN and trust.missing:
         detail = f"{answer.detail}; not fetched yet: {', '.join(trust.missing)}"
         return Answer(answer.status, answer.source, detail, answer.until)
@@ -540,13 +548,16 @@ def _responder_revoked(
 ) -> bool:
     """Return whether a delegated responder's certificate is revoked (RFC 6960, 4.2.2.2.1).
 
-    Only the loaded denylists and CRLs are checked; no OCSP responder is asked about it.
+    Only the loaded denylists and CRLs are checked; no OCSP responder is asked about it.  By
+    id-pkix-ocsp-nocheck its issuer waives the CRLs, and nobody's own denylist.
     """
-    if answer.delegate is None or answer.nocheck or answer.status is RevocationStatus.REVOKED:
+    if answer.delegate is None or answer.status is RevocationStatus.REVOKED:
         return False
-    now, delegate = evaluation.now, answer.delegate
+    delegate = answer.delegate
     lists = (*evaluation.policy.denylists, *trust.denylists)
-    found = denied(lists, delegate, now) or _crl_answer(trust, delegate, issuer, now)
+    found = denied(lists, delegate, evaluation.now)
+    if found is None and not answer.nocheck:
+        found = _crl_answer(evaluation, trust, delegate, issuer)
     if found is None:
         return False
     evaluation.until(found.until)

@@ -14,8 +14,8 @@ Where the RFC leaves a choice, the stricter rule applies:
 - Of several CRLs with the same issuer, scope and signing key, the newest is used.  One that isn't
   older by both number and `thisUpdate` revokes beside it.
 - A CRL may be signed by another key of its issuer if that key's certificate leads to the same
-  anchor as the certificate's issuer.  If that signer is itself revoked, its CRLs only revoke.  With
-  `whole_chain`, the signer must be known to be GOOD.
+  anchor as the certificate's issuer.  If that signer is itself revoked, by a CRL or a denylist, its
+  CRLs only revoke.  With `whole_chain`, the signer must be known to be GOOD.
 - It never says good beside a CRL in force by the key of the certificate's issuer, unless it lists
   that one's certificates: each key has a CRL of its own there (Windows), which may have ended.
 - Names are compared by RFC 5280, section 7.1 (`der.comparable_name`); URIs octet by octet.
@@ -24,7 +24,7 @@ Where the RFC leaves a choice, the stricter rule applies:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
@@ -61,6 +61,14 @@ __all__ = [
     "supersedes",
     "watermark",
 ]
+
+
+Denies = Callable[[ClientCert], Answer | None]
+"""Return REVOKED if a denylist denies the certificate of a CRL's signer, else None."""
+
+
+def _denies_nobody(_: ClientCert) -> None:
+    return None
 
 
 class _Listed(NamedTuple):
@@ -311,12 +319,15 @@ class CrlIndex:
         self._indirect = any(group.scope.indirect for group in all_groups)
         self._certs: dict[bytes, ClientCert] = {}
 
-    def status(self, cert: CertFacts, issuer: ClientCert, now: float) -> Answer:
+    def status(
+        self, cert: CertFacts, issuer: ClientCert, now: float, denies: Denies = _denies_nobody
+    ) -> Answer:
         """Check a certificate that `issuer` issued, at `now` (epoch seconds).
 
-        The caller must have verified that `issuer` issued the certificate and is trusted.
+        The caller must have verified that `issuer` issued the certificate and is trusted, and is on
+        no denylist; other signers are asked about here.
         """
-        return self._status(cert, issuer, now, frozenset())
+        return self._status(cert, issuer, now, denies, frozenset())
 
     def why_unfit(self, now: float) -> str:
         """Explain why no CRL can say good of any certificate at `now`; "" if one can."""
@@ -331,13 +342,18 @@ class CrlIndex:
         return why
 
     def _status(
-        self, cert: CertFacts, issuer: ClientCert, now: float, asking: frozenset[bytes]
+        self,
+        cert: CertFacts,
+        issuer: ClientCert,
+        now: float,
+        denies: Denies,
+        asking: frozenset[bytes],
     ) -> Answer:
         found = _Findings()
         clearing: list[tuple[_Group, float]] = []
         key, serials = key_digest(issuer), refused_serials(cert.serial)
         for group in self._candidates(cert):
-            standing = self._standing(group.any, key, now, asking)
+            standing = self._standing(group.any, key, now, denies, asking)
             for serial in serials if standing.revokes else ():
                 listed = group.listed(cert.issuer, serial, now)
                 if listed is not None:
@@ -419,7 +435,7 @@ class CrlIndex:
     # -- whether a CRL's signer may speak
 
     def _standing(
-        self, crl: Crl, key: bytes, now: float, asking: frozenset[bytes]
+        self, crl: Crl, key: bytes, now: float, denies: Denies, asking: frozenset[bytes]
     ) -> _SignerStanding:
         """Check whether a CRL may cover certificates issued with `key` (a SHA-256)."""
         if key == crl.signer_key:
@@ -428,22 +444,27 @@ class CrlIndex:
             return _SignerStanding(
                 False, "its signer is not under the anchor of the certificate's issuer"
             )
+        for signer in crl.signers:  # certificates of one key
+            denied = denies(self._cert(signer.cert))
+            if denied is not None:
+                why = "its signer's certificate is on a denylist"
+                return _SignerStanding(True, why, denied.until)
         # Any valid path to an anchor is enough; without one, report the fault of the best.
-        standings = [self._signer_standing(s, now, asking) for s in crl.signers]
+        standings = [self._signer_standing(s, now, denies, asking) for s in crl.signers]
         if not standings:
             return _SignerStanding(False, "its signer leads to no anchor")
         best = min(standings, key=lambda s: (s.why != "", not s.revokes))
         return best._replace(until=min(s.until for s in standings)) if best.why else best
 
     def _signer_standing(
-        self, signer: Signer, now: float, asking: frozenset[bytes]
+        self, signer: Signer, now: float, denies: Denies, asking: frozenset[bytes]
     ) -> _SignerStanding:
         status, until = RevocationStatus.UNKNOWN, math.inf
         if not signer.issuer:
             status = RevocationStatus.GOOD
         elif signer.cert not in asking:
             facts, issuer = crl_facts(self._cert(signer.cert)), self._cert(signer.issuer)
-            answer = self._status(facts, issuer, now, asking | {signer.cert})
+            answer = self._status(facts, issuer, now, denies, asking | {signer.cert})
             status, until = answer.status, answer.until
         if status is RevocationStatus.REVOKED:
             return _SignerStanding(True, "its signer's certificate is revoked")

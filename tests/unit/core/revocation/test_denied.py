@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
-from asking import ask, policy
-from pki import CA, Leaf
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
-from sidecar.core.decision import Reason
+import pytest
+from asking import NOW, ask, policy, request
+from pki import CA, Leaf, now
+
+from sidecar.core.decision import Decision, Reason
+from sidecar.core.evaluate import evaluate
+from sidecar.core.revocation.denylist import parse_denylist
+from sidecar.core.revocation.ocsp.response import OcspAnswer, ocsp_key
+from sidecar.core.revocation.status import RevocationStatus
+from sidecar.core.x509.certificate import from_der
+
+DAY = timedelta(days=1)
 
 ROOT = CA("Root")
 ISSUING, OTHER = ROOT.intermediate("Issuing"), ROOT.intermediate("Other")
@@ -145,3 +156,73 @@ def test_a_crl_revokes_an_anchor_whose_issuer_stands_beside_it(revocation: str) 
         ):
             rules = policy(text.replace("CHAIN", chain), ca_crt=files, x_crl=own + crl)
             assert ask(rules, ALICE).reason is expected
+
+
+# -- who signs CRLs and OCSP answers
+
+
+SIGNER = CA("x", issuer=ROOT, subject=ISSUING.subject)
+"""Another certificate of the issuing CA, whose key signs its CRLs."""
+END = (now() + 3 * DAY).replace(hour=0, minute=0, second=0)
+LINES = [
+    f"sha256 {SIGNER.sha256}",
+    f"spki_sha256 {from_der(SIGNER.der).spki_sha256}",
+    f"sha256 {SIGNER.sha256} until {END:%Y-%m-%dT%H:%M:%SZ}",
+]
+
+
+@pytest.mark.parametrize("place", ["trust", "fleet"])
+def test_a_signer_on_a_denylist_says_good_of_nobody(place: str) -> None:
+    """Whoever stole the key of a CA's CRLs can take back no revocation by it."""
+    text = (
+        "version: 1\ntrust: {staff: {ca: ca.crt, intermediates: between.crt, crl: [x.crl], "
+        "denylist: deny.txt}}\nlocations: [{name: site, allow: verified}]\n"
+    )
+    carol = ISSUING.issue("carol")
+
+    def asked(line: str, more: bytes = b"") -> list[Decision]:
+        lists = (parse_denylist(line.encode(), "fleet"),) if place == "fleet" else ()
+        rules = policy(
+            text,
+            ca_crt=ROOT.pem,
+            between_crt=ISSUING.pem + SIGNER.pem,
+            x_crl=SIGNER.crl([carol]) + more,
+            deny_txt=b"" if lists else line.encode(),
+        )
+        return [ask(replace(rules, denylists=lists), leaf) for leaf in (ALICE, carol)]
+
+    unknown, revoked = Reason.REVOCATION_UNKNOWN, Reason.REVOKED
+    assert [each.reason for each in asked("")] == [Reason.ALLOWED, revoked]
+    whole, key, brief = (asked(line) for line in LINES)
+    for found in (whole, key, brief):
+        assert [each.reason for each in found] == [unknown, revoked]
+    assert brief[0].expires == END.timestamp() < whole[0].expires
+    assert asked(LINES[0], ISSUING.crl())[0].reason is Reason.ALLOWED
+    assert asked(f"serial {SIGNER.serial:x}")[0].reason is Reason.ALLOWED
+
+
+@pytest.mark.parametrize("nocheck", [False, True])
+def test_a_responder_on_a_denylist_says_good_of_nobody(nocheck: bool) -> None:
+    """id-pkix-ocsp-nocheck in its certificate waives its CA's CRL, and no denylist."""
+    text = (
+        'version: 1\ntrust: {staff: {ca: ca.crt, ocsp: "http://r/", crl: [x.crl], '
+        "denylist: deny.txt}}\nlocations: [{name: site, allow: verified}]\n"
+    )
+    responder = ISSUING.issue("responder")
+    delegate = from_der(responder.der)
+    answer = OcspAnswer(
+        RevocationStatus.GOOD, until=NOW + 99, since=0.0, delegate=delegate, nocheck=nocheck
+    )
+
+    def asked(line: str, revoked: Sequence[Leaf] = ()) -> Reason:
+        ended = ISSUING.crl(revoked, this_update=now() - 9 * DAY, next_update=now() - 8 * DAY)
+        files = {"ca_crt": ISSUING.pem, "x_crl": ended}
+        rules = policy(text, **files, deny_txt=line.encode())
+        key = ocsp_key(from_der(ALICE.der), from_der(ISSUING.der), 0, "http://r/")
+        key = key._replace(tolerance=rules.trusts["staff"].clock_tolerance)
+        return evaluate(rules, request(ALICE), NOW, {key: answer}).reason
+
+    assert asked("") is Reason.ALLOWED
+    assert asked("", [responder]) is (Reason.ALLOWED if nocheck else Reason.REVOCATION_UNKNOWN)
+    for line in (f"sha256 {delegate.sha256}", f"spki_sha256 {delegate.spki_sha256}"):
+        assert asked(line) is Reason.REVOCATION_UNKNOWN
