@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,41 @@ def test_it_installs_and_runs(tool: str, dist: Path, wheels: Path, tmp_path: Pat
     ):
         ran = subprocess.run([command, *arguments], cwd="/", capture_output=True, text=True)
         assert told in ran.stdout, ran.stderr
+
+
+def test_the_oldest_packages_that_are_allowed_will_do(tmp_path: Path) -> None:
+    """With the oldest version of each dependency every module can be imported, and every request
+    to the HTTP servers is bounded and answered."""
+    uv = need(release_tool("uv"))
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    parts = asked["optional-dependencies"]
+    wanted = [*asked["dependencies"], *parts["enroll"], *parts["fleet"]]
+    oldest = [each.replace(">=", "==") for each in wanted]
+    options: list[str | Path] = [
+        "--python",
+        sys.executable,
+        "--target",
+        tmp_path,
+        "--only-binary",
+        ":all:",
+    ]
+    done = uv.run("pip", "install", *options, *oldest, env=os.environ, timeout=300)
+    assert done.returncode == 0, done.stderr
+    names = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "sidecar").rglob("*.py"))
+    modules = [".".join(each.parts) for each in names if each.name != "__main__"]
+    checks = ["tests/unit/runtime/test_http_runner.py", "tests/unit/enroll/test_connections.py"]
+    for command in (
+        ["-c", f"import importlib\nfor each in {modules}: importlib.import_module(each)"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", *checks],
+    ):
+        ran = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_the_bill_of_materials(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from sidecar.runtime.http_runner import HttpRunner
 
 
-async def _answers(head: bytes, body: bytes = b"") -> tuple[int, list[str]]:
+async def _answers(head: bytes, body: bytes = b"", **options: int) -> tuple[int, list[str]]:
     """Send a request; its status, and what the handler was asked for, or the body that it got."""
     asked: list[str] = []
 
@@ -20,7 +20,7 @@ async def _answers(head: bytes, body: bytes = b"") -> tuple[int, list[str]]:
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
-    runner = HttpRunner(app, access_log=None)
+    runner = HttpRunner(app, access_log=None, **options)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -39,6 +39,7 @@ async def _answers(head: bytes, body: bytes = b"") -> tuple[int, list[str]]:
         (b"GET /http://xn--a/", 200, ["/http://xn--a/"]),
         (b"GET http://xn--a/", 400, []),
         (b"GET http://a/", 400, []),
+        (b"GET http://[::1/", 400, []),
         (b"CONNECT xn--a:443", 400, []),
         (b"OPTIONS *", 400, []),
     ],
@@ -53,3 +54,9 @@ def test_no_body_is_decompressed() -> None:
     a thousand times as large as what came."""
     head = b"POST /x HTTP/1.1\r\nContent-Encoding: deflate\r\nContent-Length: 4\r\nX: /x"
     assert asyncio.run(_answers(head, b"abcd")) == (200, ["abcd"])
+
+
+def test_header_lines_are_counted() -> None:
+    """One more than is allowed is 400."""
+    for head, status in ((b"GET /x", 200), (b"GET /x HTTP/1.1\r\nX: x", 400)):
+        assert asyncio.run(_answers(head, max_headers=2))[0] == status
