@@ -21,6 +21,8 @@ from stack import Stack
 from tools import ROOT, NginxBinary
 
 SITE = "variants/cert-or-login.conf"
+PASSED_ON = "denial-passed-on"
+PATHS = ("/x", "/admin/x", "/metrics", "/public/x")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,40 @@ def test_dots_are_400_also_with_a_certificate_that_nginx_refuses(stack: Stack) -
     for cert in (None, stack.people.expired):
         for path in ("/x/%252e%252e/admin", "/x/..%2fadmin"):
             assert stack.get(path, cert=cert, headers=cookie).status == 400
+
+
+WITHOUT_LOGIN = """
+    location /admin/ { auth_request /authz/admin; proxy_pass http://app; }
+    location /metrics { return 403; }
+    location /public/ { auth_request off; proxy_pass http://app; }
+    location @login {"""
+
+
+@pytest.mark.parametrize(
+    ("leads", "opened", "told"), [("@bad_certificate", False, set()), ("@login", True, {PASSED_ON})]
+)
+def test_a_certificate_that_nginx_refuses_opens_no_location_without_a_login(
+    stack: Stack, leads: str, opened: bool, told: set[str]
+) -> None:
+    """Who has logged in, and shows any certificate of nobody's, comes to each location as without
+    it.  Led to the login from everywhere, he would pass all of them by, which `doctor` tells."""
+    before = stack.nginx.conf.read_text()
+    cookie, people = logged_in(stack), stack.people
+    assert before.count("error_page 495 = @bad_certificate;") == 1
+    changed = before.replace("error_page 495 = @bad_certificate", f"error_page 495 = {leads}")
+    try:
+        stack.nginx.write(changed.replace("location @login {", WITHOUT_LOGIN))
+        stack.nginx.reload()
+        assert findings(stack) - {"never-asked", "not-asked"} == told
+        assert [stack.get(path, headers=cookie).status for path in PATHS] == [200, 401, 403, 200]
+        for cert in (people.expired, people.mallory):
+            answers = [stack.get(path, cert=cert, headers=cookie) for path in PATHS]
+            found = [answer.status for answer in answers]
+            assert found == ([200] * 4 if opened else [200, 401, 403, 200])
+        assert stack.get("/authz/site", cert=people.mallory, headers=cookie).status != 204
+    finally:
+        stack.nginx.write(before)
+        stack.nginx.reload()
 
 
 def test_a_forged_session_opens_nothing(stack: Stack) -> None:
@@ -205,6 +241,21 @@ def test_doctor_finds_nothing_wrong_with_it(stack: Stack) -> None:
 def test_doctor_finds_a_door_without_a_lock(stack: Stack) -> None:
     """Where @login asks nobody, everybody without a certificate is let in."""
     assert "denial-passed-on" in findings_after(stack, "auth_request /oauth2/auth;", "")
+
+
+def test_doctor_finds_what_leads_to_the_login_before_the_question(stack: Stack) -> None:
+    """A page for what nginx refuses itself, in a location whose denials lead to no login, or where
+    an internal location comes to light; not where denials lead there as well."""
+    asks = "auth_request /authz/admin;"
+    inside = {
+        f"{asks} error_page 413 = @login;": {PASSED_ON},
+        f"{asks} error_page 401 413 = @login;": set(),
+        "internal;": {PASSED_ON},
+        f"{asks} internal;": set(),
+    }
+    for each, told in inside.items():
+        new = f"location /admin/ {{ proxy_pass http://app; {each} }}\n    location @login {{"
+        assert findings_after(stack, "location @login {", new) == told, each
 
 
 def test_doctor_finds_what_asks_nobody_beside_the_login(stack: Stack) -> None:

@@ -316,6 +316,10 @@ class Bypasses:
                 what = f"{uri} leads to what {question(here)} is asked about, and asks {other}"
                 write = f"location {uri} {{ auth_request {question(here)}; … }}"
                 self._add("denial-passed-on", page, what, write)
+            elif codes & earlier and self._asks_login(here, place):
+                what = f"{uri} leads to what {question(here)} is asked about, before it is asked"
+                write = f"error_page 401 = {uri};   (if a login does here as well)"
+                self._add("denial-passed-on", page, what, write)
             elif uri[0] == "$" or not codes & {"401", "403"}:
                 continue
             elif self._server.asks(place or self._server.block):
@@ -337,6 +341,18 @@ class Bypasses:
             return ""
         return other if self._server.led_to(place) & self._server.served(here) else ""
 
+    def _asks_login(self, here: Block, place: Block | None) -> bool:
+        """Whether another authorizer is asked in place of the sidecar, where no denial leads there.
+
+        `error_page 401 = @login` says that a login does as well.
+        """
+        if place is None or closed(here) or not self._is_anothers(place):
+            return False
+        for page in here.inherited("error_page"):
+            if DENIALS.intersection(page.args[:-1]) and page.args[-1] == place.args[-1]:
+                return False
+        return bool(self._server.led_to(place) & self._server.served(here))
+
     def _server_pages(self) -> None:
         """Error pages for what is refused before a location is chosen, or covered by none."""
         server = self._server.block
@@ -346,10 +362,35 @@ class Bypasses:
             codes = OF_THE_HEAD - {"505"} if uri[:1] == "@" else OF_THE_HEAD  # no URI yet: a 500
             if unasked and not closed(server):
                 codes = codes | {"403", "404"}
-            if codes.intersection(page.args[:-1]) and self._onward.leads_in(uri):
+            if not codes.intersection(page.args[:-1]):
+                continue
+            if self._onward.leads_in(uri):
                 what = f"{uri} leads to what asking is to keep, and no location comes before it"
                 write = "error_page …   (in the locations that need it, not in the server)"
                 self._add("denial-passed-on", page, what, write)
+            elif past := self._past_others(uri):
+                what = f"{uri} leads past {past}, which no login opens"
+                write = f"location {uri} {{ rewrite ^ $uri last; }}   (variants/cert-or-login.conf)"
+                self._add("denial-passed-on", page, what, write)
+
+    def _past_others(self, uri: str) -> str:
+        """The first location that a server's @name leads past, where another authorizer decides
+        about every URI; "" if none takes it amiss: it asks no login, or refuses everybody.
+        """
+        place = serving(self._server.block, uri) if uri.startswith("@") else None
+        for here in self._server.locations:
+            if place is None or not self._is_anothers(place):
+                break
+            refused = _refuses(here) and not is_led_to_only(here)
+            if refused or (self._server.keeps(here) and self._asks_login(here, place)):
+                return here.args[-1]
+        return ""
+
+    def _is_anothers(self, place: Block) -> bool:
+        """Whether another authorizer alone is asked in a location, and lets in."""
+        other = place.value("auth_request", "off")
+        asks = other != "off" and not self._server.asks_sidecar(other)
+        return asks and not closed(place) and bool(passes(place))
 
     def _not_found(self, here: Block) -> None:
         """To a client an internal location is a 404, whose error_page may lead to the same URI."""
@@ -445,6 +486,12 @@ def _shows_one_page(uri: str, place: Block) -> bool:
             and first.args[2:] == ["break"]
         )
     return not is_internal(place) and [e.args for e in place.own("auth_request")] == [["off"]]
+
+
+def _refuses(place: Block) -> bool:
+    """Whether a location lets nobody in, and leads nowhere else."""
+    errors = any(status_of(each) >= 400 for each in place.within("return"))
+    return closed(place) and (errors or denies_all(place))
 
 
 def _is_preflight(early: Block) -> bool:
