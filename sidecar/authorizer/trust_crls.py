@@ -100,27 +100,45 @@ class CrlPlaces:
     lacking: Lacking = NOTHING
 
     def verified_with(self, authorities: tuple[bytes, ...]) -> CrlSet:
-        """Read the CRLs of all places, verified with these authorities.
-
-        Files come first: what the fetcher has brought leaves them their room.
-        """
+        """Read the CRLs of all places, verified with these authorities."""
         reading = _Reading(self, authorities)
-        room = MAX_TRUST
-        for place in sorted(self.spec.crl, key=lambda place: is_address(place.text)):
-            room -= self._size(place)
-            if room < 0:
+        with_room = self._with_room()
+        places = sorted(self.spec.crl, key=self._turn)
+        for place in places:
+            if (place, False) in with_room:
+                reading.safely(place, partial(reading.take, place))
+            else:
+                self.sources.watch(self.sources.place_of(self.name, place.text))
                 why = f"the CRLs of trust {self.name!r} have more than {MAX_TRUST >> 20} MiB"
                 reading.safely(place, partial(reading.fall_back, place, _too_large(why)))
-            else:
-                reading.safely(place, partial(reading.take, place))
-        for place in self.spec.crl:
+        for place in places:
             if is_address(place.text):
-                room -= self._size(place, revoking=True)
-                reading.safely(place, partial(reading.take_revoking, place, room))
+                has_room = (place, True) in with_room
+                reading.safely(place, partial(reading.take_revoking, place, has_room))
         reading.take_lapsed()
         if self.spec.crl:
             reading.safely(self.spec.crl[0], reading.take_former)
         return reading.found
+
+    def _turn(self, place: Located, *, revoking: bool = False) -> tuple[bool, int]:
+        """Return what comes first: files before what the fetcher has brought, then the smallest.
+
+        Whoever signs a huge CRL of his own leaves the others of a trust their room.
+        """
+        return is_address(place.text), self._size(place, revoking=revoking)
+
+    def _with_room(self) -> set[tuple[Located, bool]]:
+        """Return the places whose file has room, and those whose refused download has (True)."""
+        files = [(place, False) for place in self.spec.crl]
+        files += [(place, True) for place in self.spec.crl if is_address(place.text)]
+        found, room = set(), MAX_TRUST
+        for place, revoking in sorted(
+            files, key=lambda file: self._turn(file[0], revoking=file[1])
+        ):
+            room -= self._size(place, revoking=revoking)
+            if room >= 0:
+                found.add((place, revoking))
+        return found
 
     def _size(self, place: Located, *, revoking: bool = False) -> int:
         path = self.sources.place_of(self.name, place.text)
@@ -181,25 +199,26 @@ class _Reading:
             self._unread(place, outcome.error)
         else:
             crls, mistakes = outcome.value.found
-            self.found.entries += sum(crl.entry_count for crl in crls)
-            if self.found.entries > MAX_ENTRIES:
+            entries = self.found.entries + sum(crl.entry_count for crl in crls)
+            if entries > MAX_ENTRIES:
                 why = f"the CRLs of trust {self.name!r} have more than {MAX_ENTRIES} entries"
                 self.fall_back(place, _too_large(why))
             else:
+                self.found.entries = entries
                 version = _version(self.sources.place_of(self.name, place.text), outcome.value)
                 self._judge(place, crls, mistakes, version, outcome.version)
 
-    def take_revoking(self, place: Located, room: int) -> None:
+    def take_revoking(self, place: Located, has_room: bool) -> None:
         """Let refused downloads of an address revoke; they have no other effect.
 
-        While the file can't be read, its last contents stay in effect.  `room`: remaining octets.
+        While the file can't be read, its last contents stay in effect.
         """
         key = ("revoking", self.name, place.text)
         last: GoodCrls | None = self.sources.good.get(key)
         last = last if last is not None and last.authorities == self.authorities else None
         found = in_force(last)
         path = revoking_path(self.sources.place_of(self.name, place.text))
-        if room < 0:  # what is refused for its size takes no memory
+        if not has_room:  # what is refused for its size takes no memory
             self.sources.watch(path)
             self._tell_no_room(place)
         else:

@@ -990,6 +990,36 @@ def test_a_refused_download_for_which_there_is_no_room_is_not_read(
     assert place.revoked() == ["alice", "bob"]
 
 
+@pytest.mark.parametrize("limit", ["MAX_TRUST", "MAX_ENTRIES"])
+@pytest.mark.parametrize("kind", ["file", "address", "refused"])
+def test_an_authoritys_huge_crl_takes_no_room_of_the_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch, limit: str, kind: str
+) -> None:
+    """Whoever has a CA of a trust can't keep another one's revocations from coming into force."""
+    both = ["b.crl", "a.crl"] if kind == "file" else [ELSEWHERE, URL]
+    theirs, ours = (
+        place.directory / each
+        if kind == "file"
+        else crl_state_path(place.directory / "state", "staff", each)
+        for each in both
+    )
+    place.policy(f"{both}")
+    place.replace(theirs, OTHER.crl([], number=1))
+    place.replace(ours, place.crl([BOB], 5))
+    assert place.revoked() == ["bob"]
+    huge = OTHER.crl([ERIN, *range(1, 300)], number=2)
+    monkeypatch.setattr(trust_crls, limit, len(huge) if limit == "MAX_TRUST" else 300)
+    place.replace(theirs, huge)
+    assert place.revoked() == ["bob"]
+    place.replace(revoking_path(ours) if kind == "refused" else ours, place.crl([ALICE, BOB], 6))
+    assert place.revoked() == ["alice", "bob"]
+    assert "have more than" in str(place.load().diagnostics)
+    place.replace(theirs, OTHER.crl([ERIN], number=3))
+    assert place.store is not None
+    assert place.store.moved()
+    assert place.revoked() == ["alice", "bob", "erin"]
+
+
 @pytest.mark.parametrize("loads", [False, True])
 def test_another_address_forgets_nobody_though_another_trust_has_the_same_crl(
     place: Place, loads: bool
