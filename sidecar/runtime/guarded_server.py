@@ -5,8 +5,10 @@ events: beside a thousand busy connections, new ones would wait for seconds.
 
 Peers can pass descriptors to a unix socket (unix(7), SCM_RIGHTS).  The kernel closes a passed one
 in the thread that reads or closes the connection, for as long as the sender wishes: a TCP socket
-with SO_LINGER, a locked file of his FUSE.  Linux 6.16 can refuse them (`refuse_descriptors`).  For
-older kernels, `GuardedServer` looks at the bytes before it reads exactly these: MSG_PEEK tells of
+with SO_LINGER, a locked file of his FUSE.  Linux 6.16 can refuse them (`refuse_descriptors`), but
+not on connections that were made before, as to a socket of the service manager's before the first
+start.  For these, and older kernels, `GuardedServer` looks at the bytes before it reads exactly
+these: MSG_PEEK tells of
 descriptors beside them (MSG_CTRUNC), and leaves them where they are.  Such a connection is closed
 unread, by another process (`closing_apart`).
 """
@@ -54,7 +56,7 @@ class Server(Protocol):
 
 
 class Room:
-    """The descriptors of some listeners' connections, where descriptors can be passed on these.
+    """The descriptors of some listeners' connections on which descriptors can be passed.
 
     `most` is the number of connections that their protocol keeps.  Those that wait to be closed
     take `closing_apart.MAX_OPEN` others, and of the `most` what isn't needed.
@@ -79,7 +81,7 @@ async def start_server(
     Up to `at_once` connections are accepted before others are looked at, and before those are
     closed that the protocol doesn't keep.
     """
-    if takes_descriptors(listener):
+    if listener.family == socket.AF_UNIX:
         return GuardedServer(factory, listener, room, at_once)
     return PlainServer(factory, listener, at_once)
 
@@ -138,12 +140,17 @@ class PlainServer:
 
 
 class GuardedServer(PlainServer):
-    """Close those connections on which descriptors are passed."""
+    """Close those connections on which descriptors are passed.
+
+    Where the listener refuses them, they can be passed on those that were made before it did, which
+    are accepted first; the event loop serves the others.
+    """
 
     def __init__(
         self, factory: Factory, listener: socket.socket, room: Room, at_once: int = ACCEPTED
     ) -> None:
         self._room = room
+        self._may_pass = True
         for option in _PASSED_ALONG:
             with contextlib.suppress(OSError):
                 listener.setsockopt(socket.SOL_SOCKET, option, 0)
@@ -153,6 +160,10 @@ class GuardedServer(PlainServer):
         return min(self._at_once, self._room.left)
 
     def _serve(self, peer: socket.socket) -> None:
+        self._may_pass = self._may_pass and takes_descriptors(peer)
+        if not self._may_pass:
+            super()._serve(peer)
+            return
         # else a read passes over an urgent byte, and closes what lies beside it
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self._room.served += 1

@@ -327,7 +327,6 @@ def test_connections_that_wait_are_accepted_in_few_turns(guarded: bool) -> None:
 
     async def turns(listener: socket.socket) -> int:
         server = await start_server(accept, listener, Room(many))
-        assert isinstance(server, GuardedServer) == guarded
         count = 0
         while len(made) < many and count < many:
             await asyncio.sleep(0)
@@ -335,6 +334,7 @@ def test_connections_that_wait_are_accepted_in_few_turns(guarded: bool) -> None:
         while any(not hasattr(each, "transport") for each in made):
             await asyncio.sleep(0)
         for each in made:
+            assert isinstance(each.transport, guarded_server._Transport) == guarded
             each.transport.close()
         await asyncio.sleep(0)
         server.close()
@@ -362,9 +362,52 @@ async def test_where_none_can_be_passed_the_event_loop_serves() -> None:
         one.bind("")
         another.bind(("127.0.0.1", 0))
         for each in (one, another):
-            server = await start_server(Echo, each, Room(1))
-            assert isinstance(server, GuardedServer) == takes_descriptors(each)
+            [protocol] = made = [Echo()]
+            server = await start_server(made.pop, each, Room(1))
+            with socket.socket(each.family) as peer:
+                peer.connect(each.getsockname())
+                while not hasattr(protocol, "transport"):
+                    await asyncio.sleep(0)
+            guarded = isinstance(protocol.transport, guarded_server._Transport)
+            assert guarded == takes_descriptors(each)
+            protocol.transport.abort()
             server.close()
+
+
+def test_who_was_connected_before_they_were_refused_passes_none(
+    tmp_path: Path, runner: asyncio.Runner
+) -> None:
+    """Linux refuses them on later connections alone, and systemd's socket is there before the first
+    start: a descriptor that comes by an earlier one isn't read, and who passes none is served."""
+
+    async def check() -> None:
+        path, room = tmp_path / "s.sock", Room(10)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+            listener.listen()
+            early, other = Peer(path), Peer(path)
+            refuse_descriptors(listener)
+            if takes_descriptors(listener):
+                pytest.skip("this kernel can't refuse descriptors")
+            late = Peer(path)
+            for each in (early, other, late):
+                stack.callback(each.socket.close)
+            stack.callback((await start_server(Echo, listener, room)).close)
+            for each in (other, late):
+                each.socket.send(b"x")
+                assert await each.said() == b"x"
+            with pytest.raises(PermissionError):
+                pass_along(late.socket, b"x", 0)
+            pass_along(early.socket, b"x", 0)
+            assert await early.said() == b""
+            for each in (other, late):
+                each.socket.send(b"y")
+                assert await each.said() == b"y"
+        while room.served or room.apart._timer is not None:
+            await asyncio.sleep(0.01)
+
+    runner.run(asyncio.wait_for(check(), 20))
 
 
 def test_every_listener_is_guarded() -> None:
