@@ -27,8 +27,10 @@ from sidecar.core.config.settings import Limits
 from sidecar.core.evaluate import OcspQuestion, refuse
 from sidecar.core.request import AuthzRequest
 from sidecar.core.revocation.ocsp.response import OcspKey
+from sidecar.runtime.peer_credentials import peer_credentials
 
 from .decision_cache import Engine
+from .open_connections import OpenConnections
 from .request_cache import RenderedDecision
 from .request_head import BYTES_BEHIND, NotOneRequest, RequestHead, is_complete, read_head
 from .turns import Turns
@@ -66,12 +68,15 @@ class Service:
     limits: Limits
     ask: Callable[[list[OcspQuestion], float], Awaitable[None]] | None = None
     turns: Turns | None = None
-    connections: set[Connection] = field(default_factory=set)
+    connections: OpenConnections[Connection] = field(init=False)
     draining: bool = False
     held: int = 0
     refused: int = 0
     left: float = math.inf
     late: deque[tuple[Connection, bytes]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.connections = OpenConnections(self.limits.max_connections)
 
     def postpone(self, connection: Connection, data: bytes) -> None:
         """Take what has arrived on a connection in a later turn of the loop."""
@@ -102,13 +107,13 @@ class Service:
 
     def sweep(self, now: float) -> None:
         """Close connections that are too slow or silent; called about once a second."""
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.check(now)
 
     def drain(self) -> None:
         """Close idle connections, and the others after their answer."""
         self.draining = True
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.close_when_idle()
 
 
@@ -167,13 +172,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the same methods
-        self._fd = self._transport.get_extra_info("socket").fileno()
-        service = self.service
-        if len(service.connections) >= service.limits.max_connections:
-            service.refused += 1
+        peer = self._transport.get_extra_info("socket")
+        self._fd = peer.fileno()
+        if not self.service.connections.admit(self, peer_credentials(peer).uid):
+            self.service.refused += 1
             self.abort()
-            return
-        service.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.service.connections.discard(self)
@@ -478,6 +481,13 @@ class Connection(asyncio.Protocol):
         self._leave(State.CLOSED)
         if self._transport is not None:
             self._transport.abort()
+
+    def give_way(self) -> bool:
+        """Close if no complete request is here; return whether that is so."""
+        if self._state in _PENDING or self._late:
+            return False
+        self.abort()
+        return True
 
     def close_when_idle(self) -> None:
         """Close now if idle, else after the current answer."""

@@ -490,7 +490,7 @@ class Daemon:
         deadline = time.monotonic() + self.settings.limits.drain_timeout
         while self.service.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        for connection in list(self.service.connections):
+        for connection in self.service.connections:
             connection.abort()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)

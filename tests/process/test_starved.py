@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -109,6 +111,35 @@ def test_whoever_takes_every_connection_keeps_no_revocation_away(tmp_path: Path)
             daemon.write("list.txt", LINE)
             daemon.until(lambda: asking.ask("site", BOB).reason == "revoked")
         for peer in held:
+            peer.close()
+
+
+def test_another_user_who_takes_every_connection_leaves_some_to_nginx(tmp_path: Path) -> None:
+    """Whoever may open the socket beside nginx, with half requests, too: the oldest of his
+    connections give way to those of another user."""
+    if os.getuid() != 0:
+        pytest.skip("only root is another user, too")
+    daemon = daemon_in(tmp_path)
+    daemon.under = ["prlimit", "--nofile=64:64"]
+    with daemon:
+        peers = []
+        os.seteuid(65534)
+        ctypes.CDLL(None).setfsuid(0)  # the directory stays within reach
+        try:
+            for number in range(40):
+                peers.append(socket.socket(socket.AF_UNIX))
+                peers[-1].connect(str(daemon.socket))
+                if number % 2:
+                    with contextlib.suppress(BrokenPipeError):  # the 33rd and later are closed
+                        peers[-1].send(b"GET /authz/site HTTP/1.1\r\n")
+        finally:
+            os.seteuid(0)
+        with contextlib.ExitStack() as held:
+            for _ in range(16):
+                client = held.enter_context(daemon.client())
+                assert client.ask("site", BOB).status == 204
+            assert client.ask("site", BOB).status == 204
+        for peer in peers:
             peer.close()
 
 

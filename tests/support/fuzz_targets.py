@@ -81,6 +81,9 @@ class Transport:
     def fileno(self) -> int:
         return -1
 
+    def getsockopt(self, *_: int) -> bytes:
+        return bytes(12)  # root's
+
     def get_write_buffer_size(self) -> int:
         return 0
 
