@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -93,16 +93,23 @@ class Place:
 
     def revoked(self, *leaves: Leaf) -> list[str]:
         """Who is revoked now."""
+        return self.with_status("revoked", leaves or (ALICE, BOB, ERIN))
+
+    def good(self, *leaves: Leaf) -> list[str]:
+        """Of whom a CRL says good now."""
+        return self.with_status("good", leaves)
+
+    def with_status(self, status: str, leaves: Sequence[Leaf]) -> list[str]:
         (trust,) = self.load().policy.trusts.values()
         found = []
-        for leaf in leaves or (ALICE, BOB, ERIN):
+        for leaf in leaves:
             issuer = leaf.issuer
             assert issuer is not None
             assert trust.crls is not None
             answer = trust.crls.status(
                 crl_facts(leaf.cert), from_der(issuer.der), now().timestamp()
             )
-            if answer.status.value == "revoked":
+            if answer.status.value == status:
                 found.append(leaf.name)
         return found
 
@@ -757,6 +764,33 @@ def test_two_keys_certificates_of_one_number_are_told_apart(place: Place, restar
         place.fetched(URL, KEYS[0].crl(held, number=number, this_update=moment))
         for _ in place.twice(restarts):
             assert place.revoked(new) == ["one"]
+
+
+@RESTARTS
+@pytest.mark.parametrize("name", ["a.crl", URL])
+def test_a_small_authority_that_changes_its_key_locks_nobody_out(
+    place: Place, restarts: bool, name: str
+) -> None:
+    """Its numbers are short and go on, and its one CRL is signed with the new key, then: that says
+    good of the clients of both keys, and whom the CRL before listed is revoked."""
+    old, new = (
+        [ca.issue(f"{n}", serial=n) for n in numbers]
+        for ca, numbers in zip(KEYS, ((1, 2, 3), (4, 5)), strict=True)
+    )
+    place.write("ca.crt", STAFF.pem + b"".join(key.pem for key in KEYS))
+    place.policy(f"['{name}']")
+    put = place.write if name == "a.crl" else place.fetched
+    put(name, KEYS[0].crl(old[:1], number=1, this_update=START))
+    assert place.revoked(*old) == ["1"]
+    for number, listed in ((2, old[:1]), (3, [*old[:2], new[0]])):
+        moment = START + timedelta(seconds=number)
+        put(name, KEYS[1].crl(listed, number=number, this_update=moment))
+        for _ in place.twice(restarts):
+            assert place.revoked(*old, *new) == [leaf.name for leaf in listed]
+            assert place.load().ok
+            assert place.good(*old, *new) == [
+                leaf.name for leaf in (*old, *new) if leaf not in listed
+            ]
 
 
 @pytest.mark.parametrize("same_serials", [False, True])
