@@ -242,14 +242,12 @@ class LastGood:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._taking_over:
                 version, known = self._version, self._names
-            mine = [n for n, d in known.items() if n != _crl_name(d)]
-            stay = mine if keys is None else [n for n in map(_name, keys) if n in known]
-            names = {n: known[n] for n in stay}
+            own = {n: d for n, d in known.items() if n != _crl_name(d)}
+            names = own if keys is None else {n: own[n] for n in map(_name, keys) if n in own}
             failure = self._copy_all(files, names)
-            crls = [_name(key) for key in (*(keys or ()), *files) if key[0] in CRL_KINDS]
-            if keys is None:
-                crls += [n for n in stay if _crl_name(names[n]) in known]
-            names |= {_crl_name(names[n]): names[n] for n in crls if n in names}
+            crls = {_name(key) for key in (*(keys or ()), *files) if key[0] in CRL_KINDS}
+            listed = (d for n, d in names.items() if n in crls or _crl_name(d) in known)
+            names |= {_crl_name(digest): digest for digest in listed}
             is_new = names != self._written
             with alone(self.manifest) if is_new else contextlib.nullcontext():
                 if not self._put(names, version):
