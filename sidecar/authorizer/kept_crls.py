@@ -6,7 +6,7 @@ In a running process this is known; at a start, or with other authorities, it is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from sidecar.core.revocation.crl.index import Crl
 from sidecar.core.revocation.crl.succession import (
@@ -80,7 +80,8 @@ def kept_at(
         return None
     crls, versions = tuple(crl for crl, _ in good), tuple(file for _, file in good)
     files = dict.fromkeys(file for _, file in (*own, *newer, *lapsed))
-    return GoodCrls(authorities, crls, (*barred, *refused), versions, tuple(lapsed), tuple(files))
+    only = tuple(distinct(lapsed))
+    return GoodCrls(authorities, crls, (*barred, *refused), versions, only, tuple(files))
 
 
 def joined(own: GoodCrls, others: GoodCrls) -> GoodCrls:
@@ -131,6 +132,33 @@ def formers(
 def is_equal_to_any(crl: Crl, others: Sequence[Crl]) -> bool:
     """Return whether one of these is as old as a CRL and lists the same."""
     return any(is_level(crl, each) and lists_the_same(crl.entries, each.entries) for each in others)
+
+
+def identity(crl: Crl) -> Hashable:
+    """Return what two CRLs share that revoke the same, for as long."""
+    entries = crl.entries
+    lists = entries.own.digest, entries.others.digest
+    return (crl.key, crl.delta_base, crl.number, crl.this_update, crl.unusable, *lists)
+
+
+def distinct(pairs: Iterable[Pair], latest: float = -math.inf) -> list[Pair]:
+    """Leave out the repeated, and of those that were in force together the older ones.
+
+    Copies are of whole files, and have all that a file had.  What is later than `latest` wasn't in
+    force; by default it isn't known what was.
+    """
+    found: dict[Hashable, Pair] = {}
+    for pair in pairs:
+        found.setdefault(identity(pair[0]), pair)
+    alike: dict[str, list[Crl]] = {}
+    for crl, _ in found.values():
+        if crl.this_update <= latest and not crl.unusable:
+            alike.setdefault(crl.key, []).append(crl)
+    return [
+        pair
+        for pair in found.values()
+        if not any(outdates(newer, pair[0]) for newer in alike.get(pair[0].key, ()))
+    ]
 
 
 def _pairs(file: KeptFile | None) -> list[Pair]:

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -388,6 +388,7 @@ def _crl_name(digest: str) -> str:
     return f"crl {digest}"
 
 
+@lru_cache(maxsize=65536)
 def _name(key: tuple[Hashable, ...]) -> str:
     """Return the manifest's name of a key; it contains no password of an address."""
     return hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()

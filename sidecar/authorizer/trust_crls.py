@@ -36,10 +36,27 @@ from sidecar.core.revocation.crl.succession import (
 from sidecar.runtime.crl_worker import CrlReading
 from sidecar.runtime.files import MAX_CRL, revoking_path
 
-from .kept_crls import Pair, formers, in_force, is_equal_to_any, joined, kept_at
+from .kept_crls import (
+    Pair,
+    distinct,
+    formers,
+    identity,
+    in_force,
+    is_equal_to_any,
+    joined,
+    kept_at,
+)
 from .last_good import MAX_HELD, InForce, beside, earlier, held
 from .readings import Outcome
-from .trust_sources import MAX_LAPSED, CopyBeingRead, CopyUnread, GoodCrls, Key, TrustSources
+from .trust_sources import (
+    MAX_EARLIER,
+    MAX_LAPSED,
+    CopyBeingRead,
+    CopyUnread,
+    GoodCrls,
+    Key,
+    TrustSources,
+)
 from .watermarks import place_name
 
 log = logging.getLogger("mtls-sidecar")
@@ -100,8 +117,21 @@ class CrlPlaces:
     lacking: Lacking = NOTHING
 
     def verified_with(self, authorities: tuple[bytes, ...]) -> CrlSet:
-        """Read the CRLs of all places, verified with these authorities."""
-        reading = _Reading(self, authorities)
+        """Read the CRLs of all places, verified with these authorities.
+
+        A version of a file that would leave no room for what has revoked is refused: whoever writes
+        it must not take anybody off so.
+        """
+        crowded: set[str] = set()
+        while True:
+            reading = self._read(authorities, crowded)
+            if reading.crowding <= crowded:
+                return reading.found
+            crowded |= reading.crowding
+
+    def _read(self, authorities: tuple[bytes, ...], crowded: set[str]) -> _Reading:
+        """Read the CRLs of all places; what is newly read at `crowded` ones only revokes."""
+        reading = _Reading(self, authorities, crowded)
         with_room = self._with_room()
         places = sorted(self.spec.crl, key=self._turn)
         for place in places:
@@ -118,7 +148,7 @@ class CrlPlaces:
         reading.take_lapsed()
         if self.spec.crl:
             reading.safely(self.spec.crl[0], reading.take_former)
-        return reading.found
+        return reading
 
     def _turn(self, place: Located, *, revoking: bool = False) -> tuple[bool, int]:
         """Return what comes first: files before what the fetcher has brought, then the smallest.
@@ -155,18 +185,31 @@ class CrlPlaces:
         return crl.this_update > self.latest
 
 
+CROWDING = CrlError(
+    "refused: what earlier versions of it had revokes on, and leaves this one no room",
+    "put the newest CRL of each of their issuers there",
+)
+
+
 def _too_large(why: str) -> CrlError:
     return CrlError(why, "have the CA issue smaller CRLs, or use OCSP")
 
 
 class _Reading:
-    """Read the places of a trust, one after the other, with one set of authorities."""
+    """Read the places of a trust, one after the other, with one set of authorities.
 
-    def __init__(self, places: CrlPlaces, authorities: tuple[bytes, ...]) -> None:
+    `crowding` are the places of which so much goes on to revoke that their new version is to be
+    refused; those of `crowded` are.
+    """
+
+    def __init__(
+        self, places: CrlPlaces, authorities: tuple[bytes, ...], crowded: set[str]
+    ) -> None:
         self.places, self.authorities = places, authorities
+        self.crowded, self.crowding = crowded, set[str]()
         self.sources, self.name = places.sources, places.name
         self.found = CrlSet()
-        self.lapsed: list[tuple[Located, list[Pair]]] = []
+        self.lapsed: list[tuple[Located, list[Pair], list[Pair]]] = []  # newly, and before
         self.unread: dict[Key, list[InForce]] = {}
         self.read: dict[str, list[Pair]] = {}
         self.current: dict[str, list[Crl]] = {}
@@ -174,7 +217,13 @@ class _Reading:
         self.copies: dict[str, set[str]] = {}
         self.effort = self.sources.efforts[authorities]
         self.formers: dict[str, list[Crl]] | None = None  # by their keys
+        self.found.entries = self._entries_before()
         self.is_behind = False  # whether a place couldn't be read as it is now
+
+    def _entries_before(self) -> int:
+        """Count the entries of what only revokes: it goes on to, whatever comes now."""
+        known = (self.sources.good.get(self._key(place)) for place in self.places.spec.crl)
+        return sum(crl.entry_count for each in known if each for crl, _ in each.lapsed)
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
         """Take a step; if a copy can't be read for now, this set can't be used yet."""
@@ -294,10 +343,14 @@ class _Reading:
             for pair in left
             if not any(follows(crl, pair[0], effort=self.effort) for crl in current)
         ]
-        left.sort(key=lambda pair: pair[0].this_update, reverse=True)
-        return [
-            pair for pair in left[:MAX_LAPSED] if _is_in(pair, new) or self._has_room_for(pair[0])
-        ]
+        before = {identity(crl) for crl, _ in kept}
+        stays = [identity(crl) in before for crl, _ in left]
+        # What comes after as many pushes nothing out.
+        later = sorted(_of(left, stays, False), key=_moment, reverse=True)
+        lapsed = _of(left, stays, True)
+        lapsed += later[: max(0, MAX_LAPSED - len(lapsed))]
+        self.found.entries += sum(pair[0].entry_count for pair in lapsed if not _is_in(pair, new))
+        return lapsed
 
     def _judge(
         self,
@@ -319,12 +372,16 @@ class _Reading:
         for crl in crls:
             why = None if is_past(crl, sound, self.places.latest) else older.get(id(crl))
             back = why or omission(crl, left_out)
-            if back:
+            if not back and place.text in self.crowded:
+                refused.append(crl)
+            elif back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
                 refused.append(crl)
                 self.sources.backwards.add((*key, file_version))
             else:
                 accepted.append(crl)
+        if place.text in self.crowded:
+            mistakes = (*mistakes, CROWDING)
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         if crls:
             self.found.files[beside(key) if mistakes or ahead else key] = version
@@ -422,8 +479,8 @@ class _Reading:
         current = [crl for crl in accepted if not self.places.is_ahead(crl)]
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         found, key = self.found, self._key(place)
-        pairs = [] if older is None else [*in_force(older), *older.lapsed]
-        self.lapsed.append((place, [pair for pair in pairs if not _is_in(pair, carried)]))
+        new = [pair for pair in in_force(older) if not _is_in(pair, carried)]
+        self.lapsed.append((place, new, [] if older is None else list(older.lapsed)))
         found.full += [*accepted, *(crl for crl, _ in carried)]
         found.refused += refused
         later = [*ahead, *(crl for crl, _ in carried if self.places.is_ahead(crl))]
@@ -444,24 +501,31 @@ class _Reading:
         )
 
     def take_lapsed(self) -> None:
-        """Let CRLs that their file lacks now revoke, until one in force anywhere replaces them."""
-        for place, pairs in self.lapsed:
-            left = [pair for pair in pairs if not self._is_replaced(pair[0])]
-            left.sort(key=lambda pair: pair[0].this_update, reverse=True)
-            lapsed = [pair for pair in left[:MAX_LAPSED] if self._has_room_for(pair[0])]
-            if len(lapsed) < len(left):
-                what = (
-                    f"{len(left) - len(lapsed)} CRLs that earlier versions of {shown(place.text)}"
-                )
-                log.warning("trust %s: %s had are dropped: there are too many", self.name, what)
-            self._take_lapsed(self._key(place), lapsed)
+        """Let CRLs that their file lacks now revoke, until one in force anywhere replaces them.
 
-    def _take_lapsed(self, key: Key, lapsed: Sequence[Pair]) -> None:
+        None of them is dropped: where there is no room, the version of the file that lacks them is
+        refused.
+        """
+        for place, new, before in self.lapsed:
+            latest = self.places.latest
+            left = [pair for pair in distinct(new, latest) if not self._is_replaced(pair[0])]
+            self.found.entries += sum(crl.entry_count for crl, _ in left)
+            is_full = self.found.entries > MAX_ENTRIES
+            stay = [pair for pair in before if not self._is_replaced(pair[0])]
+            lapsed = distinct([*stay, *left])
+            if left and (is_full or len(lapsed) > MAX_LAPSED):
+                self.crowding.add(place.text)
+            self._take_lapsed(place, lapsed)
+
+    def _take_lapsed(self, place: Located, lapsed: Sequence[Pair]) -> None:
+        key = self._key(place)
         found, good = self.found, self.found.good[key]
         files = dict.fromkeys([*(file for _, file in lapsed), *self._without_copy(key, good)])
         found.refused += [crl for crl, _ in lapsed]
         known = {file.digest: file for file in (*files, *self.unread.get(key, ()))}
         parts = [known[digest] for digest in sorted(known)]  # as in other instances
+        if len(parts) > MAX_EARLIER:
+            self.crowding.add(place.text)
         found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
         every = tuple(dict.fromkeys((*good.files, *files)))
         found.good[key] = replace(good, lapsed=tuple(lapsed), files=every)
@@ -486,12 +550,6 @@ class _Reading:
         return any(new is crl for new in alike) or any(
             replaces(new, crl, alike, self.effort) for new in alike
         )
-
-    def _has_room_for(self, crl: Crl) -> bool:
-        entries = self.found.entries + crl.entry_count
-        if entries <= MAX_ENTRIES:
-            self.found.entries = entries
-        return entries <= MAX_ENTRIES
 
     def _unread(self, place: Located, error: BaseException) -> None:
         """Report a missing file or download, or an address from which nothing was fetched yet."""
@@ -627,6 +685,14 @@ def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) 
 
 def _crls(pairs: Sequence[Pair]) -> list[Crl]:
     return [crl for crl, _ in pairs]
+
+
+def _of(pairs: Sequence[Pair], stays: Sequence[bool], which: bool) -> list[Pair]:
+    return [pair for pair, each in zip(pairs, stays, strict=True) if each is which]
+
+
+def _moment(pair: Pair) -> float:
+    return pair[0].this_update
 
 
 def _is_in(pair: Pair, pairs: Sequence[Pair]) -> bool:

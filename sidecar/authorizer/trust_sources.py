@@ -41,8 +41,12 @@ from .last_good import CRL_KINDS, MAX_HELD, InForce, LastGood, beside, earlier, 
 from .readings import Outcome, Readings
 from .watermarks import Watermarks
 
-MAX_LAPSED = 16
-"""Maximum number of CRLs of a place that earlier versions of its file had, and this one lacks."""
+MAX_LAPSED = 64
+"""Maximum number of CRLs of a place that earlier versions of its file had, and this one lacks: as
+many as a file may have."""
+
+MAX_EARLIER = 2 * MAX_LAPSED
+"""Maximum number of earlier versions of a place's file, of which something is in force."""
 
 Key = tuple[Hashable, ...]
 
@@ -362,7 +366,7 @@ def _held(key: Key) -> list[Key]:
 
 
 def _earlier(key: Key) -> list[Key]:
-    return [earlier(key, number) for number in range(MAX_LAPSED)]
+    return [earlier(key, number) for number in range(MAX_EARLIER)]
 
 
 def without_withdrawn(old: Bundle, new: Sequence[object]) -> Bundle:

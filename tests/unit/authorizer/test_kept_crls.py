@@ -21,6 +21,7 @@ from pki import CA, Leaf, now
 
 from sidecar.authorizer import readings, trust_crls
 from sidecar.authorizer.policy_store import Reload, Store
+from sidecar.authorizer.trust_sources import MAX_LAPSED
 from sidecar.core.revocation.crl import succession
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.x509.certificate import from_der
@@ -314,19 +315,101 @@ def test_a_crl_that_the_file_lacks_now_revokes_on_with_other_authorities(
     assert place.revoked(ALICE, ERIN) == ["alice"]
 
 
+def scoped(number: int, revoked: list[Leaf], minutes: int = 0) -> bytes:
+    """A CRL of one of many scopes of an authority."""
+    name: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"http://x/{number}")]
+    idp = x509.IssuingDistributionPoint(name, None, False, False, None, False, False)
+    return STAFF.crl(revoked, idp=idp, this_update=START + timedelta(minutes=minutes))
+
+
 def test_crls_of_ever_other_scopes_are_kept_in_bounds(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of those that the file lacks, the newest are kept, and it is told."""
+    """A file that would leave no room for what has revoked is refused, and revokes beside."""
     monkeypatch.setattr(trust_crls, "MAX_LAPSED", 2)
     for number in range(5):
-        name: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"http://x/{number}")]
-        idp = x509.IssuingDistributionPoint(name, None, False, False, None, False, False)
-        moment = START + timedelta(minutes=number)
-        place.write("a.crl", STAFF.crl([STAFF_LEAVES[number]], idp=idp, this_update=moment))
+        place.write("a.crl", scoped(number, [STAFF_LEAVES[number]], minutes=number))
+        told = place.load().diagnostics
+        assert ("leaves this one no room" in "".join(map(str, told))) == (number > 2)
+    assert place.revoked(*STAFF_LEAVES) == ["0", "1", "2", "4"]
+
+
+@RESTARTS
+def test_crls_of_other_scopes_push_out_none_that_revokes(
+    place: Place, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """A fetcher brings the CRLs of all other addresses at one alone, and takes them away there."""
+    monkeypatch.setattr(trust_crls, "MAX_LAPSED", 3)
+    urls = [f"http://127.0.0.1/{number}.crl" for number in range(6)]
+    place.policy(f"[{', '.join(urls)}]")
+    for number, url in enumerate(urls):
+        place.fetched(url, scoped(number, [] if number else [BOB]))
+    assert place.revoked(BOB) == ["bob"]
+    place.fetched(urls[0], b"".join(scoped(number, [], 1) for number in range(1, 6)))
+    for _ in place.twice(restarts):
+        assert place.revoked(BOB) == ["bob"]
+    place.fetched(urls[0], scoped(1, [], 2))
+    for _ in place.twice(restarts):
+        assert place.revoked(BOB) == ["bob"]
+
+
+@RESTARTS
+def test_crls_of_many_moments_push_out_none_that_revokes(place: Place, restarts: bool) -> None:
+    """A file with all that an authority has ever signed counts by the newest of them."""
+    place.write("a.crl", OTHER.crl([ERIN], this_update=START - timedelta(hours=1)))
+    assert place.revoked() == ["erin"]
+    history = [place.crl([], number, hours=number) for number in range(5, 5 + MAX_LAPSED)]
+    for joined in (history, [STAFF.crl([], idp=USERS, this_update=START)]):
+        place.write("a.crl", b"".join(joined))
+        for _ in place.twice(restarts):
+            assert place.revoked() == ["erin"]
+
+
+@RESTARTS
+def test_repeated_crls_push_out_none_that_revokes(place: Place, restarts: bool) -> None:
+    """Copies are of whole files: the same CRL in each of them is one."""
+    place.write("a.crl", OTHER.crl([ERIN], this_update=START - timedelta(hours=1)))
+    assert place.revoked() == ["erin"]
+    same = b"".join(scoped(number, []) for number in range(MAX_LAPSED // 2))
+    for number in (-1, -2):
+        place.write("a.crl", same + scoped(number, []))
         place.load()
-    assert place.revoked(*STAFF_LEAVES) == ["2", "3", "4"]
-    assert "1 CRLs that earlier versions of a.crl had are dropped" in caplog.text
+    place.write("a.crl", scoped(-3, []))
+    for _ in place.twice(restarts):
+        assert place.revoked() == ["erin"]
+
+
+def test_entries_of_other_places_push_out_none_that_revokes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One large CRL at all addresses of a trust leaves what lapses no room: it doesn't."""
+    monkeypatch.setattr(trust_crls, "MAX_ENTRIES", 10)
+    place.policy(f"[{URL}, {ELSEWHERE}]")
+    place.fetched(URL, place.crl([ALICE, BOB, DAVE, *STAFF_LEAVES]))
+    place.fetched(ELSEWHERE, scoped(1, []))
+    assert place.revoked() == ["alice", "bob"]
+    place.fetched(ELSEWHERE, STAFF.crl([ALICE, DAVE, *STAFF_LEAVES], number=4, idp=USERS))
+    place.load()
+    place.fetched(URL, scoped(2, []))
+    for _ in place.twice(False):
+        assert place.revoked() == ["alice", "bob"]
+
+
+@RESTARTS
+def test_refused_crls_push_out_none_that_was_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """What an address gave, and what only revokes, stays however many come after it."""
+    monkeypatch.setattr(trust_crls, "MAX_LAPSED", 3)
+    place.policy(f"[{URL}]")
+    place.fetched(URL, place.crl([]))
+    beside = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    place.replace(beside, scoped(0, [BOB]))
+    assert place.revoked(BOB) == ["bob"]
+    for number in (1, 3, 5):
+        place.replace(beside, scoped(number, [], 1) + scoped(number + 1, [], 1))
+        for _ in place.twice(restarts):
+            assert place.revoked(BOB) == ["bob"]
 
 
 STAFF_LEAVES = [STAFF.issue(str(number)) for number in range(5)]
