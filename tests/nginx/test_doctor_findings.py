@@ -244,6 +244,12 @@ def alice_is_led_on(stack: Stack) -> bool:
     return answer is not None and answer["uri"] == "/local/"
 
 
+def alice_is_refused_early(stack: Stack) -> bool:
+    """The same, by a request that nginx refuses before it has chosen a location."""
+    answer = stack.get("/local/", cert=stack.people.alice, headers={"Transfer-Encoding": "x"}).app
+    return answer is not None and answer["uri"] == "/local/"
+
+
 def alice_doubles_a_slash(stack: Stack) -> bool:
     """Alice, where only others may be, by a second slash that the application doesn't see."""
     assert stack.get("/local/", cert=stack.people.alice).status == 403
@@ -622,6 +628,12 @@ FAULTS = [
         stranger,
     ),
     Fault("denial-passed-on", LOCAL, f"{WEAKER} {LOCAL} error_page 403 = @weak;", alice_is_led_on),
+    Fault(
+        "denial-passed-on",
+        LOCAL,
+        f"error_page 501 = @weak; {WEAKER} {LOCAL} error_page 404 /x; ",
+        alice_is_refused_early,
+    ),
     Fault(
         "return-first",
         LOCAL,

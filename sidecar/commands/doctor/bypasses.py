@@ -369,20 +369,25 @@ class Bypasses:
                 write = "error_page …   (in the locations that need it, not in the server)"
                 self._add("denial-passed-on", page, what, write)
             elif past := self._past_others(uri):
-                what = f"{uri} leads past {past}, which no login opens"
+                what = f"{uri} leads past {past}, which asks otherwise"
                 write = f"location {uri} {{ rewrite ^ $uri last; }}   (variants/cert-or-login.conf)"
                 self._add("denial-passed-on", page, what, write)
 
     def _past_others(self, uri: str) -> str:
-        """The first location that a server's @name leads past, where another authorizer decides
-        about every URI; "" if none takes it amiss: it asks no login, or refuses everybody.
+        """The first location that a server's @name leads past, where something else is asked about
+        every URI; "" if none takes it amiss: it asks the same, or a login does there as well.
         """
         place = serving(self._server.block, uri) if uri.startswith("@") else None
+        if place is None:
+            return ""
         for here in self._server.locations:
-            if place is None or not self._is_anothers(place):
-                break
-            refused = _refuses(here) and not is_led_to_only(here)
-            if refused or (self._server.keeps(here) and self._asks_login(here, place)):
+            if is_led_to_only(here):
+                continue
+            refused = _refuses(here) and self._is_anothers(place)
+            kept = self._server.keeps(here) and not closed(here)
+            if refused or (
+                kept and (self._asks_login(here, place) or self._asks_other(here, place))
+            ):
                 return here.args[-1]
         return ""
 
