@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NEVER_GIVEN_OUT = "never given out"
@@ -88,6 +88,27 @@ def of_person(connection: sqlite3.Connection, name: str) -> list[IssuedCertifica
 
 def _read(row: sqlite3.Row) -> IssuedCertificate:
     return IssuedCertificate(**{name: row[name] for name in row.keys()})  # noqa: SIM118 - a Row
+
+
+_DENIED_BY = {
+    "serial": ("serial",),
+    "sha256": ("sha256", "spki_sha256"),
+    "spki_sha256": ("spki_sha256",),
+}
+"""The columns that a line of a denylist is compared with, by its kind."""
+
+
+def denied_by(
+    connection: sqlite3.Connection, kind: str, values: Sequence[str]
+) -> list[IssuedCertificate]:
+    """List the certificates that a line of a denylist with one of these values denies."""
+    marks = ", ".join("?" * len(values))
+    where = " OR ".join(f"{column} IN ({marks})" for column in _DENIED_BY[kind])
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM certificates WHERE {where}",
+        [*values] * len(_DENIED_BY[kind]),
+    )
+    return list(map(_read, rows))
 
 
 def names(connection: sqlite3.Connection) -> set[str]:

@@ -7,7 +7,7 @@ holds up no revocation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class EnrolledClients:
     """The clients of an enroll.yaml, which is read only when one is asked for."""
 
     config: str
+    _slow: list[TimeoutError] = field(default_factory=list, repr=False, compare=False)
 
     def find(self, target: str) -> list[IssuedCertificate] | None:
         """List the certificates of NAME or NAME/DEVICE; None where there is no such client.
@@ -37,12 +38,31 @@ class EnrolledClients:
         Raises OSError and `PolicyError`.
         """
         found = self._apart(lambda store: _find(store, target), FIND_SECONDS)
-        if found is None:
-            return None
-        return [IssuedCertificate(**{**each, "der": bytes.fromhex(each["der"])}) for each in found]
+        return None if found is None else _unpacked(found)
+
+    def denied_by(self, kind: str, values: Sequence[str]) -> list[IssuedCertificate]:
+        """List the certificates that a line of a denylist with one of these values denies.
+
+        Raises OSError and `PolicyError`.
+        """
+
+        def find(store: Store) -> list[dict[str, Any]]:
+            with store.reading() as connection:
+                return _packed(clients.denied_by(connection, kind, values))
+
+        return _unpacked(self._apart(find, FIND_SECONDS))
+
+    def note(self, sha256s: Sequence[str], now: float, reason: str) -> None:
+        """Note that these are revoked.  Raises OSError and `PolicyError`."""
+
+        def change(store: Store) -> None:
+            with store.changing() as connection:
+                clients.mark_revoked(connection, sha256s, now, reason)
+
+        self._apart(change, MARK_SECONDS)
 
     def mark(self, target: str, sha256s: Sequence[str], now: float, reason: str) -> list[str]:
-        """Note that these are revoked, and end the target's open invitations; their ids.
+        """Do as `note`, and end the target's open invitations; return their ids.
 
         What is being issued for the target at this moment, by a renewal, too, is not given out.
 
@@ -75,7 +95,13 @@ class EnrolledClients:
             store.require()
             return use(store)
 
-        return apart(Path(settings.state_dir), work, seconds)
+        if self._slow:  # it would be waited for again
+            raise self._slow[0]
+        try:
+            return apart(Path(settings.state_dir), work, seconds)
+        except TimeoutError as error:
+            self._slow.append(error)
+            raise
 
 
 def _find(store: Store, target: str) -> list[dict[str, Any]] | None:
@@ -90,4 +116,12 @@ def _find(store: Store, target: str) -> list[dict[str, Any]] | None:
             if not theirs and (name, device) not in invited:
                 return None
             found = theirs
+    return _packed(found)
+
+
+def _packed(found: Sequence[IssuedCertificate]) -> list[dict[str, Any]]:
     return [{**asdict(each), "der": each.der.hex()} for each in found]
+
+
+def _unpacked(found: list[dict[str, Any]]) -> list[IssuedCertificate]:
+    return [IssuedCertificate(**{**each, "der": bytes.fromhex(each["der"])}) for each in found]

@@ -151,7 +151,7 @@ def test_a_key_that_was_revoked_by_name_is_taken_back_by_name(place: Place) -> N
         assert "removed: spki_sha256" in done.stdout
         assert (place.reason(phone), place.reason(tablet)) == ("allowed", "revoked")
         revoked = {each["device"]: each["revoked"] for each in place.enroll.clients("ivan")}
-        assert revoked == {"phone": False, "tablet": False}
+        assert revoked == {"phone": False, "tablet": True}
     assert place.revoke("ivan/phone").returncode == 0
     assert place.revoke("ivan/phone", "--key").returncode == 0
     done = place.revoke("--undo", "ivan")
@@ -159,6 +159,49 @@ def test_a_key_that_was_revoked_by_name_is_taken_back_by_name(place: Place) -> N
     assert place.reason(phone) == "revoked"
     assert place.revoke("--undo", "ivan").returncode == 0
     assert place.reason(phone) == "allowed"
+
+
+@pytest.mark.parametrize("how", ["file", "key", "fingerprint", "serial"])
+def test_what_was_not_revoked_by_name_is_noted_and_not_taken_back_by_name(
+    place: Place, how: str
+) -> None:
+    """A phone that was stolen, and then all of its holder's: `--undo NAME` brings back the others.
+    `clients` and the CRL have it, nobody renews it, and what its thief has renewed is told."""
+    name = f"nina-{how}"
+    phone, laptop = place.issue(name, "phone"), place.issue(name, "laptop")
+    renewed = leaf(name, *renew(place, phone))
+    file = place.enroll.directory / f"{name}.crt"
+    file.write_bytes(phone.pem)
+    target = {
+        "file": [str(file)],
+        "key": [str(file), "--key"],
+        "fingerprint": ["--fingerprint", phone.sha256],
+        "serial": ["--serial", f"{phone.serial:X}"],
+    }[how]
+
+    def revoked() -> list[str]:
+        return [each["sha256"] for each in place.enroll.clients(name) if each["revoked"]]
+
+    done = place.revoke(*target, "--reason", "stolen")
+    assert done.returncode == 0, done.stderr
+    assert f"{name}/phone has other certificates" in done.stderr
+    assert revoked() == [phone.sha256]
+    assert [each.status for each in renew(place, phone)] == [403, 403]
+    crl = place.enroll.directory / "nina.pem"
+    place.enroll.run("enroll", "crl", "--out", str(crl))
+    assert phone.serial in {each.serial_number for each in x509.load_pem_x509_crl(crl.read_bytes())}
+    assert place.revoke(name, "--reason", "on leave").returncode == 0
+    done = place.revoke("--undo", name)
+    assert done.returncode == 0, done.stderr
+    assert f"{name}/phone stays revoked" in done.stdout
+    found = [place.reason(each) for each in (phone, laptop, renewed)]
+    assert found == ["revoked", "allowed", "allowed"]
+    assert revoked() == [phone.sha256]
+    assert place.revoke("--undo", *target).returncode == 0
+    if how in ("key", "serial"):  # beside the line of its holder's name
+        assert (place.reason(phone), revoked()) == ("revoked", [phone.sha256])
+        assert place.revoke("--undo", f"{name}/phone").returncode == 0
+    assert (place.reason(phone), revoked()) == ("allowed", [])
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")

@@ -26,7 +26,8 @@ from sidecar.core.policy.model import Policy
 from sidecar.core.policy.spec import read_policy
 from sidecar.core.request import assemble_request
 from sidecar.core.revocation.crl.index import crl_facts
-from sidecar.core.revocation.denylist import DenylistEntry, is_same, one_entry
+from sidecar.core.revocation.denied import denied
+from sidecar.core.revocation.denylist import DenylistEntry, is_same, of_entries, one_entry
 from sidecar.core.x509.certificate import ClientCert
 from sidecar.runtime.direct_sources import DirectSources
 from sidecar.runtime.files import MAX_POLICY, read_file
@@ -35,7 +36,7 @@ from .confirm import Confirmation, gone, in_force, trusts_in_force
 from .denylist_file import add, locate, named_by, read_entries, remove
 from .late_output import printed_at_the_end
 from .lists import ListedTrust, choose, only_file, trusts_of
-from .named_clients import Enrolled, EnrolledCertificate, find_client, target_of
+from .named_clients import Enrolled, EnrolledCertificate, denied_by, find_client, target_of
 from .target import Target, read_target
 
 
@@ -73,12 +74,53 @@ def _change(call: Call, settings: Settings, enrolled: Enrolled | None) -> int:
         undo = _undo_client if call.undo else _revoke_client
         return undo(call, settings, found, enrolled)
     target = read_target(call.target, form=call.form, key=call.key)
-    if call.undo:
-        return _undo(call, settings, target)
-    return _revoke(call, settings, [target])
+    code = _undo(call, settings, target) if call.undo else _revoke(call, settings, [target])
+    is_done = code == 0 or (code == 1 and not call.undo)
+    somewhere = call.trust or call.denylist  # where another CA's certificate can have that number
+    if enrolled is not None and is_done and not (target.kind == "serial" and somewhere):
+        _note(call, settings, target, enrolled)
+    return code
 
 
 # -- clients of `enroll`
+
+
+def _note(call: Call, settings: Settings, target: Target, enrolled: Enrolled) -> None:
+    """Note in enroll's store what was denied by a line about something else than a client's name.
+
+    So `enroll crl` lists it, nobody renews it, and what is revoked by name later is undone alone.
+    """
+    try:
+        found = denied_by(enrolled, target)
+        if call.undo:
+            enrolled.unmark(_denied_no_more(call, settings, found))
+            return
+        if found and not call.until:  # the CRL and the list of clients have none with an end
+            enrolled.note([each.sha256 for each in found], time.time(), call.reason)
+        for who in dict.fromkeys(f"{each.name}/{each.device}" for each in found):
+            others = _held(enrolled.find(who) or (), {each.sha256 for each in found})
+            if any(each.revoked is None for each in others):
+                text = f"{who} has other certificates, which go on: to deny them, say --name {who}"
+                print(printable(f"warning: {text}"), file=sys.stderr)
+    except (OSError, PolicyError) as error:
+        text = f"whether it is a client of enroll isn't noted: {brief(error)}"
+        print(printable(f"warning: {text}"), file=sys.stderr)
+
+
+def _denied_no_more(
+    call: Call, settings: Settings, found: Sequence[EnrolledCertificate]
+) -> list[str]:
+    """Return the certificates, by SHA-256, that no line of any denylist denies now."""
+    if not found:
+        return []
+    everywhere = replace(call, trust=None, denylist=None)
+    lines = of_entries("", _all_lines(everywhere, settings, target_of(found[0], key=False)))
+    certs = ((each.sha256, target_of(each, key=False).cert) for each in found)
+    return [
+        sha256
+        for sha256, cert in certs
+        if cert is not None and denied([lines], cert, time.time()) is None
+    ]
 
 
 def _revoke_client(
@@ -133,22 +175,24 @@ def _undo_client(
     lines = _lines_about(call, settings, found)
     targets = {each.sha256: _undo_target(call, each, lines) for each in found}
     revoked = [each for each in found if each.revoked is not None]
-    last = max(revoked, key=lambda each: each.revoked or 0.0, default=None)
+    by_name = [each for each in revoked if not _is_denied_otherwise(each, lines)]
+    last = max(by_name, key=lambda each: each.revoked or 0.0, default=None)
     unnoted = [each for each in found if each.revoked is None]  # such as with --until
     meant = [each for each in unnoted if _is_denied_for(targets[each.sha256], lines)]
-    meant = meant or [each for each in revoked if last and _is_of_one_call(each, last)]
+    meant = meant or [each for each in by_name if last and _is_of_one_call(each, last)]
+    for each in revoked:
+        if each not in meant and time.time() < each.not_after:
+            why = ", ".join(filter(None, (_rfc3339(each.revoked or 0.0), each.reason)))
+            who = f"{each.name}/{each.device}"
+            say = who if each in by_name else f"--fingerprint {each.sha256}"
+            text = f"{who} stays revoked ({why}): to take that back, too, say --undo {say}"
+            print(printable(text))
     if not meant:
         return int(_fail(f"{call.target} has no certificate that is revoked; nothing to undo"))
     wanted = {(each.kind, each.value): each for each in (targets[m.sha256] for m in meant)}
     codes = [_undo(call, settings, target) for target in wanted.values()]
     if not any(codes):
-        enrolled.unmark([each.sha256 for each in meant if each in revoked])
-    for each in revoked:
-        if each not in meant and time.time() < each.not_after:
-            why = ", ".join(filter(None, (_rfc3339(each.revoked or 0.0), each.reason)))
-            who = f"{each.name}/{each.device}"
-            text = f"{who} stays revoked ({why}): to take that back, too, say --undo {who}"
-            print(printable(text))
+        enrolled.unmark(_denied_no_more(call, settings, [m for m in meant if m in revoked]))
     return max(codes)
 
 
@@ -164,12 +208,17 @@ def _lines_about(
     """Return the lines of the denylists about these certificates and their keys."""
     targets = [target_of(each, key=key) for each in found for key in (False, True)]
     wanted = [one_entry(each.kind, each.value) for each in targets]
-    paths = [path for each in _all_or_chosen(call, settings, targets[0]) for path in each.denylists]
+    lines = _all_lines(call, settings, targets[0])
+    return [each for each in lines if any(is_same(each, one) for one in wanted)]
+
+
+def _all_lines(call: Call, settings: Settings, target: Target) -> list[DenylistEntry]:
+    """Return the lines of all denylists, or of those that the call names."""
+    trusts = _all_or_chosen(call, settings, target)
     lines: list[DenylistEntry] = []
-    for place in dict.fromkeys(map(locate, paths)):
-        with contextlib.suppress(OSError):  # it is told when the line is to be removed
-            entries = read_entries(place)[0]
-            lines += [each for each in entries if any(is_same(each, one) for one in wanted)]
+    for place in dict.fromkeys(locate(path) for each in trusts for path in each.denylists):
+        with contextlib.suppress(OSError):  # it is told when a line is to be removed
+            lines += read_entries(place)[0]
     return lines
 
 
@@ -189,6 +238,13 @@ def _of(target: Target, lines: Sequence[DenylistEntry]) -> list[DenylistEntry]:
 def _is_denied_for(target: Target, lines: Sequence[DenylistEntry]) -> bool:
     """Return whether a line denies a target in the client's name."""
     return any(target.who in each.comment.split(", ") for each in _of(target, lines))
+
+
+def _is_denied_otherwise(found: EnrolledCertificate, lines: Sequence[DenylistEntry]) -> bool:
+    """Return whether lines deny a certificate or its key, but none in the client's name."""
+    targets = [target_of(found, key=key) for key in (False, True)]
+    denied_now = any(_of(each, lines) for each in targets)
+    return denied_now and not any(_is_denied_for(each, lines) for each in targets)
 
 
 # -- revoke

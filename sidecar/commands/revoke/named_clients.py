@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sidecar.core.errors import MalformedCertificate, PolicyError, printable
+from sidecar.core.revocation.denylist import one_entry
 from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.equivalent_fingerprints import equivalent_fingerprints
+from sidecar.core.x509.equivalent_keys import equivalent_keys
 
 from .target import Target, form_of
 
@@ -59,8 +62,14 @@ class Enrolled(Protocol):
     def find(self, target: str) -> Sequence[EnrolledCertificate] | None:
         """The certificates of NAME or NAME/DEVICE; None where there is no such client."""
 
+    def denied_by(self, kind: str, values: Sequence[str]) -> Sequence[EnrolledCertificate]:
+        """The certificates that a line of a denylist with one of these values denies."""
+
+    def note(self, sha256s: Sequence[str], now: float, reason: str) -> None:
+        """Note that these are revoked."""
+
     def mark(self, target: str, sha256s: Sequence[str], now: float, reason: str) -> list[str]:
-        """Note that these are revoked, and end open invitations of the target; their ids."""
+        """Do as `note`, and end open invitations of the target; their ids."""
 
     def unmark(self, sha256s: Sequence[str]) -> None:
         """Note that these are revoked no more."""
@@ -120,6 +129,18 @@ def _refuse_ambiguous(text: str) -> None:
         f"{text!r} could be the client of that name, or a {other}: say --name {text}, or "
         f"--{other} {text}"
     )
+
+
+def denied_by(enrolled: Enrolled, target: Target) -> Sequence[EnrolledCertificate]:
+    """The certificates that a target's line denies, in whatever encoding the target is.
+
+    Raises OSError and `PolicyError`.
+    """
+    values, cert = [one_entry(target.kind, target.value).value], target.cert
+    if cert is not None:
+        is_key = target.kind == "spki_sha256"
+        values += equivalent_keys(cert) if is_key else equivalent_fingerprints(cert)
+    return enrolled.denied_by(target.kind, values)
 
 
 def target_of(found: EnrolledCertificate, *, key: bool) -> Target:
