@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -48,6 +49,7 @@ SHUTDOWN_SECONDS = 20.0
 def main(settings: EnrollSettings, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM; the exit code: 0, or 2 where it can't start."""
     log_in_thread()
+    warnings.simplefilter("ignore")  # aiohttp's tell of each odd form, and keep the text
     with contextlib.suppress(OSError):  # a unit's filter may forbid it, and has LimitCORE=0
         # A private key must not get into a core file.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -42,6 +42,9 @@ MAX_BODY = 64 * 1024
 MAX_FIELDS = 8
 """Most fields of a form: twice as many as a page has."""
 
+MAX_TYPE = 200
+"""Most characters of its Content-Type, whose many parameters would take long to parse."""
+
 BODY_SECONDS = 20.0
 """How long a form may take to arrive; nginx sends it whole."""
 
@@ -332,6 +335,8 @@ async def _fields(request: web.Request) -> dict[str, str]:
 
     Raises `Refused`, and what aiohttp raises for a form that is broken.
     """
+    if len(request.headers.get("Content-Type", "")) > MAX_TYPE:
+        raise Refused(400, "The form's Content-Type is too long.")
     if request.content_type == "multipart/form-data":
         pairs = await _multipart(request)
     elif request.content_type == "application/x-www-form-urlencoded":
