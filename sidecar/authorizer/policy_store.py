@@ -26,10 +26,10 @@ from sidecar.core.policy.model import Policy, Trust
 from sidecar.core.policy.spec import is_meant_as_policy
 from sidecar.core.policy_tests import run_cases
 from sidecar.core.revocation.denylist import Denylist
-from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import MAX_POLICY, crl_state_path, read_file
 
 from .fleet_follower import FleetFollower, no_release
+from .lanes import CrlReaders
 from .last_good import MAX_HELD, InForce, LastGood, beside, held
 from .readings import SETTLE_SECONDS, Readings
 from .trust_files import Resolved, TrustFiles
@@ -99,7 +99,7 @@ class Store:
         self._readings = Readings()
         self._last_good = LastGood(state_dir / "last-good")
         self._marks = Watermarks(state_dir / "crl-watermarks.json")
-        self._workers = CrlWorkers()
+        self._workers = CrlReaders(are_own=True)
         self._sources = TrustSources(
             path.parent,
             state_dir,

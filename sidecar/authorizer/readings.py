@@ -1,5 +1,7 @@
 """Read each file in its own thread, so that a slow, large or invalid one delays no other.
 
+Files of CRLs, of which there may be many that take long, are read in a few threads (`lanes`).
+
 Files are watched by `stat` (device, inode, size, times, symlinks followed) a few times a second.
 This detects a save in place, a rename, a replaced symlink, and changes on a network file system.
 """
@@ -18,6 +20,7 @@ from typing import Any
 from sidecar.runtime.files import FileVersion, may_pass
 
 from .file_versions import FileVersions
+from .lanes import CrlReaders
 
 SETTLE_SECONDS = 0.05
 """Seconds that a changed file must stay unchanged before it is read."""
@@ -130,13 +133,16 @@ class Readings:
         is_news: bool = True,
         is_fetched: bool = False,
         is_whole: bool = False,
+        readers: CrlReaders | None = None,
+        owner: Hashable = "",
     ) -> Outcome | None:
         """Return the outcome of reading a file, or None while it isn't known yet.
 
         The same key must always mean the same file, read in the same way.  Without `is_news`, it
         is not told that the file was read.  `is_fetched`: it is the fetcher's, who could keep a
         start waiting.  One that `is_whole` is only ever replaced by another file, so it needn't
-        settle.
+        settle.  With `readers` it waits for one of their threads, and
+        for those of the same owner.
         """
         longest = self._longest(is_fetched=is_fetched, is_whole=is_whole)
         until = self._begun + longest
@@ -160,7 +166,7 @@ class Readings:
             job = self._running.get(key)
             if job is None:
                 restless = not is_whole and self._is_young(key, now)
-                job = self._start(key, now, read, is_news, restless)
+                job = self._start(key, now, read, is_news, restless, readers, owner)
         if not job.finished.wait(max(0.0, until - time.monotonic())):
             with self._lock:
                 job.late = not job.finished.is_set()
@@ -217,6 +223,8 @@ class Readings:
         read: Callable[[], Any],
         is_news: bool,
         restless: bool,
+        readers: CrlReaders | None,
+        owner: Hashable,
     ) -> _Job:
         job = _Job(is_news)
 
@@ -230,7 +238,11 @@ class Readings:
 
         self._running[key] = job
         try:
-            threading.Thread(target=work, name="reading", daemon=True).start()
+            lane = readers.lane(now) if readers is not None else None
+            if lane is not None:
+                lane.start(owner, work)
+            else:
+                threading.Thread(target=work, name="reading", daemon=True).start()
         except RuntimeError:  # no more threads: try again later
             error = OSError(errno.EAGAIN, "no thread to read it with")
             self._settle(key, job, Outcome(now, None, error))

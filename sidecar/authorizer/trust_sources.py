@@ -26,7 +26,7 @@ from sidecar.core.revocation.denylist import Denylist, DenylistReader
 from sidecar.core.x509.bundle import Bundle, read_bundle
 from sidecar.core.x509.certificate import from_der
 from sidecar.core.x509.der import comparable_name
-from sidecar.runtime.crl_worker import HERE, MAX_OCTETS, CrlReading, CrlWorkers
+from sidecar.runtime.crl_worker import HERE, MAX_OCTETS, CrlReading
 from sidecar.runtime.files import (
     MAX_BUNDLE,
     MAX_CRL,
@@ -37,6 +37,7 @@ from sidecar.runtime.files import (
     revoking_path,
 )
 
+from .lanes import CrlReaders
 from .last_good import CRL_KINDS, MAX_HELD, InForce, LastGood, beside, earlier, held
 from .readings import Outcome, Readings
 from .watermarks import Watermarks
@@ -133,10 +134,10 @@ class TrustSources:
     marks: Watermarks
     readings: Readings
     last_good: LastGood
-    workers: CrlWorkers
+    workers: CrlReaders
     clock: Callable[[], float] = time.time
-    fetched: CrlWorkers = field(default_factory=CrlWorkers)
-    copies: CrlWorkers = field(default_factory=CrlWorkers)
+    fetched: CrlReaders = field(default_factory=CrlReaders)
+    copies: CrlReaders = field(default_factory=CrlReaders)
     good: dict[Key, Any] = field(default_factory=dict)
     former: dict[Key, GoodCrls | None] = field(default_factory=dict)
     _formers: dict[bytes | None, list[tuple[int, Key]]] | None = None
@@ -181,7 +182,11 @@ class TrustSources:
             return {crl.issuer for crl in good.all}
         path = self.last_good.path_of(digest)
         asked = self.readings.ask(
-            ("issuers", digest), path, lambda: issuers(read_file(path, HERE)), is_whole=True
+            ("issuers", digest),
+            path,
+            lambda: issuers(read_file(path, HERE)),
+            is_whole=True,
+            readers=self.copies,
         )
         return [None] if asked is None or asked.error is not None else asked.value
 
@@ -216,12 +221,14 @@ class TrustSources:
         key = ("crl", trust, place, _digest(authorities))
         # Whoever could replace what was fetched could not sign it.
         trusted_only = self.trusted_only and not is_address(place)
-        workers = self.fetched if is_address(place) else self.workers
+        readers = self.fetched if is_address(place) else self.workers
         return self.readings.ask(
             key,
             path,
-            lambda: self._crls(workers, path, shown(place), authorities, trusted_only),
+            lambda: self._crls(readers, path, shown(place), authorities, trusted_only),
             is_fetched=is_address(place),
+            readers=readers,
+            owner=authorities,
         )
 
     def revoking(self, trust: str, place: str, authorities: tuple[bytes, ...]) -> Outcome | None:
@@ -233,6 +240,8 @@ class TrustSources:
             path,
             lambda: self._crls(self.fetched, path, shown(place), authorities, False),
             is_fetched=True,
+            readers=self.fetched,
+            owner=authorities,
         )
 
     def watch(self, path: Path) -> None:
@@ -304,6 +313,8 @@ class TrustSources:
             path,
             lambda: self.copies.read_file(path, source, authorities, trusted_only=False),
             is_whole=True,
+            readers=self.copies,
+            owner=authorities,
         )
         outcome = _known(asked, path)
         if outcome.error is not None or outcome.value.digest != digest:
@@ -330,7 +341,7 @@ class TrustSources:
 
     def _crls(
         self,
-        workers: CrlWorkers,
+        workers: CrlReaders,
         path: Path,
         source: str,
         authorities: tuple[bytes, ...],

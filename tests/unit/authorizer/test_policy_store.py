@@ -19,13 +19,14 @@ from large_crl import large_crl
 from pki import CA, Leaf, now
 
 from sidecar.authorizer import policy_store
+from sidecar.authorizer.lanes import LARGE, SMALL
 from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.policy_store import Reload, Store
 from sidecar.core.decision import Reason
 from sidecar.core.errors import PolicyError
 from sidecar.core.evaluate import evaluate
 from sidecar.runtime.crl_worker import HERE, OCTETS_AT_ONCE, CrlWorkers, read_crl_file
-from sidecar.runtime.files import MAX_CRL, crl_place, crl_state_path
+from sidecar.runtime.files import MAX_CRL, crl_place, crl_state_path, revoking_path
 
 STAFF = CA("Staff")
 POLICY = """\
@@ -535,6 +536,36 @@ def test_a_fetched_file_that_is_parsed_for_long_holds_up_no_other_crl(
     finally:
         goes_on.set()
         store._sources.fetched.close()
+
+
+def test_many_fetched_files_take_few_threads(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service may have 64 threads and processes: however many large files the fetcher brings
+    at once, a few threads wait for them, and a denylist has one."""
+    urls = [f"http://127.0.0.1/{number}.crl" for number in range(40)]
+    several = f"crl: {json.dumps(urls)}, revocation: best_effort, denylist:"
+    (files / "policy.yaml").write_text(POLICY.replace("denylist:", several))
+    store = _store(files)
+    store.load()
+    goes_on = threading.Event()
+
+    def slowly(*_: Any) -> bytes:
+        goes_on.wait()
+        raise EOFError
+
+    monkeypatch.setattr(CrlWorkers, "_run", slowly)
+    before = threading.active_count()
+    (files / "state" / "crl").mkdir(parents=True, exist_ok=True)
+    try:
+        for url in urls:
+            fetched = crl_state_path(files / "state", "staff", url)
+            for path in (fetched, revoking_path(fetched)):
+                with path.open("wb") as file:
+                    file.truncate(HERE + 1)
+        (files / "denied.txt").write_text("serial 07\n")
+        _after(store, lambda _: _serials(store) == {7})
+        assert threading.active_count() - before <= sum(n for n, _ in (SMALL, LARGE))
+    finally:
+        goes_on.set()
 
 
 def test_a_fetched_file_takes_no_room_of_those_that_are_files(files: Path) -> None:

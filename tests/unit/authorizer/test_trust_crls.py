@@ -9,13 +9,13 @@ import pytest
 from pki import CA, now
 
 from sidecar.authorizer import trust_crls
+from sidecar.authorizer.lanes import CrlReaders
 from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.readings import Readings
 from sidecar.authorizer.trust_crls import CrlPlaces, CrlSet
 from sidecar.authorizer.trust_sources import TrustSources
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.policy.compile import compile_draft
-from sidecar.runtime.crl_worker import CrlWorkers
 
 A, B = CA("A"), CA("B")
 POLICY = """\
@@ -39,7 +39,7 @@ class Places:
             Watermarks(None),
             Readings(),
             LastGood(directory / "copies"),
-            CrlWorkers(),
+            CrlReaders(),
         )
 
     def read(self, data: bytes | None, crl: str = "a.crl", authority: CA = A) -> CrlSet:

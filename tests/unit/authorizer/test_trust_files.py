@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pki import CA
 
+from sidecar.authorizer.lanes import CrlReaders
 from sidecar.authorizer.last_good import LastGood
 from sidecar.authorizer.readings import Readings
 from sidecar.authorizer.trust_files import Resolved, TrustFiles
@@ -15,7 +16,6 @@ from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.policy.compile import compile_draft
 from sidecar.core.policy.model import Trust
 from sidecar.core.revocation import denylist
-from sidecar.runtime.crl_worker import CrlWorkers
 
 STAFF, OTHER = CA("Staff"), CA("Other")
 POLICY = """\
@@ -42,7 +42,7 @@ class Trusts:
                 Watermarks(None),
                 self.readings,
                 LastGood(directory / "copies"),
-                CrlWorkers(),
+                CrlReaders(),
             )
         )
         self.draft = compile_draft(POLICY.encode(), "policy.yaml")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pki import CA
 
+from sidecar.authorizer.lanes import CrlReaders
 from sidecar.authorizer.last_good import InForce, LastGood
 from sidecar.authorizer.readings import Readings
 from sidecar.authorizer.trust_sources import KeptCrls, TrustSources, without_withdrawn
 from sidecar.authorizer.watermarks import Watermarks
 from sidecar.core.x509.bundle import read_bundle
-from sidecar.runtime.crl_worker import CrlWorkers
 from sidecar.runtime.files import crl_state_path
 
 A, B, C = CA("A"), CA("B"), CA("C")
@@ -27,7 +27,7 @@ def sources(tmp_path: Path, *, trusted_only: bool = False) -> TrustSources:
         Watermarks(None),
         Readings(),
         LastGood(tmp_path / "copies"),
-        CrlWorkers(),
+        CrlReaders(),
     )
 
 
