@@ -189,6 +189,11 @@ class _Group:
                 until = min(until, ends) if until and ends else until or ends
         return _Fresh(until, base.source, "" if until else _stale(base))
 
+    def lifts_until(self, now: float) -> float:
+        """Return the first moment at which a delta ends: from then on it lifts no hold."""
+        ends = (self.clock.fresh_until(delta, now) for delta in self.deltas)
+        return min((end for end in ends if end), default=math.inf)
+
     def _absent(self, now: float) -> str:
         future = [crl for crl in self.complete if self.clock.is_future(crl, now)]
         return "it is from the future" if future else "a delta CRL without its complete CRL"
@@ -351,6 +356,7 @@ class CrlIndex:
     ) -> Answer:
         found = _Findings()
         clearing: list[tuple[_Group, float]] = []
+        turn = math.inf
         key, serials = key_digest(issuer), refused_serials(cert.serial)
         for group in self._candidates(cert):
             standing = self._standing(group.any, key, now, denies, asking)
@@ -358,6 +364,7 @@ class CrlIndex:
                 listed = group.listed(cert.issuer, serial, now)
                 if listed is not None:
                     return self._revoked(listed, now)
+            turn = min(turn, group.lifts_until(now))
             if not group.clears:
                 why = group.any.unusable or "it was refused, so it only revokes"
                 found.add(group.any.source, why)
@@ -368,8 +375,9 @@ class CrlIndex:
                 found.retry = min(found.retry, standing.until)
             else:
                 clearing.append((group, standing.until))
-        cleared = self._cleared(cert, clearing, now, found)
-        return found.answer("no CRL by the certificate's issuer") if cleared is None else cleared
+        answer = self._cleared(cert, clearing, now, found)
+        answer = answer or found.answer("no CRL by the certificate's issuer")
+        return answer._replace(until=min(answer.until, turn))
 
     def _candidates(self, cert: CertFacts) -> Iterator[_Group]:
         """Yield the groups of the issuer, and the indirect ones that the certificate names."""

@@ -916,6 +916,17 @@ def test_a_stale_delta_lifts_nothing_but_still_revokes() -> None:
     assert (found.status(ALICE, now=now), found.status(BOB, now=now)) == (REVOKED, REVOKED)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_hold_that_a_delta_lifts_is_asked_about_again_at_its_end(order: int) -> None:
+    """Though a CRL of another scope says good for longer."""
+    users = idp(only="user")
+    held = crl(revoked=[HELD], number=10, next_update=T0 + 9 * DAY, idp=users)
+    found = ask(*[held, delta([REMOVED], idp=users), crl(next_update=T0 + 9 * DAY)][::order])
+    end = (T0 + DAY).timestamp()
+    assert (found.status(ALICE), found.answer(ALICE).until) == (GOOD, end)
+    assert found.status(ALICE, now=end) is REVOKED
+
+
 def test_a_delta_of_another_scope_or_key_lifts_nothing() -> None:
     """A delta removes entries only of a base with the same scope and key."""
     scoped = delta([REMOVED], idp=idp(only="user"))
