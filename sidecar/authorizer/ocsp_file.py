@@ -26,6 +26,7 @@ from pathlib import Path
 
 from sidecar.core.policy.model import Trust
 from sidecar.core.x509.certificate import ClientCert, from_der
+from sidecar.core.x509.der import comparable_name
 from sidecar.runtime import fetch_protocol
 from sidecar.runtime.files import (
     FileVersion,
@@ -209,7 +210,7 @@ class Issuers:
         self._trusts = trusts
         for name, trust in trusts.items():
             for cert in trust.anchors.certificates if trust.ocsp else ():
-                alike = self._found.setdefault((cert.subject_name, cert.spki), {})
+                alike = self._found.setdefault(_name_and_key(cert), {})
                 alike.setdefault(name, []).append(cert)
 
     def of(self, record: StoredResponse) -> tuple[Trust, ClientCert] | None:
@@ -218,7 +219,7 @@ class Issuers:
         Trusts of its responder come first, of them the one of its name: it may have been renamed.
         """
         issuer = from_der(record.issuer)
-        found = self._found.get((issuer.subject_name, issuer.spki), {})
+        found = self._found.get(_name_and_key(issuer), {})
 
         def distance(name: str) -> tuple[bool, bool]:
             shown = _shown(self._trusts[name].ocsp)
@@ -229,6 +230,14 @@ class Issuers:
         name = min(found, key=distance)
         same = found[name]
         return self._trusts[name], next((c for c in same if c.der == issuer.der), same[0])
+
+
+def _name_and_key(authority: ClientCert) -> tuple[bytes, bytes]:
+    """Return what is alike in all certificates of an authority: its name may be encoded anew."""
+    try:
+        return comparable_name(authority.subject_name), authority.spki
+    except ValueError:
+        return authority.subject_name, authority.spki
 
 
 @lru_cache(maxsize=1024)

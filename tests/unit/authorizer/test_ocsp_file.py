@@ -17,6 +17,8 @@ from counted import calls
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import NameOID
 
 from sidecar.authorizer import ocsp_file
 from sidecar.authorizer.ocsp_answers import OcspAnswers, StoredResponse
@@ -108,11 +110,14 @@ def test_good_outlives_its_responder_s_name_and_not_its_address(tmp_path: Path) 
     assert len(found) == 2
 
 
-def test_an_answer_outlives_a_renewed_authority(tmp_path: Path) -> None:
-    """It counts for a certificate of the same name and key, not for another key of that name."""
+@pytest.mark.parametrize("encoding", [_ASN1Type.UTF8String, _ASN1Type.PrintableString])
+def test_an_answer_outlives_a_renewed_authority(tmp_path: Path, encoding: _ASN1Type) -> None:
+    """It counts for a certificate of the same name and key, whatever string type the name has now,
+    not for another key of that name."""
     saved(tmp_path)
     old = AUTHORITY.cert
-    builder = x509.CertificateBuilder(old.issuer, old.subject, AUTHORITY.key.public_key(), 7)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA", encoding)])
+    builder = x509.CertificateBuilder(name, name, AUTHORITY.key.public_key(), 7)
     builder = builder.not_valid_before(old.not_valid_before_utc)
     builder = builder.not_valid_after(old.not_valid_after_utc + timedelta(days=1))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
