@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     open_closed_streams()
     escape_what_cannot_be_encoded()
+    os.umask(os.umask(0o077) | 0o022)  # nobody else may write in a directory that a command makes
     try:
         return _run(arguments)
     except PolicyError as error:

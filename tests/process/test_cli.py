@@ -259,6 +259,23 @@ def test_where_the_directory_was_removed_whole_names_will_do(
     assert told in done.stdout
 
 
+def test_the_callers_umask_lets_nobody_else_write(place: Path) -> None:
+    """A state directory that `fetch --once` makes would be everybody's, who could put there what
+    confirms a revocation."""
+    state = place / "new" / "state"
+    command = [sys.executable, "-m", "sidecar", "fetch", "--once", "--state-dir", str(state)]
+    done = subprocess.run(
+        [*command, "--policy", str(place / "policy.yaml")],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        umask=0,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [each.stat().st_mode & 0o022 for each in (state, state.parent, state / "crl")] == [0] * 3
+
+
 def in_shell(place: Path, arguments: list[str], redirection: str) -> tuple[int, str]:
     """Return the exit code, and the last line of a traceback, or of the errors with `full`."""
     line = " ".join([sys.executable, "-m", "sidecar", *arguments, redirection])
