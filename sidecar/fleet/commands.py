@@ -27,6 +27,7 @@ from sidecar.core.fleet.bodies import To, issued_at
 from sidecar.core.fleet.entry import Refused, SignedEntry, parse_line
 from sidecar.core.fleet.keys import PublicKey, parse_key, parse_name
 from sidecar.core.revocation.denylist import one_entry
+from sidecar.runtime.log_lines import log_in_thread
 from sidecar.runtime.systemd import Notifier
 
 from .call import KEY_FILE, Call
@@ -380,7 +381,8 @@ async def _node(call: Call) -> int:
 
 
 async def _until_stopped(work: Awaitable[None]) -> int:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT; whoever reads the log holds nothing up."""
+    log_in_thread()
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -20,7 +20,8 @@ async def difference(
     if not releases:
         return ""
     release = releases[0]
-    with tempfile.TemporaryDirectory(prefix="mtls-sidecar-") as aside:
+    # Not in TMPDIR, which may be another user's, who could exchange what root writes there.
+    with tempfile.TemporaryDirectory(dir=publisher.ledger.directory) as aside:
         for file in release.files:
             try:
                 data = await publisher.bus.blob(file.sha256, file.size)
