@@ -23,7 +23,7 @@ from typing import Any
 
 from sidecar.core.config.settings import Address
 
-from .listen import open_listener, remove_socket
+from .listen import open_listener, refuse_descriptors, remove_socket
 from .peer_credentials import peer_credentials
 
 NAME = "control.sock"
@@ -133,6 +133,7 @@ def _asked(
         for path in _sockets(place):
             peer = opened.enter_context(socket.socket(socket.AF_UNIX, _STREAM))
             name = f"the instance of {os.path.basename(path)}"
+            refuse_descriptors(peer)
             try:
                 peer.settimeout(_left(end))
                 peer.connect(path)

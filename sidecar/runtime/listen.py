@@ -87,14 +87,14 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
     return listener
 
 
-def refuse_descriptors(listener: socket.socket) -> None:
-    """Let nobody pass descriptors to what this socket accepts (SCM_RIGHTS, unix(7)).
+def refuse_descriptors(own: socket.socket) -> None:
+    """Let nobody pass descriptors to this socket, or what it accepts (SCM_RIGHTS, unix(7)).
 
     The kernel closes them in the process that reads, for as long as the sender wishes.  Kernels
     before Linux 6.16 can't refuse them: `guarded_server`.
     """
     with contextlib.suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+        own.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def takes_descriptors(listener: socket.socket) -> bool:

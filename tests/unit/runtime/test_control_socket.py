@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -24,6 +25,7 @@ from sidecar.runtime.control_socket import (
     open_control,
     remove_control,
 )
+from sidecar.runtime.listen import refuse_descriptors, takes_descriptors
 
 
 def answering(listener: socket.socket, *parts: bytes) -> threading.Thread:
@@ -62,6 +64,33 @@ def test_an_answer_in_pieces_is_one_answer(tmp_path: Path) -> None:
         assert ask_all(tmp_path, {"kind": "sha256"}, 30) == [{"policy": "p"}]
         thread.join(30)
     remove_control(tmp_path)
+
+
+def test_a_daemon_passes_no_descriptor_beside_its_answer(tmp_path: Path) -> None:
+    """The kernel would close it in the process that asks, root's, for as long as a daemon that was
+    taken over wishes."""
+    refused: list[int | None] = []
+
+    def serve(listener: socket.socket) -> None:
+        listener.setblocking(True)
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65536)
+            try:
+                socket.send_fds(peer, [b" "], [0])
+            except PermissionError as error:
+                refused.append(error.errno)
+            peer.sendall(b"{}\n")
+
+    with open_control(tmp_path) as listener, socket.socket(socket.AF_UNIX) as own:
+        refuse_descriptors(own)
+        if takes_descriptors(own):
+            pytest.skip("this kernel can't refuse descriptors")
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        assert ask_all(tmp_path, {}, 30) == [{}]
+        thread.join(30)
+    assert refused == [errno.EPERM]
 
 
 def test_a_daemon_that_ends_is_no_answer(tmp_path: Path) -> None:
