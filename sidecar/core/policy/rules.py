@@ -30,8 +30,12 @@ from .spec import RuleSpec
 FREE_VALUES = 16
 """Number of values of one key that are tried with any number of patterns."""
 
-MAX_TRIED = 100_000
-"""Maximum number of further values times patterns that are no exact ones, in one list of rules."""
+MAX_TRIED = 50_000
+"""Maximum number of the texts of further values times patterns that are no exact ones, in one list
+of rules.  A value of a refusing rule can have seven texts."""
+
+LONG_TEXT = 1024
+"""Characters of a text as which many count as one more, also in the first values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +51,7 @@ class Facts:
     now: float
     groups: dict[RuleSet, Match | None] = field(default_factory=dict)
     _read: dict[tuple[str, bool], tuple[ComparedValue, ...]] = field(default_factory=dict)
+    _further: dict[tuple[str, bool], int] = field(default_factory=dict)
     _tried: list[int] = field(default_factory=lambda: [0])
 
     def compared(self, key: str, refusing: bool) -> tuple[ComparedValue, ...]:
@@ -58,18 +63,29 @@ class Facts:
             self._read[key, refusing] = found
         return found
 
-    def may_try(self, values: int, patterns: int) -> bool:
-        """Return whether so many values may still be tried with patterns, and count them.
+    def may_try(self, key: str, refusing: bool, patterns: int) -> bool:
+        """Return whether a key's values may still be tried with so many patterns, and count them.
 
         The first few are free, so that the length of a policy alone never counts.
         """
-        self._tried[0] += max(0, values - FREE_VALUES) * patterns
+        further = self._further.get((key, refusing))
+        if further is None:
+            further = _further_texts(self.compared(key, refusing))
+            self._further[key, refusing] = further
+        self._tried[0] += further * patterns
         return self._tried[0] <= MAX_TRIED
 
     def is_unreadable(self, key: str) -> bool:
         """Return whether the certificate has a value for a key that can't be parsed."""
 
         return self.cert is not None and key in self.cert.unreadable
+
+
+def _further_texts(values: tuple[ComparedValue, ...]) -> int:
+    """Count the texts beyond the free values, and each long one as several."""
+    texts = [text for value in values for text in value.texts if isinstance(text, str)]
+    further = sum(len(value.texts) for value in values[FREE_VALUES:])
+    return further + sum(len(text) // LONG_TEXT for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,7 @@ class KeyTest:
         values = facts.compared(self.key, self.refusing)
         if not values:
             return self.refusing and self.key in REQUEST_KEYS
-        if self.others and not facts.may_try(len(values), len(self.others)):
+        if self.others and not facts.may_try(self.key, self.refusing, len(self.others)):
             return self.refusing
         wanted = self.key not in WHOLE or self.refusing  # any value that matches, or none that not
         for value in values:

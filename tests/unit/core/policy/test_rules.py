@@ -295,6 +295,21 @@ def test_thousands_of_names_at_hundreds_of_patterns() -> None:
     assert ask(site(f"[{HUNDREDS}, {{cn: alice}}]"), THOUSANDS).allowed
 
 
+def test_each_text_that_is_compared_counts() -> None:
+    """What refuses has up to seven texts of a name, and a long text takes longer: a certificate
+    held up everybody's questions for seconds within the bound."""
+    rules = ", ".join(f'{{email: "*@x{at}.test"}}' for at in range(60))
+    plain = staff.issue("alice", email=[f"a{at}@y.test" for at in range(200)])
+    spelt = staff.issue("alice", email=[f'"a{at}"@Y.test.' for at in range(200)])
+    assert not denied(rules, plain)
+    assert denied(rules, spelt)
+    usual = staff.issue("alice", uri=[f"https://Y.test/{'a' * 600}/{at}" for at in range(16)])
+    long = staff.issue("alice", uri=[f"https://Y.test/{'a' * 4000}/{at}" for at in range(16)])
+    many = ", ".join([HUNDREDS] * 2)
+    assert not denied(many, usual)
+    assert denied(many, long)
+
+
 def test_the_cost_of_names_and_patterns_is_bounded() -> None:
     """A certificate of 2,000 names costs no more at 3,000 patterns than at 300."""
     policies = [site("verified", f"    deny: [{', '.join([HUNDREDS] * n)}]\n") for n in (1, 10)]
