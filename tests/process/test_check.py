@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from daemon import ROOT, Daemon
+from forked import mtls_sidecar
 from pki import CA
 
 from sidecar.commands.check import User, service_user, unreadable
@@ -42,6 +43,8 @@ locations:
 
 
 def run(place: Path, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    if not more:
+        return mtls_sidecar(*arguments, cwd=place)
     command = [sys.executable, "-m", "sidecar", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(  # type: ignore[call-overload,no-any-return]  # `more` is stdout or stderr

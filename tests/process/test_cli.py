@@ -13,6 +13,7 @@ import chains
 import pytest
 from daemon import ROOT
 from der import pem
+from forked import mtls_sidecar
 from pki import CA
 
 from sidecar import cli
@@ -44,13 +45,9 @@ def place(tmp_path: Path) -> Path:
 
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sidecar", *arguments]
     if "--policy" not in arguments and arguments[0] not in ("schema", "check", "clients"):
-        command += ["--policy", str(place / "policy.yaml")]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=place, capture_output=True, text=True, timeout=60, check=False, env=env
-    )
+        arguments = (*arguments, "--policy", str(place / "policy.yaml"))
+    return mtls_sidecar(*arguments, cwd=place)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import ROOT, Daemon
+from daemon import Daemon
+from forked import mtls_sidecar
 from pki import CA
 
 staff = CA("Staff")
@@ -43,15 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments, "--config", "sidecar.yaml"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return mtls_sidecar(*arguments, "--config", "sidecar.yaml", cwd=place)
 
 
 def facts(place: Path, *arguments: str, code: int = 0) -> Any:

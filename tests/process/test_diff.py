@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import ROOT
+from forked import mtls_sidecar
 from pki import CA
 
 OLD = """\
@@ -45,15 +44,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PYTHONPATH": str(ROOT)},
-    )
+    return mtls_sidecar(*arguments, cwd=place)
 
 
 def test_each_location_tells_who_gains_and_who_loses(place: Path) -> None:

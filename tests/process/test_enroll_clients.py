@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from daemon import ROOT, Daemon
 from enrolled import Enroll, Response, opened
+from forked import mtls_sidecar
 from pki import Leaf
 
 from sidecar.commands.revoke.command import Call, run
@@ -47,9 +48,11 @@ class Place:
     def revoke(
         self, *arguments: str, program: Sequence[str] = ("-m", "sidecar")
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *program, "revoke", "-c", "sidecar.yaml", *arguments]
+        arguments = ("revoke", "-c", "sidecar.yaml", *arguments)
+        if program == ("-m", "sidecar"):
+            return mtls_sidecar(*arguments, cwd=self.enroll.directory)
         return subprocess.run(
-            command,
+            [sys.executable, *program, *arguments],
             cwd=self.enroll.directory,
             capture_output=True,
             text=True,

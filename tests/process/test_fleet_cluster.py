@@ -25,13 +25,10 @@ from tools import faketime, need
 
 from sidecar.fleet.subjects import Subjects
 
-pytestmark = [
-    pytest.mark.xdist_group("fleet-cluster"),
-    # The NATS client does not close the transport of a server that never answers.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+# The NATS client does not close the transport of a server that never answers.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
 
 PATIENCE = 60.0
 POLICY = """\

@@ -16,13 +16,10 @@ from fleet_cluster import Cluster, Scene, Server
 from fleet_hosts import Fleet, until
 from pki import CA
 
-pytestmark = [
-    pytest.mark.xdist_group("fleet-cluster"),
-    # The NATS client does not close the transport of a server that never answers.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+# The NATS client does not close the transport of a server that never answers.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
 
 PATIENCE = 60.0
 CUT_SECONDS = 30.0

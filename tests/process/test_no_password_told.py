@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from daemon import ROOT, Daemon
+from daemon import Daemon
+from forked import mtls_sidecar
 from nginx import free_port
 from pki import CA
 
@@ -31,15 +29,7 @@ BROKEN = GOOD.replace("/ca.crl?x=1", ":x/ca.crl")
 
 def run(directory: Path, *arguments: str) -> str:
     """Everything that a command prints, without the path of its settings."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar", arguments[0], "-c", "sidecar.yaml", *arguments[1:]],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = mtls_sidecar(arguments[0], "-c", "sidecar.yaml", *arguments[1:], cwd=directory)
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
 

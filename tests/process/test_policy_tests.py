@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from daemon import ROOT, Daemon
+from daemon import Daemon
+from forked import mtls_sidecar
 from pki import CA
 
 staff = CA("Staff")
@@ -37,15 +37,7 @@ def files(place: Path, policy: str) -> Path:
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
+    return mtls_sidecar(*arguments, env={**os.environ, "NO_COLOR": "1"})
 
 
 def test_check_refuses_it(tmp_path: Path) -> None:

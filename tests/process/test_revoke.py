@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from daemon import ROOT, UNMEASURED, Daemon
+from forked import mtls_sidecar
 from pki import CA, Leaf
 
 from sidecar.commands.revoke import denylist_file
@@ -66,20 +67,21 @@ def daemon(directory: Path, policy: str = POLICY) -> Daemon:
 def run(
     place: Path, *arguments: str, user: int | None = None, groups: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sidecar", arguments[0], "-c", "sidecar.yaml", *arguments[1:]]
-    measured = {} if user is None else UNMEASURED  # another user can't write where that is kept
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **measured}
+    arguments = (arguments[0], "-c", "sidecar.yaml", *arguments[1:])
+    if user is None:
+        return mtls_sidecar(*arguments, cwd=place)
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "sidecar", *arguments],
         cwd=place,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env=env,
+        # Another user can't write where it is kept what is measured.
+        env={**os.environ, "PYTHONPATH": str(ROOT), **UNMEASURED},
         user=user,
         group=user,
-        extra_groups=groups if user else None,
+        extra_groups=groups,
     )
 
 

@@ -13,8 +13,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +26,9 @@ from aiohttp import web
 from broken_files import KINDS
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
-from daemon import ROOT, Daemon
+from daemon import Daemon
 from fetch_server import serving
+from forked import mtls_sidecar
 from pki import CA, Leaf, now
 from tools import faketime, need
 
@@ -307,12 +306,10 @@ class World(Files):
         self.rest()
         leaf = PARTNER.issue(f"victim{len(self.denied)}", not_before=LONG_AGO)
         self.listed["c.txt"].append(leaf)
-        command = [sys.executable, "-m", "sidecar", "revoke", "-c", str(self.daemon.config)]
-        command += ["--trust", "partner", leaf.sha256]
+        command = ["revoke", "-c", str(self.daemon.config), "--trust", "partner", leaf.sha256]
 
         def confirmed() -> bool:  # on a busy machine it may take longer than `revoke` waits
-            found = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
-            return found.returncode == 0
+            return mtls_sidecar(*command).returncode == 0
 
         self.daemon.until(confirmed, 120.0)
         self.past.append("revoke, SIGKILL, c.txt destroyed")

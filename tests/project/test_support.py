@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import ssl
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from daemon import Daemon, end_all
+from daemon import ROOT, Daemon, end_all
+from forked import Forked, mtls_sidecar, start
 from nginx import Nginx, NginxError, free_port
 from pki import CA, Leaf, now
 from tools import NginxBinary, need, openssl, promtool
@@ -182,6 +186,32 @@ def test_a_crl_has_what_was_asked() -> None:
 def test_promtool_is_there() -> None:
     """It starts."""
     assert need(promtool()).run("--version").returncode == 0
+
+
+@pytest.mark.parametrize(("argument", "code"), [("policy.yaml", 2), ("--help", 0)])
+def test_a_forked_command_does_what_a_started_one_does(
+    argument: str, code: int, tmp_path: Path
+) -> None:
+    """Its arguments, directory, environment, output and exit code are its own."""
+    (tmp_path / "policy.yaml").write_text("version: 1\nlocations: [{name: a b}]\n")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "50"}
+    command = [sys.executable, "-m", "sidecar", "check", argument]
+    started = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    forked = mtls_sidecar("check", argument, cwd=tmp_path, env=env)
+    assert started.returncode == forked.returncode == code
+    assert (started.stdout, started.stderr) == (forked.stdout, forked.stderr)
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LC_ALL", "PYTHONUTF8"])
+def test_what_is_read_as_an_interpreter_begins_takes_a_new_one(name: str) -> None:
+    """A variable that has no effect on what was forked is never given to it in silence."""
+    with open(os.devnull, "wb") as nothing:
+        out = nothing.fileno()
+        plain = start("--version", stdout=out, stderr=out)
+        special = start("--version", env={**os.environ, name: "0"}, stdout=out, stderr=out)
+        assert isinstance(plain, Forked)
+        assert not isinstance(special, Forked)
+        assert plain.wait(60) == special.wait(60) == 0
 
 
 def test_a_daemon_that_hangs_is_stopped_all_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from forked import end_servers, start
 from nginx import free_port
 from pki import Leaf
 
@@ -129,6 +129,7 @@ def end_all() -> None:
         if process.poll() is None:
             _end(process)
     _STARTED.clear()
+    end_servers()
 
 
 class Daemon:
@@ -158,12 +159,14 @@ class Daemon:
 
     def start(self, *, wait: bool = True, pass_fds: tuple[int, ...] = ()) -> Daemon:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.under, sys.executable, "-m", "sidecar", "serve", "--config", self.config],
-                cwd=ROOT,
-                stderr=log if self.stderr is None else self.stderr,
-                stdout=log,
+            self.process = start(
+                "serve",
+                "--config",
+                self.config,
                 env={**os.environ, **self.environ},
+                stdout=log.fileno(),
+                stderr=log.fileno() if self.stderr is None else self.stderr,
+                under=self.under,
                 pass_fds=pass_fds,
             )
         _STARTED.append(self.process)

@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs12
 from daemon import ROOT
+from forked import mtls_sidecar, start
 
 from sidecar.cli import make_parser
 
@@ -119,15 +120,18 @@ class Enroll:
         self, *arguments: str, program: Sequence[str] = ("-m", "sidecar")
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; `--config` is put behind it."""
-        command = [sys.executable, *program, *self._arguments(arguments)]
+        given = self._arguments(arguments)
+        env = {**os.environ, **self.environ}
+        if program == ("-m", "sidecar"):
+            return mtls_sidecar(*given, cwd=self.directory, env=env)
         return subprocess.run(
-            command,
+            [sys.executable, *program, *given],
             cwd=self.directory,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environ},
+            env={"PYTHONPATH": str(ROOT), **env},
         )
 
     def run(self, *arguments: str) -> str:
@@ -161,17 +165,13 @@ class Enroll:
 
     def start(self) -> Enroll:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *self.under,
-                    sys.executable,
-                    *"-m sidecar enroll serve --config".split(),
-                    self.config,
-                ],
+            self.process = start(
+                *("enroll", "serve", "--config", self.config),
                 cwd=self.directory,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environ},
+                env={**os.environ, **self.environ},
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+                under=self.under,
             )
         self.until(lambda: "ready: invitations" in self.told[self._told_before :])
         return self

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from daemon import Daemon
+from forked import start
 from nginx import free_port
 
 from sidecar.cli import main
@@ -116,13 +117,9 @@ class Host:
         return self.directory / "state"
 
     def start_agent(self) -> None:
+        command = ("fleet", "node", "--config", self.daemon.config)
         with (self.directory / "agent.txt").open("ab") as log:
-            self.agent = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "fleet", "node", "--config", self.daemon.config],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
+            self.agent = start(*command, stdout=log.fileno(), stderr=log.fileno())
 
     def stop_agent(self, number: int = signal.SIGTERM) -> None:
         if self.agent is not None:
@@ -240,12 +237,8 @@ class Fleet:
         """Start a keeper."""
         config = config or self.config
         with (self.directory / "keeper.txt").open("ab") as log:
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "fleet", "keeper", "--config", config],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
+            command = ("fleet", "keeper", "--config", config)
+            keeper = start(*command, stdout=log.fileno(), stderr=log.fileno())
         self.keepers.append(keeper)
         return keeper
 

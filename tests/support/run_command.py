@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from daemon import ROOT
+from forked import mtls_sidecar
 
 
 def command(
     place: Path,
     *arguments: str,
-    stderr: int = subprocess.PIPE,
+    stderr: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a directory that holds policy.yaml."""
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments, "--policy", "policy.yaml"],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-    )
+    env = {**os.environ, **(env or {})}
+    return mtls_sidecar(*arguments, "--policy", "policy.yaml", cwd=place, env=env, stderr=stderr)
