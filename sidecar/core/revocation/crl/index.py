@@ -189,10 +189,14 @@ class _Group:
                 until = min(until, ends) if until and ends else until or ends
         return _Fresh(until, base.source, "" if until else _stale(base))
 
-    def lifts_until(self, now: float) -> float:
-        """Return the first moment at which a delta ends: from then on it lifts no hold."""
+    def turns(self, now: float) -> float:
+        """Return the first moment at which a CRL from the future is current, or a delta ends.
+
+        From then on another base counts, or no hold is lifted.
+        """
+        begins = (crl.this_update - self.clock.tolerance for crl in self.complete + self.deltas)
         ends = (self.clock.fresh_until(delta, now) for delta in self.deltas)
-        return min((end for end in ends if end), default=math.inf)
+        return min((turn for turn in (*begins, *ends) if turn > now), default=math.inf)
 
     def _absent(self, now: float) -> str:
         future = [crl for crl in self.complete if self.clock.is_future(crl, now)]
@@ -364,7 +368,7 @@ class CrlIndex:
                 listed = group.listed(cert.issuer, serial, now)
                 if listed is not None:
                     return self._revoked(listed, now)
-            turn = min(turn, group.lifts_until(now))
+            turn = min(turn, group.turns(now))
             if not group.clears:
                 why = group.any.unusable or "it was refused, so it only revokes"
                 found.add(group.any.source, why)
@@ -411,7 +415,6 @@ class CrlIndex:
             fresh = group.fresh(now)
             if not fresh.until:
                 found.add(fresh.source, fresh.why)
-                found.retry = min(found.retry, self._comes(group, now))
                 continue
             reasons |= covers
             until = min(until, fresh.until, ends)
@@ -434,11 +437,6 @@ class CrlIndex:
         for point in (implied_point(cert.issuer), *cert.points):
             reasons |= covered(crl.scope, crl.issuer, point, cert)
         return reasons
-
-    def _comes(self, group: _Group, now: float) -> float:
-        """Return the moment at which the next CRL from the future becomes current."""
-        starts = [crl.this_update - self._clock.tolerance for crl in group.complete + group.deltas]
-        return min((start for start in starts if start > now), default=math.inf)
 
     # -- whether a CRL's signer may speak
 

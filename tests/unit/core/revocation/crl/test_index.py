@@ -927,6 +927,18 @@ def test_a_hold_that_a_delta_lifts_is_asked_about_again_at_its_end(order: int) -
     assert found.status(ALICE, now=end) is REVOKED
 
 
+def test_a_good_answer_ends_where_a_crl_from_the_future_begins() -> None:
+    """That one takes the place of the one that says good, and may end before it."""
+    lasting = crl(number=1, next_update=T0 + 9 * DAY)
+    begins, ends = T0 + DAY, T0 + 2 * DAY
+    found = ask(lasting, crl(number=2, this_update=begins, next_update=ends))
+    answer = found.answer(ALICE)
+    assert (answer.status, answer.until) == (GOOD, begins.timestamp())
+    answer = found.answer(ALICE, now=begins.timestamp())
+    assert (answer.status, answer.until) == (GOOD, ends.timestamp())
+    assert found.status(ALICE, now=ends.timestamp()) is UNKNOWN
+
+
 def test_a_delta_of_another_scope_or_key_lifts_nothing() -> None:
     """A delta removes entries only of a base with the same scope and key."""
     scoped = delta([REMOVED], idp=idp(only="user"))
