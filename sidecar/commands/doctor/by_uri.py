@@ -27,6 +27,7 @@ from .variables import filled, plain_variables, possible
 
 _BY_URI = "/authz"
 _PROBE = "x"
+_URIS = ("uri", "request_uri", "document_uri")
 _SCRIPT = re.compile(r"/[^/$]*\.[^/$]*")
 
 
@@ -69,7 +70,7 @@ def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
     for place in server.places:
         for each in place.within("rewrite"):
             if not redirects(each):
-                yield from _rewritten(each, place, wanted)
+                yield from _rewritten(each, place, wanted, server.root)
         if place is not server.block:
             yield from _replaced(place, roots, wanted, server.root)
             yield from _written(place, server, wanted)
@@ -95,12 +96,24 @@ def _led_to(
     if target.startswith("@"):
         named = serving(server.block, target)
         for each in named.within("rewrite") if named is not None else ():
-            for step in _rewritten(each, here, wanted):
+            for step in _rewritten(each, here, wanted, server.root):
                 yield step._replace(by=named)
-    elif not _SCRIPT.fullmatch(path := target.partition("?")[0]):
-        served = filled(path, {"uri": asked, "request_uri": asked, "document_uri": asked})
-        if served[:1] == "/" and "$" not in served:
-            yield _Step(at, asked, served, at.args[-1] == target, here)
+        return
+    last, known = at.args[-1] == target, dict.fromkeys(_URIS, asked)
+    for given in possible(target, at.parent, server.root):
+        if not _SCRIPT.fullmatch(path := given.partition("?")[0]):
+            for served in _chosen(filled(path, known), wanted):
+                yield _Step(at, asked, served, last, here)
+
+
+def _chosen(served: str, wanted: list[str]) -> Iterator[str]:
+    """The paths, out of those wanted, that a path may be of which the client writes the end."""
+    chosen = CHOSEN.search(served)
+    if chosen is None:
+        yield from [served] if served[:1] == "/" and "$" not in served else []
+        return
+    before = served[: chosen.start()]
+    yield from (each + _PROBE for each in wanted if each.startswith(before))
 
 
 def _targets(here: Block) -> Iterator[tuple[Block, str]]:
@@ -124,21 +137,28 @@ def _rests(begins: str, head: str, wanted: list[str]) -> Iterator[str]:
             yield each[len(begins) :] + _PROBE
 
 
-def _rewritten(rewrite: Block, place: Block, wanted: list[str]) -> Iterator[_Step]:
+def _rewritten(rewrite: Block, place: Block, wanted: list[str], root: Root) -> Iterator[_Step]:
     """By a `rewrite`."""
-    pattern, written = rewrite.args[0], plain_variables(rewrite.args[1]).partition("?")[0]
-    if _SCRIPT.fullmatch(written):
-        return
-    whole = ["^" + each.removeprefix("^") for each in alternatives(pattern)]
+    whole = ["^" + each.removeprefix("^") for each in alternatives(rewrite.args[0])]
     found_in = [place.args[-1]] if place.name == "location" and place.args[0] not in REGEX else []
-    for begins in found_in + [each for one in whole for each in literal_prefixes(one) or [""]]:
+    begins = found_in + [each for one in whole for each in literal_prefixes(one) or [""]]
+    for given in possible(rewrite.args[1], rewrite.parent, root):
+        written = plain_variables(given).partition("?")[0]
+        if not _SCRIPT.fullmatch(written):
+            yield from _written_as(rewrite, written, begins, wanted)
+
+
+def _written_as(
+    rewrite: Block, written: str, beginnings: list[str], wanted: list[str]
+) -> Iterator[_Step]:
+    for begins in beginnings:
         for rest in _rests(begins, written.partition("$")[0], wanted):
             asked = begins + rest if begins else "/" + rest.lstrip("/")
-            found = captures(pattern, asked)
+            found = captures(rewrite.args[0], asked)
             if found is not None:
                 served = filled(written, found | {"uri": asked, "request_uri": asked})
-                if served[:1] == "/" and "$" not in served:
-                    yield _Step(rewrite, asked, served, rewrite.args[2:] != ["break"])
+                for each in _chosen(served, wanted):
+                    yield _Step(rewrite, asked, each, rewrite.args[2:] != ["break"])
 
 
 def _replaced(place: Block, roots: set[str], wanted: list[str], root: Root) -> Iterator[_Step]:
@@ -172,15 +192,7 @@ def _written(place: Block, server: Server, wanted: list[str]) -> Iterator[_Step]
                 if serving(server.block, asked) is not place:
                     continue
                 served = path_there(place, target, asked) or ""
-                if chosen := CHOSEN.search(served):
-                    before = served[: chosen.start()]
-                    yield from (
-                        _Step(target.at, asked, each + _PROBE)
-                        for each in wanted
-                        if each.startswith(before)
-                    )
-                elif served[:1] == "/" and "$" not in served:
-                    yield _Step(target.at, asked, served)
+                yield from (_Step(target.at, asked, each) for each in _chosen(served, wanted))
 
 
 def _asked_by_uri(server: Server, step: _Step) -> bool:

@@ -27,7 +27,9 @@ ANSWERING = "location ^~ /authz/ {"
 
 
 def found(lines: str, directory: Path) -> list[str]:
-    text = GOOD.replace(ALL, f"{lines} {BY_URI}").replace(ANSWERING, "location ^~ /authz {")
+    table = "map $http_x $mapped { default /go/; a /admin/; }"
+    text = GOOD.replace("http {", f"http {{ {table}", 1)
+    text = text.replace(ALL, f"{lines} {BY_URI}").replace(ANSWERING, "location ^~ /authz {")
     path = directory / "nginx.conf"
     path.write_text(text)
     found = [each.id for each in examine(read_nginx(path), POLICY)]
@@ -66,6 +68,17 @@ def found(lines: str, directory: Path) -> list[str]:
         f"location @in {{ {ASK} rewrite ^ /admin/x break; proxy_pass http://app; }}",
         f"location /go/ {{ {ASK} root /srv; try_files $uri @in; }} "
         f"location @in {{ rewrite ^/go/(.*) /admin/$1 last; }}",
+        "rewrite ^/go/ /$arg_page;",
+        "rewrite ^/go/ $http_page last;",
+        "set $to /admin/x; rewrite ^/go/ $to;",
+        "set $to $arg_page; rewrite ^/go/ /$to;",
+        f"location /go/ {{ {ASK} set $to /admin; rewrite ^/go/(.*)$ $to/$1; }}",
+        f"location /go/ {{ {ASK} rewrite ^/go/(.*)$ $mapped$1; }}",
+        f"location /go/ {{ {ASK} rewrite ^ $mapped break; proxy_pass http://app; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri $mapped; }}",
+        f"location /go/ {{ {ASK} root /srv; try_files $uri $arg_page; }}",
+        f"location /go/ {{ {ASK} root /srv; error_page 404 = /$cookie_page; }}",
+        f"location /go/ {{ {ASK} root /srv; index $arg_page; }}",
     ],
 )
 def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
@@ -104,6 +117,10 @@ def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
         f"location /go/ {{ {ASK} alias /srv/go/in/; }} {STATIC}",
         f"location /go/ {{ {ASK} alias /var/admin/; }} {STATIC}",
         "location = /go { auth_request /authz/named; proxy_pass http://app/admin/x; }",
+        "set $to /go/x; rewrite ^/go/ $to;",
+        "rewrite ^/go/ /go/$arg_page;",
+        f"location /shop/ {{ {ASK} rewrite ^ /shop/$arg_page; }}",
+        f"location /go/ {{ {ASK} root /srv; error_page 404 = /go/$arg_page; }}",
     ],
 )
 def test_the_same_rules_hold(lines: str, tmp_path: Path) -> None:
