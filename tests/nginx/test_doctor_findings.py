@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -385,6 +386,13 @@ def no_page_for_bob(stack: Stack) -> bool:
     return "sorry" not in stack.get("/in", cert=stack.people.bob).body
 
 
+def stranger_chooses_a_directory(stack: Stack) -> bool:
+    """Somebody who names the directory of what he is shown, whatever the location is for."""
+    (stack.nginx.directory / "pki" / "o").mkdir(exist_ok=True)
+    (stack.nginx.directory / "pki" / "o" / "x").write_text("kept")
+    return stack.get("/o/x", headers={"Page": "../nginx/pki"}).body == "kept"
+
+
 class Fault(NamedTuple):
     """What `doctor` calls it, the text that is replaced, by what, and what comes of it.
 
@@ -652,6 +660,12 @@ FAULTS = [
         f"{WEAKER_WITHIN} {LOCAL} error_page 403 /weak$uri;",
         alice_is_led_on,
     ),
+    Fault(
+        "target-from-client",
+        ASKED,
+        f"location /o/ {{ auth_request off; root /etc/nginx/$http_page; }} {ASKED}",
+        stranger_chooses_a_directory,
+    ),
     Fault("slashes-kept", SERVER, SERVER + "merge_slashes off;", alice_doubles_a_slash),
     Fault("alias-traversal", ASKED, PAGES + ASKED, stranger_goes_above),
     Fault(
@@ -823,6 +837,9 @@ def test_one_name_from_several_authorities(tmp_path: Path) -> None:
         "location ~ ^/go/(.*)$ { auth_request /authz; proxy_pass http://app/admin/$1; }",
         "location = /go/x { auth_request /authz; proxy_pass http://app/admin/x; }",
         "rewrite ^/go(/.*)?$ /admin$1 break;",
+        "rewrite ^/go/ $http_page last;",
+        "location /go/ { auth_request /authz; set $to /admin/; rewrite ^/go/(.*)$ $to$1 last; }",
+        "location /go/ { auth_request /authz; error_page 418 = $http_page; return 418; }",
     ],
 )
 def test_a_path_that_nginx_changes(change: str, tmp_path: Path) -> None:
@@ -838,19 +855,20 @@ def test_a_path_that_nginx_changes(change: str, tmp_path: Path) -> None:
         ASKED, f"{right} {change} {rest} location /other/ {{ auth_request /authz/site; "
     )
     with Stack(binary, tmp_path, conf=conf, policy=by_uri) as stack:
+        go = partial(stack.get, "/go/x", headers={"Page": "/admin/x"})
         assert "uri-changed" in found(stack)
         assert stack.get("/admin/x").status == 401
-        answer = stack.get("/go/x").app
+        answer = go().app
         assert answer is not None
         assert answer["uri"] == "/admin/x"
-        assert stack.get("/go/x", cert=stack.people.alice).status == 200
+        assert go(cert=stack.people.alice).status == 200
         named = conf.replace(right, right.replace("/authz;", "/authz/admin;"))
         named = named.replace(change, change.replace("/authz;", "/authz/admin;"))
         if "break" not in change:
             stack.nginx.write(stack.adapted(named))
             stack.nginx.reload()
             assert "uri-changed" not in found(stack)
-            assert stack.get("/go/x").status == 401
+            assert go().status == 401
 
 
 @pytest.mark.parametrize("way", ["fastcgi", "uwsgi", "scgi", "grpc"])

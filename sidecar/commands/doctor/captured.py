@@ -155,7 +155,7 @@ def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:
         values |= found
         uri = filled(each.args[1], values).partition("?")[0]
         away = not _breaks(each)
-        if redirects(each) or "$" in uri or each.args[-1] == "last":
+        if redirects(each) or "$" in CHOSEN.sub("", uri) or each.args[-1] == "last":
             return None
         if not away:
             break

@@ -19,6 +19,7 @@ from .behind import reached_behind
 from .between_servers import ProtectedTargets, sessions, tunnels
 from .by_uri import changed_paths
 from .bypasses import Bypasses
+from .chosen_targets import ChosenTargets
 from .client_address import client_address
 from .destinations import unasked_destinations
 from .exemptions import accept
@@ -76,6 +77,11 @@ def examine(
         if not server.asking:
             kept.never_asks(server, findings)
     kept.streams(root, findings)
+    if asking:
+        targets = ChosenTargets(servers, root, findings)
+        for server in servers:
+            targets.examine(server)
+        targets.streams(root)
     streams = [each for stream in root.own("stream") for each in stream.own("server")]
     reached_behind(servers, streams, findings)
     shared_caches(servers, findings)

@@ -76,6 +76,10 @@ FINDING_KINDS = {
     "prefix-replaced": FindingKind(
         _OPEN, "under this prefix all of the application is reached, where another is asked about"
     ),
+    "target-from-client": FindingKind(
+        _OPEN,
+        "the client chooses what nginx leads to: also what another location, or nobody, is to show",
+    ),
     "uri-changed": FindingKind(
         _OPEN,
         "the sidecar is asked about the URI that the client wrote, and another path is served",

@@ -31,10 +31,11 @@ RAW = "$request_uri"
 
 def is_guarded(place: Block, root: Root, spellings: tuple[str, ...]) -> bool:
     """Whether some `if` right here refuses each spelling, before the request goes on."""
-    return all(_refuses(place, each, root) for each in spellings)
+    return all(refuses(place, {RAW: each}, root) for each in spellings)
 
 
-def _refuses(place: Block, uri: str, root: Root) -> bool:
+def refuses(place: Block, known: Mapping[str, str], root: Root) -> bool:
+    """Whether some `if` right here refuses a request of which these variables are known."""
     values = dict[str, str]()
     for each in place.inner:
         if each.name == "set":
@@ -42,13 +43,18 @@ def _refuses(place: Block, uri: str, root: Root) -> bool:
         elif each.name == "break":
             return False
         elif each.name == "if":
-            if _holds(each.args, uri, values, root):
+            if _holds(each.args, known, values, root):
                 values |= {line.args[0].lower(): line.args[-1] for line in each.own("set")}
                 if any(status_of(line) >= 300 for line in each.own("return")):
                     return True
             if each.own("break") and not _is_about_the_question(each):
                 return False
     return False
+
+
+def may_pass(condition: list[str], known: Mapping[str, str], root: Root) -> bool:
+    """Whether the condition of an `if` may be true where these variables are known."""
+    return _holds(condition, known, {}, root) is not False
 
 
 def _is_about_the_question(condition: Block) -> bool:
@@ -61,20 +67,25 @@ def _is_about_the_question(condition: Block) -> bool:
     return operator in ("=", *REGEX) and all(each.startswith("/authz") for each in heads)
 
 
-def _holds(condition: list[str], uri: str, values: dict[str, str], root: Root) -> bool:
-    """Whether the condition of an `if` is true of a request for this, whatever else it is."""
+def _holds(
+    condition: list[str], known: Mapping[str, str], values: Mapping[str, str], root: Root
+) -> bool | None:
+    """Whether the condition of an `if` is true, whatever else the request is; None: unknown."""
     subject = plain_variables(condition[0])
-    value = _filled(subject, uri) if RAW in names(subject) else values.get(subject)
+    if not known.keys().isdisjoint(names(subject)):
+        value: str | None = _filled(subject, known)
+    else:
+        value = values.get(subject)
     if value is None:
-        value = _mapped(subject, uri, root)
+        value = _mapped(subject, known, root)
+    if value is None or len(condition) not in (1, 3):
+        return None
     if len(condition) == 1:
-        return value not in (None, "", "0")
-    if len(condition) != 3 or value is None:
-        return False
+        return value not in ("", "0")
     operator, operand = condition[1:]
     if operator in ("=", "!="):
         return (value == operand) == (operator == "=")
-    return bool(_true(operator, operand, value))
+    return _true(operator, operand, value)
 
 
 def may_hold(condition: Block, known: Mapping[str, str], root: Root) -> bool:
@@ -113,16 +124,16 @@ def _true(operator: str, operand: str, text: str) -> bool | None:
     return found != operator.startswith("!")
 
 
-def _filled(text: str, uri: str) -> str:
-    """A text with the URI in it, and for other variables a word."""
-    return filled(text, {each[1:]: uri if each == RAW else "x" for each in names(text)})
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    """A text with what is known in it, and for other variables a word."""
+    return filled(text, {each[1:]: known.get(each, "x") for each in names(text)})
 
 
-def _mapped(variable: str, uri: str, root: Root) -> str | None:
-    """What a `map` of `$request_uri` makes of it; None where there is none."""
+def _mapped(variable: str, known: Mapping[str, str], root: Root) -> str | None:
+    """What a `map` of what is known makes of it; None where there is none."""
     for table, _ in mapped(variable, root):
-        if RAW in names(table.args[0]):
-            return _looked_up(table, _filled(table.args[0], uri))
+        if not known.keys().isdisjoint(names(table.args[0])):
+            return _looked_up(table, _filled(table.args[0], known))
     return None
 
 
@@ -132,6 +143,9 @@ def _looked_up(table: Block, text: str) -> str:
     A client can put a query or a longer path behind any text, and nginx then takes the default.
     """
     default, found, gives_up = "", None, False
+    exact = [each.args[-1] for each in table.inner if each.args and each.name == text.lower()]
+    if exact and text != "default":
+        return exact[0]
     for each in table.inner:
         if each.name == COMMENT or not each.args:
             continue

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .nginx_config import Block
+from .nginx_config import Block, Root
+from .routing import matches
 from .targets import one_host
 
 _MAX_PORT = 65535
@@ -70,10 +71,26 @@ def chosen(there: list[Listener], names: list[str] | None) -> list[Listener]:
     return found or (default or there)[:1]
 
 
+def serves(server: Block, host: str, root: Root) -> bool:
+    """Whether requests for a host come to a server, at one of its addresses."""
+    everywhere = [
+        listener
+        for each in root.all("server")
+        if each.parent is not None and each.parent.name == "http"
+        for listener in listeners(each)
+    ]
+    for own in listeners(server):
+        there = [each for each in everywhere if each.where == own.where]
+        exact = [each for each in there if host in server_names(each.server)]
+        if any(each.server is server for each in exact or chosen(there, [host])):
+            return True
+    return False
+
+
 def _has(server: Block, host: str) -> bool:
     return any(
         name == host
-        or name.startswith("~")
+        or (name.startswith("~") and matches(name[1:], host, True) is not False)
         or (name.startswith(("*.", ".")) and host.endswith(name.lstrip("*")))
         or (name.endswith(".*") and host.startswith(name[:-1]))
         for name in server_names(server)

@@ -119,7 +119,7 @@ class Onward:
         return [
             each
             for each in self._server.locations
-            if not self._answers(each)
+            if not self.answers(each)
             and each.args[0] not in REGEX
             and each.args[-1].startswith("/")
             and (each.args[-1].startswith(path) or path.startswith(each.args[-1]))
@@ -137,7 +137,7 @@ class Onward:
         name = next(iter(server_names(self._server.block)), "")
         return may_hold(around, {"server_name": name, "uri": path}, self._server.root)
 
-    def _answers(self, place: Block) -> bool:
+    def answers(self, place: Block) -> bool:
         """Whether a location only asks the sidecar, under whatever URI: it shows nothing."""
         where = self._server.led_to(place)
         return place in self._server.questions.values() or bool(where and where <= self._sidecar)

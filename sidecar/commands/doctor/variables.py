@@ -27,6 +27,12 @@ def names(text: str) -> list[str]:
     return [f"${_name(each)}" for each in _VARIABLE.finditer(text)]
 
 
+def first(text: str) -> tuple[str, int, int] | None:
+    """The first variable of a text, as `$name`, with where it begins and ends."""
+    found = _VARIABLE.search(text)
+    return (f"${_name(found)}", *found.span()) if found is not None else None
+
+
 def plain_variables(text: str) -> str:
     """`${Name}` written as `$name`, unless a letter follows: `${name}x` stays apart from `$namex`.
 
@@ -44,7 +50,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 def constant(text: str, at: Block | None) -> str:
     """A text with those variables replaced that every `set` for this place gives one value."""
     for _ in range(8):  # a `set` may rest on another
-        replaced = _VARIABLE.sub(lambda each: _only(_set_for(f"${_name(each)}", at), each[0]), text)
+        replaced = _VARIABLE.sub(lambda each: _only(set_for(f"${_name(each)}", at), each[0]), text)
         if replaced == text or len(replaced) > MAX_LENGTH:
             break
         text = replaced
@@ -65,7 +71,7 @@ def possible(text: str, at: Block | None, root: Root | None = None) -> set[str]:
         seen.add(given)
         for variable in _VARIABLE.finditer(given) if len(given) <= MAX_LENGTH else ():
             name = f"${_name(variable)}"
-            values = _set_for(name, at)
+            values = set_for(name, at)
             lines = root.table(name) if root and not values else []
             if lines and not any(each.name in _OTHERWISE for each in lines):
                 found.add(given)
@@ -121,7 +127,7 @@ def _is_of(given: Block, name: str) -> bool:
     return len(given.args) == 2 and given.args[0].lower() == name
 
 
-def _set_for(name: str, at: Block | None) -> list[str]:
+def set_for(name: str, at: Block | None) -> list[str]:
     """What `set` may have given a variable in a place.
 
     The nearest block that has one outside of an `if` decides, beside those of nearer `if`s.

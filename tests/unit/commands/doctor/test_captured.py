@@ -36,6 +36,9 @@ SITE = "auth_request /authz/site;"
         f"location = /a {{ {OFF} root /srv; try_files $uri /b/$arg_f =404; }} "
         f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/c/$|^/a/(.*)$ {{ {OFF} proxy_pass http://app/$1; }}",
+        f"location /a/ {{ {OFF} rewrite ^ /$arg_page break; proxy_pass http://app; }}",
+        f"location /a/ {{ {OFF} set $to $cookie_to; rewrite ^ /$to break; "
+        "proxy_pass http://app; }",
         f"location /a/ {{ {OFF} if ($uri ~ ^/a(/.*)$) {{ set $r $1; }} proxy_pass http://app$r; }}",
         f"location /a/ {{ {OFF} if ($request_uri ~* ^/A(/.*)$) {{ rewrite ^ $1 break; }} "
         "proxy_pass http://app; }",

@@ -121,7 +121,7 @@ NAMED = policy(
         (r"location ~ \.css$ { auth_request /authz/free; proxy_pass http://other; } "
          "location /m/ { ASK proxy_pass http://other; }", ["regex-takes"]),
         (r"location ~ \.css$ { auth_request /authz/free; proxy_pass http://$host; } "
-         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes"]),
+         "location /m/ { ASK proxy_pass http://m; }", ["regex-takes", "target-from-client"]),
         (r"location ~ /\.well-known { auth_request off; allow all; } "
          "location /m/ { ASK proxy_pass http://m; }", []),
         (r"location ~ /\.well-known { auth_request off; error_page 404 @m; } "
