@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,13 +65,13 @@ _COPY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*")
 class InForce:
     """One file in force: its path and the SHA-256 of its octets, in hexadecimal.
 
-    `octets` holds the part in force of a file that is partly invalid.  `substitute` gives octets
-    that say the same, for a file that has changed before it could be copied.
+    `octets` are these, or else they are read from the file.  `substitute` gives octets that say the
+    same, for a file that has changed before it could be copied.
     """
 
     path: Path
     digest: str
-    octets: Octets | None = field(default=None, repr=False)
+    octets: Octets | None = field(default=None, repr=False, compare=False)
     substitute: Callable[[], Octets] | None = field(default=None, repr=False, compare=False)
 
 
@@ -195,6 +195,11 @@ class LastGood:
         """Return the path of the copy with this SHA-256."""
         return self._directory / digest
 
+    def size_of(self, digest: str) -> int:
+        """Return the octets of the copy with this SHA-256; 0 if there is none."""
+        version = file_version(self.path_of(digest))
+        return 0 if version is None else version.size
+
     def unnamed(self, named: Iterable[tuple[Hashable, ...]]) -> list[str]:
         """Return the SHA-256 of each copy of a CRL that has a key which is none of these.
 
@@ -296,7 +301,7 @@ class LastGood:
         failure: BaseException | None = None
         for key, each in files.items():
             spare = self._spare.get(each.digest)
-            file = each if spare is None else replace(each, substitute=partial(_itself, spare))
+            file = each if spare is None else replace(each, octets=spare)
             try:
                 copied = self._has(file.digest) or self._copy(file)
                 digest = file.digest if copied else self._substitute(file)
@@ -341,10 +346,6 @@ class LastGood:
             if octets > MAX_LEFT or time.time() - status.st_mtime > GRACE:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-
-def _itself(octets: Octets) -> Octets:
-    return octets
 
 
 class _ChangedError(Exception):

@@ -513,6 +513,7 @@ class _Reading:
             is_full = self.found.entries > MAX_ENTRIES
             stay = [pair for pair in before if not self._is_replaced(pair[0])]
             lapsed = distinct([*stay, *left])
+            is_full = is_full or self._octets_of(lapsed) > MAX_TRUST
             if left and (is_full or len(lapsed) > MAX_LAPSED):
                 self.crowding.add(place.text)
             self._take_lapsed(place, lapsed)
@@ -529,6 +530,11 @@ class _Reading:
         found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
         every = tuple(dict.fromkeys((*good.files, *files)))
         found.good[key] = replace(good, lapsed=tuple(lapsed), files=every)
+
+    def _octets_of(self, pairs: Sequence[Pair]) -> int:
+        """Count the octets of the copies of CRLs, as far as there are copies."""
+        digests = {file.digest for _, file in pairs}
+        return sum(map(self.sources.last_good.size_of, digests))
 
     def _without_copy(self, key: Key, good: GoodCrls) -> list[InForce]:
         """Return the files of CRLs in force that are neither the last one nor the one beside it."""
@@ -667,9 +673,8 @@ def _contents(outcome: Outcome | None) -> tuple[Sequence[Crl], BaseException | N
 
 
 def _version(path: Path, reading: CrlReading) -> InForce:
-    """Return a file that was read; a small one can be copied also after it has changed."""
-    octets = reading.octets
-    return InForce(path, reading.digest, substitute=None if octets is None else lambda: octets)
+    """Return a file that was read, with its octets: it may be another one when it is copied."""
+    return InForce(path, reading.digest, reading.octets)
 
 
 def _digest(file: InForce) -> str:

@@ -29,7 +29,6 @@ from sidecar.core.x509.der import comparable_name
 from sidecar.runtime.crl_worker import HERE, MAX_OCTETS, CrlReading
 from sidecar.runtime.files import (
     MAX_BUNDLE,
-    MAX_CRL,
     MAX_DENYLIST,
     crl_place,
     may_pass,
@@ -349,7 +348,7 @@ class TrustSources:
     ) -> CrlReading:
         """Read a file of CRLs; a large one's octets are held until it is copied."""
         reading = workers.read_file(
-            path, source, authorities, trusted_only=trusted_only, most=MAX_CRL
+            path, source, authorities, trusted_only=trusted_only, to_keep=True
         )
         if reading.octets is None or len(reading.octets) <= MAX_OCTETS:
             return reading

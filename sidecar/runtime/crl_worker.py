@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.core.revocation.crl.index import CrlError, CrlFile, read_crls
+from sidecar.core.revocation.crl.parse import without_padding
 
 from .files import MAX_CRL, file_version, read_file
 
@@ -64,9 +65,9 @@ PATIENCE = 300
 Run = tuple[int, int, int]
 """The position of a table or of octets: the number of the memory file, offset and length."""
 
-Question = tuple[str | bytes, str, tuple[bytes, ...], bool, int]
-"""The question to a worker: a path or the data itself, source, authorities, trusted only, and up to
-how many octets of the file to return."""
+Question = tuple[str | bytes, str, tuple[bytes, ...], bool, bool]
+"""The question to a worker: a path or the data itself, source, authorities, trusted only, and
+whether the octets are to be kept."""
 
 
 MAX_TOLD = 200
@@ -81,9 +82,10 @@ Octets = bytes | mmap.mmap
 
 
 class CrlReading(NamedTuple):
-    """The content of a file of CRLs, and the SHA-256 of the file in hexadecimal.
+    """The content of a file of CRLs, and the SHA-256 of its octets in hexadecimal.
 
-    `octets`: the file itself, unless it is longer than was asked for.
+    `octets`: the file itself, unless it is long and nothing of it is to be kept; of one that is for
+    the most part something else than CRLs of these authorities, these alone.
     """
 
     found: CrlFile
@@ -98,16 +100,19 @@ def read_crl_file(
     limit: int,
     *,
     trusted_only: bool,
-    most: int = MAX_OCTETS,
+    to_keep: bool = False,
 ) -> CrlReading:
     """Read and verify a file of CRLs in this process.  Raises OSError, EFBIG beyond `limit`.
 
-    Up to `most` octets, the file itself is returned, too.
+    Up to `MAX_OCTETS`, or if they are `to_keep`, the octets are returned, too.
     """
     data = read_file(path, limit, trusted_only=trusted_only)
-    octets = data if len(data) <= most else None
-    digest = hashlib.sha256(data).hexdigest()
-    return CrlReading(read_crls(data, source, authorities), digest, octets)
+    ders: list[bytes] = []
+    found = read_crls(data, source, authorities, ders)
+    if to_keep and len(data) > MAX_OCTETS:
+        data = without_padding(data, ders)
+    octets = data if to_keep or len(data) <= MAX_OCTETS else None
+    return CrlReading(found, hashlib.sha256(data).hexdigest(), octets)
 
 
 class _Pickler(pickle.Pickler):
@@ -199,7 +204,7 @@ class CrlWorkers:
         authorities: tuple[bytes, ...],
         *,
         trusted_only: bool,
-        most: int = MAX_OCTETS,
+        to_keep: bool = False,
     ) -> CrlReading:
         """Read a file of up to `HERE` octets in this process, a larger one as `read` does.
 
@@ -210,7 +215,7 @@ class CrlWorkers:
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
-        return self.read(path, source, authorities, trusted_only=trusted_only, most=most)
+        return self.read(path, source, authorities, trusted_only=trusted_only, to_keep=to_keep)
 
     def read(
         self,
@@ -219,18 +224,18 @@ class CrlWorkers:
         authorities: tuple[bytes, ...],
         *,
         trusted_only: bool,
-        most: int = MAX_OCTETS,
+        to_keep: bool = False,
     ) -> CrlReading:
         """Run `read_crl_file` in a worker process.  Blocks, but leaves the interpreter free.
 
         Raises OSError, and `CrlError` if the file takes too much memory.
         """
         place = str(path.absolute())
-        return CrlReading(*self._ask((place, source, authorities, trusted_only, most)))
+        return CrlReading(*self._ask((place, source, authorities, trusted_only, to_keep)))
 
     def read_data(self, data: bytes, source: str, authorities: tuple[bytes, ...]) -> CrlFile:
         """Run `read_crls` in a worker process.  Blocks and raises as `read` does."""
-        return CrlReading(*self._ask((data, source, authorities, False, 0))).found
+        return CrlReading(*self._ask((data, source, authorities, False, False))).found
 
     def _ask(self, question: Question) -> Any:
         place, size = _place(question)
@@ -355,11 +360,11 @@ def main() -> None:
 
 
 def _found(question: Question, limit: int) -> CrlReading:
-    place, source, authorities, trusted_only, most = question
+    place, source, authorities, trusted_only, to_keep = question
     if isinstance(place, bytes):
         return CrlReading(read_crls(place, source, authorities), "")
     found = read_crl_file(
-        Path(place), source, authorities, limit, trusted_only=trusted_only, most=most
+        Path(place), source, authorities, limit, trusted_only=trusted_only, to_keep=to_keep
     )
     return found if found.found.crls else found._replace(octets=None)
 

@@ -412,6 +412,35 @@ def test_refused_crls_push_out_none_that_was_refused(
             assert place.revoked(BOB) == ["bob"]
 
 
+def test_copies_of_what_lapses_are_kept_in_bounds(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who signs large CRLs of ever other scopes fills no disk: at some point they are refused."""
+    text = b"#" * 2000
+    for number in range(6):
+        place.write("a.crl", text + b"\n" + scoped(number, [], minutes=number))
+        place.load()
+        monkeypatch.setattr(trust_crls, "MAX_TRUST", 5000 + len(text))
+    told = place.load().diagnostics
+    assert "leaves this one no room" in str(told[0])
+    copies = (place.directory / "state" / "last-good").glob("[0-9a-f]" * 64)
+    assert sum(path.stat().st_size for path in copies) < 6 * 2000 + 6000
+
+
+def test_copies_have_no_padding(place: Place) -> None:
+    """Behind a CRL, whoever writes its file can put a hole of any size: it fills no disk."""
+    policy, copies = place.directory / "policy.yaml", place.directory / "state" / "last-good"
+    for number, leaf in enumerate((ALICE, BOB)):
+        (place.directory / "a.crl").write_bytes(scoped(number, [leaf]))
+        os.truncate(place.directory / "a.crl", 3 * HERE + number)
+        place.load()
+    kept = [path.stat().st_size for path in copies.glob("[0-9a-f]" * 64)]
+    assert sum(kept) < 4 * policy.stat().st_size + 8192
+    place.write("a.crl", b"garbage")
+    for _ in place.twice(True):
+        assert place.revoked() == ["alice", "bob"]
+
+
 STAFF_LEAVES = [STAFF.issue(str(number)) for number in range(5)]
 
 

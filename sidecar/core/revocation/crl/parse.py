@@ -11,6 +11,7 @@ good (RFC 5280, 5.2 and 5.3), but the certificates that it lists are revoked.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import contextlib
 import hashlib
@@ -97,12 +98,14 @@ class CrlFile(NamedTuple):
     mistakes: tuple[CrlError, ...]
 
 
-def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile:
+def read_crls(
+    data: bytes, source: str, authorities: Sequence[bytes], ders: list[bytes] | None = None
+) -> CrlFile:
     """Read a file of CRLs in PEM, with any text around as in OpenSSL, or in DER, or in both.
 
     Each is verified against a trust's authorities (DER certificates), once if it is repeated.
-    `source` names the CRL in answers; a second CRL in the file is named `source#2`.  Raises
-    MemoryError, nothing else.
+    `source` names the CRL in answers; a second CRL in the file is named `source#2`.  `ders` takes
+    the DER of each.  Raises MemoryError, nothing else.
     """
     crls: list[Crl] = []
     mistakes: list[CrlError] = []
@@ -122,6 +125,8 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
                 continue
             seen.add(digest)
             crls.append(_read(block, name, tuple(authorities)))
+            if ders is not None:
+                ders.append(block)
         except CrlError as error:
             mistakes.append(error)
         except MemoryError:  # it may be there later
@@ -130,6 +135,22 @@ def read_crls(data: bytes, source: str, authorities: Sequence[bytes]) -> CrlFile
             why = f"not a readable CRL: {brief(error)}"
             mistakes.append(CrlError(why, "put complete CRLs there, PEM or DER"))
     return CrlFile(tuple(crls), tuple(mistakes))
+
+
+MAX_PADDING = 16
+"""How many times as long as its CRLs a file may be to be kept as it is: text around is shorter."""
+
+
+def without_padding(data: bytes, ders: Sequence[bytes]) -> bytes:
+    """Return a file, or the CRLs alone that were read there (DER) if it is mostly anything else.
+
+    Whoever writes the file, and can sign nothing, could put a hole of any size behind a CRL.
+    """
+    length = sum(map(len, ders))
+    if not length or MAX_PADDING * length >= len(data):
+        return data
+    head, tail = b"-----BEGIN X509 CRL-----\n", b"-----END X509 CRL-----\n"
+    return b"".join(head + base64.encodebytes(der) + tail for der in ders)
 
 
 def issuers(data: bytes) -> frozenset[bytes]:

@@ -36,7 +36,7 @@ from sidecar.core.revocation.crl.index import (
     supersedes,
     watermark,
 )
-from sidecar.core.revocation.crl.parse import MAX_BLOCKS
+from sidecar.core.revocation.crl.parse import MAX_BLOCKS, without_padding
 from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import from_der
 from sidecar.core.x509.der import comparable_name
@@ -1339,3 +1339,16 @@ def test_the_key_tells_streams_apart() -> None:
     ]
     assert len({each.key for each in streams}) == len(streams)
     assert read(crl(number=1)).key == read(crl(revoked=[ALICE], number=2)).key
+
+
+def test_padding_is_left_out_and_text_is_not() -> None:
+    """What is mostly something else is kept as its CRLs alone; `openssl crl -text` as it is."""
+    ca = CA("Padded")
+    data = b"".join(ca.crl([], number=number) for number in (1, 2))
+    ders = list[bytes]()
+    found = read_crls(data + bytes(32 * len(data)), "a.crl", (ca.der,), ders)
+    assert without_padding(b"#" * 8 * len(data) + data, ders) == b"#" * 8 * len(data) + data
+    assert without_padding(b"garbage" * len(data), ()) == b"garbage" * len(data)
+    left = without_padding(data + bytes(32 * len(data)), ders)
+    assert len(left) < 2 * len(data)
+    assert read_crls(left, "a.crl", (ca.der,)).crls == found.crls
