@@ -348,7 +348,8 @@ class _Reading:
         # What comes after as many pushes nothing out.
         later = sorted(_of(left, stays, False), key=_moment, reverse=True)
         lapsed = _of(left, stays, True)
-        lapsed += later[: max(0, MAX_LAPSED - len(lapsed))]
+        room = MAX_LAPSED if self._octets_of(lapsed) <= MAX_TRUST else 0
+        lapsed += later[: max(0, room - len(lapsed))]
         self.found.entries += sum(pair[0].entry_count for pair in lapsed if not _is_in(pair, new))
         return lapsed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import random
 import signal
@@ -425,6 +426,23 @@ def test_copies_of_what_lapses_are_kept_in_bounds(
     assert "leaves this one no room" in str(told[0])
     copies = (place.directory / "state" / "last-good").glob("[0-9a-f]" * 64)
     assert sum(path.stat().st_size for path in copies) < 6 * 2000 + 6000
+
+
+def test_copies_of_what_was_refused_are_kept_in_bounds(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of large CRLs that an address gives, and that only revoke."""
+    place.policy(f"[{URL}]")
+    place.fetched(URL, place.crl([]))
+    beside = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    for number in range(6):
+        place.replace(beside, b"#" * 2000 + b"\n" + scoped(number, [STAFF_LEAVES[number % 5]]))
+        place.load()
+        monkeypatch.setattr(trust_crls, "MAX_TRUST", 7000)
+    copies = place.directory / "state" / "last-good"
+    named = set(json.loads((copies / "manifest.json").read_text()).values())
+    assert sum((copies / name).stat().st_size > 2000 for name in named) == 4
+    assert place.revoked(*STAFF_LEAVES)[:3] == ["0", "1", "2"]
 
 
 def test_copies_have_no_padding(place: Place) -> None:
