@@ -65,7 +65,8 @@ MAX_TRUST = MAX_CRL
 """Maximum octets of the CRLs of one trust together."""
 
 MAX_ENTRIES = 8_000_000
-"""Maximum entries of the CRLs of one trust together: about 200 MiB of memory."""
+"""Maximum entries of the CRLs of one trust together: about 200 MiB of memory.  What earlier
+versions of their files had, and what revokes on, has as much room beside."""
 
 
 @dataclass(slots=True)
@@ -103,6 +104,18 @@ class Lacking(NamedTuple):
 
 
 NOTHING = Lacking((), (), ())
+
+
+class _Beside(NamedTuple):
+    """What was refused at an address: `found` in its file now, and `kept` of earlier ones.
+
+    `last`: what revoked there in the last reload.
+    """
+
+    place: Located
+    last: GoodCrls | None
+    found: Sequence[Pair]
+    kept: Sequence[Pair]
 
 
 @dataclass(slots=True)
@@ -145,7 +158,7 @@ class CrlPlaces:
             if is_address(place.text):
                 has_room = (place, True) in with_room
                 reading.safely(place, partial(reading.take_revoking, place, has_room))
-        reading.take_lapsed()
+        reading.take_kept()
         if self.spec.crl:
             reading.safely(self.spec.crl[0], reading.take_former)
         return reading
@@ -217,13 +230,9 @@ class _Reading:
         self.copies: dict[str, set[str]] = {}
         self.effort = self.sources.efforts[authorities]
         self.formers: dict[str, list[Crl]] | None = None  # by their keys
-        self.found.entries = self._entries_before()
+        self.beside: list[_Beside] = []
+        self.kept = 0  # entries of what only revokes, though its file lacks it
         self.is_behind = False  # whether a place couldn't be read as it is now
-
-    def _entries_before(self) -> int:
-        """Count the entries of what only revokes: it goes on to, whatever comes now."""
-        known = (self.sources.good.get(self._key(place)) for place in self.places.spec.crl)
-        return sum(crl.entry_count for each in known if each for crl, _ in each.lapsed)
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
         """Take a step; if a copy can't be read for now, this set can't be used yet."""
@@ -273,19 +282,7 @@ class _Reading:
         else:
             found = self._read_revoking(place, path, found)
         kept = self._kept_revoking(place, last)
-        lapsed = self._still_revoking(place, found, kept)
-        if found or lapsed:
-            self.found.refused += [crl for crl, _ in (*found, *lapsed)]
-            crls, versions = tuple(crl for crl, _ in found), tuple(file for _, file in found)
-            copies = self.sources.digests_of(self.name, place.text, "revoking")
-            seen = [] if last is None else [file for file in last.files if file.digest in copies]
-            files = tuple(dict.fromkeys([*seen, *(file for _, file in (*found, *lapsed, *kept))]))
-            good = GoodCrls(self.authorities, crls, (), versions, tuple(lapsed), files)
-            self.found.good[key] = good
-            if versions:
-                self.found.files[key] = versions[0]
-            parts = dict.fromkeys(sorted((file for _, file in lapsed), key=_digest))
-            self.found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
+        self.beside.append(_Beside(place, last, found, kept))
 
     def _read_revoking(self, place: Located, path: Path, found: list[Pair]) -> list[Pair]:
         """Return the CRLs of the file of what was refused, else those `found` there last."""
@@ -327,14 +324,14 @@ class _Reading:
         pairs = [(crl, file.version) for file in kept.earlier for crl in file.crls]
         return [*own, *(pair for pair in pairs if not is_equal_to_any(pair[0], _crls(own)))]
 
-    def _still_revoking(
-        self, place: Located, beside: Sequence[Pair], kept: Sequence[Pair]
-    ) -> list[Pair]:
+    def _still_revoking(self, beside: _Beside) -> tuple[list[Pair], list[Pair]]:
         """Return what an address gave and what only revokes, until something newer is in force.
 
-        Whoever gave it may take it away again, and give what was before it.
+        Whoever gave it may take it away again, and give what was before it.  The first are those
+        that only revoked before.
         """
-        new = [*self.read.get(place.text, ()), *beside]
+        new = [*self.read.get(beside.place.text, ()), *beside.found]
+        kept = beside.kept
         pairs = [*new, *(pair for pair in kept if not is_equal_to_any(pair[0], _crls(new)))]
         left = [pair for pair in pairs if not self._is_replaced(pair[0])]
         current = [crl for crl, _ in left if not self.places.is_ahead(crl)]
@@ -345,13 +342,34 @@ class _Reading:
         ]
         before = {identity(crl) for crl, _ in kept}
         stays = [identity(crl) in before for crl, _ in left]
-        # What comes after as many pushes nothing out.
-        later = sorted(_of(left, stays, False), key=_moment, reverse=True)
-        lapsed = _of(left, stays, True)
+        return _of(left, stays, True), _of(left, stays, False)
+
+    def _keep_beside(self, beside: _Beside, stay: Sequence[Pair], new: Sequence[Pair]) -> None:
+        """Let what an address gave revoke on, as far as there is room.
+
+        What comes after as many pushes nothing out.
+        """
+        lapsed = list(stay)
         room = MAX_LAPSED if self._octets_of(lapsed) <= MAX_TRUST else 0
-        lapsed += later[: max(0, room - len(lapsed))]
-        self.found.entries += sum(pair[0].entry_count for pair in lapsed if not _is_in(pair, new))
-        return lapsed
+        for pair in sorted(new, key=_moment, reverse=True)[: max(0, room - len(lapsed))]:
+            if self.kept + pair[0].entry_count <= MAX_ENTRIES:
+                self.kept += pair[0].entry_count
+                lapsed.append(pair)
+        place, last, found, kept = beside
+        if not found and not lapsed:
+            return
+        key = ("revoking", self.name, place.text)
+        self.found.refused += [crl for crl, _ in (*found, *lapsed)]
+        crls, versions = tuple(crl for crl, _ in found), tuple(file for _, file in found)
+        copies = self.sources.digests_of(self.name, place.text, "revoking")
+        seen = [] if last is None else [file for file in last.files if file.digest in copies]
+        files = tuple(dict.fromkeys([*seen, *(file for _, file in (*found, *lapsed, *kept))]))
+        good = GoodCrls(self.authorities, crls, (), versions, tuple(lapsed), files)
+        self.found.good[key] = good
+        if versions:
+            self.found.files[key] = versions[0]
+        parts = dict.fromkeys(sorted((file for _, file in lapsed), key=_digest))
+        self.found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
 
     def _judge(
         self,
@@ -501,23 +519,32 @@ class _Reading:
             files=tuple(dict.fromkeys(f for f in (*others, *versions) if f is not None)),
         )
 
-    def take_lapsed(self) -> None:
+    def take_kept(self) -> None:
         """Let CRLs that their file lacks now revoke, until one in force anywhere replaces them.
 
         None of them is dropped: where there is no room, the version of the file that lacks them is
-        refused.
+        refused.  What revoked before has its room first, at every place.
         """
-        for place, new, before in self.lapsed:
-            latest = self.places.latest
-            left = [pair for pair in distinct(new, latest) if not self._is_replaced(pair[0])]
-            self.found.entries += sum(crl.entry_count for crl, _ in left)
-            is_full = self.found.entries > MAX_ENTRIES
-            stay = [pair for pair in before if not self._is_replaced(pair[0])]
-            lapsed = distinct([*stay, *left])
-            is_full = is_full or self._octets_of(lapsed) > MAX_TRUST
-            if left and (is_full or len(lapsed) > MAX_LAPSED):
+        beside = [(each, *self._still_revoking(each)) for each in self.beside]
+        lapsed = [
+            (place, self._not_replaced(new), self._not_replaced(before))
+            for place, new, before in self.lapsed
+        ]
+        stay = chain(*(stay for _, stay, _ in beside), *(stay for _, _, stay in lapsed))
+        self.kept = sum(crl.entry_count for crl, _ in stay)
+        for place, left, before in lapsed:
+            new = distinct(left, self.places.latest)
+            self.kept += sum(crl.entry_count for crl, _ in new)
+            every = distinct([*before, *new])
+            is_full = self.kept > MAX_ENTRIES or self._octets_of(every) > MAX_TRUST
+            if new and (is_full or len(every) > MAX_LAPSED):
                 self.crowding.add(place.text)
-            self._take_lapsed(place, lapsed)
+            self._take_lapsed(place, every)
+        for each, before, new in beside:
+            self._keep_beside(each, before, new)
+
+    def _not_replaced(self, pairs: Sequence[Pair]) -> list[Pair]:
+        return [pair for pair in pairs if not self._is_replaced(pair[0])]
 
     def _take_lapsed(self, place: Located, lapsed: Sequence[Pair]) -> None:
         key = self._key(place)

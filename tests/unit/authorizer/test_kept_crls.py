@@ -316,7 +316,7 @@ def test_a_crl_that_the_file_lacks_now_revokes_on_with_other_authorities(
     assert place.revoked(ALICE, ERIN) == ["alice"]
 
 
-def scoped(number: int, revoked: list[Leaf], minutes: int = 0) -> bytes:
+def scoped(number: int, revoked: Sequence[Leaf | int], minutes: int = 0) -> bytes:
     """A CRL of one of many scopes of an authority."""
     name: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"http://x/{number}")]
     idp = x509.IssuingDistributionPoint(name, None, False, False, None, False, False)
@@ -394,6 +394,46 @@ def test_entries_of_other_places_push_out_none_that_revokes(
     place.fetched(URL, scoped(2, []))
     for _ in place.twice(False):
         assert place.revoked() == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("is_address", [False, True])
+def test_what_lapsed_takes_no_room_of_another_authoritys_new_crl(
+    place: Place, monkeypatch: pytest.MonkeyPatch, is_address: bool
+) -> None:
+    """Whoever has a CA of a trust gives a huge CRL, and one of another scope in its place."""
+    ours, theirs = (URL, ELSEWHERE) if is_address else ("a.crl", "b.crl")
+    write = place.fetched if is_address else place.write
+    monkeypatch.setattr(trust_crls, "MAX_ENTRIES", 300)
+    place.policy(f"[{theirs}, {ours}]")
+    write(ours, place.crl([], 5))
+    write(theirs, OTHER.crl([ERIN, *range(1, 299)], number=1))
+    assert place.revoked() == ["erin"]
+    write(theirs, OTHER.crl([], number=1, idp=USERS))
+    assert place.revoked() == ["erin"]
+    write(ours, place.crl([ALICE, BOB, DAVE], 6))
+    assert place.revoked() == ["alice", "bob", "erin"]
+
+
+@RESTARTS
+def test_entries_of_what_was_refused_are_kept_in_bounds(
+    place: Place, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """Who signs large CRLs of ever other scopes, and gives them by many addresses: no memory is
+    filled, and a start reads no more than that."""
+    monkeypatch.setattr(trust_crls, "MAX_ENTRIES", 100)
+    urls = [f"http://127.0.0.1/{number}.crl" for number in range(3)]
+    place.policy(f"[{', '.join(urls)}]")
+    for url in urls:
+        place.fetched(url, place.crl([]))
+    for number in range(6):
+        path = crl_state_path(place.directory / "state", "staff", urls[-number % 3])
+        place.replace(revoking_path(path), scoped(number, [BOB, *range(1, 80)]))
+        place.load()
+        revoking_path(path).unlink()
+        for _ in place.twice(restarts):
+            (trust,) = place.load().policy.trusts.values()
+            assert sum(crl.entry_count for crl in trust.revoking) == 80
+            assert place.revoked(BOB) == ["bob"]
 
 
 @RESTARTS
