@@ -34,6 +34,20 @@ ASKED = "location / { auth_request /authz/site; "
         ),
         (f"location ~ ^/p/$|^/pages/(.*)$ {{ {OFF} proxy_pass http://app/$1; }}", "/pages/in"),
         (f"location = /page {{ {OFF} proxy_pass http://app$arg_u; }}", "/page?u=/in"),
+        (
+            f"location /p/ {{ {OFF} if ($args ~ p=(.*)) {{ set $y $1; }} "
+            "proxy_pass http://app/$y; }",
+            "/p/?p=in",
+        ),
+        (
+            f"location /p/ {{ {OFF} if ($arg_p) {{ rewrite ^ /$arg_p? break; }} "
+            "proxy_pass http://app; }",
+            "/p/?p=in",
+        ),
+        (
+            f"location /p/ {{ {OFF} if ($arg_p ~ ^(.*)$) {{ proxy_pass http://app/$1; }} }}",
+            "/p/?p=in",
+        ),
     ],
 )
 def test_a_path_that_the_client_writes(
@@ -42,7 +56,7 @@ def test_a_path_that_the_client_writes(
     """By what an expression captures, also of a `rewrite`, and by an argument."""
     conf = CONF.replace(ASKED, f"{line} {ASKED}")
     with Stack(nginx_binary, tmp_path, conf=conf, policy=POLICY) as stack:
-        assert found(stack) == {"prefix-replaced"}
+        assert found(stack) - {"dots-passed-on"} == {"prefix-replaced"}
         assert stack.get("/in").status == 401
         answer = stack.get(uri).app
         assert answer is not None

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from sidecar.core.policy.model import Policy
 
-from .captured import CHOSEN, beginnings, path_there, written_targets
+from .captured import beginnings, paths_there, written_targets
+from .choices import led_to
 from .findings import Finding
 from .listeners import server_names
 from .nginx_config import Block, Root
@@ -102,18 +103,18 @@ def _led_to(
     last, known = at.args[-1] == target, dict.fromkeys(_URIS, asked)
     for given in possible(target, at.parent, server.root):
         if not _SCRIPT.fullmatch(path := given.partition("?")[0]):
-            for served in _chosen(filled(path, known), wanted):
+            for served in _chosen(filled(path, known), wanted, at, server.root):
                 yield _Step(at, asked, served, last, here)
 
 
-def _chosen(served: str, wanted: list[str]) -> Iterator[str]:
+def _chosen(served: str, wanted: list[str], at: Block, root: Root) -> Iterator[str]:
     """The paths, out of those wanted, that a path may be of which the client writes the end."""
-    chosen = CHOSEN.search(served)
-    if chosen is None:
-        yield from [served] if served[:1] == "/" and "$" not in served else []
+    head, variable, _ = served.partition("$")
+    if not variable:
+        yield from [served] if served[:1] == "/" else []
         return
-    before = served[: chosen.start()]
-    yield from (each + _PROBE for each in wanted if each.startswith(before))
+    below = (each + _PROBE for each in wanted if each and each.startswith(head))
+    yield from (each for each in below if led_to(served, at, root, each))
 
 
 def _targets(here: Block) -> Iterator[tuple[Block, str]]:
@@ -145,11 +146,11 @@ def _rewritten(rewrite: Block, place: Block, wanted: list[str], root: Root) -> I
     for given in possible(rewrite.args[1], rewrite.parent, root):
         written = plain_variables(given).partition("?")[0]
         if not _SCRIPT.fullmatch(written):
-            yield from _written_as(rewrite, written, begins, wanted)
+            yield from _written_as(rewrite, written, begins, wanted, root)
 
 
 def _written_as(
-    rewrite: Block, written: str, beginnings: list[str], wanted: list[str]
+    rewrite: Block, written: str, beginnings: list[str], wanted: list[str], root: Root
 ) -> Iterator[_Step]:
     for begins in beginnings:
         for rest in _rests(begins, written.partition("$")[0], wanted):
@@ -157,7 +158,7 @@ def _written_as(
             found = captures(rewrite.args[0], asked)
             if found is not None:
                 served = filled(written, found | {"uri": asked, "request_uri": asked})
-                for each in _chosen(served, wanted):
+                for each in _chosen(served, wanted, rewrite, root):
                     yield _Step(rewrite, asked, each, rewrite.args[2:] != ["break"])
 
 
@@ -191,8 +192,9 @@ def _written(place: Block, server: Server, wanted: list[str]) -> Iterator[_Step]
                 asked = begins + rest
                 if serving(server.block, asked) is not place:
                     continue
-                served = path_there(place, target, asked) or ""
-                yield from (_Step(target.at, asked, each) for each in _chosen(served, wanted))
+                for at, served in paths_there(place, target, asked):
+                    for each in _chosen(served, wanted, at, server.root):
+                        yield _Step(target.at, asked, each)
 
 
 def _asked_by_uri(server: Server, step: _Step) -> bool:

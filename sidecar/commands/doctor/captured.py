@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .nginx_config import Block
+from .choices import led_to
+from .guards import comes_to
+from .nginx_config import Block, Root
 from .rewriting import redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
@@ -22,8 +24,6 @@ FILES = ""
 
 PROBES = ("x", "zz-any")
 _URIS = ("$uri", "$document_uri", "$request_uri")
-CHOSEN = re.compile(r"\$\{?(?:arg|http|cookie)_\w+\}?")
-"""Variables that a client sets to what it likes, whatever the URI."""
 
 
 class Target(NamedTuple):
@@ -42,7 +42,8 @@ def written_targets(place: Block, server: Server) -> list[Target]:
         return [Target(at, FILES, path) for at, path in paths if "$" in path]
     found = []
     for each in place.within("proxy_pass"):
-        for given in sorted(map(plain_variables, possible(each.args[0], each.parent, server.root))):
+        whole = possible(each.args[0], each.parent, server.root, path=False)
+        for given in sorted(map(plain_variables, whole)):
             path = target_path(given)
             if path is not None and not any(map(_breaks, place.within("rewrite"))):
                 continue
@@ -87,9 +88,18 @@ def _heads(place: Block, target: Target) -> list[str]:
 def _leads(place: Block, target: Target, begins: str, wanted: str, server: Server) -> str | None:
     head = resolved(target.path.partition("$")[0])
     heads = [head, head[:-1], *(resolved(head + each) for each in _heads(place, target))]
-    rests = {"", wanted, wanted[1:], *(wanted.removeprefix(each) for each in heads)}
+    rests = {
+        "",
+        wanted,
+        wanted[1:],
+        PROBES[0] + wanted,
+        *(wanted.removeprefix(each) for each in heads),
+    }
     for uri in sorted(begins + rest for rest in rests):
-        if _reached(place, target, uri, wanted) and serving(server.block, uri) is place:
+        if (
+            _reached(place, target, uri, wanted, server.root)
+            and serving(server.block, uri) is place
+        ):
             return uri
     return None
 
@@ -98,7 +108,7 @@ def beginnings(place: Block) -> Iterator[str]:
     """What the URIs begin with that a location, or a `rewrite` in it, is for."""
     patterns = [place.args[-1]] if place.args[0] in REGEX else []
     patterns += [each.args[0] for each in place.within("rewrite")]
-    patterns += [e.args[2] for e in place.own("if") if len(e.args) == 3 and e.args[0] in _URIS]
+    patterns += [each.args[2] for each in place.own("if") if _is_of_the_uri(each)]
     if place.args[0] not in REGEX:
         yield place.args[-1]
     for pattern in (each for whole in patterns for each in alternatives(whole)):
@@ -110,79 +120,113 @@ def head_of(place: Block, passing: Block, prefix: str, server: Server) -> str | 
     for target in written_targets(place, server):
         if target.at is not passing:
             continue
-        paths = [(path_there(place, target, prefix + probe), probe) for probe in PROBES]
+        there = [_path_there(place, target, prefix + probe) for probe in PROBES]
+        paths = [
+            (found[1] if found else "", probe) for found, probe in zip(there, PROBES, strict=True)
+        ]
         heads = {path.removesuffix(probe) for path, probe in paths if path and path != probe}
-        if len(heads) == 1 and all(path and path.endswith(probe) for path, probe in paths):
+        if len(heads) == 1 and all(path.endswith(probe) for path, probe in paths):
             return heads.pop()
     return None
 
 
-def path_there(place: Block, target: Target, uri: str) -> str | None:
-    """The path to which a request for this URI is led, with what the client chooses in it.
+def paths_there(place: Block, target: Target, uri: str) -> Iterator[tuple[Block, str]]:
+    """The paths to which a request for this URI may be led, each with the directive that writes it.
 
-    None where it isn't served here.
+    What the client chooses beside the URI stays a variable.  Each `if` that asks for something
+    else may be true or not.  None where the URI isn't served here.
     """
-    values: dict[str, str] | None = {}
-    asked = uri
-    if place.args[0] in REGEX:
-        values = captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
+    for entered in (None, *(each for each in place.own("if") if not _is_of_the_uri(each))):
+        found = _path_there(place, target, uri, entered)
+        if found is not None:
+            yield found
+
+
+def _path_there(
+    place: Block, target: Target, uri: str, entered: Block | None = None
+) -> tuple[Block, str] | None:
+    values, asked = _captured(place, uri), uri
     if values is None:
         return None
     values |= {"request_uri": asked}
-    written = _run(place, uri, values)
+    written = _run(place, uri, values, entered)
     if written is None:
         return None  # another location serves it, or none
-    uri = written
+    at, uri = written
     values |= {"uri": uri, "document_uri": uri, "request_uri": asked}
     path = filled(target.path, values).partition("?")[0].partition("$is_args")[0]
-    return resolved(path) or uri
+    return at or target.at, resolved(path) or uri
 
 
-def _run(place: Block, uri: str, values: dict[str, str]) -> str | None:
-    """The URI that a location's directives of the rewrite module make; `values` are set as well.
+def _captured(place: Block, uri: str) -> dict[str, str] | None:
+    """What a location's expression captures of a URI; None where it isn't for that."""
+    if place.args[0] not in REGEX:
+        return {}
+    return captures(place.args[-1], uri, ignore_case=place.args[0] == "~*")
 
-    None where they lead to another location, or it can't be told.
+
+def _run(
+    place: Block, uri: str, values: dict[str, str], entered: Block | None
+) -> tuple[Block | None, str] | None:
+    """The URI that a location's rewrite module makes, and by what; `values` are set as well.
+
+    None where it leads to another location, or it can't be told.
     """
-    away = False
-    for each in _that_run(place, uri, values):
+    by, away = None, False
+    for each in _that_run(place, uri, values, entered):
         values |= {"uri": uri, "document_uri": uri}
         if each.name == "set":
-            values[each.args[0].strip("$").lower()] = filled(each.args[1], values)
+            name, given = each.args[0].strip("$").lower(), filled(each.args[1], values)
+            values.pop(name, None)
+            if "$" not in given or each.parent is place:
+                values[name] = given  # else `choices` asks whether the `if` is true of it
             continue
         found = captures(each.args[0], uri)
         if found is None:
             continue
         values |= found
-        uri = filled(each.args[1], values).partition("?")[0]
+        by, uri = each, filled(each.args[1], values).partition("?")[0]
         away = not _breaks(each)
-        if redirects(each) or "$" in CHOSEN.sub("", uri) or each.args[-1] == "last":
+        if redirects(each) or each.args[-1] == "last":
             return None
         if not away:
             break
-    return None if away else uri
+    return None if away else (by, uri)
 
 
-def _that_run(block: Block, uri: str, values: dict[str, str]) -> Iterator[Block]:
-    """Each `set` and `rewrite`, those of an `if` where the URI asked for matches."""
+def _that_run(
+    block: Block, uri: str, values: dict[str, str], entered: Block | None
+) -> Iterator[Block]:
+    """Each `set` and `rewrite`, those of an `if` where the URI asked for matches, or that is
+    entered."""
     for each in block.inner:
         if each.name in ("set", "rewrite"):
             yield each
-        elif each.name == "if" and len(each.args) == 3 and each.args[0] in _URIS:
+        elif each is entered:
+            for name in "123456789" if "(" in each.args[-1] else "":
+                values.pop(name, None)
+            yield from _that_run(each, uri, values, None)
+        elif each.name == "if" and _is_of_the_uri(each):
             found = captures(each.args[2], uri, ignore_case=each.args[1] == "~*")
             if each.args[1] in REGEX and found is not None:
                 values |= found
-                yield from _that_run(each, uri, values)
+                yield from _that_run(each, uri, values, None)
 
 
-def _reached(place: Block, target: Target, uri: str, wanted: str) -> bool:
+def _is_of_the_uri(condition: Block) -> bool:
+    return len(condition.args) == 3 and condition.args[0] in _URIS
+
+
+def _reached(place: Block, target: Target, uri: str, wanted: str, root: Root) -> bool:
     """Whether a request for this URI is led to what is wanted."""
-    path = path_there(place, target, uri)
-    if path is None:
+    if not any(
+        path == wanted or led_to(path, at, root, wanted)
+        for at, path in paths_there(place, target, uri)
+    ):
         return False
-    chosen = CHOSEN.search(path)
-    if chosen is None:
-        return path == wanted
-    return path[chosen.end() :] == "" and wanted.startswith(path[: chosen.start()])
+    found = (_captured(place, uri) or {}).items()
+    known = {f"${name}": value for name, value in found if not name.isdecimal()}
+    return comes_to(target.at, known | dict.fromkeys(_URIS, uri), root)
 
 
 def _breaks(rewrite: Block) -> bool:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from .guards import may_pass, refuses
+from .guards import comes_to
 from .listeners import serves
 from .nginx_config import Block, Root
 from .routing import REGEX, captures, literal_prefixes
 from .targets import resolved
-from .variables import MAX_TEXTS, filled, first, set_for
+from .variables import MAX_TEXTS, filled, first, sets_for
 
 _WRITTEN = re.compile(
     r"\$(?:(?:arg|http|cookie)_\w+|args|query_string|content_type|request_body|ssl_server_name|"
@@ -49,6 +49,23 @@ def made(text: str, at: Block, root: Root, tried: str) -> Iterator[tuple[str, st
             yield given, by.name
 
 
+def led_to(text: str, at: Block, root: Root, wanted: str) -> bool:
+    """Whether a client can make one path of a text, by what it writes beside the URI."""
+    head = resolved(text.partition("$")[0])
+    words = (wanted, wanted[1:], wanted.removeprefix(head), wanted.removeprefix(head[:-1]))
+    return any(
+        resolved(given) == wanted
+        for tried in dict.fromkeys(words if "$" in text else ())
+        for given in beside_the_uri(text, at, root, tried)
+    )
+
+
+def beside_the_uri(text: str, at: Block, root: Root, tried: str) -> Iterator[str]:
+    """What a text may become by what a client writes beside the URI: a query, a header."""
+    found = made(text, at, root, tried)
+    return (given for given, variable in found if _WRITTEN.fullmatch(variable))
+
+
 def _made(text: str, at: Block, root: Root, tried: str, depth: int) -> _Made:
     """Each text that may come of one, with what the client wrote in it."""
     found = first(text)
@@ -64,9 +81,11 @@ def _made(text: str, at: Block, root: Root, tried: str, depth: int) -> _Made:
 
 def _values(name: str, at: Block, root: Root, tried: str, depth: int) -> _Made:
     """What a variable may hold."""
-    if given := set_for(name, at):
+    if given := sets_for(name, at):
         for each in given:
-            yield from _made(each, at, root, tried, depth + 1)
+            for value, by in _made(each.args[1], at, root, tried, depth + 1):
+                if by is None or not _is_refused(each, by, root):
+                    yield value, by
     elif _WRITTEN.fullmatch(name) and name != "$http_host":
         yield tried, _Written(name, tried)
     elif name in _HOSTS:
@@ -148,10 +167,4 @@ def _is_refused(at: Block, by: _Written, root: Root) -> bool:
     known = {by.name: by.value}
     if by.name in _HOSTS:
         known = {"$host": by.value.partition(":")[0], "$http_host": by.value}
-    for place in at.around():
-        if place.name == "if":
-            if not may_pass(place.args, known, root):
-                return True
-        elif refuses(place, known, root):
-            return True
-    return False
+    return not comes_to(at, known, root)

@@ -52,9 +52,18 @@ def refuses(place: Block, known: Mapping[str, str], root: Root) -> bool:
     return False
 
 
-def may_pass(condition: list[str], known: Mapping[str, str], root: Root) -> bool:
-    """Whether the condition of an `if` may be true where these variables are known."""
-    return _holds(condition, known, {}, root) is not False
+def comes_to(at: Block, known: Mapping[str, str], root: Root) -> bool:
+    """Whether a request of which these variables are known may come to a directive.
+
+    That is past what an `if` around refuses, and into those in which it stands.
+    """
+    for place in at.around():
+        if place.name == "if":
+            if _holds(place.args, known, {}, root) is False:
+                return False
+        elif refuses(place, known, root):
+            return False
+    return True
 
 
 def _is_about_the_question(condition: Block) -> bool:

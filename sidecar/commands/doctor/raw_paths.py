@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from sidecar.core.policy.model import Policy
 
 from .access import is_reached
-from .captured import CHOSEN
+from .choices import beside_the_uri
 from .decoded import PERCENT, decoded
 from .findings import Finding
 from .guards import DOTS, DOTS_QUERY, DOTS_TWICE, RAW, WRITE, is_guarded, tiring
@@ -114,11 +114,11 @@ def _is_decoded(passing: Block, by: Block, place: Block, root: Root) -> bool:
 
 def _is_chosen(passing: Block, by: Block, place: Block, root: Root) -> bool:
     """Whether one `proxy_pass` has a part of its path from the query, a header or a cookie."""
-    for each in possible(passing.args[0], passing.parent, root):
-        written = each.partition("://")[2].partition("?")[0].partition("/")[2]
-        if passing.name == "proxy_pass" and CHOSEN.search(plain_variables(written)):
-            return True
-    return False
+    if passing.name != "proxy_pass" or passing.parent is None:
+        return False
+    given = passing.args[0].partition("?")[0].partition("$is_args")[0]
+    texts = beside_the_uri(given, passing.parent, root, "../x")
+    return any(".." in each.partition("://")[2].partition("/")[2] for each in texts)
 
 
 def _finding(

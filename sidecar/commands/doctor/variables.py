@@ -57,11 +57,14 @@ def constant(text: str, at: Block | None) -> str:
     return text
 
 
-def possible(text: str, at: Block | None, root: Root | None = None) -> set[str]:
+def possible(
+    text: str, at: Block | None, root: Root | None = None, *, path: bool = True
+) -> set[str]:
     """What a text with variables may be, as far as constants decide it.
 
     What a `map`, `split_clients` or `geo` of the root decides stays as it is written, too, unless
-    they have a line for every request.
+    they have a line for every request.  Without `path`, behind the beginning of an address only
+    constants are put.
     """
     found, seen, left = set[str](), set[str](), [text]
     while left and len(seen) < MAX_TEXTS:
@@ -75,13 +78,21 @@ def possible(text: str, at: Block | None, root: Root | None = None) -> set[str]:
             lines = root.table(name) if root and not values else []
             if lines and not any(each.name in _OTHERWISE for each in lines):
                 found.add(given)
-            if values := values or [each.args[-1] for each in lines]:
+            values = values or [each.args[-1] for each in lines]
+            if not path and "$" in "".join(values) and not _begins(given[: variable.start()]):
+                continue
+            if values:
                 head, rest = given[: variable.start()], given[variable.end() :]
                 left += [head + each + rest for each in values]
                 break
         else:
             found.add(given)
     return found
+
+
+def _begins(head: str) -> bool:
+    """Whether an address begins behind this."""
+    return head == "" or head.endswith("://")
 
 
 def resting_on(text: str, given: Callable[[str], Iterable[str]]) -> Iterator[str]:
@@ -128,20 +139,25 @@ def _is_of(given: Block, name: str) -> bool:
 
 
 def set_for(name: str, at: Block | None) -> list[str]:
-    """What `set` may have given a variable in a place.
+    """What `set` may have given a variable in a place."""
+    return [each.args[1] for each in sets_for(name, at)]
+
+
+def sets_for(name: str, at: Block | None) -> list[Block]:
+    """Each `set` that may have given a variable its value in a place.
 
     The nearest block that has one outside of an `if` decides, beside those of nearer `if`s.
     """
-    found = list[str]()
+    found = list[Block]()
     for here in at.around() if at is not None else ():
         found += [
-            each.args[1]
+            each
             for condition in here.own("if")
             for each in condition.within("set")
             if _is_of(each, name)
         ]
         if own := [each for each in here.own("set") if _is_of(each, name)]:
-            return [*found, own[-1].args[1]]
+            return [*found, own[-1]]
     return found
 
 

@@ -69,6 +69,9 @@ def found(lines: str, directory: Path) -> list[str]:
         f"location /go/ {{ {ASK} root /srv; try_files $uri @in; }} "
         f"location @in {{ rewrite ^/go/(.*) /admin/$1 last; }}",
         "rewrite ^/go/ /$arg_page;",
+        "if ($http_page ~ ^(.*)$) { rewrite ^/go/ /$1; }",
+        f"location /go/ {{ {ASK} if ($http_x ~ ^(.*)$) {{ set $y $1; }} "
+        "proxy_pass http://app/$y; }",
         "rewrite ^/go/ $http_page last;",
         "set $to /admin/x; rewrite ^/go/ $to;",
         "set $to $arg_page; rewrite ^/go/ /$to;",
@@ -119,6 +122,8 @@ def test_another_path_is_served(lines: str, tmp_path: Path) -> None:
         "location = /go { auth_request /authz/named; proxy_pass http://app/admin/x; }",
         "set $to /go/x; rewrite ^/go/ $to;",
         "rewrite ^/go/ /go/$arg_page;",
+        'if ($arg_page !~ "^(a|b)$") { return 404; } rewrite ^/go/ /$arg_page;',
+        "if ($arg_page ~ ^[a-z]$) { rewrite ^/go/ /$arg_page; }",
         f"location /shop/ {{ {ASK} rewrite ^ /shop/$arg_page; }}",
         f"location /go/ {{ {ASK} root /srv; error_page 404 = /go/$arg_page; }}",
     ],

@@ -44,6 +44,18 @@ SITE = "auth_request /authz/site;"
         "proxy_pass http://app; }",
         f"location /a/ {{ {OFF} rewrite ^/a/(.*)$ /b/$1; rewrite ^/b/(.*)$ /$1 break; "
         "proxy_pass http://app; }",
+        f"location /a/ {{ {OFF} if ($http_page ~ ^(.*)$) {{ set $y $1; }} "
+        "proxy_pass http://app/$y; }",
+        f"location ~ ^/a/(.*)$ {{ {OFF} if ($cookie_page ~ x=(.*)) {{ set $y $1; }} "
+        "proxy_pass http://app/$y; }",
+        f"location /a/ {{ {OFF} if ($http_page ~ ^(.*)$) {{ proxy_pass http://app/$1; }} }}",
+        f"location /a/ {{ {OFF} if ($args ~ p=(?<p>.*)) {{ rewrite ^ /$p break; }} "
+        "proxy_pass http://app; }",
+        f"location /a/ {{ {OFF} if ($arg_p) {{ rewrite ^ /$arg_p break; }} "
+        "proxy_pass http://app; }",
+        f"location /a/ {{ {OFF} set $x /$arg_p; if ($arg_p !~ ^[a-z]+) {{ return 404; }} "
+        "proxy_pass http://app$x; }",
+        f"location ~ ^/a/[^/]+/(.*)$ {{ {OFF} proxy_pass http://app/$1; }}",
     ],
 )
 def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
@@ -77,6 +89,19 @@ def test_all_of_the_application(lines: str, tmp_path: Path) -> None:
         f"location /b/ {{ {SITE} root /srv; }}",
         f"location ~ ^/a/(.*)$ {{ {OFF} alias /srv/static/$1; }} "
         f"location /b/ {{ {SITE} root /srv; }}",
+        f"location /a/ {{ {OFF} set $x /$arg_p; if ($arg_p !~ '^(a|b)$') {{ return 404; }} "
+        "proxy_pass http://app/$x; }",
+        f"location /a/ {{ {OFF} if ($arg_p ~ ^[a-z]+$) {{ rewrite ^ /c/$arg_p break; }} "
+        "proxy_pass http://app; } location /c/d/ { auth_request /authz/site; "
+        "proxy_pass http://app; }",
+        f"location /a/ {{ {OFF} set $x a; if ($arg_p ~ ^(b|c)$) {{ set $x $arg_p; }} "
+        "proxy_pass http://app/$x; }",
+        f"location /a/ {{ {OFF} if ($http_page ~ ^([a-c])$) {{ set $y $1; }} "
+        "proxy_pass http://app/$y; }",
+        f"location ~ ^/a/(?<p>.*)$ {{ {OFF} if ($p !~ ^(b|c)$) {{ return 404; }} "
+        "proxy_pass http://app/$p; }",
+        f"location ~ ^/a/(.*)$ {{ {OFF} if ($uri !~ ^/a/(b|c)/) {{ return 404; }} "
+        "proxy_pass http://app/$1; }",
     ],
 )
 def test_a_part_of_it(lines: str, tmp_path: Path) -> None:
