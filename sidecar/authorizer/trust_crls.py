@@ -436,7 +436,7 @@ class _Reading:
             self.found.problems.append(file_mistake(self.places.file, place, error))
         if refused is None:
             refused = older.revoking if older else ()
-        if older is None or not (older.crls or self._key(place) in self.sources.good):
+        if older is None or not (older.crls or self._is_in_force(place)):
             lapsed = older.lapsed if older else ()
             self._only_revoke(place, [*accepted, *refused, *(c for c, _ in lapsed)], version)
             if error is None and self._is_still_missing(place):
@@ -677,6 +677,11 @@ class _Reading:
                 name = key if key[0] == kind else (kind, *key)
                 self.found.good[name] = good
                 self.found.files.update({(kind, file.digest): file for file in good.files})
+
+    def _is_in_force(self, place: Located) -> bool:
+        """Return whether a place's CRLs are in force here, verified with these authorities."""
+        good: GoodCrls | None = self.sources.good.get(self._key(place))
+        return good is not None and good.authorities == self.authorities
 
     def _is_new(self, place: Located) -> bool:
         """Return whether no CRL has been in force at a place yet."""

@@ -313,6 +313,26 @@ def test_what_stood_beside_a_broken_block_is_in_force_after_a_restart(files: Pat
         store.keep()
 
 
+def test_what_goes_on_with_a_removed_authoritys_crl_starts_again(files: Path) -> None:
+    """A CA was taken out, whose CRL alone is in force, and an older one of the other CA, which is
+    refused, came in its place: the trust goes on, and starts again.  Else no trust would."""
+    leaver = CA("Leaver")
+    (files / "policy.yaml").write_text(WITH_CRL)
+    (files / "staff.crt").write_bytes(STAFF.pem + leaver.pem)
+    (files / "staff.crl").write_bytes(STAFF.crl(number=20))
+    store = _store(files)
+    store.load()
+    for name, data in (
+        ("staff.crl", leaver.crl()),
+        ("staff.crt", STAFF.pem),
+        ("staff.crl", STAFF.crl(number=9, this_update=now() - timedelta(days=1))),
+    ):
+        _put(files / name, data)
+        _after(store, lambda _: not store.is_reading and not store.moved())
+        store.keep()
+    assert _authorities(_store(files).load()) == ["Staff"]
+
+
 @pytest.mark.parametrize("revocation", ["best_effort", "required"])
 def test_a_clock_that_is_not_set_yet_locks_nobody_out_for_good(
     files: Path, revocation: str
