@@ -108,8 +108,10 @@ def test_nginx_may_ask_and_others_may_not(saw: dict[str, str]) -> None:
 
 
 def test_an_upgrade_loses_nothing(saw: dict[str, str]) -> None:
-    """Under load no question is lost; edited files are kept, the others are replaced."""
+    """Under load no question is lost, though the disk has no room for what is compiled; edited
+    files are kept, the others are replaced."""
     check(saw, upgraded="0", restarted="yes", kept="1", beside="1", replaced="1")
+    check(saw, not_compiled="1")
     check(saw, settings="640:root:mtls-sidecar 640:root:mtls-sidecar")
     found = re.fullmatch(r"asked=(\d+) failed=(\d+) longest=(\d+)", saw["lost_by_upgrade"])
     assert found, saw["console"]

@@ -45,8 +45,11 @@ ln -s /other/private.yaml /etc/mtls-sidecar/fleet.yaml
 before=$(systemctl show -P MainPID mtls-sidecar)
 touch /asking
 runuser -u www-data -- /usr/bin/python3 -I /ask.py $socket open /asking >/out/load &
+mount --bind /bin/false /usr/bin/py3compile # as on a full disk
 install /debs/new.deb
 saw upgraded $?
+umount /usr/bin/py3compile
+saw not_compiled "$(grep -c 'not compiled' /out/console)"
 rm /asking
 wait $!
 saw lost_by_upgrade "$(cat /out/load)"
