@@ -19,7 +19,7 @@ version: 1
 locations:
   - {name: admin, allow: [{dns: admin.example.com}]}
   - {name: site, allow: [{cn: [a_b@c, café, München]}]}
-  - {name: partners, allow: [{uri: "https://*.example.org/*"}]}
+  - {name: partners, allow: [{uri: ["https://*.example.org/*", "sip:*@example.org"]}]}
 """
 
 
@@ -59,8 +59,13 @@ def test_a_constrained_authority_names_no_host_behind_its_own(stack: Stack) -> N
     partner = CA("Partner", issuer=stack.people.staff, extra_extensions=[(constraints, True)])
     own = stack.people.staff.issue("x", uri=["https://a.example.org/x"])
     assert stack.get("/partners/", cert=own).app
-    for behind in ("/.example.org/x", "/?.example.org/", ":.example.org/x"):
-        leaf = partner.issue("x", uri=["https://a.partner.test" + behind])
+    for uri in (
+        "https://a.partner.test/.example.org/x",
+        "https://a.partner.test/?.example.org/",
+        "https://a.partner.test:.example.org/x",
+        "sip://a.partner.test/@example.org",
+    ):
+        leaf = partner.issue("x", uri=[uri])
         assert stack.get("/partners/", cert=leaf).status == 403
 
 

@@ -248,6 +248,12 @@ def compile_uri(text: str) -> Pattern:
 
 
 _GLOB_OF_HOST = re.compile(r"([^~:/?#][^:/?#]*://)([^/?#]*)(.*)", re.DOTALL)
+_NAMED = r"\*([^/?#]*[.@][^/?#]*)(.*)"
+_GLOBS_OF_ANY = (
+    re.compile(r"([^~:/?#][^:/?#]*)(:/?)" + _NAMED, re.DOTALL),
+    re.compile(r"((?!~)[^*:/?#]*)()" + _NAMED, re.DOTALL),
+)
+"""Globs without `://` that name a host all the same: by a dot or an `@` behind a star."""
 
 
 def host_glob(text: str) -> str | None:
@@ -255,13 +261,35 @@ def host_glob(text: str) -> str | None:
 
     There a `*` ends with its part, or `https://*.example.org/*` would take
     `https://other.test/.example.org/`, which an authority for `other.test` alone may issue.  To
-    OpenSSL a host ends at the first `:`, even before an `@`.
+    OpenSSL a host ends at the first `:`, even before an `@`.  Where the pattern has no `://`, a `*`
+    may take one, and the host up to there: `*.example.org/*`, `sip:*@example.org`.
     """
-    found = _GLOB_OF_HOST.fullmatch(text)
-    if found is None or "*" not in found[1] + found[2]:
+    text = re.sub(r"\*+", "*", text)
+    found = _GLOB_OF_HOST.fullmatch(f"*:{text[1:]}" if text.startswith("*//") else text)
+    if found is not None and "*" in found[1] + found[2]:
+        return _stars(found[1], "[^:/?#]*") + _authority(found[2] + found[3])
+    found = next(filter(None, (each.fullmatch(text) for each in _GLOBS_OF_ANY)), None)
+    if found is None:
         return None
-    scheme, host, rest = found.groups()
-    source = _stars(scheme, "[^:/?#]*") + _stars(host, "[^/?#@:]*")
+    scheme, begun, host, rest = found.groups()
+    to_host, elsewhere = _TAKEN[begun]
+    behind = to_host + _authority(f"*{host}{rest}"), elsewhere + _stars(host + rest, ".*")
+    return f"{_stars(scheme, '[^:/?#]*')}{begun}(?:{'|'.join(behind)})"
+
+
+_TAKEN = {
+    "": ("[^:/?#]*://", "(?:[^:/?#]*|[^:/?#]*[/?#].*|[^:/?#]*:(?:/?|/?[^/].*))"),
+    ":": ("//", "(?:/?|/?[^/].*)"),
+    ":/": ("/", "(?:|[^/].*)"),
+}
+"""What a star takes before a host, and what it takes in a URI without one, by what is before it."""
+
+
+def _authority(text: str) -> str:
+    """Return the expression of a glob from its host on."""
+    host = re.split("[/?#]", text, maxsplit=1)[0]
+    rest = text[len(host) :]
+    source = _stars(host, "[^/?#@:]*")
     if not host.endswith("*"):
         return source + _stars(rest, ".*")
     return source + "(:[0-9]*)?" + (_stars(rest, ".*") if rest else "([/?#].*)?")
