@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +106,18 @@ class Lacking(NamedTuple):
 NOTHING = Lacking((), (), ())
 
 
+class _Lapsed(NamedTuple):
+    """What was in force at a place: now (`new`) or `before` no longer, or though its file lacks it.
+
+    The latter is `carried` on.
+    """
+
+    place: Located
+    new: Sequence[Pair]
+    before: Sequence[Pair]
+    carried: Sequence[Pair]
+
+
 class _Beside(NamedTuple):
     """What was refused at an address: `found` in its file now, and `kept` of earlier ones.
 
@@ -132,18 +144,18 @@ class CrlPlaces:
     def verified_with(self, authorities: tuple[bytes, ...]) -> CrlSet:
         """Read the CRLs of all places, verified with these authorities.
 
-        A version of a file that would leave no room for what has revoked is refused: whoever writes
-        it must not take anybody off so.
+        Where what revoked leaves no room for more of a signer, what is new of that signer in a
+        file is refused, and nothing goes out of force: whoever writes it must not take anybody off.
         """
-        crowded: set[str] = set()
+        crowded: set[Crowded] = set()
         while True:
             reading = self._read(authorities, crowded)
             if reading.crowding <= crowded:
                 return reading.found
             crowded |= reading.crowding
 
-    def _read(self, authorities: tuple[bytes, ...], crowded: set[str]) -> _Reading:
-        """Read the CRLs of all places; what is newly read at `crowded` ones only revokes."""
+    def _read(self, authorities: tuple[bytes, ...], crowded: set[Crowded]) -> _Reading:
+        """Read the CRLs of all places; those of `crowded` signers that are new only revoke."""
         reading = _Reading(self, authorities, crowded)
         with_room = self._with_room()
         places = sorted(self.spec.crl, key=self._turn)
@@ -168,7 +180,7 @@ class CrlPlaces:
 
         Whoever signs a huge CRL of his own leaves the others of a trust their room.
         """
-        return is_address(place.text), self._size(place, revoking=revoking)
+        return is_address(place.text), self.octets(place, revoking=revoking)
 
     def _with_room(self) -> set[tuple[Located, bool]]:
         """Return the places whose file has room, and those whose refused download has (True)."""
@@ -178,12 +190,13 @@ class CrlPlaces:
         for place, revoking in sorted(
             files, key=lambda file: self._turn(file[0], revoking=file[1])
         ):
-            room -= self._size(place, revoking=revoking)
+            room -= self.octets(place, revoking=revoking)
             if room >= 0:
                 found.add((place, revoking))
         return found
 
-    def _size(self, place: Located, *, revoking: bool = False) -> int:
+    def octets(self, place: Located, *, revoking: bool = False) -> int:
+        """Return the size of the file of a place, 0 if it has none or is too large."""
         path = self.sources.place_of(self.name, place.text)
         seen = self.sources.readings.version_of(revoking_path(path) if revoking else path)
         return seen.size if seen is not None and seen.size <= MAX_CRL else 0
@@ -198,6 +211,9 @@ class CrlPlaces:
         return crl.this_update > self.latest
 
 
+Crowded = tuple[str, bytes]
+"""A place, and the key of a signer (SHA-256) whose CRLs are too many or too large there."""
+
 CROWDING = CrlError(
     "refused: what earlier versions of it had revokes on, and leaves this one no room",
     "put the newest CRL of each of their issuers there",
@@ -211,18 +227,18 @@ def _too_large(why: str) -> CrlError:
 class _Reading:
     """Read the places of a trust, one after the other, with one set of authorities.
 
-    `crowding` are the places of which so much goes on to revoke that their new version is to be
-    refused; those of `crowded` are.
+    `crowding` are those of whom so much goes on to revoke at a place that what is new of them is to
+    be refused there; that of `crowded` is.
     """
 
     def __init__(
-        self, places: CrlPlaces, authorities: tuple[bytes, ...], crowded: set[str]
+        self, places: CrlPlaces, authorities: tuple[bytes, ...], crowded: set[Crowded]
     ) -> None:
         self.places, self.authorities = places, authorities
-        self.crowded, self.crowding = crowded, set[str]()
+        self.crowded, self.crowding = crowded, set[Crowded]()
         self.sources, self.name = places.sources, places.name
         self.found = CrlSet()
-        self.lapsed: list[tuple[Located, list[Pair], list[Pair]]] = []  # newly, and before
+        self.lapsed: list[_Lapsed] = []
         self.unread: dict[Key, list[InForce]] = {}
         self.read: dict[str, list[Pair]] = {}
         self.current: dict[str, list[Crl]] = {}
@@ -231,7 +247,8 @@ class _Reading:
         self.effort = self.sources.efforts[authorities]
         self.formers: dict[str, list[Crl]] | None = None  # by their keys
         self.beside: list[_Beside] = []
-        self.kept = 0  # entries of what only revokes, though its file lacks it
+        self.size_of = cache(self.sources.last_good.size_of)
+        self.kept = Counter[bytes]()  # entries of what its file lacks, by their signers
         self.is_behind = False  # whether a place couldn't be read as it is now
 
     def safely(self, place: Located, step: Callable[[], None]) -> None:
@@ -345,15 +362,16 @@ class _Reading:
         return _of(left, stays, True), _of(left, stays, False)
 
     def _keep_beside(self, beside: _Beside, stay: Sequence[Pair], new: Sequence[Pair]) -> None:
-        """Let what an address gave revoke on, as far as there is room.
+        """Let what an address gave revoke on, as far as there is room for it.
 
-        What comes after as many pushes nothing out.
+        What comes after as many of one signer pushes nothing out.
         """
         lapsed = list(stay)
-        room = MAX_LAPSED if self._octets_of(lapsed) <= MAX_TRUST else 0
-        for pair in sorted(new, key=_moment, reverse=True)[: max(0, room - len(lapsed))]:
-            if self.kept + pair[0].entry_count <= MAX_ENTRIES:
-                self.kept += pair[0].entry_count
+        for pair in sorted(new, key=_moment, reverse=True):
+            self._count([pair])
+            if pair[0].signer_key in self._overfull([*lapsed, pair]):
+                self.kept[pair[0].signer_key] -= pair[0].entry_count
+            else:
                 lapsed.append(pair)
         place, last, found, kept = beside
         if not found and not lapsed:
@@ -391,7 +409,7 @@ class _Reading:
         for crl in crls:
             why = None if is_past(crl, sound, self.places.latest) else older.get(id(crl))
             back = why or omission(crl, left_out)
-            if not back and place.text in self.crowded:
+            if not back and self._has_no_room(place, crl, before):
                 refused.append(crl)
             elif back:
                 mistakes = (*mistakes, CrlError(f"refused: {back}", "put the newest CRL there"))
@@ -399,7 +417,7 @@ class _Reading:
                 self.sources.backwards.add((*key, file_version))
             else:
                 accepted.append(crl)
-        if place.text in self.crowded:
+        if any(where == place.text for where, _ in self.crowded):
             mistakes = (*mistakes, CROWDING)
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         if crls:
@@ -413,6 +431,20 @@ class _Reading:
         scopes = {crl.key for crl in ahead}
         carried = [pair for pair in in_force(before) if pair[0].key in scopes]
         self._put(place, accepted, before, (), version, _less(carried, accepted, ahead))
+
+    def _has_no_room(self, place: Located, crl: Crl, before: GoodCrls | None) -> bool:
+        """Return whether a CRL is new at a place where its signer's are too many already.
+
+        It is not if it follows one there, and all that follow ones there would be few together.
+        """
+        if (place.text, crl.signer_key) not in self.crowded:
+            return False
+        known = () if before is None else (*before.crls, *_crls(before.lapsed))
+        is_known = any(each.key == crl.key for each in known)
+        is_small = crl.entry_count * MAX_LAPSED <= self._share(MAX_ENTRIES) and self.places.octets(
+            place
+        ) * MAX_LAPSED <= self._share(MAX_TRUST)
+        return not (is_known and is_small)
 
     def fall_back(self, place: Located, error: BaseException | None) -> None:
         """Use the last good CRLs of a place, of which nothing can be read now."""
@@ -499,7 +531,8 @@ class _Reading:
         ahead = [crl for crl in accepted if self.places.is_ahead(crl)]
         found, key = self.found, self._key(place)
         new = [pair for pair in in_force(older) if not _is_in(pair, carried)]
-        self.lapsed.append((place, new, [] if older is None else list(older.lapsed)))
+        before = [] if older is None else list(older.lapsed)
+        self.lapsed.append(_Lapsed(place, new, before, carried))
         found.full += [*accepted, *(crl for crl, _ in carried)]
         found.refused += refused
         later = [*ahead, *(crl for crl, _ in carried if self.places.is_ahead(crl))]
@@ -527,21 +560,47 @@ class _Reading:
         """
         beside = [(each, *self._still_revoking(each)) for each in self.beside]
         lapsed = [
-            (place, self._not_replaced(new), self._not_replaced(before))
-            for place, new, before in self.lapsed
+            (each, self._not_replaced(each.new), self._not_replaced(each.before))
+            for each in self.lapsed
         ]
-        stay = chain(*(stay for _, stay, _ in beside), *(stay for _, _, stay in lapsed))
-        self.kept = sum(crl.entry_count for crl, _ in stay)
-        for place, left, before in lapsed:
+        for _, stay, _ in beside:
+            self._count(stay)
+        for each, _, stay in lapsed:
+            self._count([*stay, *each.carried])
+        for each, left, before in lapsed:
+            place, carried = each.place, each.carried
             new = distinct(left, self.places.latest)
-            self.kept += sum(crl.entry_count for crl, _ in new)
+            self._count(new)
             every = distinct([*before, *new])
-            is_full = self.kept > MAX_ENTRIES or self._octets_of(every) > MAX_TRUST
-            if new and (is_full or len(every) > MAX_LAPSED):
-                self.crowding.add(place.text)
+            if new or carried:
+                overfull = self._overfull([*every, *carried])
+                self.crowding.update((place.text, signer) for signer in overfull)
             self._take_lapsed(place, every)
-        for each, before, new in beside:
-            self._keep_beside(each, before, new)
+        for kept, before, new in beside:
+            self._keep_beside(kept, before, new)
+
+    def _count(self, pairs: Sequence[Pair]) -> None:
+        for crl, _ in pairs:
+            self.kept[crl.signer_key] += crl.entry_count
+
+    def _overfull(self, pairs: Sequence[Pair]) -> set[bytes]:
+        """Return the signers that have no room for more, where these CRLs of a place are kept.
+
+        Each authority has its share of the trust's room, and more while others leave it.
+        """
+        number, octets = Counter[bytes](), Counter[bytes]()
+        for crl, _ in pairs:
+            number[crl.signer_key] += 1
+        for signer, digest in {(crl.signer_key, file.digest) for crl, file in pairs}:
+            octets[signer] += self.size_of(digest)
+        found = {signer for signer, count in number.items() if count > MAX_LAPSED}
+        for much, limit in ((octets, MAX_TRUST), (self.kept, MAX_ENTRIES)):
+            if much.total() > limit:
+                found.update(signer for signer in number if much[signer] > self._share(limit))
+        return found
+
+    def _share(self, limit: int) -> int:
+        return limit // len(self.authorities)
 
     def _not_replaced(self, pairs: Sequence[Pair]) -> list[Pair]:
         return [pair for pair in pairs if not self._is_replaced(pair[0])]
@@ -554,15 +613,11 @@ class _Reading:
         known = {file.digest: file for file in (*files, *self.unread.get(key, ()))}
         parts = [known[digest] for digest in sorted(known)]  # as in other instances
         if len(parts) > MAX_EARLIER:
-            self.crowding.add(place.text)
+            crls = (*good.crls, *_crls(lapsed))
+            self.crowding.update((place.text, crl.signer_key) for crl in crls)
         found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
         every = tuple(dict.fromkeys((*good.files, *files)))
         found.good[key] = replace(good, lapsed=tuple(lapsed), files=every)
-
-    def _octets_of(self, pairs: Sequence[Pair]) -> int:
-        """Count the octets of the copies of CRLs, as far as there are copies."""
-        digests = {file.digest for _, file in pairs}
-        return sum(map(self.sources.last_good.size_of, digests))
 
     def _without_copy(self, key: Key, good: GoodCrls) -> list[InForce]:
         """Return the files of CRLs in force that are neither the last one nor the one beside it."""

@@ -453,6 +453,96 @@ def test_refused_crls_push_out_none_that_was_refused(
             assert place.revoked(BOB) == ["bob"]
 
 
+def of_other(number: int, revoked: Sequence[Leaf | int] = ()) -> bytes:
+    """A CRL of one of many scopes of another authority."""
+    name: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"http://x/{number}")]
+    idp = x509.IssuingDistributionPoint(name, None, False, False, None, False, False)
+    return OTHER.crl(revoked, number=number, idp=idp)
+
+
+@RESTARTS
+def test_crls_of_an_authority_at_anothers_address_lock_nobody_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """A fetcher puts more of them there than go on to revoke: the newer CRLs that come there later
+    are in force all the same."""
+    monkeypatch.setattr(trust_crls, "MAX_LAPSED", 2)
+    place.policy(f"[{URL}]")
+    place.fetched(URL, place.crl([], 5))
+    for number in range(4):
+        place.fetched(URL, of_other(number, [ERIN]))
+        place.load()
+    for number in (6, 7):
+        place.fetched(URL, place.crl([BOB], number, hours=number))
+        for _ in place.twice(restarts):
+            told = str(place.load().diagnostics)
+            assert "leaves this one no room" in told
+            assert place.good(ALICE, BOB) == ["alice"]
+            assert place.revoked() == ["bob", "erin"]
+    copies = place.directory / "state" / "last-good"
+    place.fetched(URL, b"garbage")
+    assert place.good(ALICE) == ["alice"]
+    assert len(list(copies.iterdir())) < 20
+
+
+@RESTARTS
+def test_crls_of_many_scopes_at_one_address_lock_nobody_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """The same of an authority with a CRL for each of many scopes: each follows its own."""
+    monkeypatch.setattr(trust_crls, "MAX_LAPSED", 2)
+    place.policy(f"[{URL}]")
+    place.fetched(URL, place.crl([], 5))
+    place.load()
+    for number in range(4):
+        place.fetched(URL, scoped(number, [BOB]))
+        place.load()
+    place.fetched(URL, place.crl([BOB], 6, hours=1))
+    for _ in place.twice(restarts):
+        assert place.good(ALICE) == ["alice"]
+        assert place.revoked() == ["bob"]
+
+
+@RESTARTS
+def test_an_authoritys_refused_crls_push_out_none_of_another(
+    place: Place, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """However many of them an address gave before: what comes there, and only revokes, stays."""
+    monkeypatch.setattr(trust_crls, "MAX_LAPSED", 2)
+    place.policy(f"[{URL}]")
+    place.fetched(URL, place.crl([], 5))
+    beside = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    place.replace(beside, b"".join(of_other(number, [ERIN]) for number in range(4)))
+    place.load()
+    beside.unlink()
+    place.fetched(URL, STAFF.crl([ALICE], number=6, this_update=now() + timedelta(hours=1)))
+    for _ in place.twice(restarts):
+        assert place.revoked() == ["alice", "erin"]
+    place.fetched(URL, place.crl([], 5))
+    for _ in place.twice(restarts):
+        assert place.revoked() == ["alice", "erin"]
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_ENTRIES", 100), ("MAX_LAPSED", 2)])
+def test_crls_beside_rubbish_are_kept_in_bounds(
+    place: Place, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    """Those before such a file stay in force: at some point those of other scopes are refused."""
+    place.write("a.crl", place.crl([]))
+    place.load()
+    monkeypatch.setattr(trust_crls, limit, value)
+    found = []
+    for number in range(8):
+        place.write("a.crl", scoped(number, [BOB, *range(1, 80)]) + b"-----BEGIN X509 CRL-----")
+        place.load()
+        (trust,) = place.load().policy.trusts.values()
+        assert trust.crls is not None
+        groups = trust.crls._groups.values()
+        found.append(sum(len(group.complete) for several in groups for group in several))
+        assert place.revoked(BOB) == ["bob"]
+    assert found[-1] <= 5
+
+
 def test_copies_of_what_lapses_are_kept_in_bounds(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
