@@ -770,6 +770,7 @@ NOT_SHOWN = {
     "page-from-client": "test_login.py, as it needs another authorizer",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
     "uri-changed": "test_a_path_that_nginx_changes, as it needs another policy",
+    "method-changed": "test_a_method_that_nginx_changes, as it needs another policy",
     "script-path": "test_a_script_that_runs_for_other_uris, as it needs FastCGI",
     "early-data": "test_doctor_early_data.py, as it needs a recorded connection",
     "sni-not-last": "test_the_order_of_headers, as the sidecar refuses what comes of it",
@@ -869,6 +870,33 @@ def test_a_path_that_nginx_changes(change: str, tmp_path: Path) -> None:
             stack.nginx.reload()
             assert "uri-changed" not in found(stack)
             assert go().status == 401
+
+
+@pytest.mark.parametrize("binary", nginx_binaries())
+@pytest.mark.parametrize(
+    ("line", "method", "sent"),
+    [
+        ("proxy_method $arg_m;", "GET", "DELETE"),
+        ("proxy_method DELETE;", "GET", "DELETE"),
+        ("proxy_method GET;", "OPTIONS", "GET"),
+    ],
+)
+def test_a_method_that_nginx_changes(
+    line: str, method: str, sent: str, binary: NginxBinary, tmp_path: Path
+) -> None:
+    """Who may only read deletes, and a preflight that nobody has to prove anything for reads."""
+    rules = "[{cn: alice, method: GET}], public_methods: [OPTIONS]"
+    conf = CONF.replace(ASKED, f"{ASKED} {line} ")
+    policy = POLICY.replace("[{cn: alice}], cache_seconds: 1", rules, 1)
+    with Stack(binary, tmp_path, conf=conf, policy=policy) as stack:
+        assert "method-changed" in found(stack)
+        alice = stack.people.alice
+        assert stack.get("/in", method=sent).status == 401
+        assert stack.get("/in", cert=alice, method="DELETE").status == 403
+        cert = alice if method == "GET" else None
+        answer = stack.get("/in?m=DELETE", cert=cert, method=method).app
+        assert answer is not None
+        assert answer["method"] == sent
 
 
 @pytest.mark.parametrize("way", ["fastcgi", "uwsgi", "scgi", "grpc"])

@@ -152,12 +152,16 @@ def _rewritten(rewrite: Block, place: Block, wanted: list[str], root: Root) -> I
 def _written_as(
     rewrite: Block, written: str, beginnings: list[str], wanted: list[str], root: Root
 ) -> Iterator[_Step]:
+    open_ended = set[str]()
     for begins in beginnings:
         for rest in _rests(begins, written.partition("$")[0], wanted):
             asked = begins + rest if begins else "/" + rest.lstrip("/")
             found = captures(rewrite.args[0], asked)
             if found is not None:
                 served = filled(written, found | {"uri": asked, "request_uri": asked})
+                if served in open_ended:
+                    continue
+                open_ended |= {served} if "$" in served else set()
                 for each in _chosen(served, wanted, rewrite, root):
                     yield _Step(rewrite, asked, each, rewrite.args[2:] != ["break"])
 
@@ -185,6 +189,7 @@ def _replaced(place: Block, roots: set[str], wanted: list[str], root: Root) -> I
 
 def _written(place: Block, server: Server, wanted: list[str]) -> Iterator[_Step]:
     """By a target with variables: what an expression captures, what a query names."""
+    open_ended = set[tuple[int, str]]()
     for target in written_targets(place, server):
         head = target.path.partition("$")[0]
         for begins in beginnings(place):
@@ -193,6 +198,9 @@ def _written(place: Block, server: Server, wanted: list[str]) -> Iterator[_Step]
                 if serving(server.block, asked) is not place:
                     continue
                 for at, served in paths_there(place, target, asked):
+                    if (id(at), served) in open_ended:
+                        continue
+                    open_ended |= {(id(at), served)} if "$" in served else set()
                     for each in _chosen(served, wanted, at, server.root):
                         yield _Step(target.at, asked, each)
 

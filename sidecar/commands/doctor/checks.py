@@ -26,6 +26,7 @@ from .exemptions import accept
 from .findings import Finding
 from .line_ends import line_ends
 from .mapped import replaced_prefixes, written_paths
+from .methods import changed_methods
 from .nginx_config import Block, Root
 from .onward import Onward
 from .precedence import taken_by_regex, taken_by_slashes
@@ -134,6 +135,7 @@ class _ServerCheck:
         written_paths(server, self._findings)
         changed_paths(server, self._policy, self._findings)
         raw_paths(server, self._policy, self._by_uri, self._findings)
+        changed_methods(server, self._policy, self._findings)
         second_authorizers(server, self._findings)
         verification(server.block, self._policy, self.asked, self._findings)
         early_data(server.block, self._findings)

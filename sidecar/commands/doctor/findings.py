@@ -84,6 +84,9 @@ FINDING_KINDS = {
         _OPEN,
         "the sidecar is asked about the URI that the client wrote, and another path is served",
     ),
+    "method-changed": FindingKind(
+        _OPEN, "rules ask for the method, and the application gets another one"
+    ),
     "address-from-client": FindingKind(
         _OPEN, "whoever writes it chooses the address by which rules let him in"
     ),

@@ -86,7 +86,7 @@ def _holds(
     else:
         value = values.get(subject)
     if value is None:
-        value = _mapped(subject, known, root)
+        value = of_map(subject, known, root)
     if value is None or len(condition) not in (1, 3):
         return None
     if len(condition) == 1:
@@ -138,7 +138,7 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
     return filled(text, {each[1:]: known.get(each, "x") for each in names(text)})
 
 
-def _mapped(variable: str, known: Mapping[str, str], root: Root) -> str | None:
+def of_map(variable: str, known: Mapping[str, str], root: Root) -> str | None:
     """What a `map` of what is known makes of it; None where there is none."""
     for table, _ in mapped(variable, root):
         if not known.keys().isdisjoint(names(table.args[0])):
@@ -152,7 +152,9 @@ def _looked_up(table: Block, text: str) -> str:
     A client can put a query or a longer path behind any text, and nginx then takes the default.
     """
     default, found, gives_up = "", None, False
-    exact = [each.args[-1] for each in table.inner if each.args and each.name == text.lower()]
+    exact = [
+        each.args[-1] for each in table.inner if each.args and each.name.lower() == text.lower()
+    ]
     if exact and text != "default":
         return exact[0]
     for each in table.inner:
