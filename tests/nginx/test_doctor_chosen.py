@@ -51,6 +51,10 @@ WAYS = [
     Way(f"root {WWW}; error_page 404 =200 $arg_p;", "none?p=/inner/f"),
     Way(f"root {WWW}; error_page 404 =200 $arg_p;", "none?p=@inner"),
     Way(f"root {WWW}; error_page 404 =200 /$http_page;", "none", "inner/f"),
+    Way(
+        f"root {WWW}; if ($arg_p !~ ^[a-z]+$) {{ return 404; }} error_page 404 =200 /shown/$arg_p;",
+        "f?p=../kept/f",
+    ),
     Way("rewrite ^ /$arg_p last;", "f?p=inner/f"),
     Way("rewrite ^ /$arg_p last;", "f?p=shown/../kept/f"),
     Way("if ($args ~ p=(.*)) { set $p $1; rewrite ^ /$p last; }", "f?p=inner/f"),

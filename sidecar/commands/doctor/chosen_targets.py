@@ -172,7 +172,6 @@ class ChosenTargets:
         text = _path(word)
         if "$" not in text or (at.name == "rewrite" and _stays(at)):
             return
-        around = at.parent or place
         for wanted, inner in _inner(server):
             if serving(server.block, text.partition("$")[0]) is inner:
                 continue  # it is meant
@@ -181,18 +180,18 @@ class ChosenTargets:
             if not (has_content(inner) or onward.exposes(inner)):
                 continue
             for tried in (wanted, wanted[1:]):
-                for target, variable in made(text, around, self._root, tried):
+                for target, variable in made(text, at, self._root, tried):
                     if serving(server.block, target) is inner:
                         self._add(at, variable, f"{inner.args[-1]}, which is internal")
                         return
-        self._leads_out(server, at, text, around)
+        self._leads_out(server, at, text)
 
-    def _leads_out(self, server: Server, at: Block, text: str, around: Block) -> None:
+    def _leads_out(self, server: Server, at: Block, text: str) -> None:
         """nginx resolves no dots in what it leads on to: the system does where a file is shown."""
         for shown in _with_files(server):
             begins = shown.args[-1]
             for head in ("", begins + "/", begins[1:] + "/"):
-                for target, variable in made(text, around, self._root, f"{head}{_OUTSIDE}"):
+                for target, variable in made(text, at, self._root, f"{head}{_OUTSIDE}"):
                     if target.endswith(_OUTSIDE) and serving(server.block, target) is shown:
                         self._add(at, variable, _ANY_FILE)
                         return

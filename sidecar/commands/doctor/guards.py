@@ -34,8 +34,13 @@ def is_guarded(place: Block, root: Root, spellings: tuple[str, ...]) -> bool:
     return all(refuses(place, {RAW: each}, root) for each in spellings)
 
 
-def refuses(place: Block, known: Mapping[str, str], root: Root) -> bool:
-    """Whether some `if` right here refuses a request of which these variables are known."""
+def refuses(
+    place: Block, known: Mapping[str, str], root: Root, led_on: frozenset[str] = frozenset()
+) -> bool:
+    """Whether some `if` right here refuses a request of which these variables are known.
+
+    A `return` of a status by which it is led on is no refusal.
+    """
     values = dict[str, str]()
     for each in place.inner:
         if each.name == "set":
@@ -45,8 +50,9 @@ def refuses(place: Block, known: Mapping[str, str], root: Root) -> bool:
         elif each.name == "if":
             if _holds(each.args, known, values, root):
                 values |= {line.args[0].lower(): line.args[-1] for line in each.own("set")}
-                if any(status_of(line) >= 300 for line in each.own("return")):
-                    return True
+                for line in each.own("return"):
+                    if status_of(line) >= 300:
+                        return str(status_of(line)) not in led_on
             if each.own("break") and not _is_about_the_question(each):
                 return False
     return False
@@ -55,14 +61,21 @@ def refuses(place: Block, known: Mapping[str, str], root: Root) -> bool:
 def comes_to(at: Block, known: Mapping[str, str], root: Root) -> bool:
     """Whether a request of which these variables are known may come to a directive.
 
-    That is past what an `if` around refuses, and into those in which it stands.
+    That is past what an `if` around refuses, and into those in which it stands; to an `error_page`,
+    and to a @name, by what is refused, too.
     """
+    led_on = frozenset(at.args[:-1]) if at.name == "error_page" else frozenset[str]()
     for place in at.around():
         if place.name == "if":
             if _holds(place.args, known, {}, root) is False:
                 return False
-        elif refuses(place, known, root):
+        elif refuses(place, known, root, led_on):
             return False
+        if place.name == "location" and place.parent is not None:
+            pages = place.parent.inherited("error_page") if place.args[-1][:1] == "@" else []
+            led_on = frozenset(
+                code for page in pages if page.args[-1] == place.args[-1] for code in page.args
+            )
     return True
 
 

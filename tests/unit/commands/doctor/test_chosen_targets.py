@@ -22,7 +22,8 @@ def told(lines: str, directory: Path) -> bool:
     """Whether a client is said to choose there; nothing else is to be said."""
     text = GOOD.replace(PUBLIC, lines).replace("http {", TABLES, 1)
     kinds = {each for each, _ in found(text, directory)}
-    assert kinds <= {"target-from-client", "prefix-replaced", "dots-passed-on"}
+    also = {"prefix-replaced", "dots-passed-on", "auth-location-returns"}
+    assert kinds <= {"target-from-client", *also}
     return "target-from-client" in kinds
 
 
@@ -72,6 +73,10 @@ def told(lines: str, directory: Path) -> bool:
         f"location /a/ {{ {OFF} root /x; error_page 404 $arg_a; }}",
         f"{INNER} location /a/ {{ {OFF} root /x; error_page 404 /inner/$arg_a; }}",
         f"location /a/ {{ {OFF} rewrite ^ /$arg_a last; }} location /b/ {{ {OFF} root /x; }}",
+        f"{INNER} location /a/ {{ {OFF} root /x; if ($arg_a !~ ^[a-z]+$) {{ return 404; }} "
+        "error_page 404 =200 /inner/$arg_a; }",
+        "if ($arg_a !~ ^(b|x)$) { return 418; } error_page 418 = @to; "
+        f"location @to {{ {OFF} proxy_pass http://$arg_a; }}",
     ],
 )
 def test_what_the_client_chooses(lines: str, tmp_path: Path) -> None:
@@ -89,6 +94,12 @@ def test_what_the_client_chooses(lines: str, tmp_path: Path) -> None:
         f"location /a/ {{ {OFF} set $to x:1; proxy_pass http://$to; }}",
         f"location /a/ {{ {OFF} if ($arg_a !~ ^(b|x)$) {{ return 404; }} "
         "proxy_pass http://$arg_a; }",
+        "if ($arg_a !~ ^(b|x)$) { return 418; } error_page 404 = @to; "
+        f"location @to {{ {OFF} proxy_pass http://$arg_a; }}",
+        f"{INNER} location /a/ {{ {OFF} root /x; if ($arg_a !~ ^[a-z]+$) {{ return 400; }} "
+        "error_page 404 =200 /inner/$arg_a; }",
+        f"location /a/ {{ {OFF} if ($arg_a ~ ^(b|c)$) {{ set $to $arg_a; }} "
+        "proxy_pass http://$to; }",
         f"location /a/ {{ {OFF} if ($bad) {{ return 404; }} proxy_pass http://$arg_a; }}",
         f"location /a/ {{ {OFF} if ($odd) {{ return 404; }} proxy_pass http://$arg_a; }}",
         f"location /a/ {{ {OFF} if ($arg_a ~ ^b$) {{ proxy_pass http://$arg_a; }} }}",
