@@ -27,6 +27,9 @@ _PEM = re.compile(
     r"-----END (?P=label)-----\s*"
 )
 
+_LISTS = tuple(map(x509.ObjectIdentifier, ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")))
+"""The attributes that ask for extensions: PKCS #9's (RFC 2985, 5.4.2), and Microsoft's own."""
+
 
 class UnusableRequest(ValueError):
     """The CSR can't be used; the argument says why, for the person who sent it."""
@@ -61,7 +64,7 @@ def read_request_der(der: bytes) -> x509.CertificateSigningRequest:
         raise UnusableRequest("the CSR's key or signature is of a kind not taken here") from None
     except UnusableRequest:
         raise
-    except ValueError:
+    except Exception:  # noqa: BLE001 - the library's errors about a stranger's CSR are of any kind
         raise UnusableRequest("the CSR is damaged") from None
     return request
 
@@ -98,15 +101,18 @@ def refuse_other_names(
     Raises `UnusableRequest`.
     """
     allowed = [subject, x509.Name([each for each in subject if each.oid == NameOID.COMMON_NAME])]
-    if request.subject not in allowed:
+    try:
+        named, asked = request.subject, list(request.extensions)
+        lists = sum(each.oid in _LISTS for each in request.attributes)
+    except Exception:  # noqa: BLE001 - as above
+        raise UnusableRequest("the CSR's names or extensions are damaged") from None
+    if named not in allowed:
         raise UnusableRequest(
-            f"the CSR is for {request.subject.rfc4514_string()!r}; make it with the line below, "
+            f"the CSR is for {named.rfc4514_string()!r}; make it with the line below, "
             f"for {subject.rfc4514_string()!r}"
         )
-    try:
-        asked = list(request.extensions)
-    except ValueError:
-        raise UnusableRequest("the CSR's extensions are damaged") from None
+    if lists > 1:  # of which the library reads one, and the CA maybe another one
+        raise UnusableRequest("the CSR has two lists of extensions; make it with the line below")
     for extension in asked:
         value = extension.value
         if not isinstance(value, x509.SubjectAlternativeName) or set(value) - set(names):
