@@ -226,7 +226,7 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
         found = denied_above(lists, above, evaluation.now)
         if found is not None:
             return _revoked(evaluation, found)
-        for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
+        for cert, issuer in _certificates_to_check(evaluation.subject, path, trust):
             answer = _revocation_of(evaluation, trust, cert, issuer)
             evaluation.until(answer.until)
             if answer.status is RevocationStatus.REVOKED:
@@ -237,7 +237,7 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
             if evaluation.tracing:
                 saw.append(f"{answer.source}: {answer.status.value} {answer.detail}".rstrip())
         if trust.chain_all and trust.crls is not None and trust.revocation != "off":
-            for cert, issuer in trust.anchors.beyond(path):
+            for cert, issuer in trust.anchors.beyond(path or (evaluation.subject,)):
                 answer = trust.crls.status(crl_facts(cert), issuer, evaluation.now)
                 evaluation.until(answer.until)
                 if answer.status is RevocationStatus.REVOKED:
@@ -258,11 +258,10 @@ def _revoked_elsewhere(evaluation: _Evaluation) -> Answer | None:
         if id(trust) in with_path:
             continue
         for other, path in evaluation.paths:
-            issuer = path[0] if path else evaluation.subject
-            if not trust.anchors.knows(issuer):
+            if not _knows_issuer(trust, evaluation.subject, path):
                 continue
             lists, now = trust.denylists, evaluation.now
-            above = other.anchors.above(evaluation.subject, path)
+            above = (other if path else trust).anchors.above(evaluation.subject, path)
             found = denied(lists, evaluation.subject, now) or denied_above(lists, above, now)
             found = found or _known_revoked(evaluation, trust, path)
             if found is not None:
@@ -270,11 +269,18 @@ def _revoked_elsewhere(evaluation: _Evaluation) -> Answer | None:
     return None
 
 
+def _knows_issuer(trust: Trust, leaf: ClientCert, path: Path) -> bool:
+    """Return whether a trust has the issuer of a leaf, which may be an anchor of another trust."""
+    if path:
+        return trust.anchors.knows(path[0])
+    return next(trust.anchors.beyond((leaf,)), None) is not None
+
+
 def _known_revoked(evaluation: _Evaluation, trust: Trust, path: Path) -> Answer | None:
     """Return REVOKED if the CRLs or an OCSP answer of a trust say so; nobody is asked."""
     if trust.revocation == "off":
         return None
-    for cert, issuer in _certificates_to_check(evaluation.subject, path, trust.chain_all):
+    for cert, issuer in _certificates_to_check(evaluation.subject, path, trust):
         crl = _crl_answer(evaluation, trust, cert, issuer)
         if crl is not None and crl.status is RevocationStatus.REVOKED:
             return crl
@@ -450,15 +456,16 @@ def refuse(request_detail: str) -> Decision:
 
 
 def _certificates_to_check(
-    leaf: ClientCert, path: Path, whole: bool
+    leaf: ClientCert, path: Path, trust: Trust
 ) -> list[tuple[ClientCert, ClientCert]]:
     """Return the certificates whose revocation must be checked, each with its issuer.
 
-    An anchor is not checked, except a leaf that is itself an anchor.
+    An anchor is not checked, except a leaf that is itself an anchor: by its issuer, if the trust
+    has that.
     """
-    if whole and path:
-        return list(pairwise((leaf, *path)))
-    return [(leaf, path[0] if path else leaf)]
+    if not path:
+        return [next(trust.anchors.beyond((leaf,)), (leaf, leaf))]
+    return list(pairwise((leaf, *path) if trust.chain_all else (leaf, path[0])))
 
 
 def _revocation_of(

@@ -262,6 +262,53 @@ def test_an_ocsp_answer_of_a_trust_without_a_path_revokes(trusts: str) -> None:
     assert questions == []
 
 
+@pytest.mark.parametrize(
+    "ca", ["ca: [staff.crt, bob.crt]", "ca: bob.crt, intermediates: staff.crt"]
+)
+def test_a_pinned_certificate_is_revoked_by_the_ocsp_of_its_issuer(ca: str) -> None:
+    """It is its own anchor; who is asked about it, and can answer, is its issuer's responder."""
+    trust = f"trust: {{staff: {{{ca}, ocsp: http://x/, revocation: best_effort}}}}\n"
+    rules = trusting("allow: verified", trust, bob_crt=bob.pem)
+    questions: list[Any] = []
+    assert evaluate(rules, request(bob), NOW, questions=questions).allowed
+    assert [each.issuer.cn for each in questions] == [("Staff",)]
+    answers = {questions[0].key: OcspAnswer(RevocationStatus.REVOKED, "revoked")}
+    assert evaluate(rules, request(bob), NOW, answers).reason is Reason.REVOKED
+
+
+@pytest.mark.parametrize("line", ["serial 0B", "sha256 {0}", ""])
+def test_a_pinned_certificate_stays_revoked_when_its_issuers_trust_has_ended(line: str) -> None:
+    """The trust that has its issuer, and no valid path to it, revokes on: by its denylist, by a
+    line about the issuer, by its CRL."""
+    start, day = now(), dt.timedelta(days=1)
+    ended = CA("Staff", key=staff.key, not_before=start - 9 * day, not_after=start - day)
+    eve = staff.issue("eve", serial=11)
+    rules = policy(
+        "version: 1\ntrust:\n  pinned: {ca: eve.crt}\n  staff: {ca: staff.crt, crl: crl.pem,"
+        " denylist: d.txt}\nlocations: [{name: site, allow: verified}]\n",
+        staff_crt=ended.pem,
+        eve_crt=eve.pem,
+        crl_pem=staff.crl([] if line else [eve]),
+        d_txt=line.format(ended.sha256).encode(),
+    )
+    assert reason(rules, eve) is Reason.REVOKED
+
+
+def test_a_pinned_certificate_is_revoked_with_its_issuer() -> None:
+    """By `chain: all`, and the CRL of who certified that issuer."""
+    issuing = staff.intermediate()
+    carol = issuing.issue("carol")
+    trust = "trust: {staff: {ca: [staff.crt, carol.crt], intermediates: issuing.crt, crl: crl.pem, "
+    rules = trusting(
+        "allow: verified",
+        trust + "chain: all, revocation: best_effort}}\n",
+        issuing_crt=issuing.pem,
+        carol_crt=carol.pem,
+        crl_pem=staff.crl([issuing]),
+    )
+    assert reason(rules, carol) is Reason.REVOKED
+
+
 def test_a_crl_revokes_and_its_absence_is_unknown() -> None:
     """A fresh CRL says good or revoked; without one, `required` denies."""
     trust = "trust:\n  staff: {ca: staff.crt, crl: [crl.pem]}\n"
