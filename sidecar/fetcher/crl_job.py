@@ -158,9 +158,9 @@ def _write(path: Path, data: bytes) -> None:
 class CrlJob:
     """Keep one CRL of one trust up to date.
 
-    `turn` is for the large downloads of a trust: one after the other, since each is held in memory
-    until it is verified, and a server that the policy names often could make them use up what there
-    is for all trusts.
+    `turn` is for the large downloads of a trust from one server: one after the other, since each is
+    held in memory until it is verified, and a server that the policy names often could make them
+    use up what there is for all trusts.  A slow server holds up no other one.
     """
 
     def __init__(

@@ -42,6 +42,11 @@ class CrlSource:
     url: str
     authorities: tuple[bytes, ...] = field(repr=False)
 
+    @property
+    def server(self) -> str:
+        """Return host and port, as they are in the address."""
+        return self.url.split("/")[2].rpartition("@")[2].lower()
+
 
 @dataclass(frozen=True, slots=True)
 class Responder:

@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +88,7 @@ class Fetcher:
         self._clock = clock
         self._jobs: dict[CrlSource, asyncio.Task[None]] = {}
         self._workers = CrlWorkers()
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reader = PlanReader(options.policy, options.trusted_only)
 
     async def load(self) -> None:
@@ -133,7 +133,7 @@ class Fetcher:
             limits=options.limits,
             clock=self._clock,
             workers=self._workers,
-            turn=self._turns[source.trust],
+            turn=self._turns[source.trust, source.server],
         )
 
     async def download_all(self) -> bool:

@@ -40,7 +40,7 @@ from sidecar.fetcher.crl_job import CrlJob
 from sidecar.fetcher.http_client import HttpLimits, max_age, new_session
 from sidecar.fetcher.metrics import FetchMetrics
 from sidecar.fetcher.plan import CrlSource, PlanReader, kept_plan, plan_path, save_plan
-from sidecar.fetcher.service import FetchOptions, fetch_once, main, run_fetcher
+from sidecar.fetcher.service import Fetcher, FetchOptions, fetch_once, main, run_fetcher
 from sidecar.runtime.files import crl_state_path, revoking_path
 from sidecar.runtime.listen import ListenError
 
@@ -125,6 +125,45 @@ def test_large_downloads_of_a_trust_wait_for_each_other(tmp_path: Path) -> None:
             assert sorted(sent)[1] < 40
             held.set()
             assert [result for result, _ in await asyncio.gather(*tasks[:3])] == ["invalid"] * 3
+
+    run(check)
+
+
+def test_a_slow_server_keeps_no_turn_of_another_one_of_its_trust(tmp_path: Path) -> None:
+    """It never ends a large answer; another authority's large CRL is brought meanwhile."""
+    begun, brought = asyncio.Event(), asyncio.Event()
+    crl = b"#" * 2**21 + b"\n" + pem("X509 CRL", make_crl(CA))
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(bytes(2**21))
+        begun.set()
+        await brought.wait()
+        return response
+
+    async def at_once(_: web.Request) -> web.StreamResponse:
+        await begun.wait()
+        return web.Response(body=crl)
+
+    async def check() -> None:
+        async with serving(slowly) as slow, serving(at_once) as quick, new_session() as session:
+            policy = write_policy(tmp_path, crl=f"{slow.url}, {quick.url}")
+            limits = HttpLimits(total=5.0)
+            fetcher = Fetcher(
+                replace(options(tmp_path, policy), limits=limits),
+                session,
+                FetchMetrics(CollectorRegistry()),
+            )
+            await fetcher.load()
+            task = asyncio.create_task(fetcher.download_all())
+            place = crl_state_path(tmp_path / "state", "staff", quick.url)
+            while not place.is_file() and not task.done():
+                await asyncio.sleep(0.01)
+            assert not task.done()
+            brought.set()
+            assert not await task
+            assert place.read_bytes() == crl
 
     run(check)
 
