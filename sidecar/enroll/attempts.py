@@ -30,7 +30,7 @@ from .certificate_profile import Identity, PrivateKey
 from .clients import IssuedCertificate
 from .invitations import Invitation, InvitationState
 from .issuer import Issued, Issuer, IssuerError
-from .refused import GONE, RENEWED, REVOKED, TOO_MANY, Refused
+from .refused import ENOUGH, GONE, RENEWED, REVOKED, TOO_MANY, Refused
 from .signing_request import spki_sha256
 from .store import Store, StoreError
 
@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 
 MAX_RENEWALS = 3
 """Most times that one certificate is renewed: a download can fail."""
+
+MAX_VALID = 32
+"""Most certificates of a device that are valid at once, to get one by renewal: where `renew_before`
+is longer than they are valid, each can be renewed at once.  `revoke` has to write a line for each.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,14 @@ class Attempt:
     def holds(self) -> set[str]:
         """The ids of what nobody else may undo meanwhile."""
         return {self.id} | ({self.invitation.id} if self.invitation else set())
+
+
+def refuse_renewal(connection: sqlite3.Connection, old: IssuedCertificate, now: float) -> None:
+    """Refuse where a certificate was renewed too often, or its device has too many others."""
+    if clients.renewals(connection, old.sha256) >= MAX_RENEWALS:
+        raise Refused(409, RENEWED)
+    if clients.valid_on(connection, old.name, old.device, now) >= MAX_VALID:
+        raise Refused(409, ENOUGH.format(MAX_VALID))
 
 
 def stop_all_of(connection: sqlite3.Connection, name: str, device: str | None) -> None:
@@ -223,8 +236,7 @@ class Attempts:
             found = clients.by_sha256(connection, attempt.renewed.sha256)
             if found is None or found.revoked is not None:
                 raise Refused(403, REVOKED)
-            if clients.renewals(connection, found.sha256) >= MAX_RENEWALS:
-                raise Refused(409, RENEWED)
+            refuse_renewal(connection, found, self.clock())
 
     def _record(self, attempt: Attempt, cert: x509.Certificate) -> IssuedCertificate:
         der = cert.public_bytes(Encoding.DER)

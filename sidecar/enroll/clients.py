@@ -156,3 +156,13 @@ def renewals(connection: sqlite3.Connection, sha256: str) -> int:
         "SELECT count(*) FROM certificates WHERE renewed_from = ?", (sha256,)
     ).fetchone()
     return int(count)
+
+
+def valid_on(connection: sqlite3.Connection, name: str, device: str, now: float) -> int:
+    """Count a device's certificates that are neither revoked nor ended."""
+    (count,) = connection.execute(
+        "SELECT count(*) FROM certificates"
+        " WHERE name = ? AND device = ? AND revoked IS NULL AND not_after > ?",
+        (name, device, now),
+    ).fetchone()
+    return int(count)

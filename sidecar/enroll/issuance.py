@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from . import clients, invitations
-from .attempts import MAX_RENEWALS, Attempt, Attempts
+from .attempts import Attempt, Attempts, refuse_renewal
 from .bundles import File, ProfileSigner
 from .certificate_profile import Identity, PrivateKey, new_key
 from .clients import IssuedCertificate
 from .invitations import Invitation, InvitationState
 from .issuer import Issuer
-from .refused import GONE, RENEWED, REVOKED, TOO_MANY, WAITS, Refused
+from .refused import GONE, REVOKED, TOO_MANY, WAITS, Refused
 from .settings import EnrollSettings
 from .signing_request import (
     UnusableRequest,
@@ -190,7 +190,6 @@ class Issuance:
         """Find a certificate that may be renewed now.  Raises `Refused`."""
         with self.store.reading() as connection:
             found = clients.by_sha256(connection, sha256)
-            count = clients.renewals(connection, sha256)
         if found is None:
             raise Refused(403, "Your certificate isn't one that was issued here.")
         if found.revoked is not None:
@@ -203,8 +202,8 @@ class Issuance:
             raise Refused(403, "Your certificate's profile is gone. Ask for a new invitation.")
         if now < found.not_after - profile.renew_before:
             raise Refused(403, "It is too early to renew your certificate.")
-        if count >= MAX_RENEWALS:
-            raise Refused(409, RENEWED)
+        with self.store.reading() as connection:
+            refuse_renewal(connection, found, now)
         return found
 
     def renewal_password(self, found: IssuedCertificate) -> str:

@@ -17,6 +17,8 @@ REVOKED = "Your certificate is revoked."
 
 RENEWED = "Your certificate was renewed already. Ask for a new invitation."
 
+ENOUGH = "Your device has {} certificates that are valid. Use the last one; one has to end first."
+
 TOO_MANY = "{} has {} devices already, which is the most. Have one of them revoked first."
 
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from issuing import Clock, Issuing, own_ca, request
 
-from sidecar.enroll import clients, invitations
+from sidecar.enroll import attempts, clients, invitations
 from sidecar.enroll.attempts import MAX_RENEWALS
 from sidecar.enroll.issuance import Wanted
 from sidecar.enroll.issuer import IssuerError
@@ -121,6 +121,40 @@ def test_a_certificate_is_renewed_within_its_window_only(tmp_path: Path) -> None
         clients.mark_revoked(connection, [new.sha256], found.clock(), "")
     with pytest.raises(Refused, match="revoked"):
         found.issuance.renew(new.sha256, P12)
+
+
+def test_a_device_has_so_many_certificates_by_renewal_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each can be renewed at once, and each of those again, a thief would have thousands,
+    each with a line that `revoke` writes; one that has ended or is revoked makes room."""
+    monkeypatch.setattr(attempts, "MAX_VALID", 4)
+    found = Issuing(tmp_path, "profiles: {default: {validity: 7d, renew_before: 30d}}\n")
+    found.issuance.redeem(found.invite(device="phone"), P12)
+    found.issuance.redeem(found.invite(device="pad"), P12)
+
+    def last(device: str) -> str:
+        renewed = {each.renewed_from for each in found.clients}
+        (sha256,) = [
+            e.sha256 for e in found.clients if e.device == device and e.sha256 not in renewed
+        ]
+        return sha256
+
+    first = last("phone")
+    for _ in range(3):
+        found.issuance.renew(last("phone"), P12)
+    with pytest.raises(Refused, match="has 4 certificates") as refused:
+        found.issuance.renew(last("phone"), P12)
+    assert refused.value.status == 409
+    found.issuance.renew(last("pad"), P12)
+    with found.store.changing() as connection:
+        clients.mark_revoked(connection, [first], found.clock(), "")
+    found.issuance.renew(last("phone"), P12)
+    found.clock.now += 7 * 86400 - 1
+    with found.store.changing() as connection:
+        connection.execute("UPDATE certificates SET not_after = ? WHERE revoked IS NULL AND"
+                           " renewed_from = ?", (found.clock(), first))  # fmt: skip
+    found.issuance.renew(last("phone"), P12)
 
 
 def test_a_certificate_never_outlives_its_issuer(tmp_path: Path) -> None:
