@@ -593,14 +593,15 @@ class _Reading:
             number[crl.signer_key] += 1
         for signer, digest in {(crl.signer_key, file.digest) for crl, file in pairs}:
             octets[signer] += self.size_of(digest)
-        found = {signer for signer, count in number.items() if count > MAX_LAPSED}
-        for much, limit in ((octets, MAX_TRUST), (self.kept, MAX_ENTRIES)):
+        found = set[bytes]()
+        limits = (number, MAX_LAPSED), (octets, MAX_TRUST), (self.kept, MAX_ENTRIES)
+        for much, limit in limits:
             if much.total() > limit:
                 found.update(signer for signer in number if much[signer] > self._share(limit))
         return found
 
     def _share(self, limit: int) -> int:
-        return limit // len(self.authorities)
+        return max(1, limit // len(self.authorities))
 
     def _not_replaced(self, pairs: Sequence[Pair]) -> list[Pair]:
         return [pair for pair in pairs if not self._is_replaced(pair[0])]

@@ -20,9 +20,9 @@ from compared import compared_entries
 from cryptography import x509
 from pki import CA, Leaf, now
 
-from sidecar.authorizer import readings, trust_crls
+from sidecar.authorizer import readings, trust_crls, trust_sources
 from sidecar.authorizer.policy_store import Reload, Store
-from sidecar.authorizer.trust_sources import MAX_LAPSED
+from sidecar.authorizer.trust_sources import MAX_EARLIER, MAX_LAPSED
 from sidecar.core.revocation.crl import succession
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.x509.certificate import from_der
@@ -33,6 +33,7 @@ STAFF, OTHER, THIRD = CA("Staff"), CA("Other"), CA("Third")
 ALICE, BOB, DAVE = (STAFF.issue(name) for name in ("alice", "bob", "dave"))
 ERIN = OTHER.issue("erin")
 START = now() - timedelta(hours=1)
+CAS = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)
 USERS = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
 URL, ELSEWHERE = "http://127.0.0.1/a.crl", "http://127.0.0.1/b.crl"
 
@@ -521,6 +522,37 @@ def test_an_authoritys_refused_crls_push_out_none_of_another(
     place.fetched(URL, place.crl([], 5))
     for _ in place.twice(restarts):
         assert place.revoked() == ["alice", "erin"]
+
+
+def test_many_authorities_refused_crls_push_out_none_of_another(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor at the next start: all copies that are kept are found again."""
+    for module in (trust_crls, trust_sources):
+        monkeypatch.setattr(module, "MAX_LAPSED", 4)
+        monkeypatch.setattr(module, "MAX_EARLIER", MAX_EARLIER // MAX_LAPSED * 4)
+    others = [CA(f"Other {number}") for number in range(4)]
+    place.write("ca.crt", STAFF.pem + b"".join(ca.pem for ca in others))
+    place.policy(f"[{URL}]")
+    place.fetched(URL, place.crl([], 5))
+    beside = revoking_path(crl_state_path(place.directory / "state", "staff", URL))
+    for ca in others:
+        for idp in (None, USERS, CAS):
+            place.replace(beside, ca.crl([], idp=idp))
+            place.load()
+    beside.unlink()
+    place.fetched(URL, STAFF.crl([ALICE], number=6, this_update=now() + timedelta(hours=1)))
+    assert place.revoked() == ["alice"]
+    place.fetched(URL, place.crl([], 5))
+    before = _revoking(place)
+    for _ in place.twice(True):
+        assert place.revoked() == ["alice"]
+        assert _revoking(place) == before
+
+
+def _revoking(place: Place) -> int:
+    (trust,) = place.load().policy.trusts.values()
+    return len(trust.revoking)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_ENTRIES", 100), ("MAX_LAPSED", 2)])
