@@ -193,8 +193,9 @@ class EnrollWeb:
         try:
             async with self._at_once:
                 return await asyncio.shield(asyncio.to_thread(make))
-        except (Refused, UnusableRequest):  # nothing was issued: the room is for others
-            self._total.give_back("all")
+        except (Refused, UnusableRequest, IssuerError) as error:
+            if not isinstance(error, IssuerError) or error.certificate is None:
+                self._total.give_back("all")  # nothing was issued: the room is for others
             raise
 
     def _turn(self, key: str) -> _Turn:

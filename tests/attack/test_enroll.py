@@ -190,6 +190,14 @@ def test_who_is_refused_takes_no_room_from_others(tmp_path: Path) -> None:
         assert enroll.post(enroll.invite("bob")).status == 200
 
 
+def test_whom_another_ca_refuses_takes_no_room_from_others(tmp_path: Path) -> None:
+    """A key of a kind that its command doesn't sign, again and again."""
+    command = "issuer: {command: ['false']}\nlimits: {client: 1000, total: 2, unknown: 5}\n"
+    with Enroll(tmp_path, command) as enroll:
+        invited = enroll.invite("mallory")
+        assert [enroll.post(invited).status for _ in range(4)] == [502] * 4
+
+
 def test_a_link_that_was_used_tells_nothing(service: Enroll) -> None:
     """Stolen from a history or a chat it is 410: neither a name, nor the password, nor a file."""
     invited = service.invite("stolen-link")
