@@ -5,8 +5,9 @@ certificates for one key, below several roots, and the client sends one of them.
 the found path are asked as well: name constraints (RFC 5280, 4.2.1.10) and extended key usage.
 
 What OpenSSL refuses is refused: its `NAME_CONSTRAINTS_check` is followed, whatever the form of a
-name or constraint.  Asked about are the names that a rule can grant by, as a rule reads them: a SAN
-that can't be read hides no other name.  `name_constraints`, for `verify: sidecar`, refuses more.
+name or constraint; but a URI that has another host to OpenSSL than to others is refused, too.
+Asked about are the names that a rule can grant by, as a rule reads them: a SAN that can't be read
+hides no other name.  `name_constraints`, for `verify: sidecar`, refuses more.
 """
 
 from __future__ import annotations
@@ -199,14 +200,21 @@ def _lies_in(name: GeneralName, base: GeneralName) -> bool:
         return address_in(octets, base.octets)
     if name.tag == ext.MAIL and b"@" in octets:
         return mail_in(octets, base.octets)
-    host = _URI_HOST.match(octets) if name.tag == ext.URI else None
+    host = _URI_HOST.fullmatch(octets) if name.tag == ext.URI else None
     if host is None:
         raise NameNotPermitted(f"the name {octets[:80]!r}, which has no form to compare")
     return _is_host(host[1].lower(), base.octets.lower())
 
 
-_URI_HOST = re.compile(rb"[^:]*://([^:]+(?=:)|[^:/]+)")
-"""What OpenSSL takes for a URI's host: up to the next colon, wherever it is, or else to the `/`."""
+_URI_HOST = re.compile(
+    rb"[^:/?#]*://([^:/?#@\\]+)(?::[0-9]*(?:[/?#].*)?|/[^:]*)?",
+    re.DOTALL,
+)
+"""A URI of which OpenSSL takes for the host what everybody does.
+
+To OpenSSL that ends at the next colon, wherever it is, or else at the `/`: `https://a.test/.b.test:`
+is a host below `.b.test`, and to whoever reads a rule it is of `a.test`.
+"""
 
 
 def _is_host(host: bytes, base: bytes) -> bool:
