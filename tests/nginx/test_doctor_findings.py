@@ -770,6 +770,7 @@ NOT_SHOWN = {
     "page-from-client": "test_login.py, as it needs another authorizer",
     "several-cas": "test_one_name_from_several_authorities, as it needs another policy",
     "uri-changed": "test_a_path_that_nginx_changes, as it needs another policy",
+    "chosen-otherwise": "test_locations_within_each_other, as it needs another policy",
     "method-changed": "test_a_method_that_nginx_changes, as it needs another policy",
     "script-path": "test_a_script_that_runs_for_other_uris, as it needs FastCGI",
     "early-data": "test_doctor_early_data.py, as it needs a recorded connection",
@@ -870,6 +871,25 @@ def test_a_path_that_nginx_changes(change: str, tmp_path: Path) -> None:
             stack.nginx.reload()
             assert "uri-changed" not in found(stack)
             assert go().status == 401
+
+
+def test_locations_within_each_other(tmp_path: Path) -> None:
+    """nginx serves /a/pub.php by the expression within /a/, and the policy's first one is public: a
+    stranger gets it.  Asked by its name, or listed in nginx's order, it is kept."""
+    binary = next(b for b in nginx_binaries() if isinstance(b, NginxBinary))
+    ask = "{ auth_request /authz; proxy_pass http://app; }"
+    nested = rf"location /a/ {{ location ~ \.php$ {ask} }} location ~ ^/a/pub {ask} "
+    public = "  - {name: pub, location: '~ ^/a/pub', allow: public}\n"
+    kept = "  - {name: php, location: '~ \\.php$', allow: [{cn: alice}]}\n"
+    conf = CONF.replace("location ^~ /authz/ {", "location ^~ /authz {")
+    conf = conf.replace(ASKED, nested + ASKED)
+    with Stack(binary, tmp_path, conf=conf, policy=POLICY + public + kept) as stack:
+        assert "chosen-otherwise" in found(stack)
+        assert stack.get("/a/x.php").status == 401
+        assert stack.get("/a/pub.php").status == 200
+        stack.edit_policy(POLICY + kept + public)
+        assert stack.get("/a/pub.php").status == 401
+        assert "chosen-otherwise" not in found(stack)
 
 
 @pytest.mark.parametrize("binary", nginx_binaries())

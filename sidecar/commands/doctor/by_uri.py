@@ -26,7 +26,9 @@ from .server import Server, question
 from .targets import file_roots, files, passes, shown_by, target_path
 from .variables import filled, plain_variables, possible
 
-_BY_URI = "/authz"
+BY_URI = "/authz"
+"""The question in which the sidecar chooses."""
+
 _PROBE = "x"
 _URIS = ("uri", "request_uri", "document_uri")
 _SCRIPT = re.compile(r"/[^/$]*\.[^/$]*")
@@ -47,15 +49,15 @@ class _Step(NamedTuple):
 
 def changed_paths(server: Server, policy: Policy | None, findings: list[Finding]) -> None:
     """Each change by which one location of the policy is asked about, and another one served."""
-    if policy is None or _BY_URI not in server.questions:
+    if policy is None or BY_URI not in server.questions:
         return
-    told, host = set[int](), _host(server)
+    told, host = set[int](), host_of(server)
     for step in _steps(server, sorted({"", *policy.chooser.paths})):
         if id(step.at) in told:
             continue
         uris = (step.asked, step.served)
         names = [policy.chooser.choose(host, each.encode()) for each in uris]
-        if _differ(policy, *names) and _asked_by_uri(server, step):
+        if differ(policy, *names) and _asked_by_uri(server, step):
             told.add(id(step.at))
             findings.append(_finding(step.at, *uris, *names))
 
@@ -64,7 +66,7 @@ def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
     roots = {
         root
         for each in server.asking
-        if question(each) == _BY_URI and not passes(each)
+        if question(each) == BY_URI and not passes(each)
         if (shown := shown_by(each)) is not None and shown.name == "root"
         for root in file_roots(each)
     }
@@ -76,7 +78,7 @@ def _steps(server: Server, wanted: list[str]) -> Iterator[_Step]:
             yield from _replaced(place, roots, wanted, server.root)
             yield from _written(place, server, wanted)
     for here in server.asking:
-        if question(here) == _BY_URI and here.name == "location":
+        if question(here) == BY_URI and here.name == "location":
             yield from _led_on(here, server, wanted)
 
 
@@ -223,17 +225,18 @@ def _asked_by_uri(server: Server, step: _Step) -> bool:
     if around not in (None, server.block, here):
         return False
     if step.last:
-        return question(there) == _BY_URI
+        return question(there) == BY_URI
     both_files = not passes(here) and not passes(there)
     shared = server.served(here) & server.served(there)
-    return question(here) == _BY_URI and bool(shared or both_files)
+    return question(here) == BY_URI and bool(shared or both_files)
 
 
-def _host(server: Server) -> str:
+def host_of(server: Server) -> str:
+    """A host that a server is for."""
     return next((e for e in server_names(server.block) if re.fullmatch(r"[\w.-]+", e)), "")
 
 
-def _differ(policy: Policy, asked: str | None, served: str | None) -> bool:
+def differ(policy: Policy, asked: str | None, served: str | None) -> bool:
     """Whether the answer about the one location may let somebody in who is none of the other's."""
     if asked is None or asked == served:
         return False

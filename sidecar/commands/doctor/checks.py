@@ -19,6 +19,7 @@ from .behind import reached_behind
 from .between_servers import ProtectedTargets, sessions, tunnels
 from .by_uri import changed_paths
 from .bypasses import Bypasses
+from .chosen_otherwise import chosen_otherwise
 from .chosen_targets import ChosenTargets
 from .client_address import client_address
 from .destinations import unasked_destinations
@@ -134,6 +135,7 @@ class _ServerCheck:
         replaced_prefixes(server, self._findings)
         written_paths(server, self._findings)
         changed_paths(server, self._policy, self._findings)
+        chosen_otherwise(server, self._policy, self._findings)
         raw_paths(server, self._policy, self._by_uri, self._findings)
         changed_methods(server, self._policy, self._findings)
         second_authorizers(server, self._findings)

@@ -84,6 +84,9 @@ FINDING_KINDS = {
         _OPEN,
         "the sidecar is asked about the URI that the client wrote, and another path is served",
     ),
+    "chosen-otherwise": FindingKind(
+        _OPEN, "the sidecar chooses another location of the policy than nginx serves the URI by"
+    ),
     "method-changed": FindingKind(
         _OPEN, "rules ask for the method, and the application gets another one"
     ),

@@ -167,13 +167,14 @@ class _Longest(Generic[Text, Value]):
 class _Server:
     """The locations of one server of nginx."""
 
-    __slots__ = ("_exact", "_prefixes", "_regexes")
+    __slots__ = ("_exact", "_prefixes", "_regexes", "entries")
 
     def __init__(self, locations: Iterable[tuple[str, LocationPattern]]) -> None:
+        self.entries = tuple((pattern, name) for name, pattern in locations)
         self._exact: dict[bytes, str] = {}
         prefixes: dict[bytes, tuple[str, bool]] = {}
         regexes: list[tuple[Search, str]] = []
-        for name, pattern in locations:
+        for pattern, name in self.entries:
             kind, value = pattern.kind, pattern.value
             if kind == "exact":
                 self._exact.setdefault(value.encode(), name)
@@ -247,6 +248,11 @@ class Chooser:
         uris = possible_uris(target)
         first, *others = (None if uri is None else server.choose(uri) for uri in uris)
         return None if any(other != first for other in others) else first
+
+    def entries(self, host: str) -> tuple[tuple[LocationPattern, str], ...]:
+        """Return the patterns and names of the server of a host, in policy order."""
+        server = self._server(host)
+        return server.entries if server is not None else ()
 
     def _server(self, name: str) -> _Server | None:
         found = self._exact.get(name)
