@@ -51,6 +51,11 @@ BODY_SECONDS = 20.0
 AT_ONCE = 4
 """Most certificates made at the same time."""
 
+MAX_TURNS = 8
+"""Most requests about one link or certificate at a time, the rest of which wait: a button pressed
+again.  Whoever has one would take every connection, while another CA's command takes its time.
+"""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -242,6 +247,8 @@ class _Turn:
 
     async def __aenter__(self) -> None:
         lock, users = self._locks.get(self._key, (asyncio.Lock(), 0))
+        if users >= MAX_TURNS:
+            raise _TooMany(5)
         self._locks[self._key] = (lock, users + 1)
         try:
             await lock.acquire()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from sidecar.enroll.refused import Refused
-from sidecar.enroll.web import MAX_FIELDS, _multipart, _Turn
+from sidecar.enroll.web import MAX_FIELDS, MAX_TURNS, _multipart, _Turn
 
 
 async def test_one_after_the_other_and_nothing_is_left() -> None:
@@ -40,6 +40,25 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    await first.__aexit__()
+    assert locks == {}
+
+
+async def test_few_wait_for_one_thing() -> None:
+    """Who has one link, while another CA's command takes its time, doesn't get every connection:
+    further requests are refused at once, and those about other links go on."""
+    locks: dict[str, tuple[asyncio.Lock, int]] = {}
+    first = _Turn(locks, "a")
+    await first.__aenter__()
+    waiting = [asyncio.ensure_future(_Turn(locks, "a").__aenter__()) for _ in range(MAX_TURNS + 9)]
+    await asyncio.sleep(0)
+    assert sum(each.done() for each in waiting) == 10
+    async with _Turn(locks, "b"):
+        pass
+    for each in waiting:
+        each.cancel()
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each).__name__ for each in told[-10:]] == ["_TooMany"] * 10
     await first.__aexit__()
     assert locks == {}
 
