@@ -62,6 +62,7 @@ WAYS = [
     Way("proxy_pass http://$arg_p;", f"f?p={APP}"),
     Way("proxy_pass http://$arg_p.example/;", f"f?p={APP}/"),
     Way("proxy_pass http://127.0.0.1:$arg_p;", f"f?p={PORT}"),
+    Way("proxy_pass http://a$arg_p;", "f?p=pp"),
     Way("proxy_pass http://$http_page;", "f", "app"),
     Way("proxy_pass http://$by_page;", "f", "app"),
     Way("proxy_pass http://$ssl_server_name;", "f", host="app"),

@@ -121,6 +121,8 @@ class ChosenTargets:
         wanted = {each.what for each in kept}
         words = {word for each in wanted for word in (each, *each.rsplit(":", 1))}
         words |= {name for name, there in self._upstreams.items() if there & wanted}
+        head = authority[0].rpartition("://")[2].partition("$")[0].lower()
+        words |= {word[len(head) :] for word in words if head and word.startswith(head)}
         ends = ("", "/") if passing.name == "proxy_pass" and at.name != "server" else ("",)
         for tried in (word + end for word in sorted(words or _STRANGE) for end in ends):
             for target, variable in made(authority[0], at, self._root, tried):

@@ -41,6 +41,9 @@ def told(lines: str, directory: Path) -> bool:
         f"location /a/ {{ {OFF} if ($arg_a !~ ^(app|x)$) {{ return 404; }} "
         "proxy_pass http://$arg_a; }",
         f"location /a/ {{ {SITE} proxy_pass http://$host:8080; }}",
+        f"location /a/ {{ {OFF} proxy_pass http://a$arg_a; }}",
+        f"location /k/ {{ {SITE} proxy_pass http://10.0.0.5; }} "
+        f"location /a/ {{ {OFF} proxy_pass http://10.0.0.$arg_a; }}",
         f"location /a/ {{ {SITE} proxy_pass http://$http_host; }}",
         f"location ~ ^/a/([^/]+)/ {{ {OFF} proxy_pass http://$1; }}",
         f"server_name ~^(?<name>.+)\\.a\\.b$; location /a/ {{ {OFF} proxy_pass http://$name; }}",
@@ -90,6 +93,8 @@ def test_what_the_client_chooses(lines: str, tmp_path: Path) -> None:
         f"location /a/ {{ {OFF} proxy_pass http://x:1/$arg_a; }}",
         f"location /a/ {{ {OFF} proxy_pass http://x:1$request_uri; }}",
         f"location /a/ {{ {SITE} proxy_pass http://$listed; }}",
+        f"location /a/ {{ {SITE} proxy_pass http://a$arg_a; }}",
+        f"location /a/ {{ {OFF} proxy_pass http://b_$arg_a; }}",
         f"location /a/ {{ {OFF} proxy_pass http://$other; }}",
         f"location /a/ {{ {OFF} set $to x:1; proxy_pass http://$to; }}",
         f"location /a/ {{ {OFF} if ($arg_a !~ ^(b|x)$) {{ return 404; }} "
