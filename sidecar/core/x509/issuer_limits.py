@@ -5,9 +5,10 @@ certificates for one key, below several roots, and the client sends one of them.
 the found path are asked as well: name constraints (RFC 5280, 4.2.1.10) and extended key usage.
 
 What OpenSSL refuses is refused: its `NAME_CONSTRAINTS_check` is followed, whatever the form of a
-name or constraint; but a URI that has another host to OpenSSL than to others is refused, too.
-Asked about are the names that a rule can grant by, as a rule reads them: a SAN that can't be read
-hides no other name.  `name_constraints`, for `verify: sidecar`, refuses more.
+name or constraint; but a URI that has another host to OpenSSL than to others is refused, too, and
+a wildcard that could be an excluded host.  Asked about are the names that a rule can grant by, as a
+rule reads them: a SAN that can't be read hides no other name.  `name_constraints`, for
+`verify: sidecar`, refuses more.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .name_constraints import (
     address_in,
     host_in,
     is_mapped,
+    is_wildcard_of,
     mail_in,
     names_of,
     starts_with,
@@ -180,7 +182,7 @@ def _check_one(name: GeneralName, subtrees: Sequence[Subtree]) -> None:
         lies_in = _lies_in(name, subtree.base)
         if subtree.permitted:
             permitted, found = True, found or lies_in
-        elif lies_in:
+        elif lies_in or (name.tag == ext.DNS and is_wildcard_of(name.octets, subtree.base.octets)):
             raise NameNotPermitted("a name in an excluded subtree")
     if permitted and not found:
         raise NameNotPermitted("a name in no permitted subtree")

@@ -187,6 +187,11 @@ def _host_may_be_in(name: bytes, base: bytes) -> bool:
     """Return whether a DNS name is in a base, or is a wildcard that could match a host in it."""
     if host_in(name, base) or host_in(name, base.removeprefix(b".")):
         return True
+    return is_wildcard_of(name, base)
+
+
+def is_wildcard_of(name: bytes, base: bytes) -> bool:
+    """Return whether a DNS name is a wildcard that could match a host in a base."""
     return name.startswith(b"*") and host_in(base.removeprefix(b"."), name[1:].removeprefix(b"."))
 
 

@@ -268,6 +268,16 @@ def test_a_uri_of_another_host_than_openssl_reads_is_not_permitted(
     assert is_found(leaf, constraints([mail("ex.test")]))
 
 
+@pytest.mark.parametrize("base", ["a.ex.test", ".a.ex.test", "A.EX.test"])
+def test_a_wildcard_for_an_excluded_host_is_not_permitted(base: str) -> None:
+    """OpenSSL compares it as a name, and `san_matches_host` takes it for that host."""
+    wildcard, limits = client(dns("*.ex.test")), constraints(excluded=[dns(base)])
+    assert openssl(wildcard, limits) == (True, True)
+    assert not is_found(wildcard, limits)
+    assert is_found(client(dns("*.x.test")), limits)
+    assert is_found(wildcard, constraints([dns("ex.test")], [dns("a.x.test")]))
+
+
 def test_more_names_than_are_compared_are_not_permitted() -> None:
     """OpenSSL compares a million; here 20,000, and only names with constraints of their kind."""
     limits = constraints([dns(f"p{number}.test") for number in range(20)])
@@ -341,7 +351,7 @@ def any_name(chance: random.Random, addresses: tuple[bytes, ...]) -> bytes:
 
 def test_random_names_and_constraints() -> None:
     """What OpenSSL refuses below this authority is refused, and else only a URI whose host it reads
-    otherwise.
+    otherwise, or a wildcard.
 
     `MTLS_SIDECAR_SEED` and `MTLS_SIDECAR_DIFFERENTIAL` choose others, and more.
     """
@@ -358,7 +368,8 @@ def test_random_names_and_constraints() -> None:
         anywhere, here = openssl(leaf, limits)
         if anywhere:
             found = is_found(leaf, limits)
-            is_odd = any(tlv(0x86, text) in names for text in ODD_URIS)
+            odd = (*(tlv(0x86, text) for text in ODD_URIS), dns("*.ex.test"))
+            is_odd = not set(names).isdisjoint(odd)
             assert found is here or (is_odd and not found), (names, permitted, excluded, leaf.hex())
             seen.add(here)
     assert seen == {True, False}
