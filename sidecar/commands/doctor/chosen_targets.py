@@ -122,7 +122,8 @@ class ChosenTargets:
         words = {word for each in wanted for word in (each, *each.rsplit(":", 1))}
         words |= {name for name, there in self._upstreams.items() if there & wanted}
         head = authority[0].rpartition("://")[2].partition("$")[0].lower()
-        words |= {word[len(head) :] for word in words if head and word.startswith(head)}
+        if head:  # an address that is there already is not chosen
+            words |= {word[len(head) :] for word in words - {head} if word.startswith(head)}
         ends = ("", "/") if passing.name == "proxy_pass" and at.name != "server" else ("",)
         for tried in (word + end for word in sorted(words or _STRANGE) for end in ends):
             for target, variable in made(authority[0], at, self._root, tried):
