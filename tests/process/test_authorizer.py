@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 from daemon import ROOT, Daemon, question
 from pki import CA
+from stalled_manager import stalled_manager
 
 staff = CA("Staff")
 alice = staff.issue("alice")
@@ -332,23 +332,14 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
 def test_a_service_manager_that_reads_nothing_holds_nobody_up(tmp_path: Path) -> None:
     """Any user can fill the manager's queue, or hold the manager up: a revocation and a policy take
     effect, and the manager learns later what is in force."""
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger,
-    ):
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(10)
-        stranger.connect(str(tmp_path / "notify"))
-        stranger.setblocking(False)
+    with stalled_manager(tmp_path / "notify") as (manager, fill):
         crl = staff.crl(number=5)
         daemon = Daemon(tmp_path, TRUST, ca_crt=staff.pem, deny_txt=b"", crl_pem=crl)
         daemon.environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         with daemon:
             while b"READY=1" not in manager.recv(4096):
                 pass
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    stranger.send(b"X=1")
+            fill()
             daemon.write("deny.txt", f"sha256 {alice.sha256}\n")
             daemon.until(lambda: daemon.ask("site", alice).reason == "revoked")
             daemon.write("policy.yaml", TRUST + "  - {name: more, allow: verified}\n")

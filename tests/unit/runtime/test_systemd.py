@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stalled_manager import stalled_manager
 
 from sidecar.runtime import systemd
 from sidecar.runtime.systemd import Notifier, is_journal, listen_fds, watchdog_seconds
@@ -139,17 +139,8 @@ def test_each_notification_says_what_the_manager_expects(tmp_path: Path, abstrac
 
 def test_of_each_kind_of_message_the_last_waits_for_room(tmp_path: Path) -> None:
     """What is told while the manager reads nothing doesn't add up; the sender never waits."""
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger,
-    ):
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
-        stranger.connect(str(tmp_path / "notify"))
-        stranger.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                stranger.send(b"X=1")
+    with stalled_manager(tmp_path / "notify") as (manager, fill):
+        fill()
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         for number in range(100):
             notifier.ready(f"{number}")
