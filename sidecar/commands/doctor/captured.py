@@ -13,17 +13,16 @@ from typing import NamedTuple
 from .choices import led_to
 from .guards import comes_to
 from .nginx_config import Block, Root
-from .rewriting import redirects
+from .rewriting import breaks, redirects
 from .routing import REGEX, alternatives, captures, literal_prefixes, serving
 from .server import Server
 from .targets import addresses_of, file_roots, passes, resolved, target_path
-from .variables import constant, filled, names, plain_variables, possible
+from .variables import OF_THE_URI, constant, filled, names, plain_variables, possible
 
 FILES = ""
 """Stands for this machine's files, among addresses."""
 
 PROBES = ("x", "zz-any")
-_URIS = ("$uri", "$document_uri", "$request_uri")
 
 
 class Target(NamedTuple):
@@ -45,7 +44,7 @@ def written_targets(place: Block, server: Server) -> list[Target]:
         whole = possible(each.args[0], each.parent, server.root, path=False)
         for given in sorted(map(plain_variables, whole)):
             path = target_path(given)
-            if path is not None and not any(map(_breaks, place.within("rewrite"))):
+            if path is not None and not any(map(breaks, place.within("rewrite"))):
                 continue
             path = path or re.sub(r"^\w+://[^/$]*", "", given)
             found += [Target(each, to, path) for to in addresses_of(given, each, server.root)]
@@ -56,12 +55,12 @@ def written_files(place: Block) -> list[Target]:
     """The files of a `root` that `rewrite … break` or `try_files` name in the URI's place."""
     if passes(place) or place.own("alias"):
         return []
-    words = [(each, "$uri") for each in place.within("rewrite") if _breaks(each)]
+    words = [(each, "$uri") for each in place.within("rewrite") if breaks(each)]
     words += [
         (each, word)
         for each in place.own("try_files")
         for word in each.args[:-1]
-        if not set(names(word)) <= {*_URIS, "$is_args", "$args"}
+        if not set(names(word)) <= {*OF_THE_URI, "$is_args", "$args"}
     ]
     found = [(at, plain_variables(root + word)) for at, word in words for root in file_roots(place)]
     return [Target(at, FILES, path) for at, path in found]
@@ -186,7 +185,7 @@ def _run(
             continue
         values |= found
         by, uri = each, filled(each.args[1], values).partition("?")[0]
-        away = not _breaks(each)
+        away = not breaks(each)
         if redirects(each) or each.args[-1] == "last":
             return None
         if not away:
@@ -214,7 +213,7 @@ def _that_run(
 
 
 def _is_of_the_uri(condition: Block) -> bool:
-    return len(condition.args) == 3 and condition.args[0] in _URIS
+    return len(condition.args) == 3 and condition.args[0] in OF_THE_URI
 
 
 def _reached(place: Block, target: Target, uri: str, wanted: str, root: Root) -> bool:
@@ -226,8 +225,4 @@ def _reached(place: Block, target: Target, uri: str, wanted: str, root: Root) ->
         return False
     found = (_captured(place, uri) or {}).items()
     known = {f"${name}": value for name, value in found if not name.isdecimal()}
-    return comes_to(target.at, known | dict.fromkeys(_URIS, uri), root)
-
-
-def _breaks(rewrite: Block) -> bool:
-    return rewrite.args[2:] == ["break"]
+    return comes_to(target.at, known | dict.fromkeys(OF_THE_URI, uri), root)

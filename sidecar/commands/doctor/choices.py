@@ -15,9 +15,9 @@ from typing import NamedTuple
 from .guards import comes_to
 from .listeners import serves
 from .nginx_config import Block, Root
-from .routing import REGEX, captures, literal_prefixes
+from .routing import REGEX, captures, literal_prefixes, literal_tail
 from .targets import resolved
-from .variables import MAX_TEXTS, filled, first, sets_for
+from .variables import MAX_TEXTS, OF_THE_URI, filled, first, sets_for
 
 _WRITTEN = re.compile(
     r"\$(?:(?:arg|http|cookie)_\w+|args|query_string|content_type|request_body|ssl_server_name|"
@@ -25,10 +25,7 @@ _WRITTEN = re.compile(
 )
 """Variables that hold what a client likes."""
 _HOSTS = ("$host", "$http_host")
-_URIS = ("$uri", "$document_uri", "$request_uri")
 _NO_HOST = re.compile(r"[/\s]|\.\.|^\.")
-_TAIL = re.compile(r"((?:\\[^\w\s]|[\w/-])+)\$?$")
-"""What an expression ends with that stands for itself."""
 _MAX_DEPTH = 6
 
 
@@ -147,11 +144,10 @@ def _matched(
 ) -> Iterator[tuple[dict[str, str], _Written | None]]:
     """What an expression captures of a text in which the client's word stands, and by whom."""
     begins = literal_prefixes("^" + pattern.removeprefix("^")) or [""]
-    tail = _TAIL.search(pattern)
-    ends = ["", "/x", *([re.sub(r"\\(.)", r"\1", tail[1])] if tail else [])]
+    ends = ("", "/x", literal_tail(pattern))
     words = [head + tried + end for head in begins for end in ends]
     for word in dict.fromkeys(words):
-        if subject in _URIS:
+        if subject in OF_THE_URI:
             texts: list[tuple[str, _Written | None]]
             texts = [(word, None)] if word[:1] == "/" and resolved(word) == word else []
         else:

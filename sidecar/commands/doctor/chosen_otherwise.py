@@ -17,7 +17,7 @@ from .access import closed
 from .by_uri import BY_URI, differ, host_of
 from .findings import Finding
 from .nginx_config import Block
-from .routing import REGEX, literal_prefixes, serving
+from .routing import REGEX, literal_prefixes, literal_tail, serving
 from .server import Server, question
 
 MAX_PROBES = 20_000
@@ -25,7 +25,6 @@ MAX_PROBES = 20_000
 
 _KINDS = {"=": "exact", "~": "regex", "~*": "iregex"}
 _CHOICE = re.compile(r"\((?:\?:)?(\w+)(?:\|\w+)*\)")
-_TAIL = re.compile(r"((?:\\[^\w\s]|[\w/-])+)\$?$")
 
 _Selector = tuple[str, str]
 
@@ -60,7 +59,7 @@ def _probes(places: list[Block]) -> Iterator[tuple[Block, Block, str]]:
             continue
         pairs = (sorted(pair, key=len) for pair in product(_heads(here), _heads(other)))
         heads = dict.fromkeys(long for short, long in pairs if long.startswith(short))
-        tails = dict.fromkeys(["", *_tails(here), *_tails(other)])
+        tails = dict.fromkeys(["", _tail(here), _tail(other)])
         for head, middle, tail in product(heads, ("", "x"), tails):
             yield here, other, f"{head}{middle}{tail}"
 
@@ -75,9 +74,8 @@ def _heads(place: Block) -> list[str]:
     return [each for each in literal_prefixes(place.args[-1]) or [] if each[:1] == "/"] or ["/"]
 
 
-def _tails(place: Block) -> list[str]:
-    found = _TAIL.search(_CHOICE.sub(r"\1", place.args[-1])) if _is_regex(place) else None
-    return [re.sub(r"\\(.)", r"\1", found[1])] if found is not None else []
+def _tail(place: Block) -> str:
+    return literal_tail(_CHOICE.sub(r"\1", place.args[-1])) if _is_regex(place) else ""
 
 
 def _selector(place: Block) -> _Selector:

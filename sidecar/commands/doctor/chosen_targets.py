@@ -18,20 +18,17 @@ from .choices import made
 from .findings import Finding
 from .nginx_config import Block, Root
 from .onward import Onward
-from .rewriting import redirects
+from .rewriting import breaks, stays
 from .routing import REGEX, literal_prefixes, serving
 from .server import Server, has_content, question
 from .targets import PASSES, addresses_of, directories, files, passes, shown_by
-from .variables import names, plain_variables
+from .variables import OF_THE_URI, names, plain_variables
 
 _NOBODY_S = "any.invalid"
 """An address and a directory that no configuration means (RFC 6761)."""
 _OUTSIDE = "../" * 16 + f"{_NOBODY_S}/"
 _ANY_FILE = "every file that nginx may read, by `..`"
 _STRANGE = (_NOBODY_S, f"{_NOBODY_S}:9")
-
-_OF_THE_URI = frozenset({"$uri", "$document_uri", "$request_uri"})
-"""Variables in which there are no dots that lead above what nginx decided about."""
 
 _SCRIPTS = {
     "fastcgi_param": ("SCRIPT_FILENAME", "DOCUMENT_ROOT", "PATH_TRANSLATED"),
@@ -136,7 +133,7 @@ class ChosenTargets:
 
     def _shown(self, server: Server, place: Block) -> None:
         for at, text in _paths(place):
-            if _OF_THE_URI.issuperset(names(text)) or not (self._asks or self._files):
+            if set(OF_THE_URI).issuperset(names(text)) or not (self._asks or self._files):
                 continue
             if variable := self._shows(text, place, f"/{_NOBODY_S}/", [_OUTSIDE]):
                 self._add(at, variable, _ANY_FILE)
@@ -173,7 +170,7 @@ class ChosenTargets:
     def _leads(self, server: Server, place: Block, at: Block, word: str, onward: Onward) -> None:
         """What a URI leads to that nginx looks for the location of again."""
         text = _path(word)
-        if "$" not in text or (at.name == "rewrite" and _stays(at)):
+        if "$" not in text or (at.name == "rewrite" and stays(at)):
             return
         for wanted, inner in _inner(server):
             if serving(server.block, text.partition("$")[0]) is inner:
@@ -242,10 +239,6 @@ def _is_same(kept: _Kept, server: Server, place: Block) -> bool:
     return kept.server is server.block and kept.uri == (question(place) or _asked_within(place))
 
 
-def _stays(rewrite: Block) -> bool:
-    return redirects(rewrite) or rewrite.args[2:] == ["break"]
-
-
 def _inner(server: Server) -> Iterator[tuple[str, Block]]:
     """The locations that clients can't ask for, each with a URI that is served there."""
     for each in server.locations:
@@ -267,7 +260,7 @@ def _paths(place: Block) -> Iterator[tuple[Block, str]]:
     """Each path of a file that a place shows or runs, as it is written, with its directive."""
     shown = shown_by(place)
     base = shown.args[0].rstrip("/") if shown is not None else ""
-    written = [each for each in place.within("rewrite") if each.args[2:] == ["break"]]
+    written = [each for each in place.within("rewrite") if breaks(each)]
     if passes(place):
         for name, words in _SCRIPTS.items():
             for each in place.inherited(name) if place.own(name.replace("param", "pass")) else ():

@@ -12,7 +12,7 @@ from .access import always_answers, closed, denies_all, is_internal, is_led_to_o
 from .guards import may_hold
 from .listeners import server_names
 from .nginx_config import Block
-from .rewriting import redirects, status_of, takes_every_uri
+from .rewriting import status_of, stays, takes_every_uri
 from .routing import REGEX, destination, serving
 from .server import Server
 from .targets import file_roots, passes
@@ -110,7 +110,7 @@ class Onward:
 
     def rewritten(self, rewrite: Block) -> list[Block]:
         """The locations that may serve what a `rewrite` writes, as far as it is constant."""
-        if redirects(rewrite) or rewrite.args[2:] == ["break"]:
+        if stays(rewrite):
             return []
         path, variable, _ = rewrite.args[1].partition("?")[0].partition("$")
         if not variable:

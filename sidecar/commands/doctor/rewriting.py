@@ -137,6 +137,16 @@ def redirects(rewrite: Block) -> bool:
     )
 
 
+def breaks(rewrite: Block) -> bool:
+    """Whether what a `rewrite` writes is served right here."""
+    return rewrite.args[2:] == ["break"]
+
+
+def stays(rewrite: Block) -> bool:
+    """Whether a `rewrite` leads to no other location."""
+    return redirects(rewrite) or breaks(rewrite)
+
+
 def differs_in_the_question(at: Block) -> bool:
     """Whether an `if` around can be true of the question and not of the request.
 

@@ -27,6 +27,7 @@ _LITERAL = re.compile(r"\\([^\w\s])|([\w/%@!~,;:&='\"<>-])")
 """A character of a regular expression that stands for itself."""
 _ALTERNATIVES = re.compile(r"\((?:\?:|\?P?<\w+>)?((?:\\[^\w\s]|[\w/|%@!~,;:&='-])*)\)(?![?*{])")
 _OPTIONAL = re.compile(r"[?*{]")
+_TAIL = re.compile(r"((?:\\[^\w\s]|[\w/-])+)\$?$")
 
 
 class Match(Protocol):
@@ -164,6 +165,12 @@ def literal_prefixes(pattern: str) -> list[str] | None:
         if len(prefixes) > 64:
             break
     return prefixes
+
+
+def literal_tail(pattern: str) -> str:
+    """What each match of an expression ends with, without a choice; "" if that can't be told."""
+    found = _TAIL.search(pattern)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found is not None else ""
 
 
 def alternatives(pattern: str) -> list[str]:

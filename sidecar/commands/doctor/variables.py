@@ -19,6 +19,9 @@ MAX_LENGTH = 4096
 _OTHERWISE = ("default", "*")
 """How the line of a `map` or `geo`, and of `split_clients`, begins that holds for all others."""
 
+OF_THE_URI = ("$uri", "$document_uri", "$request_uri")
+"""Variables that hold the URI: the client writes it, and nginx has chosen the location by it."""
+
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([1-9])|(\w+))")
 
 
