@@ -188,21 +188,20 @@ class Issuance:
 
     def renewable(self, sha256: str) -> IssuedCertificate:
         """Find a certificate that may be renewed now.  Raises `Refused`."""
+        now = self.clock()
         with self.store.reading() as connection:
             found = clients.by_sha256(connection, sha256)
-        if found is None:
-            raise Refused(403, "Your certificate isn't one that was issued here.")
-        if found.revoked is not None:
-            raise Refused(403, REVOKED)
-        now = self.clock()
-        if not found.not_before <= now < found.not_after:
-            raise Refused(403, "Your certificate isn't valid now. Ask for a new invitation.")
-        profile = self.settings.profiles.get(found.profile)
-        if profile is None:
-            raise Refused(403, "Your certificate's profile is gone. Ask for a new invitation.")
-        if now < found.not_after - profile.renew_before:
-            raise Refused(403, "It is too early to renew your certificate.")
-        with self.store.reading() as connection:
+            if found is None:
+                raise Refused(403, "Your certificate isn't one that was issued here.")
+            if found.revoked is not None:
+                raise Refused(403, REVOKED)
+            if not found.not_before <= now < found.not_after:
+                raise Refused(403, "Your certificate isn't valid now. Ask for a new invitation.")
+            profile = self.settings.profiles.get(found.profile)
+            if profile is None:
+                raise Refused(403, "Your certificate's profile is gone. Ask for a new invitation.")
+            if now < found.not_after - profile.renew_before:
+                raise Refused(403, "It is too early to renew your certificate.")
             refuse_renewal(connection, found, now)
         return found
 
