@@ -150,15 +150,13 @@ def distinct(pairs: Iterable[Pair], latest: float = -math.inf) -> list[Pair]:
     found: dict[Hashable, Pair] = {}
     for pair in pairs:
         found.setdefault(identity(pair[0]), pair)
-    alike: dict[str, list[Crl]] = {}
-    for crl, _ in found.values():
-        if crl.this_update <= latest and not crl.unusable:
-            alike.setdefault(crl.key, []).append(crl)
-    return [
-        pair
-        for pair in found.values()
-        if not any(outdates(newer, pair[0]) for newer in alike.get(pair[0].key, ()))
-    ]
+    every = list(found.values())
+    return _newest(every, [crl for crl in crls_of(every) if _was_in_force(crl, latest)])
+
+
+def crls_of(pairs: Sequence[Pair]) -> list[Crl]:
+    """Return the CRLs without their files."""
+    return [crl for crl, _ in pairs]
 
 
 def _pairs(file: KeptFile | None) -> list[Pair]:
@@ -171,9 +169,20 @@ def _is_refused(crl: Crl, own: Sequence[Crl], left_out: Sequence[Crl], latest: f
     return is_older or crl.this_update > latest or omission(crl, left_out) is not None
 
 
-def _newest(pairs: Sequence[Pair]) -> list[Pair]:
-    """Leave out each CRL of which a newer one is there."""
-    return [pair for pair in pairs if not any(outdates(crl, pair[0]) for crl, _ in pairs)]
+def _was_in_force(crl: Crl, latest: float) -> bool:
+    return crl.this_update <= latest and not crl.unusable
+
+
+def _newest(pairs: Sequence[Pair], among: Sequence[Crl] | None = None) -> list[Pair]:
+    """Leave out each CRL of which a newer one is there, or is `among` these."""
+    alike: dict[str, list[Crl]] = {}
+    for crl in crls_of(pairs) if among is None else among:
+        alike.setdefault(crl.key, []).append(crl)
+    return [
+        pair
+        for pair in pairs
+        if not any(outdates(newer, pair[0]) for newer in alike.get(pair[0].key, ()))
+    ]
 
 
 def _is_in(crl: Crl, crls: Sequence[Crl]) -> bool:

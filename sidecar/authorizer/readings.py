@@ -141,8 +141,7 @@ class Readings:
         The same key must always mean the same file, read in the same way.  Without `is_news`, it
         is not told that the file was read.  `is_fetched`: it is the fetcher's, who could keep a
         start waiting.  One that `is_whole` is only ever replaced by another file, so it needn't
-        settle.  With `readers` it waits for one of their threads, and
-        for those of the same owner.
+        settle.  With `readers` it waits for one of their threads, and for those of the same owner.
         """
         longest = self._longest(is_fetched=is_fetched, is_whole=is_whole)
         until = self._begun + longest

@@ -38,6 +38,7 @@ from sidecar.runtime.files import MAX_CRL, revoking_path
 
 from .kept_crls import (
     Pair,
+    crls_of,
     distinct,
     formers,
     identity,
@@ -289,8 +290,7 @@ class _Reading:
         While the file can't be read, its last contents stay in effect.
         """
         key = ("revoking", self.name, place.text)
-        last: GoodCrls | None = self.sources.good.get(key)
-        last = last if last is not None and last.authorities == self.authorities else None
+        last = self._known(key)
         found = in_force(last)
         path = revoking_path(self.sources.place_of(self.name, place.text))
         if not has_room:  # what is refused for its size takes no memory
@@ -339,7 +339,7 @@ class _Reading:
                 raise
             return own
         pairs = [(crl, file.version) for file in kept.earlier for crl in file.crls]
-        return [*own, *(pair for pair in pairs if not is_equal_to_any(pair[0], _crls(own)))]
+        return [*own, *(pair for pair in pairs if not is_equal_to_any(pair[0], crls_of(own)))]
 
     def _still_revoking(self, beside: _Beside) -> tuple[list[Pair], list[Pair]]:
         """Return what an address gave and what only revokes, until something newer is in force.
@@ -349,7 +349,7 @@ class _Reading:
         """
         new = [*self.read.get(beside.place.text, ()), *beside.found]
         kept = beside.kept
-        pairs = [*new, *(pair for pair in kept if not is_equal_to_any(pair[0], _crls(new)))]
+        pairs = [*new, *(pair for pair in kept if not is_equal_to_any(pair[0], crls_of(new)))]
         left = [pair for pair in pairs if not self._is_replaced(pair[0])]
         current = [crl for crl, _ in left if not self.places.is_ahead(crl)]
         left = [
@@ -358,8 +358,8 @@ class _Reading:
             if not any(follows(crl, pair[0], effort=self.effort) for crl in current)
         ]
         before = {identity(crl) for crl, _ in kept}
-        stays = [identity(crl) in before for crl, _ in left]
-        return _of(left, stays, True), _of(left, stays, False)
+        stay = [pair for pair in left if identity(pair[0]) in before]
+        return stay, [pair for pair in left if identity(pair[0]) not in before]
 
     def _keep_beside(self, beside: _Beside, stay: Sequence[Pair], new: Sequence[Pair]) -> None:
         """Let what an address gave revoke on, as far as there is room for it.
@@ -439,7 +439,7 @@ class _Reading:
         """
         if (place.text, crl.signer_key) not in self.crowded:
             return False
-        known = () if before is None else (*before.crls, *_crls(before.lapsed))
+        known = () if before is None else (*before.crls, *crls_of(before.lapsed))
         is_known = any(each.key == crl.key for each in known)
         is_small = crl.entry_count * MAX_LAPSED <= self._share(MAX_ENTRIES) and self.places.octets(
             place
@@ -468,7 +468,7 @@ class _Reading:
             self.found.problems.append(file_mistake(self.places.file, place, error))
         if refused is None:
             refused = older.revoking if older else ()
-        if older is None or not (older.crls or self._is_in_force(place)):
+        if older is None or not (older.crls or self._known(self._key(place)) is not None):
             lapsed = older.lapsed if older else ()
             self._only_revoke(place, [*accepted, *refused, *(c for c, _ in lapsed)], version)
             if error is None and self._is_still_missing(place):
@@ -614,7 +614,7 @@ class _Reading:
         known = {file.digest: file for file in (*files, *self.unread.get(key, ()))}
         parts = [known[digest] for digest in sorted(known)]  # as in other instances
         if len(parts) > MAX_EARLIER:
-            crls = (*good.crls, *_crls(lapsed))
+            crls = (*good.crls, *crls_of(lapsed))
             self.crowding.update((place.text, crl.signer_key) for crl in crls)
         found.files.update({earlier(key, n): file for n, file in enumerate(parts)})
         every = tuple(dict.fromkeys((*good.files, *files)))
@@ -664,8 +664,8 @@ class _Reading:
         Copies are read only if they differ from the file, or if the authorities are others now; and
         at a start with a clock that is behind, when what was in force is from the future.
         """
-        good: GoodCrls | None = self.sources.good.get(self._key(place))
-        if good is not None and good.authorities == self.authorities:
+        good = self._known(self._key(place))
+        if good is not None:
             return self._shared(place, good, version.digest)
         copies = self._digests_of(place)
         is_known = not copies - {version.digest} and not any(map(self.places.is_ahead, crls))
@@ -734,10 +734,10 @@ class _Reading:
                 self.found.good[name] = good
                 self.found.files.update({(kind, file.digest): file for file in good.files})
 
-    def _is_in_force(self, place: Located) -> bool:
-        """Return whether a place's CRLs are in force here, verified with these authorities."""
-        good: GoodCrls | None = self.sources.good.get(self._key(place))
-        return good is not None and good.authorities == self.authorities
+    def _known(self, key: Key) -> GoodCrls | None:
+        """Return what this process had in force, if it was verified with these authorities."""
+        good: GoodCrls | None = self.sources.good.get(key)
+        return good if good is not None and good.authorities == self.authorities else None
 
     def _is_new(self, place: Located) -> bool:
         """Return whether no CRL has been in force at a place yet."""
@@ -775,14 +775,6 @@ def _less(pairs: Sequence[Pair], accepted: Sequence[Crl], ahead: Sequence[Crl]) 
     later = {id(crl) for crl in ahead}
     scopes = {crl.key for crl in accepted if id(crl) not in later}
     return [pair for pair in pairs if pair[0].key not in scopes]
-
-
-def _crls(pairs: Sequence[Pair]) -> list[Crl]:
-    return [crl for crl, _ in pairs]
-
-
-def _of(pairs: Sequence[Pair], stays: Sequence[bool], which: bool) -> list[Pair]:
-    return [pair for pair, each in zip(pairs, stays, strict=True) if each is which]
 
 
 def _moment(pair: Pair) -> float:

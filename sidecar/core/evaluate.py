@@ -20,6 +20,7 @@ from sidecar.core.policy.rules import Facts
 from sidecar.core.request import Assumed, AuthzRequest
 from sidecar.core.revocation.crl.index import crl_facts
 from sidecar.core.revocation.denied import denied, denied_above
+from sidecar.core.revocation.denylist import Denylist
 from sidecar.core.revocation.ocsp.response import OcspAnswer, OcspKey, ocsp_key
 from sidecar.core.revocation.status import Answer, RevocationStatus
 from sidecar.core.x509.certificate import ClientCert, from_header
@@ -221,7 +222,7 @@ def _check_revocation(evaluation: _Evaluation) -> Passed | Ended:
         return _revoked(evaluation, found)
     saw = []
     for trust, path in evaluation.paths:
-        lists = (*evaluation.policy.denylists, *trust.denylists)
+        lists = _denylists(evaluation, trust)
         above = trust.anchors.above(evaluation.subject, path)
         found = denied_above(lists, above, evaluation.now)
         if found is not None:
@@ -314,7 +315,7 @@ def _ask_denylists(evaluation: _Evaluation, assumed: Assumed) -> Passed | Ended:
         return Passed("not asked in a test")
     for trust in evaluation.here.trusts:
         if assumed.trust in ("", trust.name):
-            lists = (*evaluation.policy.denylists, *trust.denylists)
+            lists = _denylists(evaluation, trust)
             found = denied(lists, evaluation.subject, evaluation.now)
             if found is not None:
                 return _revoked(evaluation, found)
@@ -476,7 +477,7 @@ def _revocation_of(
     GOOD needs one source that says GOOD; after UNKNOWN the next source is asked.
     """
     now = evaluation.now
-    found = denied((*evaluation.policy.denylists, *trust.denylists), cert, now)
+    found = denied(_denylists(evaluation, trust), cert, now)
     if found is not None:
         return found
     if trust.revocation == "off" and not trust.unread:
@@ -509,7 +510,7 @@ def _crl_answer(
 ) -> Answer | None:
     if trust.crls is None:
         return None
-    lists = (*evaluation.policy.denylists, *trust.denylists)
+    lists = _denylists(evaluation, trust)
 
     def denies(signer: ClientCert) -> Answer | None:
         above = trust.anchors.above(signer, (signer,))
@@ -550,6 +551,11 @@ def _ocsp_answer(
     return Answer(RevocationStatus.UNKNOWN, "ocsp", "no answer from the responder", math.inf)
 
 
+def _denylists(evaluation: _Evaluation, trust: Trust) -> tuple[Denylist, ...]:
+    """Return the denylists that deny in a trust: its own, and those of the whole policy."""
+    return (*evaluation.policy.denylists, *trust.denylists)
+
+
 def _responder_revoked(
     evaluation: _Evaluation, answer: OcspAnswer, trust: Trust, issuer: ClientCert
 ) -> bool:
@@ -561,7 +567,7 @@ def _responder_revoked(
     if answer.delegate is None or answer.status is RevocationStatus.REVOKED:
         return False
     delegate = answer.delegate
-    lists = (*evaluation.policy.denylists, *trust.denylists)
+    lists = _denylists(evaluation, trust)
     found = denied(lists, delegate, evaluation.now)
     if found is None and not answer.nocheck:
         found = _crl_answer(evaluation, trust, delegate, issuer)

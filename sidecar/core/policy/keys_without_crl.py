@@ -11,7 +11,7 @@ from sidecar.core.x509.certificate import ClientCert
 from sidecar.core.x509.der import comparable_name
 from sidecar.core.x509.path_building import Authority
 
-from .lockouts import Revocable, issuers_of_others
+from .lockouts import Revocable, complete_by_issuer, issuers_of_others
 from .spec import TrustSpec
 
 
@@ -21,10 +21,7 @@ def warn_about_keys_without_crl(spec: TrustSpec, trust: Revocable, report: Repor
     By RFC 5280, 5, it lists them, too.  But there are CAs with a CRL for each key (Windows), and
     nothing in one says so.  A key that signs CRLs alone always does it for another one.
     """
-    complete: dict[bytes, list[Crl]] = {}
-    for crl in trust.crl_list:
-        if crl.delta_base is None and not crl.unusable:
-            complete.setdefault(crl.issuer, []).append(crl)
+    complete = complete_by_issuer(crl for crl in trust.crl_list if not crl.unusable)
     if trust.revocation == "off" or trust.missing or not complete:
         return
     authorities = trust.anchors.certificates

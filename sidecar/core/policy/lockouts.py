@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from sidecar.core.config.schema import Report
@@ -81,10 +81,7 @@ def warn_about_lockouts(spec: TrustSpec, trust: Revocable, report: Report) -> No
         return  # an indirect CRL: it alone says which certificates it covers
     # A CA that has issued another one of the trust probably issues no leaf.
     issuing = set() if trust.chain_all else issuers_of_others(authorities)
-    complete: dict[bytes, list[Crl]] = {}
-    for crl in trust.crl_list:
-        if crl.delta_base is None:
-            complete.setdefault(crl.issuer, []).append(crl)
+    complete = complete_by_issuer(trust.crl_list)
     for authority in authorities:
         name = comparable_name(authority.subject_name)
         if name not in issuing:
@@ -166,6 +163,15 @@ def _note_crls(
 
 def _names(certificates: Sequence[ClientCert]) -> set[bytes]:
     return {comparable_name(each.subject_name) for each in certificates}
+
+
+def complete_by_issuer(crls: Iterable[Crl]) -> dict[bytes, list[Crl]]:
+    """Return the complete CRLs of each issuer, by its comparable name."""
+    found: dict[bytes, list[Crl]] = {}
+    for crl in crls:
+        if crl.delta_base is None:
+            found.setdefault(crl.issuer, []).append(crl)
+    return found
 
 
 def issuers_of_others(certificates: Sequence[ClientCert]) -> set[bytes]:
